@@ -1,0 +1,74 @@
+"""What the declaration layer knows of the database: tables, columns, keys, indexes, identities.
+
+Values only. `rows/catalog.py` reads them from PostgreSQL; tests may write them down by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from syncer.change import TableName
+
+Identity = Literal["default", "full", "index", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    type: str
+    """As `format_type` says it, without modifiers: `bigint`, `timestamp with time zone`, `public.mood`."""
+    base: str
+    """The type to judge by: an enum is `enum`, a domain its base type, an array `array`, a range `range`,
+    a multirange `multirange`, a composite `composite`; otherwise `type`."""
+    not_null: bool
+    generated_from: tuple[str, ...] = ()
+    """The columns that a stored generated column is computed from; empty for ordinary ones."""
+    element: str = ""
+    """For an array or a range: the `type` of its elements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    name: str
+    columns: tuple[str, ...]
+    """Leading plain columns; an expression ends the list."""
+    unique: bool
+    partial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What carries the rows, and so the replica identity: the table itself, or a partition of it."""
+
+    oid: int
+    name: TableName
+    identity: Identity
+    identity_columns: tuple[str, ...]
+    """The columns of old rows that reach the WAL (for `full`: all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: TableName
+    oid: int
+    kind: Literal["table", "partitioned", "view", "materialized view", "foreign table", "other"]
+    persistence: Literal["permanent", "unlogged", "temporary"]
+    columns: Mapping[str, Column]
+    """In table order."""
+    primary_key: tuple[str, ...]
+    indexes: tuple[Index, ...]
+    leaves: tuple[Leaf, ...]
+    inherits: bool = False
+    """Part of an old-style inheritance tree (not a partition)."""
+    row_security: bool = False
+    rows_estimate: int = 0
+    can_select: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    tables: Mapping[TableName, Table]
+    enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Labels of every enum type that a column has, by type name."""

@@ -1,0 +1,70 @@
+"""What travels: a change event as the source tells it, and a work item as we write it ourselves.
+
+Values only; `decode.py` makes them from bytes. Column values are what Debezium's JSON holds under the
+handling modes that `check` insists on (decimals and times as text); `resolve.py` turns them into text.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+Image = dict[str, Any]
+"""A row image: column name → JSON value."""
+
+Operation = Literal["c", "u", "d", "r", "t"]
+"""Debezium's `op`: create, update, delete, read (snapshot), truncate."""
+
+
+class TableName(NamedTuple):
+    """A table as PostgreSQL's catalog names it: exact case, no quotes."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+class Position(NamedTuple):
+    """Where a record came from. Offsets order records within one partition only."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Change(NamedTuple):
+    """One change of one row (or, for `t`, of a whole table)."""
+
+    table: TableName
+    op: Operation
+    key: Image | None
+    before: Image | None
+    after: Image | None
+    txid: int | None
+    """Top-level transaction id, 32 or 64 bits as the source has it; None for snapshot reads."""
+    committed_ms: int
+    """Commit time on the PostgreSQL server, milliseconds since the Unix epoch."""
+
+
+Key = tuple[str, ...]
+"""A root's primary key: one PostgreSQL text representation a column, in primary-key order."""
+
+
+class Work(NamedTuple):
+    """A work item: roots to render, written to the read model's own topic.
+
+    kind `keys`: exactly `keys`. kind `range`: every root with `low` < key <= `high` (`low` None: from the first).
+    kind `sweep`: every document that the sinks hold, so that those without a row go.
+    """
+
+    kind: Literal["keys", "range", "sweep"]
+    reason: str
+    """What asked for it: `backfill`, `fan-out`, `truncate`, `replay`, …; a label in logs and metrics."""
+    run: str = ""
+    """Groups the items of one request, e.g. one backfill, so that its progress can be told."""
+    keys: tuple[Key, ...] = ()
+    low: Key | None = None
+    high: Key | None = None
+    txid: int | None = None
+    """A transaction that the rendering snapshot has to see (of the change that caused the work)."""

@@ -1,0 +1,52 @@
+"""The three kinds of error, and what each of them does to a read model.
+
+Every error that leaves a module is one of these. It says *what* failed, *where*, *why*, and what to run
+or change next (`hint`). Nothing is logged and swallowed on the way: `pipeline.py` alone decides.
+
+=========  ====================================================  ===========================================
+kind       meaning                                               what the engine does
+=========  ====================================================  ===========================================
+`Retry`    a server is away, busy, or behind                     waits with back-off, renders again, goes on
+`Reject`   this record or document can never be accepted         dead-letters it with the reason, goes on
+`Fatal`    going on would lose or falsify data                   stops this read model, leaves the others
+=========  ====================================================  ===========================================
+"""
+
+from __future__ import annotations
+
+
+class SyncerError(Exception):
+    """Base of the three kinds.
+
+    what: the operation that failed, as a sentence without the full stop.
+    where: the file and line, table, topic and partition, index or URL.
+    why: the cause as its origin words it.
+    hint: the command to run or the setting to change.
+    """
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.why = why
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        if self.why:
+            text += f": {self.why}"
+        if self.hint:
+            text += f"\n  → {self.hint}"
+        return text
+
+
+class Retry(SyncerError):
+    """Transient: the same work can succeed later. The batch is rendered again, never re-sent."""
+
+
+class Reject(SyncerError):
+    """Permanent for one record or one document. Its batch goes on without it."""
+
+
+class Fatal(SyncerError):
+    """Permanent for the read model: an operator has to act. Offsets stay where they are."""
