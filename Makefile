@@ -1,0 +1,83 @@
+# Every target does its own set-up: the virtual environment, the Debian packages, the pinned jars (cached between runs).
+# What is missing and cannot be installed from here (Python, Java, Maven) is named, with the command that installs it.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+HOME_DIR ?= .devstack
+PYTEST_ARGS ?=
+CHECKED := $(wildcard syncer devstack demo bench tests)
+
+.PHONY: help venv tools demo test lint types layers unit integration bench stack stack-down lock format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.installed  ## the virtual environment, from the locks with hashes
+
+$(VENV)/.installed: requirements-dev.txt pyproject.toml
+	@for python in $${PYTHON:-} python3 python3.13 python3.12 python3.11; do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then echo "no Python 3.11 or later with venv found; install it: apt-get install -y python3 python3-venv" >&2; exit 1; fi; \
+	if ! [ -x $(PY) ]; then echo "making $(VENV) with $$("$$found" --version)"; "$$found" -m venv $(VENV); fi
+	@echo "installing the locked dependencies"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+tools: venv  ## the Debian packages that tests and demo need (installs them when root)
+	@command -v apt-get >/dev/null || command -v redis-server >/dev/null || { echo "no apt-get found: install PostgreSQL 15+, Redis 7 and docker-compose yourself" >&2; exit 1; }
+	@command -v java >/dev/null || [ -n "$${JAVA_HOME:-}" ] || { echo "no Java found; install it: apt-get install -y openjdk-17-jdk-headless" >&2; exit 1; }
+	@command -v mvn >/dev/null || { echo "no Maven found; install it: apt-get install -y maven" >&2; exit 1; }
+	@$(PY) -m devstack packages
+
+demo: venv  ## the whole thing on a small shop, from empty servers to checked documents (KEEP=1 leaves it running)
+	@KEEP=$${KEEP:-} $(PY) -m demo
+
+test: lint types layers unit integration  ## everything CI runs
+
+lint: venv  ## ruff: rules and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: venv  ## let ruff rewrite what it can
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+types: venv  ## mypy, strict
+	@$(PY) -m mypy $(CHECKED)
+
+layers: venv  ## the import rules between the layers of syncer/
+	@$(VENV)/bin/lint-imports
+
+unit: tools  ## tests that need no server
+	@$(PY) -m pytest tests/unit $(PYTEST_ARGS)
+
+integration: tools  ## tests on real servers, which they start and stop themselves
+	@$(PY) -m pytest tests/integration $(PYTEST_ARGS)
+
+bench: venv  ## measure speed, latency and memory, beside what the servers can do alone
+	@$(PY) -m bench
+
+stack: tools  ## start PostgreSQL, Kafka, Kafka Connect, Elasticsearch and Redis on fixed loopback ports
+	@$(PY) -m devstack up --home $(HOME_DIR)
+
+stack-down:  ## stop them
+	@$(PY) -m devstack down --home $(HOME_DIR)
+
+PIP_COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+lock: venv  ## write the locks anew, after a change of pyproject.toml
+	@$(PIP_COMPILE) --output-file requirements.txt pyproject.toml
+	@$(PIP_COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+
+clean:  ## stop the stack; delete its data, the virtual environment and all caches of the tools
+	@if [ -x $(PY) ]; then $(PY) -m devstack down --home $(HOME_DIR) --purge; fi
+	@rm -rf $(VENV) $(HOME_DIR) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +

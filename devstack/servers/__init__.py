@@ -1,0 +1,14 @@
+"""One file a server: its settings, how it is prepared, started, found ready and stopped."""
+
+from devstack.servers.base import Server, Site
+from devstack.servers.connect import Connect
+from devstack.servers.elasticsearch import Elasticsearch
+from devstack.servers.kafka import Kafka
+from devstack.servers.postgres import Postgres
+from devstack.servers.redis import Redis
+
+SERVERS: dict[str, type[Server]] = {
+    server.name: server for server in (Postgres, Kafka, Connect, Elasticsearch, Redis)
+}
+
+__all__ = ["SERVERS", "Connect", "Elasticsearch", "Kafka", "Postgres", "Redis", "Server", "Site"]

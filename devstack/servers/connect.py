@@ -1,0 +1,66 @@
+"""Kafka Connect in distributed mode, with Debezium's PostgreSQL connector on its plugin path."""
+
+from pathlib import Path
+
+from devstack.servers.base import LOG4J2, Server, get_json, properties
+from devstack.servers.kafka import MAX_MESSAGE_BYTES
+
+CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
+
+
+class Connect(Server):
+    """One worker; its REST interface."""
+
+    name = "connect"
+    needs = ("kafka",)
+    port_names = ("connect",)
+
+    def settings(self) -> dict[str, object]:
+        """connect.properties"""
+        json_converter = "org.apache.kafka.connect.json.JsonConverter"
+        return {
+            "bootstrap.servers": f"127.0.0.1:{self.site.ports['kafka']}",
+            "group.id": "devstack-connect",
+            "listeners": self.url,
+            "plugin.path": self.site.downloads.plugins,
+            "plugin.discovery": "service_load",
+            "key.converter": json_converter,
+            "key.converter.schemas.enable": "false",
+            "value.converter": json_converter,
+            "value.converter.schemas.enable": "false",
+            "connector.client.config.override.policy": "All",
+            "config.storage.topic": "connect-configs",
+            "config.storage.replication.factor": 1,
+            "offset.storage.topic": "connect-offsets",
+            "offset.storage.replication.factor": 1,
+            "offset.storage.partitions": 1,
+            "status.storage.topic": "connect-status",
+            "status.storage.replication.factor": 1,
+            "status.storage.partitions": 1,
+            "offset.flush.interval.ms": 1000,
+            "scheduled.rebalance.max.delay.ms": 0,
+            "producer.linger.ms": 0,  # 5 ms since Kafka 4.0, a good part of the way from commit to document
+            "producer.max.request.size": MAX_MESSAGE_BYTES,
+        }
+
+    def prepare(self) -> None:
+        """The properties; all its data is in Kafka."""
+        self.make_folder()
+        self.write("log4j2.properties", LOG4J2)
+        self.write("connect.properties", properties(self.settings()))
+
+    def command(self) -> list[str | Path]:
+        """The worker, in the foreground."""
+        logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
+        java = [self.site.java, f"-Xmx{self.heap()}", logging, "-cp", f"{self.site.downloads.jars}/*"]
+        return [*java, "org.apache.kafka.connect.cli.ConnectDistributed", "connect.properties"]
+
+    def ready(self) -> bool:
+        """It has joined its group and answers for it."""
+        return isinstance(get_json(f"{self.url}/connectors"), list)
+
+    def version(self) -> str:
+        """The worker's, and Debezium's."""
+        plugins = get_json(f"{self.url}/connector-plugins")
+        debezium = next((plugin["version"] for plugin in plugins if plugin["class"] == CONNECTOR), "missing")
+        return f"{get_json(self.url)['version']}, Debezium {debezium}"

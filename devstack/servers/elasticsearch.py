@@ -1,0 +1,68 @@
+"""Elasticsearch: one node, no security, the server without its optional modules.
+
+That build is what Maven has. It lacks `GET /` (405), `_delete_by_query`, `_reindex`, `_update_by_query`, painless, some
+analyzers and field types; the syncer needs none of them.
+"""
+
+import shutil
+from pathlib import Path
+
+from devstack.ports import HOST
+from devstack.servers.base import Server, get_json
+
+
+class Elasticsearch(Server):
+    """A node that is a cluster of its own."""
+
+    name = "elasticsearch"
+    port_names = ("elasticsearch", "elasticsearch-transport")
+    stop_seconds = 60
+
+    def prepare(self) -> None:
+        """A folder of configuration that starts as a copy of the one that comes with it."""
+        self.make_folder()
+        home = self.site.downloads.elasticsearch
+        config = self.folder / "config"
+        if not config.exists():
+            shutil.copytree(home / "config", config)
+        for folder in (self.folder / "tmp", config):
+            folder.mkdir(exist_ok=True)
+            for path in (folder, *folder.rglob("*")):
+                self.own(path)
+        settings = {
+            "cluster.name": "devstack",
+            "node.name": "devstack",
+            "discovery.type": "single-node",
+            "network.host": HOST,
+            "http.port": self.port,
+            "transport.port": self.site.ports["elasticsearch-transport"],
+            "path.data": self.folder / "data",
+            "path.logs": self.folder / "logs",
+            "xpack.security.enabled": "false",
+            # a disk that is nearly full would make every index read-only
+            "cluster.routing.allocation.disk.threshold_enabled": "false",
+        }
+        self.write("config/elasticsearch.yml", "".join(f"{key}: {value}\n" for key, value in settings.items()))
+
+    def env(self) -> dict[str, str]:
+        """Where things are, and the heap."""
+        return super().env() | {
+            "ES_JAVA_HOME": str(self.site.java.parent.parent),
+            "ES_JAVA_OPTS": f"-Xms{self.heap()} -Xmx{self.heap()}",
+            "ES_PATH_CONF": str(self.folder / "config"),
+            "ES_TMPDIR": str(self.folder / "tmp"),
+        }
+
+    def command(self) -> list[str | Path]:
+        """The launcher, which starts the server as its child and passes SIGTERM on."""
+        return [self.site.downloads.elasticsearch / "bin" / "elasticsearch"]
+
+    def ready(self) -> bool:
+        """The cluster has a master and its indexes their primaries."""
+        health = get_json(f"{self.url}/_cluster/health?wait_for_status=yellow&timeout=2s")
+        return health["status"] in ("yellow", "green")
+
+    def version(self) -> str:
+        """From the node's own description (`GET /` is not there)."""
+        nodes = get_json(f"{self.url}/_nodes/_local/_none?filter_path=nodes.*.version")
+        return str(next(iter(nodes["nodes"].values()))["version"])

@@ -1,0 +1,92 @@
+"""PostgreSQL with a logical WAL: a cluster of its own, password authentication, TCP on loopback only."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from devstack import process, system
+from devstack.errors import DevstackError
+from devstack.ports import HOST
+from devstack.servers.base import Server
+
+USER = PASSWORD = "syncer"
+
+SETTINGS = {
+    "listen_addresses": f"'{HOST}'",
+    "unix_socket_directories": "''",  # their paths are limited to 107 bytes, ours are not
+    "wal_level": "logical",
+    "max_replication_slots": 64,
+    "max_wal_senders": 64,
+    "max_connections": 200,
+    "max_prepared_transactions": 16,  # so that tests can hold a transaction between PREPARE and COMMIT
+    "max_slot_wal_keep_size": "4GB",  # a forgotten slot must not fill the disk
+    "max_wal_size": "2GB",
+    "shared_buffers": "256MB",
+    "random_page_cost": 1.1,
+    "log_line_prefix": "'%m [%p] %d '",
+    "log_checkpoints": "off",
+}
+
+
+class Postgres(Server):
+    """A primary; the superuser `syncer`, password `syncer`."""
+
+    name = "postgres"
+    port_names = ("postgres",)
+    java = False
+    stop_signal = signal.SIGINT  # "fast": sessions are ended, the data is left clean
+    version_query: ClassVar[str] = "SHOW server_version"
+
+    @property
+    def url(self) -> str:
+        """A libpq connection URL of the superuser."""
+        return f"postgresql://{USER}:{PASSWORD}@{self.address}/postgres"
+
+    def program(self, name: str) -> Path:
+        """One of PostgreSQL's programs."""
+        folder = system.postgres_bin()
+        if not folder:
+            raise DevstackError("no PostgreSQL found", "apt-get install -y postgresql")
+        return folder / name
+
+    def prepare(self) -> None:
+        """initdb, the first time; postgresql.conf, every time."""
+        self.make_folder()
+        data = self.folder / "data"
+        if not (data / "PG_VERSION").exists():
+            secret = self.write("password", PASSWORD)
+            options = ["--username", USER, "--pwfile", secret, "--auth", "scram-sha-256"]
+            layout = ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"]
+            process.run(
+                [self.program("initdb"), "-D", data, *options, *layout],
+                account=self.site.account, env=self.env(), cwd=self.folder,
+            )  # fmt: skip
+        settings = {"port": self.port, **SETTINGS}
+        self.write("data/postgresql.auto.conf", "".join(f"{key} = {value}\n" for key, value in settings.items()))
+
+    def command(self) -> list[str | Path]:
+        """The postmaster, in the foreground."""
+        return [self.program("postgres"), "-D", self.folder / "data"]
+
+    def query(self, sql: str) -> str:
+        """One value, asked as the superuser.
+
+        Raises DevstackError with what psql says.
+        """
+        done = subprocess.run(
+            [self.program("psql"), "--no-psqlrc", "-Atc", sql, self.url],
+            env={**os.environ, "PGCONNECT_TIMEOUT": "3"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise DevstackError(done.stderr.strip())
+        return done.stdout.strip()
+
+    def ready(self) -> bool:
+        """A session can be had."""
+        return self.query("SELECT 1") == "1"
+
+    def version(self) -> str:
+        """Such as "15.14 (Debian …)"."""
+        return self.query(self.version_query)
