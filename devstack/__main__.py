@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     command("status", "Show what runs; exit status 1 unless everything that was started does.")
     command("env", "Print the addresses as shell exports.")
     packages = commands.add_parser("packages", help="Install the Debian packages that are missing.")
-    packages.add_argument("names", nargs="*", choices=[*system.PACKAGES, []], default=list(system.PACKAGES))
+    packages.add_argument("names", nargs="*", help=f"of {', '.join(system.PACKAGES)} (all)")
     commands.add_parser("checksums", help="Write checksums.txt anew, after a change of pom.xml.")
     return top
 
@@ -109,8 +109,7 @@ def env(options: argparse.Namespace) -> int:
 
 def packages(options: argparse.Namespace) -> int:
     """Install what is missing."""
-    installed = system.ensure_packages(*options.names)
-    if installed:
+    if installed := system.ensure_packages(*(options.names or system.PACKAGES)):
         say(f"installed {', '.join(installed)}")
     return 0
 
