@@ -1,0 +1,94 @@
+"""A cheap fingerprint of a read model's tables, part of every batch's first statement.
+
+Another fingerprint means that what the read model was compiled from may be true no longer: read the
+catalog again, compile again. Where a change can alter values without a change event (`ALTER COLUMN …
+TYPE … USING`, a partition attached), only this tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from psycopg import sql
+
+from syncer.catalog import Catalog
+
+
+def fingerprint(catalog: Catalog, *, publication: str = "") -> sql.Composed:
+    """A scalar subquery, in parentheses: a text that changes when these tables are altered in any way that
+    can matter to a read model (columns, types, enum labels, partitions, identities, row security,
+    membership of `publication`), and not by ANALYZE, VACUUM or changes of rows.
+
+    It takes no parameters and a fraction of a millisecond, so it can be part of every batch's first
+    statement. What rewrites a table (TRUNCATE, VACUUM FULL) changes it too: `ALTER COLUMN … TYPE … USING`
+    changes values without a change event and cannot be told from those.
+    """
+    oids = [table.oid for table in catalog.tables.values()]
+    trees = [table.oid for table in catalog.tables.values() if table.kind not in ("table", "view")]
+    own_types = any(
+        "." in c.type or "." in c.element for t in catalog.tables.values() for c in t.columns.values()
+    )
+    parts = [
+        _RELATION_PRINT.format(_oids(oids)),
+        _COLUMN_PRINT.format(_oids(oids)),
+    ]
+    if trees:
+        parts.append(_TREE_PRINT.format(_oids(trees)))
+    if own_types:
+        parts.append(_TYPE_PRINT.format(_oids(oids)))
+    if publication:
+        parts.append(_PUBLICATION_PRINT.format(publication=sql.Literal(publication), oids=_oids(oids)))
+    return sql.SQL("(SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {})))").format(sql.SQL(", ").join(parts))
+
+
+_RELATION_PRINT = sql.SQL("""
+(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin, i.indexrelid), ',' ORDER BY c.oid, i.indexrelid)
+   FROM pg_catalog.pg_class c
+   LEFT JOIN pg_catalog.pg_index i
+     ON i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid
+  WHERE c.oid = ANY ({}))""")
+
+_COLUMN_PRINT = sql.SQL("""
+(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.xmin), ',' ORDER BY a.attrelid, a.attnum)
+   FROM pg_catalog.pg_attribute a WHERE a.attrelid = ANY ({}) AND a.attnum > 0)""")
+
+_TREE_PRINT = sql.SQL("""
+(WITH RECURSIVE tree (oid, link) AS (
+    SELECT i.inhrelid, i.xmin::text FROM pg_catalog.pg_inherits i WHERE i.inhparent = ANY ({})
+    UNION ALL
+    SELECT i.inhrelid, i.xmin::text FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
+ SELECT pg_catalog.string_agg(
+            pg_catalog.concat_ws(' ', c.oid, c.xmin, tree.link, i.indexrelid), ',' ORDER BY c.oid, i.indexrelid)
+   FROM tree
+   JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+   LEFT JOIN pg_catalog.pg_index i
+     ON i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)""")
+
+# Enums, domains and composites, also inside an array or under a domain: two levels down is enough for both.
+_TYPE_PRINT = sql.SQL("""
+(WITH RECURSIVE used (oid) AS (
+    SELECT a.atttypid FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = ANY ({}) AND a.attnum > 0 AND a.atttypid >= 16384
+    UNION
+    SELECT inner_type.oid
+      FROM used
+      JOIN pg_catalog.pg_type t ON t.oid = used.oid
+     CROSS JOIN LATERAL (VALUES (t.typelem), (t.typbasetype)) AS inner_type (oid)
+     WHERE inner_type.oid >= 16384)
+ SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.xmin,
+            (SELECT pg_catalog.string_agg(e.xmin::text, ',' ORDER BY e.oid)
+               FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid),
+            (SELECT pg_catalog.string_agg(a.xmin::text, ',' ORDER BY a.attnum)
+               FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid)), ',' ORDER BY t.oid)
+   FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid)""")
+
+_PUBLICATION_PRINT = sql.SQL("""
+(SELECT pg_catalog.concat_ws(' ', p.oid, p.xmin,
+            (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.xmin), ',' ORDER BY r.oid)
+               FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ANY ({oids})))
+   FROM pg_catalog.pg_publication p WHERE p.pubname = {publication})""")
+
+
+def _oids(oids: Iterable[int]) -> sql.Literal:
+    # A text literal, not a parameter: the statement stays the same from batch to batch and is prepared once.
+    return sql.Literal("{" + ",".join(str(oid) for oid in sorted(oids)) + "}")
