@@ -81,7 +81,8 @@ SELECT t.oid, t.typname, t.typtype::text, t.typcategory = 'A',
        n.nspname = 'pg_catalog',
        CASE WHEN t.typtype = 'd' THEN t.typbasetype WHEN t.typcategory = 'A' THEN t.typelem
             ELSE coalesce(r.rngsubtype, 0) END,
-       ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
+       ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e
+              WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
   FROM used
   JOIN pg_catalog.pg_type t ON t.oid = used.oid
   JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
@@ -93,28 +94,32 @@ _INDEXES: LiteralString = """
 SELECT i.indrelid, c.relname, i.indisunique, i.indpred IS NOT NULL, i.indisprimary,
        ARRAY(SELECT a.attname::text
                FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
-               LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND k.attnum <> 0
+               LEFT JOIN pg_catalog.pg_attribute a
+                 ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND k.attnum <> 0
               WHERE k.place <= i.indnkeyatts ORDER BY k.place)
   FROM pg_catalog.pg_index i
   JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
   JOIN pg_catalog.pg_am am ON am.oid = c.relam
- WHERE i.indrelid = ANY (%s) AND i.indisvalid AND i.indisready AND i.indislive AND am.amname IN ('btree', 'hash')
+ WHERE i.indrelid = ANY (%s) AND i.indisvalid AND i.indisready AND i.indislive
+   AND am.amname IN ('btree', 'hash')
  ORDER BY i.indrelid, c.relname
 """
 
 # The identity as the server would use it: an index that is invalid or deferrable logs no old key at all.
 _LEAVES: LiteralString = """
-SELECT root.oid, leaf.oid, n.nspname, leaf.relname, leaf.relkind::text, leaf.relpersistence::text, leaf.relreplident::text,
-       greatest(leaf.reltuples, 0)::bigint,
+SELECT root.oid, leaf.oid, n.nspname, leaf.relname, leaf.relkind::text,
+       leaf.relpersistence::text, leaf.relreplident::text, greatest(leaf.reltuples, 0)::bigint,
        CASE leaf.relreplident
             WHEN 'f' THEN ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                                 WHERE a.attrelid = leaf.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
+                                 WHERE a.attrelid = leaf.oid AND a.attnum > 0 AND NOT a.attisdropped
+                                 ORDER BY a.attnum)
             WHEN 'n' THEN '{}'
             ELSE ARRAY(SELECT a.attname::text
                          FROM pg_catalog.pg_index i
                         CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
                          JOIN pg_catalog.pg_attribute a ON a.attrelid = leaf.oid AND a.attnum = k.attnum
-                        WHERE i.indrelid = leaf.oid AND i.indisvalid AND i.indimmediate AND k.place <= i.indnkeyatts
+                        WHERE i.indrelid = leaf.oid AND i.indisvalid AND i.indimmediate
+                          AND k.place <= i.indnkeyatts
                           AND CASE leaf.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END
                         ORDER BY k.place) END
   FROM unnest(%s::oid[]) AS root (oid)

@@ -41,11 +41,14 @@ def fingerprint(catalog: Catalog, *, publication: str = "") -> sql.Composed:
     return sql.SQL("(SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {})))").format(sql.SQL(", ").join(parts))
 
 
+# `oid >= 16384` (FirstNormalObjectId: what users made) keeps the planner on the catalogs' indexes.
 _RELATION_PRINT = sql.SQL("""
-(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin, i.indexrelid), ',' ORDER BY c.oid, i.indexrelid)
+(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin,
+            (SELECT pg_catalog.string_agg(i.indexrelid::text, ' ' ORDER BY i.indexrelid)
+               FROM pg_catalog.pg_index i
+              WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),
+            ',' ORDER BY c.oid)
    FROM pg_catalog.pg_class c
-   LEFT JOIN pg_catalog.pg_index i
-     ON i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid
   WHERE c.oid = ANY ({}))""")
 
 _COLUMN_PRINT = sql.SQL("""
@@ -57,14 +60,14 @@ _TREE_PRINT = sql.SQL("""
     SELECT i.inhrelid, i.xmin::text FROM pg_catalog.pg_inherits i WHERE i.inhparent = ANY ({})
     UNION ALL
     SELECT i.inhrelid, i.xmin::text FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
- SELECT pg_catalog.string_agg(
-            pg_catalog.concat_ws(' ', c.oid, c.xmin, tree.link, i.indexrelid), ',' ORDER BY c.oid, i.indexrelid)
-   FROM tree
-   JOIN pg_catalog.pg_class c ON c.oid = tree.oid
-   LEFT JOIN pg_catalog.pg_index i
-     ON i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)""")
+ SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin, tree.link,
+            (SELECT pg_catalog.string_agg(i.indexrelid::text, ' ' ORDER BY i.indexrelid)
+               FROM pg_catalog.pg_index i
+              WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),
+            ',' ORDER BY c.oid)
+   FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid AND c.oid >= 16384)""")
 
-# Enums, domains and composites, also inside an array or under a domain: two levels down is enough for both.
+# Enums, domains and composites, also inside arrays and under domains.
 _TYPE_PRINT = sql.SQL("""
 (WITH RECURSIVE used (oid) AS (
     SELECT a.atttypid FROM pg_catalog.pg_attribute a
@@ -72,15 +75,16 @@ _TYPE_PRINT = sql.SQL("""
     UNION
     SELECT inner_type.oid
       FROM used
-      JOIN pg_catalog.pg_type t ON t.oid = used.oid
+      JOIN pg_catalog.pg_type t ON t.oid = used.oid AND t.oid >= 16384
      CROSS JOIN LATERAL (VALUES (t.typelem), (t.typbasetype)) AS inner_type (oid)
      WHERE inner_type.oid >= 16384)
  SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.xmin,
             (SELECT pg_catalog.string_agg(e.xmin::text, ',' ORDER BY e.oid)
                FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid),
             (SELECT pg_catalog.string_agg(a.xmin::text, ',' ORDER BY a.attnum)
-               FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid)), ',' ORDER BY t.oid)
-   FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid)""")
+               FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid)),
+            ',' ORDER BY t.oid)
+   FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid AND t.oid >= 16384)""")
 
 _PUBLICATION_PRINT = sql.SQL("""
 (SELECT pg_catalog.concat_ws(' ', p.oid, p.xmin,
