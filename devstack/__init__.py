@@ -9,13 +9,15 @@ and from Python, as the tests do it:
     stack.postgres, stack.kafka, stack.connect, stack.elasticsearch, stack.redis   # URLs
     stack.stop()
 
-It is for development, tests and the demo: one node of each, small heaps, known passwords. It is not part of the wheel
-and uses nothing but the standard library, so it runs before the virtual environment exists.
+It is for development, tests and the demo: one node of each, small heaps, known passwords. It is not part of
+the wheel and uses nothing but the standard library, so it runs before the virtual environment exists.
 
-Reading order: `stack` (what is started, in which order), `servers/` (a file a server), `process`, `downloads`, `system`.
+Reading order: `stack` (what is started, in which order), `servers/` (a file a server), `process`, `downloads`,
+`system`.
 """
 
 from devstack.errors import DevstackError
-from devstack.stack import SERVERS, Stack, load, start
+from devstack.servers import SERVERS
+from devstack.stack import Stack, load, start
 
 __all__ = ["SERVERS", "DevstackError", "Stack", "load", "start"]

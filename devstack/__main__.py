@@ -24,14 +24,26 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
-        added.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of the stack (%(default)s)")
+        added.add_argument(
+            "--home", type=Path, default=DEFAULT_HOME, help="folder of the stack (%(default)s)"
+        )
         return added
 
     up = command("up", "Start the servers that do not run yet, and wait until they serve.")
-    up.add_argument("--ports", choices=("fixed", "random"), default="fixed", help="which ports a new stack gets")
+    up.add_argument(
+        "--ports", choices=("fixed", "random"), default="fixed", help="which ports a new stack gets"
+    )
     up.add_argument("--port", action="append", default=[], metavar="NAME=N", help="one port of a new stack")
-    up.add_argument("--heap", action="append", default=[], metavar="NAME=SIZE", help="a heap of a new stack, as kafka=512m")
-    up.add_argument("--only", nargs="+", choices=tuple(SERVERS), default=tuple(SERVERS), help="only these servers")
+    up.add_argument(
+        "--heap",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE",
+        help="a heap of a new stack, as kafka=512m",
+    )
+    up.add_argument(
+        "--only", nargs="+", choices=tuple(SERVERS), default=tuple(SERVERS), help="only these servers"
+    )
     down = command("down", "Stop the servers.")
     down.add_argument("--purge", action="store_true", help="and delete their data")
     command("status", "Show what runs; exit status 1 unless everything that was started does.")
@@ -43,8 +55,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def say(line: str) -> None:
-    """A line of progress, at once also when piped."""
-    print(line, flush=True)
+    """A line of progress: whole, as several threads write, and at once, also when piped."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def pairs(texts: list[str]) -> dict[str, str]:
@@ -66,9 +79,16 @@ def up(options: argparse.Namespace) -> int:
     """Start, and print the addresses."""
     choice = {name: int(number) for name, number in pairs(options.port).items()}
     running = stack.start(
-        options.home, only=options.only, port_mode=options.ports, port_choice=choice, heaps=pairs(options.heap), say=say
+        options.home,
+        only=options.only,
+        port_mode=options.ports,
+        port_choice=choice,
+        heaps=pairs(options.heap),
+        say=say,
     )
-    say(f"\n{table(running)}\n\n  addresses for programs: {running.home / stack.STATE}, or: python -m devstack env")
+    say(
+        f"\n{table(running)}\n\n  addresses for programs: {running.home / stack.STATE}, or: python -m devstack env"
+    )
     return 0
 
 
@@ -79,11 +99,11 @@ def down(options: argparse.Namespace) -> int:
         return 0
     running = stack.load(options.home)
     names = running.running()
-    running.stop()
-    say(f"stopped: {', '.join(names) or 'nothing ran'}")
     if options.purge:
-        running.remove_data()
-        say(f"deleted: {running.site.data}")
+        running.remove()
+    else:
+        running.stop()
+    say(f"stopped: {', '.join(names) or 'nothing ran'}{', and deleted' if options.purge else ''}")
     return 0
 
 
@@ -124,7 +144,14 @@ def checksums(_: argparse.Namespace) -> int:
 def main() -> int:
     """Run one command; errors are one message and status 1."""
     options = parser().parse_args()
-    commands = {"up": up, "down": down, "status": status, "env": env, "packages": packages, "checksums": checksums}
+    commands = {
+        "up": up,
+        "down": down,
+        "status": status,
+        "env": env,
+        "packages": packages,
+        "checksums": checksums,
+    }
     try:
         return commands[options.command](options)
     except DevstackError as error:

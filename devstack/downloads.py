@@ -80,7 +80,9 @@ def fetch(account: system.Account, say: Callable[[str], None]) -> Downloads:
 def download(files: Path) -> None:
     """Have Maven copy everything that pom.xml names into one folder."""
     command = [system.maven(), "-B", "-q", "-f", str(POM), "dependency:copy-dependencies"]
-    done = subprocess.run([*command, f"-DoutputDirectory={files}"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, f"-DoutputDirectory={files}"], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise DevstackError(f"{' '.join(command)} failed:\n{done.stdout.strip()[-2000:]}")
 

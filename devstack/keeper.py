@@ -1,6 +1,6 @@
-"""Stops a stack when the process that started it is gone, even if it was killed and could not do so itself.
+"""Stops and deletes an ephemeral stack when the process that started it is gone, even if it was killed and could not do so itself.
 
-    python -m devstack.keeper HOME PID
+python -m devstack.keeper HOME PID
 """
 
 import os
@@ -32,12 +32,12 @@ def wait_for_end(pid: int) -> None:
 
 
 def main(home: Path, pid: int) -> None:
-    """Wait, then stop what still runs."""
+    """Wait, then stop what still runs and delete what is left."""
     from devstack import stack  # imports this module
 
     wait_for_end(pid)
     if (home / stack.STATE).exists():
-        stack.load(home).stop()
+        stack.load(home).remove()
 
 
 if __name__ == "__main__":

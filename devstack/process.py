@@ -31,7 +31,7 @@ class Process:
         return start_time(self.pid) == self.started
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal it, if it still lives. SIGKILL also goes to everything it started, which it could not stop itself."""
+        """Signal it, if it still lives; SIGKILL goes to everything below it too, as it could not pass that on."""
         if not self.alive():
             return
         family = [self.pid, *descendants(self.pid)] if number == signal.SIGKILL else [self.pid]
@@ -56,7 +56,8 @@ def spawn(
     with log.open("ab") as output:
         child = subprocess.Popen(
             command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True, **_as(account),
+            start_new_session=True,
+            user=account.user, group=account.group, extra_groups=account.extra_groups,
         )  # fmt: skip
     child.returncode = 0  # it is meant to outlive this object: no ResourceWarning when it is collected
     return Process(child.pid, start_time(child.pid) or "")
@@ -68,11 +69,13 @@ def run(command: Sequence[str | Path], *, account: Account, env: Mapping[str, st
     Raises DevstackError with its last lines if it fails.
     """
     done = subprocess.run(
-        command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **_as(account)
+        command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        user=account.user, group=account.group, extra_groups=account.extra_groups,
     )  # fmt: skip
     if done.returncode:
         said = (done.stderr + done.stdout).strip().splitlines()[-30:]
-        raise DevstackError(f"{Path(command[0]).name} failed with status {done.returncode}:\n  " + "\n  ".join(said))
+        failure = f"{Path(command[0]).name} failed with status {done.returncode}"
+        raise DevstackError("\n  ".join([failure, *said]))
     return done.stdout
 
 
@@ -100,12 +103,6 @@ def tail(log: Path, lines: int = 30) -> str:
     if not log.exists():
         return "(no log)"
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-
-
-def _as(account: Account) -> dict[str, object]:
-    if not account.is_other:
-        return {}
-    return {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
 def _stat(pid: int) -> list[str] | None:

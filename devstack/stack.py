@@ -146,10 +146,11 @@ class Stack:
         self.processes.clear()
         self.save()
 
-    def remove_data(self) -> None:
-        """Delete all data and logs of a stopped stack."""
+    def remove(self) -> None:
+        """Stop, and delete all data and logs."""
+        self.stop()
         shutil.rmtree(self.site.data, ignore_errors=True)
-        (self.home / STATE).unlink(missing_ok=True)
+        shutil.rmtree(self.home, ignore_errors=True)
 
     def save(self) -> None:
         """Write stack.json: the URLs, the processes, and what `load` needs."""
@@ -190,13 +191,13 @@ def start(
     port_mode: str = "random",
     port_choice: Mapping[str, int] | None = None,
     heaps: Mapping[str, str] | None = None,
-    owned: bool = False,
+    ephemeral: bool = False,
     say: Say = silent,
 ) -> Stack:
     """Start the servers of a home that do not run yet, side by side, and wait until all serve.
 
     `port_mode` ("random", "fixed"), `port_choice` (name → port) and `heaps` (name → 512m) hold for a new home; one that
-    exists keeps its own. `owned`: stop everything when this process ends, however it ends. `say` gets progress lines.
+    exists keeps its own. `ephemeral`: stop and delete everything when this process ends, however it ends. `say` gets progress lines.
     Raises DevstackError; what this call started is stopped then.
     """
     home = home.absolute()
@@ -214,7 +215,7 @@ def start(
     for name in running:
         tell(f"{name:<13}  runs already")
     missing = [name for name in wanted if name not in running]
-    if owned:
+    if ephemeral:
         stack.save()
         keeper.start(home)
     launch_all(stack, missing, tell)
@@ -222,7 +223,11 @@ def start(
 
 
 def new_stack(
-    home: Path, port_mode: str, port_choice: Mapping[str, int] | None, heaps: Mapping[str, str] | None, say: Say
+    home: Path,
+    port_mode: str,
+    port_choice: Mapping[str, int] | None,
+    heaps: Mapping[str, str] | None,
+    say: Say,
 ) -> Stack:
     """A stack of which nothing runs yet."""
     account = system.server_account()
@@ -244,8 +249,12 @@ def with_needs(names: Iterable[str]) -> list[str]:
     """The servers, with those that they need, in the order of SERVERS."""
     wanted = set(names)
     if unknown := wanted - SERVERS.keys():
-        raise DevstackError(f"no such server: {', '.join(sorted(unknown))}", f"there are: {', '.join(SERVERS)}")
-    return [name for name in SERVERS if name in wanted or any(name in SERVERS[other].needs for other in wanted)]
+        raise DevstackError(
+            f"no such server: {', '.join(sorted(unknown))}", f"there are: {', '.join(SERVERS)}"
+        )
+    return [
+        name for name in SERVERS if name in wanted or any(name in SERVERS[other].needs for other in wanted)
+    ]
 
 
 def packages_of(names: Iterable[str]) -> list[str]:
@@ -304,6 +313,8 @@ def wait_ready(server: Server, started: Process, failed: threading.Event) -> Non
             raise DevstackError(f"{server.name} was given up, because another server failed")
         if time.monotonic() > deadline:
             break
-    state = f"is not ready after {server.start_seconds:.0f} s ({reason})" if started.alive() else "died at start"
+    state = (
+        f"is not ready after {server.start_seconds:.0f} s ({reason})" if started.alive() else "died at start"
+    )
     end = process.tail(server.log)
     raise DevstackError(f"{server.name} {state}; the end of its log ({server.log}):\n{end}")

@@ -32,6 +32,21 @@ class Account:
         """True when it is not the account this process runs as."""
         return self.uid != os.geteuid()
 
+    @property
+    def user(self) -> int | None:
+        """`user` for subprocess; None: stay who we are."""
+        return self.uid if self.is_other else None
+
+    @property
+    def group(self) -> int | None:
+        """`group` for subprocess."""
+        return self.gid if self.is_other else None
+
+    @property
+    def extra_groups(self) -> list[int] | None:
+        """`extra_groups` for subprocess."""
+        return [] if self.is_other else None
+
 
 def server_account() -> Account:
     """PostgreSQL and Elasticsearch refuse to run as root: then it is `DEVSTACK_USER` (default: nobody)."""
@@ -118,7 +133,9 @@ def ensure_packages(*names: str) -> list[str]:
     Raises DevstackError with the command to run if we may not (not root) or cannot (no apt-get).
     """
     if unknown := set(names) - PACKAGES.keys():
-        raise DevstackError(f"no such package: {', '.join(sorted(unknown))}", f"there are: {', '.join(PACKAGES)}")
+        raise DevstackError(
+            f"no such package: {', '.join(sorted(unknown))}", f"there are: {', '.join(PACKAGES)}"
+        )
     missing = [name for name in names if not PACKAGES[name]()]
     if not missing:
         return []

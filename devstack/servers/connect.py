@@ -52,8 +52,13 @@ class Connect(Server):
     def command(self) -> list[str | Path]:
         """The worker, in the foreground."""
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
-        java = [self.site.java, f"-Xmx{self.heap()}", logging, "-cp", f"{self.site.downloads.jars}/*"]
-        return [*java, "org.apache.kafka.connect.cli.ConnectDistributed", "connect.properties"]
+        java = [f"-Xmx{self.heap()}", logging, "-cp", f"{self.site.downloads.jars}/*"]
+        return [
+            self.site.java,
+            *java,
+            "org.apache.kafka.connect.cli.ConnectDistributed",
+            "connect.properties",
+        ]
 
     def ready(self) -> bool:
         """It has joined its group and answers for it."""

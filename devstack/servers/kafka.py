@@ -59,7 +59,15 @@ class Kafka(Server):
         self.write("server.properties", properties(self.settings()))
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
-            storage = ["kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", "server.properties"]
+            storage = [
+                "kafka.tools.StorageTool",
+                "format",
+                "--standalone",
+                "-t",
+                cluster,
+                "-c",
+                "server.properties",
+            ]
             process.run(
                 [*self.run_java("256m"), *storage], account=self.site.account, env=self.env(), cwd=self.folder
             )

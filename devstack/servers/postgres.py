@@ -57,14 +57,14 @@ class Postgres(Server):
         data = self.folder / "data"
         if not (data / "PG_VERSION").exists():
             secret = self.write("password", PASSWORD)
-            options = ["--username", USER, "--pwfile", secret, "--auth", "scram-sha-256"]
-            layout = ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"]
-            process.run(
-                [self.program("initdb"), "-D", data, *options, *layout],
-                account=self.site.account, env=self.env(), cwd=self.folder,
-            )  # fmt: skip
+            options = f"--username={USER} --pwfile={secret} --auth=scram-sha-256".split(" ")
+            layout = "--encoding=UTF8 --locale=C.UTF-8 --no-sync".split()
+            initdb = [self.program("initdb"), "-D", data, *options, *layout]
+            process.run(initdb, account=self.site.account, env=self.env(), cwd=self.folder)
         settings = {"port": self.port, **SETTINGS}
-        self.write("data/postgresql.auto.conf", "".join(f"{key} = {value}\n" for key, value in settings.items()))
+        self.write(
+            "data/postgresql.auto.conf", "".join(f"{key} = {value}\n" for key, value in settings.items())
+        )
 
     def command(self) -> list[str | Path]:
         """The postmaster, in the foreground."""

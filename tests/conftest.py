@@ -1,0 +1,78 @@
+"""Fixtures of all tests. Those in tests/unit need no server; those in tests/integration share one stack.
+
+`stack` is started on first use, on random ports, and is gone after the run. To use one that runs already (a
+start takes 15 seconds):
+
+    make stack; SYNCER_TEST_STACK=.devstack/stack.json pytest tests/integration
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import devstack
+from tests.stack import Database, Names
+from tests.stack.database import fresh_database
+from tests.stack.names import fresh_names
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything under tests/integration carries the marker."""
+    for item in items:
+        if "integration" in item.path.parts:
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session")
+def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Write a line to the terminal, past the capture."""
+    reporter: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    capture: Any = pytestconfig.pluginmanager.get_plugin("capturemanager")
+
+    def write(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.write_line(line)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def stack(say: Callable[[str], None]) -> Iterator[devstack.Stack]:
+    """The servers. A test that stops or kills one starts it again (`stack.restart`)."""
+    if running := os.environ.get("SYNCER_TEST_STACK"):
+        shared = devstack.load(Path(running).absolute())
+        say(versions(shared))
+        yield shared
+        return
+    home = Path(tempfile.mkdtemp(prefix="syncer-stack-"))
+    home.chmod(0o755)  # for the account that the servers run as
+    own = devstack.start(home, ephemeral=True, say=say)
+    say(versions(own))
+    try:
+        yield own
+    finally:
+        own.remove()
+
+
+def versions(stack: devstack.Stack) -> str:
+    """One line for the log of the run."""
+    return "servers: " + ", ".join(f"{name} {version}" for name, version in sorted(stack.versions().items()))
+
+
+@pytest.fixture
+def database(stack: devstack.Stack) -> Iterator[Database]:
+    """A fresh database, dropped afterwards with its slots and connectors."""
+    with fresh_database(stack) as created:
+        yield created
+
+
+@pytest.fixture
+def names(stack: devstack.Stack) -> Iterator[Names]:
+    """A unique prefix for topics, groups, connectors, indexes and keys, all removed afterwards."""
+    with fresh_names(stack) as created:
+        yield created
