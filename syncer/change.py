@@ -38,7 +38,6 @@ class Change(NamedTuple):
 
     table: TableName
     op: Operation
-    key: Image | None
     before: Image | None
     after: Image | None
     txid: int | None
@@ -54,7 +53,7 @@ Key = tuple[str, ...]
 class Work(NamedTuple):
     """A work item: roots to render, written to the read model's own topic.
 
-    kind `keys`: exactly `keys`. kind `range`: every root with `low` < key <= `high` (`low` None: from the first).
+    kind `keys`: exactly `keys`. kind `range`: every root with `low` < key <= `high` (`low` None: no bound).
     kind `sweep`: every document that the sinks hold, so that those without a row go.
     """
 
@@ -66,5 +65,7 @@ class Work(NamedTuple):
     keys: tuple[Key, ...] = ()
     low: Key | None = None
     high: Key | None = None
-    txid: int | None = None
-    """A transaction that the rendering snapshot has to see (of the change that caused the work)."""
+    seconds: float = 0.0
+    """The least time from this item to the next of its partition: limits a run's rate, whoever works on it."""
+    not_before_ms: int = 0
+    """Wait until then (milliseconds since the Unix epoch)."""

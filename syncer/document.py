@@ -59,10 +59,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.upserts) + len(self.deletes)
 
+    def ids(self) -> list[str]:
+        return [*self.upserts, *self.deletes]
+
     @property
     def size(self) -> int:
         """Bytes of document text."""
         return sum(map(len, self.upserts.values()))
+
+
+NOTHING = Batch(0, {}, [])
 
 
 class Refusal(NamedTuple):

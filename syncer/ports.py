@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from syncer.change import Key, Position
+from syncer.change import Key, Position, Work
 from syncer.clock import Identity, Snapshot
 from syncer.compile import Lookup
 from syncer.document import Batch, Outcome, Row
+from syncer.errors import Reject
 
 
 class Record(NamedTuple):
@@ -38,7 +39,65 @@ class Source(Protocol):
         """Everything before these offsets (by topic and partition) is done. Idempotent; may be late."""
         ...
 
+    def keep(self) -> None:
+        """Stay in the group while busy elsewhere, without taking records. About once a second."""
+        ...
+
+    def progress(self) -> Mapping[tuple[str, int], tuple[int, int]]:
+        """The next offset to poll and the end offset, as last known, of each partition that is ours."""
+        ...
+
     def close(self) -> None: ...
+
+
+class WorkTopic(Protocol):
+    """The read model's own topic for work that is too large for a batch."""
+
+    topic: str
+
+    def put(self, item: Work) -> None: ...
+
+    def flush(self) -> None:
+        """Returns when all that was put is durable. Raises Retry otherwise."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Where records and documents go that can never be accepted, with the reason."""
+
+    def put(self, key: bytes, reason: str, record: Record | None) -> None:
+        """key: the document's id, or the record's key. record: None when it is a document."""
+        ...
+
+    def flush(self) -> None:
+        """As `WorkTopic.flush`."""
+        ...
+
+
+class Observer(Protocol):
+    """Is told what happens; makes metrics, logs and the status of it. Never raises, never blocks."""
+
+    def stage(self, name: str) -> AbstractContextManager[object]:
+        """Times a stage."""
+        ...
+
+    def event(self, op: str, *, skipped: bool) -> None: ...
+
+    def dirty(self, roots: int) -> None: ...
+
+    def gate(self, seconds: float) -> None:
+        """The gate made a batch wait so long."""
+        ...
+
+    def waiting(self, reason: str) -> None:
+        """Why nothing moves; empty when it does."""
+        ...
+
+    def written(self, sink: str, outcome: Outcome) -> None: ...
+
+    def rejected(self, error: Reject) -> None: ...
+
+    def lag(self, records: int, seconds: float) -> None: ...
 
 
 class Head(NamedTuple):
@@ -48,8 +107,6 @@ class Head(NamedTuple):
     identity: Identity
     insert_lsn: int
     """`pg_current_wal_insert_lsn()`: what the snapshot sees was logged before this. Bytes."""
-    catalog: str
-    """A fingerprint of the read model's tables; another one means: compile again."""
 
 
 class View(Protocol):
@@ -57,16 +114,27 @@ class View(Protocol):
 
     head: Head
 
-    def look_up(self, lookup: Lookup, values: Collection[Key]) -> Collection[Key]:
-        """The distinct root keys reached from these values."""
+    def look_up(self, lookup: Lookup, values: Collection[Key]) -> Iterator[Key]:
+        """The distinct root keys reached from these values, streamed: there may be millions."""
         ...
 
     def render(self, keys: Sequence[Key]) -> list[Row]:
-        """One row for each key. Raises Reject (with several keys: of at least one of them)."""
+        """One row for each key. Raises Reject (with several keys: of at least one of them); the view
+        stays usable."""
         ...
 
     def render_range(self, low: Key | None, high: Key) -> list[Row]:
         """The same for every root with low < key <= high (low None: no lower bound)."""
+        ...
+
+    def keys_in_range(self, low: Key | None, high: Key) -> list[Key]: ...
+
+    def boundaries(self, size: int) -> Iterator[Key]:
+        """The key of every `size`-th root in key order, and of the last root; streamed."""
+        ...
+
+    def flushed(self) -> bool:
+        """Whether all that this snapshot sees is durable: the log is on disk up to `head.insert_lsn`."""
         ...
 
 
@@ -74,11 +142,8 @@ class Rows(Protocol):
     """The database that says what is true."""
 
     def view(self) -> AbstractContextManager[View]:
-        """Raises Retry when the server is away or a standby for the moment, Fatal when it refuses us."""
-        ...
-
-    def flushed(self, lsn: int) -> bool:
-        """Whether the log is durable up to `lsn`."""
+        """Raises Retry when the server is away, when it is a standby, and when the read model's tables are
+        no longer what they were at start (compile again); Fatal when it refuses us."""
         ...
 
     def statuses(self, xids: Collection[int]) -> dict[int, str]:

@@ -1,0 +1,84 @@
+"""Stage 5, the gate: a snapshot that sees every transaction of the batch, and the version it gives.
+
+An event can reach us before its transaction is visible to new snapshots (with synchronous replication for
+long, without it for an instant). Looked up or rendered too early, it would find the old rows and be lost.
+So whatever answers for a batch is asked only in a snapshot that sees all of it; also when no root results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from syncer.clock import Clock
+from syncer.errors import Fatal
+from syncer.ports import Observer, Rows, View
+from syncer.waiting import Patience
+
+
+class Sight(NamedTuple):
+    """An open view, the version of what it renders, and when (monotonic seconds) it began to be old."""
+
+    view: View
+    version: int
+    taken: float
+
+
+class Gate:
+    """timeout: seconds after which the reason for waiting is looked for and told."""
+
+    def __init__(
+        self, model: str, rows: Rows, clock: Clock, wait: Patience, observer: Observer, timeout: float
+    ) -> None:
+        self.model, self.rows, self.clock = model, rows, clock
+        self.wait, self.observer, self.timeout = wait, observer, timeout
+
+    @contextmanager
+    def sight(self, xids: Collection[int] = ()) -> Iterator[Sight]:
+        """A view that sees all these transactions (32 or 64 bits), however long that takes.
+
+        Raises Fatal for another history (`clock.py`) and for transactions that this server never had.
+        """
+        since, told, back_off = time.monotonic(), False, self.wait.back_off(0.001, 0.1)
+        for attempt in range(1 << 62):
+            floor, taken = self.clock.highest, time.monotonic()
+            with self.rows.view() as view:
+                head = view.head
+                clock = head.snapshot.clock
+                version = self.clock.version(head.identity, clock, floor=floor, model=self.model)
+                unseen = head.snapshot.unseen(xids)
+                if not unseen:
+                    if attempt:
+                        self.observer.gate(taken - since)
+                        self.observer.waiting("")
+                    yield Sight(view, version, taken)
+                    return
+            if not told and taken - since > self.timeout:
+                self.observer.waiting(self._why(unseen))
+                told = True
+            back_off()
+
+    def durable(self, view: View) -> None:
+        """Wait until what the view saw is on disk: a crash can take back asynchronous commits, and the
+        clock soon looks sound again."""
+        if not view.flushed():
+            with self.observer.stage("durable"):
+                back_off = self.wait.back_off(0.0005, 0.01)
+                while not view.flushed():
+                    back_off()
+
+    def _why(self, unseen: list[int]) -> str:
+        statuses = self.rows.statuses(unseen)
+        strange = [f"{xid} is {s}" for xid, s in statuses.items() if s in ("in the future", "aborted")]
+        if strange:
+            raise Fatal(
+                "there are change events of transactions that this PostgreSQL server does not have",
+                where=self.model, why=", ".join(strange),
+                hint=f"if it was restored or failed over: syncer resync {self.model}",
+            )  # fmt: skip
+        return (
+            f"{len(unseen)} transactions are not visible yet, e.g. {unseen[0]} ({statuses.get(unseen[0])}):"
+            " most often a synchronous standby that does not answer"
+        )

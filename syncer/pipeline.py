@@ -1,0 +1,296 @@
+"""The life of one batch, in order. Start reading here.
+
+    1 poll      records from the source, as many as are there         sources/
+    2 decode    bytes → change events, work items                     decode.py
+    3 route     which places of the tree does each change touch?      route.py
+    4 resolve   touched places → dirty roots                          resolve.py
+    5 gate      a snapshot that sees every transaction of the batch   gate.py, clock.py
+    6 render    dirty roots → documents, in that snapshot             rows/
+    7 write     documents → every sink, with the snapshot's version   writer.py, sinks/
+    8 commit    the offsets of what every sink has acknowledged       offsets.py
+    9 lag       what is left                                          lag.py
+
+A `Lane` runs this for one read model over one source. A read model has a lane for its changes and others
+for its work topic, where everything goes that is too large for one batch; so neither waits for the other.
+
+`Retry`, `Fatal` and `Stopped` leave `run` (`unit.py` says what happens then). Only what every sink has
+acknowledged is ever committed, so whoever goes on repeats at most what was under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from syncer import decode, document
+from syncer.change import Change, Key, Position, Work
+from syncer.clock import Clock
+from syncer.compile import Compiled
+from syncer.document import Row
+from syncer.errors import Reject
+from syncer.gate import Gate, Sight
+from syncer.lag import Lag
+from syncer.offsets import Offsets
+from syncer.ports import DeadLetters, Observer, Record, Rows, Sink, Source, View, WorkTopic
+from syncer.resolve import Dirty, Resolve
+from syncer.route import Route
+from syncer.waiting import Patience
+from syncer.writer import Piece, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a lane's memory and patience; `config.py` describes each."""
+
+    max_records: int = 5000
+    max_bytes: int = 16 << 20
+    chunk_documents: int = 2000
+    chunk_bytes: int = 8 << 20
+    fan_out: int = 20_000
+    commit_interval: float = 1.0
+    gate_timeout: float = 30.0
+    max_age: float = 30.0
+    poll_timeout: float = 0.25
+
+
+class Lane:
+    """One read model over one source, on the thread that calls `run` (and one that waits for the sinks)."""
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        source: Source,
+        rows: Rows,
+        sinks: Sequence[Sink],
+        *,
+        clock: Clock,
+        work: WorkTopic,
+        dead_letters: DeadLetters,
+        observer: Observer,
+        limits: Limits,
+        wait: Patience,
+    ) -> None:
+        self.compiled, self.source, self.sinks = compiled, source, sinks
+        self.work, self.dead_letters, self.observer = work, dead_letters, observer
+        self.limits, self.wait = limits, wait
+        self.route, self.resolve = Route(compiled), Resolve(compiled)
+        self.gate = Gate(compiled.name, rows, clock, wait, observer, limits.gate_timeout)
+        self.writer = Writer(
+            compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
+            refused=self._refused, wait=wait, observer=observer,
+        )  # fmt: skip
+        self.offsets, self.lag = Offsets(limits.commit_interval), Lag(_now_ms())
+        self._chunk = limits.chunk_documents
+        self._due: dict[int, float] = {}
+
+    def run(self) -> None:
+        """Until `Stopped`, or an error that is not of one record. Commits what is done in any case."""
+        try:
+            while True:
+                self.wait.check()
+                self.step()
+        finally:
+            try:
+                self.writer.close()
+                self._commit()
+            finally:
+                self.source.close()
+
+    def step(self) -> None:
+        """One batch; or, if there is none, the rest of the last one."""
+        timeout = 0.0 if self.writer.busy else self.limits.poll_timeout
+        records = self.source.poll(timeout, self.limits.max_records, self.limits.max_bytes)
+        if records:
+            changes, items = self._decode(records)
+            if changes or not items:
+                self._changes(changes, () if items else records)
+            for at, (position, item) in enumerate(items, 1):
+                self._item(position, item, records if at == len(items) else ())
+        else:
+            self.writer.settle()
+            self.lag.idle(self.source.progress())
+        if self.offsets.due(time.monotonic()):
+            self._commit()
+        self.lag.waiting(self.source.progress())
+        self.observer.lag(self.lag.records, self.lag.seconds(_now_ms()))
+
+    def _decode(self, records: list[Record]) -> tuple[list[Change], list[tuple[Position, Work]]]:
+        """Stage 2. What cannot be read goes to the dead letters, as it is."""
+        changes: list[Change] = []
+        items: list[tuple[Position, Work]] = []
+        with self.observer.stage("decode"):
+            for record in records:
+                try:
+                    if record.position.topic == self.work.topic:
+                        item = decode.work(record.position, record.value)
+                        if item is not None:
+                            items.append((record.position, item))
+                        continue
+                    change = decode.change(record.position, record.value)
+                    if change is None:
+                        continue
+                    if not self.route.knows(change.table):
+                        raise Reject(
+                            f"a change of {change.table}, which is no table of this read model",
+                            where=str(record.position), hint="syncer check",
+                        )  # fmt: skip
+                    changes.append(change)
+                except Reject as error:
+                    self._dead_letter(record.key or b"", error, record)
+        return changes, items
+
+    def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
+        """Stages 3 to 7 of a batch of changes."""
+        dirty, xids = Dirty(), set[int]()
+        with self.observer.stage("route"):
+            for change in changes:
+                places = self.route(change)
+                self.observer.event(change.op, skipped=not places)
+                if places:
+                    self.resolve(change, places, dirty)
+                    if change.txid is not None:
+                        xids.add(change.txid)
+        committed_ms = changes[-1].committed_ms if changes else 0
+        if not dirty:
+            self.writer.send(Piece(document.NOTHING, time.monotonic(), settles, committed_ms))
+            return
+        with self.gate.sight(xids) as sight:
+            with self.observer.stage("resolve"):
+                keys = self._look_up(sight.view, dirty)
+            first, rest = keys[: self._chunk], keys[self._chunk :]
+            piece = self._render(sight, first, () if rest else settles, committed_ms)
+        self.writer.send(piece)
+        self._keys(rest, settles, committed_ms)
+
+    def _look_up(self, view: View, dirty: Dirty) -> list[Key]:
+        """Stage 4: all dirty roots. What is too much for one batch goes to the work topic."""
+        keys, handed_over = dict(dirty.keys), False
+        for lookup, values in dirty.lookups.items():
+            for key in view.look_up(lookup, values):
+                keys[key] = None
+                if len(keys) >= self.limits.fan_out:
+                    self._hand_over(keys, "fan-out")
+                    keys, handed_over = {}, True
+        if dirty.all_roots:
+            for item in ranges(view, self.limits.chunk_documents, "truncate"):
+                self.work.put(item)
+            handed_over = True
+        if dirty.root_gone:
+            # The second sweep comes when no worker can still hold what it rendered before the truncate.
+            later = _now_ms() + int(2000 * self.limits.max_age)
+            self.work.put(Work("sweep", "truncate"))
+            self.work.put(Work("sweep", "truncate", not_before_ms=later))
+            handed_over = True
+        if handed_over:
+            self.work.flush()
+        self.observer.dirty(len(keys))
+        return list(keys)
+
+    def _hand_over(self, keys: Iterable[Key], reason: str) -> None:
+        left = iter(keys)
+        while some := tuple(islice(left, self.limits.chunk_documents)):
+            self.work.put(Work("keys", reason, keys=some))
+
+    def _item(self, position: Position, item: Work, settles: Sequence[Record]) -> None:
+        """Stages 3 to 7 of a work item."""
+        self.wait(self._due.get(position.partition, 0.0) - time.monotonic())
+        self.wait((item.not_before_ms - _now_ms()) / 1000)
+        self._due[position.partition] = time.monotonic() + item.seconds
+        if item.kind == "keys":
+            self._keys(list(dict.fromkeys(item.keys)), settles)
+        elif item.kind == "range" and item.high is not None:
+            with self.gate.sight() as sight:
+                piece = self._render_range(sight, item.low, item.high, settles)
+            self.writer.send(piece)
+        else:
+            width = len(self.compiled.key)
+            for sink in self.sinks:
+                self._hand_over((document.parse_id(id, width) for id in sink.ids()), item.reason)
+            self.work.flush()
+            self.writer.send(Piece(document.NOTHING, time.monotonic(), settles))
+
+    def _keys(self, keys: list[Key], settles: Sequence[Record], committed_ms: int = 0) -> None:
+        """Stages 5 to 7 for known roots, a chunk at a time, each in a snapshot of its own."""
+        while keys:
+            chunk, keys = keys[: self._chunk], keys[self._chunk :]
+            with self.gate.sight() as sight:
+                piece = self._render(sight, chunk, () if keys else settles, committed_ms)
+            self.writer.send(piece)
+
+    def _render(
+        self, sight: Sight, keys: list[Key], settles: Sequence[Record] = (), committed_ms: int = 0
+    ) -> Piece:
+        """Stage 6."""
+        with self.observer.stage("render"):
+            rows = self._rows(sight.view, keys) if keys else []
+        return self._piece(sight, rows, settles, committed_ms)
+
+    def _render_range(self, sight: Sight, low: Key | None, high: Key, settles: Sequence[Record]) -> Piece:
+        with self.observer.stage("render"):
+            try:
+                rows = sight.view.render_range(low, high)
+            except Reject:
+                rows = self._rows(sight.view, sight.view.keys_in_range(low, high))
+        return self._piece(sight, rows, settles)
+
+    def _rows(self, view: View, keys: list[Key]) -> list[Row]:
+        """Render; if one row spoils the statement, halve it until that one is alone with its error."""
+        try:
+            return view.render(keys)
+        except Reject as error:
+            if len(keys) > 1:
+                middle = len(keys) // 2
+                return self._rows(view, keys[:middle]) + self._rows(view, keys[middle:])
+            self._dead_letter(document.document_id(keys[0]).encode(), error)
+            return []
+
+    def _piece(
+        self, sight: Sight, rows: list[Row], settles: Sequence[Record], committed_ms: int = 0
+    ) -> Piece:
+        self.gate.durable(sight.view)
+        batch = document.batch(rows, sight.version)
+        if batch.upserts:
+            fits = int(self.limits.chunk_bytes * len(batch.upserts) / max(batch.size, 1))
+            self._chunk = max(1, min(self.limits.chunk_documents, fits))
+        return Piece(batch, sight.taken, settles, committed_ms)
+
+    def _again(self, ids: list[str]) -> list[Piece]:
+        """For the writer: the same documents as they are now."""
+        keys, pieces = [document.parse_id(id, len(self.compiled.key)) for id in ids], []
+        for at in range(0, len(keys), self._chunk):
+            with self.gate.sight() as sight:
+                pieces.append(self._render(sight, keys[at : at + self._chunk]))
+        return pieces
+
+    def _refused(self, id: str, reason: str) -> None:
+        self._dead_letter(id.encode(), Reject("a sink refused a document", where=id, why=reason))
+
+    def _dead_letter(self, key: bytes, error: Reject, record: Record | None = None) -> None:
+        self.dead_letters.put(key, str(error), record)
+        self.observer.rejected(error)
+
+    def _done(self, piece: Piece) -> None:
+        """Every sink has acknowledged the piece and all before it."""
+        self.offsets.done((record.position for record in piece.settles), time.monotonic())
+        for record in piece.settles:
+            self.lag.settled(record.position, piece.committed_ms)
+
+    def _commit(self) -> None:
+        """Stage 8."""
+        with self.observer.stage("commit"):
+            self.dead_letters.flush()
+            self.source.commit(self.offsets.take())
+
+
+def ranges(view: View, size: int, reason: str, run: str = "", seconds: float = 0.0) -> Iterable[Work]:
+    """The root table cut into work items of about `size` roots, in key order."""
+    low: Key | None = None
+    for high in view.boundaries(size):
+        yield Work("range", reason, run, low=low, high=high, seconds=seconds)
+        low = high
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,123 @@
+"""Begins a read model, once: topics, starting offsets, registration; and refuses a changed one.
+
+The order matters. Where a read model began is written down before its first event is read and before its
+backfill takes a snapshot; so what the backfill does not show comes as an event.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from syncer.compile import Compiled
+from syncer.config import Config
+from syncer.errors import Fatal
+from syncer.rows.postgres import connect
+from syncer.sources.state import Registration, Run, State
+from syncer.sources.topics import Topics, Writing, topic_of
+
+_LOOK_BACK_MS = 600_000
+_OLDEST_TRANSACTION = """
+SELECT (extract(epoch FROM min(began)) * 1000)::bigint
+  FROM (SELECT xact_start FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL
+         UNION ALL SELECT prepared FROM pg_catalog.pg_prepared_xacts) AS open (began)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What belongs to one generation of a read model in Kafka."""
+
+    changes: tuple[str, ...]
+    """Its tables' change topics."""
+    group: str
+    work_topic: str
+    work_group: str
+    dead_letters: str
+
+    @classmethod
+    def of(cls, config: Config, compiled: Compiled, generation: int) -> Names:
+        unit = f"{config.kafka.group_prefix}.{compiled.name}.{generation}"
+        changes = sorted(topic_of(config.kafka.topic_prefix, table) for table in compiled.tables)
+        letters = f"{config.kafka.group_prefix}.{compiled.name}.dlq"
+        return cls(tuple(changes), unit, f"{unit}.work", f"{unit}.work", letters)
+
+
+class Registry:
+    """All that the syncer keeps in Kafka, for one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.settings: dict[str, Any] = {
+            "bootstrap.servers": config.kafka.bootstrap_servers,
+            "client.id": "syncer",
+            **config.kafka.properties,
+        }
+        self.topics = Topics(
+            self.settings,
+            partitions=config.kafka.partitions,
+            replication_factor=config.kafka.replication_factor,
+        )
+        self.writing = Writing(self.settings)
+        self.state = State(self.topics, self.writing, config.kafka.state_topic)
+
+    def open(self, compiled: Compiled) -> tuple[Registration, Names, Mapping[str, Any]]:
+        """Register the read model if it is new; returns also what the daemon noted of the clock.
+
+        Raises Fatal when its documents were rendered from another declaration.
+        """
+        values = self.state.load()
+        known = values.get(compiled.name)
+        names = Names.of(self.config, compiled, known["generation"] if known else 1)
+        self._create(names)
+        if known:
+            registration = Registration(**known)
+        else:
+            registration = self.register(compiled, names, epoch=1, generation=1)
+        if registration.hash != compiled.hash:
+            raise Fatal(
+                "the read model was changed since its documents were rendered",
+                where=compiled.name, why=f"declaration {registration.hash} then, {compiled.hash} now",
+                hint=f"syncer resync {compiled.name}",
+            )  # fmt: skip
+        starts = {(t, int(p)): o for t, all_ in registration.starts.items() for p, o in all_.items()}
+        have = self.topics.committed(names.group)
+        self.topics.commit(names.group, {p: o for p, o in starts.items() if p not in have})
+        return registration, names, values.get(f"{compiled.name}/clock", {})
+
+    def register(self, compiled: Compiled, names: Names, *, epoch: int, generation: int) -> Registration:
+        """Write down where the read model begins: ten minutes or the oldest open transaction back, so that
+        what was committed but not yet visible is seen as an event; the ends where that has no answer."""
+        self._create(names)
+        ends = self.topics.ends(names.changes)  # first: −1 below then means that nothing came before these
+        with connect(self.config.postgres.arguments()) as connection:
+            row = connection.execute(_OLDEST_TRANSACTION).fetchone()
+        now = time.time_ns() // 1_000_000
+        since = min(now - _LOOK_BACK_MS, (row and row[0]) or now)
+        back = self.topics.ends(names.changes, at_ms=since)
+        starts: dict[str, dict[str, int]] = {}
+        for (topic, partition), end in ends.items():
+            offset = back.get((topic, partition), -1)
+            starts.setdefault(topic, {})[str(partition)] = min(offset, end) if offset >= 0 else end
+        registration = Registration(compiled.name, compiled.hash, epoch, generation, starts, now)
+        self.state.save(compiled.name, registration)
+        return registration
+
+    def run(self, model: str, values: Mapping[str, Mapping[str, Any]] | None = None) -> Run | None:
+        """The read model's last backfill."""
+        found = (self.state.load() if values is None else values).get(f"{model}/backfill")
+        return Run(**found) if found else None
+
+    def _create(self, names: Names) -> None:
+        made = self.topics.create(names.changes, {"retention.ms": str(7 * 24 * 3600 * 1000)})
+        self.topics.create([names.work_topic], {"retention.ms": "-1"})
+        self.topics.create([names.dead_letters], {"retention.ms": "-1"}, partitions=1)
+        for topic in set(names.changes) - set(made):
+            policy = self.topics.config(topic, "cleanup.policy") or ""
+            if "compact" in policy:
+                raise Fatal(
+                    "a compacted topic loses the before-images of changes",
+                    where=f"topic {topic}", why=f"cleanup.policy={policy}",
+                    hint=f"kafka-configs --alter --topic {topic} --add-config cleanup.policy=delete",
+                )  # fmt: skip

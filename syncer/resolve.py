@@ -1,0 +1,97 @@
+"""Stage 3, resolve: from the touched places to the dirty roots. Pure; the look-ups are run by the view.
+
+A changed row is linked to its root through columns that it holds itself: those of its link to its parent.
+Their values before *and* after the change count, so that a row which moves (or goes) dirties the root it
+leaves. The rest of the way up is looked up in the snapshot, all events of a batch together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from syncer.change import Change, Image, Key
+from syncer.compile import Compiled, Lookup, Occurrence
+from syncer.errors import Fatal
+
+
+@dataclass(slots=True)
+class Dirty:
+    """What a batch asks for: roots by key, values to look up, and whether everything is to be done again."""
+
+    keys: dict[Key, None] = field(default_factory=dict)
+    lookups: dict[Lookup, dict[Key, None]] = field(default_factory=dict)
+    all_roots: bool = False
+    """A table below the root was truncated: every root may show it."""
+    root_gone: bool = False
+    """The root table was truncated: documents without a row have to go."""
+
+    def __bool__(self) -> bool:
+        return bool(self.keys or self.lookups or self.all_roots or self.root_gone)
+
+
+class Resolve:
+    """Collects the dirty roots of a batch."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        self._root = Lookup(compiled.key, compiled.key_types, None)
+
+    def __call__(self, change: Change, places: Sequence[Occurrence], dirty: Dirty) -> None:
+        """Add what the change dirties at these places. Raises Fatal if the event lacks what it needs."""
+        for place in places:
+            if change.op == "t":
+                dirty.all_roots |= place.lookup is not None
+                dirty.root_gone |= place.lookup is None
+                continue
+            lookup = place.lookup or self._root
+            into = dirty.keys if lookup.sql is None else dirty.lookups.setdefault(lookup, {})
+            for image in (change.before, change.after):
+                if image is not None:
+                    value = _values(image, lookup, change)
+                    if value is not None:
+                        into[value] = None
+
+
+def _values(image: Image, lookup: Lookup, change: Change) -> Key | None:
+    """The link's values in an image, as text; None if one is NULL, because NULL links to nothing."""
+    values = []
+    for column, base in zip(lookup.columns, lookup.types, strict=True):
+        try:
+            value = image[column]
+        except KeyError:
+            raise Fatal(
+                f"a change event lacks the column {column!r}, which links {change.table} to its root",
+                where=str(change.table), why="excluded by the connector or the publication, or renamed",
+                hint="syncer check",
+            ) from None  # fmt: skip
+        if value is None:
+            return None
+        values.append(text(value, base))
+    return tuple(values)
+
+
+def text(value: Any, base: str) -> str:
+    """An event's value as PostgreSQL text of the type, under the handling modes that `check` insists on.
+
+    base: `Column.base`. Raises Fatal for an encoding that would not give the row's own value back.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and base in _INTEGERS:
+        return str(value)
+    if isinstance(value, str):
+        return _TEXT.get(base, str)(value)
+    raise Fatal(
+        f"a change event encodes a value of type {base} as {type(value).__name__}",
+        why="the connector's handling modes (decimal, time, binary) are not what the syncer needs",
+        hint="syncer check",
+    )
+
+
+_INTEGERS = frozenset({"smallint", "integer", "bigint", "oid"})
+_TEXT = {
+    "bytea": lambda value: "\\x" + value,
+    "date": lambda value: value.removesuffix("Z"),
+}
+"""By type: from Debezium's text (`isostring` times, `hex` binaries, `string` decimals) to PostgreSQL's."""

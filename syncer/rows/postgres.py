@@ -1,0 +1,297 @@
+"""PostgreSQL as `Rows`: one connection, one REPEATABLE READ READ ONLY transaction per view.
+
+The statements come ready from `compile.py`; here they are run, and what the server says when it will not
+run them becomes `Retry`, `Reject` or `Fatal`. Everything that could make the same rows look different
+(time zone, date style, float digits, search_path, row security) is pinned for the session.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from syncer.change import Key
+from syncer.clock import Identity, Snapshot
+from syncer.compile import Compiled, Lookup
+from syncer.document import Row
+from syncer.errors import Fatal, Reject, Retry, SyncerError
+from syncer.ports import Head
+
+PINNED: Mapping[str, str] = {
+    "bytea_output": "hex",
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, YMD",
+    "default_transaction_read_only": "on",
+    "extra_float_digits": "1",
+    "IntervalStyle": "iso_8601",
+    "lc_monetary": "C",
+    "row_security": "off",
+    "search_path": "pg_catalog",
+    "standard_conforming_strings": "on",
+    "TimeZone": "UTC",
+    "xmlbinary": "base64",
+    "xmloption": "content",
+}
+"""The session of every reader. `row_security=off` makes a policy an error instead of missing rows."""
+
+_PAGE = 8192
+_LONG_PAGE_HEADER = 40
+_STREAM = 1000
+_HEAD = sql.SQL("""
+SELECT pg_catalog.pg_is_in_recovery(),
+       pg_catalog.pg_current_snapshot()::text,
+       (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+       CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+            THEN pg_catalog.pg_current_wal_insert_lsn() - '0/0' END::bigint,
+       CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+            THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
+       {}""")
+_FLUSHED = "SELECT (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::bigint"
+
+
+def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) -> psycopg.Connection[Any]:
+    """A session with everything pinned. arguments: of `psycopg.connect`; statement_timeout: seconds.
+
+    Raises Retry when the server cannot be reached, Fatal when it refuses us.
+    """
+    options = {**PINNED, "statement_timeout": f"{round(statement_timeout * 1000)}ms"}
+    try:
+        connection = psycopg.connect(**arguments, autocommit=True, prepare_threshold=2)
+        for name, value in options.items():
+            connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+    except psycopg.Error as error:
+        raise classify(error, "cannot connect to PostgreSQL") from error
+    return connection
+
+
+class Postgres:
+    """`Rows` for one read model, on one connection: for one thread at a time.
+
+    fingerprint: SQL of a scalar that tells whether the tables are still those that were compiled;
+    expected: its value at that time (None: whatever the first view says).
+    """
+
+    def __init__(
+        self,
+        arguments: Mapping[str, Any],
+        compiled: Compiled,
+        *,
+        fingerprint: sql.Composable | None = None,
+        expected: str | None = None,
+        statement_timeout: float = 60.0,
+    ) -> None:
+        self.compiled = compiled
+        self._arguments = dict(arguments)
+        self._statement_timeout = statement_timeout
+        self._head = _HEAD.format(fingerprint or sql.SQL("''"))
+        self._expected = expected
+        self._connection: psycopg.Connection[Any] | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def view(self) -> Iterator[PostgresView]:
+        """See `ports.Rows.view`."""
+        with self._lock:
+            try:
+                connection = self._open()
+                with connection.pipeline():
+                    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    cursor = connection.execute(self._head, prepare=True)
+                head = self._read_head(cursor.fetchone())
+                yield PostgresView(connection, self.compiled, head)
+                connection.execute("COMMIT")
+            except psycopg.Error as error:
+                self._drop()
+                raise classify(error, "cannot read from PostgreSQL", where=self.compiled.name) from error
+            except BaseException:
+                self._drop_unless_idle()
+                raise
+
+    def statuses(self, xids: Collection[int]) -> dict[int, str]:
+        """See `ports.Rows.statuses`. On a connection of its own: it is asked while waiting."""
+        result = {}
+        with connect(self._arguments) as connection:
+            for xid in xids:
+                try:
+                    row = connection.execute("SELECT pg_catalog.pg_xact_status(%s::text::xid8)", (str(xid),))
+                    status = row.fetchone()
+                    result[xid] = (status and status[0]) or "too old to tell"
+                except psycopg.errors.InvalidParameterValue:
+                    result[xid] = "in the future"
+                except psycopg.Error as error:
+                    raise classify(error, "cannot ask for a transaction's status") from error
+        return result
+
+    def close(self) -> None:
+        self._drop()
+
+    def _open(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._arguments, statement_timeout=self._statement_timeout)
+        return self._connection
+
+    def _read_head(self, row: Any) -> Head:
+        standby, snapshot, system, insert_lsn, walfile, print_ = row
+        if standby:
+            raise Retry(
+                "this PostgreSQL server is a standby, whose snapshots have no clock",
+                where=self.compiled.name,
+                hint="set postgres.dsn to the primary (target_session_attrs=read-write finds it)",
+            )
+        if self._expected is None:
+            self._expected = print_
+        elif print_ != self._expected:
+            raise Retry(
+                "the tables were altered: the read model is compiled again",
+                where=self.compiled.name, hint="nothing to do, unless it comes again: syncer check",
+            )  # fmt: skip
+        return Head(Snapshot.parse(snapshot), Identity(system, int(walfile[:8], 16)), insert_lsn)
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _drop_unless_idle(self) -> None:
+        connection = self._connection
+        try:
+            if connection is not None:
+                connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self._drop()
+
+
+class PostgresView:
+    """See `ports.View`. Only valid inside `Postgres.view`."""
+
+    def __init__(self, connection: psycopg.Connection[Any], compiled: Compiled, head: Head) -> None:
+        self.head = head
+        self._connection = connection
+        self._compiled = compiled
+
+    def look_up(self, lookup: Lookup, values: Collection[Key]) -> Iterator[Key]:
+        if lookup.sql is None:
+            yield from values
+        elif values:
+            yield from self._stream(lookup.sql, _columns(values))
+
+    def render(self, keys: Sequence[Key]) -> list[Row]:
+        return self._rows(self._compiled.render, _columns(keys), prepare=True)
+
+    def render_range(self, low: Key | None, high: Key) -> list[Row]:
+        if low is None:
+            return self._rows(self._compiled.render_upto, list(high), prepare=False)
+        return self._rows(self._compiled.render_between, [*low, *high], prepare=False)
+
+    def keys_in_range(self, low: Key | None, high: Key) -> list[Key]:
+        key = sql.SQL(", ").join(map(sql.Identifier, self._compiled.key))
+        texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c)) for c in self._compiled.key)
+        bound = sql.SQL(", ").join(sql.Placeholder() * len(self._compiled.key))
+        above = sql.SQL("TRUE") if low is None else sql.SQL("({}) > ({})").format(key, bound)
+        statement = sql.SQL("SELECT {} FROM {} WHERE {} AND ({}) <= ({}) ORDER BY {}").format(
+            texts, sql.Identifier(*self._compiled.root), above, key, bound, key
+        )
+        return list(self._stream(statement, [*(low or ()), *high]))
+
+    def boundaries(self, size: int) -> Iterator[Key]:
+        yield from self._stream(self._compiled.boundaries, [size])
+
+    def flushed(self) -> bool:
+        try:
+            row = self._connection.execute(_FLUSHED, prepare=True).fetchone()
+        except psycopg.Error as error:
+            raise classify(error, "cannot read from PostgreSQL") from error
+        return reached(row[0] if row else 0, self.head.insert_lsn)
+
+    def _stream(self, statement: str | sql.Composed, parameters: Sequence[Any]) -> Iterator[Key]:
+        query: Any = statement
+        with self._connection.cursor() as cursor:
+            yield from map(tuple, cursor.stream(query, parameters, size=_STREAM))
+
+    def _rows(self, statement: str, parameters: Sequence[Any], *, prepare: bool) -> list[Row]:
+        """Run a render statement; a savepoint, sent along with it, keeps the view usable if it fails."""
+        connection, query = self._connection, statement.encode()
+        try:
+            with connection.pipeline():
+                connection.execute("SAVEPOINT render")
+                cursor = connection.execute(query, parameters, prepare=prepare)
+                connection.execute("RELEASE SAVEPOINT render")
+        except psycopg.Error as error:
+            kind = classify(error, "cannot render documents", where=self._compiled.name)
+            if isinstance(kind, Reject):
+                connection.execute("ROLLBACK TO SAVEPOINT render")
+            raise kind from error
+        result = cursor.pgresult
+        assert result is not None
+        value: Any = result.get_value
+        return [
+            Row(value(i, 0).decode(), (found := value(i, 1)) and found.decode(), value(i, 2))
+            for i in range(result.ntuples)
+        ]
+
+
+def reached(flushed: int, inserted: int) -> bool:
+    """Whether the log is on disk up to where records were inserted. Bytes.
+
+    At a page boundary the insert position is told past the next page's header (24 or 40 bytes), the flush
+    position before it; on an idle server they would never meet (xlog.c, `GetXLogInsertRecPtr`).
+    """
+    into_page = inserted % _PAGE
+    return flushed >= (inserted - into_page if into_page in (24, _LONG_PAGE_HEADER) else inserted)
+
+
+def classify(error: psycopg.Error, what: str, *, where: str = "PostgreSQL") -> SyncerError:
+    """What an error of the server or of the connection means for a read model.
+
+    By SQLSTATE class (manual, appendix A); libpq gives none for a refused connection, only text.
+    """
+    state, why = error.sqlstate or "", str(error).strip().split("\n")[0]
+    detail = getattr(error.diag, "message_detail", None)
+    if detail:
+        why += f" ({detail})"
+    if not state:
+        for text, hint in _REFUSED.items():
+            if text in str(error):
+                return Fatal(what, where=where, why=why, hint=hint)
+        return Retry(what, where=where, why=why, hint="is the server up? see postgres.dsn")
+    for prefix, (kind, hint) in _STATES.items():
+        if state.startswith(prefix):
+            return kind(what, where=where, why=f"{why} [{state}]", hint=hint)
+    return Fatal(what, where=where, why=f"{why} [{state}]", hint="syncer check")
+
+
+_REFUSED = {
+    "password authentication failed": "set SYNCER_POSTGRES__PASSWORD or postgres.password_file",
+    "no password supplied": "set SYNCER_POSTGRES__PASSWORD or postgres.password_file",
+    "no pg_hba.conf entry": "allow the syncer's host in pg_hba.conf",
+    "does not exist": "see postgres.dsn: the database or role is not there",
+    "permission denied for database": "GRANT CONNECT ON DATABASE … TO the syncer's role",
+}
+_STATES: Mapping[str, tuple[type[SyncerError], str]] = {
+    "0A000": (Retry, "a cached plan is out of date: it is made anew"),
+    "08": (Retry, ""),
+    "22": (Reject, "mend the row, or the expression that fails on it"),
+    "25006": (Retry, ""),
+    "25P": (Retry, ""),
+    "28": (Fatal, "set SYNCER_POSTGRES__PASSWORD or postgres.password_file"),
+    "3D": (Fatal, "see postgres.dsn: the database is not there"),
+    "40": (Retry, ""),
+    "42501": (Fatal, "syncer check prints the GRANT to run; with row security the role needs BYPASSRLS"),
+    "42": (Fatal, "syncer check tells what does not fit the tables any more"),
+    "53": (Retry, "the server is short of memory, disk or connections"),
+    "54": (Reject, "a document is too large or too deep for the server"),
+    "55": (Retry, ""),
+    "57": (Retry, "longer statements: postgres.statement_timeout"),
+    "58": (Retry, ""),
+    "XX": (Retry, "see the server's log"),
+}
+
+
+def _columns(keys: Collection[Key]) -> list[list[str]]:
+    """From rows of texts to one array a column."""
+    return [list(column) for column in zip(*keys, strict=True)]

@@ -1,0 +1,1 @@
+"""Where change events and work items come from, and where our own topics are: Kafka."""

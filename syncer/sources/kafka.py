@@ -1,0 +1,190 @@
+"""Kafka as `Source`: a consumer in the read model's own group.
+
+`auto.offset.reset` is `error`: to jump over records that Kafka has deleted would lose changes without a
+word. A partition for which the group has no offset (made later than the read model) begins at its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from syncer.change import Position
+from syncer.errors import Fatal, Retry, SyncerError
+from syncer.ports import Record
+
+Partition = tuple[str, int]
+_DRAIN = 1000
+_OFFSET_INVALID = -1001
+
+
+class KafkaSource:
+    """One member of a consumer group. For one thread.
+
+    settings: of librdkafka, `bootstrap.servers` among them.
+    name: the read model's, for messages.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], group: str, topics: Sequence[str], *, name: str) -> None:
+        self._name = name
+        self._group = group
+        self._trouble: SyncerError | None = None
+        self._next: dict[Partition, int] = {}
+        self._ends: dict[Partition, int] = {}
+        self._paused = False
+        self._consumer = Consumer(
+            {
+                "auto.offset.reset": "error",
+                "enable.auto.commit": False,
+                "enable.partition.eof": False,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "fetch.wait.max.ms": 500,
+                "fetch.queue.backoff.ms": 20,
+                "queued.min.messages": 20_000,
+                "queued.max.messages.kbytes": 32_768,
+                "topic.metadata.refresh.interval.ms": 30_000,
+                "log_level": 4,
+                **settings,
+                "group.id": group,
+                "error_cb": self._on_error,
+            }
+        )
+        self._consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
+
+    def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
+        """See `ports.Source.poll`."""
+        if self._paused:
+            self._consumer.resume(self._consumer.assignment())
+            self._paused = False
+        records: list[Record] = []
+        size = 0
+        first = self._consumer.poll(timeout)
+        messages = [first] if first is not None else []
+        while messages:
+            for message in messages:
+                record = self._record(message)
+                if record is not None:
+                    records.append(record)
+                    size += len(record.value or b"")
+            left = min(max_records - len(records), _DRAIN)
+            if left <= 0 or size >= max_bytes:
+                break
+            # `consume` waits its whole time for a full batch: with 0 it takes what is there.
+            messages = self._consumer.consume(left, 0)
+        if self._trouble is not None and not records:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
+        return records
+
+    def commit(self, next_offsets: Mapping[Partition, int]) -> None:
+        """See `ports.Source.commit`. Offsets of partitions that are no longer ours are left to their owner."""
+        ours = [TopicPartition(t, p, o) for (t, p), o in next_offsets.items() if (t, p) in self._next]
+        if not ours:
+            return
+        try:
+            self._consumer.commit(offsets=ours, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVED:
+                raise self._error(error.args[0], "cannot commit offsets") from error
+
+    def keep(self) -> None:
+        """See `ports.Source.keep`: paused partitions give nothing, but polling keeps the membership."""
+        assignment = self._consumer.assignment()
+        if assignment:
+            self._consumer.pause(assignment)
+            self._paused = True
+        message = self._consumer.poll(0)
+        if message is not None:  # it was in the queue already: take it again after the pause
+            if message.error() is None:
+                self._consumer.seek(TopicPartition(*_position(message)))
+            else:
+                self._record(message)
+
+    def progress(self) -> dict[Partition, tuple[int, int]]:
+        """See `ports.Source.progress`. End offsets are those of the last fetch."""
+        result = {}
+        for (topic, partition), position in self._next.items():
+            ends: Any = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+            high = ends[1] if ends else 0
+            end = self._ends[topic, partition] = max(high, self._ends.get((topic, partition), 0))
+            result[topic, partition] = (position, max(end, position))
+        return result
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _record(self, message: Message) -> Record | None:
+        error = message.error()
+        if error is not None:
+            trouble = self._error(error, "cannot read change events", message)
+            if isinstance(trouble, Fatal):
+                raise trouble
+            self._trouble = trouble
+            return None
+        topic, partition, offset = _position(message)
+        self._next[topic, partition] = offset + 1
+        return Record(Position(topic, partition, offset), message.key(), message.value())
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            known = consumer.committed(partitions, timeout=30) if partitions else []
+        except KafkaException as error:
+            raise self._error(error.args[0], "cannot read the group's offsets") from error
+        for partition in known:
+            if partition.offset == _OFFSET_INVALID:
+                partition.offset = 0
+            self._next[partition.topic, partition.partition] = partition.offset
+            # Asked now, so that a backlog shows as lag before the first record of it is polled.
+            ends: Any = consumer.get_watermark_offsets(
+                TopicPartition(partition.topic, partition.partition), timeout=30
+            )
+            self._ends[partition.topic, partition.partition] = ends[1] if ends else 0
+        consumer.incremental_assign(known)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            self._next.pop((partition.topic, partition.partition), None)
+            self._ends.pop((partition.topic, partition.partition), None)
+        consumer.incremental_unassign(partitions)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """What librdkafka says outside of messages: kept, and raised if nothing is polled meanwhile."""
+        self._trouble = self._error(error, "trouble with Kafka")
+
+    def _error(self, error: KafkaError, what: str, message: Message | None = None) -> SyncerError:
+        where = f"group {self._group}"
+        if message is not None and message.topic():
+            where = f"{message.topic()}, partition {message.partition()}"
+        code, why = error.code(), f"{error.str()} [{error.name()}]"
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            return Fatal(
+                "Kafka no longer has the records that come next: changes are lost to this read model",
+                where=where, why=why, hint=f"syncer resync {self._name}",
+            )  # fmt: skip
+        if code in _DENIED:
+            return Fatal(what, where=where, why=why, hint="see kafka.properties (credentials, ACLs)")
+        return Retry(what, where=where, why=why, hint="is Kafka up? see kafka.bootstrap_servers")
+
+
+def _position(message: Message) -> tuple[str, int, int]:
+    """The client types these as optional; a message without error has them."""
+    return message.topic() or "", message.partition() or 0, message.offset() or 0
+
+
+_MOVED = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._NO_OFFSET,
+    KafkaError._ASSIGNMENT_LOST,
+    KafkaError.FENCED_INSTANCE_ID,
+}
+"""The partitions may belong to another member now, who begins where we committed last: harmless."""
+_DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+}

@@ -1,0 +1,277 @@
+"""Our own topics: made before anything else, written durably, measured.
+
+work         keys and ranges to render, per read model and generation          deleted by size and age
+dead letters records and documents that were refused, per read model           kept until dropped
+state        where each read model began, its epoch, its backfill (`state.py`)  compacted
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+)
+
+from syncer.change import Position, TableName, Work
+from syncer.decode import encode_work
+from syncer.errors import Fatal, Retry
+from syncer.ports import Record
+
+Partition = tuple[str, int]
+_TIMEOUT = 30.0
+
+
+def topic_of(prefix: str, table: TableName) -> str:
+    """The change topic of a table, as Debezium names it: characters that Kafka refuses become `_`."""
+    name = f"{prefix}.{table.schema}.{table.name}"
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
+
+
+class Topics:
+    """Administration. settings: of librdkafka. Raises Retry when Kafka is away, Fatal when it refuses."""
+
+    def __init__(self, settings: Mapping[str, Any], *, partitions: int, replication_factor: int) -> None:
+        self._settings = dict(settings)
+        self._partitions, self._replicas = partitions, replication_factor
+        self._admin = AdminClient({"log_level": 2, **settings})
+
+    def existing(self) -> dict[str, int]:
+        """All topics and how many partitions each has."""
+        try:
+            topics = self._admin.list_topics(timeout=_TIMEOUT).topics
+        except KafkaException as error:
+            raise _away("cannot list topics", error) from error
+        return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+    def create(self, names: Collection[str], config: Mapping[str, str], *, partitions: int = 0) -> list[str]:
+        """Make those that are missing; returns their names."""
+        missing = sorted(set(names) - self.existing().keys())
+        if not missing:
+            return []
+        wanted = [
+            NewTopic(
+                name,
+                num_partitions=partitions or self._partitions,
+                replication_factor=self._replicas,
+                config=dict(config),
+            )
+            for name in missing
+        ]
+        for name, future in self._admin.create_topics(wanted, operation_timeout=_TIMEOUT).items():
+            try:
+                future.result(_TIMEOUT)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise _away(f"cannot create topic {name}", error) from error
+        deadline = time.monotonic() + _TIMEOUT
+        while not set(missing) <= self.existing().keys() and time.monotonic() < deadline:
+            time.sleep(0.05)  # creation is acknowledged before every broker knows the topic
+        return missing
+
+    def config(self, topic: str, key: str) -> str | None:
+        """A topic's setting, e.g. `cleanup.policy`."""
+        try:
+            futures = self._admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)])
+            entry = next(iter(futures.values())).result(_TIMEOUT).get(key)
+        except KafkaException as error:
+            raise _away(f"cannot read the settings of topic {topic}", error) from error
+        return entry.value if entry else None
+
+    def ends(self, topics: Collection[str], at_ms: int | None = None) -> dict[Partition, int]:
+        """The end offset of every partition; or, with at_ms, the first offset of that time or later (where
+        there is none: −1)."""
+        existing = self.existing()
+        spec: Any = OffsetSpec.latest() if at_ms is None else OffsetSpec.for_timestamp(at_ms)  # type: ignore[no-untyped-call]
+        wanted = {TopicPartition(t, p): spec for t in topics for p in range(existing.get(t, 0))}
+        if not wanted:
+            return {}
+        try:
+            futures = self._admin.list_offsets(wanted)
+            return {(tp.topic, tp.partition): f.result(_TIMEOUT).offset for tp, f in futures.items()}
+        except KafkaException as error:
+            raise _away("cannot read the end offsets", error) from error
+
+    def committed(self, group: str) -> dict[Partition, int]:
+        """The group's offsets; empty if it has none."""
+        try:
+            request = [ConsumerGroupTopicPartitions(group)]
+            futures = self._admin.list_consumer_group_offsets(request)
+            result = next(iter(futures.values())).result(_TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return {}
+            raise _away(f"cannot read the offsets of group {group}", error) from error
+        return {(p.topic, p.partition): p.offset for p in result.topic_partitions if p.offset >= 0}
+
+    def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
+        """Set the offsets of a group without members. Raises Fatal if it has some."""
+        partitions = [TopicPartition(t, p, o) for (t, p), o in offsets.items()]
+        if not partitions:
+            return
+        try:
+            request = [ConsumerGroupTopicPartitions(group, partitions)]
+            futures = self._admin.alter_consumer_group_offsets(request)
+            next(iter(futures.values())).result(_TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
+                raise Fatal(
+                    "the consumer group is in use, so its offsets cannot be set",
+                    where=f"group {group}", hint="stop the syncers of this read model first",
+                ) from error  # fmt: skip
+            raise _away(f"cannot set the offsets of group {group}", error) from error
+
+    def members(self, group: str) -> int:
+        """How many consumers the group has now."""
+        try:
+            futures = self._admin.describe_consumer_groups([group])
+            return len(next(iter(futures.values())).result(_TIMEOUT).members)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return 0
+            raise _away(f"cannot describe group {group}", error) from error
+
+    def read_one(self, topic: str, partition: int, offset: int, timeout: float = 5.0) -> Record | None:
+        """The record at an offset; None if there is none. For `status`."""
+        for record in self.read_all(topic, {(topic, partition): offset}, limit=1, timeout=timeout):
+            return record
+        return None
+
+    def read_all(
+        self,
+        topic: str,
+        start: Mapping[Partition, int] | None = None,
+        *,
+        limit: int = 0,
+        timeout: float = 30.0,
+    ) -> list[Record]:
+        """Every record of a (small) topic up to its end now, or `limit` of them from `start`."""
+        ends = self.ends([topic])
+        first = start or dict.fromkeys(ends, 0)
+        left = {p for p in first if ends.get(p, 0) > first[p]}
+        if not left:
+            return []
+        settings = {**self._settings, "group.id": "syncer-reader", "enable.auto.commit": False}
+        consumer = Consumer(
+            {**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2}
+        )
+        records: list[Record] = []
+        deadline = time.monotonic() + timeout
+        try:
+            consumer.assign([TopicPartition(t, p, first[t, p]) for t, p in left])
+            while left and (not limit or len(records) < limit):
+                if time.monotonic() > deadline:
+                    raise Retry(f"topic {topic} could not be read in {timeout:.0f} s", hint="is Kafka up?")
+                for message in consumer.consume(500, 0.2):
+                    at: Partition = (message.topic() or "", message.partition() or 0)
+                    error, offset = message.error(), message.offset() or 0
+                    if error is None:
+                        records.append(Record(Position(*at, offset), message.key(), message.value()))
+                        if offset + 1 >= ends[at]:
+                            left.discard(at)
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        left.discard(at)
+        finally:
+            consumer.close()
+        return records
+
+
+class Writing:
+    """A durable producer. Raises Retry from `flush` when something was not acknowledged."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._failed: str | None = None
+        self._producer = Producer(
+            {
+                "acks": "all",
+                "enable.idempotence": True,
+                "compression.type": "zstd",
+                "linger.ms": 5,
+                "message.max.bytes": 4_000_000,
+                "log_level": 4,
+                **settings,
+            }
+        )
+
+    def put(
+        self, topic: str, key: bytes | None, value: bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Queue a record; waits while the queue is full."""
+        fields: Any = [(name, text.encode()) for name, text in (headers or {}).items()]
+        while True:
+            try:
+                self._producer.produce(topic, value, key, headers=fields, on_delivery=self._delivered)
+                self._producer.poll(0)
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+
+    def flush(self) -> None:
+        left = self._producer.flush(_TIMEOUT)
+        failed, self._failed = self._failed, None
+        if left or failed:
+            raise Retry(
+                "records were not acknowledged by Kafka", why=failed or f"{left} after {_TIMEOUT:.0f} s"
+            )
+
+    def _delivered(self, error: KafkaError | None, _message: object) -> None:
+        if error is not None:
+            self._failed = error.str()
+
+
+class KafkaWork:
+    """`ports.WorkTopic`."""
+
+    def __init__(self, writing: Writing, topic: str) -> None:
+        self.topic = topic
+        self._writing = writing
+
+    def put(self, item: Work) -> None:
+        self._writing.put(self.topic, None, encode_work(item))
+
+    def flush(self) -> None:
+        self._writing.flush()
+
+
+class KafkaDeadLetters:
+    """`ports.DeadLetters`: the key, the original value if there is one, reason and origin as headers."""
+
+    def __init__(self, writing: Writing, topic: str) -> None:
+        self._writing = writing
+        self._topic = topic
+        self._waiting = False
+
+    def put(self, key: bytes, reason: str, record: Record | None) -> None:
+        headers = {"reason": reason, "kind": "record" if record else "document"}
+        if record:
+            topic, partition, offset = record.position
+            headers |= {"topic": topic, "partition": str(partition), "offset": str(offset)}
+        self._writing.put(self._topic, key, (record and record.value) or b"", headers)
+        self._waiting = True
+
+    def flush(self) -> None:
+        if self._waiting:
+            self._writing.flush()
+            self._waiting = False
+
+
+def _away(what: str, error: KafkaException) -> Retry | Fatal:
+    code = error.args[0].code()
+    why = f"{error.args[0].str()} [{error.args[0].name()}]"
+    if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+                KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION):  # fmt: skip
+        return Fatal(what, where="Kafka", why=why, hint="see kafka.properties (credentials, ACLs)")
+    return Retry(what, where="Kafka", why=why, hint="is Kafka up? see kafka.bootstrap_servers")

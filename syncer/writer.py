@@ -1,0 +1,121 @@
+"""Stages 7 and 8, write and commit: one piece is with the sinks while the lane prepares the next.
+
+What a sink could not take is rendered again, never sent again: a document rendered long ago may be older
+than a delete that its sink has forgotten. For the same reason a piece that waited too long is not sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from syncer.document import Batch, Outcome
+from syncer.errors import Retry
+from syncer.ports import Observer, Record, Sink
+from syncer.waiting import Patience
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Documents of one snapshot on their way to the sinks, and the records that they settle."""
+
+    batch: Batch
+    taken: float
+    """When its snapshot was taken, monotonic seconds."""
+    settles: Sequence[Record] = ()
+    """Done when this piece and all before it are: the last piece of a batch carries the batch's records."""
+    committed_ms: int = 0
+    """Commit time of the newest change among them."""
+
+
+class Writer:
+    """max_age: seconds after its snapshot at which a piece is no longer sent.
+
+    again: renders ids anew, as pieces. done: told of each piece that every sink has acknowledged.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sinks: Sequence[Sink],
+        *,
+        max_age: float,
+        again: Callable[[list[str]], list[Piece]],
+        done: Callable[[Piece], None],
+        refused: Callable[[str, str], None],
+        wait: Patience,
+        observer: Observer,
+    ) -> None:
+        self.sinks, self.max_age = sinks, max_age
+        self._again, self._done, self._refused = again, done, refused
+        self._wait, self._observer = wait, observer
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-write")
+        self._under_way: tuple[Piece, Future[Outcome]] | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._under_way is not None
+
+    def send(self, piece: Piece) -> None:
+        """Hand a piece over; returns when the one before it is settled."""
+        self.settle()
+        if piece.batch:
+            self._under_way = piece, self._thread.submit(self._write, piece)
+        else:
+            self._done(piece)
+
+    def settle(self) -> None:
+        """Wait for the piece under way, and render again what was not written until all of it is.
+
+        Raises what a sink raised as Fatal, and Stopped when told to stop while something is left.
+        """
+        if self._under_way is None:
+            return
+        piece, future = self._under_way
+        while not future.done():
+            try:
+                future.result(timeout=1.0)
+            except TimeoutError:
+                self._wait.keep()
+        self._under_way = None
+        left = self._take(future.result())
+        back_off = self._wait.back_off(0.05, 5.0)
+        while left:
+            back_off()
+            left = [id for retry in self._again(left) for id in self._take(self._write(retry))]
+        self._observer.waiting("")
+        self._done(piece)
+
+    def close(self) -> None:
+        """Finish what is under way, but do not insist: what fails now is repeated by whoever goes on."""
+        self._thread.shutdown(wait=True)
+        if self._under_way is not None:
+            piece, future = self._under_way
+            self._under_way = None
+            if future.exception() is None and not self._take(future.result()):
+                self._done(piece)
+
+    def _write(self, piece: Piece) -> Outcome:
+        """To every sink; a sink that is away makes the whole piece one to render again."""
+        if time.monotonic() - piece.taken > self.max_age:
+            return Outcome(again=piece.batch.ids(), again_reason="rendered too long ago")
+        total = Outcome()
+        with self._observer.stage("write"):
+            for sink in self.sinks:
+                try:
+                    outcome = sink.write(piece.batch)
+                except Retry as error:
+                    outcome = Outcome(again=piece.batch.ids(), again_reason=str(error))
+                self._observer.written(sink.name, outcome)
+                total.add(outcome)
+        return total
+
+    def _take(self, outcome: Outcome) -> list[str]:
+        """Report refusals; return the distinct ids that are to be rendered again."""
+        for refusal in outcome.refused:
+            self._refused(refusal.id, refusal.reason)
+        if outcome.again:
+            self._observer.waiting(outcome.again_reason)
+        return list(dict.fromkeys(outcome.again))
