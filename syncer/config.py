@@ -197,7 +197,7 @@ class Backfill(Section):
 
 
 class Config(Section):
-    """All settings. `sinks` holds the sections of the sinks as they were given: see `connection`."""
+    """All settings. The sections of the sinks are checked by `connection`."""
 
     models: Path = Field(default=Path("readmodels"), description="Folder of the read models")
     postgres: Postgres
@@ -207,8 +207,16 @@ class Config(Section):
     log: Log = Field(default_factory=Log)
     pipeline: Pipeline = Field(default_factory=Pipeline)
     backfill: Backfill = Field(default_factory=Backfill)
-    sinks: dict[str, dict[str, Any]] = Field(default={}, repr=False, description="Sections named after sinks")
-    _tree: layered.Tree = PrivateAttr(default_factory=lambda: layered.Tree("configuration"))
+    _tree: layered.Tree = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        self._tree = (context or {}).get("tree") or layered.Tree("configuration")
+
+    @property
+    def sinks(self) -> dict[str, dict[str, Any]]:
+        """The sections that are named after sinks, as they were given: secrets in them."""
+        values = self._tree.values
+        return {kind: values[kind] or {} for kind in sink_kinds() if kind in values}
 
     def connection(self, kind: str, cls: type[M]) -> M:
         """The section of a sink as the sink's own class. Raises Fatal with the origin of what is wrong."""
@@ -216,7 +224,7 @@ class Config(Section):
 
     def masked(self) -> dict[str, Any]:
         """Everything as it may be shown: secrets are `***`."""
-        shown = self.model_dump(mode="json", exclude={"sinks"}) | self.sinks
+        shown = self.model_dump(mode="json") | self.sinks
         return {key: layered.mask(key, value) for key, value in shown.items()}
 
     def origin(self, *path: str) -> str:
@@ -250,18 +258,14 @@ def load(
     for name, value in (options or {}).items():
         tree.put(tuple(name.split(".")), value, "command line")
     kinds = sink_kinds()
-    known = [name for name in Config.model_fields if name != "sinks"] + kinds
+    known = [*Config.model_fields, *kinds]
     for name in tree.values:
         if name not in known:
             raise layered.unknown(name, tree.origin((name,)), known)
         if not isinstance(tree.values[name] or {}, dict) and name != "models":
             raise Fatal(f"{name} is a section of settings, not one value", where=tree.origin((name,)))
     values = {name: value for name, value in tree.values.items() if name not in kinds and value is not None}
-    config = layered.build(Config, tree, values=values)
-    sinks = {name: tree.values[name] or {} for name in kinds if name in tree.values}
-    config = config.model_copy(update={"sinks": sinks})
-    config._tree = tree
-    return config
+    return layered.build(Config, tree, values=values)
 
 
 def sink_kinds() -> list[str]:

@@ -74,7 +74,7 @@ def read_yaml(path: Path) -> Tree:
     except UnicodeDecodeError as e:
         raise Fatal("the configuration is not UTF-8", where=str(path)) from e
     try:
-        node = loader.get_single_node()  # type: ignore[no-untyped-call]
+        node = loader.get_single_node()
         if node is not None:
             tree.values = _construct(loader, node, (), tree)
     except yaml.MarkedYAMLError as e:
@@ -87,7 +87,7 @@ def read_yaml(path: Path) -> Tree:
 
 def _construct(loader: yaml.SafeLoader, node: yaml.Node, path: Path_, tree: Tree) -> Any:
     if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node, deep=True)
     loader.flatten_mapping(node)
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -130,12 +130,12 @@ def build(cls: type[M], tree: Tree, at: Path_ = (), values: Mapping[str, Any] | 
             values = values.get(part) or {}
     data = _with_files(values, cls, tree, at)
     try:
-        return cls.model_validate(data)
+        return cls.model_validate(data, context={"tree": tree})
     except ValidationError as e:
         error = e
     if _parse_variables(data, error, tree, at):
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(data, context={"tree": tree})
         except ValidationError as e:
             error = e
     found = [_problem(cls, item, tree, at) for item in error.errors(include_input=False, include_url=False)]

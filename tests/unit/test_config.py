@@ -101,8 +101,7 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_not_yaml_twice_given_and_not_there(tmp_path: Path) -> None:
-    assert "syncer.yaml:2: not valid YAML" in fails(tmp_path, "a: b\nc: [\n")[:200] or True
-    assert "not valid YAML" in fails(tmp_path, "a: {b\n")
+    assert "syncer.yaml:3: not valid YAML" in fails(tmp_path, "a: b\nc: [\n")
     assert "syncer.yaml:1: the configuration has to be a mapping" in fails(tmp_path, "- a\n")
     assert "syncer.yaml:6: kafka is given twice" in fails(tmp_path, MINIMAL + "kafka: {}\n")
     assert "http is a section" in fails(tmp_path, MINIMAL + "http: 8080\n")
@@ -122,7 +121,7 @@ def test_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyP
     loaded = config.load(environ=environ)
     assert loaded.kafka.bootstrap_servers == "[::1]:9092"
     assert loaded.connection("elasticsearch", Connection).hosts == ["a", "b"]
-    with pytest.raises(Fatal, match=r"no config/syncer.yaml here.*SYNCER_KAFKA__TOPIC_PREFIX"):
+    with pytest.raises(Fatal, match=r"(?s)no config/syncer.yaml here.*SYNCER_KAFKA__TOPIC_PREFIX"):
         config.load(environ={k: v for k, v in environ.items() if "PREFIX" not in k})
 
 
@@ -162,7 +161,13 @@ def test_passwords_are_taken_out_of_addresses(tmp_path: Path, dsn: str) -> None:
     assert loaded.connect.url == "http://connect:8083"
     assert loaded.connect.username == "me"
     assert loaded.sinks["redis"]["url"] == "redis://:hunter2@redis/0"
-    for shown in (repr(loaded), str(loaded), str(loaded.masked()), repr(loaded.postgres), loaded.postgres.dsn):
+    for shown in (
+        repr(loaded),
+        str(loaded),
+        str(loaded.masked()),
+        repr(loaded.postgres),
+        loaded.postgres.dsn,
+    ):
         assert "hunter2" not in shown
     assert loaded.masked()["redis"] == {"url": "redis://:***@redis/0", "password": "***"}
 
@@ -175,7 +180,7 @@ def test_errors_do_not_repeat_secrets(tmp_path: Path) -> None:
     ):
         message = fails(tmp_path, text)
         assert "hunter2" not in message
-    with pytest.raises(Fatal, match="did you mean redis.password") as caught:
+    with pytest.raises(Fatal, match=r"did you mean redis\.password") as caught:
         load(tmp_path, MINIMAL + "redis: {passwrd: hunter2}\n").connection("redis", Connection)
     assert "syncer.yaml:6" in str(caught.value) and "hunter2" not in str(caught.value)
 
@@ -185,11 +190,13 @@ def test_shipped_file_is_right_and_its_comments_name_the_defaults() -> None:
     loaded = config.load(path, environ={})
     assert loaded.kafka.topic_prefix
     # The commented sections, uncommented, are the defaults.
-    commented = re.findall(r"^# (pipeline|backfill):.*\n((?:#  .*\n)+)", path.read_text("utf-8"), re.MULTILINE)
+    commented = re.findall(
+        r"^# (pipeline|backfill):.*\n((?:#  .*\n)+)", path.read_text("utf-8"), re.MULTILINE
+    )
     assert [name for name, _ in commented] == ["pipeline", "backfill"]
     for name, body in commented:
         section = yaml.safe_load(re.sub(r"^#", "", body, flags=re.MULTILINE))
-        cls: type[BaseModel] = {"pipeline": config.Pipeline, "backfill": config.Backfill}[name]
+        cls: type[BaseModel] = config.Pipeline if name == "pipeline" else config.Backfill
         assert cls.model_validate(section) == cls()
         assert list(section) == list(cls.model_fields)
 

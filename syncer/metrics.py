@@ -1,0 +1,226 @@
+"""Every metric, in one table: the Prometheus objects and `docs/metrics.md` are made from it.
+
+`Metrics` holds the objects of one registry, which is passed around: there is no global one. A read model
+asks once for its `ModelMetrics`, whose children are ready, so that counting costs about a microsecond.
+
+    python -m syncer.metrics > docs/metrics.md
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from syncer import __version__
+from syncer.document import Outcome
+
+STAGES = ("decode", "route", "resolve", "render", "durable", "write", "commit")
+OPERATIONS = ("c", "u", "d", "r", "t")
+ERRORS = ("retry", "reject", "fatal")
+STATES = ("starting", "running", "waiting", "failed", "stopped")
+BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One metric. The attribute of `Metrics` that holds it has the name without `syncer_` and `_total`."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    unit: str
+    help: str
+
+    @property
+    def attribute(self) -> str:
+        return self.name.removeprefix("syncer_").removesuffix("_total")
+
+    def make(self, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+        if self.kind == "counter":
+            return Counter(self.name, self.help, self.labels, registry=registry)
+        if self.kind == "gauge":
+            return Gauge(self.name, self.help, self.labels, registry=registry)
+        return Histogram(self.name, self.help, self.labels, registry=registry, buckets=BUCKETS)
+
+
+# fmt: off
+TABLE: tuple[Spec, ...] = (
+    Spec("syncer_lag_seconds", "gauge", ("model",), "seconds",
+         "Age of the oldest change that is not in every sink yet; 0 when none waits."),
+    Spec("syncer_lag_records", "gauge", ("model", "lane"), "records",
+         "Records in Kafka that are not settled yet; lane `changes`, or `work` for the work topic."),
+    Spec("syncer_model_state", "gauge", ("model", "state"), "0 or 1",
+         f"1 for the state that the read model is in: {', '.join(STATES)}."),
+    Spec("syncer_stage_seconds", "histogram", ("model", "stage"), "seconds",
+         f"Time spent in a stage, a batch: {', '.join(STAGES)}."),
+    Spec("syncer_batches_total", "counter", ("model", "lane"), "batches",
+         "Batches of events or work items begun."),
+    Spec("syncer_events_total", "counter", ("model", "op"), "events",
+         "Change events seen, by Debezium's `op`: c create, u update, d delete, r read, t truncate."),
+    Spec("syncer_events_skipped_total", "counter", ("model", "reason"), "events",
+         "Change events that needed no render; reason `unused`: no column changed that the read model uses."),
+    Spec("syncer_dirty_roots_total", "counter", ("model",), "documents",
+         "Documents marked dirty by change events, duplicates within a batch counted once."),
+    Spec("syncer_documents_total", "counter", ("model", "sink", "outcome"), "documents",
+         "Documents by what the sink did: written, deleted, older (it had the same or a newer version),"
+         " again (rendered anew later), refused (dead-lettered)."),
+    Spec("syncer_gate_waits_total", "counter", ("model",), "batches",
+         "Batches whose transactions were not all visible to the first snapshot."),
+    Spec("syncer_gate_wait_seconds", "histogram", ("model",), "seconds",
+         "How long such batches waited."),
+    Spec("syncer_flush_wait_seconds_total", "counter", ("model",), "seconds",
+         "Time spent waiting until PostgreSQL had flushed what a snapshot saw."),
+    Spec("syncer_errors_total", "counter", ("model", "kind"), "errors",
+         "Errors: retry (a server is away or busy), reject (dead-lettered), fatal (the read model stopped)."),
+    Spec("syncer_slot_bytes_behind", "gauge", ("slot",), "bytes",
+         "WAL that PostgreSQL keeps for the replication slot."),
+    Spec("syncer_build_info", "gauge", ("version", "python"), "1",
+         "Always 1; the labels tell what runs."),
+)
+# fmt: on
+
+
+class Metrics:
+    """The table's objects, registered in `registry`."""
+
+    lag_seconds: Gauge
+    lag_records: Gauge
+    model_state: Gauge
+    stage_seconds: Histogram
+    batches: Counter
+    events: Counter
+    events_skipped: Counter
+    dirty_roots: Counter
+    documents: Counter
+    gate_waits: Counter
+    gate_wait_seconds: Histogram
+    flush_wait_seconds: Counter
+    errors: Counter
+    slot_bytes_behind: Gauge
+    build_info: Gauge
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        for spec in TABLE:
+            setattr(self, spec.attribute, spec.make(registry))
+        self.build_info.labels(__version__, platform.python_version()).set(1)
+
+    def for_model(self, name: str) -> ModelMetrics:
+        return ModelMetrics(self, name)
+
+
+class Timer:
+    """`with` one: observes the seconds between, also when it ends in an error."""
+
+    __slots__ = ("_began", "_child")
+
+    def __init__(self, child: Histogram) -> None:
+        self._child = child
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._child.observe(time.perf_counter() - self._began)
+
+
+class ModelMetrics:
+    """One read model's children. Its lanes and threads may share it: prometheus-client locks.
+
+    What can be counted at all starts at 0, so that the first error is a rise that an alert can see.
+    """
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self.name, self._metrics = name, metrics
+        self._stages = {stage: metrics.stage_seconds.labels(name, stage) for stage in STAGES}
+        self._events = {op: metrics.events.labels(name, op) for op in OPERATIONS}
+        self._errors = {kind: metrics.errors.labels(name, kind) for kind in ERRORS}
+        self._skipped = metrics.events_skipped.labels(name, "unused")
+        self._dirty = metrics.dirty_roots.labels(name)
+        self._gate_waits = metrics.gate_waits.labels(name)
+        self._gate_wait_seconds = metrics.gate_wait_seconds.labels(name)
+        self._flush_wait_seconds = metrics.flush_wait_seconds.labels(name)
+        self._lag_seconds = metrics.lag_seconds.labels(name)
+        self._documents: dict[tuple[str, str], Counter] = {}
+        self.state("starting")
+
+    def stage(self, name: str) -> Timer:
+        """Times the block: `with m.stage("render"):`. One object a use, as threads overlap."""
+        return Timer(self._stages[name])
+
+    def batch(self, lane: str) -> None:
+        self._metrics.batches.labels(self.name, lane).inc()
+
+    def event(self, op: str, *, skipped: bool = False) -> None:
+        self._events[op].inc()
+        if skipped:
+            self._skipped.inc()
+
+    def dirty(self, roots: int) -> None:
+        self._dirty.inc(roots)
+
+    def gate(self, seconds: float) -> None:
+        self._gate_waits.inc()
+        self._gate_wait_seconds.observe(seconds)
+
+    def flush_wait(self, seconds: float) -> None:
+        self._flush_wait_seconds.inc(seconds)
+
+    def written(self, sink: str, outcome: Outcome) -> None:
+        counts: Iterable[tuple[str, int]] = (
+            ("written", outcome.written),
+            ("deleted", outcome.deleted),
+            ("older", outcome.older),
+            ("again", len(outcome.again)),
+            ("refused", len(outcome.refused)),
+        )
+        for name, count in counts:
+            child = self._documents.get((sink, name))
+            if child is None:
+                child = self._metrics.documents.labels(self.name, sink, name)
+                self._documents[sink, name] = child
+            if count:
+                child.inc(count)
+
+    def error(self, kind: str) -> None:
+        """kind: retry, reject or fatal."""
+        self._errors[kind].inc()
+
+    def lag(self, lane: str, records: int, seconds: float | None = None) -> None:
+        """seconds: of the changes; None for lanes whose age says nothing (the work topic)."""
+        self._metrics.lag_records.labels(self.name, lane).set(records)
+        if seconds is not None:
+            self._lag_seconds.set(seconds)
+
+    def state(self, name: str) -> None:
+        """name: one of `STATES`."""
+        for state in STATES:
+            self._metrics.model_state.labels(self.name, state).set(state == name)
+
+
+def markdown() -> str:
+    """The text of `docs/metrics.md`."""
+    lines = [
+        "# Metrics",
+        "",
+        "What `syncer run` serves at `/metrics`, in Prometheus' text format. Made from the table in",
+        "`syncer/metrics.py` by `python -m syncer.metrics > docs/metrics.md`; a test keeps it current.",
+        "",
+        "| metric | kind | labels | unit | meaning |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for spec in TABLE:
+        labels = ", ".join(f"`{label}`" for label in spec.labels)
+        lines.append(f"| `{spec.name}` | {spec.kind} | {labels} | {spec.unit} | {spec.help} |")
+    buckets = ", ".join(f"{bucket:g}" for bucket in BUCKETS)
+    lines += ["", f"Histograms have these buckets (seconds): {buckets}.", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
