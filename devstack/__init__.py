@@ -12,8 +12,8 @@ and from Python, as the tests do it:
 It is for development, tests and the demo: one node of each, small heaps, known passwords. It is not part of
 the wheel and uses nothing but the standard library, so it runs before the virtual environment exists.
 
-Reading order: `stack` (what is started, in which order), `servers/` (a file a server), `process`, `downloads`,
-`system`.
+Reading order: `stack` (what is started, in which order), `servers/` (a file a server), `process`,
+`downloads`, `system`.
 """
 
 from devstack.errors import DevstackError

@@ -16,9 +16,9 @@ def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(
         prog="python -m devstack",
-        description="PostgreSQL, Kafka, Kafka Connect with Debezium, Elasticsearch and Redis on loopback ports.",
-        epilog="Environment: DEVSTACK_CACHE (downloads), DEVSTACK_USER (account of the servers when called by root), "
-        "DEVSTACK_POSTGRES_BIN, JAVA_HOME.",
+        description="PostgreSQL, Kafka, Kafka Connect with Debezium, Elasticsearch and Redis on loopback.",
+        epilog="Environment: DEVSTACK_CACHE (downloads), DEVSTACK_USER (account of the servers when called "
+        "by root), DEVSTACK_POSTGRES_BIN, JAVA_HOME.",
     )
     commands = top.add_subparsers(dest="command", required=True)
 
@@ -87,7 +87,8 @@ def up(options: argparse.Namespace) -> int:
         say=say,
     )
     say(
-        f"\n{table(running)}\n\n  addresses for programs: {running.home / stack.STATE}, or: python -m devstack env"
+        f"\n{table(running)}\n\n"
+        f"  addresses for programs: {running.home / stack.STATE}, or: python -m devstack env"
     )
     return 0
 

@@ -1,7 +1,7 @@
-"""The Java parts: what pom.xml pins, checked against checksums.txt, unpacked into a cache shared by all stacks.
+"""The Java parts: what pom.xml pins, checked against checksums.txt, unpacked into a cache for all stacks.
 
-The cache's folder is named after the two files, so another pin is another folder, and a folder that has its final name
-is complete (it is renamed into place).
+The cache's folder is named after the two files, so another pin is another folder, and a folder that has its
+final name is complete (it is renamed into place).
 """
 
 import hashlib
@@ -96,8 +96,11 @@ def verify(files: Path) -> None:
     """Raise DevstackError unless the folder holds exactly the files that checksums.txt lists."""
     listed = {name: digest for digest, name in (line.split() for line in CHECKSUMS.read_text().splitlines())}
     found = sums(files)
-    wrong = [f"{name}: {found.get(name, 'missing')}, expected {listed.get(name, 'no such file')}"
-             for name in sorted(listed.keys() | found.keys()) if listed.get(name) != found.get(name)]  # fmt: skip
+    wrong = [
+        f"{name}: {found.get(name, 'missing')}, expected {listed.get(name, 'no such file')}"
+        for name in sorted(listed.keys() | found.keys())
+        if listed.get(name) != found.get(name)
+    ]
     if wrong:
         hint = "after a change of pom.xml: python -m devstack checksums, and read the difference"
         raise DevstackError("downloads differ from checksums.txt:\n  " + "\n  ".join(wrong), hint)

@@ -1,4 +1,4 @@
-"""Stops and deletes an ephemeral stack when the process that started it is gone, even if it was killed and could not do so itself.
+"""Stops and deletes an ephemeral stack when the process that started it is gone, even if it was killed.
 
 python -m devstack.keeper HOME PID
 """
@@ -8,6 +8,8 @@ import select
 import subprocess
 import sys
 from pathlib import Path
+
+from devstack import stack
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,8 +35,6 @@ def wait_for_end(pid: int) -> None:
 
 def main(home: Path, pid: int) -> None:
     """Wait, then stop what still runs and delete what is left."""
-    from devstack import stack  # imports this module
-
     wait_for_end(pid)
     if (home / stack.STATE).exists():
         stack.load(home).remove()

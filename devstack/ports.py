@@ -1,4 +1,4 @@
-"""Loopback ports: fixed ones, so that the addresses stay known, or random ones, so that stacks can run side by side."""
+"""Loopback ports: fixed ones, so that addresses stay known; random ones, so that stacks run side by side."""
 
 import random
 import socket
@@ -8,7 +8,8 @@ from devstack.errors import DevstackError
 
 HOST = "127.0.0.1"
 
-# Off the servers' usual ports, where something of the machine's own may listen; below the range for outgoing connections.
+# Off the servers' usual ports, where something of the machine's own may listen; below the range that the
+# system takes for outgoing connections.
 FIXED = {
     "postgres": 15432,
     "kafka": 19092,

@@ -1,6 +1,7 @@
-"""Server processes: start one as another user, tell whether it still lives, signal it, read the end of its log.
+"""Server processes: start one as another user, tell whether it lives, signal it, read the end of its log.
 
-A process is known by its id and its start time together: ids are used again, and we must never signal a stranger.
+A process is known by its id and its start time together: ids are used again, and a stranger must never be
+signalled.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ class Process:
         return start_time(self.pid) == self.started
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal it, if it still lives; SIGKILL goes to everything below it too, as it could not pass that on."""
+        """Signal it, if it lives; SIGKILL also goes to everything below it, as it could not pass that on."""
         if not self.alive():
             return
         family = [self.pid, *descendants(self.pid)] if number == signal.SIGKILL else [self.pid]
@@ -52,7 +53,7 @@ class Process:
 def spawn(
     command: Sequence[str | Path], *, account: Account, env: Mapping[str, str], cwd: Path, log: Path
 ) -> Process:
-    """Start a server in a session of its own, its output appended to `log`, with this environment and no other."""
+    """Start a server in a session of its own, its output appended to `log`, with only this environment."""
     with log.open("ab") as output:
         child = subprocess.Popen(
             command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -69,8 +70,8 @@ def run(command: Sequence[str | Path], *, account: Account, env: Mapping[str, st
     Raises DevstackError with its last lines if it fails.
     """
     done = subprocess.run(
-        command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        user=account.user, group=account.group, extra_groups=account.extra_groups,
+        command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False, user=account.user, group=account.group, extra_groups=account.extra_groups,
     )  # fmt: skip
     if done.returncode:
         said = (done.stderr + done.stdout).strip().splitlines()[-30:]
@@ -80,7 +81,7 @@ def run(command: Sequence[str | Path], *, account: Account, env: Mapping[str, st
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, as text that is different for every other process; None if it is gone or a zombie."""
+    """When a process started, as text that no other process shares; None if it is gone or a zombie."""
     fields = _stat(pid)
     return f"{BOOT_ID.read_text().strip()}/{fields[19]}" if fields and fields[0] != "Z" else None
 

@@ -1,7 +1,7 @@
 """A running stack: which servers, where, as which processes; start, stop, restart, kill.
 
-What is known of a stack is in `stack.json` in its home, for other programs and for the next call. Starting a stack that
-runs changes nothing; starting one of which a server died starts that server again, on its old port and data.
+What is known of a stack is in `stack.json` in its home, for other programs and for the next call. Starting a
+stack that runs changes nothing; a server of it that died is started again, on its old port and data.
 """
 
 import json
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from devstack import downloads, keeper, ports, process, system
+from devstack import downloads, ports, process, system
 from devstack.errors import DevstackError
 from devstack.process import Process
 from devstack.servers import SERVERS, Server, Site
@@ -98,7 +98,7 @@ class Stack:
             if not ports.is_free(self.site.ports[port_name]):
                 raise DevstackError(
                     f"port {self.site.ports[port_name]} for {port_name} is in use",
-                    f"see who has it (ss -ltnp), or choose another: --port {port_name}=NUMBER, or --ports random",
+                    f"see who has it (ss -ltnp), or choose: --port {port_name}=NUMBER, or --ports random",
                 )
         server.prepare()
         if server.log.exists():
@@ -130,7 +130,7 @@ class Stack:
         self.launch(name)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signal a server: SIGKILL to crash it (and wait for its end), SIGSTOP and SIGCONT to freeze and thaw it."""
+        """Signal a server: SIGKILL crashes it (waits for its end), SIGSTOP and SIGCONT freeze and thaw."""
         known = self.processes[name]
         known.signal(number)
         if number == signal.SIGKILL:
@@ -196,8 +196,9 @@ def start(
 ) -> Stack:
     """Start the servers of a home that do not run yet, side by side, and wait until all serve.
 
-    `port_mode` ("random", "fixed"), `port_choice` (name → port) and `heaps` (name → 512m) hold for a new home; one that
-    exists keeps its own. `ephemeral`: stop and delete everything when this process ends, however it ends. `say` gets progress lines.
+    `port_mode` ("random", "fixed"), `port_choice` (name → port) and `heaps` (name → 512m) hold for a new
+    home; one that exists keeps its own. `ephemeral`: when this process ends, however it ends, everything is
+    stopped and deleted. `say` gets progress lines.
     Raises DevstackError; what this call started is stopped then.
     """
     home = home.absolute()
@@ -217,6 +218,8 @@ def start(
     missing = [name for name in wanted if name not in running]
     if ephemeral:
         stack.save()
+        from devstack import keeper  # which imports this module, and is run as a program too
+
         keeper.start(home)
     launch_all(stack, missing, tell)
     return stack

@@ -1,7 +1,7 @@
-"""What the machine has to have: tools, Debian packages, an unprivileged account, folders that account can reach.
+"""What the machine has to have: tools, Debian packages, an unprivileged account, folders it can reach.
 
-Java and Maven are only looked for, and named with the command that installs them; the Debian packages are installed
-when they are missing and we are root.
+Java and Maven are only looked for, and named with the command that installs them; the Debian packages are
+installed when they are missing and we are root.
 """
 
 import os
@@ -58,7 +58,7 @@ def server_account() -> Account:
 
 
 def reachable(path: Path, account: Account) -> bool:
-    """Can the account get into this folder, or into where it will be made? Root's home, for one, it cannot enter."""
+    """Can the account get into this folder, or to where it will be made? (Not into root's home.)"""
     if not account.is_other:
         return True
     return all(
@@ -69,7 +69,7 @@ def reachable(path: Path, account: Account) -> bool:
 
 
 def cache_dir(account: Account) -> Path:
-    """Where downloads are kept: `DEVSTACK_CACHE`, else the user's cache, else (not reachable) the system's."""
+    """Where downloads are kept: `DEVSTACK_CACHE`, else the user's cache, or the system's if not reachable."""
     if chosen := os.environ.get("DEVSTACK_CACHE"):
         return Path(chosen).absolute()
     own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "readmodel-syncer" / "devstack"
@@ -102,7 +102,7 @@ def maven() -> str:
 
 
 def postgres_bin() -> Path | None:
-    """The folder of PostgreSQL's own programs: `DEVSTACK_POSTGRES_BIN`, else Debian's newest, else the PATH's."""
+    """The folder of PostgreSQL's programs: `DEVSTACK_POSTGRES_BIN`, else Debian's newest, else the PATH's."""
     if chosen := os.environ.get("DEVSTACK_POSTGRES_BIN"):
         return Path(chosen)
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))

@@ -8,6 +8,7 @@ start takes 15 seconds):
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
     reporter: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
     capture: Any = pytestconfig.pluginmanager.get_plugin("capturemanager")
 
+    lock = threading.Lock()  # the stack's servers report from threads of their own
+
     def write(line: str) -> None:
-        with capture.global_and_fixture_disabled():
+        with lock, capture.global_and_fixture_disabled():
             reporter.ensure_newline()
             reporter.write_line(line)
 

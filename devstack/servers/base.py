@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from devstack.system import Account
 
 @dataclass(frozen=True)
 class Site:
-    """Where servers run: as whom, in which folder, on which ports, from which programs, with how much heap."""
+    """Where servers run: as whom, in which folder, on which ports, with which programs and how much heap."""
 
     account: Account
     data: Path
@@ -29,7 +30,7 @@ class Site:
 
 
 class Server(ABC):
-    """One server. `prepare` may be called again on its data; nothing here starts or stops it, the stack does."""
+    """One server. `prepare` may be called again on its data. Nothing here starts or stops it: Stack does."""
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
@@ -98,8 +99,12 @@ class Server(ABC):
 
 def get_json(url: str, seconds: float = 5) -> Any:
     """GET a JSON document; raises OSError while the server is away or answers with an error."""
-    with urllib.request.urlopen(url, timeout=seconds) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(url, timeout=seconds) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise
 
 
 def properties(values: Mapping[str, object]) -> str:

@@ -1,7 +1,7 @@
 """Elasticsearch: one node, no security, the server without its optional modules.
 
-That build is what Maven has. It lacks `GET /` (405), `_delete_by_query`, `_reindex`, `_update_by_query`, painless, some
-analyzers and field types; the syncer needs none of them.
+That build is what Maven has. It lacks `GET /` (405), `_delete_by_query`, `_reindex`, `_update_by_query`,
+painless, some analyzers and field types; the syncer needs none of them.
 """
 
 import shutil
@@ -16,7 +16,6 @@ class Elasticsearch(Server):
 
     name = "elasticsearch"
     port_names = ("elasticsearch", "elasticsearch-transport")
-    stop_seconds = 60
 
     def prepare(self) -> None:
         """A folder of configuration that starts as a copy of the one that comes with it."""

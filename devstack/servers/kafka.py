@@ -1,8 +1,8 @@
 """Kafka: one node in KRaft mode, broker and controller in one process.
 
-Topics are never created by the mere mention of a name (`auto.create.topics.enable=false`): a consumer that asks for a
-topic that is not there must see so. Kafka Connect creates its own topics, and a connector's if its configuration has
-`topic.creation.*`; the syncer creates those of its tables.
+Topics are never created by the mere mention of a name (`auto.create.topics.enable=false`): a consumer that
+asks for one that is not there must see so. Kafka Connect creates its own, and a connector's if its
+configuration has `topic.creation.*`; the syncer creates those of its tables.
 """
 
 import uuid

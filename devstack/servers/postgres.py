@@ -59,7 +59,7 @@ class Postgres(Server):
             secret = self.write("password", PASSWORD)
             options = f"--username={USER} --pwfile={secret} --auth=scram-sha-256".split(" ")
             layout = "--encoding=UTF8 --locale=C.UTF-8 --no-sync".split()
-            initdb = [self.program("initdb"), "-D", data, *options, *layout]
+            initdb: list[str | Path] = [self.program("initdb"), "-D", data, *options, *layout]
             process.run(initdb, account=self.site.account, env=self.env(), cwd=self.folder)
         settings = {"port": self.port, **SETTINGS}
         self.write(

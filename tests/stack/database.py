@@ -47,14 +47,17 @@ def fresh_database(stack: Stack) -> Iterator[Database]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(stack.postgres, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        url = urllib3.util.parse_url(stack.postgres)
-        user, _, password = (url.auth or "").partition(":")
-        dsn = f"postgresql://{url.auth}@{url.host}:{url.port}/{name}"
-        try:
-            yield Database(name, dsn, str(url.host), url.port or 5432, user, password)
-        finally:
-            if "connect" in stack.running():
-                delete_connectors(stack.connect, name)
+    url = urllib3.util.parse_url(stack.postgres)
+    user, _, password = (url.auth or "").partition(":")
+    dsn = f"postgresql://{url.auth}@{url.host}:{url.port}/{name}"
+    try:
+        yield Database(name, dsn, str(url.host), url.port or 5432, user, password)
+    finally:
+        if "connect" in stack.running():
+            delete_connectors(stack.connect, name)
+        with psycopg.connect(
+            stack.postgres, autocommit=True
+        ) as admin:  # the test may have restarted the server
             drop_slots(admin, name)
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

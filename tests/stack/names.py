@@ -1,4 +1,4 @@
-"""Names for what one test makes in Kafka, Kafka Connect, Elasticsearch and Redis, and its removal afterwards."""
+"""Names for what one test makes in Kafka, Connect, Elasticsearch and Redis, and its removal afterwards."""
 
 import uuid
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ SECONDS = 20
 
 @dataclass(frozen=True)
 class Names:
-    """A prefix of the test's own: lower-case letters and digits, good for topics, indexes, groups, keys, slots."""
+    """A prefix of the test's own: lower-case letters and digits, fit for topics, indexes, keys, slots."""
 
     prefix: str
 
