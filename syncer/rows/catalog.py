@@ -76,9 +76,9 @@ WITH RECURSIVE used (oid) AS (
      WHERE inner_type.oid <> 0
 )
 SELECT t.oid, t.typname, t.typtype::text, t.typcategory = 'A',
-       CASE WHEN n.nspname = 'pg_catalog' THEN pg_catalog.format_type(t.oid, NULL)
+       CASE WHEN n.nspname = 'pg_catalog' THEN pg_catalog.format_type(t.oid, -1)
             ELSE pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname) END,
-       n.nspname = 'pg_catalog',
+       CASE WHEN n.nspname = 'pg_catalog' THEN pg_catalog.format_type(t.oid, NULL) END,
        CASE WHEN t.typtype = 'd' THEN t.typbasetype WHEN t.typcategory = 'A' THEN t.typelem
             ELSE coalesce(r.rngsubtype, 0) END,
        ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e
@@ -139,7 +139,9 @@ class _Type(NamedTuple):
     kind: str
     is_array: bool
     name: str
-    builtin: bool
+    """Qualified, and fit for a cast: with type modifier -1, so that `character` is `bpchar` (any length)."""
+    standard: str | None
+    """The usual name of a built-in type; None for others."""
     inner: int
     """Of a domain its base type, of an array or range its element; 0 otherwise."""
     labels: list[str]
@@ -249,7 +251,7 @@ def _name(types: dict[int, _Type], oid: int) -> str:
     found = types[oid]
     return (
         f"{_name(types, found.inner)}[]"
-        if found.is_array and not found.builtin and found.kind == "b"
+        if found.is_array and found.standard is None and found.kind == "b"
         else found.name
     )
 
@@ -261,7 +263,7 @@ def _judged_by(base: _Type) -> str:
     """`Column.base`. An extension's type (citext, hstore) goes by its bare name, in whatever schema it is."""
     if base.is_array:
         return "array"
-    return _BY_KIND.get(base.kind) or (base.name if base.builtin else base.plain)
+    return _BY_KIND.get(base.kind) or base.standard or base.plain
 
 
 def _indexes(
