@@ -1,0 +1,101 @@
+"""Logs: aligned `key=value` lines on a terminal, one JSON object a line otherwise.
+
+structlog makes the entries; those of libraries (the `logging` module, warnings) take the same way out, so
+that one format holds everything. Secrets are masked by their keys, and inside of addresses, at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal, TextIO, cast
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
+
+from syncer import layered
+from syncer.errors import SyncerError
+
+_CHATTY = ("elastic_transport", "elasticsearch", "urllib3", "redis", "psycopg")
+"""Libraries that tell of every request at level info, or of every retry at warning."""
+
+
+def configure(
+    level: str = "info", format: Literal["auto", "console", "json"] = "auto", stream: TextIO | None = None
+) -> None:
+    """Set up logging of the process; once, by whoever owns the process.
+
+    level: debug, info, warning or error. format: auto is console if the stream is a terminal.
+    stream: standard error unless given.
+    """
+    stream = stream or sys.stderr
+    number = getattr(logging, level.upper())
+    terminal = stream.isatty()
+    console = format == "console" or (format == "auto" and terminal)
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console),
+        _errors,
+        _mask,
+    ]
+    last: list[Processor]
+    if console:
+        last = [structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=36, sort_keys=False)]
+    else:
+        last = [
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(serializer=_dumps),
+        ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if isinstance(old.formatter, structlog.stdlib.ProcessorFormatter):
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(number)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(number, logging.ERROR if number > logging.DEBUG else number))
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get(**bound: Any) -> FilteringBoundLogger:
+    """A logger that adds these keys to each entry, e.g. `model`."""
+    return cast(FilteringBoundLogger, structlog.get_logger("syncer", **bound))
+
+
+def _errors(_: Any, __: str, entry: EventDict) -> EventDict:
+    """`error=` one of ours becomes its parts, so that a program can tell what from where and hint."""
+    error = entry.get("error")
+    if isinstance(error, SyncerError):
+        entry["error"] = error.what
+        entry.update({key: text for key in ("where", "why", "hint") if (text := getattr(error, key))})
+    elif isinstance(error, BaseException):
+        entry["error"] = f"{type(error).__name__}: {error}"
+    return entry
+
+
+def _mask(_: Any, __: str, entry: EventDict) -> EventDict:
+    for key, value in entry.items():
+        if isinstance(value, str | dict | list | tuple):
+            entry[key] = layered.mask(key, value)
+    return entry
+
+
+def _dumps(entry: Any, **_: Any) -> str:
+    return orjson.dumps(entry, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

@@ -1,0 +1,104 @@
+"""The HTTP interface, asked over real sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import urllib3
+from prometheus_client import CollectorRegistry
+
+from syncer.errors import Fatal
+from syncer.http import HttpServer
+from syncer.metrics import Metrics
+
+
+class Health:
+    def __init__(self) -> None:
+        self.answer = (True, "")
+        self.broken = False
+
+    def live(self) -> tuple[bool, str]:
+        if self.broken:
+            raise RuntimeError("hunter2")
+        return True, ""
+
+    def ready(self) -> tuple[bool, str]:
+        return self.answer
+
+    def status(self) -> dict[str, Any]:
+        return {"models": {"orders": {"state": "running", "lag_seconds": 0.5}}, "since": 1}
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+@pytest.fixture
+def url(health: Health) -> Iterator[str]:
+    registry = CollectorRegistry()
+    Metrics(registry).for_model("orders").lag("changes", 3, 1.5)
+    with HttpServer(health, registry, "127.0.0.1", 0) as server:
+        yield server.url
+
+
+def get(url: str, method: str = "GET") -> tuple[int, str]:
+    with urllib3.PoolManager(retries=False) as pool:
+        answer = pool.request(method, url)
+        return answer.status, answer.data.decode()
+
+
+def test_paths(url: str, health: Health) -> None:
+    assert get(f"{url}/livez") == (200, "ok\n")
+    assert get(f"{url}/readyz") == (200, "ok\n")
+    health.answer = (False, "orders: waiting for PostgreSQL")
+    assert get(f"{url}/readyz") == (503, "orders: waiting for PostgreSQL\n")
+    assert get(f"{url}/livez", "HEAD") == (200, "")
+    assert get(f"{url}/livez", "POST")[0] == 405
+    status, text = get(f"{url}/nothing")
+    assert status == 404 and "/metrics /livez /readyz /status" in text
+
+
+def test_status(url: str) -> None:
+    status, text = get(f"{url}/status")
+    assert status == 200 and json.loads(text)["models"]["orders"]["state"] == "running"
+    assert json.loads(get(f"{url}/status?model=orders")[1]) == {"state": "running", "lag_seconds": 0.5}
+    status, text = get(f"{url}/status?model=nope")
+    assert status == 404 and json.loads(text)["models"] == ["orders"]
+
+
+def test_metrics(url: str) -> None:
+    status, text = get(f"{url}/metrics")
+    assert status == 200
+    assert 'syncer_lag_records{lane="changes",model="orders"} 3.0' in text
+
+
+def test_a_failure_tells_nothing_outside(url: str, health: Health) -> None:
+    health.broken = True
+    assert get(f"{url}/livez") == (500, "failed; see the log\n")
+    assert get(f"{url}/readyz")[0] == 200
+
+
+def test_a_taken_port_is_a_clear_error(url: str, health: Health) -> None:
+    port = int(url.rpartition(":")[2])
+    with pytest.raises(Fatal, match=rf"http\.port {port}: cannot listen: Address already in use"):
+        HttpServer(health, CollectorRegistry(), "127.0.0.1", port)
+
+
+def test_a_silent_client_holds_up_nobody(url: str) -> None:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port))):
+        assert get(f"{url}/livez")[0] == 200
+
+
+def test_ipv6(health: Health) -> None:
+    try:
+        server = HttpServer(health, CollectorRegistry(), "::1", 0)
+    except Fatal as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with server:
+        assert get(f"{server.url}/livez") == (200, "ok\n")
