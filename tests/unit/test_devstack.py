@@ -1,0 +1,207 @@
+"""Devstack without starting servers: downloads are checked, processes not mistaken, errors say what to do."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack import DevstackError, downloads, keeper, ports, process, stack, system
+from devstack.__main__ import pairs, parser
+from devstack.process import Process
+from devstack.servers.base import Site
+
+OURSELVES = system.Account(os.geteuid(), os.getegid(), "us")
+STRANGER = system.Account(os.geteuid() + 4711, os.getegid() + 4711, "stranger")
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[Process]:
+    """A process to signal, with a child of its own."""
+    log = tmp_path / "log"
+    started = process.spawn(
+        ["sh", "-c", "sleep 60 & echo started; wait"],
+        account=OURSELVES, env={"PATH": os.environ["PATH"]}, cwd=tmp_path, log=log,
+    )  # fmt: skip
+    while "started" not in log.read_text():
+        time.sleep(0.01)
+    yield started
+    started.signal(signal.SIGKILL)
+
+
+def test_a_process_lives_until_it_is_killed_with_all_below_it(sleeper: Process) -> None:
+    (child,) = process.descendants(sleeper.pid)
+    assert sleeper.alive()
+    sleeper.signal(signal.SIGKILL)
+    assert sleeper.wait_gone(5)
+    deadline = time.monotonic() + 5
+    while process.start_time(child):
+        assert time.monotonic() < deadline
+
+
+def test_a_process_with_the_same_id_is_not_ours_and_not_signalled(sleeper: Process) -> None:
+    remembered = Process(sleeper.pid, "another boot/1")
+    assert not remembered.alive()
+    remembered.signal(signal.SIGKILL)
+    assert sleeper.alive()
+
+
+def test_a_set_up_command_that_fails_says_what_it_printed(tmp_path: Path) -> None:
+    with pytest.raises(DevstackError, match=r"(?s)sh failed with status 3.*no such luck"):
+        process.run(["sh", "-c", "echo no such luck >&2; exit 3"], account=OURSELVES, env={}, cwd=tmp_path)
+
+
+def test_the_keeper_waits_for_the_end_of_a_process() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child.communicate(b"\n")
+    keeper.wait_for_end(child.pid)
+    assert child.returncode == 0
+
+
+def test_the_tail_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert process.tail(log) == "(no log)"
+    log.write_text("".join(f"{number}\n" for number in range(100)))
+    assert process.tail(log, lines=2) == "98\n99"
+
+
+def test_random_ports_are_distinct_and_free() -> None:
+    chosen = ports.choose("random", {"redis": 7777})
+    assert chosen.keys() == ports.FIXED.keys()
+    assert chosen["redis"] == 7777
+    assert len(set(chosen.values())) == len(chosen)
+
+
+def test_a_port_in_use_is_not_free() -> None:
+    with socket.socket() as listener:
+        listener.bind((ports.HOST, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert ports.is_open(port)
+        assert not ports.is_free(port)
+
+
+def test_fixed_ports_can_be_chosen_one_by_one() -> None:
+    assert ports.choose("fixed", {"kafka": 9999}) == {**ports.FIXED, "kafka": 9999}
+    with pytest.raises(DevstackError, match="no such port: kafak"):
+        ports.choose("fixed", {"kafak": 9999})
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"a.jar": b"one", "b.jar": b"changed"}, "b.jar: [0-9a-f]{64}, expected [0-9a-f]{64}"),
+        ({"a.jar": b"one"}, "b.jar: missing"),
+        ({"a.jar": b"one", "b.jar": b"two", "c.jar": b"three"}, "c.jar: .* expected no such file"),
+    ],
+)
+def test_a_download_that_is_not_the_listed_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, bytes], complaint: str
+) -> None:
+    listed = tmp_path / "listed"
+    write(listed, {"a.jar": b"one", "b.jar": b"two"})
+    checksums = tmp_path / "checksums.txt"
+    checksums.write_text("".join(f"{digest}  {name}\n" for name, digest in downloads.sums(listed).items()))
+    monkeypatch.setattr(downloads, "CHECKSUMS", checksums)
+    downloads.verify(listed)
+    write(tmp_path / "found", content)
+    with pytest.raises(DevstackError, match=f"(?s)differ from checksums.txt.*{complaint}"):
+        downloads.verify(tmp_path / "found")
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    """Make a folder with these files."""
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def test_the_pins_name_every_archive_and_no_repository() -> None:
+    names = [line.split()[1] for line in downloads.CHECKSUMS.read_text().splitlines()]
+    pins = downloads.pins()
+    assert f"elasticsearch-{pins['elasticsearch']}.zip" in names
+    assert f"debezium-connector-postgres-{pins['debezium']}-plugin.tar.gz" in names
+    assert f"kafka_2.13-{pins['kafka']}.jar" in names
+    assert "<repository>" not in downloads.POM.read_text()
+
+
+def test_a_folder_behind_a_closed_one_is_not_reachable_for_others(tmp_path: Path) -> None:
+    open_folder = Path("/var/tmp")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    assert system.reachable(closed / "new", OURSELVES)
+    assert not system.reachable(closed / "new", STRANGER)
+    assert system.reachable(open_folder / "new", STRANGER)
+
+
+def test_missing_java_and_maven_are_named_with_the_command_that_installs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(DevstackError, match=r"(?s)no Java found.*apt-get install -y openjdk-17"):
+        system.java()
+    with pytest.raises(DevstackError, match=r"(?s)no Maven found.*apt-get install -y maven"):
+        system.maven()
+
+
+def test_an_old_java_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "java"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(DevstackError, match="is not Java 17 or later"):
+        system.java()
+
+
+def test_without_root_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(system.PACKAGES, "redis-server", lambda: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(DevstackError, match=r"(?s)missing: redis-server.*apt-get install .*redis-server"):
+        system.ensure_packages("redis-server")
+
+
+def test_connect_brings_kafka_along_and_starts_after_it() -> None:
+    assert stack.with_needs(["connect"]) == ["kafka", "connect"]
+    assert stack.with_needs(["redis", "postgres"]) == ["postgres", "redis"]
+    with pytest.raises(DevstackError, match="no such server: solr"):
+        stack.with_needs(["solr"])
+
+
+def test_what_is_known_of_a_stack_is_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def site(data: Path, chosen: dict[str, int], heaps: dict[str, str], _: object) -> Site:
+        return Site(OURSELVES, data, chosen, Path("java"), downloads.Downloads(tmp_path), heaps)
+
+    monkeypatch.setattr(stack, "make_site", site)
+    known = {
+        "redis": Process(os.getpid(), process.start_time(os.getpid()) or ""),
+        "kafka": Process(1, "gone"),
+    }
+    before = stack.Stack(tmp_path, site(tmp_path / "data", ports.FIXED, stack.HEAPS, None), known)
+    before.save()
+    for path in (tmp_path, tmp_path / stack.STATE):
+        after = stack.load(path)
+        assert (after.processes, after.site.ports, after.redis) == (known, ports.FIXED, before.redis)
+    assert after.running() == ["redis"]
+    written = json.loads((tmp_path / stack.STATE).read_text())
+    assert written["kafka"] == "127.0.0.1:19092"
+    assert written["pids"]["redis"] == os.getpid()
+
+
+def test_a_stack_that_is_not_there_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(DevstackError, match=r"(?s)no stack in .*make stack"):
+        stack.load(tmp_path)
+
+
+def test_the_command_line() -> None:
+    options = parser().parse_args(["up", "--port", "redis=7", "--only", "redis"])
+    assert (pairs(options.port), options.only, options.ports) == ({"redis": "7"}, ["redis"], "fixed")
+    with pytest.raises(DevstackError, match="not NAME=VALUE: redis"):
+        pairs(["redis"])
