@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -156,10 +156,11 @@ class ModelMetrics:
     def batch(self, lane: str) -> None:
         self._metrics.batches.labels(self.name, lane).inc()
 
-    def event(self, op: str, *, skipped: bool = False) -> None:
-        self._events[op].inc()
-        if skipped:
-            self._skipped.inc()
+    def events(self, by_op: Mapping[str, int], skipped: int) -> None:
+        """A batch of change events by `op`, and how many of them needed no render."""
+        for op, count in by_op.items():
+            self._events[op].inc(count)
+        self._skipped.inc(skipped)
 
     def dirty(self, roots: int) -> None:
         self._dirty.inc(roots)

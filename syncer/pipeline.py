@@ -20,6 +20,7 @@ acknowledged is ever committed, so whoever goes on repeats at most what was unde
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -52,7 +53,9 @@ class Limits:
     commit_interval: float = 1.0
     gate_timeout: float = 30.0
     max_age: float = 30.0
-    poll_timeout: float = 0.25
+
+
+_POLL = 0.25  # seconds to wait for the first record: how soon a lane notices that it is told to stop
 
 
 class Lane:
@@ -100,7 +103,7 @@ class Lane:
 
     def step(self) -> None:
         """One batch; or, if there is none, the rest of the last one."""
-        timeout = 0.0 if self.writer.busy else self.limits.poll_timeout
+        timeout = 0.0 if self.writer.busy else _POLL
         records = self.source.poll(timeout, self.limits.max_records, self.limits.max_bytes)
         if records:
             changes, items = self._decode(records)
@@ -143,15 +146,17 @@ class Lane:
 
     def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
         """Stages 3 to 7 of a batch of changes."""
-        dirty, xids = Dirty(), set[int]()
+        dirty, xids, skipped = Dirty(), set[int](), 0
         with self.observer.stage("route"):
             for change in changes:
                 places = self.route(change)
-                self.observer.event(change.op, skipped=not places)
                 if places:
                     self.resolve(change, places, dirty)
                     if change.txid is not None:
                         xids.add(change.txid)
+                else:
+                    skipped += 1
+        self.observer.events(Counter(change.op for change in changes), skipped)
         committed_ms = changes[-1].committed_ms if changes else 0
         if not dirty:
             self.writer.send(Piece(document.NOTHING, time.monotonic(), settles, committed_ms))

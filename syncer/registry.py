@@ -7,10 +7,11 @@ backfill takes a snapshot; so what the backfill does not show comes as an event.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from syncer.change import TableName
 from syncer.compile import Compiled
 from syncer.config import Config
 from syncer.errors import Fatal
@@ -37,10 +38,10 @@ class Names:
     dead_letters: str
 
     @classmethod
-    def of(cls, config: Config, compiled: Compiled, generation: int) -> Names:
-        unit = f"{config.kafka.group_prefix}.{compiled.name}.{generation}"
-        changes = sorted(topic_of(config.kafka.topic_prefix, table) for table in compiled.tables)
-        letters = f"{config.kafka.group_prefix}.{compiled.name}.dlq"
+    def make(cls, config: Config, model: str, tables: Iterable[TableName], generation: int) -> Names:
+        unit = f"{config.kafka.group_prefix}.{model}.{generation}"
+        changes = sorted(topic_of(config.kafka.topic_prefix, table) for table in tables)
+        letters = f"{config.kafka.group_prefix}.{model}.dlq"
         return cls(tuple(changes), unit, f"{unit}.work", f"{unit}.work", letters)
 
 
@@ -69,7 +70,7 @@ class Registry:
         """
         values = self.state.load()
         known = values.get(compiled.name)
-        names = Names.of(self.config, compiled, known["generation"] if known else 1)
+        names = Names.make(self.config, compiled.name, compiled.tables, known["generation"] if known else 1)
         self._create(names)
         if known:
             registration = Registration(**known)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -89,7 +89,7 @@ class Postgres:
         self._arguments = dict(arguments)
         self._statement_timeout = statement_timeout
         self._head = _HEAD.format(fingerprint or sql.SQL("''"))
-        self._expected = expected
+        self.expected = expected
         self._connection: psycopg.Connection[Any] | None = None
         self._lock = threading.Lock()
 
@@ -143,9 +143,9 @@ class Postgres:
                 where=self.compiled.name,
                 hint="set postgres.dsn to the primary (target_session_attrs=read-write finds it)",
             )
-        if self._expected is None:
-            self._expected = print_
-        elif print_ != self._expected:
+        if self.expected is None:
+            self.expected = print_
+        elif print_ != self.expected:
             raise Retry(
                 "the tables were altered: the read model is compiled again",
                 where=self.compiled.name, hint="nothing to do, unless it comes again: syncer check",
@@ -189,14 +189,27 @@ class PostgresView:
         return self._rows(self._compiled.render_between, [*low, *high], prepare=False)
 
     def keys_in_range(self, low: Key | None, high: Key) -> list[Key]:
-        key = sql.SQL(", ").join(map(sql.Identifier, self._compiled.key))
-        texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c)) for c in self._compiled.key)
-        bound = sql.SQL(", ").join(sql.Placeholder() * len(self._compiled.key))
-        above = sql.SQL("TRUE") if low is None else sql.SQL("({}) > ({})").format(key, bound)
-        statement = sql.SQL("SELECT {} FROM {} WHERE {} AND ({}) <= ({}) ORDER BY {}").format(
-            texts, sql.Identifier(*self._compiled.root), above, key, bound, key
+        if low is None:
+            return self._keys("{key} <= {bound}", high)
+        return self._keys("{key} > {bound} AND {key} <= {bound}", [*low, *high])
+
+    def first_keys(self, limit: int) -> list[Key]:
+        return self._keys("TRUE", [], limit)
+
+    def _keys(
+        self, condition: LiteralString, parameters: Sequence[Any], limit: int | None = None
+    ) -> list[Key]:
+        columns = [sql.Identifier(column) for column in self._compiled.key]
+        key = sql.SQL("({})").format(sql.SQL(", ").join(columns))
+        bound = sql.SQL("({})").format(sql.SQL(", ").join(sql.Placeholder() * len(columns)))
+        statement = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {}").format(
+            sql.SQL(", ").join(sql.SQL("{}::text").format(column) for column in columns),
+            sql.Identifier(*self._compiled.root),
+            sql.SQL(condition).format(key=key, bound=bound),
+            sql.SQL(", ").join(columns),
+            sql.Literal(limit),
         )
-        return list(self._stream(statement, [*(low or ()), *high]))
+        return list(self._stream(statement, parameters))
 
     def boundaries(self, size: int) -> Iterator[Key]:
         yield from self._stream(self._compiled.boundaries, [size])

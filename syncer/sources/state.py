@@ -45,8 +45,9 @@ class Run:
     items: int
     roots: int
     started_ms: int
+    begins: Mapping[str, int] = field(default_factory=dict)
     ends: Mapping[str, int] = field(default_factory=dict)
-    """Partition of the work topic (as text) → the offset after its last item."""
+    """Partition of the work topic (as text) → the offset of its first item, and after its last."""
     finished_ms: int = 0
 
 

@@ -1,0 +1,106 @@
+"""The daemon: one `Unit` per read model, the HTTP server, and an orderly end.
+
+It starts whether or not its servers are up, and waits for them; a read model that has to stop leaves the
+others running, and the process: an operator can see in `/status` what is wrong.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import psycopg
+import structlog
+from prometheus_client import CollectorRegistry
+
+from syncer import __version__
+from syncer.config import Config
+from syncer.errors import Fatal
+from syncer.http import Server
+from syncer.metrics import Metrics
+from syncer.model import Model
+from syncer.registry import Registry
+from syncer.unit import Unit
+
+_SLOTS_EVERY = 10.0
+_SLOTS = """
+SELECT slot_name, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint
+  FROM pg_catalog.pg_replication_slots
+ WHERE database = pg_catalog.current_database() AND restart_lsn IS NOT NULL"""
+
+log = structlog.get_logger()
+
+
+class App:
+    """`Health` of the HTTP server, too."""
+
+    def __init__(self, config: Config, models: Sequence[Model]) -> None:
+        self.config = config
+        self.metrics = Metrics(CollectorRegistry())
+        self.registry = Registry(config)
+        self.units = [
+            Unit(config, model, self.registry, self.metrics.for_model(model.name)) for model in models
+        ]
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT. Raises Fatal if every read model has stopped with an error."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        with Server(self.config.http.host, self.config.http.port, self, self.metrics.registry) as server:
+            log.info(
+                "started", version=__version__, models=[u.model.name for u in self.units], http=server.url
+            )
+            for unit in self.units:
+                unit.start()
+            while not self._stop.wait(_SLOTS_EVERY):
+                self._measure_slots()
+            self._end()
+        failed = [unit for unit in self.units if unit.state == "failed"]
+        if failed and len(failed) == len(self.units):
+            raise Fatal("every read model has stopped with an error", why=failed[0].error)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def live(self) -> tuple[bool, str]:
+        stalled = [reason for unit in self.units if (reason := unit.stalled())]
+        return not stalled, "; ".join(stalled)
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether every read model is being kept in step (a failed one is not)."""
+        late = [f"{unit.model.name} is {unit.state}" for unit in self.units if unit.state != "running"]
+        return not late, "; ".join(late)
+
+    def status(self) -> dict[str, Any]:
+        return {"version": __version__, "models": {unit.model.name: unit.status() for unit in self.units}}
+
+    def _end(self) -> None:
+        began = time.monotonic()
+        for unit in self.units:
+            unit.stop()
+        left = [
+            u
+            for u in self.units
+            if not u.join(max(0.1, began + self.config.pipeline.stop_timeout - time.monotonic()))
+        ]
+        log.info(
+            "stopped", seconds=round(time.monotonic() - began, 2), unfinished=[u.model.name for u in left]
+        )
+
+    def _measure_slots(self) -> None:
+        """The WAL that slots hold back. Away servers are told by the read models; not here again."""
+        try:
+            with psycopg.connect(**self.config.postgres.arguments(), autocommit=True) as connection:
+                for slot, behind in connection.execute(_SLOTS):
+                    self.metrics.slot_bytes_behind.labels(slot).set(behind)
+        except psycopg.Error as error:
+            log.debug("cannot measure the replication slots", error=str(error))
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        self._stop.set()

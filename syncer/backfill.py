@@ -1,0 +1,138 @@
+"""Backfill: the root table cut into key ranges, handed out through the read model's work topic.
+
+Each range is rendered by the same code as a change, under its own snapshot and so its own version: it may
+overlap with streaming as it likes. Where it is lives in Kafka (the group's offsets on the work topic), so a
+killed backfill goes on where it was, on any machine, and several processes share it.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from syncer import load
+from syncer.config import Config
+from syncer.errors import Fatal
+from syncer.metrics import Metrics
+from syncer.model import Model
+from syncer.pipeline import ranges
+from syncer.ports import View
+from syncer.registry import Names, Registry
+from syncer.rows.postgres import Postgres, connect
+from syncer.rows.publication import wait_for_open_transactions
+from syncer.sources.state import Run
+from syncer.sources.topics import KafkaWork
+from syncer.unit import Unit
+
+_SAMPLE = 200
+_LOOK_EVERY = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a backfill is. roots: a close estimate, whole ranges times their size."""
+
+    phase: str
+    """`waiting`, `planning`, `rendering`, `done`."""
+    roots: int
+    total: int
+    note: str = ""
+
+
+class Backfill:
+    """One read model's backfill.
+
+    rate: documents per second over all processes that work on it; None for as fast as it goes.
+    again: start anew although an earlier run is unfinished.
+    """
+
+    def __init__(
+        self, config: Config, model: Model, registry: Registry, *, rate: float | None = None
+    ) -> None:
+        self.config, self.model, self.registry, self.rate = config, model, registry, rate
+
+    def run(
+        self, metrics: Metrics, workers: int, report: Callable[[Progress], None], *, again: bool = False
+    ) -> Run:
+        """Until every root has been rendered and acknowledged. Raises Fatal if a worker had to stop."""
+        loaded = load.one(self.config, self.model)
+        load.refuse(loaded)
+        _, names, _ = self.registry.open(loaded.compiled)
+        run = self.registry.run(self.model.name)
+        if run is None or not run.planned or run.finished_ms or again:
+            run = self.plan(loaded, names, report)
+        else:
+            report(Progress("rendering", 0, run.roots, "going on where an earlier run stopped"))
+        unit = Unit(
+            self.config, self.model, self.registry, metrics.for_model(self.model.name),
+            work_only=True, workers=workers,
+        )  # fmt: skip
+        unit.start()
+        try:
+            self._watch(unit, names, run, report)
+        finally:
+            unit.stop()
+            unit.join()
+        run = replace(run, finished_ms=time.time_ns() // 1_000_000)
+        self.registry.state.save(f"{self.model.name}/backfill", run)
+        report(Progress("done", run.roots, run.roots))
+        return run
+
+    def plan(self, loaded: load.Loaded, names: Names, report: Callable[[Progress], None]) -> Run:
+        """Hand out the ranges. Before that, every transaction that is open now has to end: one that changed
+        a table before it joined the publication leaves no event."""
+        with connect(self.config.postgres.arguments()) as connection:
+            wait_for_open_transactions(
+                connection, progress=lambda note: report(Progress("waiting", 0, 0, str(note)))
+            )
+        report(Progress("planning", 0, 0))
+        run_id, started_ms = uuid.uuid4().hex[:12], time.time_ns() // 1_000_000
+        work = KafkaWork(self.registry.writing, names.work_topic)
+        begins = self.registry.topics.ends([names.work_topic])
+        with self._view(loaded) as view:
+            size = self._range_size(view)
+            seconds = size * len(begins) / self.rate if self.rate else 0.0
+            items = 0
+            for items, item in enumerate(ranges(view, size, "backfill", run_id, seconds), 1):
+                work.put(item)
+                if items % 100 == 0:
+                    report(Progress("planning", items * size, 0))
+        work.flush()
+        ends = {str(p): offset for (_, p), offset in self.registry.topics.ends([names.work_topic]).items()}
+        first = {str(p): offset for (_, p), offset in begins.items()}
+        run = Run(run_id, True, items, items * size, started_ms, first, ends)
+        self.registry.state.save(f"{self.model.name}/backfill", run)
+        return run
+
+    def _watch(self, unit: Unit, names: Names, run: Run, report: Callable[[Progress], None]) -> None:
+        total = sum(run.ends.values()) - sum(run.begins.values())
+        while True:
+            if unit.state == "failed":
+                raise Fatal("the backfill stopped", where=self.model.name, why=unit.error)
+            committed = self.registry.topics.committed(names.work_group)
+            done = {str(p): offset for (_, p), offset in committed.items()}
+            left = sum(max(0, end - done.get(p, run.begins.get(p, 0))) for p, end in run.ends.items())
+            roots = run.roots * (total - min(left, total)) // max(total, 1)
+            if not left:
+                return
+            report(Progress("rendering", roots, run.roots, unit.status()["reason"]))
+            time.sleep(_LOOK_EVERY)
+
+    def _range_size(self, view: View) -> int:
+        """Roots a range: fewer when documents are large, so that a range fits in memory."""
+        keys = view.first_keys(_SAMPLE)
+        rows = view.render(keys) if keys else []
+        size = max((sum(len(row.body or b"") for row in rows) // max(len(rows), 1)), 1)
+        return max(1, min(self.config.backfill.range_documents, self.config.pipeline.chunk_bytes // size))
+
+    @contextmanager
+    def _view(self, loaded: load.Loaded) -> Iterator[View]:
+        rows = Postgres(self.config.postgres.arguments(), loaded.compiled, statement_timeout=3600)
+        try:
+            with rows.view() as view:
+                yield view
+        finally:
+            rows.close()

@@ -1,0 +1,101 @@
+"""Status, as told from Kafka: whether a read model runs, how far behind it is, what stopped it.
+
+It asks no daemon, so it answers also when that is gone. `GET /status` of a daemon tells more of that one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from syncer import decode
+from syncer.change import TableName
+from syncer.errors import Reject
+from syncer.registry import Names, Registry
+from syncer.sources.state import Run
+
+_READ_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One read model. Lags are of what no sink has acknowledged yet (as of the last commit of offsets)."""
+
+    model: str
+    state: str
+    """`new` (never run), `running`, `stopped`, `failed`."""
+    members: int
+    """Consumers that take changes now."""
+    lag_records: int
+    lag_seconds: float | None
+    """Age of the oldest waiting change; None if that record is gone."""
+    work_records: int
+    """Work items waiting: backfill ranges, large fan-outs."""
+    backfill: str
+    """`never`, `unfinished`, or when it was finished (UTC)."""
+    dead_letters: int
+    epoch: int
+    generation: int
+    last_error: str
+
+
+def status(registry: Registry, tables: Mapping[str, Collection[TableName]]) -> list[ModelStatus]:
+    """tables: read model → its tables, for those to be told of. Raises Retry when Kafka is away."""
+    values = registry.state.load()
+    return [_one(registry, model, own, values) for model, own in tables.items()]
+
+
+def _one(
+    registry: Registry, model: str, tables: Collection[TableName], values: Mapping[str, Mapping[str, Any]]
+) -> ModelStatus:
+    known = values.get(model)
+    error = values.get(f"{model}/error", {}).get("error", "")
+    if known is None:
+        return ModelStatus(model, "new", 0, 0, None, 0, "never", 0, 0, 0, error)
+    names = Names.make(registry.config, model, tables, known["generation"])
+    lag, oldest = _changes(registry, names)
+    work_ends = registry.topics.ends([names.work_topic])
+    work_done = registry.topics.committed(names.work_group)
+    members = registry.topics.members(names.group)
+    return ModelStatus(
+        model,
+        "failed" if error else "running" if members else "stopped",
+        members,
+        lag,
+        oldest,
+        sum(max(0, end - work_done.get(p, 0)) for p, end in work_ends.items()),
+        _told(registry.run(model, values)),
+        sum(registry.topics.ends([names.dead_letters]).values()),
+        known["epoch"],
+        known["generation"],
+        error,
+    )
+
+
+def _changes(registry: Registry, names: Names) -> tuple[int, float | None]:
+    """Records waiting, and the age in seconds of the oldest of them."""
+    ends = registry.topics.ends(names.changes)
+    done = registry.topics.committed(names.group)
+    waiting = {p: end - done.get(p, 0) for p, end in ends.items() if end > done.get(p, 0)}
+    if not waiting:
+        return 0, 0.0
+    ages = []
+    for topic, partition in waiting:
+        record = registry.topics.read_one(topic, partition, done.get((topic, partition), 0), _READ_TIMEOUT)
+        try:
+            change = record and decode.change(record.position, record.value)
+        except Reject:
+            continue
+        if change:
+            ages.append(time.time() - change.committed_ms / 1000)
+    return sum(waiting.values()), max(ages, default=None)
+
+
+def _told(run: Run | None) -> str:
+    if run is None:
+        return "never"
+    if not run.finished_ms:
+        return "unfinished"
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.finished_ms / 1000))

@@ -1,0 +1,313 @@
+"""One read model in this process: its lanes, what happens to their errors, and what can be told of it.
+
+    Retry    the lanes are closed; after a back-off everything is opened again: catalog, compile, checks
+    Fatal    the read model stays stopped with its error; other read models and the HTTP server go on
+    Stopped  the lanes finish and commit what is under way
+
+So a server that is not up yet, an altered table and a lost connection all take the same short path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import structlog
+
+from syncer import load, sinks
+from syncer.clock import Clock, Identity
+from syncer.config import Config
+from syncer.document import Outcome
+from syncer.errors import Fatal, Reject, Retry, SyncerError
+from syncer.metrics import ModelMetrics, Timer
+from syncer.model import Model
+from syncer.pipeline import Lane, Limits
+from syncer.ports import Sink
+from syncer.registry import Names, Registry
+from syncer.rows.fingerprint import fingerprint
+from syncer.rows.postgres import Postgres
+from syncer.sources.kafka import KafkaSource
+from syncer.sources.topics import KafkaDeadLetters, KafkaWork
+from syncer.waiting import Patience, Stopped
+
+_WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get theirs
+_NOTE_CLOCK_EVERY = 5.0
+_STALLED_AFTER = 300.0
+_BACK_OFF = (0.2, 10.0)
+
+log = structlog.get_logger()
+
+
+class LaneObserver:
+    """`ports.Observer` of one lane: passes on to the metrics, and keeps what `/status` tells."""
+
+    def __init__(self, lane: str, metrics: ModelMetrics) -> None:
+        self.lane, self.metrics = lane, metrics
+        self.reason = ""
+        self.last_error = ""
+        self.records, self.seconds = 0, 0.0
+        self.progress = time.monotonic()
+
+    def stage(self, name: str) -> Timer:
+        return self.metrics.stage(name)
+
+    def events(self, by_op: Mapping[str, int], skipped: int) -> None:
+        self.metrics.batch(self.lane)
+        self.metrics.events(by_op, skipped)
+
+    def dirty(self, roots: int) -> None:
+        self.metrics.dirty(roots)
+
+    def gate(self, seconds: float) -> None:
+        self.metrics.gate(seconds)
+
+    def waiting(self, reason: str) -> None:
+        self.progress = time.monotonic()
+        if reason and reason != self.reason:
+            self.last_error = reason
+            self.metrics.error("retry")
+            log.warning("waiting", model=self.metrics.name, lane=self.lane, reason=reason)
+        elif self.reason and not reason:
+            log.info("going on", model=self.metrics.name, lane=self.lane)
+        self.reason = reason
+
+    def written(self, sink: str, outcome: Outcome) -> None:
+        self.metrics.written(sink, outcome)
+
+    def rejected(self, error: Reject) -> None:
+        self.last_error = str(error)
+        self.metrics.error("reject")
+        log.error("dead letter", model=self.metrics.name, lane=self.lane, error=str(error))
+
+    def lag(self, records: int, seconds: float) -> None:
+        self.progress = time.monotonic()
+        self.records, self.seconds = records, seconds
+        self.metrics.lag(self.lane, records, seconds if self.lane == "changes" else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A read model whose servers have all answered: what its lanes share."""
+
+    loaded: load.Loaded
+    names: Names
+    clock: Clock
+    sinks: list[Sink]
+    fingerprint: str
+
+
+class Unit:
+    """Supervises one read model on a thread of its own.
+
+    work_only: take work items but no changes (`syncer backfill` beside no daemon).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        registry: Registry,
+        metrics: ModelMetrics,
+        *,
+        work_only: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
+        self.workers = config.pipeline.work_lanes if workers is None else workers
+        self.work_only = work_only
+        self.state, self.error = "starting", ""
+        self.observers: list[LaneObserver] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name=f"{model.name}-unit", daemon=True)
+
+    # -- from outside -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to stop; `join` waits."""
+        self._stop.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Whether it has ended within so many seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def stalled(self) -> str:
+        """Why this is not alive: no lane may be silent for minutes. Empty when all is well."""
+        for observer in self.observers:
+            silent = time.monotonic() - observer.progress
+            if self.state == "running" and silent > _STALLED_AFTER:
+                return f"{self.model.name}: lane {observer.lane} has made no progress for {silent:.0f} s"
+        return ""
+
+    def status(self) -> dict[str, Any]:
+        reasons = [o.reason for o in self.observers if o.reason]
+        changes = [o for o in self.observers if o.lane == "changes"]
+        errors = [o.last_error for o in self.observers if o.last_error]
+        return {
+            "state": "waiting" if self.state == "running" and reasons else self.state,
+            "lag_seconds": round(max((o.seconds for o in changes), default=0.0), 3),
+            "lag_records": sum(o.records for o in changes),
+            "work_records": sum(o.records for o in self.observers if o.lane == "work"),
+            "reason": self.error or next(iter(reasons), ""),
+            "last_error": self.error or next(iter(errors), ""),
+        }
+
+    # -- on its thread ------------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        pause = _BACK_OFF[0]
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                self._attempt()
+            except Stopped:
+                break
+            except Retry as error:
+                if time.monotonic() - began > 60:
+                    pause = _BACK_OFF[0]
+                self._tell("waiting", error)
+                self._stop.wait(pause)
+                pause = min(pause * 2, _BACK_OFF[1])
+            except SyncerError as error:
+                self._tell("failed", error)
+                self._remember_error(str(error))
+                return
+            except Exception as error:
+                # A defect of ours must not take the other read models along; it is told as what it is.
+                log.exception("unexpected error", model=self.model.name)
+                self._tell("failed", Fatal("unexpected error", where=self.model.name, why=repr(error)))
+                return
+        self._set("stopped")
+
+    def _attempt(self) -> None:
+        """Open everything, then run the lanes until the first of them ends."""
+        opened = self._open()
+        ended: list[BaseException] = []
+        stop = threading.Event()
+        kinds = ["work"] * self.workers + ([] if self.work_only else ["changes"])
+        self.observers = [LaneObserver(kind, self.metrics) for kind in kinds]
+        threads = []
+        for observer in self.observers:
+            lane = self._lane(opened, observer, stop)
+            name = f"{self.model.name}-{observer.lane}"
+            threads.append(threading.Thread(target=_run, args=(lane, ended, stop), name=name))
+        for thread in threads:
+            thread.start()
+        self._set("running")
+        self._remember_error("")
+        try:
+            self._watch(opened.clock, stop)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+            for sink in opened.sinks:
+                sink.close()
+        errors = [error for error in ended if not isinstance(error, Stopped)]
+        errors.sort(key=lambda error: not isinstance(error, Fatal))
+        if errors:
+            raise errors[0]
+        raise Stopped
+
+    def _open(self) -> Opened:
+        loaded = load.one(self.config, self.model)
+        load.refuse(loaded)
+        registration, names, noted = self.registry.open(loaded.compiled)
+        identity = Identity(noted["system"], noted["timeline"]) if noted else None
+        clock = Clock(registration.epoch, identity, noted.get("clock", 0))
+        built = [
+            sinks.build(
+                kind,
+                settings,
+                model=loaded.compiled,
+                connection=self.config.sinks.get(kind, {}),
+                epoch=registration.epoch,
+                generation=registration.generation,
+                where=str(self.model.path),
+            )
+            for kind, settings in self.model.sinks.items()
+        ]
+        for sink in built:
+            sink.prepare()
+        rows = self._rows(loaded)
+        try:
+            with rows.view():
+                pass
+        finally:
+            rows.close()
+        return Opened(loaded, names, clock, built, rows.expected or "")
+
+    def _rows(self, loaded: load.Loaded, expected: str | None = None) -> Postgres:
+        return Postgres(
+            self.config.postgres.arguments(),
+            loaded.compiled,
+            fingerprint=fingerprint(loaded.catalog),
+            expected=expected,
+            statement_timeout=self.config.postgres.statement_timeout,
+        )
+
+    def _lane(self, opened: Opened, observer: LaneObserver, stop: threading.Event) -> Lane:
+        names, settings = opened.names, self.registry.settings
+        limits = Limits(**{f.name: getattr(self.config.pipeline, f.name) for f in fields(Limits)})
+        if observer.lane == "changes":
+            source = KafkaSource(settings, names.group, names.changes, name=self.model.name)
+        else:
+            source = KafkaSource(settings, names.work_group, [names.work_topic], name=self.model.name)
+            limits = replace(limits, max_records=_WORK_RECORDS)
+        return Lane(
+            opened.loaded.compiled,
+            source,
+            self._rows(opened.loaded, opened.fingerprint),
+            opened.sinks,
+            clock=opened.clock,
+            work=KafkaWork(self.registry.writing, names.work_topic),
+            dead_letters=KafkaDeadLetters(self.registry.writing, names.dead_letters),
+            observer=observer,
+            limits=limits,
+            wait=Patience(stop, source.keep),
+        )
+
+    def _watch(self, clock: Clock, ended: threading.Event) -> None:
+        """Until told to stop or a lane ends, write down the highest clock now and then: so that a restart
+        notices one that ran backwards."""
+        noted, at = clock.highest, time.monotonic()
+        while not self._stop.is_set() and not ended.wait(0.05):
+            if clock.highest > noted and clock.identity and time.monotonic() - at > _NOTE_CLOCK_EVERY:
+                noted, at = clock.highest, time.monotonic()
+                value = {**clock.identity._asdict(), "clock": noted}
+                self.registry.state.save(f"{self.model.name}/clock", value)
+
+    def _remember_error(self, error: str) -> None:
+        """For `syncer status`, which may be asked when this process is gone. Kafka may be what is away."""
+        with contextlib.suppress(Retry):
+            value = {"error": error, "at_ms": time.time_ns() // 1_000_000} if error else {}
+            self.registry.state.save(f"{self.model.name}/error", value)
+
+    def _set(self, state: str) -> None:
+        self.state = state
+        self.metrics.state(state)
+
+    def _tell(self, state: str, error: SyncerError) -> None:
+        if str(error) != self.error or state == "failed":
+            say = log.error if state == "failed" else log.warning
+            say(state, model=self.model.name, error=str(error))
+        self.error = str(error)
+        self.metrics.error("fatal" if state == "failed" else "retry")
+        self._set(state)
+
+
+def _run(lane: Lane, ended: list[BaseException], stop: threading.Event) -> None:
+    """A lane's thread. What ends one lane ends its siblings: they share sinks and clock."""
+    try:
+        lane.run()
+    except BaseException as error:
+        ended.append(error)
+    finally:
+        stop.set()

@@ -1,0 +1,129 @@
+"""Verify: compare every document of every sink with what PostgreSQL says now.
+
+Both sides move while this looks. So a difference is a suspicion first: it is looked at again until it is
+gone or `patience` is over. What then still differs is reported.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+from syncer import document
+from syncer.compile import Compiled
+from syncer.ports import Rows, Sink, View
+
+_CHUNK = 1000
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found in one sink. The three lists hold ids."""
+
+    sink: str
+    documents: int = 0
+    """Documents that PostgreSQL says there should be."""
+    missing: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+    ghosts: list[str] = field(default_factory=list)
+    """In the sink, though PostgreSQL has no such row (or `where` excludes it)."""
+
+    @property
+    def equal(self) -> bool:
+        return not (self.missing or self.differing or self.ghosts)
+
+
+class Verify:
+    """patience: seconds that a difference is given to go away. progress: told of roots compared so far."""
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        rows: Rows,
+        *,
+        patience: float = 30.0,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.compiled, self.rows, self.patience, self.progress = compiled, rows, patience, progress
+
+    def __call__(self, sink: Sink) -> Report:
+        report = Report(sink.name)
+        suspects: set[str] = set()
+        for ids, bodies in self._roots():
+            suspects |= self._compare(sink, ids, bodies).keys()
+            report.documents += sum(body is not None for body in bodies.values())
+            self.progress(report.documents)
+        for ids in _chunks(sink.ids(), _CHUNK):
+            with self.rows.view() as view:
+                bodies = self._bodies(view, ids)
+            suspects |= {id for id in ids if bodies.get(id) is None}
+        deadline, pause = time.monotonic() + self.patience, 0.1
+        found = self._recheck(sink, sorted(suspects))
+        while found and time.monotonic() < deadline:
+            time.sleep(pause)
+            pause = min(pause * 2, 2.0)
+            found = self._recheck(sink, sorted(found))
+        for id, what in sorted(found.items()):
+            getattr(report, what).append(id)
+        return report
+
+    def _roots(self) -> Iterator[tuple[list[str], dict[str, bytes | None]]]:
+        """Every root, a range at a time, each in a snapshot of its own."""
+        with self.rows.view() as view:
+            highs = list(view.boundaries(_CHUNK))
+        low = None
+        for high in highs:
+            with self.rows.view() as view:
+                rows = view.render_range(low, high)
+            bodies = {row.id: row.body for row in rows if row.id is not None}
+            yield list(bodies), bodies
+            low = high
+
+    def _bodies(self, view: View, ids: Sequence[str]) -> dict[str, bytes | None]:
+        keys = [document.parse_id(id, len(self.compiled.key)) for id in ids]
+        return {row.id: row.body for row in view.render(keys) if row.id is not None}
+
+    def _recheck(self, sink: Sink, ids: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for some in _chunks(ids, _CHUNK):
+            with self.rows.view() as view:
+                bodies = self._bodies(view, some)
+            found |= self._compare(sink, some, bodies)
+        return found
+
+    def _compare(self, sink: Sink, ids: Sequence[str], bodies: dict[str, bytes | None]) -> dict[str, str]:
+        """id → `missing`, `differing` or `ghosts`, for those of the ids that are not equal."""
+        have = sink.read(ids)
+        found: dict[str, str] = {}
+        for id in ids:
+            wanted, is_there = bodies.get(id), have.get(id)
+            if wanted is None:
+                if is_there is not None:
+                    found[id] = "ghosts"
+            elif is_there is None:
+                found[id] = "missing"
+            elif not same(sink.stored(wanted), is_there):
+                found[id] = "differing"
+        return found
+
+
+def same(left: bytes | None, right: bytes | None) -> bool:
+    """Whether two JSON texts hold the same value; numbers exactly, 1.0 and 1.00 apart from their digits."""
+    if left == right:
+        return True
+    return left is not None and right is not None and _value(left) == _value(right)
+
+
+def _value(text: bytes) -> Any:
+    return json.loads(text, parse_float=Decimal)
+
+
+def _chunks(ids: Iterable[str], size: int) -> Iterator[list[str]]:
+    left = iter(ids)
+    while some := list(islice(left, size)):
+        yield some

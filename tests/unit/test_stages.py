@@ -1,0 +1,183 @@
+"""decode, route, resolve, offsets, lag, and the ids of documents: pure, so no servers."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncer import decode, document
+from syncer.change import Change, Position, TableName, Work
+from syncer.compile import Compiled, Lookup, Occurrence
+from syncer.document import Row
+from syncer.errors import Fatal, Reject
+from syncer.lag import Lag
+from syncer.offsets import Offsets
+from syncer.resolve import Dirty, Resolve, text
+from syncer.route import UNAVAILABLE, Route
+
+AT = Position("shop.public.items", 0, 7)
+ORDERS, ITEMS = TableName("public", "orders"), TableName("public", "items")
+TO_ROOT = Lookup(("order_id",), ("bigint",), None)
+ITEM = Occurrence("items", ITEMS, TO_ROOT, frozenset({"order_id", "price"}), frozenset({"order_id", "price"}))
+ROOT = Occurrence("", ORDERS, None, frozenset({"id", "status"}), frozenset())
+MODEL = Compiled("orders", ORDERS, ("id",), ("bigint",), (ROOT, ITEM), (), "", "", "", "", "")
+
+
+def event(op: str = "u", **fields: object) -> bytes:
+    source = {"schema": "public", "table": "items", "txId": 7, "ts_ms": 1000}
+    return orjson.dumps({"op": op, "source": source, **fields})
+
+
+def item(op: str, before: object, after: object) -> Change:
+    change = decode.change(AT, event(op, before=before, after=after))
+    assert change is not None
+    return change
+
+
+# -- decode -----------------------------------------------------------------------------------------
+
+
+def test_an_event_with_and_without_schema_is_the_same() -> None:
+    plain = event(after={"id": 1})
+    wrapped = orjson.dumps({"schema": {}, "payload": orjson.loads(plain)})
+    assert decode.change(AT, plain) == decode.change(AT, wrapped)
+    assert decode.change(AT, plain) == Change(ITEMS, "u", None, {"id": 1}, 7, 1000)
+
+
+@pytest.mark.parametrize("value", [None, event("m")])
+def test_what_carries_no_change_is_passed_over(value: bytes | None) -> None:
+    assert decode.change(AT, value) is None
+
+
+@pytest.mark.parametrize("value", [b"\x00avro", b"[]", b"{}", b'{"op":"u"}', b'{"op":"u","source":5}'])
+def test_an_undecodable_record_names_its_place(value: bytes) -> None:
+    with pytest.raises(Reject, match="cannot read a change event") as error:
+        decode.change(AT, value)
+    assert "shop.public.items, partition 0, offset 7" in str(error.value)
+
+
+def test_work_items_survive_the_topic() -> None:
+    for work in (
+        Work("keys", "fan-out", keys=(("1", "a|b"), ("2", ""))),
+        Work("range", "backfill", "r1", low=None, high=("9",), seconds=0.5),
+        Work("sweep", "truncate", not_before_ms=5),
+    ):
+        assert decode.work(AT, decode.encode_work(work)) == work
+    with pytest.raises(Reject, match="work item"):
+        decode.work(AT, b'{"kind":"keys","what":1}')
+
+
+# -- route ------------------------------------------------------------------------------------------
+
+
+def test_an_update_of_unused_columns_touches_nothing() -> None:
+    route = Route(MODEL)
+    row = {"order_id": 1, "price": "2.50", "note": "a"}
+    assert route(item("u", row, {**row, "note": "b"})) == []
+    assert route(item("u", row, {**row, "price": "2.51"})) == [ITEM]
+
+
+def test_hazard_3_in_doubt_an_update_counts() -> None:
+    route = Route(MODEL)
+    row = {"order_id": 1, "price": "2.50"}
+    assert route(item("u", None, row)) == [ITEM], "no before-image"
+    assert route(item("u", {"order_id": 1}, {"order_id": 1})) == [ITEM], "a column is in neither image"
+    assert route(item("u", {**row, "price": 2.5}, {**row, "price": 2.5})) == [ITEM], "lost digits"
+    toasted = {**row, "price": UNAVAILABLE}
+    assert route(item("u", toasted, toasted)) == [ITEM], "unchanged TOAST"
+    changed = Change(ORDERS, "u", {"id": 1, "status": "x"}, {"id": 1, "status": "x"}, 1, 1)
+    assert route(changed) == [ROOT], "the identity does not tell"
+
+
+# -- resolve ----------------------------------------------------------------------------------------
+
+
+def test_both_images_of_a_link_are_dirty() -> None:
+    dirty = Dirty()
+    Resolve(MODEL)(item("u", {"order_id": 1}, {"order_id": 2}), [ITEM], dirty)
+    Resolve(MODEL)(item("d", {"order_id": 3}, None), [ITEM], dirty)
+    Resolve(MODEL)(item("c", None, {"order_id": None}), [ITEM], dirty)
+    assert list(dirty.keys) == [("1",), ("2",), ("3",)]
+
+
+def test_truncates_ask_for_everything() -> None:
+    dirty = Dirty()
+    Resolve(MODEL)(Change(ITEMS, "t", None, None, 1, 1), [ITEM], dirty)
+    assert (dirty.all_roots, dirty.root_gone) == (True, False)
+    Resolve(MODEL)(Change(ORDERS, "t", None, None, 1, 1), [ROOT], dirty)
+    assert (dirty.all_roots, dirty.root_gone) == (True, True)
+
+
+def test_an_event_without_the_linking_column_is_fatal() -> None:
+    with pytest.raises(Fatal, match="lacks the column 'order_id'"):
+        Resolve(MODEL)(item("c", None, {"id": 1}), [ITEM], Dirty())
+
+
+def test_event_values_become_the_text_of_their_type() -> None:
+    assert text(5, "bigint") == "5"
+    assert text(True, "boolean") == "true"
+    assert text("deadbeef", "bytea") == "\\xdeadbeef"
+    assert text("1.00", "numeric") == "1.00"
+    for value, base in ((1.5, "numeric"), (18262, "date"), ({"scale": 1}, "numeric"), (1_000, "numeric")):
+        with pytest.raises(Fatal, match="handling modes"):
+            text(value, base)
+
+
+# -- document ---------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(), min_size=1, max_size=4))
+def test_ids_give_their_key_back(parts: list[str]) -> None:
+    key = tuple(parts)
+    assert document.parse_id(document.document_id(key), len(key)) == key
+
+
+@given(st.lists(st.text("a|\\"), min_size=2, max_size=2), st.lists(st.text("a|\\"), min_size=2, max_size=2))
+def test_no_two_keys_share_an_id(left: list[str], right: list[str]) -> None:
+    same = document.document_id(tuple(left)) == document.document_id(tuple(right))
+    assert same == (left == right)
+
+
+def test_an_id_with_other_columns_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 columns"):
+        document.parse_id("a|b", 3)
+
+
+def test_hazard_25_equal_keys_with_other_text_are_deleted() -> None:
+    batch = document.batch([Row("1.0", "1.00", b"{}"), Row("1.00", "1.00", b"{}"), Row("2", None, None)], 9)
+    assert batch.upserts == {"1.00": b"{}"}
+    assert sorted(batch.deletes) == ["1.0", "2"]
+
+
+def test_a_row_that_where_excludes_is_deleted() -> None:
+    assert document.batch([Row("1", "1", None)], 9).deletes == ["1"]
+
+
+# -- offsets and lag --------------------------------------------------------------------------------
+
+
+def test_offsets_are_due_after_the_interval_and_taken_once() -> None:
+    offsets = Offsets(1.0)
+    assert not offsets.due(100.0)
+    offsets.done([Position("t", 0, 4), Position("t", 0, 5), Position("t", 1, 0)], 10.0)
+    assert not offsets.due(10.9)
+    assert offsets.due(11.0)
+    assert offsets.take() == {("t", 0): 6, ("t", 1): 1}
+    assert offsets.take() == {}
+    assert not offsets.due(99.0)
+
+
+def test_lag_is_the_age_of_the_oldest_waiting_change() -> None:
+    lag = Lag(started_ms=1_000)
+    lag.waiting({("t", 0): (0, 10), ("t", 1): (0, 0)})
+    assert lag.records == 10
+    assert lag.seconds(3_000) == 2.0, "nothing settled yet: since the start"
+    lag.settled(Position("t", 0, 4), 2_500)
+    lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)})
+    assert lag.records == 5, "polled but not settled counts"
+    assert lag.seconds(3_000) == 0.5
+    lag.idle({("t", 0): (10, 10), ("t", 1): (0, 0)})
+    lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)})
+    assert (lag.records, lag.seconds(9_000)) == (0, 0.0)
