@@ -97,7 +97,7 @@ class Application:
         return code, _JSON, orjson.dumps(status, default=str, option=option)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _Listener(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
@@ -114,7 +114,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         """A client that went away is no error of ours."""
 
 
-class _IPv6Server(_Server):
+class _IPv6Listener(_Listener):
     address_family = socket.AF_INET6
 
 
@@ -126,14 +126,14 @@ class _Handler(WSGIRequestHandler):
         """Probes come every few seconds: not worth a line each."""
 
 
-class HttpServer:
+class Server:
     """Serves from daemon threads between `start` and `stop`; a context manager of both."""
 
-    def __init__(self, health: Health, registry: CollectorRegistry, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
         """port: 0 takes any free one. Raises Fatal when the address cannot be listened on."""
         where = f"http.host {host}, http.port {port}"
         try:
-            self._server = (_IPv6Server if ":" in host else _Server)((host, port), _Handler)
+            self._server = (_IPv6Listener if ":" in host else _Listener)((host, port), _Handler)
         except OSError as e:
             hint = "choose another http.port, or 0 for any free one" if e.errno == errno.EADDRINUSE else ""
             raise Fatal("cannot listen", where=where, why=e.strerror or str(e), hint=hint) from e

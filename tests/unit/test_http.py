@@ -12,7 +12,7 @@ import urllib3
 from prometheus_client import CollectorRegistry
 
 from syncer.errors import Fatal
-from syncer.http import HttpServer
+from syncer.http import Server
 from syncer.metrics import Metrics
 
 
@@ -42,7 +42,7 @@ def health() -> Health:
 def url(health: Health) -> Iterator[str]:
     registry = CollectorRegistry()
     Metrics(registry).for_model("orders").lag("changes", 3, 1.5)
-    with HttpServer(health, registry, "127.0.0.1", 0) as server:
+    with Server("127.0.0.1", 0, health, registry) as server:
         yield server.url
 
 
@@ -86,7 +86,7 @@ def test_a_failure_tells_nothing_outside(url: str, health: Health) -> None:
 def test_a_taken_port_is_a_clear_error(url: str, health: Health) -> None:
     port = int(url.rpartition(":")[2])
     with pytest.raises(Fatal, match=rf"http\.port {port}: cannot listen: Address already in use"):
-        HttpServer(health, CollectorRegistry(), "127.0.0.1", port)
+        Server("127.0.0.1", port, health, CollectorRegistry())
 
 
 def test_a_silent_client_holds_up_nobody(url: str) -> None:
@@ -97,7 +97,7 @@ def test_a_silent_client_holds_up_nobody(url: str) -> None:
 
 def test_ipv6(health: Health) -> None:
     try:
-        server = HttpServer(health, CollectorRegistry(), "::1", 0)
+        server = Server("::1", 0, health, CollectorRegistry())
     except Fatal as error:
         pytest.skip(f"no IPv6 here: {error}")
     with server:

@@ -37,8 +37,7 @@ def test_two_registries_do_not_mix() -> None:
 def test_what_a_model_counts(registry: CollectorRegistry) -> None:
     m = metrics.Metrics(registry).for_model("orders")
     m.batch("changes")
-    m.event("u")
-    m.event("u", skipped=True)
+    m.events({"u": 2}, skipped=1)
     m.gate(0.25)
     m.flush_wait(0.5)
     m.error("reject")
@@ -92,7 +91,7 @@ def test_counting_is_cheap(registry: CollectorRegistry) -> None:
     began = time.perf_counter()
     for _ in range(10_000):
         with m.stage("decode"):
-            m.event("u")
+            m.events({"u": 1}, 0)
     assert (time.perf_counter() - began) / 10_000 < 50e-6
 
 

@@ -1,0 +1,98 @@
+"""From the configuration to read models that are ready to run: declaration, catalog, compiled.
+
+What every command and the daemon begin with. `declared` needs no server; the rest asks PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from syncer import model as declaration
+from syncer.catalog import Catalog
+from syncer.checks import check_model
+from syncer.compile import Compiled, compile
+from syncer.config import Config
+from syncer.errors import Fatal
+from syncer.model import Model
+from syncer.rows import catalog as rows_catalog
+from syncer.rows.postgres import classify, connect
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A read model, the tables it uses as they are now, and what comes of both."""
+
+    model: Model
+    compiled: Compiled
+    catalog: Catalog
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+
+def declared(config: Config, names: Collection[str] = ()) -> list[Model]:
+    """The read models of the folder, all or the named ones.
+
+    Raises Fatal for a mistake in any of their files, for a name that is none, and when there are none.
+    """
+    found = declaration.load_all(config.models)
+    if not found:
+        raise Fatal(
+            "there are no read models", where=str(config.models), hint="see models in the configuration"
+        )
+    known = {model.name: model for model in found}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+            raise Fatal(f"there is no read model called {name}", where=str(config.models), hint=hint)
+    return [known[name] for name in dict.fromkeys(names)] if names else found
+
+
+@contextmanager
+def reading(config: Config) -> Iterator[psycopg.Connection[Any]]:
+    """A pinned, read-only session, closed at the end; psycopg's errors in it become ours."""
+    connection = connect(config.postgres.arguments(), statement_timeout=config.postgres.statement_timeout)
+    try:
+        yield connection
+    except psycopg.Error as error:
+        raise classify(error, "cannot read the catalog") from error
+    finally:
+        connection.close()
+
+
+def one(config: Config, model: Model) -> Loaded:
+    """Raises Retry when PostgreSQL is away, Fatal when the declaration does not fit the tables."""
+    with reading(config) as connection:
+        return compiled(connection, model)
+
+
+def compiled(connection: psycopg.Connection[Any], model: Model) -> Loaded:
+    """As `one`, over an open session."""
+    catalog = rows_catalog.load(connection, declaration.tables(model))
+    return Loaded(model, compile(model, catalog), catalog)
+
+
+def models(config: Config, names: Collection[str] = ()) -> list[Loaded]:
+    """As `declared` and `one`, over one session."""
+    found = declared(config, names)
+    with reading(config) as connection:
+        return [compiled(connection, model) for model in found]
+
+
+def refuse(loaded: Loaded) -> None:
+    """Raises Fatal for what would make documents wrong: the errors, not the warnings, of `syncer check`."""
+    found = check_model(loaded.model.file, loaded.compiled, loaded.catalog)
+    errors = [finding for finding in found if finding.severity == "error"]
+    if errors:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        hint = f"syncer check {loaded.name}, which prints what to run"
+        raise Fatal(first.what + more, where=first.where, why=first.why, hint=hint)
