@@ -1,0 +1,102 @@
+"""The sinks, found by name: `elasticsearch` in a declaration means the module `syncer.sinks.elasticsearch`.
+
+A sink is one module that has `Settings` (its block in a read model), `Connection` (its block in
+`config/syncer.yaml`), `problems` (what `check` says about a block) and `SINK` (the class). Nothing else has
+to be edited to add one; the contract suite in `tests/contracts/` says what it must do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from syncer.compile import Compiled, Field
+from syncer.errors import Fatal
+from syncer.ports import Sink
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class SinkClass(Protocol):
+    def __call__(
+        self, settings: Any, connection: Any, *, model: Compiled, epoch: int, generation: int
+    ) -> Sink: ...
+
+
+class SinkModule(Protocol):
+    Settings: type[BaseModel]
+    Connection: type[BaseModel]
+    SINK: SinkClass
+
+    def problems(self, settings: Any, fields: Sequence[Field]) -> list[str]: ...
+
+
+def kinds() -> list[str]:
+    """The names of all sinks there are."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def find(kind: str, *, where: str = "") -> SinkModule:
+    """The module of a kind of sink. Raises Fatal with the nearest name when there is none."""
+    known = kinds()
+    if kind not in known:
+        near = difflib.get_close_matches(kind, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
+        raise Fatal(f"there is no sink called {kind!r}", where=where, hint=hint)
+    return cast(SinkModule, importlib.import_module(f"{__name__}.{kind}"))
+
+
+def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: str) -> _Model:
+    """Validate a block of YAML. Raises Fatal naming `where` and the first wrong field."""
+    if isinstance(given, schema):
+        return given
+    try:
+        return schema.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "(block)"
+        hint = ""
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(first["loc"][-1]), schema.model_fields, 1)
+            hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(schema.model_fields)}"
+        raise Fatal(f"{field}: {first['msg']}", where=where, hint=hint) from None
+
+
+def check(kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "") -> list[str]:
+    """What is wrong with a declaration's block for documents of these fields; empty when nothing is.
+
+    Raises Fatal when the block itself cannot be read.
+    """
+    module = find(kind, where=where)
+    place = f"{where}: {kind}" if where else kind
+    return module.problems(parse(module.Settings, settings, where=place), fields)
+
+
+def build(
+    kind: str,
+    settings: Mapping[str, Any],
+    *,
+    model: Compiled,
+    connection: Mapping[str, Any] | BaseModel,
+    epoch: int = 1,
+    generation: int = 1,
+    where: str = "",
+) -> Sink:
+    """The sink that a declaration's block describes, not yet connected: `prepare()` does that.
+
+    settings: the block under `sink: {<kind>: …}`. connection: the block of this kind in the configuration.
+    where: the file (and line) that errors name. Raises Fatal for anything wrong in either.
+    """
+    place = f"{where}: {kind}" if where else kind
+    module = find(kind, where=where)
+    parsed = parse(module.Settings, settings, where=place)
+    found = module.problems(parsed, model.fields)
+    if found:
+        raise Fatal(found[0], where=place, why="; ".join(found[1:]))
+    link = parse(module.Connection, connection, where=f"configuration: {kind}")
+    return module.SINK(parsed, link, model=model, epoch=epoch, generation=generation)

@@ -1,0 +1,175 @@
+"""The body of a `_bulk` request and the meaning of its answer, item by item. No I/O.
+
+Documents are pasted into the body as the text they are. An answer has one item for each line, in order.
+https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk
+
+======  =========================================================  ======================================
+status  of an item                                                 what it means
+======  =========================================================  ======================================
+2xx     done                                                       written, deleted
+404     a delete of what is not there; its version is remembered   deleted
+404     `index_not_found_exception`                                Fatal: the index or its alias is gone
+409     the same or a newer version is there                       older; Fatal if of a later epoch
+429     and 5xx, and blocks (disk full, index closed)              again
+401     and `security_exception`                                   Fatal: credentials
+else    the document is at fault                                   refused
+======  =========================================================  ======================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from json import JSONDecoder
+from typing import Any, NamedTuple
+
+import orjson
+
+from syncer.clock import split_version
+from syncer.document import Batch, Outcome, Refusal
+from syncer.errors import Fatal, Retry
+from syncer.sinks._elasticsearch_http import CREDENTIALS, DISK_FULL
+
+MAX_ID_BYTES = 512
+_SURELY_FIT = MAX_ID_BYTES // 4  # characters
+FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
+_CONFLICT = re.compile(r"current version \[(-?\d+)\] is higher or equal to the one provided \[\d+\]$")
+_BLOCKS = frozenset(("index_closed_exception", "cluster_block_exception", "unavailable_shards_exception"))
+
+
+class Chunk(NamedTuple):
+    """What goes into one request: for each id its lines, an action and (unless a delete) the document."""
+
+    ids: list[str]
+    lines: list[bytes]
+
+    def halves(self) -> tuple[Chunk, Chunk]:
+        half = len(self.ids) // 2
+        return Chunk(self.ids[:half], self.lines[:half]), Chunk(self.ids[half:], self.lines[half:])
+
+
+class Target(NamedTuple):
+    """What the errors of an item name."""
+
+    name: str
+    epoch: int
+    resync: str
+
+
+def unfit(id: str) -> str:
+    """Why no request may carry this id (it would fail the others too); empty when one may."""
+    if not id:
+        return "the id is empty"
+    size = len(id.encode())
+    return f"the id has {size} bytes, Elasticsearch takes {MAX_ID_BYTES}" if size > MAX_ID_BYTES else ""
+
+
+def chunks(batch: Batch, max_bytes: int, largest: int, out: Outcome) -> Iterator[Chunk]:
+    """The batch in requests of at most `max_bytes`; a larger document has one of its own.
+
+    What cannot be sent (ids, documents of more than `largest` bytes) is added to `out.refused`.
+    """
+    ids: list[str] = []
+    lines: list[bytes] = []
+    size = 0
+    for id, line in _lines(batch):
+        length = len(line)
+        if length > largest:
+            out.refused.append(Refusal(id, f"{length} bytes, the server takes {largest} in a request"))
+            continue
+        if (len(id) > _SURELY_FIT or not id) and (reason := unfit(id)):
+            out.refused.append(Refusal(id, reason))
+            continue
+        if size + length > max_bytes and ids:
+            yield Chunk(ids, lines)
+            ids, lines, size = [], [], 0
+        ids.append(id)
+        lines.append(line)
+        size += length
+    if ids:
+        yield Chunk(ids, lines)
+
+
+def _lines(batch: Batch) -> Iterator[tuple[str, bytes]]:
+    """A line break in a document can only be between its tokens, where a space means the same."""
+    head = b'{"index":{"version_type":"external","version":%d,"_id":' % batch.version
+    dumps = orjson.dumps
+    for id, body in batch.upserts.items():
+        if b"\n" in body:
+            body = body.replace(b"\n", b" ")
+        yield id, b"%b%b}}\n%b\n" % (head, dumps(id), body)
+    head = b'{"delete":{"version_type":"external","version":%d,"_id":' % batch.version
+    for id in batch.deletes:
+        yield id, b"%b%b}}\n" % (head, dumps(id))
+
+
+def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -> None:
+    """Add every item of the answer to `out`. Raises Fatal as in the table, Retry for an answer of another
+    length."""
+    items = answer.get("items", [])
+    if len(items) != len(chunk.ids):
+        raise Retry(f"{len(items)} answers to {len(chunk.ids)} documents", where=target.name)
+    if not answer.get("errors"):
+        deletes = sum(line.startswith(b'{"delete"') for line in chunk.lines)
+        out.written += len(items) - deletes
+        out.deleted += deletes
+        return
+    for id, item in zip(chunk.ids, items, strict=True):
+        [(action, result)] = item.items()
+        status, error = result["status"], result.get("error")
+        if error is None:
+            out.written += action == "index"
+            out.deleted += action == "delete"
+        elif status == 409:
+            _guard(id, error["reason"], target)
+            out.older += 1
+        else:
+            _failed(id, status, error["type"], error.get("reason") or "", target, out)
+
+
+def _failed(id: str, status: int, kind: str, reason: str, target: Target, out: Outcome) -> None:
+    text = f"{kind}: {reason}"
+    if kind == "index_not_found_exception" or "no write index" in reason:
+        raise Fatal("the index is gone", where=target.name, why=reason, hint=target.resync)
+    if kind == "security_exception" or status == 401:
+        raise Fatal("not allowed to write", where=target.name, why=reason, hint=CREDENTIALS)
+    if status == 429 or status >= 500 or kind in _BLOCKS:
+        out.again.append(id)
+        out.again_reason = text + (f"\n  → {DISK_FULL}" if "read-only-allow-delete" in reason else "")
+    else:
+        out.refused.append(Refusal(id, text))
+
+
+def _guard(id: str, reason: str, target: Target) -> None:
+    """A conflict is fine, unless what is there cannot have been written in this epoch or before."""
+    match = _CONFLICT.search(reason)
+    current = int(match[1]) if match else 0
+    epoch, _ = split_version(current)
+    if epoch > target.epoch:
+        raise Fatal(
+            "the index holds documents of a later epoch; the record of our own is lost",
+            where=target.name,
+            why=f"document {id!r} has version {current}, of epoch {epoch}; ours is {target.epoch}",
+            hint=target.resync,
+        )
+
+
+_scan = JSONDecoder().raw_decode
+
+
+def documents(text: str) -> Iterator[dict[str, Any]]:
+    """The items of an `_mget` answer, `_source` as the bytes that were stored, not as parsed values.
+
+    Ask without `filter_path`: it makes Elasticsearch write the documents anew, with other digits.
+    """
+    at = text.index("[", text.index('"docs"')) + 1
+    while text[at] != "]":
+        at = text.index("{", at) + 1
+        doc: dict[str, Any] = {}
+        while text[at] != "}":
+            name, at = _scan(text, at)
+            value, end = _scan(text, at + 1)
+            doc[name] = text[at + 1 : end].encode() if name == "_source" else value
+            at = end + (text[end] == ",")
+        yield doc
+        at += 1 + (text[at + 1] == ",")

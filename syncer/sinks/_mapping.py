@@ -1,0 +1,173 @@
+"""Elasticsearch mappings: derived from a document's fields, merged with a given one, and judged.
+
+Pure functions over plain JSON; `elasticsearch.py` sends the result. Elasticsearch never guesses a mapping
+here (`dynamic: false`): what is not mapped is kept in the document and not searchable.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from syncer.compile import Field
+
+Json = dict[str, Any]
+
+_STRINGS = frozenset(
+    "text keyword wildcard constant_keyword match_only_text search_as_you_type annotated_text".split()
+)
+_INTEGERS = {"byte": 8, "short": 16, "integer": 32, "long": 64, "unsigned_long": 63}
+_FLOATS = frozenset("half_float float double scaled_float".split())
+_NUMBERS = frozenset(_INTEGERS) | _FLOATS
+_DATES = frozenset(("date", "date_nanos"))
+_PARSED = frozenset("ip geo_point geo_shape point shape version completion semantic_text".split()) | _DATES
+_OBJECTS = frozenset(
+    "object nested flattened passthrough geo_point geo_shape point shape completion join "
+    "integer_range long_range float_range double_range date_range ip_range".split()
+)
+_KNOWN = _STRINGS | _NUMBERS | _PARSED | _OBJECTS | {"boolean", "binary"}
+
+_TEXT: Json = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 1024}}}
+_KEYWORD: Json = {"type": "keyword", "ignore_above": 1024}
+_OPAQUE: Json = {"type": "object", "enabled": False}
+# PostgreSQL has values that these cannot index (infinity, NaN, years beyond 9999): the document is kept
+# whole, that one field is not searchable.
+_DOUBLE: Json = {"type": "double", "ignore_malformed": True}
+_DATE: Json = {"type": "date", "ignore_malformed": True}
+
+# PostgreSQL type (`Field.type`) → mapping, and the Elasticsearch types that can hold all its values.
+# Types that are not listed are strings in the document.
+_TYPES: Mapping[str, tuple[Json, frozenset[str]]] = {
+    "smallint": ({"type": "integer"}, _NUMBERS | _STRINGS | _DATES),
+    "integer": ({"type": "integer"}, _NUMBERS | _STRINGS | _DATES),
+    "bigint": ({"type": "long"}, _NUMBERS | _STRINGS | _DATES),
+    "oid": ({"type": "long"}, _NUMBERS | _STRINGS),
+    "numeric": (_DOUBLE, _NUMBERS | _STRINGS),
+    "real": (_DOUBLE, _NUMBERS | _STRINGS),
+    "double precision": (_DOUBLE, _NUMBERS | _STRINGS),
+    "boolean": ({"type": "boolean"}, _STRINGS | {"boolean"}),
+    "date": (_DATE, _DATES | _STRINGS),
+    "timestamp without time zone": (_DATE, _DATES | _STRINGS),
+    "timestamp with time zone": (_DATE, _DATES | _STRINGS),
+    "text": (_TEXT, _STRINGS | _PARSED),
+    "character varying": (_TEXT, _STRINGS | _PARSED),
+    "citext": (_TEXT, _STRINGS | _PARSED),
+    "uuid": ({"type": "keyword"}, _STRINGS),
+    "enum": ({"type": "keyword"}, _STRINGS),
+    "inet": (_KEYWORD, _STRINGS | {"ip"}),
+    "bytea": (_KEYWORD, _STRINGS | {"binary"}),
+    "object": ({}, _OBJECTS),
+}
+_OTHER: tuple[Json, frozenset[str]] = (_KEYWORD, _STRINGS | _PARSED)
+_ANYTHING = frozenset(("json", "jsonb", "unknown", "composite", "array"))
+_BITS = {"smallint": 16, "integer": 32, "bigint": 64, "oid": 33}
+
+
+def derive(fields: Sequence[Field]) -> Json:
+    """The `properties` for these fields. A list is mapped as one of its values (Elasticsearch, "Arrays")."""
+    return {field.name: _derive(field) for field in fields}
+
+
+def _derive(field: Field) -> Json:
+    if field.fields:
+        return {"properties": derive(field.fields)}
+    if field.type in _ANYTHING or field.type == "object":
+        return dict(_OPAQUE)
+    return dict(_TYPES.get(field.type, _OTHER)[0])
+
+
+def mapping(given: Mapping[str, Any], fields: Sequence[Field]) -> Json:
+    """The index's whole mapping: what is derived from `fields`, with `given` merged over it.
+
+    given: a mapping as Elasticsearch takes it (with `properties`), or the properties alone.
+    """
+    top = body(given)
+    properties = _merge(derive(fields), top.pop("properties"))
+    return {"dynamic": False, **top, "properties": properties}
+
+
+def body(given: Mapping[str, Any]) -> Json:
+    """A given mapping in its long form, with `properties`."""
+    long = isinstance(given.get("properties"), Mapping) and "type" not in given["properties"]
+    return dict(given) if long else {"properties": dict(given)}
+
+
+def _merge(derived: Json, given: Mapping[str, Any]) -> Json:
+    """Deep merge; `given` wins. A field given another type than the derived one keeps nothing of that."""
+    out = dict(derived)
+    for name, value in given.items():
+        old = derived.get(name)
+        if not isinstance(value, Mapping):
+            out[name] = value
+        elif not isinstance(old, Mapping) or not _same_kind(old, value):
+            out[name] = dict(value)
+        else:
+            out[name] = _merge(dict(old), value)
+    return out
+
+
+def _same_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether merging makes sense: no other type is given; objects and `nested` share their properties."""
+    given = new.get("type")
+    if not isinstance(given, str):  # not a mapping with a type, or `properties` themselves
+        return True
+    if "properties" in old:
+        return given in ("object", "nested") and new.get("enabled", True) is not False
+    return given == old.get("type")
+
+
+def problems(given: Mapping[str, Any], fields: Sequence[Field]) -> list[str]:
+    """What is wrong with a given mapping, one sentence each: types that cannot hold a field's values, fields
+    that the document does not have. Empty when it is fine. Unknown types (of plug-ins) are not judged."""
+    top = body(given)
+    found = []
+    for name, why in (
+        ("_source", "the documents' text is needed to verify them"),
+        ("_meta", "it records what the index was built from"),
+        ("_routing", "documents are found by their id alone"),
+    ):
+        if name in top:
+            found.append(f"{name}: cannot be set; {why}")
+    properties = top["properties"]
+    copied = frozenset(_copy_targets(properties))
+    return found + list(_problems(properties, fields, "", copied))
+
+
+def _problems(
+    given: Mapping[str, Any], fields: Sequence[Field], path: str, free: frozenset[str]
+) -> Iterator[str]:
+    known = {field.name: field for field in fields}
+    for name, spec in given.items():
+        full = path + name
+        if not isinstance(spec, Mapping):
+            yield f"{full}: a field's mapping is an object such as {{type: keyword}}, not {spec!r}"
+        elif name in known:
+            yield from _judge(full, spec, known[name], free)
+        elif full not in free and spec.get("type") not in ("alias", "constant_keyword", "join"):
+            near = difflib.get_close_matches(name, known, 1)
+            yield f"{full}: the document has no such field" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _judge(path: str, spec: Mapping[str, Any], field: Field, free: frozenset[str]) -> Iterator[str]:
+    given = spec.get("type", "object" if "properties" in spec else None)
+    nested = spec.get("properties", {})
+    if given in ("object", "nested", None) and field.fields:
+        yield from _problems(nested, field.fields, path + ".", free)
+        return
+    lenient = spec.get("enabled") is False or spec.get("ignore_malformed") is True
+    if given is None or given not in _KNOWN or field.type in _ANYTHING or lenient:
+        return
+    what = "an object" if field.type == "object" else f"{field.type} values"
+    if given not in _TYPES.get(field.type, _OTHER)[1]:
+        yield f"{path}: mapped as {given}, which cannot hold {what}"
+    elif given in _INTEGERS and _INTEGERS[given] < _BITS.get(field.type, 0):
+        yield f"{path}: mapped as {given}, which is too narrow for {what}"
+
+
+def _copy_targets(properties: Mapping[str, Any]) -> Iterator[str]:
+    for spec in properties.values():
+        if isinstance(spec, Mapping):
+            target = spec.get("copy_to", ())
+            yield from (target,) if isinstance(target, str) else target
+            yield from _copy_targets(spec.get("properties", {}))

@@ -1,0 +1,293 @@
+"""Search indexes: one physical index a generation, written through `_bulk` with external versions.
+
+`NAME-000001` holds generation 1, the alias `NAME-000001-write` is what we write to, and the alias `NAME` is
+what applications read. Documents go from PostgreSQL into the bulk body as the text they are, unparsed.
+`_bulk.py` has the body and the meaning of its answer, `_elasticsearch_http.py` the requests, `_mapping.py`
+the index's mapping.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from elasticsearch import Elasticsearch
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from syncer.compile import Compiled
+from syncer.compile import Field as DocumentField
+from syncer.document import Batch, Outcome, Refusal
+from syncer.errors import Fatal, Retry, SyncerError
+from syncer.sinks import _bulk, _mapping
+from syncer.sinks._elasticsearch_http import Http, client, error_of
+from syncer.sinks._fields import Bytes, Seconds, take_credentials_out
+
+Json = dict[str, Any]
+
+_PAGE = 5000
+_MAX_CONTENT = 100 << 20  # http.max_content_length, unless the server says otherwise
+
+
+class Settings(BaseModel):
+    """Writes the documents to a search index of Elasticsearch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: str = Field(
+        description="The alias that applications read; the indexes behind it are INDEX-000001 and so on",
+        pattern=r"^[^A-Z\\/*?\"<>| ,#:._+-][^A-Z\\/*?\"<>| ,#:]*$",
+        max_length=200,
+    )
+    mapping: dict[str, Any] = Field(
+        {}, description="Mapping of the fields (as Elasticsearch takes it), merged over the derived one"
+    )
+    settings: dict[str, Any] = Field(
+        {}, description="Settings of the index: number_of_shards, refresh_interval, analysis and so on"
+    )
+
+
+class Connection(BaseModel):
+    """Where Elasticsearch is, and how to sign in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    url: str = Field("http://127.0.0.1:9200", description="http(s)://host:port; several separated by commas")
+    username: str | None = Field(None, description="For basic authentication")
+    password: SecretStr | None = Field(None, description="For basic authentication")
+    api_key: SecretStr | None = Field(None, description="An encoded API key, instead of a password")
+    ca_file: str | None = Field(None, description="PEM file of the authority behind its certificate")
+    timeout: Seconds = Field(60, description="Wait this long for an answer (seconds)")
+    max_bulk_bytes: Bytes = Field(8 << 20, description="Size of one bulk request (bytes)")
+
+    _credentials = model_validator(mode="before")(take_credentials_out)
+
+    @field_validator("url")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        for part in value.split(","):
+            if not re.match(r"https?://[^/@]+:\d+(/|$)", part.strip()):
+                raise ValueError("it has to be http://host:port or https://host:port")
+        return value
+
+    def client(self) -> Elasticsearch:
+        """Not connected yet; retries nothing."""
+        basic = (self.username, self.password.get_secret_value()) if self.username and self.password else None
+        return client(
+            self.url,
+            basic_auth=basic,
+            api_key=self.api_key.get_secret_value() if self.api_key else None,
+            ca_file=self.ca_file,
+            timeout=self.timeout,
+        )
+
+
+def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[str]:
+    """What is wrong with the declaration for documents of these fields; `check` prints it."""
+    return [f"mapping.{text}" for text in _mapping.problems(settings.mapping, fields)]
+
+
+class ElasticsearchSink:
+    """The `Sink` port over one index. Safe to share between threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        *,
+        model: Compiled,
+        epoch: int = 1,
+        generation: int = 1,
+    ) -> None:
+        self.name = f"elasticsearch:{settings.index}"
+        self.alias = settings.index
+        self.index = f"{settings.index}-{generation:06d}"
+        self.write_alias = f"{self.index}-write"
+        self._settings = settings
+        self._model = model
+        self._epoch = epoch
+        self._meta = {"model": model.name, "hash": model.hash, "epoch": epoch, "generation": generation}
+        self._resync = f"syncer resync {model.name}"
+        self._client = connection.client()
+        self._http = Http(self._client, self.name, self._resync)
+        self._target = _bulk.Target(self.name, epoch, self._resync)
+        self._max_bytes = connection.max_bulk_bytes
+        self._max_content = _MAX_CONTENT
+        self._bulk_path = f"/{quote(self.write_alias)}/_bulk?require_alias=true&filter_path={_bulk.FILTER}"
+
+    # -- the target ---------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Create the index and its aliases, or accept what is there. Several processes may do so at once."""
+        found = self._http.get(f"/{self.index}")
+        if found is None:
+            self._check_read_alias()
+            self._create()
+            found = self._http.get(f"/{self.index}") or {}
+        self._accept(found)
+        path = "/_nodes/http?filter_path=nodes.*.http.max_content_length_in_bytes"
+        status, raw = self._http.ask("GET", path)
+        if status == 200:  # needs the privilege `monitor`; without it, the default is assumed
+            nodes = orjson.loads(raw).get("nodes", {}).values()
+            limits = [node["http"]["max_content_length_in_bytes"] for node in nodes]
+            self._max_content = min(limits, default=_MAX_CONTENT)
+
+    def _create(self) -> None:
+        aliases: Json = {self.write_alias: {}}
+        if self._http.get(f"/_alias/{self.alias}") is None:
+            aliases[self.alias] = {}
+        body = {
+            "aliases": aliases,
+            "settings": {"index.gc_deletes": "1h", **_flat(self._settings.settings)},
+            "mappings": _mapping.mapping(self._settings.mapping, self._model.fields)
+            | {"_meta": {"syncer": self._meta}},
+        }
+        status, raw = self._http.ask("PUT", f"/{self.index}", body)
+        if status != 200 and error_of(raw)[0] != "resource_already_exists_exception":
+            raise self._http.failed("cannot create the index", status, raw)
+
+    def _accept(self, found: Json) -> None:
+        info = found.get(self.index)
+        if info is None:
+            raise Fatal(f"{self.index} is a name of something else: {', '.join(found)}", where=self.name)
+        meta = info["mappings"].get("_meta", {}).get("syncer")
+        if meta is None or meta.get("model") != self._model.name:
+            owner = f"belongs to the read model {meta.get('model')}" if meta else "was not made by syncer"
+            raise Fatal(f"the index {self.index} {owner}", where=self.name, hint="choose another index name")
+        if meta["epoch"] > self._epoch:
+            raise Fatal(
+                "the index holds documents of a later epoch; the record of our own is lost",
+                where=self.name, why=f"the index is of epoch {meta['epoch']}, ours is {self._epoch}",
+                hint=self._resync,
+            )  # fmt: skip
+        if meta["hash"] != self._model.hash:
+            raise Fatal(
+                "the index was built from another declaration of the read model",
+                where=self.name, why=f"hash {meta['hash']}, ours is {self._model.hash}", hint=self._resync,
+            )  # fmt: skip
+        if meta["epoch"] < self._epoch:
+            self._http.must("PUT", f"/{self.index}/_mapping", {"_meta": {"syncer": self._meta}})
+        missing = [self.write_alias] if self.write_alias not in info["aliases"] else []
+        if self.alias not in info["aliases"] and not self._check_read_alias():
+            missing.append(self.alias)
+        if missing:
+            actions = [{"add": {"index": self.index, "alias": name}} for name in missing]
+            self._http.must("POST", "/_aliases", {"actions": actions})
+
+    def _check_read_alias(self) -> bool:
+        """Whether the read alias exists. Raises Fatal when its name is taken by what is not ours."""
+        found = self._http.get(f"/{self.alias}")
+        for index, info in (found or {}).items():
+            meta = info["mappings"].get("_meta", {}).get("syncer", {})
+            if meta.get("model") != self._model.name:
+                what = "an index" if index == self.alias else f"an alias of {index}"
+                raise Fatal(
+                    f"the name {self.alias} is taken by {what}, which is not of this read model",
+                    where=self.name, hint="choose another index name, or remove what has this one",
+                )  # fmt: skip
+        return found is not None
+
+    # -- documents ----------------------------------------------------------------------------------------
+
+    def write(self, batch: Batch) -> Outcome:
+        """As the port says. Once a part of the batch is settled, a failure of the rest is told in `again`."""
+        out = Outcome()
+        chunks = _bulk.chunks(batch, min(self._max_bytes, self._max_content), self._max_content, out)
+        for chunk in chunks:
+            parts = [chunk]
+            while parts:
+                part = parts.pop()
+                try:
+                    parts += self._send(part, out)
+                except Retry as error:
+                    if out == Outcome():
+                        raise
+                    out.again_reason = str(error)
+                    for left in (part, *parts, *chunks):
+                        out.again += left.ids
+                    return out
+        return out
+
+    def _send(self, chunk: _bulk.Chunk, out: Outcome) -> Sequence[_bulk.Chunk]:
+        """One request. Returns its halves when the server refuses it as a whole because of what is in it."""
+        status, raw = self._http.ask("POST", self._bulk_path, b"".join(chunk.lines), "application/x-ndjson")
+        if status == 200:
+            _bulk.settle(chunk, orjson.loads(raw), self._target, out)
+        elif status not in (400, 413):
+            raise self._http.failed("cannot write", status, raw)
+        elif len(chunk.ids) > 1:
+            return chunk.halves()
+        else:
+            kind, reason = error_of(raw, f"HTTP {status}")
+            out.refused.append(Refusal(chunk.ids[0], f"{kind}: {reason}"))
+        return ()
+
+    def ids(self) -> Iterator[str]:
+        """Every id of this generation, by a point in time; raises Retry when that breaks off.
+
+        https://www.elastic.co/docs/reference/elasticsearch/rest-apis/paginate-search-results#search-after
+        """
+        self._http.must("POST", f"/{self.index}/_refresh")
+        pit = self._http.must("POST", f"/{self.index}/_pit?keep_alive=2m")["id"]
+        query: Json = {"size": _PAGE, "_source": False, "track_total_hits": False, "sort": ["_shard_doc"]}
+        try:
+            while True:
+                query["pit"] = {"id": pit, "keep_alive": "2m"}
+                path = "/_search?filter_path=pit_id,timed_out,_shards.failed,hits.hits._id,hits.hits.sort"
+                page = self._http.must("POST", path, query)
+                if page["timed_out"] or page["_shards"]["failed"]:
+                    raise Retry("a shard failed while the ids were listed", where=self.name)
+                hits = page.get("hits", {}).get("hits", [])
+                yield from (hit["_id"] for hit in hits)
+                if len(hits) < _PAGE:
+                    return
+                pit, query["search_after"] = page["pit_id"], hits[-1]["sort"]
+        finally:
+            with contextlib.suppress(SyncerError):  # it ends by itself, too
+                self._http.ask("DELETE", "/_pit", {"id": pit})
+
+    def read(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The documents exactly as they were written, also those that no refresh has made searchable yet."""
+        out: dict[str, bytes] = {}
+        fit = [id for id in ids if not _bulk.unfit(id)]
+        for start in range(0, len(fit), 500):
+            # no filter_path: it would write the documents anew, with other digits
+            raw = self._http.must_raw("POST", f"/{self.index}/_mget", {"ids": fit[start : start + 500]})
+            for doc in _bulk.documents(raw.decode()):
+                if "error" in doc:
+                    why = doc["error"].get("reason", "")
+                    if doc["error"]["type"] == "index_not_found_exception":
+                        raise Fatal("the index is gone", where=self.name, why=why, hint=self._resync)
+                    raise Retry("cannot read", where=self.name, why=why)
+                if doc["found"]:
+                    out[doc["_id"]] = doc["_source"]
+        return out
+
+    def stored(self, body: bytes) -> bytes | None:
+        return body
+
+    def count(self) -> int:
+        """Documents in this generation, as of now."""
+        self._http.must("POST", f"/{self.index}/_refresh")
+        return int(self._http.must("GET", f"/{self.index}/_count")["count"])
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Json:
+    """Index settings in their dotted form, beginning with `index.`, so that no two spellings meet."""
+    out: Json = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{prefix}{name}.")
+        else:
+            full = prefix + name
+            out[full if full.startswith("index.") else f"index.{full}"] = value
+    return out
+
+
+SINK = ElasticsearchSink

@@ -1,0 +1,132 @@
+"""Documents in a dictionary: for `--dry-run`, and for tests of the engine. Passes the sinks' contract suite.
+
+It keeps what the real ones keep: the version of every id, also of deleted ones, and what the documents were
+built from. A `Store` can outlive the sink, as a server would.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from syncer.clock import split_version
+from syncer.compile import Compiled, Field
+from syncer.document import Batch, Outcome, Refusal
+from syncer.errors import Fatal
+
+
+class Settings(BaseModel):
+    """Keeps the documents in the memory of the process; for dry runs and tests."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Connection(BaseModel):
+    """The memory sink connects to nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(slots=True)
+class Store:
+    """id → (version, document; None for a remembered delete), and what it was built from."""
+
+    documents: dict[str, tuple[int, bytes | None]] = field(default_factory=dict)
+    built: tuple[str, str, int, int] | None = None
+    """Read model, hash, epoch, generation."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def problems(settings: Settings, fields: Sequence[Field]) -> list[str]:
+    return []
+
+
+class MemorySink:
+    """The `Sink` port over a `Store`. A document that is no JSON object is refused."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        connection: Connection | None = None,
+        *,
+        model: Compiled,
+        epoch: int = 1,
+        generation: int = 1,
+        store: Store | None = None,
+    ) -> None:
+        self.name = f"memory:{model.name}"
+        self.store = store or Store()
+        self._model = model
+        self._epoch = epoch
+        self._generation = generation
+
+    def prepare(self) -> None:
+        ours = (self._model.name, self._model.hash, self._epoch, self._generation)
+        hint = f"syncer resync {self._model.name}"
+        with self.store.lock:
+            if self.store.built is not None:
+                name, hash, epoch, generation = self.store.built
+                if epoch > self._epoch:
+                    raise Fatal("holds documents of a later epoch", where=self.name, hint=hint)
+                if (name, hash) != ours[:2] and generation >= self._generation:
+                    raise Fatal("was built from another declaration", where=self.name, hint=hint)
+            self.store.built = ours
+
+    def write(self, batch: Batch) -> Outcome:
+        out = Outcome()
+        wanted = [*batch.upserts.items(), *((id, None) for id in batch.deletes)]
+        with self.store.lock:
+            for id, body in wanted:
+                if not id:
+                    out.refused.append(Refusal(id, "the id is empty"))
+                elif body is not None and (reason := _unfit(body)):
+                    out.refused.append(Refusal(id, reason))
+                elif self.store.documents.get(id, (-1, None))[0] >= batch.version:
+                    self._guard(id)
+                    out.older += 1
+                else:
+                    self.store.documents[id] = (batch.version, body)
+                    out.written += body is not None
+                    out.deleted += body is None
+        return out
+
+    def _guard(self, id: str) -> None:
+        epoch, _ = split_version(self.store.documents[id][0])
+        if epoch > self._epoch:
+            raise Fatal(
+                f"document {id!r} is of epoch {epoch}, ours is {self._epoch}",
+                where=self.name, hint=f"syncer resync {self._model.name}",
+            )  # fmt: skip
+
+    def ids(self) -> Iterator[str]:
+        with self.store.lock:
+            found = [id for id, (_, body) in self.store.documents.items() if body is not None]
+        return iter(found)
+
+    def read(self, ids: Sequence[str]) -> dict[str, bytes]:
+        with self.store.lock:
+            found = {id: self.store.documents.get(id, (0, None))[1] for id in ids}
+        return {id: body for id, body in found.items() if body is not None}
+
+    def stored(self, body: bytes) -> bytes | None:
+        return body
+
+    def count(self) -> int:
+        return sum(1 for _ in self.ids())
+
+    def close(self) -> None:
+        """Nothing to close; the store stays."""
+
+
+def _unfit(body: bytes) -> str:
+    try:
+        return "" if isinstance(orjson.loads(body), dict) else "not a JSON object"
+    except orjson.JSONDecodeError as error:
+        return str(error)
+
+
+SINK = MemorySink

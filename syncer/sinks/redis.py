@@ -1,0 +1,306 @@
+"""Summaries in Redis: a document a key, as JSON text or as a hash, with its version in a key beside it.
+
+A batch is one script call for up to 500 documents (on a cluster: of one slot), pipelined to each server. The
+script (`_redis_script.py`) writes a document only if its version is newer; a delete leaves the version behind
+as a tombstone that expires. `_redis_keys.py` makes the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import orjson
+import redis
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry as ClientRetry
+
+from syncer.clock import split_version
+from syncer.compile import Compiled
+from syncer.compile import Field as DocumentField
+from syncer.document import Batch, Outcome, Refusal
+from syncer.errors import Fatal, Retry
+from syncer.sinks._fields import Seconds, take_credentials_out
+from syncer.sinks._redis_calls import Constants, Write, command, pipelines_of, writes_of
+from syncer.sinks._redis_keys import Keys, pattern_problem
+from syncer.sinks._redis_script import SCRIPT, flat, flat_json, nested_fields, trouble
+from syncer.sinks._redis_servers import Client, Servers, pipeline
+
+_PAGE = 500
+
+
+class Settings(BaseModel):
+    """Writes each document to a key of Redis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str = Field(description="The key of a document, with {id} in it once: customer:{id}:summary")
+    format: Literal["json", "hash"] = Field(
+        "json", description="json: one string, the document's text; hash: a field for each value, flat only"
+    )
+    expire: Seconds | None = Field(
+        None, description="Documents vanish so long after they were last written, such as 7d (default: never)"
+    )
+    tombstone: Seconds = Field(3600, description="How long a delete is remembered, such as 1h")
+
+    @field_validator("key")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        if problem := pattern_problem(value):
+            raise ValueError(problem)
+        return value
+
+
+class Connection(BaseModel):
+    """Where Redis is, and how to sign in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="redis://host:port/database; rediss:// for TLS",
+        pattern=r"^(rediss?|unix)://",
+    )
+    username: str | None = Field(None, description="An ACL user (default: the default user)")
+    password: SecretStr | None = Field(None, description="Its password")
+    ca_file: str | None = Field(None, description="PEM file of the authority behind its certificate")
+    timeout: Seconds = Field(10, description="Wait this long for an answer (seconds)")
+    cluster: bool = Field(False, description="Whether the address is of a Redis Cluster")
+
+    _credentials = model_validator(mode="before")(take_credentials_out)
+
+    def client(self) -> Client:
+        """Retries nothing. A cluster is connected to at once, a single server with its first command."""
+        options: dict[str, Any] = {
+            "username": self.username,
+            "password": self.password.get_secret_value() if self.password else None,
+            "socket_timeout": self.timeout,
+            "socket_connect_timeout": self.timeout,
+            "retry": ClientRetry(NoBackoff(), 0),
+        }
+        if self.ca_file and self.url.startswith("rediss:"):
+            options["ssl_ca_certs"] = self.ca_file
+        if self.cluster:
+            return redis.RedisCluster.from_url(self.url, **options)
+        return redis.Redis.from_url(self.url, **options)
+
+
+def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[str]:
+    """What is wrong with the declaration for documents of these fields; `check` prints it."""
+    return nested_fields(fields) if settings.format == "hash" else []
+
+
+class RedisSink:
+    """The `Sink` port over keys of one pattern. Safe to share between threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        *,
+        model: Compiled,
+        epoch: int = 1,
+        generation: int = 1,
+    ) -> None:
+        self.name = f"redis:{settings.key}"
+        self._hash = settings.format == "hash"
+        self._keys = Keys(settings.key)
+        self._model = model
+        self._epoch = epoch
+        self._generation = generation
+        self._meta_key = f"syncer:{model.name}:meta"
+        self._resync = f"syncer resync {model.name}"
+        expire = max(1, round(settings.expire)) if settings.expire else 0
+        tombstone = max(1, round(settings.tombstone))
+        keep = max(expire, tombstone) if expire else 0
+        self._constants = Constants(expire, keep, tombstone, "hash" if self._hash else "string")
+        self._servers = Servers(connection.client)
+
+    # -- the target ---------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Check the server, and that the documents there, if any, are of this declaration and epoch."""
+        try:
+            for node in self._servers.each():
+                node.ping()
+                self._check_eviction(node)
+            raw: Any = self._servers.client().get(self._meta_key)
+            ours = {"hash": self._model.hash, "epoch": self._epoch, "generation": self._generation}
+            if self._accept(orjson.loads(raw) if raw else None):
+                self._servers.client().set(self._meta_key, orjson.dumps(ours))
+        except RedisError as error:
+            raise trouble(error, "Redis cannot be used", self.name) from error
+
+    def _check_eviction(self, node: redis.Redis) -> None:
+        try:
+            found: Any = node.config_get("maxmemory*")
+        except redis.ResponseError:  # not ours to read; the operator has been told in the documentation
+            return
+        policy = found.get("maxmemory-policy", "noeviction")
+        if int(found.get("maxmemory", 0)) and policy != "noeviction":
+            raise Fatal(
+                "Redis may evict documents and the memory of deletes",
+                where=self.name,
+                why=f"maxmemory-policy is {policy}",
+                hint="redis-cli CONFIG SET maxmemory-policy noeviction",
+            )
+
+    def _accept(self, found: Mapping[str, Any] | None) -> bool:
+        """Whether to record ours: for the first time, for a later epoch or another generation."""
+        if found is None:
+            return True
+        if found["epoch"] > self._epoch:
+            raise Fatal(
+                "Redis holds documents of a later epoch; the record of our own is lost",
+                where=self.name,
+                why=f"Redis is of epoch {found['epoch']}, ours is {self._epoch}",
+                hint=self._resync,
+            )
+        if found["hash"] != self._model.hash and found["generation"] >= self._generation:
+            raise Fatal(
+                "the keys were built from another declaration of the read model",
+                where=self.name,
+                why=f"hash {found['hash']}, ours is {self._model.hash}",
+                hint=self._resync,
+            )
+        return (self._epoch, self._generation) > (found["epoch"], found["generation"])
+
+    # -- documents ----------------------------------------------------------------------------------------
+
+    def write(self, batch: Batch) -> Outcome:
+        """As the port says. Once a part of the batch is settled, a failure of the rest is told in `again`."""
+        out = Outcome()
+        writes = writes_of(batch, self._keys, as_hash=self._hash, out=out)
+        version = f"{batch.version:020d}"
+        try:
+            owners = list(self._servers.owners(writes, lambda write: write.key))
+        except RedisError as error:
+            raise trouble(error, "cannot write", self.name) from error
+        pipelines = [(node, calls) for node, groups in owners for calls in pipelines_of(groups)]
+        for position, (node, calls) in enumerate(pipelines):
+            try:
+                answers = self._execute(node, version, calls)
+            except RedisError as error:
+                failure = trouble(error, "cannot write", self.name)
+                self._servers.refresh()
+                if out == Outcome() or not isinstance(failure, Retry):
+                    raise failure from error
+                out.again_reason = str(failure)
+                out.again += [write.id for _, rest in pipelines[position:] for call in rest for write in call]
+                return out
+            for call, answer in zip(calls, answers, strict=True):
+                self._settle(call, answer, out)
+        if len(out.again) == len(batch) > 0:
+            raise Retry("cannot write", where=self.name, why=out.again_reason)
+        return out
+
+    def _execute(self, node: redis.Redis, version: str, calls: Sequence[Sequence[Write]]) -> list[Any]:
+        """The answer of each call, or its error. Raises RedisError when there is no answer at all."""
+        commands = [command(version, self._constants, call, self._keys) for call in calls]
+        answers = pipeline(node, commands)
+        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:  # a server that was restarted; those calls have not run
+            node.script_load(SCRIPT)
+            for i, answer in zip(unknown, pipeline(node, [commands[i] for i in unknown]), strict=True):
+                answers[i] = answer
+        return answers
+
+    def _settle(self, call: Sequence[Write], answer: Any, out: Outcome) -> None:
+        if isinstance(answer, Exception):
+            failure = trouble(answer, "cannot write", self.name)
+            if not isinstance(failure, Retry):
+                raise failure from answer
+            if isinstance(answer, redis.ResponseError):
+                self._servers.refresh()  # MOVED and the like
+            out.again += [write.id for write in call]
+            out.again_reason = str(failure)
+            return
+        for write, result in zip(call, answer, strict=True):
+            if result == b"w":
+                out.written += 1
+            elif result == b"d":
+                out.deleted += 1
+            elif result.startswith(b"!"):
+                reason = f"not ours: {result[1:].decode(errors='replace')}"
+                out.refused.append(Refusal(write.id, reason))
+            else:
+                self._guard(write.id, int(result))
+                out.older += 1
+
+    def _guard(self, id: str, current: int) -> None:
+        epoch, _ = split_version(current)
+        if epoch > self._epoch:
+            raise Fatal(
+                "Redis holds documents of a later epoch; the record of our own is lost",
+                where=self.name,
+                why=f"document {id!r} has version {current}, of epoch {epoch}; ours is {self._epoch}",
+                hint=self._resync,
+            )
+
+    def ids(self) -> Iterator[str]:
+        """Every id; one may come twice (SCAN)."""
+        kind = "hash" if self._hash else "string"
+        try:
+            for node in self._servers.each():
+                for key in node.scan_iter(match=self._keys.glob, count=2000, _type=kind):
+                    found = self._keys.id(key)
+                    if found is not None:
+                        yield found
+        except RedisError as error:
+            raise trouble(error, "cannot list the keys", self.name) from error
+
+    def read(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The documents as JSON text: as written, or for a hash as `stored` makes it."""
+        out: dict[str, bytes] = {}
+        fit = [id for id in ids if id]
+        for start in range(0, len(fit), _PAGE):
+            try:
+                for node, groups in self._servers.owners(fit[start : start + _PAGE], self._keys.document):
+                    out |= self._read(node, groups)
+            except RedisError as error:
+                self._servers.refresh()
+                raise trouble(error, "cannot read", self.name) from error
+        return out
+
+    def _read(self, node: redis.Redis, groups: Sequence[Sequence[str]]) -> Iterator[tuple[str, bytes]]:
+        """Documents of groups of ids of one slot each, from their server."""
+        keys = [[self._keys.document(id) for id in group] for group in groups]
+        answers: list[Any] = []
+        if self._hash:
+            answers = pipeline(node, [["HGETALL", key] for group in keys for key in group])
+        else:
+            for group, answer in zip(keys, pipeline(node, [["MGET", *group] for group in keys]), strict=True):
+                answers += [answer] * len(group) if isinstance(answer, Exception) else answer
+        return self._documents([id for group in groups for id in group], answers)
+
+    def _documents(self, ids: Sequence[str], answers: Sequence[Any]) -> Iterator[tuple[str, bytes]]:
+        for id, answer in zip(ids, answers, strict=True):
+            if isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE"):
+                continue
+            if isinstance(answer, Exception):
+                raise answer
+            body = answer
+            if isinstance(answer, Mapping):
+                body = flat_json({name.decode(): value.decode() for name, value in answer.items()})
+            if body is not None:
+                yield id, body
+
+    def stored(self, body: bytes) -> bytes | None:
+        if not self._hash:
+            return body
+        try:
+            return flat_json(flat(body))
+        except ValueError:  # refused, so absent
+            return None
+
+    def count(self) -> int:
+        """Documents, counted one by one."""
+        return sum(1 for _ in self.ids())
+
+    def close(self) -> None:
+        self._servers.close()
+
+
+SINK = RedisSink
