@@ -31,15 +31,17 @@ def parser() -> argparse.ArgumentParser:
 
     up = command("up", "Start the servers that do not run yet, and wait until they serve.")
     up.add_argument(
-        "--ports", choices=("fixed", "random"), default="fixed", help="which ports a new stack gets"
+        "--ports", choices=("fixed", "random"), default="fixed", help="which ports, if nothing runs yet"
     )
-    up.add_argument("--port", action="append", default=[], metavar="NAME=N", help="one port of a new stack")
+    up.add_argument(
+        "--port", action="append", default=[], metavar="NAME=N", help="one of the ports, as redis=6380"
+    )
     up.add_argument(
         "--heap",
         action="append",
         default=[],
         metavar="NAME=SIZE",
-        help="a heap of a new stack, as kafka=512m",
+        help="one of the heaps, as kafka=512m",
     )
     up.add_argument(
         "--only", nargs="+", choices=tuple(SERVERS), default=tuple(SERVERS), help="only these servers"

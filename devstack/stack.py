@@ -4,6 +4,7 @@ What is known of a stack is in `stack.json` in its home, for other programs and 
 stack that runs changes nothing; a server of it that died is started again, on its old port and data.
 """
 
+import contextlib
 import json
 import shutil
 import signal
@@ -147,10 +148,12 @@ class Stack:
         self.save()
 
     def remove(self) -> None:
-        """Stop, and delete all data and logs."""
+        """Stop, and delete all data and logs; the home too, if nothing else is in it."""
         self.stop()
         shutil.rmtree(self.site.data, ignore_errors=True)
-        shutil.rmtree(self.home, ignore_errors=True)
+        (self.home / STATE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.home.rmdir()
 
     def save(self) -> None:
         """Write stack.json: the URLs, the processes, and what `load` needs."""
@@ -196,9 +199,9 @@ def start(
 ) -> Stack:
     """Start the servers of a home that do not run yet, side by side, and wait until all serve.
 
-    `port_mode` ("random", "fixed"), `port_choice` (name → port) and `heaps` (name → 512m) hold for a new
-    home; one that exists keeps its own. `ephemeral`: when this process ends, however it ends, everything is
-    stopped and deleted. `say` gets progress lines.
+    `port_mode` ("random", "fixed"), `port_choice` (name → port) and `heaps` (name → 512m) hold if nothing
+    of the stack runs yet; else it keeps what it has. `ephemeral`: when this process ends, however it ends,
+    everything is stopped and deleted. `say` gets progress lines.
     Raises DevstackError; what this call started is stopped then.
     """
     home = home.absolute()
@@ -211,8 +214,10 @@ def start(
     wanted = with_needs(only)
     if installed := system.ensure_packages(*packages_of(wanted)):
         tell(f"installed {', '.join(installed)}")
-    stack = load(home) if (home / STATE).exists() else new_stack(home, port_mode, port_choice, heaps, tell)
-    running = stack.running()
+    stack = load(home) if (home / STATE).exists() else None
+    running = stack.running() if stack else []
+    if not stack or not running:
+        stack = new_stack(home, port_mode, port_choice, heaps, tell)
     for name in running:
         tell(f"{name:<13}  runs already")
     missing = [name for name in wanted if name not in running]
@@ -232,7 +237,7 @@ def new_stack(
     heaps: Mapping[str, str] | None,
     say: Say,
 ) -> Stack:
-    """A stack of which nothing runs yet."""
+    """A stack of which nothing runs yet; it may have data of an earlier run."""
     account = system.server_account()
     data = home / "data"
     if not system.reachable(data, account):

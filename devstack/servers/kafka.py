@@ -33,7 +33,7 @@ class Kafka(Server):
         return {
             "process.roles": "broker,controller",
             "node.id": 1,
-            "controller.quorum.bootstrap.servers": controller,
+            "controller.quorum.voters": f"1@{controller}",  # not in the data, so that the port may change
             "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.address}",
             "controller.listener.names": "CONTROLLER",
@@ -59,18 +59,9 @@ class Kafka(Server):
         self.write("server.properties", properties(self.settings()))
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
-            storage = [
-                "kafka.tools.StorageTool",
-                "format",
-                "--standalone",
-                "-t",
-                cluster,
-                "-c",
-                "server.properties",
-            ]
-            process.run(
-                [*self.run_java("256m"), *storage], account=self.site.account, env=self.env(), cwd=self.folder
-            )
+            storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties"]
+            command = [*self.run_java("256m"), *storage]
+            process.run(command, account=self.site.account, env=self.env(), cwd=self.folder)
 
     def run_java(self, heap: str) -> list[str | Path]:
         """Java with Kafka's jars."""
