@@ -20,7 +20,7 @@ from pathlib import Path
 from devstack import downloads, ports, process, system
 from devstack.errors import DevstackError
 from devstack.process import Process
-from devstack.servers import SERVERS, Server, Site
+from devstack.servers import SERVERS, Postgres, Server, Site
 
 HEAPS = {"kafka": "512m", "connect": "512m", "elasticsearch": "1g"}
 STATE = "stack.json"
@@ -195,6 +195,7 @@ def start(
     port_choice: Mapping[str, int] | None = None,
     heaps: Mapping[str, str] | None = None,
     ephemeral: bool = False,
+    standby_of: str | None = None,
     say: Say = silent,
 ) -> Stack:
     """Start the servers of a home that do not run yet, side by side, and wait until all serve.
@@ -202,6 +203,7 @@ def start(
     `port_mode` ("random", "fixed"), `port_choice` (name → port) and `heaps` (name → 512m) hold if nothing
     of the stack runs yet; else it keeps what it has. `ephemeral`: when this process ends, however it ends,
     everything is stopped and deleted. `say` gets progress lines.
+    `standby_of`: the URL of a cluster that a new PostgreSQL shall be a standby of.
     Raises DevstackError; what this call started is stopped then.
     """
     home = home.absolute()
@@ -226,6 +228,8 @@ def start(
         from devstack import keeper  # which imports this module, and is run as a program too
 
         keeper.start(home)
+    if standby_of:
+        Postgres(stack.site).copy_from(standby_of)
     launch_all(stack, missing, tell)
     return stack
 

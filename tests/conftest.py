@@ -52,14 +52,19 @@ def stack(say: Callable[[str], None]) -> Iterator[devstack.Stack]:
         say(versions(shared))
         yield shared
         return
-    home = Path(tempfile.mkdtemp(prefix="syncer-stack-"))
-    home.chmod(0o755)  # for the account that the servers run as
-    own = devstack.start(home, ephemeral=True, say=say)
+    own = devstack.start(temporary_home(), ephemeral=True, say=say)
     say(versions(own))
     try:
         yield own
     finally:
         own.remove()
+
+
+def temporary_home() -> Path:
+    """A folder that the account of the servers can enter."""
+    home = Path(tempfile.mkdtemp(prefix="syncer-stack-"))
+    home.chmod(0o755)
+    return home
 
 
 def versions(stack: devstack.Stack) -> str:
@@ -72,6 +77,16 @@ def database(stack: devstack.Stack) -> Iterator[Database]:
     """A fresh database, dropped afterwards with its slots and connectors."""
     with fresh_database(stack) as created:
         yield created
+
+
+@pytest.fixture
+def standby(stack: devstack.Stack) -> Iterator[devstack.Stack]:
+    """A standby of the stack's PostgreSQL: its `.postgres` is the URL."""
+    copy = devstack.start(temporary_home(), only=["postgres"], standby_of=stack.postgres, ephemeral=True)
+    try:
+        yield copy
+    finally:
+        copy.remove()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from devstack.servers.base import Server
 USER = PASSWORD = "syncer"
 
 SETTINGS = {
+    "timezone": "UTC",
     "listen_addresses": f"'{HOST}'",
     "unix_socket_directories": "''",  # their paths are limited to 107 bytes, ours are not
     "wal_level": "logical",
@@ -62,9 +63,15 @@ class Postgres(Server):
             initdb: list[str | Path] = [self.program("initdb"), "-D", data, *options, *layout]
             process.run(initdb, account=self.site.account, env=self.env(), cwd=self.folder)
         settings = {"port": self.port, **SETTINGS}
-        self.write(
-            "data/postgresql.auto.conf", "".join(f"{key} = {value}\n" for key, value in settings.items())
-        )
+        text = "".join(f"{name} = {value}\n" for name, value in settings.items())
+        self.write("data/postgresql.conf", text)
+
+    def copy_from(self, primary: str) -> None:
+        """Make the data a copy of a running cluster's, to start as its standby; before `prepare`."""
+        self.make_folder()
+        options = [f"--pgdata={self.folder / 'data'}", f"--dbname={primary}", "--write-recovery-conf"]
+        command = [self.program("pg_basebackup"), *options, "--checkpoint=fast", "--no-sync"]
+        process.run(command, account=self.site.account, env=self.env(), cwd=self.folder)
 
     def command(self) -> list[str | Path]:
         """The postmaster, in the foreground."""

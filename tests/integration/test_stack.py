@@ -30,6 +30,14 @@ def test_postgres_streams_its_wal_and_wants_a_password(stack: Stack, database: D
         psycopg.connect(database.dsn.replace(f":{database.password}@", ":wrong@"))
 
 
+def test_a_standby_can_be_had(stack: Stack, standby: Stack) -> None:
+    def in_recovery(url: str) -> object:
+        with psycopg.connect(url) as session:
+            return session.execute("SELECT pg_is_in_recovery()").fetchone()
+
+    assert (in_recovery(stack.postgres), in_recovery(standby.postgres)) == ((False,), (True,))
+
+
 def test_kafka_creates_no_topic_that_nobody_asked_for(stack: Stack, names: Names) -> None:
     consumer = Consumer({"bootstrap.servers": stack.kafka, "group.id": names("group")})
     try:
