@@ -1,0 +1,23 @@
+"""What a person gets wrong, said before anything runs: about read models, source, connector.
+
+Pure: facts come in (`rows/catalog.py`, `rows/publication.py`, `connect.py` gather them), findings go out.
+Nothing is changed; each finding says what to run.
+"""
+
+from syncer.checks.connector import check_connector
+from syncer.checks.finding import Finding
+from syncer.checks.model import check_model, needed_columns, unpublishable
+from syncer.checks.source import Publication, Slot, SourceFacts, check_source, publication_statements
+
+__all__ = [
+    "Finding",
+    "Publication",
+    "Slot",
+    "SourceFacts",
+    "check_connector",
+    "check_model",
+    "check_source",
+    "needed_columns",
+    "publication_statements",
+    "unpublishable",
+]

@@ -1,0 +1,69 @@
+"""A finding, and how names are written in the SQL that it tells to run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from syncer.change import TableName
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or could be better.
+
+    error: documents would be wrong, or the application would fail; do not start.
+    warning: right, but slow or fragile. note: worth knowing.
+    """
+
+    severity: Severity
+    code: str
+    """Stable, lower case with dashes: for programs and for the documentation."""
+    where: str
+    """The file, table, column or setting."""
+    what: str
+    why: str = ""
+    fix: str = ""
+    """What to run or to write; SQL statements end with a semicolon, one a line."""
+
+    def __str__(self) -> str:
+        text = f"{self.severity}: {self.where}: {self.what}"
+        if self.why:
+            text += f" ({self.why})"
+        return text + "".join(f"\n  → {line}" for line in self.fix.splitlines())
+
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+
+# Reserved key words (PostgreSQL manual, appendix C), and those reserved for functions and types.
+_RESERVED = frozenset(
+    """
+    all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate
+    collation column concurrently constraint create cross current_catalog current_date current_role
+    current_schema current_time current_timestamp current_user default deferrable desc distinct do else end
+    except false fetch for foreign freeze from full grant group having ilike in initially inner intersect
+    into is isnull join lateral leading left like limit localtime localtimestamp natural not notnull null
+    offset on only or order outer overlaps placing primary references returning right select session_user
+    similar some symmetric system_user table tablesample then to trailing true union unique user using
+    variadic verbose when where window with
+    """.split()
+)
+
+
+def quote(name: str) -> str:
+    """An identifier, in quotes if it needs them."""
+    if _PLAIN.fullmatch(name) and name not in _RESERVED:
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_table(table: TableName) -> str:
+    return f"{quote(table.schema)}.{quote(table.name)}"
+
+
+def quote_list(names: Iterable[str]) -> str:
+    return ", ".join(map(quote, names))

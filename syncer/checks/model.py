@@ -1,0 +1,249 @@
+"""Whether the database's tables can carry a read model: kinds, keys, replica identities, indexes, rights.
+
+The rule for replica identities: an UPDATE or DELETE has to tell the old row's primary key and the columns
+that link it to its parent. With less, Debezium does not leave the rest out of `before`, it invents it
+(0, '', the column's default), and documents would be missed in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from syncer.catalog import Catalog, Leaf, Table
+from syncer.change import TableName
+from syncer.checks.finding import Finding, quote, quote_list, quote_table
+from syncer.compile import Compiled, Occurrence
+
+_SMALL = 1000
+"""Rows up to which a scan is as good as an index."""
+
+KEY_TYPES = frozenset(
+    {
+        "smallint", "integer", "bigint", "oid", "numeric", "boolean", "uuid", "text", "character varying",
+        "character", "name", '"char"', "citext", "enum", "date", "timestamp without time zone",
+        "timestamp with time zone", "bytea", "inet", "cidr", "macaddr", "macaddr8", "ltree",
+    }
+)  # fmt: skip
+"""Types whose values in events give the row's value back (tests/integration/test_connect.py shows each)."""
+
+_REFUSED_KEYS = {
+    "real": "events round it",
+    "double precision": "events round it",
+    "money": "its text depends on the locale",
+    "interval": "equal intervals have several texts, and events lose digits",
+    "time without time zone": "24:00:00 arrives as 00:00:00",
+    "time with time zone": "events move it to UTC and forget its zone",
+    "json": "it has no equality",
+    "bit": "events encode it as bytes without its length",
+    "bit varying": "events encode it as bytes without its length",
+    "composite": "events carry it as bytes of its text",
+}
+
+_REFUSED_KINDS = {
+    "view": "a view has no changes of its own: use its tables",
+    "materialized view": "refreshing it sends no change events: use its tables",
+    "foreign table": "its rows change on another server, outside the write-ahead log",
+    "other": "it is not a table",
+}
+
+
+def check_model(
+    where: str,
+    compiled: Compiled,
+    catalog: Catalog,
+    *,
+    role: str = "",
+    parent_columns: Mapping[str, Sequence[str]] | None = None,
+) -> list[Finding]:
+    """What keeps this read model from being right, or fast.
+
+    where: the file of the declaration. role: the role that the syncer connects as, for the GRANTs.
+    parent_columns: by the path of a relation, the parent's columns that link to it; those are searched from
+    below when a row of the relation changes.
+    """
+    role = quote(role) if role else "CURRENT_USER"
+    findings: list[Finding] = []
+    for name in sorted(compiled.tables):
+        table = catalog.tables.get(name)
+        if table is None:
+            findings.append(Finding("error", "no-table", f"{where}: {name}", "there is no such table"))
+            continue
+        places = [place for place in compiled.occurrences if place.table == name]
+        findings += _access(where, table, role)
+        if kind := list(_kind(where, table)):
+            findings += kind
+            continue
+        findings += _identity(where, table, places)
+        findings += _keys(where, table, compiled, places)
+        findings += _indexes(where, table, places)
+    findings += _parent_indexes(where, compiled, catalog, parent_columns or {})
+    return list(dict.fromkeys(findings))
+
+
+def needed_columns(compiled: Compiled, catalog: Catalog) -> dict[TableName, frozenset[str]]:
+    """The columns that events have to tell, by table: primary keys and links."""
+    needed: dict[TableName, frozenset[str]] = {}
+    for place in compiled.occurrences:
+        table = catalog.tables.get(place.table)
+        columns = {*(table.primary_key if table else ()), *(place.lookup.columns if place.lookup else ())}
+        needed[place.table] = needed.get(place.table, frozenset()) | columns
+    return needed
+
+
+def unpublishable(table: Table) -> list[Leaf]:
+    """The leaves on which an application's own UPDATE and DELETE fail as soon as a publication has them."""
+    return [leaf for leaf in table.leaves if leaf.identity != "full" and not leaf.identity_columns]
+
+
+def _access(where: str, table: Table, role: str) -> Iterator[Finding]:
+    at = f"{where}: {table.name}"
+    if not table.can_select:
+        yield Finding(
+            "error",
+            "no-select",
+            at,
+            "the syncer's role may not read it",
+            fix=f"GRANT USAGE ON SCHEMA {quote(table.name.schema)} TO {role};\n"
+            f"GRANT SELECT ON {quote_table(table.name)} TO {role};",
+        )
+    if table.row_security:
+        yield Finding(
+            "error",
+            "row-security",
+            at,
+            "row security hides rows from the syncer's role",
+            "hidden rows would look deleted, so every query on it is refused",
+            f"ALTER ROLE {role} BYPASSRLS;",
+        )
+
+
+def _kind(where: str, table: Table) -> Iterator[Finding]:
+    at = f"{where}: {table.name}"
+    if table.kind in _REFUSED_KINDS:
+        partitioned = any(leaf.oid != table.oid for leaf in table.leaves)
+        what = "has a foreign table as partition" if partitioned else f"is a {table.kind}"
+        yield Finding("error", "table-kind", at, what, _REFUSED_KINDS[table.kind])
+    elif table.inherits:
+        yield Finding(
+            "error",
+            "inheritance",
+            at,
+            "takes part in table inheritance",
+            "a change of a child table does not tell its parent; partitions do",
+            "use declarative partitioning",
+        )
+    elif table.persistence != "permanent":
+        yield Finding(
+            "error",
+            "not-logged",
+            at,
+            f"is {table.persistence}",
+            "its changes are not in the write-ahead log",
+            f"ALTER TABLE {quote_table(table.name)} SET LOGGED;" if table.persistence == "unlogged" else "",
+        )
+    elif not table.primary_key:
+        yield Finding(
+            "error",
+            "no-primary-key",
+            at,
+            "has no primary key",
+            "rows and their changes cannot be told apart",
+            f"ALTER TABLE {quote_table(table.name)} ADD PRIMARY KEY (…);",
+        )
+
+
+def _identity(where: str, table: Table, places: Sequence[Occurrence]) -> Iterator[Finding]:
+    at = f"{where}: {table.name}"
+    if failing := unpublishable(table):
+        yield Finding(
+            "error",
+            "identity-nothing",
+            at,
+            f"no usable replica identity: {_names(failing)}",
+            "once published, the application's own UPDATE and DELETE would fail",
+            _full(failing),
+        )
+    links = {column for place in places if place.lookup for column in place.lookup.columns}
+    needed = links.union(table.primary_key)
+    known = [leaf for leaf in table.leaves if leaf not in failing]
+    lacking = [leaf for leaf in known if not needed <= set(leaf.identity_columns)]
+    if lacking:
+        missing = ", ".join(sorted({c for leaf in lacking for c in needed.difference(leaf.identity_columns)}))
+        yield Finding(
+            "error",
+            "identity",
+            at,
+            f"the replica identity leaves out {missing}: {_names(lacking)}",
+            "a moved or deleted row would stay in the document that it leaves",
+            _full(lacking),
+        )
+
+
+def _keys(where: str, table: Table, compiled: Compiled, places: Sequence[Occurrence]) -> Iterator[Finding]:
+    columns: dict[str, None] = {}
+    for place in places:
+        columns |= dict.fromkeys(place.lookup.columns if place.lookup else compiled.key)
+    for name in columns:
+        column = table.columns.get(name)
+        if column is None:
+            continue  # the compiler has said so
+        at = f"{where}: {table.name}.{name}"
+        if column.generated_from:
+            yield Finding(
+                "error",
+                "generated-key",
+                at,
+                "a generated column is a key or link",
+                "change events leave it out",
+                f"use what it is made from: {', '.join(column.generated_from)}",
+            )
+        elif column.base not in KEY_TYPES:
+            why = _REFUSED_KEYS.get(column.base, "how events encode it is not settled")
+            yield Finding("error", "key-type", at, f"{column.type} cannot be a key or link", why)
+
+
+def _indexes(where: str, table: Table, places: Sequence[Occurrence]) -> Iterator[Finding]:
+    for place in places:
+        if place.lookup:
+            why = "rendering reads the whole table"
+            yield from _index(f"{where}: {place.path}", table, place.lookup.columns, why)
+
+
+def _parent_indexes(
+    where: str, compiled: Compiled, catalog: Catalog, parent_columns: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
+    tables = {place.path: place.table for place in compiled.occurrences}
+    for place in compiled.occurrences:
+        parent = catalog.tables.get(tables.get(place.path.rpartition(".")[0], compiled.root))
+        columns = parent_columns.get(place.path, ())
+        if parent and columns and place.lookup and place.lookup.sql is not None:
+            why = f"finding the rows that a changed row of {place.table} belongs to reads the whole table"
+            yield from _index(f"{where}: {place.path}", parent, columns, why)
+
+
+def _index(at: str, table: Table, columns: Sequence[str], why: str) -> Iterator[Finding]:
+    if _served(table, columns):
+        return
+    once = "" if table.kind == "partitioned" else " CONCURRENTLY"
+    yield Finding(
+        "note" if 0 < table.rows_estimate <= _SMALL else "warning",
+        "no-index",
+        at,
+        f"{table.name} has no index on {', '.join(columns)}",
+        why,
+        f"CREATE INDEX{once} ON {quote_table(table.name)} ({quote_list(columns)});",
+    )
+
+
+def _served(table: Table, columns: Collection[str]) -> bool:
+    """Whether an index narrows `columns = …` down: it begins with one of them."""
+    return any(i.columns and i.columns[0] in columns and not i.partial for i in table.indexes)
+
+
+def _full(leaves: Iterable[Leaf]) -> str:
+    return "\n".join(f"ALTER TABLE {quote_table(leaf.name)} REPLICA IDENTITY FULL;" for leaf in leaves)
+
+
+def _names(leaves: Sequence[Leaf]) -> str:
+    shown = ", ".join(str(leaf.name) for leaf in leaves[:3])
+    return shown if len(leaves) <= 3 else f"{shown} and {len(leaves) - 3} more"

@@ -1,0 +1,246 @@
+"""Whether the server and its publication send every change: facts as values, findings about them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from syncer.change import TableName
+from syncer.checks.finding import Finding, quote, quote_table
+
+OPERATIONS = ("insert", "update", "delete", "truncate")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    name: str
+    all_tables: bool
+    operations: frozenset[str]
+    """Of `OPERATIONS`."""
+    via_root: bool
+    tables: frozenset[TableName]
+    """Those that it names, and those that subscribers see: of a partitioned table its root under `via_root`,
+    its leaves otherwise."""
+    row_filters: frozenset[TableName] = frozenset()
+    column_lists: frozenset[TableName] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    name: str
+    plugin: str
+    database: str
+    active: bool
+    wal_status: str
+    """`reserved`, `extended`, `unreserved` or `lost`."""
+    behind: int | None
+    """Bytes of log between what its reader has confirmed and now; None on a standby."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    server_version: int
+    """As `server_version_num` has it: 150014."""
+    database: str
+    in_recovery: bool
+    wal_level: str
+    max_slots: int
+    used_slots: int
+    max_senders: int
+    used_senders: int
+    wal_keep_size: str
+    """`max_slot_wal_keep_size` with its unit, `-1` for no limit."""
+    role: str
+    role_replicates: bool
+    """It is a superuser, or has REPLICATION."""
+    publication_name: str
+    publication: Publication | None
+    slot: Slot | None
+    partitioned: frozenset[TableName] = frozenset()
+    """Those of the tables asked for that are partitioned."""
+    roots: Mapping[TableName, TableName] = field(default_factory=dict)
+    """Of the tables asked for that are partitions: the table at the top."""
+    labelless_enums: tuple[str, ...] = ()
+    """Domains over enums, and enums without labels, anywhere in the database."""
+
+
+def check_source(
+    facts: SourceFacts, tables: Collection[TableName], *, connector_role: str = ""
+) -> list[Finding]:
+    """What keeps the server from sending every change of these tables.
+
+    connector_role: the role that the connector logs in as, if it is not the syncer's own.
+    """
+    return [*_server(facts, connector_role), *_publication(facts, tables), *_slot(facts)]
+
+
+def publication_statements(
+    name: str,
+    publication: Publication | None,
+    tables: Collection[TableName],
+    partitioned: Collection[TableName],
+) -> list[str]:
+    """The SQL that makes the publication send every change of these tables; nothing is taken out of it."""
+    wanted = sorted(set(tables))
+    if publication is None:
+        listed = ", ".join(map(quote_table, wanted))
+        options = "WITH (publish_via_partition_root = true)"
+        return [f"CREATE PUBLICATION {quote(name)} FOR TABLE {listed} {options};"]
+    statements = []
+    if missing := sorted(set(OPERATIONS) - publication.operations, key=OPERATIONS.index):
+        every = ", ".join(o for o in OPERATIONS if o in publication.operations or o in missing)
+        statements.append(f"ALTER PUBLICATION {quote(name)} SET (publish = '{every}');")
+    if not publication.via_root and not set(partitioned).isdisjoint(wanted):
+        statements.append(f"ALTER PUBLICATION {quote(name)} SET (publish_via_partition_root = true);")
+    if new := [t for t in wanted if not publication.all_tables and t not in publication.tables]:
+        statements.append(f"ALTER PUBLICATION {quote(name)} ADD TABLE {', '.join(map(quote_table, new))};")
+    return statements
+
+
+def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
+    at = f"PostgreSQL, database {facts.database}"
+    if facts.server_version < 140000:
+        yield Finding("error", "server-version", at, "the server is older than PostgreSQL 14")
+    if facts.in_recovery:
+        yield Finding(
+            "error",
+            "standby",
+            at,
+            "the server is a standby",
+            "its snapshots have no clock",
+            "connect to the primary",
+        )
+    if facts.wal_level != "logical":
+        yield Finding(
+            "error",
+            "wal-level",
+            at,
+            f"wal_level is {facts.wal_level}",
+            "changes cannot be decoded from the log",
+            "ALTER SYSTEM SET wal_level = 'logical';\nrestart the server",
+        )
+    if facts.slot is None and facts.used_slots >= facts.max_slots:
+        yield Finding(
+            "error",
+            "no-free-slot",
+            at,
+            f"all {facts.max_slots} replication slots are in use",
+            "",
+            f"ALTER SYSTEM SET max_replication_slots = {facts.max_slots + 5};\nrestart the server",
+        )
+    if not (facts.slot and facts.slot.active) and facts.used_senders >= facts.max_senders:
+        yield Finding(
+            "error",
+            "no-free-sender",
+            at,
+            f"all {facts.max_senders} WAL senders are in use",
+            "",
+            f"ALTER SYSTEM SET max_wal_senders = {facts.max_senders + 5};\nrestart the server",
+        )
+    if not facts.role_replicates and connector_role in ("", facts.role):
+        yield Finding(
+            "error" if connector_role else "note",
+            "no-replication",
+            f"role {facts.role}",
+            "it may not replicate",
+            "the connector needs a role that may",
+            f"ALTER ROLE {quote(facts.role)} REPLICATION;",
+        )
+    if facts.labelless_enums:
+        shown = ", ".join(facts.labelless_enums[:5])
+        yield Finding(
+            "error",
+            "enum-domain",
+            at,
+            f"domains over enums, or enums without labels: {shown}",
+            "Debezium's connector (3.6) fails at start on any such type of the database, used or not",
+            "use the enum itself, or a domain over text with a CHECK",
+        )
+    if facts.wal_keep_size == "-1":
+        yield Finding(
+            "note",
+            "wal-keep-size",
+            at,
+            "max_slot_wal_keep_size has no limit",
+            "a connector that stays away fills the disk with log; with a limit, the slot is lost instead "
+            "and a resync is needed",
+            "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';\nSELECT pg_reload_conf();",
+        )
+
+
+def _publication(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Finding]:
+    at = f"publication {facts.publication_name}"
+    publication = facts.publication
+    whole = [table for table in tables if table not in facts.roots]
+    statements = publication_statements(facts.publication_name, publication, whole, facts.partitioned)
+    if publication is None:
+        yield Finding("error", "no-publication", at, "it does not exist", fix="\n".join(statements))
+        return
+    if missing := [o for o in OPERATIONS if o not in publication.operations]:
+        what = f"it does not publish {', '.join(missing)}"
+        yield Finding(
+            "error", "operations", at, what, "such changes would be lost in silence", statements.pop(0)
+        )
+    if not publication.via_root and (parents := facts.partitioned.intersection(tables)):
+        yield Finding(
+            "error",
+            "via-root",
+            at,
+            f"partitions are published under their own names: {_list(parents)}",
+            "their changes would not reach the table's topic",
+            statements.pop(0),
+        )
+    for table in sorted(set(tables) & facts.roots.keys()):
+        yield Finding(
+            "error",
+            "partition",
+            str(table),
+            f"it is a partition of {facts.roots[table]}",
+            "its changes are published under the name of the table at the top",
+            f"use {facts.roots[table]} in the read model",
+        )
+    if statements:
+        lost = [table for table in whole if table not in publication.tables]
+        yield Finding("error", "not-published", at, f"it lacks {_list(lost)}", "", statements.pop())
+    for what, code, restricted in (
+        ("row filter", "row-filter", publication.row_filters),
+        ("column list", "column-list", publication.column_lists),
+    ):
+        for table in sorted(restricted.intersection(tables)):
+            pub, name = quote(publication.name), quote_table(table)
+            yield Finding(
+                "error",
+                code,
+                f"{at}: {table}",
+                f"it has a {what}",
+                "changes, or parts of them, would be lost",
+                f"ALTER PUBLICATION {pub} DROP TABLE {name};\nALTER PUBLICATION {pub} ADD TABLE {name};",
+            )
+
+
+def _slot(facts: SourceFacts) -> Iterator[Finding]:
+    if (slot := facts.slot) is None:
+        return
+    at = f"slot {slot.name}"
+    if slot.wal_status == "lost":
+        yield Finding(
+            "error",
+            "slot-lost",
+            at,
+            "the log that it needs is gone",
+            "changes were lost",
+            "syncer resync, after the connector has been deleted and applied again",
+        )
+    if slot.plugin != "pgoutput" or slot.database != facts.database:
+        yield Finding(
+            "error",
+            "slot-other",
+            at,
+            f"it is of plugin {slot.plugin} and database {slot.database}",
+            "",
+            "give the connector another slot.name",
+        )
+
+
+def _list(tables: Collection[TableName]) -> str:
+    return ", ".join(map(str, sorted(tables)))
