@@ -108,11 +108,12 @@ class Waiting(NamedTuple):
     """The name it was prepared under; empty if it was not."""
 
     def __str__(self) -> str:
+        since = f" since {self.since:%Y-%m-%d %H:%M:%S%z}" if self.since else ""
         if self.prepared:
-            return f"prepared transaction {self.prepared!r} of {self.role} since {self.since:%Y-%m-%d %H:%M:%S%z}"
+            return f"prepared transaction {self.prepared!r} of {self.role}{since}"
         if self.pid is None:
             return f"transaction {self.xid}"
-        return f"pid {self.pid} ({self.application_name or self.role}) since {self.since:%Y-%m-%d %H:%M:%S%z}"
+        return f"pid {self.pid} ({self.application_name or self.role}){since}"
 
 
 def read_facts(
