@@ -70,7 +70,12 @@ class Postgres(Server):
         """Make the data a copy of a running cluster's, to start as its standby; before `prepare`."""
         self.make_folder()
         options = [f"--pgdata={self.folder / 'data'}", f"--dbname={primary}", "--write-recovery-conf"]
-        command = [self.program("pg_basebackup"), *options, "--checkpoint=fast", "--no-sync"]
+        command: list[str | Path] = [
+            self.program("pg_basebackup"),
+            *options,
+            "--checkpoint=fast",
+            "--no-sync",
+        ]
         process.run(command, account=self.site.account, env=self.env(), cwd=self.folder)
 
     def command(self) -> list[str | Path]:
