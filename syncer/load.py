@@ -14,12 +14,14 @@ from typing import Any
 import psycopg
 
 from syncer import model as declaration
+from syncer import sinks
 from syncer.catalog import Catalog
 from syncer.checks import check_model
 from syncer.compile import Compiled, compile
 from syncer.config import Config
 from syncer.errors import Fatal
 from syncer.model import Model
+from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
 from syncer.rows.postgres import classify, connect
 
@@ -85,6 +87,22 @@ def models(config: Config, names: Collection[str] = ()) -> list[Loaded]:
     found = declared(config, names)
     with reading(config) as connection:
         return [compiled(connection, model) for model in found]
+
+
+def build_sinks(config: Config, loaded: Loaded, *, epoch: int, generation: int) -> list[Sink]:
+    """The read model's sinks, not yet connected. Raises Fatal naming the line of what is wrong in a section
+    of the configuration (whose secrets may be in files) or in the declaration."""
+    built = []
+    for kind, settings in loaded.model.declaration.sink.items():
+        where = loaded.model.at(("sink", kind))
+        connection = config.connection(kind, sinks.find(kind, where=where).Connection)
+        built.append(
+            sinks.build(
+                kind, settings, model=loaded.compiled, connection=connection,
+                epoch=epoch, generation=generation, where=where,
+            )
+        )  # fmt: skip
+    return built
 
 
 def refuse(loaded: Loaded) -> None:

@@ -1,0 +1,70 @@
+"""The command line, `syncer`: a file a command. What it says is for people; `--json` is for programs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+import syncer
+from syncer.cli import context, output
+from syncer.errors import SyncerError
+
+COMMANDS = ("explain", "preview", "backfill", "run", "status", "verify", "config")
+"""Each is in the module of its name, which is imported when the command, or the list of all, is asked for."""
+
+EXIT_CODES = """\
+\b
+Exit codes:
+  0  done, nothing to report
+  1  a finding: an error in a check, a difference, a document that is not there
+  2  wrong usage of the command line
+  3  an error that needs an operator
+  4  a server is away or busy: the same command can succeed later"""
+
+
+class Commands(click.Group):
+    """Finds commands by `COMMANDS`, and says errors of ours as text instead of a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SyncerError as error:
+            if ctx.ensure_object(context.Context).debug:
+                raise
+            output.say_error(error)
+            ctx.exit(output.exit_code(error))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=f"""\
+\b
+Examples:
+  syncer check                          what has to be done before it can run?
+  syncer connectors apply               set up Debezium
+  syncer backfill                       fill the read models
+  syncer run                            keep them in step
+  syncer -c prod.yaml check --json      for programs
+{EXIT_CODES}
+
+Every setting can also come from the environment, as SYNCER_<SECTION>__<KEY>; see `syncer config show`.""",
+)
+@context.common
+@click.version_option(syncer.__version__, "-V", "--version", message="syncer %(version)s")
+def main() -> None:
+    """Keeps Elasticsearch and Redis read models in step with PostgreSQL.
+
+    The options below can be given before or after the command.
+    """

@@ -1,0 +1,73 @@
+"""`syncer backfill`: renders every document, in ranges handed out through Kafka."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+from prometheus_client import CollectorRegistry
+
+from syncer import load
+from syncer.backfill import Backfill
+from syncer.backfill import Progress as Step
+from syncer.cli import output
+from syncer.cli.context import Context, command, confirm, models_argument, yes_option
+from syncer.cli.progress import Progress
+from syncer.metrics import Metrics
+from syncer.registry import Registry
+
+
+@command(
+    "backfill",
+    """
+    syncer backfill
+    syncer backfill orders --workers 4
+    syncer backfill orders --rate 2000       at most 2,000 documents a second
+    """,
+)
+@models_argument
+@click.option(
+    "--workers", type=click.IntRange(1), help="Ranges at the same time.  [default: backfill.workers]"
+)
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many documents a second.")
+@click.option("--again", is_flag=True, help="Begin anew even if an earlier backfill is unfinished.")
+@yes_option
+def backfill(
+    context: Context, models: Sequence[str], workers: int | None, rate: float | None, again: bool, yes: bool
+) -> None:
+    """Fill the read models, one after the other, from what PostgreSQL has now.
+
+    Safe beside a running daemon, and to be stopped at any time: the same command goes on where it was, also
+    on another machine, and several of them share the work.
+    """
+    config = context.config
+    found = load.declared(config, models)
+    if sys.stdin.isatty():
+        confirm(f"Render all documents of {', '.join(m.name for m in found)}?", yes)
+    signal.signal(signal.SIGTERM, _stop)
+    registry, metrics = Registry(config), Metrics(CollectorRegistry())
+    try:
+        with Progress("documents") as progress:
+            for model in found:
+
+                def report(step: Step, name: str = model.name) -> None:
+                    progress.update(name, step.roots, step.total, step.note or _NOTES.get(step.phase, ""))
+
+                run = Backfill(config, model, registry, rate=rate).run(
+                    metrics, workers or config.backfill.workers, report, again=again
+                )
+                seconds = (run.finished_ms - run.started_ms) / 1000
+                progress.say(f"{model.name}: done, {run.roots:,} documents in {seconds:,.1f} s")
+    except KeyboardInterrupt:
+        output.say("stopped; the same command goes on from here", err=True)
+        raise click.exceptions.Exit(130) from None
+
+
+_NOTES = {"waiting": "waiting for open transactions", "planning": "planning ranges"}
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

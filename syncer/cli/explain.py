@@ -1,0 +1,144 @@
+"""`syncer explain`: what a read model reads, how, and what comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import sqlglot
+from rich.tree import Tree
+from sqlglot.errors import SqlglotError
+
+from syncer import load
+from syncer.catalog import Table
+from syncer.cli import output
+from syncer.cli.context import Context, as_json, command
+from syncer.compile import Compiled, Field, Occurrence
+
+
+@command(
+    "explain",
+    """
+    syncer explain orders
+    syncer explain orders --json | jq .tables
+    """,
+)
+@click.argument("model")
+@as_json
+def explain(context: Context, model: str, as_json: bool) -> None:
+    """Show the tables and columns a read model uses, its SQL, its look-ups and its documents' form.
+
+    Needs PostgreSQL, whose catalog gives names their meaning.
+    """
+    [loaded] = load.models(context.config, [model])
+    compiled = loaded.compiled
+    if as_json:
+        output.say_json(_describe(loaded))
+        return
+    output.say(f"{compiled.name}: a document a row of {compiled.root}", style="bold")
+    output.say(f"key: {', '.join(compiled.key)} ({', '.join(compiled.key_types)})")
+    output.say(f"sinks: {', '.join(loaded.model.declaration.sink)}")
+    output.say(f"declaration: {loaded.model.file}, hash {compiled.hash}")
+    _heading("Tables, and the columns whose change makes a document dirty")
+    output.draw(_tables(loaded))
+    _heading("Document")
+    output.draw(_fields(compiled))
+    for occurrence in compiled.occurrences:
+        lookup = occurrence.lookup
+        if lookup and lookup.sql is not None:
+            _heading(f"From {', '.join(lookup.columns)} of {_place(occurrence)} to the roots")
+            output.code(format_sql(lookup.sql), "postgres")
+    _heading("Rendering: one statement for any number of keys")
+    output.code(format_sql(compiled.render), "postgres")
+
+
+def _heading(text: str) -> None:
+    output.say()
+    output.say(text, style="bold cyan")
+
+
+def _place(occurrence: Occurrence) -> str:
+    return f"{occurrence.path} ({occurrence.table})" if occurrence.path else str(occurrence.table)
+
+
+def _tables(loaded: load.Loaded) -> Tree:
+    """Nested as in the declaration; the paths of occurrences are dotted."""
+    nodes: dict[str, Tree] = {}
+    root = Tree("")
+    for occurrence in loaded.compiled.occurrences:
+        parent, _, name = occurrence.path.rpartition(".")
+        # a relation may sit inside a nested object, which is no table: climb to the nearest table
+        while parent and parent not in nodes:
+            parent = parent.rpartition(".")[0]
+        text = _line(occurrence, name, loaded.catalog.tables.get(occurrence.table))
+        if occurrence.path:
+            nodes[occurrence.path] = nodes.get(parent, root).add(text)
+        else:
+            root = nodes[""] = Tree(text)
+    return root
+
+
+def _line(occurrence: Occurrence, name: str, table: Table | None) -> str:
+    head = f"{name}: {occurrence.table}" if name else str(occurrence.table)
+    if table:
+        identities = sorted({leaf.identity for leaf in table.leaves})
+        head += f" (about {table.rows_estimate:,} rows, replica identity {', '.join(identities)})"
+    uncertain = sorted(occurrence.used - occurrence.comparable)
+    lines = [head, f"uses {', '.join(sorted(occurrence.used))}"]
+    if occurrence.lookup and occurrence.lookup.sql is None:
+        lines.append(f"{', '.join(occurrence.lookup.columns)} is the root's key: no look-up needed")
+    if uncertain:
+        lines.append(f"every change counts, as these cannot be compared for certain: {', '.join(uncertain)}")
+    return "\n".join(lines)
+
+
+def _fields(compiled: Compiled) -> Tree:
+    root = Tree(compiled.name)
+
+    def add(node: Tree, fields: tuple[Field, ...]) -> None:
+        for field in fields:
+            kind = f"list of {field.type}" if field.many else field.type
+            add(node.add(f"{field.name}: {kind}"), field.fields)
+
+    add(root, compiled.fields)
+    return root
+
+
+def format_sql(sql: str) -> str:
+    """Indented, if it can be parsed (it came from a parser, but placeholders are no SQL)."""
+    try:
+        return sqlglot.parse_one(sql, read="postgres").sql("postgres", pretty=True)
+    except SqlglotError:
+        return sql
+
+
+def _describe(loaded: load.Loaded) -> dict[str, Any]:
+    compiled = loaded.compiled
+
+    def fields(of: tuple[Field, ...]) -> list[dict[str, Any]]:
+        return [
+            {"name": f.name, "type": f.type, "many": f.many}
+            | ({"fields": fields(f.fields)} if f.fields else {})
+            for f in of
+        ]
+
+    return {
+        "name": compiled.name,
+        "file": loaded.model.file,
+        "hash": compiled.hash,
+        "root": str(compiled.root),
+        "key": dict(zip(compiled.key, compiled.key_types, strict=True)),
+        "tables": [
+            {
+                "path": o.path,
+                "table": str(o.table),
+                "columns": sorted(o.used),
+                "compared": sorted(o.comparable),
+                "lookup": o.lookup and {"columns": o.lookup.columns, "sql": o.lookup.sql},
+            }
+            for o in compiled.occurrences
+        ],
+        "fields": fields(compiled.fields),
+        "sinks": loaded.model.declaration.sink,
+        "render": compiled.render,
+    }

@@ -1,0 +1,118 @@
+"""How commands print: tables and colours on a terminal, plain aligned text into a pipe; errors; JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.tree import Tree
+
+from syncer import layered
+from syncer.errors import Retry, SyncerError
+
+FINDING, OPERATOR, AWAY = 1, 3, 4
+
+
+def exit_code(error: SyncerError) -> int:
+    return AWAY if isinstance(error, Retry) else OPERATOR
+
+
+def console(*, err: bool = False) -> Console:
+    """Of what standard output (or error) is at this moment."""
+    return Console(file=sys.stderr if err else sys.stdout, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "", *, style: str = "", err: bool = False) -> None:
+    """One line or several, as they are; `style` shows on a terminal only."""
+    out = console(err=err)
+    if out.is_terminal:
+        out.print(escape(text), style=style or None)
+    else:
+        click.echo(text, err=err)
+
+
+def say_error(error: SyncerError) -> None:
+    """What, where, why, and what to run, on standard error."""
+    out = console(err=True)
+    text = {key: layered.mask_text(getattr(error, key)) for key in ("what", "where", "why", "hint")}
+    label = "not possible now" if isinstance(error, Retry) else "error"
+    lines = [f"[bold red]{label}:[/] {escape(text['what'])}"]
+    if text["where"]:
+        lines.append(f"  [dim]where:[/] {escape(text['where'])}")
+    if text["why"]:
+        lines.append(f"  [dim]why:[/]   {escape(text['why'])}")
+    if text["hint"]:
+        lines.append(f"  [green]→ {escape(text['hint'])}[/]")
+    out.print("\n".join(lines))
+
+
+def say_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> None:
+    """right: the columns (from 0) whose cells are numbers."""
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    out = console()
+    if out.is_terminal:
+        drawn = Table(box=None, header_style="bold", pad_edge=False)
+        for at, header in enumerate(headers):
+            drawn.add_column(header, justify="right" if at in right else "left", overflow="fold")
+        for row in texts:
+            drawn.add_row(*map(escape, row))
+        out.print(drawn, soft_wrap=False)
+        return
+    widths = [max(map(len, column)) for column in zip(headers, *texts, strict=True)]
+    for row in [list(headers), *texts]:
+        cells = [
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def code(text: str, language: str) -> None:
+    """Highlighted on a terminal; into a pipe as it is."""
+    out = console()
+    if out.is_terminal:
+        out.print(Syntax(text, language, background_color="default", word_wrap=True), soft_wrap=False)
+    else:
+        click.echo(text)
+
+
+def draw(tree: Tree) -> None:
+    """With guides on a terminal; they are plain characters, so into a pipe as well."""
+    out = console()
+    out.print(tree, soft_wrap=not out.is_terminal, markup=False)
+
+
+def pretty(text: bytes | str) -> str:
+    """JSON text, indented, with every number as it was written: no digit is lost on the way."""
+    return _indent(json.loads(text, parse_float=_Number, parse_int=_Number), "")
+
+
+class _Number(str):
+    """The text of a number."""
+
+    __slots__ = ()
+
+
+def _indent(value: Any, margin: str) -> str:
+    inner = margin + "  "
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, dict) and value:
+        members = (
+            f"{inner}{json.dumps(k, ensure_ascii=False)}: {_indent(v, inner)}" for k, v in value.items()
+        )
+        return "{\n" + ",\n".join(members) + f"\n{margin}}}"
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(f"{inner}{_indent(item, inner)}" for item in value) + f"\n{margin}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,76 @@
+"""`syncer preview`: documents as they would be now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from syncer import document, load
+from syncer.cli import output
+from syncer.cli.context import Context, command
+from syncer.compile import Compiled
+from syncer.document import Row
+from syncer.errors import Reject
+from syncer.rows.postgres import Postgres
+
+
+@command(
+    "preview",
+    r"""
+    syncer preview orders 4711
+    syncer preview stock 'berlin|sku-7'     a key of two columns
+    syncer preview orders 1 2 3 --compact | jq .total
+    """,
+)
+@click.argument("model")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--compact", is_flag=True, help="One line a document, exactly as it is written to sinks.")
+@click.pass_context
+def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str], compact: bool) -> None:
+    """Print the documents of these keys as PostgreSQL has them now.
+
+    Nothing is written. The columns of a composite key are joined by `|` (and `|` or `\\` in them escaped by
+    `\\`), as in the ids of documents. Exit code 1 if there is no document for one of the keys.
+    """
+    config = context.config
+    [loaded] = load.models(config, [model])
+    rows = Postgres(
+        config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
+    )
+    missing = False
+    try:
+        with rows.view() as view:
+            for text in keys:
+                key = _key(text, loaded.compiled)
+                try:
+                    [row] = view.render([key])
+                except Reject as error:
+                    raise click.UsageError(f"{text!r}: {error.why or error.what}") from error
+                missing |= row.body is None
+                _show(row, loaded.compiled, compact)
+    finally:
+        rows.close()
+    if missing:
+        ctx.exit(output.FINDING)
+
+
+def _key(text: str, compiled: Compiled) -> tuple[str, ...]:
+    try:
+        return document.parse_id(text, len(compiled.key))
+    except ValueError as error:
+        columns = "|".join(compiled.key)
+        raise click.UsageError(f"{error}; give it as {columns}") from error
+
+
+def _show(row: Row, compiled: Compiled, compact: bool) -> None:
+    if row.body is None:
+        if row.id is None:
+            why = f"{compiled.root} has no row with key {row.asked!r}"
+        else:
+            why = f"the row {row.id!r} of {compiled.root} is excluded by `where`"
+        output.say(f"no document: {why}", style="yellow", err=True)
+    elif compact:
+        click.echo(row.body)
+    else:
+        output.code(output.pretty(row.body), "json")

@@ -1,0 +1,101 @@
+"""Progress of something long: bars on a terminal, a plain line every few seconds anywhere else."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from syncer.cli import output
+
+EVERY = 3.0
+"""Seconds between plain lines of one label."""
+
+
+class Progress:
+    """A context manager; `update` adds a bar for each new label.
+
+    unit: what is counted, e.g. `documents`. It goes to standard error, so that results can be piped.
+    """
+
+    def __init__(self, unit: str, *, console: Console | None = None) -> None:
+        self.unit = unit
+        self._console = console or output.console(err=True)
+        self._bars: Bars | None = None
+        self._tasks: dict[str, _Task] = {}
+        if self._console.is_terminal:
+            self._bars = Bars(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(unit + " {task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("[dim]{task.fields[note]}"),
+                console=self._console,
+            )
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def update(self, label: str, done: int, total: int, note: str = "") -> None:
+        """done, total: absolute numbers; total 0: not known yet. May be called as often as one likes."""
+        task = self._tasks.get(label)
+        if task is None:
+            task = self._tasks[label] = _Task(self._bars, label)
+        now = time.monotonic()
+        rate = task.rate(done, now)
+        if self._bars and task.bar is not None:
+            shown = f"{rate:,.0f}/s" if rate else ""
+            self._bars.update(task.bar, completed=done, total=total or None, rate=shown, note=note)
+        elif now - task.said >= EVERY or (total and done >= total and not task.complete) or note != task.note:
+            task.said, task.note, task.complete = now, note, bool(total) and done >= total
+            click.echo(self._line(label, done, total, rate, note), err=True)
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bars."""
+        if self._bars:
+            self._console.print(text, markup=False)
+        else:
+            click.echo(text, err=True)
+
+    def _line(self, label: str, done: int, total: int, rate: float, note: str) -> str:
+        parts = [f"{label}: {done:,} {self.unit}"]
+        if total:
+            parts = [f"{label}: {done:,} of {total:,} {self.unit} ({100 * done // total}%)"]
+        if rate:
+            parts.append(f"{rate:,.0f}/s")
+            if total > done:
+                parts.append(f"{_duration((total - done) / rate)} left")
+        if note:
+            parts.append(note)
+        return ", ".join(parts)
+
+
+class _Task:
+    def __init__(self, bars: Bars | None, label: str) -> None:
+        self.bar: TaskID | None = bars.add_task(label, total=None, rate="", note="") if bars else None
+        self.said, self.note, self.complete = -EVERY, "", False
+        self._first: tuple[float, int] | None = None
+
+    def rate(self, done: int, now: float) -> float:
+        """A second, since the first number: what an earlier run had done does not count."""
+        if self._first is None:
+            self._first = now, done
+        began, first = self._first
+        return (done - first) / (now - began) if done > first and now > began else 0.0
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

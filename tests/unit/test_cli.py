@@ -1,0 +1,184 @@
+"""The command line without servers: help, errors, exit codes, how things are printed."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+from rich.console import Console
+
+from syncer import cli
+from syncer.cli import output
+from syncer.cli.config import file_schema
+from syncer.cli.progress import Progress
+from syncer.errors import Fatal, Reject, Retry
+
+REPOSITORY = Path(__file__).parents[2]
+SETTINGS = """\
+postgres: {dsn: "postgresql://app:hunter2@127.0.0.1:1/shop", connect_timeout: 2}
+kafka: {bootstrap_servers: "127.0.0.1:1", topic_prefix: shop}
+redis: {url: "redis://:hunter2@127.0.0.1:1/0"}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "syncer.yaml"
+    path.write_text(SETTINGS)
+    return path
+
+
+def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from walk(found, (*path, name))
+
+
+ALL = list(walk(cli.main, ("syncer",)))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in ALL], ids=" ".join)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_has_a_description_and_examples(path: tuple[str, ...], option: str) -> None:
+    result = CliRunner().invoke(cli.main, [*path[1:], option])
+    assert result.exit_code == 0, result.output
+    assert f"Usage: {' '.join(path)}" in result.output
+    examples = result.output.partition("Examples:\n")[2]
+    assert " ".join(path) in examples
+    assert all(len(line) <= 110 for line in result.output.splitlines())
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_option_is_explained(path: tuple[str, ...], command: click.Command) -> None:
+    assert command.get_short_help_str()
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+def test_exit_codes_are_told() -> None:
+    text = CliRunner().invoke(cli.main, ["--help"]).output
+    for code in range(5):
+        assert f"\n    {code}  " in text
+
+
+def test_unknown_commands_and_options_are_wrong_usage() -> None:
+    assert CliRunner().invoke(cli.main, ["exlpain"]).exit_code == 2
+    assert CliRunner().invoke(cli.main, ["explain"]).exit_code == 2
+    assert CliRunner().invoke(cli.main, ["status", "--nope"]).exit_code == 2
+
+
+def test_common_options_go_before_and_after_the_command(settings: Path) -> None:
+    for line in (["-c", str(settings), "config", "show"], ["config", "show", "-c", str(settings)]):
+        result = CliRunner().invoke(cli.main, [*line, "--log-level", "debug"])
+        assert result.exit_code == 0, result.output
+        assert "hunter2" not in result.output
+        rows = {row.split()[0]: row.split()[1:] for row in result.output.splitlines()}
+        assert rows["log.level"] == ["debug", "command", "line"]
+        assert rows["kafka.topic_prefix"] == ["shop", f"{settings}:2"]
+        assert rows["redis.url"][0] == "redis://:***@127.0.0.1:1/0"
+
+
+def test_settings_as_json_hold_no_secret(settings: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["config", "show", "--json", "-c", str(settings)])
+    assert json.loads(result.stdout)["postgres"]["password"] == "***"
+    assert "hunter2" not in result.output
+
+
+def test_wrong_settings_need_an_operator(settings: Path) -> None:
+    settings.write_text(SETTINGS + "htpp: {}\n")
+    result = CliRunner().invoke(cli.main, ["config", "show", "-c", str(settings)])
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert "there is no setting htpp" in result.stderr and "did you mean http?" in result.stderr
+    assert "Traceback" not in result.output
+    result = CliRunner().invoke(cli.main, ["config", "show", "--debug", "-c", str(settings)])
+    assert isinstance(result.exception, Fatal)
+
+
+def test_a_server_that_is_away_is_exit_code_4(settings: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a.yaml").write_text(
+        "name: a\nroot: {table: public.a}\ndocument: {id: id}\nsink: {redis: {key: 'a:{id}'}}\n"
+    )
+    line = ["-c", str(settings), "--models", str(tmp_path / "models"), "explain", "a"]
+    result = CliRunner().invoke(cli.main, line)
+    assert result.exit_code == 4, result.output
+    assert "cannot connect to PostgreSQL" in result.stderr and "hunter2" not in result.output
+    result = CliRunner().invoke(cli.main, [*line[:-1], "b"])
+    assert result.exit_code == 3 and "there is no read model called b" in result.stderr
+
+
+def test_errors_say_what_where_why_and_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    output.say_error(Fatal("no [table]", where="a.yaml:3", why="x://u:hunter2@h", hint="syncer check"))
+    assert capsys.readouterr().err == (
+        "error: no [table]\n  where: a.yaml:3\n  why:   x://u:***@h\n  → syncer check\n"
+    )
+    assert [output.exit_code(e("x")) for e in (Fatal, Reject, Retry)] == [3, 3, 4]
+
+
+def test_tables_are_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(["name", "count"], [("orders", 5), ("[red]", 1234), (None, 0)], right=(1,))
+    assert capsys.readouterr().out == "name    count\norders      5\n[red]    1234\n            0\n"
+
+
+def test_pretty_json_keeps_every_digit() -> None:
+    text = '{"a": 1.10, "b": 12345678901234567890.123456789, "c": [], "d": [1, {"e": "é\\n"}], "f": null}'
+    assert output.pretty(text) == (
+        '{\n  "a": 1.10,\n  "b": 12345678901234567890.123456789,\n  "c": [],\n'
+        '  "d": [\n    1,\n    {\n      "e": "é\\n"\n    }\n  ],\n  "f": null\n}'
+    )
+
+
+def test_progress_in_a_pipe_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("documents") as progress:
+        progress.update("orders", 0, 0, "planning")
+        for done in range(0, 1001, 10):
+            time.sleep(0.0005)
+            progress.update("orders", done, 1000)
+        progress.say("orders: done")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert lines[0] == "orders: 0 documents, planning"
+    assert lines[-2].startswith("orders: 1,000 of 1,000 documents (100%), ") and lines[-2].endswith("/s")
+    assert lines[-1] == "orders: done"
+    assert len(lines) < 6
+
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
+    stream = io.StringIO()
+    with Progress("documents", console=Console(file=stream, force_terminal=True, width=120)) as progress:
+        progress.update("orders", 0, 1000)
+        time.sleep(0.01)
+        progress.update("orders", 500, 1000)
+    assert "orders" in stream.getvalue() and "500/1000" in stream.getvalue() and "━" in stream.getvalue()
+
+
+def test_schema_of_the_file_is_current_and_accepts_it() -> None:
+    written = (REPOSITORY / "config" / "syncer.schema.json").read_text("utf-8")
+    expected = json.dumps(file_schema(), indent=2, ensure_ascii=False) + "\n"
+    assert written == expected, "run: syncer config schema > config/syncer.schema.json"
+    schema = json.loads(written)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    shipped = yaml.safe_load((REPOSITORY / "config" / "syncer.yaml").read_text("utf-8"))
+    jsonschema.validate(shipped, schema)
+    jsonschema.validate({"postgres": {"password_file": "/run/x"}, "pipeline": {"max_bytes": "8MiB"}}, schema)
+    mistakes: list[dict[str, object]] = [
+        {"pipline": {}}, {"kafka": {"partitions": 0}}, {"redis": {"nope": 1}},
+    ]  # fmt: skip
+    for wrong in mistakes:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
