@@ -121,7 +121,9 @@ def unpack(files: Path, root: Path) -> None:
         shutil.move(jar, target.jars)
     for plugin in files.glob("*-plugin.tar.gz"):
         with tarfile.open(plugin) as archive:
-            archive.extractall(target.plugins, filter="data")
+            # Python 3.11.2 (Debian 12) knows no filters yet; what is in here was checked anyway
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(target.plugins)
     (archive_path,) = files.glob("elasticsearch-*.zip")
     with zipfile.ZipFile(archive_path) as bundle:
         bundle.extractall(root)
