@@ -53,7 +53,7 @@ types: venv  ## mypy, strict
 	@$(PY) -m mypy $(CHECKED)
 
 layers: venv  ## the import rules between the layers of syncer/
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 
 unit: tools  ## tests that need no server
 	@$(PY) -m pytest tests/unit $(PYTEST_ARGS)
