@@ -37,12 +37,15 @@ class Gate:
 
     @contextmanager
     def sight(self, xids: Collection[int] = ()) -> Iterator[Sight]:
-        """A view that sees all these transactions (32 or 64 bits), however long that takes.
+        """A view that sees all these transactions (32 or 64 bits), however long that takes. When the block
+        ends, what the view saw is on disk: then it may be written.
 
         Raises Fatal for another history (`clock.py`) and for transactions that this server never had.
         """
-        since, told, back_off = time.monotonic(), False, self.wait.back_off(0.001, 0.1)
-        for attempt in range(1 << 62):
+        since, waited, told = time.monotonic(), False, False
+        back_off = self.wait.back_off(0.001, 0.1)
+        lsn: int | None = None
+        while lsn is None:
             floor, taken = self.clock.highest, time.monotonic()
             with self.rows.view() as view:
                 head = view.head
@@ -50,24 +53,32 @@ class Gate:
                 version = self.clock.version(head.identity, clock, floor=floor, model=self.model)
                 unseen = head.snapshot.unseen(xids)
                 if not unseen:
-                    if attempt:
-                        self.observer.gate(taken - since)
+                    if told:
                         self.observer.waiting("")
+                    if waited:
+                        self.observer.gate(taken - since)
                     yield Sight(view, version, taken)
-                    return
+                    lsn = head.insert_lsn
+                    continue
+            waited = True
             if not told and taken - since > self.timeout:
                 self.observer.waiting(self._why(unseen))
                 told = True
             back_off()
+        self._durable(lsn)
 
-    def durable(self, view: View) -> None:
-        """Wait until what the view saw is on disk: a crash can take back asynchronous commits, and the
-        clock soon looks sound again."""
-        if not view.flushed():
-            with self.observer.stage("durable"):
-                back_off = self.wait.back_off(0.0005, 0.01)
-                while not view.flushed():
-                    back_off()
+    def _durable(self, lsn: int) -> None:
+        """A crash can take back asynchronous commits that a snapshot saw, and the clock soon looks sound
+        again. So nothing is written before the log is on disk up to where it was then."""
+        if self.rows.flushed(lsn):
+            return
+        with self.observer.stage("durable"):
+            back_off = self.wait.back_off(0.001, 0.01)
+            back_off()  # on a busy server the next commit does it
+            if not self.rows.flushed(lsn):
+                self.rows.flush()
+            while not self.rows.flushed(lsn):
+                back_off()
 
     def _why(self, unseen: list[int]) -> str:
         statuses = self.rows.statuses(unseen)

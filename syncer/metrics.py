@@ -66,6 +66,8 @@ TABLE: tuple[Spec, ...] = (
          "Change events that needed no render; reason `unused`: no column changed that the read model uses."),
     Spec("syncer_dirty_roots_total", "counter", ("model",), "documents",
          "Documents marked dirty by change events, duplicates within a batch counted once."),
+    Spec("syncer_roots_shown_total", "counter", ("model",), "documents",
+         "Dirty documents that were not rendered again: their last render shows these changes already."),
     Spec("syncer_documents_total", "counter", ("model", "sink", "outcome"), "documents",
          "Documents by what the sink did: written, deleted, older (it had the same or a newer version),"
          " again (rendered anew later), refused (dead-lettered)."),
@@ -96,6 +98,7 @@ class Metrics:
     events: Counter
     events_skipped: Counter
     dirty_roots: Counter
+    roots_shown: Counter
     documents: Counter
     gate_waits: Counter
     gate_wait_seconds: Histogram
@@ -142,6 +145,7 @@ class ModelMetrics:
         self._errors = {kind: metrics.errors.labels(name, kind) for kind in ERRORS}
         self._skipped = metrics.events_skipped.labels(name, "unused")
         self._dirty = metrics.dirty_roots.labels(name)
+        self._shown = metrics.roots_shown.labels(name)
         self._gate_waits = metrics.gate_waits.labels(name)
         self._gate_wait_seconds = metrics.gate_wait_seconds.labels(name)
         self._flush_wait_seconds = metrics.flush_wait_seconds.labels(name)
@@ -162,8 +166,9 @@ class ModelMetrics:
             self._events[op].inc(count)
         self._skipped.inc(skipped)
 
-    def dirty(self, roots: int) -> None:
+    def dirty(self, roots: int, shown: int) -> None:
         self._dirty.inc(roots)
+        self._shown.inc(shown)
 
     def gate(self, seconds: float) -> None:
         self._gate_waits.inc()

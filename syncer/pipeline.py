@@ -3,7 +3,7 @@
     1 poll      records from the source, as many as are there         sources/
     2 decode    bytes → change events, work items                     decode.py
     3 route     which places of the tree does each change touch?      route.py
-    4 resolve   touched places → dirty roots                          resolve.py
+    4 resolve   touched places → dirty roots                          resolve.py, recent.py
     5 gate      a snapshot that sees every transaction of the batch   gate.py, clock.py
     6 render    dirty roots → documents, in that snapshot             rows/
     7 write     documents → every sink, with the snapshot's version   writer.py, sinks/
@@ -35,6 +35,7 @@ from syncer.gate import Gate, Sight
 from syncer.lag import Lag
 from syncer.offsets import Offsets
 from syncer.ports import DeadLetters, Observer, Record, Rows, Sink, Source, View, WorkTopic
+from syncer.recent import Recent
 from syncer.resolve import Dirty, Resolve
 from syncer.route import Route
 from syncer.waiting import Patience
@@ -85,6 +86,7 @@ class Lane:
             refused=self._refused, wait=wait, observer=observer,
         )  # fmt: skip
         self.offsets, self.lag = Offsets(limits.commit_interval), Lag(_now_ms())
+        self.recent = Recent()
         self._chunk = limits.chunk_documents
         self._due: dict[int, float] = {}
 
@@ -97,7 +99,7 @@ class Lane:
         finally:
             try:
                 self.writer.close()
-                self._commit()
+                self._commit(wait=True)
             finally:
                 self.source.close()
 
@@ -115,7 +117,7 @@ class Lane:
             self.writer.settle()
             self.lag.idle(self.source.progress())
         if self.offsets.due(time.monotonic()):
-            self._commit()
+            self._commit(wait=False)
         self.lag.waiting(self.source.progress())
         self.observer.lag(self.lag.records, self.lag.seconds(_now_ms()))
 
@@ -164,7 +166,9 @@ class Lane:
         with self.gate.sight(xids) as sight:
             with self.observer.stage("resolve"):
                 keys = self._look_up(sight.view, dirty)
-            first, rest = keys[: self._chunk], keys[self._chunk :]
+            stale = self.recent.stale(keys, xids, sight.view.head.snapshot)
+            self.observer.dirty(len(keys), len(keys) - len(stale))
+            first, rest = stale[: self._chunk], stale[self._chunk :]
             piece = self._render(sight, first, () if rest else settles, committed_ms)
         self.writer.send(piece)
         self._keys(rest, settles, committed_ms)
@@ -190,7 +194,6 @@ class Lane:
             handed_over = True
         if handed_over:
             self.work.flush()
-        self.observer.dirty(len(keys))
         return list(keys)
 
     def _hand_over(self, keys: Iterable[Key], reason: str) -> None:
@@ -230,6 +233,7 @@ class Lane:
         """Stage 6."""
         with self.observer.stage("render"):
             rows = self._rows(sight.view, keys) if keys else []
+        self.recent.rendered(keys, sight.view.head.snapshot)
         return self._piece(sight, rows, settles, committed_ms)
 
     def _render_range(self, sight: Sight, low: Key | None, high: Key, settles: Sequence[Record]) -> Piece:
@@ -254,7 +258,6 @@ class Lane:
     def _piece(
         self, sight: Sight, rows: list[Row], settles: Sequence[Record], committed_ms: int = 0
     ) -> Piece:
-        self.gate.durable(sight.view)
         batch = document.batch(rows, sight.version)
         if batch.upserts:
             fits = int(self.limits.chunk_bytes * len(batch.upserts) / max(batch.size, 1))
@@ -282,11 +285,11 @@ class Lane:
         for record in piece.settles:
             self.lag.settled(record.position, piece.committed_ms)
 
-    def _commit(self) -> None:
+    def _commit(self, *, wait: bool) -> None:
         """Stage 8."""
         with self.observer.stage("commit"):
             self.dead_letters.flush()
-            self.source.commit(self.offsets.take())
+            self.source.commit(self.offsets.take(), wait=wait)
 
 
 def ranges(view: View, size: int, reason: str, run: str = "", seconds: float = 0.0) -> Iterable[Work]:

@@ -35,8 +35,10 @@ class Source(Protocol):
         """
         ...
 
-    def commit(self, next_offsets: Mapping[tuple[str, int], int]) -> None:
-        """Everything before these offsets (by topic and partition) is done. Idempotent; may be late."""
+    def commit(self, next_offsets: Mapping[tuple[str, int], int], *, wait: bool) -> None:
+        """Everything before these offsets (by topic and partition) is done. Idempotent; may be late.
+
+        wait: return only when the source has acknowledged it."""
         ...
 
     def keep(self) -> None:
@@ -85,7 +87,9 @@ class Observer(Protocol):
         """A batch of changes, and how many of them touched no column that is used."""
         ...
 
-    def dirty(self, roots: int) -> None: ...
+    def dirty(self, roots: int, shown: int) -> None:
+        """A batch's dirty roots, and how many of them were rendered lately as the events tell."""
+        ...
 
     def gate(self, seconds: float) -> None:
         """The gate made a batch wait so long."""
@@ -139,10 +143,6 @@ class View(Protocol):
         """The key of every `size`-th root in key order, and of the last root; streamed."""
         ...
 
-    def flushed(self) -> bool:
-        """Whether all that this snapshot sees is durable: the log is on disk up to `head.insert_lsn`."""
-        ...
-
 
 class Rows(Protocol):
     """The database that says what is true."""
@@ -150,6 +150,14 @@ class Rows(Protocol):
     def view(self) -> AbstractContextManager[View]:
         """Raises Retry when the server is away, when it is a standby, and when the read model's tables are
         no longer what they were at start (compile again); Fatal when it refuses us."""
+        ...
+
+    def flushed(self, lsn: int) -> bool:
+        """Whether the log is on disk up to `lsn`. Not inside a view."""
+        ...
+
+    def flush(self) -> None:
+        """Have the log written to disk soon; nothing that cannot be done without."""
         ...
 
     def statuses(self, xids: Collection[int]) -> dict[int, str]:

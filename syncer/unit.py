@@ -59,8 +59,8 @@ class LaneObserver:
         self.metrics.batch(self.lane)
         self.metrics.events(by_op, skipped)
 
-    def dirty(self, roots: int) -> None:
-        self.metrics.dirty(roots)
+    def dirty(self, roots: int, shown: int) -> None:
+        self.metrics.dirty(roots, shown)
 
     def gate(self, seconds: float) -> None:
         self.metrics.gate(seconds)

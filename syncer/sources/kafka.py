@@ -49,6 +49,7 @@ class KafkaSource:
                 **settings,
                 "group.id": group,
                 "error_cb": self._on_error,
+                "on_commit": self._on_commit,
             }
         )
         self._consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
@@ -78,13 +79,16 @@ class KafkaSource:
             raise trouble
         return records
 
-    def commit(self, next_offsets: Mapping[Partition, int]) -> None:
-        """See `ports.Source.commit`. Offsets of partitions that are no longer ours are left to their owner."""
+    def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
+        """See `ports.Source.commit`. Partitions that are no longer ours are left to their owner."""
         ours = [TopicPartition(t, p, o) for (t, p), o in next_offsets.items() if (t, p) in self._next]
         if not ours:
             return
         try:
-            self._consumer.commit(offsets=ours, asynchronous=False)
+            if wait:
+                self._consumer.commit(offsets=ours, asynchronous=False)
+            else:
+                self._consumer.commit(offsets=ours, asynchronous=True)
         except KafkaException as error:
             if error.args[0].code() not in _MOVED:
                 raise self._error(error.args[0], "cannot commit offsets") from error
@@ -148,6 +152,11 @@ class KafkaSource:
             self._next.pop((partition.topic, partition.partition), None)
             self._ends.pop((partition.topic, partition.partition), None)
         consumer.incremental_unassign(partitions)
+
+    def _on_commit(self, error: KafkaError | None, _partitions: list[TopicPartition]) -> None:
+        """Of commits that nobody waits for: the next one carries the same and more."""
+        if error is not None and error.code() not in _MOVED:
+            self._trouble = self._error(error, "cannot commit offsets")
 
     def _on_error(self, error: KafkaError) -> None:
         """What librdkafka says outside of messages: kept, and raised if nothing is polled meanwhile."""
