@@ -108,7 +108,8 @@ def test_a_domain_over_an_enum_is_found_because_debezium_fails_on_it(shop: Datab
         "CREATE TABLE bad (id int)",
         "CREATE TABLE bad (id int PRIMARY KEY); ALTER TABLE bad REPLICA IDENTITY NOTHING",
         "CREATE TABLE bad (id int PRIMARY KEY DEFERRABLE)",
-        """CREATE TABLE bad (id int PRIMARY KEY, u int NOT NULL DEFAULT 1); CREATE UNIQUE INDEX bad_u ON bad (u);
+        """CREATE TABLE bad (id int PRIMARY KEY, u int NOT NULL DEFAULT 1);
+           CREATE UNIQUE INDEX bad_u ON bad (u);
            ALTER TABLE bad REPLICA IDENTITY USING INDEX bad_u; DROP INDEX bad_u""",
     ],
 )
