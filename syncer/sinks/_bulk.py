@@ -31,6 +31,10 @@ from syncer.errors import Fatal, Retry
 from syncer.sinks._elasticsearch_http import CREDENTIALS, DISK_FULL
 
 MAX_ID_BYTES = 512
+# Elasticsearch (8.19) heeds `require_alias` for what it indexes, not for deletes: a request of nothing but
+# deletes with external versions makes an index under the name of a lost alias. An update that changes nothing
+# goes before them; that makes it heed.
+_GUARD = b'{"update":{"_id":"-"}}\n{"doc":{}}\n'
 _SURELY_FIT = MAX_ID_BYTES // 4  # characters
 FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
 _CONFLICT = re.compile(r"current version \[(-?\d+)\] is higher or equal to the one provided \[\d+\]$")
@@ -42,6 +46,14 @@ class Chunk(NamedTuple):
 
     ids: list[str]
     lines: list[bytes]
+
+    @property
+    def deletes(self) -> int:
+        return sum(line.startswith(b'{"delete"') for line in self.lines)
+
+    def body(self) -> bytes:
+        guard = _GUARD if self.deletes == len(self.lines) else b""
+        return guard + b"".join(self.lines)
 
     def halves(self) -> tuple[Chunk, Chunk]:
         half = len(self.ids) // 2
@@ -107,10 +119,12 @@ def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -
     """Add every item of the answer to `out`. Raises Fatal as in the table, Retry for an answer of another
     length."""
     items = answer.get("items", [])
+    if items and "update" in items[0]:
+        del items[0]
     if len(items) != len(chunk.ids):
         raise Retry(f"{len(items)} answers to {len(chunk.ids)} documents", where=target.name)
     if not answer.get("errors"):
-        deletes = sum(line.startswith(b'{"delete"') for line in chunk.lines)
+        deletes = chunk.deletes
         out.written += len(items) - deletes
         out.deleted += deletes
         return

@@ -96,7 +96,8 @@ class Http:
             hint = "elasticsearch.ca_file has to hold the authority that signed its certificate"
             raise Fatal("the server is not trusted", where=self._where, why=str(error), hint=hint) from error
         except TransportError as error:
-            raise Retry("Elasticsearch does not answer", where=self._where, why=str(error)) from error
+            why = f"{error} ({error.errors[0]})" if error.errors else str(error)
+            raise Retry("Elasticsearch does not answer", where=self._where, why=why) from error
         raw = response.body
         return response.meta.status, raw if isinstance(raw, bytes) else b""
 

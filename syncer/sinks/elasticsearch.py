@@ -213,7 +213,7 @@ class ElasticsearchSink:
 
     def _send(self, chunk: _bulk.Chunk, out: Outcome) -> Sequence[_bulk.Chunk]:
         """One request. Returns its halves when the server refuses it as a whole because of what is in it."""
-        status, raw = self._http.ask("POST", self._bulk_path, b"".join(chunk.lines), "application/x-ndjson")
+        status, raw = self._http.ask("POST", self._bulk_path, chunk.body(), "application/x-ndjson")
         if status == 200:
             _bulk.settle(chunk, orjson.loads(raw), self._target, out)
         elif status not in (400, 413):

@@ -3,14 +3,13 @@ to leave nothing behind. Add a harness here for a new sink."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import redis
 
-from devstack import Stack
 from syncer import sinks
 from syncer.change import TableName
 from syncer.compile import Compiled, Field
@@ -91,6 +90,7 @@ class Redis:
     model: Compiled
     url: str
     format: str
+    cluster: bool = False
 
     @property
     def pattern(self) -> str:
@@ -100,37 +100,47 @@ class Redis:
         return sinks.build(
             "redis", {"key": self.pattern, "format": self.format},
             model=replace(self.model, hash=hash or self.model.hash),
-            connection={"url": self.url}, epoch=epoch, generation=generation,
+            connection={"url": self.url, "cluster": self.cluster}, epoch=epoch, generation=generation,
         )  # fmt: skip
 
     def bad(self, id: str) -> bytes:
         """A list is where the document belongs: somebody else's, which must not be overwritten."""
-        with redis.Redis.from_url(self.url) as client:
-            client.rpush(self.pattern.replace("{id}", id), "theirs")
+        with client(self.url, cluster=self.cluster) as connected:
+            connected.rpush(self.pattern.replace("{id}", id), "theirs")
         return b'{"n":1}'
 
 
-KINDS = ("memory", "elasticsearch", "redis-json", "redis-hash")
+def client(url: str, *, cluster: bool) -> Any:
+    return redis.RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
+
+
+KINDS = ("memory", "elasticsearch", "redis-json", "redis-hash", "redis-cluster")
 
 
 @contextmanager
-def harness(kind: str, stack: Stack, prefix: str) -> Iterator[Harness]:
-    """The harness of a kind; removes the keys that do not begin with the prefix afterwards."""
+def harness(kind: str, prefix: str, url: Callable[[str], str]) -> Iterator[Harness]:
+    """The harness of a kind; removes the keys that do not begin with the prefix afterwards.
+
+    url: the address of a server, by name.
+    """
     model = compiled(f"{prefix}-{kind}")
     if kind == "memory":
         yield Memory(model)
     elif kind == "elasticsearch":
-        yield Elasticsearch(model, stack.elasticsearch)
+        yield Elasticsearch(model, url("elasticsearch"))
+    elif kind == "redis-cluster":
+        yield Redis(model, url("redis-cluster"), "json", cluster=True)
     else:
         try:
-            yield Redis(model, stack.redis, kind.removeprefix("redis-"))
+            yield Redis(model, url("redis"), kind.removeprefix("redis-"))
         finally:
-            forget(stack.redis, prefix)
+            forget(url("redis"), prefix)
 
 
 def forget(url: str, prefix: str) -> None:
     """Remove the keys that a sink keeps beside its documents."""
-    with redis.Redis.from_url(url) as client:
-        keys = [*client.scan_iter(f"*version:*{prefix}*", count=5000), *client.scan_iter(f"syncer:{prefix}*")]
+    with redis.Redis.from_url(url) as connected:
+        keys = [*connected.scan_iter(f"*version:*{prefix}*", count=5000)]
+        keys += connected.scan_iter(f"syncer:{prefix}*")
         for start in range(0, len(keys), 1000):
-            client.unlink(*keys[start : start + 1000])
+            connected.unlink(*keys[start : start + 1000])

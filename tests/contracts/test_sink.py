@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from devstack import Stack
 from syncer.clock import version
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal
 from syncer.ports import Sink
+from tests.contracts.redis_servers import redis_cluster
 from tests.contracts.sinks import KINDS, Harness, harness
 from tests.stack import Names
 
@@ -27,9 +27,20 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def target(kind: str, stack: Stack, names: Names) -> Iterator[Harness]:
-    with harness(kind, stack, names.prefix) as made:
+def target(kind: str, request: pytest.FixtureRequest, names: Names) -> Iterator[Harness]:
+    def url(server: str) -> str:
+        if server == "redis-cluster":
+            return str(request.getfixturevalue("cluster"))
+        return str(getattr(request.getfixturevalue("stack"), server))
+
+    with harness(kind, names.prefix, url) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    with redis_cluster() as url:
+        yield url
 
 
 @pytest.fixture
@@ -238,7 +249,7 @@ def test_concurrent_writers_converge_to_the_highest_version(target: Harness) -> 
         at = version(1, number)
         chosen = random.sample(ids, 25)
         batches.append(Batch(at, {id: doc(at, name=id) for id in chosen[:18]}, chosen[18:]))
-    last = {}
+    last: dict[str, Batch] = {}
     for batch in sorted(batches, key=lambda batch: batch.version):
         last |= dict.fromkeys([*batch.upserts, *batch.deletes], batch)
     writers = [target.open() for _ in range(6)]

@@ -1,0 +1,82 @@
+"""An HTTP proxy that answers for the server, or cuts the connection, where a real one cannot be made to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal, NamedTuple
+
+import urllib3
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    body: bytes
+
+
+Answer = tuple[int, bytes] | Literal["cut", "cut after", "pass"]
+"""A status and a body; cut before or after the server has done it; or what the server says."""
+
+
+@dataclass
+class FaultProxy:
+    upstream: str
+    url: str = ""
+    rule: Callable[[Request], Answer] = lambda request: "pass"
+    seen: list[Request] = field(default_factory=list)
+
+
+@contextmanager
+def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
+    """A proxy for `upstream`; change its `rule` at any time."""
+    proxy = FaultProxy(upstream)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
+    server.daemon_threads = True
+    proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            request = Request(self.command, self.path, body)
+            proxy.seen.append(request)
+            answer = proxy.rule(request)
+            if answer == "cut":
+                self.close_connection = True
+                return
+            if isinstance(answer, str):
+                kept = {"content-type", "accept"}
+                headers = {name: value for name, value in self.headers.items() if name.lower() in kept}
+                got = urllib3.request(self.command, proxy.upstream + self.path, body=body, headers=headers)
+                if answer == "cut after":
+                    self.close_connection = True
+                    return
+                answer = (got.status, got.data)
+            self.send_response(answer[0])
+            self.send_header("content-type", "application/json")
+            self.send_header("x-elastic-product", "Elasticsearch")
+            self.send_header("content-length", str(len(answer[1])))
+            self.end_headers()
+            self.wfile.write(answer[1])
+
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    return Handler

@@ -1,0 +1,81 @@
+"""Redis servers of a test's own, on loopback: with other settings than the stack's, or three as a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+DEADLINE = 20.0
+
+
+def free_port() -> int:
+    """A port that nothing listens on, nor on the one of the cluster bus (10000 above)."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError):
+                bus.bind(("127.0.0.1", port + 10_000))
+                return port
+
+
+@contextmanager
+def redis_server(*options: str, port: int | None = None) -> Iterator[str]:
+    """A server without persistence; its URL."""
+    port = port or free_port()
+    home = Path(tempfile.mkdtemp(prefix="syncer-redis-"))
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home), "--save", ""]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+    try:
+        _wait(lambda: _answers(port), (home / "log").read_text)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(home)
+
+
+@contextmanager
+def redis_cluster(size: int = 3) -> Iterator[str]:
+    """A cluster of primaries that share the slots evenly; the URL of one of them."""
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+    with contextlib.ExitStack() as stack:
+        urls = [stack.enter_context(redis_server(*options)) for _ in range(size)]
+        nodes: list[Any] = [stack.enter_context(redis.Redis.from_url(url)) for url in urls]
+        bounds = [16384 * i // size for i in range(size + 1)]
+        for node, low, high in zip(nodes, bounds, bounds[1:], strict=False):
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high - 1)
+        for url in urls[1:]:
+            nodes[0].execute_command("CLUSTER", "MEET", "127.0.0.1", url.rpartition(":")[2].partition("/")[0])
+        _wait(lambda: all(_settled(node, size) for node in nodes), lambda: "the cluster does not form")
+        yield urls[0]
+
+
+def _settled(node: Any, size: int) -> bool:
+    info = node.execute_command("CLUSTER", "INFO")
+    text = info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
+    return text["cluster_state"] == "ok" and int(text["cluster_size"]) == size
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False
+
+
+def _wait(ready: Callable[[], bool], why: Callable[[], str]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not ready():
+        assert time.monotonic() < end, why()
+        time.sleep(0.02)

@@ -1,0 +1,374 @@
+"""Elasticsearch beyond the contract: its index and aliases, and what each of its refusals becomes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import urllib3
+
+from devstack import Stack
+from syncer import sinks
+from syncer.compile import Field
+from syncer.document import Batch, Outcome
+from syncer.errors import Fatal, Retry
+from syncer.sinks.elasticsearch import ElasticsearchSink
+from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
+from tests.contracts.sinks import FIELDS, compiled
+from tests.stack import Names
+
+Make = Callable[..., ElasticsearchSink]
+
+
+@pytest.fixture
+def make(stack: Stack, names: Names) -> Iterator[Make]:
+    """Makes sinks over one index name; keyword arguments change what is usual."""
+    made: list[ElasticsearchSink] = []
+
+    def build(
+        *,
+        fields: tuple[Field, ...] = FIELDS,
+        model: str = "",
+        generation: int = 1,
+        prepare: bool = True,
+        connection: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> ElasticsearchSink:
+        sink = sinks.build(
+            "elasticsearch",
+            {"index": names("things"), "settings": {"number_of_replicas": 0}, **settings},
+            model=compiled(model or names("things"), fields),
+            connection={"url": stack.elasticsearch, **(connection or {})},
+            generation=generation,
+        )
+        assert isinstance(sink, ElasticsearchSink)
+        made.append(sink)
+        if prepare:
+            sink.prepare()
+        return sink
+
+    yield build
+    for sink in made:
+        sink.close()
+
+
+@pytest.fixture
+def proxy(stack: Stack) -> Iterator[FaultProxy]:
+    with fault_proxy(stack.elasticsearch) as running:
+        yield running
+
+
+def docs(*numbers: int, at: int = 1, pad: int = 0) -> Batch:
+    return Batch(at, {str(n): json.dumps({"n": n, "name": "x" * pad}).encode() for n in numbers}, [])
+
+
+def call(stack: Stack, method: str, path: str, body: Any = None) -> Any:
+    """Ask the real server, as an operator would."""
+    answer = urllib3.request(method, stack.elasticsearch + path, json=body)
+    assert answer.status == 200, answer.data
+    return answer.json()
+
+
+@contextmanager
+def setting(stack: Stack, path: str, name: str, value: Any) -> Iterator[None]:
+    """A setting of the cluster or of an index, for as long as it takes."""
+    wrap = (lambda v: {"persistent": {name: v}}) if path.startswith("/_cluster") else (lambda v: {name: v})
+    call(stack, "PUT", path, wrap(value))
+    try:
+        yield
+    finally:
+        call(stack, "PUT", path, wrap(None))
+
+
+# -- the index
+
+
+def test_an_index_is_made_with_its_aliases_mapping_and_settings(make: Make, stack: Stack) -> None:
+    sink = make(
+        mapping={
+            "name": {"fields": {"sort": {"type": "keyword", "ignore_above": 20}}},
+            "n": {"type": "keyword"},
+        },
+        settings={"index": {"number_of_replicas": 0}, "refresh_interval": "7s"},
+    )
+    info = call(stack, "GET", f"/{sink.index}")[sink.index]
+    assert sink.index == f"{sink.alias}-000001"
+    assert set(info["aliases"]) == {sink.alias, f"{sink.index}-write"}
+    mapping = info["mappings"]
+    assert mapping["dynamic"] == "false"
+    assert mapping["_meta"]["syncer"] == {
+        "model": sink.alias, "hash": "0123456789abcdef", "epoch": 1, "generation": 1,
+    }  # fmt: skip
+    assert mapping["properties"]["n"] == {"type": "keyword"}
+    assert set(mapping["properties"]["name"]["fields"]) == {"keyword", "sort"}
+    settings = info["settings"]["index"]
+    assert (settings["gc_deletes"], settings["refresh_interval"]) == ("1h", "7s")
+
+
+TYPES = {
+    "bigint": 9223372036854775807, "integer": -2147483648, "smallint": 1, "oid": 4294967295, "boolean": True,
+    "numeric": 1.5, "real": "NaN", "double precision": "-Infinity", "text": "x" * 40_000, "citext": "a",
+    "character varying": "a", "character": "a ", "name": "n", "uuid": "0" * 32, "enum": "shipped",
+    "date": "infinity", "timestamp with time zone": "2026-01-02T03:04:05.123456+00:00",
+    "timestamp without time zone": "20000-01-01T00:00:00", "time without time zone": "03:04:05",
+    "json": [1, {"a": 2}], "jsonb": "scalar", "bytea": "\\x00" * 20_000, "interval": "1 day",
+    "range": "[1,2)", "multirange": "{[1,2)}", "inet": "::1", "cidr": "10.0.0.0/8", "macaddr": "08:00:2b:01",
+    "money": "$1.00", "xml": "<a/>", "tsvector": "'a':1", "composite": {"a": 1}, "unknown": {"b": [1, "2"]},
+    "array": [[1, 2]], "public.odd": "q",
+}  # fmt: skip
+
+
+def test_every_type_has_a_mapping_that_takes_its_values(make: Make) -> None:
+    fields = tuple(Field(name, name, many=False) for name in TYPES)
+    nested = Field("lines", "object", many=True, fields=fields)
+    sink = make(fields=(*fields, Field("tags", "text", many=True), nested))
+    document = {**TYPES, "tags": ["a", "b"], "lines": [TYPES, TYPES]}
+    out = sink.write(Batch(1, {"a": json.dumps(document).encode(), "b": b"{}"}, []))
+    assert out == Outcome(written=2), out.refused
+    nulls = dict.fromkeys(TYPES)
+    assert sink.write(Batch(1, {"c": json.dumps(nulls).encode()}, [])).written == 1
+
+
+def test_a_second_generation_leaves_readers_with_the_first(make: Make, stack: Stack) -> None:
+    first, second = make(), make(generation=2)
+    first.write(docs(1))
+    second.write(docs(1, 2))
+    assert (first.count(), second.count()) == (1, 2)
+    assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
+    second.prepare()
+    assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
+
+
+def test_a_name_that_is_taken(make: Make, stack: Stack, names: Names) -> None:
+    call(stack, "PUT", f"/{names('things')}")
+    with pytest.raises(Fatal, match="is taken by an index"):
+        make()
+
+
+def test_an_alias_that_is_taken(make: Make, stack: Stack, names: Names) -> None:
+    call(stack, "PUT", f"/{names('other')}", {"aliases": {names("things"): {}}})
+    with pytest.raises(Fatal, match=r"is taken by an alias of .*-other"):
+        make()
+
+
+def test_an_index_that_is_not_ours(make: Make, stack: Stack, names: Names) -> None:
+    call(stack, "PUT", f"/{names('things')}-000001")
+    with pytest.raises(Fatal, match="was not made by syncer"):
+        make()
+
+
+def test_an_index_of_another_read_model(make: Make, names: Names) -> None:
+    make(model="first")
+    with pytest.raises(Fatal, match="belongs to the read model first"):
+        make(model="second")
+
+
+def test_lost_aliases_come_back(make: Make, stack: Stack) -> None:
+    sink = make()
+    call(stack, "DELETE", f"/{sink.index}/_alias/{sink.alias},{sink.write_alias}")
+    sink.prepare()
+    assert sink.write(docs(1)).written == 1
+    assert call(stack, "GET", f"/{sink.alias}/_count")
+
+
+def test_an_analyzer_that_the_server_does_not_have(make: Make) -> None:
+    with pytest.raises(Fatal, match="cannot create the index") as caught:
+        make(mapping={"name": {"type": "text", "analyzer": "nonesuch"}})
+    assert "nonesuch" in caught.value.why
+
+
+def test_ids_beyond_one_page(make: Make) -> None:
+    sink = make()
+    upserts = {f"k{i}": b"{}" for i in range(12_001)}
+    assert sink.write(Batch(1, upserts, [])).written == 12_001
+    found = list(sink.ids())
+    assert len(found) == 12_001
+    assert set(found) == set(upserts)
+    for _ in sink.ids():  # left early: the point in time is given back
+        break
+
+
+# -- refusals of single documents
+
+
+def test_the_reason_of_a_refusal_is_the_server_s(make: Make) -> None:
+    out = make().write(Batch(1, {"a": b'{"n":"twelve"}', "b": b'{"n":{}}', "c": b"{", "d": b'{"n":1}'}, []))
+    assert out.written == 1
+    reasons = {refusal.id: refusal.reason for refusal in out.refused}
+    assert "failed to parse field [n] of type [long]" in reasons["a"]
+    assert set(reasons) == {"a", "b", "c"}
+
+
+def test_an_id_that_is_too_long_does_not_take_its_batch_along(make: Make) -> None:
+    out = make().write(Batch(1, {"x" * 513: b"{}", "я" * 257: b"{}", "ok": b"{}"}, ["y" * 600, "gone"]))
+    assert (out.written, out.deleted, len(out.refused)) == (1, 1, 3)
+    assert "has 514 bytes, Elasticsearch takes 512" in out.refused[1].reason
+
+
+def test_what_fails_the_whole_request_is_bisected(make: Make) -> None:
+    """An empty line where a document should be: the server then reads the rest out of step."""
+    batch = docs(*range(50))
+    batch.upserts["empty"] = b""
+    out = make().write(batch)
+    assert out.written == 50
+    assert [refusal.id for refusal in out.refused] == ["empty"]
+
+
+def test_a_document_above_the_server_s_limit(make: Make) -> None:
+    sink = make()
+    out = sink.write(Batch(1, {"big": b'{"name":"%b"}' % (b"x" * (101 << 20)), "ok": b"{}"}, []))
+    assert out.written == 1
+    assert "the server takes 104857600" in out.refused[0].reason
+
+
+def test_a_request_above_a_proxy_s_limit(make: Make, proxy: FaultProxy) -> None:
+    proxy.rule = lambda request: (413, b"<html>too large</html>") if len(request.body) > 3000 else "pass"
+    sink = make(connection={"url": proxy.url})
+    batch = docs(*range(40), pad=100)
+    batch.upserts["big"] = json.dumps({"name": "x" * 5000}).encode()
+    out = sink.write(batch)
+    assert out.written == 40
+    assert out.refused == [("big", "HTTP 413: <html>too large</html>")]
+
+
+# -- failures of the server
+
+
+def test_a_deleted_index_is_not_made_again(make: Make, stack: Stack) -> None:
+    sink = make()
+    call(stack, "DELETE", f"/{sink.index}")
+    for batch in (Batch(1, {}, ["1"]), docs(1), Batch(1, {"1": b"{}"}, ["2"])):
+        with pytest.raises(Fatal, match="the index is gone") as caught:
+            sink.write(batch)
+        assert caught.value.hint == f"syncer resync {sink.alias}"
+    with pytest.raises(Fatal, match="the index is gone"):
+        sink.read(["1"])
+    with pytest.raises(Fatal, match="the index is gone"):
+        list(sink.ids())
+    found = call(stack, "GET", f"/_cat/indices/{sink.alias}*?format=json&expand_wildcards=all")
+    assert found == []
+
+
+def test_a_lost_write_alias(make: Make, stack: Stack) -> None:
+    sink = make()
+    call(stack, "DELETE", f"/{sink.index}/_alias/{sink.write_alias}")
+    with pytest.raises(Fatal, match="the index is gone"):
+        sink.write(docs(1))
+
+
+def test_a_full_disk_is_waited_for(make: Make, stack: Stack) -> None:
+    sink = make()
+    with setting(stack, f"/{sink.index}/_settings", "index.blocks.read_only_allow_delete", True):
+        out = sink.write(docs(1, 2))
+        assert (out.again, out.refused) == (["1", "2"], [])
+        assert "free disk space" in out.again_reason
+    assert sink.write(docs(1, 2)).written == 2
+
+
+def test_a_closed_index_is_waited_for(make: Make, stack: Stack) -> None:
+    sink = make()
+    call(stack, "POST", f"/{sink.index}/_close")
+    out = sink.write(docs(1))
+    assert out.again == ["1"]
+    assert "closed" in out.again_reason
+
+
+def test_too_many_bytes_in_flight(make: Make, stack: Stack) -> None:
+    sink = make()
+    limit = "network.breaker.inflight_requests.limit"
+    with setting(stack, "/_cluster/settings", limit, "200kb"), pytest.raises(Retry) as caught:
+        sink.write(docs(*range(500), pad=1000))
+    assert "circuit_breaking_exception" in caught.value.why
+    assert sink.write(docs(*range(500), pad=1000)).written == 500
+
+
+def test_a_busy_shard(make: Make, proxy: FaultProxy) -> None:
+    """Items of one answer: 429 is written again, the rest is settled."""
+    error = {
+        "type": "es_rejected_execution_exception",
+        "reason": "rejected execution of coordinating operation",
+    }
+    items = [{"index": {"status": 201}}, {"index": {"status": 429, "error": error}}]
+    sink = make(connection={"url": proxy.url})
+    proxy.rule = lambda request: (200, json.dumps({"errors": True, "items": items}).encode())
+    out = sink.write(docs(1, 2))
+    assert (out.written, out.again) == (1, ["2"])
+    assert out.again_reason.startswith("es_rejected_execution_exception")
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_busy_or_broken_server(make: Make, proxy: FaultProxy, status: int) -> None:
+    sink = make(connection={"url": proxy.url})
+    proxy.rule = lambda request: (status, b"upstream is away")
+    with pytest.raises(Retry, match="upstream is away"):
+        sink.write(docs(1))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_wrong_credentials(make: Make, proxy: FaultProxy, status: int) -> None:
+    sink = make(connection={"url": proxy.url})
+    body = {"error": {"type": "security_exception", "reason": "unable to authenticate user [me]"}}
+    proxy.rule = lambda request: (status, json.dumps(body).encode())
+    for act in (sink.prepare, lambda: sink.write(docs(1))):
+        with pytest.raises(Fatal, match="unable to authenticate") as caught:
+            act()
+        assert "elasticsearch.username" in caught.value.hint
+
+
+def test_no_server(make: Make) -> None:
+    sink = make(prepare=False, connection={"url": "http://127.0.0.1:1"})
+    for act in (sink.prepare, lambda: sink.write(docs(1)), lambda: sink.read(["1"])):
+        with pytest.raises(Retry, match="does not answer"):
+            act()
+
+
+def test_no_answer_in_time(make: Make, proxy: FaultProxy) -> None:
+    sink = make(connection={"url": proxy.url, "timeout": "300ms"})
+
+    def rule(request: Request) -> Any:
+        time.sleep(1)
+        return "cut"
+
+    proxy.rule = rule
+    with pytest.raises(Retry, match="timed out"):
+        sink.write(docs(1))
+
+
+def test_an_answer_that_is_lost_after_the_write(make: Make, proxy: FaultProxy) -> None:
+    sink = make(connection={"url": proxy.url})
+    proxy.rule = lambda request: "cut after"
+    with pytest.raises(Retry, match="does not answer"):
+        sink.write(docs(1, 2, at=5))
+    proxy.rule = lambda request: "pass"
+    assert sum("_bulk" in request.path for request in proxy.seen) == 1  # never sent twice by itself
+    assert sink.write(docs(1, 2, at=5)).older == 2
+
+
+def test_a_cut_in_the_middle_of_a_batch(make: Make, proxy: FaultProxy) -> None:
+    """The first requests are settled, the rest is to be rendered again."""
+    sink = make(connection={"url": proxy.url, "max_bulk_bytes": "4kB"})
+    before = len(proxy.seen)
+
+    def rule(request: Request) -> Any:
+        return "pass" if len(proxy.seen) - before <= 2 else "cut"
+
+    proxy.rule = rule
+    batch = docs(*range(30), pad=1000)
+    out = sink.write(batch)
+    assert len(proxy.seen) - before == 3
+    assert 0 < out.written == 30 - len(out.again)
+    assert "does not answer" in out.again_reason
+    proxy.rule = lambda request: "pass"
+    assert sink.read(list(batch.upserts)).keys() == set(batch.upserts) - set(out.again)
+
+
+def test_requests_are_split_by_bytes(make: Make, proxy: FaultProxy) -> None:
+    sink = make(connection={"url": proxy.url, "max_bulk_bytes": "10kB"})
+    assert sink.write(docs(*range(100), pad=1000)).written == 100
+    bulks = [request for request in proxy.seen if "_bulk" in request.path]
+    assert len(bulks) > 10
+    assert max(len(request.body) for request in bulks) <= 10_000
