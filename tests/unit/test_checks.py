@@ -1,0 +1,377 @@
+"""Findings, from facts written down by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncer.catalog import Catalog, Column, Identity, Index, Leaf, Table
+from syncer.change import TableName
+from syncer.checks import (
+    Finding,
+    Publication,
+    Slot,
+    SourceFacts,
+    check_connector,
+    check_model,
+    check_source,
+    needed_columns,
+    publication_statements,
+)
+from syncer.checks.finding import quote, quote_table
+from syncer.compile import Compiled, Lookup, Occurrence
+from syncer.definition import load_definition, load_definitions
+from syncer.errors import Fatal
+
+CONNECTORS = Path(__file__).parents[2] / "connectors"
+ORDERS = TableName("public", "orders")
+ITEMS = TableName("public", "order_items")
+
+
+def table(
+    name: TableName, identity: Identity = "default", *, key_type: str = "bigint", **changes: Any
+) -> Table:
+    columns = {c: Column(c, "bigint", "bigint", True) for c in ("id", "order_id", "quantity")}
+    columns["id"] = Column("id", key_type, key_type, True)
+    covered = {"default": ("id",), "full": tuple(columns), "index": ("order_id",), "nothing": ()}[identity]
+    made = Table(
+        name, 1, "table", "permanent", columns, ("id",),
+        (Index("pk", ("id",), True, False), Index("fk", ("order_id",), False, False)),
+        (Leaf(1, name, identity, covered),),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def model(*, lookup_sql: str | None = None) -> Compiled:
+    link = Lookup(("order_id",), ("bigint",), lookup_sql)
+    nothing = frozenset[str]()
+    return Compiled(
+        "orders", ORDERS, ("id",), ("bigint",),
+        (Occurrence("", ORDERS, None, nothing, nothing), Occurrence("items", ITEMS, link, nothing, nothing)),
+        (), "", "", "", "", "",
+    )  # fmt: skip
+
+
+def findings(orders: Table | None = None, items: Table | None = None, **options: Any) -> list[Finding]:
+    tables = (orders or table(ORDERS), items or table(ITEMS, "full"))
+    return check_model("orders.yaml", model(), Catalog({t.name: t for t in tables}), **options)
+
+
+def only(found: list[Finding]) -> Finding:
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_a_sound_model_has_no_findings() -> None:
+    assert findings() == []
+    assert needed_columns(model(), Catalog({ORDERS: table(ORDERS), ITEMS: table(ITEMS)})) == {
+        ORDERS: {"id"},
+        ITEMS: {"id", "order_id"},
+    }
+
+
+def test_a_missing_table() -> None:
+    assert only(check_model("m.yaml", model(), Catalog({ORDERS: table(ORDERS)}))).code == "no-table"
+
+
+def test_links_need_a_replica_identity_that_tells_them_on_every_leaf() -> None:
+    found = only(findings(items=table(ITEMS)))
+    assert (found.severity, found.code) == ("error", "identity")
+    assert "order_id" in found.what
+    assert found.fix == "ALTER TABLE public.order_items REPLICA IDENTITY FULL;"
+
+    leaves = (
+        Leaf(2, TableName("Größe", "or der"), "default", ("id",)),
+        Leaf(3, TableName("public", "p2"), "full", ("id", "order_id", "quantity")),
+        Leaf(4, TableName("public", "p3"), "index", ("id", "order_id")),
+    )
+    found = only(findings(items=table(ITEMS, kind="partitioned", leaves=leaves)))
+    assert found.fix == 'ALTER TABLE "Größe"."or der" REPLICA IDENTITY FULL;'
+
+
+def test_an_identity_without_the_primary_key_is_refused_even_for_the_root() -> None:
+    found = only(findings(table(ORDERS, "index")))
+    assert (found.code, found.fix) == ("identity", "ALTER TABLE public.orders REPLICA IDENTITY FULL;")
+
+
+def test_no_identity_makes_the_applications_updates_fail() -> None:
+    found = only(findings(table(ORDERS, "nothing")))
+    assert found.code == "identity-nothing" and "application's own UPDATE" in found.why
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"kind": "view"}, "table-kind"),
+        ({"kind": "foreign table"}, "table-kind"),
+        ({"kind": "materialized view"}, "table-kind"),
+        ({"inherits": True}, "inheritance"),
+        ({"persistence": "unlogged"}, "not-logged"),
+        ({"persistence": "temporary"}, "not-logged"),
+        ({"primary_key": ()}, "no-primary-key"),
+        ({"row_security": True}, "row-security"),
+        ({"can_select": False}, "no-select"),
+    ],
+)
+def test_tables_that_cannot_be_followed(changes: dict[str, Any], code: str) -> None:
+    found = only(findings(table(ORDERS, **changes), role="reader"))
+    assert (found.severity, found.code) == ("error", code)
+
+
+def test_rights_come_with_the_statements_that_give_them() -> None:
+    assert only(findings(table(ORDERS, can_select=False), role="Reader")).fix.splitlines() == [
+        'GRANT USAGE ON SCHEMA public TO "Reader";',
+        'GRANT SELECT ON public.orders TO "Reader";',
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", ["double precision", "interval", "json", "composite", "bit", "range", "array"]
+)
+def test_keys_whose_events_do_not_give_them_back_are_refused(kind: str) -> None:
+    found = only(findings(table(ORDERS, key_type=kind)))
+    assert found.code == "key-type" and found.where.endswith("public.orders.id")
+
+
+def test_a_generated_column_cannot_be_a_link() -> None:
+    items = table(ITEMS, "full")
+    columns = {**items.columns, "order_id": Column("order_id", "bigint", "bigint", True, ("quantity",))}
+    assert only(findings(items=replace(items, columns=columns))).code == "generated-key"
+
+
+def test_missing_indexes_on_both_sides_of_a_link() -> None:
+    bare: dict[str, Any] = {
+        "indexes": (Index("pk", ("id",), True, False), Index("p", ("order_id",), False, True))
+    }
+    found = only(findings(items=table(ITEMS, "full", **bare)))
+    assert (found.severity, found.code) == ("warning", "no-index")
+    assert found.fix == "CREATE INDEX CONCURRENTLY ON public.order_items (order_id);"
+    assert only(findings(items=table(ITEMS, "full", rows_estimate=9, **bare))).severity == "note"
+
+    catalog = Catalog({ORDERS: table(ORDERS), ITEMS: table(ITEMS, "full")})
+    links = {"items": ("quantity",)}
+    found = only(check_model("m", model(lookup_sql="SELECT"), catalog, parent_columns=links))
+    assert found.fix == "CREATE INDEX CONCURRENTLY ON public.orders (quantity);"
+    assert check_model("m", model(), catalog, parent_columns=links) == []
+
+
+FACTS = SourceFacts(
+    server_version=150014, database="shop", in_recovery=False, wal_level="logical", max_slots=10,
+    used_slots=1, max_senders=10, used_senders=1, wal_keep_size="4GB", role="syncer", role_replicates=True,
+    publication_name="pub", slot=None,
+    publication=Publication(
+        "pub", False, frozenset({"insert", "update", "delete", "truncate"}), True, frozenset({ORDERS, ITEMS})
+    ),
+)  # fmt: skip
+
+
+def source(**changes: Any) -> list[Finding]:
+    return check_source(replace(FACTS, **changes), [ORDERS, ITEMS])
+
+
+def publication(**changes: Any) -> dict[str, Any]:
+    assert FACTS.publication
+    return {"publication": replace(FACTS.publication, **changes)}
+
+
+def test_a_sound_source_has_no_findings() -> None:
+    assert source() == []
+    assert source(**publication(all_tables=True, tables=frozenset())) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "fix"),
+    [
+        ({"server_version": 130000}, "server-version", ""),
+        ({"in_recovery": True}, "standby", "primary"),
+        ({"wal_level": "replica"}, "wal-level", "wal_level = 'logical'"),
+        ({"used_slots": 10}, "no-free-slot", "max_replication_slots"),
+        ({"used_senders": 10}, "no-free-sender", "max_wal_senders"),
+        ({"role_replicates": False}, "no-replication", "ALTER ROLE syncer REPLICATION;"),
+        ({"wal_keep_size": "-1"}, "wal-keep-size", "max_slot_wal_keep_size"),
+        ({"labelless_enums": ("temper",)}, "enum-domain", "domain"),
+        (
+            {"publication": None},
+            "no-publication",
+            "CREATE PUBLICATION pub FOR TABLE public.order_items, public.o",
+        ),
+        (
+            publication(tables=frozenset({ITEMS})),
+            "not-published",
+            "ALTER PUBLICATION pub ADD TABLE public.orders;",
+        ),
+        (
+            publication(operations=frozenset({"insert"})),
+            "operations",
+            "(publish = 'insert, update, delete, truncate')",
+        ),
+        (
+            {**publication(via_root=False), "partitioned": frozenset({ORDERS})},
+            "via-root",
+            "ALTER PUBLICATION pub SET (publish_via_partition_root = true);",
+        ),
+        (publication(row_filters=frozenset({ORDERS})), "row-filter", "DROP TABLE public.orders;"),
+        (publication(column_lists=frozenset({ORDERS})), "column-list", "ADD TABLE public.orders;"),
+        ({"roots": {ORDERS: TableName("public", "top")}}, "partition", "use public.top"),
+        ({"slot": Slot("s", "pgoutput", "shop", False, "lost", None)}, "slot-lost", "resync"),
+        ({"slot": Slot("s", "wal2json", "shop", True, "reserved", 0)}, "slot-other", "slot.name"),
+    ],
+)
+def test_sources_that_would_lose_changes(changes: dict[str, Any], code: str, fix: str) -> None:
+    found = only(source(**changes))
+    assert found.code == code
+    assert fix in found.fix
+
+
+def test_several_faults_of_a_publication_each_have_their_statement() -> None:
+    broken = publication(operations=frozenset({"insert"}), via_root=False, tables=frozenset({ITEMS}))
+    found = source(**broken, partitioned=frozenset({ORDERS}))
+    assert [f.code for f in found] == ["operations", "via-root", "not-published"]
+    assert [f.fix for f in found] == publication_statements(
+        "pub", broken["publication"], [ORDERS, ITEMS], [ORDERS]
+    )
+
+
+def shop() -> dict[str, str]:
+    return dict(load_definition(CONNECTORS / "shop.json", {"SHOP_PGPASSWORD": "x"}).config)
+
+
+def connector(
+    changes: dict[str, str | None] | None = None, needed: dict[TableName, list[str]] | None = None
+) -> list[Finding]:
+    config = {k: v for k, v in {**shop(), **(changes or {})}.items() if v is not None}
+    return check_connector(
+        config, [ORDERS, ITEMS], topic_prefix="shop", publication="syncer_shop", needed=needed
+    )
+
+
+def test_the_demos_connector_has_no_findings() -> None:
+    assert connector() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "severity"),
+    [
+        ("plugin.name", None, "error"),
+        ("snapshot.mode", "initial", "error"),
+        ("publication.autocreate.mode", None, "error"),
+        ("publication.name", "other", "error"),
+        ("slot.name", None, "error"),
+        ("slot.drop.on.stop", "true", "error"),
+        ("topic.prefix", "store", "error"),
+        ("decimal.handling.mode", "double", "error"),
+        ("time.precision.mode", None, "error"),
+        ("binary.handling.mode", "base64", "error"),
+        ("interval.handling.mode", None, "error"),
+        ("skipped.operations", None, "error"),
+        ("skipped.operations", "t", "error"),
+        ("errors.tolerance", "all", "error"),
+        ("event.processing.failure.handling.mode", "skip", "error"),
+        ("value.converter", "io.confluent.connect.avro.AvroConverter", "error"),
+        ("value.converter.schemas.enable", None, "error"),
+        ("value.converter.replace.null.with.default", None, "error"),
+        ("key.converter", None, "error"),
+        ("unavailable.value.placeholder", "?", "error"),
+        ("lsn.flush.mode", "manual", "error"),
+        ("message.key.columns", "public.orders:status", "error"),
+        ("table.include.list", "public.orders", "error"),
+        ("table.exclude.list", "public.order.*", "error"),
+        ("schema.include.list", "other", "error"),
+        ("column.exclude.list", "public.orders.note", "error"),
+        ("topic.creation.default.cleanup.policy", "compact,delete", "error"),
+        ("tombstones.on.delete", None, "warning"),
+        ("table.include.list", "public.(", "warning"),
+        ("heartbeat.interval.ms", None, "warning"),
+        ("converters", "mine", "warning"),
+        ("poll.interval.ms", None, "note"),
+        ("max.queue.size.in.bytes", None, "note"),
+        ("provide.transaction.metadata", "true", "note"),
+    ],
+)
+def test_settings_that_lose_or_alter_changes(key: str, value: str | None, severity: str) -> None:
+    found = only(connector({key: value}))
+    assert found.severity == severity
+    assert found.where == f"connector: {key}"
+
+
+def test_include_lists_are_patterns_over_the_whole_name_in_any_case() -> None:
+    assert connector({"table.include.list": r"PUBLIC\.order.*, other\.x"}) == []
+    found = only(connector({"table.include.list": "public.order"}))
+    assert "public.order_items, public.orders" in found.what
+
+
+def test_transforms_are_judged_by_what_they_do() -> None:
+    def judged(kind: str) -> list[str]:
+        return [f.severity for f in connector({"transforms": "a", "transforms.a.type": kind})]
+
+    assert judged("io.debezium.transforms.ExtractNewRecordState") == ["error"]
+    assert judged("my.Own") == ["warning"]
+    assert judged("org.apache.kafka.connect.transforms.InsertHeader") == []
+
+
+def test_columns_may_be_left_out_if_no_row_is_found_by_them() -> None:
+    needed = {ORDERS: ["id"], ITEMS: ["id", "order_id"]}
+    found = only(connector({"column.exclude.list": r"public\.orders\.note"}, needed))
+    assert found.severity == "note"
+    found = only(connector({"column.exclude.list": r"public\..*\.order_id"}, needed))
+    assert found.severity == "error" and "public.order_items.order_id" in found.what
+
+
+def test_names_are_quoted_where_they_need_it() -> None:
+    assert quote_table(TableName("public", "order")) == 'public."order"'
+    assert [quote(name) for name in ("a_1", "A", 'a"b', "é", "1a", "a b")] == [
+        "a_1", '"A"', '"a""b"', '"é"', '"1a"', '"a b"',
+    ]  # fmt: skip
+
+
+def test_a_finding_reads_well() -> None:
+    found = Finding("error", "x", "orders.yaml: public.a", "is a view", "no changes", "DROP VIEW a;\nuse b")
+    assert str(found) == "error: orders.yaml: public.a: is a view (no changes)\n  → DROP VIEW a;\n  → use b"
+
+
+def test_placeholders_are_filled_in_and_never_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("from file\n")
+    path = tmp_path / "c.json"
+    config = {
+        "a": "${env:HOST:-localhost}:${env:PORT}", "b": f"${{file:{secret}}}", "c": "${file:/run/x:key}",
+        "d.password": "plain text", "e": 5, "f": True, "g": "${env:EMPTY:-}", "h": "${env:HOST:-localhost}",
+    }  # fmt: skip
+    path.write_text(json.dumps({"name": "c", "config": config}))
+    made = load_definition(path, {"PORT": "5432"})
+    assert made.config == {
+        "a": "localhost:5432", "b": "from file", "c": "${file:/run/x:key}",
+        "d.password": "plain text", "e": "5", "f": "true", "g": "", "h": "localhost",
+    }  # fmt: skip
+    assert [key for key, value in made.shown().items() if value == "***"] == ["a", "b", "d.password"]
+    for value in ("plain text", "from file", "localhost:5432"):
+        assert value not in repr(made)
+        assert value not in made.hide(f"cannot use '{value}'")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a connector's definition"),
+        ('{"name": "a", "config": {"p": "${env:NOT_SET}"}}', "NOT_SET is not set"),
+        ('{"name": "a", "config": {"p": "${file:/not/there}"}}', "cannot read /not/there"),
+    ],
+)
+def test_bad_definitions_tell_where(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(Fatal, match=told) as caught:
+        load_definition(path, {})
+    assert caught.value.where.startswith(str(path))
+
+
+def test_two_connectors_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text('{"name": "same", "config": {}}')
+    with pytest.raises(Fatal, match="two connectors are called 'same'"):
+        load_definitions(tmp_path, {})
+    with pytest.raises(Fatal, match="cannot read"):
+        load_definition(tmp_path / "none.json", {})
