@@ -12,12 +12,13 @@ and from Python, as the tests do it:
 It is for development, tests and the demo: one node of each, small heaps, known passwords. It is not part of
 the wheel and uses nothing but the standard library, so it runs before the virtual environment exists.
 
-Reading order: `stack` (what is started, in which order), `servers/` (a file a server), `process`,
-`downloads`, `system`.
+Reading order: `launch` (what is started, in which order), `stack` (what can be done with it), `servers/`
+(a file a server), `process`, `downloads`, `system`.
 """
 
 from devstack.errors import DevstackError
+from devstack.launch import start
 from devstack.servers import SERVERS
-from devstack.stack import Stack, load, start
+from devstack.stack import Stack, load
 
 __all__ = ["SERVERS", "DevstackError", "Stack", "load", "start"]

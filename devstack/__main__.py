@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from devstack import downloads, stack, system
+from devstack import downloads, launch, stack, system
 from devstack.errors import DevstackError
 from devstack.servers import SERVERS
 
@@ -80,7 +80,7 @@ def table(running: stack.Stack) -> str:
 def up(options: argparse.Namespace) -> int:
     """Start, and print the addresses."""
     choice = {name: int(number) for name, number in pairs(options.port).items()}
-    running = stack.start(
+    running = launch.start(
         options.home,
         only=options.only,
         port_mode=options.ports,

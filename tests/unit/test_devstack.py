@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack import DevstackError, downloads, keeper, ports, process, stack, system
+from devstack import DevstackError, downloads, keeper, launch, ports, process, stack, system
 from devstack.__main__ import pairs, parser
 from devstack.process import Process
 from devstack.servers.base import Site
@@ -169,10 +169,10 @@ def test_without_root_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_connect_brings_kafka_along_and_starts_after_it() -> None:
-    assert stack.with_needs(["connect"]) == ["kafka", "connect"]
-    assert stack.with_needs(["redis", "postgres"]) == ["postgres", "redis"]
+    assert launch.with_needs(["connect"]) == ["kafka", "connect"]
+    assert launch.with_needs(["redis", "postgres"]) == ["postgres", "redis"]
     with pytest.raises(DevstackError, match="no such server: solr"):
-        stack.with_needs(["solr"])
+        launch.with_needs(["solr"])
 
 
 def test_what_is_known_of_a_stack_is_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_what_is_known_of_a_stack_is_in_its_file(tmp_path: Path, monkeypatch: py
         "redis": Process(os.getpid(), process.start_time(os.getpid()) or ""),
         "kafka": Process(1, "gone"),
     }
-    before = stack.Stack(tmp_path, site(tmp_path / "data", ports.FIXED, stack.HEAPS, None), known)
+    before = stack.Stack(tmp_path, site(tmp_path / "data", ports.FIXED, launch.HEAPS, None), known)
     before.save()
     for path in (tmp_path, tmp_path / stack.STATE):
         after = stack.load(path)
