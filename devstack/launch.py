@@ -1,6 +1,6 @@
 """Starts a stack: what is needed is installed and downloaded, then the servers start side by side.
 
-Starting a stack that runs changes nothing; a server of it that died is started again, on its old port and data.
+Starting one that runs changes nothing; a server of it that died is started again, on its old port and data.
 """
 
 import threading
