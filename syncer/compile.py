@@ -1,83 +1,197 @@
 """From a read model's tree to SQL: one statement that renders, one look-up for every table in the tree.
 
-What comes out is plain data; `rows/postgres.py` runs it. Parameters are text arrays, one per key column,
-cast inside the statement, so that a key travels as the text that PostgreSQL gave or will accept.
+What comes out is plain data (`compiled.py`); `rows/postgres.py` runs it. The statements name every table, type
+and function by its schema, and pin nothing: the session does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
 
-from syncer.change import TableName
+from syncer.catalog import Catalog
+from syncer.compiled import Compiled, Field, Lookup, Occurrence
+from syncer.model import Model
+from syncer.names import literal, quote
+from syncer.render_sql import Document, render
+from syncer.sql_types import TEXTS, key_type
+from syncer.tree import Node, bind
 
+__all__ = ["RENDERER_VERSION", "Compiled", "Field", "Lookup", "Occurrence", "compile"]
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """From a row of one table to the roots whose documents show it."""
+RENDERER_VERSION = 1
+"""Raise it when the same declaration gives other documents than before."""
 
-    columns: tuple[str, ...]
-    """The changed row's columns whose values are looked up: its side of the link to its parent."""
-    types: tuple[str, ...]
-    """Their `Column.base` types, in which events encode the values."""
-    sql: str | None
-    """Takes one text[] per column (`%s` placeholders); returns the distinct root keys, one text column per key
-    column. None: the values are root keys themselves, in key order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Occurrence:
-    """One table at one place in the tree. A table that is used twice occurs twice."""
-
-    path: str
-    """Dotted names of the relations from the root, `items.product`; empty for the root."""
-    table: TableName
-    lookup: Lookup | None
-    """None for the root itself: its key is the root's key."""
-    used: frozenset[str]
-    """Columns whose values can change a document (filters, order, links and keys too), generated columns
-    traced to their inputs. A change to no other column needs no render."""
-    comparable: frozenset[str]
-    """Those of `used` whose two images can be compared for certain (lossless types, identity FULL on every
-    leaf). If `used` is not within it, every change counts."""
+_PARAMETER = "\0"
+_COMPARABLE = frozenset(
+    {
+        "smallint", "integer", "bigint", "boolean", "text", "character varying", "character", "uuid", "numeric",
+        "date", "timestamp without time zone", "timestamp with time zone", "enum", "bytea",
+    }
+)  # fmt: skip
+"""Types that travel without loss: two images of such a column are equal exactly if its values are."""
+_CANONICAL = frozenset(("smallint", "integer", "bigint", "uuid", *TEXTS))
+"""Types whose text in an event is the text that PostgreSQL writes, one for each value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A field of the document, for deriving mappings and judging given ones."""
+def compile(model: Model, catalog: Catalog) -> Compiled:
+    """Everything that running a read model needs.
 
-    name: str
-    type: str
-    """A `Column.base`-like type of one value; `object` when it has `fields`; `unknown` where SQL decides."""
-    many: bool
-    """Whether the value is a list."""
-    fields: tuple[Field, ...] = ()
+    Raises Fatal that tells each mistake with `file:line` and the nearest right name.
+    """
+    root = bind(model, catalog)
+    document = render(model, root, catalog)
+    for node in root.walk():
+        for column in node.table.primary_key:
+            node.use(column)
+        for own, other in node.on:
+            node.use(own)
+            if node.parent is not None:
+                node.parent.use(other)
+    table = root.table
+    statements = _statements(root, document)
+    occurrences = tuple(_occurrence(node) for node in root.walk())
+    return Compiled(
+        name=model.name,
+        root=table.name,
+        key=table.primary_key,
+        key_types=tuple(table.columns[c].base for c in table.primary_key),
+        occurrences=occurrences,
+        fields=document.fields,
+        **statements,
+        hash=_hash(model, root, statements, catalog),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """A read model, ready to run. Every statement pins nothing: `rows/postgres.py` pins the session."""
+def _statements(root: Node, document: Document) -> dict[str, str]:
+    """The four statements on root rows, by their names in `Compiled`."""
+    row, key = document.row, root.table.primary_key
+    types = [key_type(c.type, c.base) for c in map(root.table.columns.__getitem__, key)]
+    table = f"{quote(*root.table.name)} {row}"
+    own = [f"{row}.{quote(c)}" for c in key]
+    asked = [f"k.k{place}" for place in range(len(key))]
+    rendered = f"LEFT JOIN LATERAL ({document.sql}) x ON true"
+    arrays = ", ".join(f"{_PARAMETER}::pg_catalog.text[]" for _ in key)
+    names = ", ".join(f"v{place}" for place in range(len(key)))
+    values = ", ".join(f"v{place}::{type} AS k{place}" for place, type in enumerate(types))
+    same = " AND ".join(f"{a} = {b}" for a, b in zip(own, asked, strict=True))
+    bounds = ", ".join(f"{_PARAMETER}::pg_catalog.text::{type}" for type in types)
+    rows = f"SELECT {_id(own)} AS asked, {_id(own)} AS id, x.doc FROM {table} {rendered}"
+    upto = f"{_row(own)} <= ({bounds})"
+    order = ", ".join(own)
+    texts = ", ".join(f"{c}::pg_catalog.text" for c in own)
+    ends = f"SELECT {order}, pg_catalog.row_number() OVER w AS n, pg_catalog.lead({own[0]}) OVER w IS NULL AS last"
+    statements = {
+        "render": f"SELECT {_id(asked)} AS asked, {_id(own)} AS id, x.doc "
+        f"FROM (SELECT {values} FROM ROWS FROM (pg_catalog.unnest({arrays})) AS u({names})) k "
+        f"LEFT JOIN {table} ON {same} {rendered}",
+        "render_between": f"{rows} WHERE {_row(own)} > ({bounds}) AND {upto}",
+        "render_upto": f"{rows} WHERE {upto}",
+        "boundaries": f"SELECT {texts} FROM ({ends} FROM {table} WINDOW w AS (ORDER BY {order})) {row} "
+        f"WHERE {row}.n % {_PARAMETER}::pg_catalog.int8 = 0 OR {row}.last ORDER BY {order}",
+    }
+    return {name: _placed(sql) for name, sql in statements.items()}
 
-    name: str
-    root: TableName
-    key: tuple[str, ...]
-    """Primary-key columns of the root."""
-    key_types: tuple[str, ...]
-    """Their `Column.base` types."""
-    occurrences: tuple[Occurrence, ...]
-    """Parents before children, the root first."""
-    fields: tuple[Field, ...]
-    render: str
-    """One text[] per key column → one row per key asked for: (asked id, row's id or NULL, document or NULL).
-    Both ids as `document_id` makes them, from the columns' text."""
-    render_between: str
-    """Low key, then high key, one text value a column → the same rows for low < key <= high."""
-    render_upto: str
-    """High key → the same rows for key <= high."""
-    boundaries: str
-    """%s rows a range → the key (text columns) of every so many-th row in key order, and of the last row."""
-    hash: str
-    """Changes when documents would: declaration, SQL, types, hooks, renderer version. 16 hex digits."""
 
-    @property
-    def tables(self) -> frozenset[TableName]:
-        return frozenset(o.table for o in self.occurrences)
+def _row(columns: list[str]) -> str:
+    return f"({', '.join(columns)})"
+
+
+def _id(columns: list[str]) -> str:
+    """`document.document_id` in SQL."""
+    texts = [f"{c}::pg_catalog.text" for c in columns]
+    if len(texts) == 1:
+        return texts[0]
+    parts = texts
+    for special in ("\\", "|"):
+        parts = [f"pg_catalog.replace({p}, {literal(special)}, {literal(chr(92) + special)})" for p in parts]
+    return " || '|' || ".join(parts)
+
+
+def _occurrence(node: Node) -> Occurrence:
+    table = node.table
+    full = all(leaf.identity == "full" for leaf in table.leaves)
+    comparable = frozenset(
+        name for name in node.used
+        if full and table.columns[name].base in _COMPARABLE and not table.columns[name].generated_from
+    )  # fmt: skip
+    lookup = _lookup(node) if node.parent is not None else None
+    return Occurrence(".".join(node.path), table.name, lookup, frozenset(node.used), comparable)
+
+
+def _lookup(node: Node) -> Lookup:
+    """From a row's side of the link up through its ancestors to the root."""
+    parent = node.parent
+    if parent is None:
+        raise AssertionError("the root has no look-up")
+    key = parent.table.primary_key if parent.kind == "root" else ()
+    if {theirs for _, theirs in node.on} == set(key) and len(node.on) == len(key):
+        on = tuple(sorted(node.on, key=lambda pair: key.index(pair[1])))
+        if all(_same_text(node, own, parent, theirs) for own, theirs in on):
+            return Lookup(*_encoded(node, on), None)
+    on = node.on
+    columns = [node.table.columns[own] for own, _ in on]
+    values = ", ".join(f"v{i}::{key_type(c.type, c.base)} AS v{i}" for i, c in enumerate(columns))
+    arrays = ", ".join(f"{_PARAMETER}::pg_catalog.text[]" for _ in on)
+    names = ", ".join(f"v{i}" for i in range(len(on)))
+    source = f"(SELECT DISTINCT {values} FROM ROWS FROM (pg_catalog.unnest({arrays})) AS u({names})) v"
+    met = [(f"v.v{i}", theirs) for i, (_, theirs) in enumerate(on)]
+    steps, here = 0, parent
+    while True:
+        alias = f"p{steps}"
+        matched = " AND ".join(f"{alias}.{quote(column)} = {value}" for value, column in met)
+        source += f" JOIN {quote(*here.table.name)} {alias} ON {matched}"
+        if here.parent is None:
+            found = [f"{alias}.{quote(c)}" for c in here.table.primary_key]
+            break
+        met = [(f"{alias}.{quote(own)}", theirs) for own, theirs in here.on]
+        if (shortcut := _root_key(here, alias)) is not None:
+            found = shortcut
+            break
+        here, steps = here.parent, steps + 1
+    outputs = ", ".join(f"{c}::pg_catalog.text" for c in found)
+    present = f" WHERE {' AND '.join(f'{c} IS NOT NULL' for c in found)}" if here.parent is not None else ""
+    return Lookup(*_encoded(node, on), _placed(f"SELECT DISTINCT {outputs} FROM {source}{present}"))
+
+
+def _root_key(node: Node, alias: str) -> list[str] | None:
+    """The columns of a row that are its root's key already, so that the root need not be read."""
+    parent = node.parent
+    if parent is None or parent.kind != "root":
+        return None
+    ours = {theirs: own for own, theirs in node.on}
+    if set(ours) != set(parent.table.primary_key) or len(node.on) != len(ours):
+        return None
+    if not all(_same_text(node, own, parent, theirs) for own, theirs in node.on):
+        return None
+    return [f"{alias}.{quote(ours[c])}" for c in parent.table.primary_key]
+
+
+def _same_text(node: Node, own: str, parent: Node, theirs: str) -> bool:
+    """Whether equal values of two linked columns have the same text, and events write that text."""
+    pair = {node.table.columns[own].base, parent.table.columns[theirs].base}
+    return pair <= _CANONICAL and (len(pair) == 1 or pair <= set(TEXTS))
+
+
+def _encoded(node: Node, on: tuple[tuple[str, str], ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    names = tuple(own for own, _ in on)
+    return names, tuple(node.table.columns[name].base for name in names)
+
+
+def _placed(sql: str) -> str:
+    """With psycopg's placeholders, and every other `%` doubled for it."""
+    return sql.replace("%", "%%").replace(_PARAMETER, "%s")
+
+
+def _hash(model: Model, root: Node, statements: dict[str, str], catalog: Catalog) -> str:
+    """16 hex digits that change when documents, or what is made for them, would."""
+    types = [
+        [".".join(node.path), name, column.type, list(catalog.enums.get(column.type, ()))]
+        for node in root.walk()
+        for name, column in node.table.columns.items()
+        if name in node.used
+    ]
+    declaration = model.declaration.model_dump(mode="json")
+    content = [RENDERER_VERSION, declaration, statements["render"], types]
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

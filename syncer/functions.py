@@ -1,0 +1,85 @@
+"""The functions that expressions may use, and the type that each returns.
+
+A function is here if its result depends on its arguments and on the settings that the session pins, and on
+nothing else: not on the clock, the transaction, the user, other rows or a random source. PostgreSQL's own
+`stable` does not tell: `now()` and `jsonb_build_object` both are. All are of `pg_catalog`.
+
+Result types are `Column.base` names for deriving mappings; `=1` is the type of the first argument, `?` is for
+PostgreSQL to know.
+"""
+
+from __future__ import annotations
+
+_BY_RESULT = {
+    "text": """
+        lower upper initcap btrim ltrim rtrim concat concat_ws format left right lpad rpad repeat replace
+        reverse split_part substr substring translate to_char to_hex md5 chr encode convert_from quote_ident
+        quote_literal quote_nullable regexp_replace regexp_substr array_to_string jsonb_typeof jsonb_pretty
+        jsonb_extract_path_text host abbrev normalize unistr overlay""",
+    "integer": """
+        length char_length character_length octet_length bit_length ascii strpos array_length array_ndims
+        array_upper array_lower array_position cardinality jsonb_array_length num_nulls num_nonnulls regexp_count
+        regexp_instr width_bucket scale min_scale get_byte family masklen""",
+    "boolean": """
+        starts_with isfinite isempty lower_inc upper_inc lower_inf upper_inf jsonb_path_exists jsonb_path_match
+        jsonb_exists jsonb_exists_any jsonb_exists_all jsonb_contains jsonb_contained regexp_like
+        jsonb_path_exists_tz jsonb_path_match_tz""",
+    "jsonb": """
+        to_jsonb jsonb_build_object jsonb_build_array jsonb_object jsonb_set jsonb_set_lax jsonb_insert
+        jsonb_strip_nulls jsonb_extract_path jsonb_path_query_first jsonb_path_query_array
+        jsonb_path_query_first_tz jsonb_path_query_array_tz jsonb_concat""",
+    "double precision": """
+        pi degrees radians sin cos tan cot asin acos atan atan2 sind cosd tand cotd asind acosd atand atan2d
+        sinh cosh tanh asinh acosh atanh cbrt date_part""",
+    "interval": "age justify_days justify_hours justify_interval make_interval",
+    "date": "to_date make_date",
+    "timestamp without time zone": "make_timestamp",
+    "timestamp with time zone": "to_timestamp make_timestamptz",
+    "time without time zone": "make_time",
+    "bytea": "decode convert_to sha224 sha256 sha384 sha512 set_byte",
+    "array": "string_to_array regexp_match regexp_split_to_array array_positions array_fill",
+    "range": "int4range int8range numrange tsrange tstzrange daterange",
+    "=1": """
+        abs array_append array_cat array_remove array_replace trim_array trim_scale range_merge coalesce nullif
+        greatest least""",
+    "?": """
+        ceil ceiling floor round trunc mod div power sqrt exp ln log sign gcd lcm factorial date_trunc
+        date_bin timezone array_prepend multirange network netmask broadcast""",
+}  # fmt: skip
+
+FUNCTIONS = {name: result for result, names in _BY_RESULT.items() for name in names.split()}
+
+KEYWORDS = frozenset({"coalesce", "nullif", "greatest", "least", "row"})
+"""Spelled like functions, part of the grammar: they cannot be qualified."""
+
+AGGREGATES = frozenset(
+    "count sum min max avg first last array_agg array bool_and bool_or every string_agg".split()
+)
+"""Over the rows of a `many` relation. `array` is `array_agg`."""
+
+WRONG = {
+    "now": "a document is a function of the rows alone; compare times where the document is read",
+    "random": "a document is a function of the rows alone",
+    "json_build_object": "use jsonb_build_object", "json_build_array": "use jsonb_build_array",
+    "to_json": "use to_jsonb", "row_to_json": "use `object:` or jsonb_build_object",
+    "json_agg": "use array_agg", "jsonb_agg": "use array_agg", "json_object_agg": "use `group_by`",
+    "jsonb_object_agg": "use `group_by`", "unnest": "functions that return several rows cannot be a value",
+    "generate_series": "functions that return several rows cannot be a value",
+    "extract": "write extract(FIELD from value)",
+}  # fmt: skip
+"""Hints for functions that are often meant."""
+
+
+def result_type(name: str, arguments: list[str]) -> str:
+    """The type a function returns for arguments of these types; empty where only PostgreSQL knows."""
+    result = FUNCTIONS.get(name, "?")
+    first = next((a for a in arguments if a), "")
+    if name in ("lower", "upper") and first not in ("text", "character varying", "literal"):
+        return ""
+    if name in ("ceil", "ceiling", "floor", "round", "trunc", "sign"):
+        return {"numeric": "numeric", "double precision": "double precision"}.get(first, "")
+    if name == "date_trunc" and len(arguments) > 1:
+        return "timestamp with time zone" if arguments[1] == "date" else arguments[1]
+    if name == "mod" and len(set(arguments)) == 1:
+        return first
+    return "" if result == "?" else first if result == "=1" else result

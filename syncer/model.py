@@ -1,0 +1,292 @@
+"""A read model as its user declares it: YAML → a tree of frozen values that still know their lines.
+
+The classes below are the form, and the JSON Schema that editors use is made from them (`json_schema`). Only
+the shape is judged here; what the names in it mean is for `compile.py`, which has the catalog.
+
+Two things to know when writing one. An aggregate counts every row of a relation that passes its `where`,
+also those that `limit` leaves off the list. And `where` of a `one` relation hides the row: the object is null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from syncer import lined_yaml
+from syncer.change import TableName
+from syncer.errors import Fatal
+from syncer.names import nearest, spellings
+
+Expression = Annotated[str, Field(min_length=1, description="A SQL expression over the row of this level.")]
+Filter = Annotated[
+    str | None, Field(min_length=1, description="A SQL condition over the row, and `one`s of it.")
+]
+Name = Annotated[str, Field(min_length=1)]
+On = Annotated[dict[Name, Name], Field(min_length=1, description="Its column: our column.")]
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Root(Shape):
+    table: Name = Field(description="`schema.table`; every row whose primary key is new is a document.")
+
+
+class OneRelation(Shape):
+    """At most one row of another table, matched by unique columns of it; not shown, only used."""
+
+    one: Name = Field(description="Its table.")
+    on: On
+    where: Filter = None
+    relations: dict[Name, Relation] = {}
+
+
+class ManyRelation(Shape):
+    """Rows of another table that point here; not shown, only used."""
+
+    many: Name = Field(description="Their table.")
+    on: On
+    where: Filter = None
+    order_by: Expression | Annotated[list[Expression], Field(min_length=1)] = Field(
+        default=[], description="Like SQL's; the primary key is always added."
+    )
+    relations: dict[Name, Relation] = {}
+
+    @property
+    def order(self) -> list[str]:
+        return [self.order_by] if isinstance(self.order_by, str) else self.order_by
+
+
+class Shown(Shape):
+    document: Document | None = Field(default=None, description="Its fields, as an object.")
+    value: Expression | None = Field(default=None, description="One value instead of an object.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Shown:
+        if (self.document is None) == (self.value is None):
+            raise ValueError("say either `document` or `value`")
+        return self
+
+
+class One(OneRelation, Shown):
+    """At most one row of another table, as an object (or a value), or null."""
+
+
+class Many(ManyRelation, Shown):
+    """Rows of another table, as a list of objects (or values)."""
+
+    limit: int | None = Field(default=None, gt=0, description="Shortens the list; aggregates ignore it.")
+
+
+class Object(Shape):
+    """A nested object over the same row."""
+
+    object: Document
+
+
+class Grouped(Shape):
+    """An object: each value of `group_by`, as text, and the aggregate over its rows."""
+
+    value: Expression
+    group_by: Expression
+
+
+_SHAPES: dict[str, type[Shape]] = {
+    "~one": One, "~many": Many, "~object": Object, "~grouped": Grouped,
+    "~one relation": OneRelation, "~many relation": ManyRelation,
+}  # fmt: skip
+
+
+def _entry(value: object) -> str | None:
+    """Which kind a document's field is; pydantic asks."""
+    if isinstance(value, str):
+        return "~expression"
+    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Shape) else ()
+    kinds = {"one": "~one", "many": "~many", "object": "~object", "group_by": "~grouped", "value": "~grouped"}
+    return next((kind for key, kind in kinds.items() if key in keys), None)
+
+
+def _relation(value: object) -> str | None:
+    kind = _entry(value)
+    return f"{kind} relation" if kind in ("~one", "~many") else None
+
+
+Entry = Annotated[
+    Annotated[Expression, Tag("~expression")]
+    | Annotated[One, Tag("~one")]
+    | Annotated[Many, Tag("~many")]
+    | Annotated[Object, Tag("~object")]
+    | Annotated[Grouped, Tag("~grouped")],
+    Discriminator(_entry),
+]
+Relation = Annotated[
+    Annotated[OneRelation, Tag("~one relation")] | Annotated[ManyRelation, Tag("~many relation")],
+    Discriminator(_relation),
+]
+Document = Annotated[dict[Name, Entry], Field(min_length=1, description="Field: what it holds.")]
+
+
+class Declaration(Shape):
+    """A read model: one document a row of the root table, kept in step in every sink."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=100)
+    root: Root
+    where: Filter = None
+    relations: dict[Name, Relation] = {}
+    document: Document
+    sink: dict[str, dict[str, Any]] = Field(min_length=1, description="Kind: its settings.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A declaration, and where it was written."""
+
+    declaration: Declaration
+    file: str
+    lines: Mapping[lined_yaml.Path, int]
+
+    @property
+    def name(self) -> str:
+        return self.declaration.name
+
+    def at(self, path: lined_yaml.Path) -> str:
+        """`file:line` of a place in the declaration (of the nearest place around it that has a line)."""
+        return at(self.file, self.lines, path)
+
+
+def at(file: str, lines: Mapping[lined_yaml.Path, int], path: lined_yaml.Path) -> str:
+    while path not in lines:
+        path = path[:-1]
+    return f"{file}:{lines[path]}"
+
+
+def together(errors: list[Fatal]) -> Fatal:
+    """One error that tells several."""
+    if len(errors) == 1:
+        return errors[0]
+    return Fatal(f"{len(errors)} mistakes\n" + "\n".join(str(e) for e in errors))
+
+
+def load(path: str | Path) -> Model:
+    """The read model of one file. Raises Fatal with every mistake of its shape: line, nearest right key."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Fatal("cannot read the read model", where=str(path), why=str(error)) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str) -> Model:
+    """The read model of a text; `file` is what errors call it."""
+    plain, lines = lined_yaml.read(text, file, typed_under={"sink"})
+    if not isinstance(plain, dict):
+        raise Fatal("a read model is a mapping", where=file, hint="begin with `name: …`")
+    try:
+        return Model(Declaration.model_validate(plain), file, lines)
+    except ValidationError as error:
+        raise together([_explain(e, file, lines) for e in error.errors()]) from error
+
+
+def load_all(folder: str | Path) -> list[Model]:
+    """Every `*.yaml` and `*.yml` of a folder, by name. Raises Fatal with the mistakes of all of them."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise Fatal("there is no folder of read models", where=str(folder))
+    errors: list[Fatal] = []
+    models: dict[str, Model] = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml")):
+        try:
+            found = load(path)
+        except Fatal as error:
+            errors.append(error)
+            continue
+        if other := models.get(found.name):
+            why = f"so is the one in {other.file}"
+            errors.append(
+                Fatal(f"the read model is named {found.name!r}", where=found.at(("name",)), why=why)
+            )
+        models.setdefault(found.name, found)
+    if errors:
+        raise together(errors)
+    return sorted(models.values(), key=lambda m: m.name)
+
+
+def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int]) -> Fatal:
+    """One of pydantic's errors in our words."""
+    place = tuple(p for p in error["loc"] if not (isinstance(p, str) and (p.startswith("~") or p == "[key]")))
+    kinds = [_SHAPES[p] for p in error["loc"] if isinstance(p, str) and p in _SHAPES]
+    shape: type[Shape] = kinds[-1] if kinds else Root if place[:1] == ("root",) else Declaration
+    key = str(place[-1]) if place else ""
+    hint = ""
+    match error["type"]:
+        case "extra_forbidden":
+            what, hint = f"unknown key {key!r}", nearest(key, shape.model_fields)
+        case "missing":
+            what = f"{key!r} is missing"
+        case "union_tag_not_found" | "union_tag_invalid" | "callable_discriminator":
+            what = f"cannot tell what {key!r} is"
+            given = error["input"] if isinstance(error["input"], dict) else {}
+            wrong = next((nearest(str(k), ("one", "many", "object", "group_by")) for k in given), "")
+            hint = (
+                wrong or "an expression, or a mapping with `one`, `many`, `object`, or `value` and `group_by`"
+            )
+            if "relations" in place:
+                hint = "a relation has `one` or `many`"
+        case "value_error":
+            what = f"{key!r}: {error['msg'].removeprefix('Value error, ')}"
+        case _:
+            what = f"{key!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+    return Fatal(what, where=at(file, lines, place), hint=hint)
+
+
+def tables(model: Model) -> set[TableName]:
+    """Every table whose catalog `compile` needs, in each spelling that could be meant."""
+    return {name for text, path in _tables(model) for name in _spell(model, text, path)}
+
+
+def _spell(model: Model, text: str, path: lined_yaml.Path) -> list[TableName]:
+    try:
+        return spellings(text)
+    except ValueError as error:
+        raise Fatal(str(error), where=model.at(path)) from error
+
+
+def _tables(model: Model) -> Iterator[tuple[str, lined_yaml.Path]]:
+    yield model.declaration.root.table, ("root", "table")
+
+    def walk(entries: Mapping[str, object], path: lined_yaml.Path) -> Iterator[tuple[str, lined_yaml.Path]]:
+        for name, entry in entries.items():
+            here = (*path, name)
+            if isinstance(entry, OneRelation):
+                yield entry.one, (*here, "one")
+            elif isinstance(entry, ManyRelation):
+                yield entry.many, (*here, "many")
+            elif isinstance(entry, Object):
+                yield from walk(entry.object, (*here, "object"))
+            if isinstance(entry, OneRelation | ManyRelation):
+                yield from walk(entry.relations, (*here, "relations"))
+            if isinstance(entry, Shown):
+                yield from walk(entry.document or {}, (*here, "document"))
+
+    yield from walk(model.declaration.relations, ("relations",))
+    yield from walk(model.declaration.document, ("document",))
+
+
+def json_schema() -> str:
+    """The form as JSON Schema, for editors; `config/readmodel.schema.json` is this text."""
+    schema = Declaration.model_json_schema(by_alias=True)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+for _shape in _SHAPES.values():
+    _shape.model_rebuild()
+Declaration.model_rebuild()

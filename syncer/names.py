@@ -1,0 +1,69 @@
+"""Names as SQL reads them: words that may be quoted, found in a catalog, written back; the nearest right one.
+
+An unquoted word means the name in its exact case if there is one, else in lower case. A quoted one is exact.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeVar
+
+from syncer.change import TableName
+
+T = TypeVar("T")
+_WORD = re.compile(r'(?:^|\.)("(?:[^"\0]|"")+"|[^".\s\0]+)')
+
+
+class Word(NamedTuple):
+    text: str
+    quoted: bool = False
+
+
+def words(text: str) -> list[Word]:
+    """The words of a dotted name: `public."Order lines"`. Raises ValueError if it is not one."""
+    text = text.strip()
+    parts = _WORD.findall(text)
+    if not parts or ".".join(parts) != text:
+        raise ValueError(f"{text!r} is not a name")
+    return [Word(p[1:-1].replace('""', '"'), True) if p[0] == '"' else Word(p) for p in parts]
+
+
+def find(word: Word, among: Mapping[str, T]) -> T | None:
+    """What the word names."""
+    if word.text in among:
+        return among[word.text]
+    return None if word.quoted else among.get(word.text.lower())
+
+
+def spellings(text: str) -> list[TableName]:
+    """The tables that a name can mean, the first that exists is meant. Raises ValueError if it is no name."""
+    parts = words(text)
+    if len(parts) > 2:
+        raise ValueError(f'{text!r} is not the name of a table: `table`, `schema.table` or `schema."Table"`')
+    parts = [Word("public"), *parts][-2:]
+    exact = TableName(*(p.text for p in parts))
+    folded = TableName(*(p.text if p.quoted else p.text.lower() for p in parts))
+    return list(dict.fromkeys((exact, folded)))
+
+
+def quote(*parts: str) -> str:
+    """The name in SQL, whatever is in it."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
+def literal(text: str) -> str:
+    """The text as a SQL constant (under `standard_conforming_strings`)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def nearest(name: str, right: Iterable[str]) -> str:
+    """A hint that names the nearest right name, else some of them; empty when there are none."""
+    names = list(dict.fromkeys(right))
+    by_lower = {n.lower(): n for n in names}
+    if close := difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5):
+        return f"did you mean {by_lower[close[0]]!r}?"
+    if not names:
+        return ""
+    return f"one of: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"

@@ -1,0 +1,218 @@
+"""The tree → the SQL of one document: nested objects, lists, aggregates, as JSON text straight from PostgreSQL.
+
+An object is `row_to_json` over a sub-select whose columns are its fields, which is the fastest way there is and
+writes no spaces or line breaks. A list is an array of such objects. If all rows of a relation are both listed
+and aggregated, one scan gives both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from syncer.aggregates import Order
+from syncer.catalog import Catalog
+from syncer.compiled import Field
+from syncer.errors import Fatal
+from syncer.expressions import Unfit
+from syncer.lined_yaml import Path
+from syncer.model import Entry, Grouped, Many, Model, Object, One, together
+from syncer.names import quote
+from syncer.scope import Chain, Group, InGroup, Row, Scope, Sheet, filtered, link, ordering
+from syncer.sql_types import Value
+from syncer.tree import Namespace, Node
+
+_LONGEST_NAME = 63
+
+
+class Output(NamedTuple):
+    """One field: its SQL, and what is known of its values."""
+
+    sql: str
+    field: Field
+
+
+class Document(NamedTuple):
+    """The document of one row of the root table."""
+
+    row: str
+    """The alias that the SQL has for that row."""
+    sql: str
+    """A sub-select that gives `doc`; no row where the filter excludes it, or where there is no such row."""
+    fields: tuple[Field, ...]
+
+
+def render(model: Model, root: Node, catalog: Catalog) -> Document:
+    """Raises Fatal with every expression that cannot be used, each with its line."""
+    renderer = _Renderer(model)
+    for node in root.walk():
+        renderer.check(node, catalog)
+    scope = Scope(Sheet(catalog.enums))
+    row = scope.scan(root)
+    outputs = renderer.outputs(scope, root, root.links, model.declaration.document, ("document",))
+    if renderer.errors:
+        raise together(list(renderer.errors.values()))
+    condition = f"{row}.{quote(root.table.primary_key[0])} IS NOT NULL AND {filtered(scope, root)}"
+    (fields,) = scope.settle(_columns(outputs))
+    source = scope.joined(condition, alone=True)
+    sql = f"SELECT pg_catalog.row_to_json(d.*)::pg_catalog.text AS doc FROM (SELECT {fields}{source}) d"
+    return Document(row, sql, tuple(o.field for o in outputs))
+
+
+def _columns(outputs: Sequence[Output]) -> str:
+    return ", ".join(f"{o.sql} AS {quote(o.field.name)}" for o in outputs)
+
+
+def _object(outputs: Sequence[Output]) -> str:
+    return f"(SELECT pg_catalog.row_to_json(d.*) FROM (SELECT {_columns(outputs)}) d)"
+
+
+class _Renderer:
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.errors: dict[str, Fatal] = {}
+        """By text: a filter is written wherever its relation is used, its mistake is told once."""
+
+    def check(self, node: Node, catalog: Catalog) -> None:
+        """Read the filter and the order of a node, in case nothing uses them."""
+        used = {n: set(n.used) for n in node.walk()}
+        for write in (filtered, ordering):
+            scope = Scope(Sheet(catalog.enums))
+            scope.scan(node)
+            try:
+                write(scope, node)
+            except Unfit as error:
+                self._add(error, node.place)
+        for n, before in used.items():
+            n.used = before
+
+    def outputs(
+        self, scope: Scope, node: Node, names: Namespace, entries: Mapping[str, Entry], place: Path
+    ) -> list[Output]:
+        """The fields of a document at this row. Mistakes are collected, so that all are told at once."""
+        found = []
+        for name, entry in entries.items():
+            here = (*place, name)
+            try:
+                if len(name.encode()) > _LONGEST_NAME:
+                    raise Unfit(f"the field name {name!r} is longer than {_LONGEST_NAME} bytes")
+                found.append(self._output(scope, node, names, name, entry, here))
+            except Unfit as error:
+                self._add(error, here)
+        return found
+
+    def _output(
+        self, scope: Scope, node: Node, names: Namespace, name: str, entry: Entry, place: Path
+    ) -> Output:
+        below = names.get(name)
+        if isinstance(entry, str):
+            value = Row(scope, node, scope.group).write(entry)
+            return Output(value.sql, _field(name, value))
+        if isinstance(entry, Grouped):
+            return Output(_grouped(entry, scope, node), Field(name, "jsonb", many=False))
+        if isinstance(entry, Object):
+            links = below if isinstance(below, dict) else {}
+            outputs = self.outputs(scope, node, links, entry.object, (*place, "object"))
+            return Output(_object(outputs), Field(name, "object", False, tuple(o.field for o in outputs)))
+        if not isinstance(below, Node):
+            raise AssertionError(f"{name} is not bound")
+        if isinstance(entry, One):
+            found = self._element(scope, below, name, entry, place)
+            there = f"{scope.alias(below)}.{quote(below.on[0][0])} IS NOT NULL"
+            return Output(f"CASE WHEN {there} THEN {found.sql} END", found.field)
+        return self._list(scope, below, name, entry, place)
+
+    def _element(self, scope: Scope, node: Node, name: str, entry: One | Many, place: Path) -> Output:
+        """What a related row is shown as: an object, or one value."""
+        if entry.document is not None:
+            outputs = self.outputs(scope, node, node.links, entry.document, (*place, "document"))
+            return Output(_object(outputs), Field(name, "object", False, tuple(o.field for o in outputs)))
+        try:
+            value = Row(scope, node, scope.group).write(entry.value or "")
+        except Unfit as error:
+            error.place = error.place or (*place, "value")
+            raise
+        if value.type == "array":
+            value = value._replace(sql=f"pg_catalog.to_jsonb({value.sql})")
+        return Output(value.sql, _field(name, value))
+
+    def _list(self, outer: Scope, node: Node, name: str, entry: Many, place: Path) -> Output:
+        scope = Scope(outer.sheet, outer)
+        scope.scan(node)
+        found = self._element(scope, node, name, entry, place)
+
+        def write() -> str:
+            group = outer.groups.get(node) if entry.limit is None else None
+            if group is None or not group.is_direct:
+                return _scan(scope, outer, node, found.sql)
+            again = self._element(group.inner, node, name, entry, place)
+            return f"coalesce({group.item(_aggregated(again.sql, group.order()))}, '[]'::pg_catalog.json)"
+
+        many = Field(name, found.field.type, True, found.field.fields)
+        return Output(outer.later(write), many)
+
+    def _add(self, error: Unfit, place: Path) -> None:
+        found = Fatal(error.what, where=self._model.at(error.place or place), hint=error.hint)
+        self.errors.setdefault(str(found), found)
+
+
+def _aggregated(element: str, order: Sequence[Order]) -> str:
+    return f"pg_catalog.array_to_json(pg_catalog.array_agg({element} ORDER BY {', '.join(map(str, order))}))"
+
+
+def _scan(scope: Scope, outer: Scope, node: Node, element: str) -> str:
+    """A list of its own. With a limit, the rows are chosen before anything is joined to them."""
+    if node.parent is None:
+        raise AssertionError("the root is no list")
+    parent, alias = outer.alias(node.parent), scope.scan(node)
+    (element,) = scope.settle(element)
+    source, condition = f"{quote(*node.table.name)} {alias}", ""
+    if node.limit is None:
+        condition = f"{link(node, alias, parent)} AND {filtered(scope, node)}"
+    else:
+        chosen = Scope(outer.sheet, outer)
+        row = chosen.scan(node)
+        condition = f"{link(node, row, parent)} AND {filtered(chosen, node)}"
+        order = _sorted(chosen, node)
+        source = f"(SELECT {row}.* FROM {quote(*node.table.name)} {row}{chosen.joined(condition)}{order}"
+        source += f" LIMIT {node.limit}) {alias}"
+        condition = ""
+    order = _sorted(scope, node)
+    rows = f"SELECT {element} FROM {source}{scope.joined(condition)}{order}"
+    return f"pg_catalog.array_to_json(ARRAY({rows}))"
+
+
+def _sorted(scope: Scope, node: Node) -> str:
+    return f" ORDER BY {', '.join(map(str, ordering(scope, node)))}"
+
+
+def _grouped(entry: Grouped, scope: Scope, node: Node) -> str:
+    """An object with a field for each value of `group_by`, in byte order; rows without a value are left out."""
+    groups: list[Group] = []
+
+    def group(chain: Chain) -> Group:
+        if not groups:
+            groups.append(Group(scope, chain))
+        if groups[0].chain != chain:
+            raise Unfit("the aggregates in `value` belong to different relations", "use a field for each")
+        return groups[0]
+
+    value = Row(scope, node, group).write(entry.value)
+    if not groups:
+        raise Unfit("`value` with `group_by` needs an aggregate", "such as count(relation)")
+    by = InGroup(groups[0], node).write(entry.group_by)
+    rows = groups[0].sql(by=f"({by.sql})::pg_catalog.text")
+    alias = groups[0].alias
+    inner = f"SELECT {alias}.k AS k, {value.sql} AS v FROM ({rows}) {alias} WHERE {alias}.k IS NOT NULL"
+    pair = "pg_catalog.to_json(x.k)::text || ':' || coalesce(pg_catalog.to_json(x.v)::text, 'null')"
+    joined = f"pg_catalog.string_agg({pair}, ',' ORDER BY x.k COLLATE pg_catalog.\"C\")"
+    return f"(SELECT coalesce('{{' || {joined} || '}}', '{{}}')::pg_catalog.json FROM ({inner}) x)"
+
+
+def _field(name: str, value: Value) -> Field:
+    def known(type: str) -> str:
+        return {"literal": "text", "null": "unknown", "": "unknown"}.get(type, type)
+
+    if value.type == "array":
+        return Field(name, known(value.element), many=True)
+    return Field(name, known(value.type), many=False)
