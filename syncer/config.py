@@ -214,13 +214,16 @@ class Config(Section):
 
     @property
     def sinks(self) -> dict[str, dict[str, Any]]:
-        """The sections that are named after sinks, as they were given: secrets in them."""
+        """The sections that are named after sinks, unchecked, secrets in them: see `connection`."""
         values = self._tree.values
-        return {kind: values[kind] or {} for kind in sink_kinds() if kind in values}
+        given = {kind: values[kind] or {} for kind in sink_kinds() if kind in values}
+        return {
+            kind: layered.with_files(section, None, self._tree, (kind,)) for kind, section in given.items()
+        }
 
     def connection(self, kind: str, cls: type[M]) -> M:
         """The section of a sink as the sink's own class. Raises Fatal with the origin of what is wrong."""
-        return layered.build(cls, self._tree, (kind,), self.sinks.get(kind, {}))
+        return layered.build(cls, self._tree, (kind,), self._tree.values.get(kind) or {})
 
     def masked(self) -> dict[str, Any]:
         """Everything as it may be shown: secrets are `***`."""

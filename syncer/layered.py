@@ -128,7 +128,7 @@ def build(cls: type[M], tree: Tree, at: Path_ = (), values: Mapping[str, Any] | 
         values = tree.values
         for part in at:
             values = values.get(part) or {}
-    data = _with_files(values, cls, tree, at)
+    data = with_files(values, cls, tree, at)
     try:
         return cls.model_validate(data, context={"tree": tree})
     except ValidationError as e:
@@ -146,15 +146,18 @@ def build(cls: type[M], tree: Tree, at: Path_ = (), values: Mapping[str, Any] | 
     ) from None
 
 
-def _with_files(
+def with_files(
     values: Mapping[str, Any], cls: type[BaseModel] | None, tree: Tree, at: Path_
 ) -> dict[str, Any]:
-    """A copy in which every `KEY_file` (unless it is a key of its own) became KEY, with the file's text."""
+    """A copy in which every `KEY_file` (unless it is a key of its own) became KEY, with the file's text.
+
+    cls: tells which keys there are; without it, a KEY that sounds like a secret is one.
+    """
     fields = cls.model_fields if cls else {}
     result: dict[str, Any] = {}
     for key, value in values.items():
         bare = key.removesuffix("_file")
-        if bare != key and key not in fields and (bare in fields or cls is None):
+        if bare != key and key not in fields and (bare in fields if cls else _SECRET_NAME.search(bare)):
             try:
                 result[bare] = Path(str(value)).read_text("utf-8").rstrip("\r\n")
             except OSError as e:
@@ -164,7 +167,7 @@ def _with_files(
         elif isinstance(value, dict):
             annotation = fields[key].annotation if key in fields else None
             inner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-            result[key] = _with_files(value, inner, tree, (*at, key))
+            result[key] = with_files(value, inner, tree, (*at, key))
         else:
             result[key] = value
     return result

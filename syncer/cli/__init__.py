@@ -11,7 +11,9 @@ import syncer
 from syncer.cli import context, output
 from syncer.errors import SyncerError
 
-COMMANDS = ("explain", "preview", "backfill", "run", "status", "verify", "config")
+COMMANDS = (
+    "check", "explain", "preview", "connectors", "backfill", "run", "status", "verify", "resync", "config",
+)  # fmt: skip
 """Each is in the module of its name, which is imported when the command, or the list of all, is asked for."""
 
 EXIT_CODES = """\
@@ -37,16 +39,18 @@ class Commands(click.Group):
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
+        shared = ctx.ensure_object(context.Context)
         try:
             return super().invoke(ctx)
         except SyncerError as error:
-            if ctx.ensure_object(context.Context).debug:
+            if shared.debug:
                 raise
             output.say_error(error)
             ctx.exit(output.exit_code(error))
 
 
 @click.group(
+    "syncer",
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=f"""\

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 import click
@@ -47,27 +48,40 @@ def backfill(
     found = load.declared(config, models)
     if sys.stdin.isatty():
         confirm(f"Render all documents of {', '.join(m.name for m in found)}?", yes)
-    signal.signal(signal.SIGTERM, _stop)
     registry, metrics = Registry(config), Metrics(CollectorRegistry())
-    try:
-        with Progress("documents") as progress:
-            for model in found:
+    with interruptible(), Progress("documents") as progress:
+        for model in found:
 
-                def report(step: Step, name: str = model.name) -> None:
-                    progress.update(name, step.roots, step.total, step.note or _NOTES.get(step.phase, ""))
+            def report(step: Step, name: str = model.name) -> None:
+                progress.update(name, step.roots, step.total, told(step))
 
-                run = Backfill(config, model, registry, rate=rate).run(
-                    metrics, workers or config.backfill.workers, report, again=again
-                )
-                seconds = (run.finished_ms - run.started_ms) / 1000
-                progress.say(f"{model.name}: done, {run.roots:,} documents in {seconds:,.1f} s")
-    except KeyboardInterrupt:
-        output.say("stopped; the same command goes on from here", err=True)
-        raise click.exceptions.Exit(130) from None
+            run = Backfill(config, model, registry, rate=rate).run(
+                metrics, workers or config.backfill.workers, report, again=again
+            )
+            seconds = (run.finished_ms - run.started_ms) / 1000
+            progress.say(f"{model.name}: done, {run.roots:,} documents in {seconds:,.1f} s")
 
 
 _NOTES = {"waiting": "waiting for open transactions", "planning": "planning ranges"}
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
+def told(step: Step) -> str:
+    """What is shown beside the numbers of a step."""
+    return step.note or _NOTES.get(step.phase, "")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the command in order; the work that was handed out stays in Kafka."""
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.say("stopped; the same command goes on from here", err=True)
+        raise click.exceptions.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt

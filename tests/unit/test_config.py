@@ -139,6 +139,7 @@ def test_secrets_come_from_files(tmp_path: Path) -> None:
     redis = loaded.connection("redis", Connection)
     assert redis.password is not None and redis.password.get_secret_value() == "s3cret"
     assert redis.ca_file == "/ca.pem"
+    assert loaded.sinks["redis"] == {"password": "s3cret", "ca_file": "/ca.pem"}
     assert "both" in fails(tmp_path, MINIMAL + "connect: {password: a, password_file: b}\n")
     assert "cannot read password_file" in fails(tmp_path, MINIMAL + "connect: {password_file: /absent}\n")
 

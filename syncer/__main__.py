@@ -1,0 +1,6 @@
+"""`python -m syncer`."""
+
+from syncer.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="syncer")

@@ -1,0 +1,205 @@
+"""`syncer connectors`: Debezium in Kafka Connect, as `connectors/*.json` define it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+import click
+import psycopg
+
+from syncer import load
+from syncer.cli import output
+from syncer.cli.check import say_finding
+from syncer.cli.context import Context, as_json, command, confirm, group, yes_option
+from syncer.cli.survey import MENDED_BY_APPLY, Survey, connect, find_definition, survey
+from syncer.config import Config
+from syncer.connect import Connect
+from syncer.definition import Definition
+from syncer.errors import Fatal, Retry, SyncerError
+from syncer.registry import Registry
+from syncer.rows.postgres import classify
+from syncer.rows.publication import ensure_publication, read_facts, wait_for_open_transactions
+from syncer.sources.topics import topic_of
+
+TOPIC = {"retention.ms": str(7 * 24 * 3600 * 1000), "cleanup.policy": "delete"}
+
+
+@group(
+    "connectors",
+    """
+    syncer connectors apply
+    syncer connectors status
+    """,
+)
+def connectors() -> None:
+    """Set up, show or remove the Debezium connector."""
+
+
+@command(
+    "apply",
+    """
+    syncer connectors apply
+    syncer connectors apply --dry-run
+    syncer connectors apply --yes            in scripts
+    """,
+    connectors,
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option(
+    "--timeout", type=click.FloatRange(0), default=60, show_default=True,
+    help="Wait so many seconds for open transactions, and for the connector to run.",
+)  # fmt: skip
+@yes_option
+@click.pass_context
+def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, yes: bool) -> None:
+    """Show what differs from the definition, then make it so: topics, publication, connector.
+
+    Refused (exit code 1) as long as `syncer check` finds errors, because a connector that is set up too early
+    can make the application's own UPDATEs fail.
+    """
+    config = context.config
+    found = survey(config, live=False)
+    errors = [finding for finding in found.all("error") if finding.code not in MENDED_BY_APPLY]
+    definition = found.definition
+    if errors or definition is None:
+        for finding in errors:
+            say_finding(finding)
+        output.say("not applied: mend these first (syncer check shows everything)", style="bold", err=True)
+        ctx.exit(output.FINDING)
+    with closing(connect(config)) as client, _session(config) as session:
+        registry = Registry(config)
+        wanted = sorted(topic_of(config.kafka.topic_prefix, table) for table in found.tables)
+        topics = sorted(set(wanted) - registry.topics.existing().keys())
+        statements = _publish(session, definition, found, dry_run=True)
+        diff = client.plan(definition)
+        for topic in topics:
+            output.say(f"topic {topic}: create with {config.kafka.partitions} partitions")
+        for statement in statements:
+            output.say(f"publication: {statement}")
+        output.say(f"connector {diff}")
+        if dry_run:
+            return
+        if topics or statements or diff.action != "unchanged":
+            confirm("Apply this?", yes)
+        registry.topics.create(topics, TOPIC)
+        if _publish(session, definition, found, dry_run=False):
+            _wait_for_transactions(session, timeout)
+        client.apply(definition)
+        client.wait_running(definition.name, timeout)
+    output.say(f"connector {definition.name} is running", style="green")
+
+
+def _session(config: Config) -> psycopg.Connection[Any]:
+    """One that may change the publication: the only thing that is ever made in the user's database."""
+    try:
+        return psycopg.connect(**config.postgres.arguments(), autocommit=True)
+    except psycopg.Error as error:
+        raise classify(error, "cannot connect to PostgreSQL") from error
+
+
+def _publish(
+    session: psycopg.Connection[Any], definition: Definition, found: Survey, *, dry_run: bool
+) -> list[str]:
+    name = definition.config.get("publication.name", "")
+    return ensure_publication(session, name, found.tables, dry_run=dry_run)
+
+
+def _wait_for_transactions(session: psycopg.Connection[Any], timeout: float) -> None:
+    """What they changed before a table was published never arrives; a backfill begun later has it."""
+    output.say("waiting for transactions that were open when the publication changed", err=True)
+    try:
+        wait_for_open_transactions(
+            session,
+            timeout,
+            progress=lambda waiting: output.say("  " + "; ".join(map(str, waiting)), err=True),
+        )
+    except Retry as error:
+        output.say(
+            f"still open, so `syncer backfill` will wait for them: {error.why}", style="yellow", err=True
+        )
+
+
+@command(
+    "status",
+    """
+    syncer connectors status
+    syncer connectors status --json | jq .slot.behind
+    """,
+    connectors,
+)
+@as_json
+@click.pass_context
+def status(ctx: click.Context, context: Context, as_json: bool) -> None:
+    """Show whether the connector runs, what failed, and how much log its slot holds back.
+
+    Exit code 1 if it does not run.
+    """
+    config = context.config
+    definition = find_definition(config)
+    with closing(connect(config)) as client:
+        state = client.status(definition.name)
+        differs = len(client.plan(definition).changes)
+    slot = _slot(config, definition)
+    if as_json:
+        shown = asdict(state) if state else None
+        output.say_json({"name": definition.name, "status": shown, "differing": differs, "slot": slot})
+    elif state is None:
+        output.say(f"{definition.name}: not there (syncer connectors apply)", style="yellow")
+    else:
+        _say_status(state, slot, differs)
+    if state is None or not state.running:
+        ctx.exit(output.FINDING)
+
+
+def _say_status(state: Any, slot: dict[str, Any] | str, differs: int) -> None:
+    rows = [[state.name, state.state.lower(), ""]]
+    rows += [[f"  task {task.id}", task.state.lower(), ""] for task in state.tasks]
+    if isinstance(slot, dict):
+        behind = "" if slot["behind"] is None else f"{slot['behind'] / 2**20:,.1f} MiB behind"
+        active = "active" if slot["active"] else "not read"
+        rows.append([f"  slot {slot['name']}", f"{active}, {slot['wal_status']}", behind])
+    else:
+        rows.append(["  slot", slot, ""])
+    output.table(["connector", "state", ""], rows)
+    if state.failure:
+        output.say(state.failure, style="red")
+    if differs:
+        output.say(f"{differs} settings differ from the definition: syncer connectors apply", style="yellow")
+
+
+def _slot(config: Config, definition: Definition) -> dict[str, Any] | str:
+    """The slot, or why it cannot be told."""
+    try:
+        with load.reading(config) as connection:
+            name = definition.config.get("slot.name", "")
+            slot = read_facts(connection, [], publication="", slot=name).slot
+            return asdict(slot) if slot else "not there"
+    except SyncerError as error:
+        return f"unknown: {error.why or error.what}"
+
+
+@command("delete", "syncer connectors delete --yes", connectors)
+@yes_option
+def delete(context: Context, yes: bool) -> None:
+    """Remove the connector from Kafka Connect. Slot, publication and topics stay.
+
+    Changes go on being kept for the slot, so that the connector can be applied again without loss. The SQL to
+    give them up is printed; after running it, the read models need a resync.
+    """
+    config = context.config
+    definition = find_definition(config)
+    with closing(connect(config)) as client:
+        _delete(client, definition, yes)
+    slot, publication = definition.config.get("slot.name", ""), definition.config.get("publication.name", "")
+    output.say("the slot goes on holding back PostgreSQL's log. To give up what it keeps:")
+    output.say(f"  SELECT pg_drop_replication_slot('{slot}');\n  DROP PUBLICATION IF EXISTS {publication};")
+
+
+def _delete(client: Connect, definition: Definition, yes: bool) -> None:
+    if client.config(definition.name) is None:
+        raise Fatal("there is no such connector", where=f"{client.url}: {definition.name}")
+    confirm(f"Delete connector {definition.name} at {client.url}?", yes)
+    client.delete(definition.name)
+    output.say(f"connector {definition.name} deleted", style="green")

@@ -1,0 +1,51 @@
+"""`syncer resync`: a read model built anew, beside the one that is read meanwhile."""
+
+from __future__ import annotations
+
+import click
+from prometheus_client import CollectorRegistry
+
+from syncer import load
+from syncer import resync as engine
+from syncer.backfill import Progress as Step
+from syncer.cli.backfill import interruptible, told
+from syncer.cli.context import Context, command, confirm, yes_option
+from syncer.cli.progress import Progress
+from syncer.metrics import Metrics
+from syncer.registry import Registry
+
+
+@command(
+    "resync",
+    """
+    syncer resync orders
+    syncer resync orders --yes --workers 4
+    """,
+)
+@click.argument("model")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Ranges at the same time.  [default: backfill.workers]"
+)
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many documents a second.")
+@yes_option
+def resync(context: Context, model: str, workers: int | None, rate: float | None, yes: bool) -> None:
+    """Build a read model anew, in the next generation and epoch.
+
+    The answer to a changed declaration, to a restored or replaced PostgreSQL server, and to changes that Kafka
+    no longer has. In Elasticsearch the new index is read once it is complete; a Redis sink is rewritten in
+    place.
+    """
+    config = context.config
+    [found] = load.declared(config, [model])
+    confirm(f"Build {model} anew?", yes)
+    registry, metrics = Registry(config), Metrics(CollectorRegistry())
+    with interruptible(), Progress("documents") as progress:
+
+        def report(step: Step) -> None:
+            progress.update(model, step.roots, step.total, told(step))
+
+        run = engine.resync(
+            config, found, registry, metrics, workers or config.backfill.workers, report, rate=rate
+        )
+        seconds = (run.finished_ms - run.started_ms) / 1000
+        progress.say(f"{model}: built anew, {run.roots:,} documents in {seconds:,.1f} s")

@@ -1,0 +1,177 @@
+"""Gathers the facts for `syncer check` and `syncer connectors apply`, and has `checks/` judge them.
+
+One mistake does not hide the others: what cannot be read, because something before it is wrong, becomes a
+finding, and the rest is looked at. Only PostgreSQL has to answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from syncer import load, sinks
+from syncer.change import TableName
+from syncer.checks import Finding, SourceFacts, check_connector, check_model, check_source, needed_columns
+from syncer.config import Config
+from syncer.connect import Connect
+from syncer.definition import Definition, load_definitions
+from syncer.errors import Fatal, SyncerError
+from syncer.model import Model
+from syncer.rows.publication import read_facts
+
+MENDED_BY_APPLY = frozenset({"no-publication", "not-published", "operations", "via-root"})
+"""Codes of findings that `syncer connectors apply` makes good itself."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found, under a heading each; and what the findings are about."""
+
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    loaded: list[load.Loaded] = field(default_factory=list)
+    definition: Definition | None = None
+    facts: SourceFacts | None = None
+
+    @property
+    def tables(self) -> frozenset[TableName]:
+        return frozenset(table for one in self.loaded for table in one.compiled.tables)
+
+    def all(self, severity: str = "") -> list[Finding]:
+        return [f for found in self.findings.values() for f in found if severity in ("", f.severity)]
+
+
+def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> Survey:
+    """Look at everything; live: at the connector that runs, too. Raises Retry when PostgreSQL is away."""
+    result = Survey()
+    definition: Definition | None = None
+    with _as_finding(result, "Connector", "connector-definition"):
+        definition = result.definition = find_definition(config)
+    models: list[Model] = []
+    with _as_finding(result, "Read models", "declaration"):
+        models = load.declared(config, names)
+    with load.reading(config) as connection:
+        for model in models:
+            _model(config, connection, model, result)
+        if definition is not None:
+            _source(connection, definition, result)
+    if definition is not None:
+        _connector(config, definition, result)
+        if live and config.connect.url:
+            _live(config, definition, result)
+    return result
+
+
+def find_definition(config: Config) -> Definition:
+    """The one connector of the folder whose `topic.prefix` is ours. Raises Fatal if there is none, or two."""
+    folder = config.connect.definitions
+    prefix = config.kafka.topic_prefix
+    found = [d for d in load_definitions(folder) if d.config.get("topic.prefix") == prefix]
+    if len(found) == 1:
+        return found[0]
+    where, hint = str(folder), "see kafka.topic_prefix and connect.definitions in the configuration"
+    if not found:
+        raise Fatal(f"no connector is defined that has topic.prefix {prefix}", where=where, hint=hint)
+    why = ", ".join(d.path for d in found)
+    raise Fatal(f"several connectors have topic.prefix {prefix}", where=where, why=why, hint=hint)
+
+
+def connect(config: Config) -> Connect:
+    """Raises Fatal when connect.url is not set."""
+    settings = config.connect
+    if not settings.url:
+        raise Fatal(
+            "connect.url is not set", where="configuration", hint="SYNCER_CONNECT__URL=http://host:8083"
+        )
+    password = settings.password.get_secret_value() if settings.password else ""
+    return Connect(
+        settings.url, username=settings.username or "", password=password, timeout=settings.timeout
+    )
+
+
+@contextmanager
+def _as_finding(result: Survey, title: str, code: str) -> Iterator[None]:
+    found = result.findings.setdefault(title, [])
+    try:
+        yield
+    except Fatal as error:
+        found.append(Finding("error", code, error.where or title, error.what, error.why, error.hint))
+
+
+def _model(config: Config, connection: psycopg.Connection[Any], model: Model, result: Survey) -> None:
+    title = f"Read model {model.name}"
+    with _as_finding(result, title, "declaration"):
+        loaded = load.compiled(connection, model)
+        result.loaded.append(loaded)
+        role = connection.info.user
+        result.findings[title] += check_model(model.file, loaded.compiled, loaded.catalog, role=role)
+    for kind, settings in model.declaration.sink.items():
+        where = model.at(("sink", kind))
+        with _as_finding(result, title, "sink"):
+            config.connection(kind, sinks.find(kind, where=where).Connection)
+            if result.loaded and result.loaded[-1].model is model:
+                for text in sinks.check(kind, settings, result.loaded[-1].compiled.fields, where=where):
+                    result.findings[title].append(Finding("error", "sink", f"{where}: {kind}", text))
+
+
+def _source(connection: psycopg.Connection[Any], definition: Definition, result: Survey) -> None:
+    settings = definition.config
+    publication, slot = settings.get("publication.name", ""), settings.get("slot.name", "")
+    result.facts = read_facts(connection, result.tables, publication=publication, slot=slot)
+    found = check_source(result.facts, result.tables, connector_role=settings.get("database.user", ""))
+    result.findings["PostgreSQL"] = found
+
+
+def _connector(config: Config, definition: Definition, result: Survey) -> None:
+    found = result.findings["Connector"]
+    found += _judge(config, definition.config, result, definition.path)
+    database = definition.config.get("database.dbname", "")
+    if result.facts and database != result.facts.database:
+        found.append(
+            Finding(
+                "error", "connector-database", f"{definition.path}: database.dbname",
+                f"is {database}, but postgres.dsn is of database {result.facts.database}",
+                "changes have to come from where documents are rendered",
+            )
+        )  # fmt: skip
+
+
+def _judge(config: Config, settings: Any, result: Survey, where: str) -> list[Finding]:
+    needed: dict[TableName, frozenset[str]] = {}
+    for one in result.loaded:
+        for table, columns in needed_columns(one.compiled, one.catalog).items():
+            needed[table] = needed.get(table, frozenset()) | columns
+    publication = result.definition.config.get("publication.name", "") if result.definition else ""
+    prefix = config.kafka.topic_prefix
+    return check_connector(
+        settings, result.tables, topic_prefix=prefix, publication=publication, needed=needed, where=where
+    )
+
+
+def _live(config: Config, definition: Definition, result: Survey) -> None:
+    """The connector as Kafka Connect has it. That it is away, or the connector not there yet, is no error."""
+    found = result.findings.setdefault("Kafka Connect", [])
+    client, where = connect(config), f"connector {definition.name}"
+    try:
+        settings = client.config(definition.name)
+        if settings is None:
+            found.append(
+                Finding("warning", "not-applied", where, "it is not there yet", fix="syncer connectors apply")
+            )
+            return
+        found += [f for f in _judge(config, settings, result, where) if f.severity == "error"]
+        status = client.status(definition.name)
+        if status is None or not status.running:
+            why = status.failure if status else ""
+            state = status.state.lower() if status else "without a state"
+            found.append(Finding("error", "not-running", where, f"it is {state}, not running", why))
+        if client.plan(definition).changes:
+            what = f"it differs from {definition.path}"
+            found.append(Finding("warning", "differs", where, what, fix="syncer connectors apply"))
+    except SyncerError as error:
+        found.append(Finding("warning", "no-answer", error.where, error.what, error.why, error.hint))
+    finally:
+        client.close()
