@@ -189,8 +189,8 @@ def ensure_publication(
 
 def wait_for_open_transactions(
     conn: psycopg.Connection[Any],
-    timeout: float,
-    progress: Callable[[list[Waiting]], None] = lambda _: None,
+    timeout: float = 3600.0,
+    progress: Callable[[str], None] = lambda _: None,
     *,
     interval: float = 0.2,
 ) -> None:
@@ -198,7 +198,7 @@ def wait_for_open_transactions(
 
     One that was open when a table joined the publication may have changed the table unseen; a backfill
     begun after this call sees what it did. Prepared transactions count. conn: in autocommit mode.
-    timeout, interval: seconds. progress: called about once a second with those still waited for.
+    timeout, interval: seconds. progress: told about once a second who is still waited for.
     Raises Retry, naming them, after the time-out.
     """
     if not conn.autocommit:
@@ -218,7 +218,7 @@ def wait_for_open_transactions(
                 hint="end them (COMMIT PREPARED, SELECT pg_terminate_backend(pid)), or wait longer",
             )  # fmt: skip
         if now - reported >= 1:
-            progress(waiting)
+            progress("; ".join(map(str, waiting)))
             reported = now
         time.sleep(min(interval, max(0.0, deadline - now)))
         still = _open(conn)

@@ -12,7 +12,6 @@ from syncer.change import TableName
 from syncer.checks import check_source
 from syncer.errors import Fatal, Retry
 from syncer.rows.publication import (
-    Waiting,
     ensure_publication,
     read_facts,
     read_publication,
@@ -146,12 +145,12 @@ def test_a_slot_is_known_by_name(shop: Database) -> None:
 
 
 @contextmanager
-def waiting_for_all(database: Database) -> Iterator[tuple[threading.Event, list[list[Waiting]]]]:
+def waiting_for_all(database: Database) -> Iterator[tuple[threading.Event, list[str]]]:
     """`wait_for_open_transactions` in a thread: the event is set when it has returned."""
-    done, seen = threading.Event(), list[list[Waiting]]()
+    done, seen = threading.Event(), list[str]()
 
     def wait() -> None:
-        with database.connect() as conn:
+        with database.connect(options="-c default_transaction_read_only=on") as conn:
             wait_for_open_transactions(conn, 60, seen.append, interval=0.02)
         done.set()
 
@@ -180,9 +179,8 @@ def test_open_and_prepared_transactions_are_waited_for_and_later_ones_are_not(sh
             while not seen and time.monotonic() < deadline:
                 time.sleep(0.01)
             later.execute("INSERT INTO orders VALUES (3)")
-            names = {who.application_name or who.prepared for who in seen[0]}
-            assert names == {"slow app", prepared}
-            assert f"prepared transaction '{prepared}'" in " ".join(map(str, seen[0]))
+            assert "(slow app) since" in seen[0] and f"prepared transaction '{prepared}'" in seen[0]
+            assert seen[0].count(";") == 1
             slow.execute("COMMIT")
             assert not done.wait(0.3)
             two_phase.execute(f"COMMIT PREPARED '{prepared}'".encode())
