@@ -116,6 +116,15 @@ class Waiting(NamedTuple):
         return f"pid {self.pid} ({self.application_name or self.role}){since}"
 
 
+class Open(tuple[Waiting, ...]):
+    """The transactions that are still open. `str` of it is for people."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self))
+
+
 def read_facts(
     conn: psycopg.Connection[Any], tables: Collection[TableName], *, publication: str, slot: str
 ) -> SourceFacts:
@@ -190,7 +199,7 @@ def ensure_publication(
 def wait_for_open_transactions(
     conn: psycopg.Connection[Any],
     timeout: float = 3600.0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[Open], None] = lambda _: None,
     *,
     interval: float = 0.2,
 ) -> None:
@@ -214,11 +223,11 @@ def wait_for_open_transactions(
         if now >= deadline:
             raise Retry(
                 "transactions that were open when the publication changed are still open",
-                where=f"database {conn.info.dbname}", why="; ".join(map(str, waiting)),
+                where=f"database {conn.info.dbname}", why=str(Open(waiting)),
                 hint="end them (COMMIT PREPARED, SELECT pg_terminate_backend(pid)), or wait longer",
             )  # fmt: skip
         if now - reported >= 1:
-            progress("; ".join(map(str, waiting)))
+            progress(Open(waiting))
             reported = now
         time.sleep(min(interval, max(0.0, deadline - now)))
         still = _open(conn)

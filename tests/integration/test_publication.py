@@ -151,7 +151,7 @@ def waiting_for_all(database: Database) -> Iterator[tuple[threading.Event, list[
 
     def wait() -> None:
         with database.connect(options="-c default_transaction_read_only=on") as conn:
-            wait_for_open_transactions(conn, 60, seen.append, interval=0.02)
+            wait_for_open_transactions(conn, 60, lambda open: seen.append(str(open)), interval=0.02)
         done.set()
 
     thread = threading.Thread(target=wait)
