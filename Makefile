@@ -59,7 +59,7 @@ unit: tools  ## tests that need no server
 	@$(PY) -m pytest tests/unit $(PYTEST_ARGS)
 
 integration: tools  ## tests on real servers, which they start and stop themselves
-	@$(PY) -m pytest tests/integration $(PYTEST_ARGS)
+	@$(PY) -m pytest tests --ignore=tests/unit $(PYTEST_ARGS)
 
 bench: venv  ## measure speed, latency and memory, beside what the servers can do alone
 	@$(PY) -m bench

@@ -1,9 +1,9 @@
-"""Fixtures of all tests. Those in tests/unit need no server; those in tests/integration share one stack.
+"""Fixtures of all tests. Those in tests/unit need no server; all others share one stack.
 
 `stack` is started on first use, on random ports, and is gone after the run. To use one that runs already (a
 start takes 15 seconds):
 
-    make stack; SYNCER_TEST_STACK=.devstack/stack.json pytest tests/integration
+    make stack; SYNCER_TEST_STACK=.devstack/stack.json pytest tests
 """
 
 import os
@@ -22,9 +22,9 @@ from tests.stack.names import fresh_names
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything under tests/integration carries the marker."""
+    """Everything outside tests/unit carries the marker."""
     for item in items:
-        if "integration" in item.path.parts:
+        if "unit" not in item.path.parts:
             item.add_marker(pytest.mark.integration)
 
 
