@@ -58,7 +58,10 @@ def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: 
     try:
         return schema.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        found = error.errors(include_url=False, include_input=False)
+        first = next(
+            (one for one in found if one["type"] == "extra_forbidden"), found[0]
+        )  # explains the rest
         field = ".".join(map(str, first["loc"])) or "(block)"
         hint = ""
         if first["type"] == "extra_forbidden":

@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from syncer.clock import split_version
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
 from syncer.sinks._elasticsearch_http import CREDENTIALS, DISK_FULL
+from syncer.sinks._target import Target
 
 MAX_ID_BYTES = 512
 # Elasticsearch (8.19) heeds `require_alias` for what it indexes, not for deletes: a request of nothing but
@@ -58,14 +58,6 @@ class Chunk(NamedTuple):
     def halves(self) -> tuple[Chunk, Chunk]:
         half = len(self.ids) // 2
         return Chunk(self.ids[:half], self.lines[:half]), Chunk(self.ids[half:], self.lines[half:])
-
-
-class Target(NamedTuple):
-    """What the errors of an item name."""
-
-    name: str
-    epoch: int
-    resync: str
 
 
 def unfit(id: str) -> str:
@@ -135,7 +127,8 @@ def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -
             out.written += action == "index"
             out.deleted += action == "delete"
         elif status == 409:
-            _guard(id, error["reason"], target)
+            match = _CONFLICT.search(error["reason"])
+            target.check_version(id, int(match[1]) if match else 0)
             out.older += 1
         else:
             _failed(id, status, error["type"], error.get("reason") or "", target, out)
@@ -152,20 +145,6 @@ def _failed(id: str, status: int, kind: str, reason: str, target: Target, out: O
         out.again_reason = text + (f"\n  → {DISK_FULL}" if "read-only-allow-delete" in reason else "")
     else:
         out.refused.append(Refusal(id, text))
-
-
-def _guard(id: str, reason: str, target: Target) -> None:
-    """A conflict is fine, unless what is there cannot have been written in this epoch or before."""
-    match = _CONFLICT.search(reason)
-    current = int(match[1]) if match else 0
-    epoch, _ = split_version(current)
-    if epoch > target.epoch:
-        raise Fatal(
-            "the index holds documents of a later epoch; the record of our own is lost",
-            where=target.name,
-            why=f"document {id!r} has version {current}, of epoch {epoch}; ours is {target.epoch}",
-            hint=target.resync,
-        )
 
 
 _scan = JSONDecoder().raw_decode

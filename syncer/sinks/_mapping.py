@@ -111,7 +111,7 @@ def _same_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether merging makes sense: no other type is given; objects and `nested` share their properties."""
     given = new.get("type")
     if not isinstance(given, str):  # not a mapping with a type, or `properties` themselves
-        return True
+        return not (old.get("enabled") is False and "properties" in new)
     if "properties" in old:
         return given in ("object", "nested") and new.get("enabled", True) is not False
     return given == old.get("type")

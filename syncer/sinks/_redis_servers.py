@@ -12,16 +12,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import redis
-from redis.exceptions import SlotNotCoveredError
+from redis.exceptions import RedisClusterException, RedisError, SlotNotCoveredError
 
 from syncer.sinks._redis_keys import slot
+
+FAILURES = (RedisError, RedisClusterException)
+"""What the client raises; the errors of its cluster part have another base."""
 
 Client = redis.Redis | redis.RedisCluster
 _Item = TypeVar("_Item")
 
 
 class Servers:
-    """Connects with the first use. Safe to share between threads. All methods raise RedisError."""
+    """Connects with the first use. Safe to share between threads. All methods raise FAILURES."""
 
     def __init__(self, connect: Callable[[], Client]) -> None:
         self._connect = connect
@@ -76,7 +79,7 @@ class Servers:
 
 
 def pipeline(node: redis.Redis, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """The answers, errors among them, of commands sent together. Raises RedisError when they do not come."""
+    """The answers, errors among them, of commands sent together. Raises FAILURES when they do not come."""
     with node.pipeline(transaction=False) as pipe:
         add: Any = pipe.execute_command
         for command in commands:

@@ -25,6 +25,7 @@ from syncer.errors import Fatal, Retry, SyncerError
 from syncer.sinks import _bulk, _mapping
 from syncer.sinks._elasticsearch_http import Http, client, error_of
 from syncer.sinks._fields import Bytes, Seconds, take_credentials_out
+from syncer.sinks._target import Target
 
 Json = dict[str, Any]
 
@@ -108,12 +109,9 @@ class ElasticsearchSink:
         self.write_alias = f"{self.index}-write"
         self._settings = settings
         self._model = model
-        self._epoch = epoch
-        self._meta = {"model": model.name, "hash": model.hash, "epoch": epoch, "generation": generation}
-        self._resync = f"syncer resync {model.name}"
+        self._target = Target.of(self.name, model, epoch, generation)
         self._client = connection.client()
-        self._http = Http(self._client, self.name, self._resync)
-        self._target = _bulk.Target(self.name, epoch, self._resync)
+        self._http = Http(self._client, self.name, self._target.resync)
         self._max_bytes = connection.max_bulk_bytes
         self._max_content = _MAX_CONTENT
         self._bulk_path = f"/{quote(self.write_alias)}/_bulk?require_alias=true&filter_path={_bulk.FILTER}"
@@ -143,7 +141,7 @@ class ElasticsearchSink:
             "aliases": aliases,
             "settings": {"index.gc_deletes": "1h", **_flat(self._settings.settings)},
             "mappings": _mapping.mapping(self._settings.mapping, self._model.fields)
-            | {"_meta": {"syncer": self._meta}},
+            | {"_meta": {"syncer": self._target.meta()}},
         }
         status, raw = self._http.ask("PUT", f"/{self.index}", body)
         if status != 200 and error_of(raw)[0] != "resource_already_exists_exception":
@@ -157,19 +155,10 @@ class ElasticsearchSink:
         if meta is None or meta.get("model") != self._model.name:
             owner = f"belongs to the read model {meta.get('model')}" if meta else "was not made by syncer"
             raise Fatal(f"the index {self.index} {owner}", where=self.name, hint="choose another index name")
-        if meta["epoch"] > self._epoch:
-            raise Fatal(
-                "the index holds documents of a later epoch; the record of our own is lost",
-                where=self.name, why=f"the index is of epoch {meta['epoch']}, ours is {self._epoch}",
-                hint=self._resync,
-            )  # fmt: skip
-        if meta["hash"] != self._model.hash:
-            raise Fatal(
-                "the index was built from another declaration of the read model",
-                where=self.name, why=f"hash {meta['hash']}, ours is {self._model.hash}", hint=self._resync,
-            )  # fmt: skip
-        if meta["epoch"] < self._epoch:
-            self._http.must("PUT", f"/{self.index}/_mapping", {"_meta": {"syncer": self._meta}})
+        self._target.check_epoch(meta["epoch"], "the index")
+        self._target.check_hash(meta["hash"])
+        if meta["epoch"] < self._target.epoch:
+            self._http.must("PUT", f"/{self.index}/_mapping", {"_meta": {"syncer": self._target.meta()}})
         missing = [self.write_alias] if self.write_alias not in info["aliases"] else []
         if self.alias not in info["aliases"] and not self._check_read_alias():
             missing.append(self.alias)
@@ -189,6 +178,16 @@ class ElasticsearchSink:
                     where=self.name, hint="choose another index name, or remove what has this one",
                 )  # fmt: skip
         return found is not None
+
+    def promote(self) -> None:
+        """Point the read alias at this generation, and at no other, in one step."""
+        self._check_read_alias()
+        readers = self._http.get(f"/_alias/{self.alias}") or {}
+        actions: list[Json] = [
+            {"remove": {"index": index, "alias": self.alias}} for index in readers if index != self.index
+        ]
+        actions.append({"add": {"index": self.index, "alias": self.alias}})
+        self._http.must("POST", "/_aliases", {"actions": actions})
 
     # -- documents ----------------------------------------------------------------------------------------
 
@@ -260,7 +259,7 @@ class ElasticsearchSink:
                 if "error" in doc:
                     why = doc["error"].get("reason", "")
                     if doc["error"]["type"] == "index_not_found_exception":
-                        raise Fatal("the index is gone", where=self.name, why=why, hint=self._resync)
+                        raise Fatal("the index is gone", where=self.name, why=why, hint=self._target.resync)
                     raise Retry("cannot read", where=self.name, why=why)
                 if doc["found"]:
                     out[doc["_id"]] = doc["_source"]

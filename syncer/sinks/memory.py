@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from syncer.clock import split_version
 from syncer.compile import Compiled, Field
 from syncer.document import Batch, Outcome, Refusal
-from syncer.errors import Fatal
+from syncer.sinks._target import Target
 
 
 class Settings(BaseModel):
@@ -36,8 +35,7 @@ class Store:
     """id → (version, document; None for a remembered delete), and what it was built from."""
 
     documents: dict[str, tuple[int, bytes | None]] = field(default_factory=dict)
-    built: tuple[str, str, int, int] | None = None
-    """Read model, hash, epoch, generation."""
+    built: Target | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -60,21 +58,18 @@ class MemorySink:
     ) -> None:
         self.name = f"memory:{model.name}"
         self.store = store or Store()
-        self._model = model
-        self._epoch = epoch
-        self._generation = generation
+        self._target = Target.of(self.name, model, epoch, generation)
 
     def prepare(self) -> None:
-        ours = (self._model.name, self._model.hash, self._epoch, self._generation)
-        hint = f"syncer resync {self._model.name}"
         with self.store.lock:
-            if self.store.built is not None:
-                name, hash, epoch, generation = self.store.built
-                if epoch > self._epoch:
-                    raise Fatal("holds documents of a later epoch", where=self.name, hint=hint)
-                if (name, hash) != ours[:2] and generation >= self._generation:
-                    raise Fatal("was built from another declaration", where=self.name, hint=hint)
-            self.store.built = ours
+            if (built := self.store.built) is not None:
+                self._target.check_epoch(built.epoch, "the store")
+                if built.generation >= self._target.generation:
+                    self._target.check_hash(built.hash)
+            self.store.built = self._target
+
+    def promote(self) -> None:
+        """There is one generation only, which is read."""
 
     def write(self, batch: Batch) -> Outcome:
         out = Outcome()
@@ -86,21 +81,13 @@ class MemorySink:
                 elif body is not None and (reason := _unfit(body)):
                     out.refused.append(Refusal(id, reason))
                 elif self.store.documents.get(id, (-1, None))[0] >= batch.version:
-                    self._guard(id)
+                    self._target.check_version(id, self.store.documents[id][0])
                     out.older += 1
                 else:
                     self.store.documents[id] = (batch.version, body)
                     out.written += body is not None
                     out.deleted += body is None
         return out
-
-    def _guard(self, id: str) -> None:
-        epoch, _ = split_version(self.store.documents[id][0])
-        if epoch > self._epoch:
-            raise Fatal(
-                f"document {id!r} is of epoch {epoch}, ours is {self._epoch}",
-                where=self.name, hint=f"syncer resync {self._model.name}",
-            )  # fmt: skip
 
     def ids(self) -> Iterator[str]:
         with self.store.lock:

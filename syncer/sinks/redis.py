@@ -14,10 +14,9 @@ import orjson
 import redis
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 from redis.retry import Retry as ClientRetry
 
-from syncer.clock import split_version
 from syncer.compile import Compiled
 from syncer.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
@@ -26,7 +25,8 @@ from syncer.sinks._fields import Seconds, take_credentials_out
 from syncer.sinks._redis_calls import Constants, Write, command, pipelines_of, writes_of
 from syncer.sinks._redis_keys import Keys, pattern_problem
 from syncer.sinks._redis_script import SCRIPT, flat, flat_json, nested_fields, trouble
-from syncer.sinks._redis_servers import Client, Servers, pipeline
+from syncer.sinks._redis_servers import FAILURES, Client, Servers, pipeline
+from syncer.sinks._target import Target
 
 _PAGE = 500
 
@@ -107,11 +107,8 @@ class RedisSink:
         self.name = f"redis:{settings.key}"
         self._hash = settings.format == "hash"
         self._keys = Keys(settings.key)
-        self._model = model
-        self._epoch = epoch
-        self._generation = generation
+        self._target = Target.of(self.name, model, epoch, generation)
         self._meta_key = f"syncer:{model.name}:meta"
-        self._resync = f"syncer resync {model.name}"
         expire = max(1, round(settings.expire)) if settings.expire else 0
         tombstone = max(1, round(settings.tombstone))
         keep = max(expire, tombstone) if expire else 0
@@ -127,10 +124,9 @@ class RedisSink:
                 node.ping()
                 self._check_eviction(node)
             raw: Any = self._servers.client().get(self._meta_key)
-            ours = {"hash": self._model.hash, "epoch": self._epoch, "generation": self._generation}
             if self._accept(orjson.loads(raw) if raw else None):
-                self._servers.client().set(self._meta_key, orjson.dumps(ours))
-        except RedisError as error:
+                self._servers.client().set(self._meta_key, orjson.dumps(self._target.meta()))
+        except FAILURES as error:
             raise trouble(error, "Redis cannot be used", self.name) from error
 
     def _check_eviction(self, node: redis.Redis) -> None:
@@ -151,21 +147,13 @@ class RedisSink:
         """Whether to record ours: for the first time, for a later epoch or another generation."""
         if found is None:
             return True
-        if found["epoch"] > self._epoch:
-            raise Fatal(
-                "Redis holds documents of a later epoch; the record of our own is lost",
-                where=self.name,
-                why=f"Redis is of epoch {found['epoch']}, ours is {self._epoch}",
-                hint=self._resync,
-            )
-        if found["hash"] != self._model.hash and found["generation"] >= self._generation:
-            raise Fatal(
-                "the keys were built from another declaration of the read model",
-                where=self.name,
-                why=f"hash {found['hash']}, ours is {self._model.hash}",
-                hint=self._resync,
-            )
-        return (self._epoch, self._generation) > (found["epoch"], found["generation"])
+        self._target.check_epoch(found["epoch"], "Redis")
+        if found["generation"] >= self._target.generation:
+            self._target.check_hash(found["hash"])
+        return (self._target.epoch, self._target.generation) > (found["epoch"], found["generation"])
+
+    def promote(self) -> None:
+        """Generations share the keys: each document is read as soon as it is written."""
 
     # -- documents ----------------------------------------------------------------------------------------
 
@@ -174,30 +162,26 @@ class RedisSink:
         out = Outcome()
         writes = writes_of(batch, self._keys, as_hash=self._hash, out=out)
         version = f"{batch.version:020d}"
+        failure: Exception | None = None
         try:
             owners = list(self._servers.owners(writes, lambda write: write.key))
-        except RedisError as error:
+        except FAILURES as error:
             raise trouble(error, "cannot write", self.name) from error
-        pipelines = [(node, calls) for node, groups in owners for calls in pipelines_of(groups)]
-        for position, (node, calls) in enumerate(pipelines):
-            try:
-                answers = self._execute(node, version, calls)
-            except RedisError as error:
-                failure = trouble(error, "cannot write", self.name)
-                self._servers.refresh()
-                if out == Outcome() or not isinstance(failure, Retry):
-                    raise failure from error
-                out.again_reason = str(failure)
-                out.again += [write.id for _, rest in pipelines[position:] for call in rest for write in call]
-                return out
-            for call, answer in zip(calls, answers, strict=True):
-                self._settle(call, answer, out)
-        if len(out.again) == len(batch) > 0:
-            raise Retry("cannot write", where=self.name, why=out.again_reason)
+        for node, groups in owners:
+            down: Exception | None = None
+            for calls in pipelines_of(groups):
+                try:
+                    answers = [down] * len(calls) if down else self._execute(node, version, calls)
+                except FAILURES as error:  # of this server; others may do
+                    down, answers = error, [error] * len(calls)
+                for call, answer in zip(calls, answers, strict=True):
+                    failure = self._settle(call, answer, out) or failure
+        if failure and len(out.again) == len(batch):
+            raise failure
         return out
 
     def _execute(self, node: redis.Redis, version: str, calls: Sequence[Sequence[Write]]) -> list[Any]:
-        """The answer of each call, or its error. Raises RedisError when there is no answer at all."""
+        """The answer of each call, or its error. Raises one of FAILURES when there is none."""
         commands = [command(version, self._constants, call, self._keys) for call in calls]
         answers = pipeline(node, commands)
         unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
@@ -207,16 +191,16 @@ class RedisSink:
                 answers[i] = answer
         return answers
 
-    def _settle(self, call: Sequence[Write], answer: Any, out: Outcome) -> None:
+    def _settle(self, call: Sequence[Write], answer: Any, out: Outcome) -> Retry | None:
+        """Count the documents of a call. Returns the failure that its documents have to wait for."""
         if isinstance(answer, Exception):
             failure = trouble(answer, "cannot write", self.name)
             if not isinstance(failure, Retry):
                 raise failure from answer
-            if isinstance(answer, redis.ResponseError):
-                self._servers.refresh()  # MOVED and the like
+            self._servers.refresh()
             out.again += [write.id for write in call]
             out.again_reason = str(failure)
-            return
+            return failure
         for write, result in zip(call, answer, strict=True):
             if result == b"w":
                 out.written += 1
@@ -226,18 +210,9 @@ class RedisSink:
                 reason = f"not ours: {result[1:].decode(errors='replace')}"
                 out.refused.append(Refusal(write.id, reason))
             else:
-                self._guard(write.id, int(result))
+                self._target.check_version(write.id, int(result))
                 out.older += 1
-
-    def _guard(self, id: str, current: int) -> None:
-        epoch, _ = split_version(current)
-        if epoch > self._epoch:
-            raise Fatal(
-                "Redis holds documents of a later epoch; the record of our own is lost",
-                where=self.name,
-                why=f"document {id!r} has version {current}, of epoch {epoch}; ours is {self._epoch}",
-                hint=self._resync,
-            )
+        return None
 
     def ids(self) -> Iterator[str]:
         """Every id; one may come twice (SCAN)."""
@@ -248,7 +223,7 @@ class RedisSink:
                     found = self._keys.id(key)
                     if found is not None:
                         yield found
-        except RedisError as error:
+        except FAILURES as error:
             raise trouble(error, "cannot list the keys", self.name) from error
 
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
@@ -259,7 +234,7 @@ class RedisSink:
             try:
                 for node, groups in self._servers.owners(fit[start : start + _PAGE], self._keys.document):
                     out |= self._read(node, groups)
-            except RedisError as error:
+            except FAILURES as error:
                 self._servers.refresh()
                 raise trouble(error, "cannot read", self.name) from error
         return out

@@ -204,6 +204,13 @@ def test_preparing_again_changes_nothing(sink: Sink, target: Harness) -> None:
     other.close()
 
 
+def test_the_first_generation_is_read_and_promoting_it_changes_nothing(sink: Sink) -> None:
+    put(sink, 1, {"a": doc(1)})
+    sink.promote()
+    sink.promote()
+    assert holds(sink, {"a": doc(1)})
+
+
 def test_preparing_at_once(target: Harness) -> None:
     made = [target.open() for _ in range(6)]
     with ThreadPoolExecutor(len(made)) as pool:

@@ -141,6 +141,14 @@ def test_a_second_generation_leaves_readers_with_the_first(make: Make, stack: St
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
     second.prepare()
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
+    for _ in range(2):
+        second.promote()
+        assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [second.index]
+    first.prepare()
+    first.write(docs(3))  # the old one can still be fed
+    assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [second.index]
+    first.promote()
+    assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
 
 
 def test_a_name_that_is_taken(make: Make, stack: Stack, names: Names) -> None:

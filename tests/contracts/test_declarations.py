@@ -1,0 +1,202 @@
+"""What a person can get wrong in a sink's block, told before anything runs; and derived mappings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from syncer import sinks
+from syncer.compile import Field
+from syncer.errors import Fatal
+from syncer.sinks import _mapping
+from syncer.sinks._elasticsearch_http import error_of
+from tests.contracts.sinks import FIELDS, compiled
+
+LINE = (Field("sku", "text", many=False), Field("count", "integer", many=False))
+ALL = (
+    *FIELDS,
+    Field("tags", "text", many=True),
+    Field("placed_at", "timestamp with time zone", many=False),
+    Field("status", "enum", many=False),
+    Field("extra", "jsonb", many=False),
+    Field("odd", "unknown", many=False),
+    Field("lines", "object", many=True, fields=LINE),
+)
+
+
+def refused(kind: str, settings: dict[str, Any], connection: dict[str, Any] | None = None) -> Fatal:
+    model = compiled("m", ALL)
+    with pytest.raises(Fatal) as caught:
+        sinks.build(kind, settings, model=model, connection=connection or {}, where="orders.yaml:7")
+    return caught.value
+
+
+def test_the_kinds_of_sinks() -> None:
+    assert sinks.kinds() == ["elasticsearch", "memory", "redis"]
+
+
+def test_every_setting_is_described() -> None:
+    for kind in sinks.kinds():
+        module = sinks.find(kind)
+        for schema in (module.Settings, module.Connection):
+            assert issubclass(schema, BaseModel)
+            assert schema.__doc__
+            assert schema.model_config["extra"] == "forbid"
+            assert all(field.description for field in schema.model_fields.values())
+            assert schema.model_json_schema()["additionalProperties"] is False
+
+
+def test_an_unknown_kind() -> None:
+    error = refused("elasticserch", {})
+    assert (error.where, error.hint) == ("orders.yaml:7", "did you mean elasticsearch?")
+
+
+WRONG: list[tuple[str, dict[str, Any], str, str]] = [
+    ("elasticsearch", {"indx": "a"}, "indx: Extra inputs", "did you mean index?"),
+    ("elasticsearch", {}, "index: Field required", ""),
+    ("elasticsearch", {"index": "Orders"}, "index: String should match", ""),
+    ("elasticsearch", {"index": "-orders"}, "index: String should match", ""),
+    ("redis", {"key": "orders"}, "exactly once", ""),
+    ("redis", {"key": "{id}:{id}"}, "exactly once", ""),
+    ("redis", {"key": "{id}"}, "begins with a text of its own", ""),
+    ("redis", {"key": "syncer:{id}"}, "are ours", ""),
+    (
+        "redis",
+        {"key": "a:{id}", "expire": "soon"},
+        "expire: Value error, it has to be a number",
+        "",
+    ),
+    ("redis", {"key": "a:{id}", "expire": 0}, "expire: Input should be greater than 0", ""),
+    ("redis", {"key": "a:{id}", "format": "xml"}, "format: Input should be 'json' or 'hash'", ""),
+    ("redis", {"key": "a:{id}", "format": "hash"}, "a hash cannot hold tags, which is a list", ""),
+    ("memory", {"index": "a"}, "index: Extra inputs", ""),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "what", "hint"), WRONG)
+def test_a_wrong_block(kind: str, settings: dict[str, Any], what: str, hint: str) -> None:
+    error = refused(kind, settings)
+    assert what in error.what
+    assert error.where == f"orders.yaml:7: {kind}"
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize("url", ["es:9200", "http://es", "ftp://es:9200"])
+def test_a_wrong_address(url: str) -> None:
+    error = refused("elasticsearch", {"index": "a"}, {"url": url})
+    assert error.where == "configuration: elasticsearch"
+    assert "url: Value error, it has to be http://host:port" in error.what
+
+
+def test_credentials_leave_the_address() -> None:
+    for kind, url in (
+        ("elasticsearch", "https://me:s%40fe@es:9200"),
+        ("redis", "rediss://me:s%40fe@r:6379/1"),
+    ):
+        link: Any = sinks.parse(sinks.find(kind).Connection, {"url": url}, where="")
+        assert link.url == url.replace("me:s%40fe@", "")
+        assert (link.username, link.password.get_secret_value()) == ("me", "s@fe")
+        assert "s@fe" not in repr(link)
+
+
+def test_derived_mapping() -> None:
+    derived = _mapping.mapping({}, ALL)
+    text = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 1024}}}
+    assert derived["dynamic"] is False
+    assert derived["properties"] == {
+        "n": {"type": "long"},
+        "exact": {"type": "double", "ignore_malformed": True},
+        "name": text,
+        "on": {"type": "boolean"},
+        "tags": text,
+        "placed_at": {"type": "date", "ignore_malformed": True},
+        "status": {"type": "keyword"},
+        "extra": {"type": "object", "enabled": False},
+        "odd": {"type": "object", "enabled": False},
+        "lines": {"properties": {"sku": text, "count": {"type": "integer"}}},
+    }
+
+
+def test_a_given_mapping_wins() -> None:
+    given = {
+        "properties": {
+            "name": {"analyzer": "standard"},
+            "placed_at": {"type": "keyword"},
+            "extra": {"properties": {"a": {"type": "keyword"}}},
+            "lines": {"type": "nested", "properties": {"sku": {"type": "keyword"}}},
+        },
+        "date_detection": False,
+    }
+    merged = _mapping.mapping(given, ALL)
+    properties = merged["properties"]
+    assert merged["date_detection"] is False
+    assert properties["name"]["analyzer"] == "standard"
+    assert "keyword" in properties["name"]["fields"]
+    assert properties["placed_at"] == {"type": "keyword"}  # nothing of the derived date is left
+    assert properties["extra"] == {"properties": {"a": {"type": "keyword"}}}
+    assert properties["lines"] == {
+        "type": "nested",
+        "properties": {"sku": {"type": "keyword"}, "count": {"type": "integer"}},
+    }
+    assert properties["n"] == {"type": "long"}
+    assert _mapping.problems(given, ALL) == []
+
+
+PROBLEMS: list[tuple[dict[str, Any], str]] = [
+    ({"exact": {"type": "boolean"}}, "exact: mapped as boolean, which cannot hold numeric values"),
+    ({"lines": {"type": "keyword"}}, "lines: mapped as keyword, which cannot hold an object"),
+    ({"n": {"type": "integer"}}, "n: mapped as integer, which is too narrow for bigint values"),
+    ({"name": {"type": "long"}}, "name: mapped as long, which cannot hold text values"),
+    ({"on": {"type": "date"}}, "on: mapped as date, which cannot hold boolean values"),
+    ({"status": {"type": "integer"}}, "status: mapped as integer, which cannot hold enum values"),
+    ({"name": {"type": "object"}}, "name: mapped as object, which cannot hold text"),
+    (
+        {"name": {"properties": {"x": {"type": "text"}}}},
+        "name: mapped as object, which cannot hold text",
+    ),
+    ({"statsu": {"type": "keyword"}}, "statsu: the document has no such field; did you mean status?"),
+    (
+        {"lines": {"properties": {"skuu": {"type": "text"}}}},
+        "lines.skuu: the document has no such field",
+    ),
+    (
+        {"lines": {"properties": {"count": {"type": "byte"}}}},
+        "lines.count: mapped as byte, which is too",
+    ),
+    ({"name": "keyword"}, "name: a field's mapping is an object"),
+    ({"properties": {}, "_source": {"enabled": False}}, "_source: cannot be set"),
+]
+
+
+@pytest.mark.parametrize(("given", "problem"), PROBLEMS)
+def test_a_mapping_that_cannot_hold_its_values(given: dict[str, Any], problem: str) -> None:
+    [found] = _mapping.problems(given, ALL)
+    assert found.startswith(problem)
+    assert refused("elasticsearch", {"index": "a", "mapping": given}).what == f"mapping.{found}"
+
+
+FINE: list[dict[str, Any]] = [
+    {},
+    {"n": {"type": "keyword"}, "exact": {"type": "scaled_float", "scaling_factor": 100}},
+    {"name": {"type": "long", "ignore_malformed": True}, "tags": {"type": "keyword"}},
+    {"placed_at": {"type": "date_nanos"}, "status": {"type": "wildcard"}},
+    {"extra": {"type": "flattened"}, "odd": {"type": "geo_point"}},
+    {"name": {"copy_to": ["everything"]}, "everything": {"type": "text"}},
+    {"lines": {"type": "object", "enabled": False}},
+    {"name": {"type": "plug_in_type"}, "other_name": {"type": "alias", "path": "name"}},
+]
+
+
+@pytest.mark.parametrize("given", FINE)
+def test_a_mapping_that_is_fine(given: dict[str, Any]) -> None:
+    assert _mapping.problems(given, ALL) == []
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"<html>", b"[]", b"null", b'"text"', b'{"error":null}', b'{"error":{}}']
+)
+def test_an_answer_of_something_else(raw: bytes) -> None:
+    kind, _ = error_of(raw, "HTTP 502")
+    assert kind == "HTTP 502"

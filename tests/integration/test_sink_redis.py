@@ -1,0 +1,324 @@
+"""Redis beyond the contract: what is in the keys, when they expire, and what each of its refusals becomes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from devstack import Stack
+from syncer import sinks
+from syncer.compile import Field
+from syncer.document import Batch
+from syncer.errors import Fatal, Retry
+from syncer.ports import Sink
+from syncer.sinks._redis_keys import Keys, slot
+from tests.contracts.redis_servers import free_port, redis_cluster, redis_server
+from tests.contracts.sinks import FIELDS, compiled, forget
+from tests.stack import Names
+
+Make = Callable[..., Sink]
+
+
+@pytest.fixture
+def make(stack: Stack, names: Names) -> Iterator[Make]:
+    """Makes sinks over one key pattern; keyword arguments change what is usual."""
+    made: list[Sink] = []
+
+    def build(
+        url: str = stack.redis,
+        *,
+        fields: tuple[Field, ...] = FIELDS,
+        prepare: bool = True,
+        connection: dict[str, Any] | None = None,
+        epoch: int = 1,
+        generation: int = 1,
+        hash: str = "0123456789abcdef",
+        **settings: Any,
+    ) -> Sink:
+        sink = sinks.build(
+            "redis",
+            {"key": names("thing:{id}"), **settings},
+            model=compiled(names("things"), fields, hash),
+            connection={"url": url, **(connection or {})},
+            epoch=epoch,
+            generation=generation,
+        )
+        made.append(sink)
+        if prepare:
+            sink.prepare()
+        return sink
+
+    yield build
+    for sink in made:
+        sink.close()
+    forget(stack.redis, names.prefix)
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Any]:
+    with redis.Redis.from_url(stack.redis) as connected:
+        yield connected
+
+
+@pytest.fixture
+def own() -> Iterator[str]:
+    """A server whose settings the test may change."""
+    with redis_server() as url:
+        yield url
+
+
+def docs(*numbers: int, at: int = 1, pad: int = 0) -> Batch:
+    return Batch(at, {str(n): json.dumps({"n": n, "name": "x" * pad}).encode() for n in numbers}, [])
+
+
+# -- what is in the keys
+
+
+def test_json_is_the_document_s_own_text(make: Make, client: Any, names: Names) -> None:
+    body = b'{"b": 1.50, "a": [1,  2]}'
+    make().write(Batch(3, {"a": body}, []))
+    key = names("thing:a")
+    assert client.get(key) == body
+    assert client.get(f"version:{{{key}}}") == b"00000000000000000003"
+    assert client.ttl(key) == client.ttl(f"version:{{{key}}}") == -1
+
+
+def test_a_hash_has_exact_texts_and_no_nulls(make: Make, client: Any, names: Names) -> None:
+    sink = make(format="hash")
+    body = b'{"n":9007199254740993,"exact":1.50,"name":"x","on":true,"off":false,"none":null}'
+    sink.write(Batch(1, {"a": body}, []))
+    expected = {b"n": b"9007199254740993", b"exact": b"1.50", b"name": b"x", b"on": b"true", b"off": b"false"}
+    assert client.hgetall(names("thing:a")) == expected
+    sink.write(Batch(2, {"a": b'{"n":1}'}, []))
+    assert client.hgetall(names("thing:a")) == {b"n": b"1"}
+
+
+def test_a_hash_without_fields_is_absent_and_its_version_is_kept(
+    make: Make, client: Any, names: Names
+) -> None:
+    sink = make(format="hash")
+    assert sink.write(Batch(5, {"a": b'{"n":null}'}, [])).written == 1
+    assert sink.read(["a"]) == {}
+    assert sink.stored(b'{"n":null}') is None
+    assert sink.write(Batch(4, {"a": b'{"n":1}'}, [])).older == 1
+
+
+def test_a_hash_of_many_fields(make: Make) -> None:
+    body = json.dumps({f"f{i}": i for i in range(20_001)}).encode()
+    sink = make(format="hash")
+    assert sink.write(Batch(1, {"a": body, "b": b'{"n":1}'}, [])).written == 2
+    assert sink.read(["a"])["a"] == sink.stored(body)
+
+
+def test_a_nested_value_is_refused_for_a_hash(make: Make) -> None:
+    out = make(format="hash").write(Batch(1, {"a": b'{"n":[1]}', "b": b"7", "c": b'{"n":1}'}, []))
+    assert out.written == 1
+    assert [refusal.id for refusal in out.refused] == ["a", "b"]
+    assert "use format json" in out.refused[0].reason
+
+
+@pytest.mark.parametrize("format", ["json", "hash"])
+def test_expiry_of_documents_and_deletes(make: Make, client: Any, names: Names, format: str) -> None:
+    sink = make(format=format, expire="2h", tombstone="30m")
+    sink.write(docs(1, 2))
+    sink.write(Batch(2, {}, ["2"]))
+    marks = [f"version:{{{names('thing:1')}}}", f"version:{{{names('thing:2')}}}"]
+    assert 7190 < client.ttl(names("thing:1")) <= 7200
+    assert 7190 < client.ttl(marks[0]) <= 7200
+    assert 1790 < client.ttl(marks[1]) <= 1800
+    sink.write(docs(2, at=3))
+    assert client.ttl(marks[1]) > 7190
+
+
+def test_a_delete_is_remembered_no_longer_than_asked(make: Make) -> None:
+    sink = make(tombstone="1s")
+    sink.write(Batch(5, {}, ["a"]))
+    assert sink.write(Batch(4, {"a": b"{}"}, [])).older == 1
+    time.sleep(1.1)
+    assert sink.write(Batch(4, {"a": b"{}"}, [])).written == 1
+
+
+def test_a_document_that_expires_sooner_than_a_delete(make: Make, client: Any, names: Names) -> None:
+    """The version outlives the document, so that no older one comes back."""
+    make(expire="1s", tombstone="1h").write(docs(1))
+    assert client.ttl(f"version:{{{names('thing:1')}}}") > 3500
+
+
+@pytest.mark.parametrize(
+    "pattern", ["thing:{id}", "{shop}:{id}", "{shop:{id}}", "a}b:{id}", "v{id}", "{{{id}", "x{}{id}"]
+)
+def test_version_keys_share_the_slot_and_meet_no_document(pattern: str) -> None:
+    keys = Keys(pattern)
+    ids = ["1", "{", "}", "{}", "{a}", "a}b", "}{", "{1}", "a{b}c", "ü", "version:1", ":version", "{{", "}}"]
+    documents = [keys.document(id) for id in ids]
+    versions = [keys.version(key) for key in documents]
+    assert [slot(key) for key in documents] == [slot(key) for key in versions]
+    assert len({*documents, *versions}) == 2 * len(ids)
+    assert [keys.id(key.encode()) for key in documents] == ids
+    assert [keys.id(key.encode()) for key in versions] == [None] * len(ids)
+
+
+def test_ids_tells_only_what_is_ours(make: Make, client: Any, names: Names) -> None:
+    sink = make()
+    sink.write(docs(*range(3000)))
+    client.rpush(names("thing:list"), "x")
+    client.set(names("other:1"), "x")
+    client.set(f"{names('thing:')}".encode() + b"\xff", "x")
+    assert set(sink.ids()) == {str(n) for n in range(3000)}
+
+
+# -- failures of the server
+
+
+def test_no_server(make: Make) -> None:
+    sink = make(f"redis://127.0.0.1:{free_port()}/0", prepare=False)
+    for act in (
+        sink.prepare,
+        lambda: sink.write(docs(1)),
+        lambda: sink.read(["1"]),
+        lambda: list(sink.ids()),
+    ):
+        with pytest.raises(Retry, match="refused"):
+            act()
+
+
+def test_no_answer_in_time(make: Make, own: str) -> None:
+    sink = make(own, connection={"timeout": "200ms"})
+    with redis.Redis.from_url(own) as connected:
+        client: Any = connected
+        client.execute_command("CLIENT", "PAUSE", 1500, "ALL")
+    with pytest.raises(Retry, match=r"(?i)timeout"):
+        sink.write(docs(1))
+
+
+def test_a_server_that_went_away_and_came_back(make: Make) -> None:
+    port = free_port()
+    with redis_server(port=port) as url:
+        sink = make(url)
+        assert sink.write(docs(1)).written == 1
+    with pytest.raises(Retry):
+        sink.write(docs(2, at=2))
+    with redis_server(port=port):  # with neither script nor documents
+        assert sink.write(docs(1, 2, at=2)).written == 2
+
+
+def test_a_script_that_was_flushed(make: Make, own: str) -> None:
+    sink = make(own)
+    sink.write(docs(1))
+    with redis.Redis.from_url(own) as client:
+        client.script_flush()
+    assert sink.write(docs(*range(2000), at=2)).written == 2000
+
+
+def test_a_wrong_password(make: Make) -> None:
+    with redis_server("--requirepass", "right") as url:
+        make(url, connection={"password": "right"}).write(docs(1))
+        for connection in ({}, {"password": "wrong"}, {"username": "nobody", "password": "x"}):
+            sink = make(url, prepare=False, connection=connection)
+            with pytest.raises(Fatal) as caught:
+                sink.prepare()
+            assert "redis.username and password" in caught.value.hint
+            with pytest.raises(Fatal):
+                sink.write(docs(1))
+
+
+def test_a_user_without_permissions(make: Make, own: str) -> None:
+    with redis.Redis.from_url(own) as connected:
+        client: Any = connected
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read", "+@connection")
+    sink = make(own, prepare=False, connection={"username": "reader", "password": "secret"})
+    for act in (sink.prepare, lambda: sink.write(docs(1))):
+        with pytest.raises(Fatal, match="no permissions"):
+            act()
+
+
+def test_memory_that_is_full_is_waited_for(make: Make, own: str) -> None:
+    sink = make(own)
+    sink.write(docs(1))
+    with redis.Redis.from_url(own) as client:
+        client.config_set("maxmemory", "1mb")
+        with pytest.raises(Retry) as caught:
+            sink.write(docs(*range(2000), at=2, pad=2000))
+        assert "raise maxmemory" in caught.value.hint
+        client.config_set("maxmemory", "0")
+    assert sink.write(docs(*range(2000), at=2, pad=2000)).refused == []
+    assert len(list(sink.ids())) == 2000
+
+
+def test_eviction_is_refused(make: Make, own: str) -> None:
+    with redis.Redis.from_url(own) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        make(own)  # nothing is evicted without a limit
+        client.config_set("maxmemory", "100mb")
+        with pytest.raises(Fatal, match="allkeys-lru") as caught:
+            make(own)
+    assert caught.value.hint == "redis-cli CONFIG SET maxmemory-policy noeviction"
+
+
+def test_a_replica_is_waited_for(make: Make, own: str) -> None:
+    sink = make(own)
+    with redis.Redis.from_url(own) as connected:
+        client: Any = connected
+        client.execute_command("REPLICAOF", "127.0.0.1", str(free_port()))
+        with pytest.raises(Retry, match="read only replica"):
+            sink.write(docs(1))
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    assert sink.write(docs(1)).written == 1
+
+
+def test_another_generation_takes_the_keys_over(make: Make) -> None:
+    make(hash="a" * 16).write(docs(1))
+    make(hash="b" * 16, generation=2, epoch=2)
+    with pytest.raises(Fatal):
+        make(hash="a" * 16)
+
+
+# -- a cluster
+
+
+def test_a_slot_that_moves(make: Make, names: Names) -> None:
+    with redis_cluster() as url:
+        sink = make(url, connection={"cluster": True})
+        assert sink.write(docs(*range(300))).written == 300
+        key = names("thing:7")
+        with redis.RedisCluster.from_url(url) as cluster:
+            owner, other = _owner_and_another(cluster, key)
+            _move(cluster, slot(key), owner, other)
+        out = sink.write(docs(*range(300), at=2))
+        assert "7" in out.again
+        assert out.written + len(out.again) == 300
+        assert sink.write(docs(*map(int, out.again), at=3)).written == len(out.again)
+        assert len(set(sink.ids())) == 300
+        assert len(sink.read([str(n) for n in range(300)])) == 300
+
+
+def test_a_cluster_that_is_down(make: Make) -> None:
+    with redis_cluster() as url:
+        sink = make(url, connection={"cluster": True, "timeout": "2s"})
+        sink.write(docs(1))
+    with pytest.raises(Retry):
+        sink.write(docs(1, at=2))
+    with pytest.raises(Retry):
+        make(url, connection={"cluster": True, "timeout": "2s"})
+
+
+def _owner_and_another(cluster: Any, key: str) -> tuple[Any, Any]:
+    owner = cluster.get_node_from_key(key)
+    return owner, next(node for node in cluster.get_primaries() if node.name != owner.name)
+
+
+def _move(cluster: Any, number: int, owner: Any, other: Any) -> None:
+    """Move a slot with its keys, as `redis-cli --cluster reshard` does."""
+    source, target = cluster.get_redis_connection(owner), cluster.get_redis_connection(other)
+    from_id, to_id = (node.execute_command("CLUSTER", "MYID").decode() for node in (source, target))
+    target.execute_command("CLUSTER", "SETSLOT", number, "IMPORTING", from_id)
+    source.execute_command("CLUSTER", "SETSLOT", number, "MIGRATING", to_id)
+    keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", number, 1000)
+    source.execute_command("MIGRATE", "127.0.0.1", other.port, "", 0, 5000, "KEYS", *keys)
+    for node in cluster.get_primaries():
+        cluster.get_redis_connection(node).execute_command("CLUSTER", "SETSLOT", number, "NODE", to_id)
