@@ -98,4 +98,5 @@ def _mask(_: Any, __: str, entry: EventDict) -> EventDict:
 
 
 def _dumps(entry: Any, **_: Any) -> str:
-    return orjson.dumps(entry, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    first = {key: entry[key] for key in ("timestamp", "level", "message") if key in entry}
+    return orjson.dumps(first | entry, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

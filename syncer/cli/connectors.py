@@ -20,7 +20,12 @@ from syncer.definition import Definition
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.registry import Registry
 from syncer.rows.postgres import classify
-from syncer.rows.publication import ensure_publication, read_facts, wait_for_open_transactions
+from syncer.rows.publication import (
+    Waiting,
+    ensure_publication,
+    read_facts,
+    wait_for_open_transactions,
+)
 from syncer.sources.topics import topic_of
 
 TOPIC = {"retention.ms": str(7 * 24 * 3600 * 1000), "cleanup.policy": "delete"}
@@ -108,13 +113,12 @@ def _publish(
 
 def _wait_for_transactions(session: psycopg.Connection[Any], timeout: float) -> None:
     """What they changed before a table was published never arrives; a backfill begun later has it."""
-    output.say("waiting for transactions that were open when the publication changed", err=True)
+
+    def report(waiting: list[Waiting]) -> None:
+        output.say(f"waiting for open transactions to end: {'; '.join(map(str, waiting))}", err=True)
+
     try:
-        wait_for_open_transactions(
-            session,
-            timeout,
-            progress=lambda waiting: output.say("  " + "; ".join(map(str, waiting)), err=True),
-        )
+        wait_for_open_transactions(session, timeout, progress=report)
     except Retry as error:
         output.say(
             f"still open, so `syncer backfill` will wait for them: {error.why}", style="yellow", err=True
@@ -143,7 +147,7 @@ def status(ctx: click.Context, context: Context, as_json: bool) -> None:
         differs = len(client.plan(definition).changes)
     slot = _slot(config, definition)
     if as_json:
-        shown = asdict(state) if state else None
+        shown = state and asdict(state) | {"tasks": [task._asdict() for task in state.tasks]}
         output.say_json({"name": definition.name, "status": shown, "differing": differs, "slot": slot})
     elif state is None:
         output.say(f"{definition.name}: not there (syncer connectors apply)", style="yellow")

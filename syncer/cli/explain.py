@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -13,7 +14,8 @@ from syncer import load
 from syncer.catalog import Table
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command
-from syncer.compile import Compiled, Field, Occurrence
+from syncer.compiled import Compiled, Field, Occurrence
+from syncer.sinks._mapping import mapping
 
 
 @command(
@@ -43,6 +45,9 @@ def explain(context: Context, model: str, as_json: bool) -> None:
     output.draw(_tables(loaded))
     _heading("Document")
     output.draw(_fields(compiled))
+    for kind, target in _targets(loaded).items():
+        _heading(f"Sink {kind}")
+        output.code(json.dumps(target, indent=2, ensure_ascii=False), "json")
     for occurrence in compiled.occurrences:
         lookup = occurrence.lookup
         if lookup and lookup.sql is not None:
@@ -87,7 +92,9 @@ def _line(occurrence: Occurrence, name: str, table: Table | None) -> str:
     lines = [head, f"uses {', '.join(sorted(occurrence.used))}"]
     if occurrence.lookup and occurrence.lookup.sql is None:
         lines.append(f"{', '.join(occurrence.lookup.columns)} is the root's key: no look-up needed")
-    if uncertain:
+    if not occurrence.comparable:
+        lines.append("every change counts: columns are compared under REPLICA IDENTITY FULL only")
+    elif uncertain:
         lines.append(f"every change counts, as these cannot be compared for certain: {', '.join(uncertain)}")
     return "\n".join(lines)
 
@@ -102,6 +109,15 @@ def _fields(compiled: Compiled) -> Tree:
 
     add(root, compiled.fields)
     return root
+
+
+def _targets(loaded: load.Loaded) -> dict[str, Any]:
+    """The settings of each sink, with the whole mapping where there is one: derived, then as declared."""
+    targets: dict[str, Any] = dict(loaded.model.declaration.sink)
+    if search := targets.get("elasticsearch"):
+        whole = mapping(search.get("mapping") or {}, loaded.compiled.fields)
+        targets["elasticsearch"] = search | {"mapping": whole}
+    return targets
 
 
 def format_sql(sql: str) -> str:
@@ -139,6 +155,6 @@ def _describe(loaded: load.Loaded) -> dict[str, Any]:
             for o in compiled.occurrences
         ],
         "fields": fields(compiled.fields),
-        "sinks": loaded.model.declaration.sink,
+        "sinks": _targets(loaded),
         "render": compiled.render,
     }

@@ -26,7 +26,8 @@ def exit_code(error: SyncerError) -> int:
 
 def console(*, err: bool = False) -> Console:
     """Of what standard output (or error) is at this moment."""
-    return Console(file=sys.stderr if err else sys.stdout, highlight=False, soft_wrap=True)
+    stream = sys.stderr if err else sys.stdout
+    return Console(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else 10_000)
 
 
 def say(text: str = "", *, style: str = "", err: bool = False) -> None:
@@ -88,9 +89,9 @@ def code(text: str, language: str) -> None:
 
 
 def draw(tree: Tree) -> None:
-    """With guides on a terminal; they are plain characters, so into a pipe as well."""
+    """With guides on a terminal; they are plain characters, so into a pipe as well, as wide as they are."""
     out = console()
-    out.print(tree, soft_wrap=not out.is_terminal, markup=False)
+    out.print(tree, soft_wrap=False, markup=False)
 
 
 def pretty(text: bytes | str) -> str:

@@ -57,8 +57,11 @@ class Progress:
         if self._bars and task.bar is not None:
             shown = f"{rate:,.0f}/s" if rate else ""
             self._bars.update(task.bar, completed=done, total=total or None, rate=shown, note=note)
-        elif now - task.said >= EVERY or (total and done >= total and not task.complete) or note != task.note:
-            task.said, task.note, task.complete = now, note, bool(total) and done >= total
+            return
+        complete = 0 < total <= done
+        news = (complete and not task.complete) or (note and note != task.note)
+        if now - task.said >= EVERY or news:
+            task.said, task.note, task.complete = now, note, complete
             click.echo(self._line(label, done, total, rate, note), err=True)
 
     def say(self, text: str) -> None:

@@ -31,7 +31,7 @@ from syncer.registry import Registry
 def resync(context: Context, model: str, workers: int | None, rate: float | None, yes: bool) -> None:
     """Build a read model anew, in the next generation and epoch.
 
-    The answer to a changed declaration, to a restored or replaced PostgreSQL server, and to changes that Kafka
+    The answer to a changed declaration, a restored or replaced PostgreSQL server, and changes that Kafka
     no longer has. In Elasticsearch the new index is read once it is complete; a Redis sink is rewritten in
     place.
     """

@@ -58,6 +58,7 @@ def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> S
             _model(config, connection, model, result)
         if definition is not None:
             _source(connection, definition, result)
+    result.findings["Connector"] = result.findings.pop("Connector")  # in the order of the way
     if definition is not None:
         _connector(config, definition, result)
         if live and config.connect.url:

@@ -85,7 +85,9 @@ def _verify(
                 progress.update(name, done, max(total, done))
 
             try:
-                yield Verify(loaded.compiled, rows, patience=patience, progress=compared)(sink)
+                report = Verify(loaded.compiled, rows, patience=patience, progress=compared)(sink)
+                progress.update(sink.name, report.documents, report.documents)
+                yield report
             finally:
                 sink.close()
     finally:
