@@ -35,6 +35,7 @@ MAX_ID_BYTES = 512
 # deletes with external versions makes an index under the name of a lost alias. An update that changes nothing
 # goes before them; that makes it heed.
 _GUARD = b'{"update":{"_id":"-"}}\n{"doc":{}}\n'
+_DELETE = b'{"delete"'
 _SURELY_FIT = MAX_ID_BYTES // 4  # characters
 FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
 _CONFLICT = re.compile(r"current version \[(-?\d+)\] is higher or equal to the one provided \[\d+\]$")
@@ -42,18 +43,23 @@ _BLOCKS = frozenset(("index_closed_exception", "cluster_block_exception", "unava
 
 
 class Chunk(NamedTuple):
-    """What goes into one request: for each id its lines, an action and (unless a delete) the document."""
+    """What goes into one request: for each id its lines, an action and (unless a delete) the document.
+
+    Deletes come last.
+    """
 
     ids: list[str]
     lines: list[bytes]
 
     @property
     def deletes(self) -> int:
-        return sum(line.startswith(b'{"delete"') for line in self.lines)
+        if not self.lines[-1].startswith(_DELETE):
+            return 0
+        return sum(line.startswith(_DELETE) for line in self.lines)
 
     def body(self) -> bytes:
-        guard = _GUARD if self.deletes == len(self.lines) else b""
-        return guard + b"".join(self.lines)
+        only_deletes = self.lines[0].startswith(_DELETE)
+        return b"".join((_GUARD, *self.lines) if only_deletes else self.lines)
 
     def halves(self) -> tuple[Chunk, Chunk]:
         half = len(self.ids) // 2
