@@ -1,6 +1,6 @@
 """The shop: an ordinary CRUD program. It knows PostgreSQL and its own tables, and nothing of the syncer.
 
-    python -m demo.shop --dsn postgresql://… --seconds 20 --rate 200
+python -m demo.shop --dsn postgresql://… --seconds 20 --rate 200
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ class Shop:
 
     def rename_customer(self) -> None:
         name = f"{self.random.choice(['Ida', 'Tim', 'Leslie', 'Shafi'])} {self.random.randint(1, 999)}"
-        self._run("UPDATE customers SET name = %s WHERE id = %s", name, self.random.randint(1, self.customers))
+        self._run(
+            "UPDATE customers SET name = %s WHERE id = %s", name, self.random.randint(1, self.customers)
+        )
 
     def rename_product(self) -> None:
         product = self.random.randint(1, self.products)

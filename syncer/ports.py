@@ -179,6 +179,10 @@ class Sink(Protocol):
         """
         ...
 
+    def promote(self) -> None:
+        """Make this generation the one that applications read. Idempotent."""
+        ...
+
     def write(self, batch: Batch) -> Outcome:
         """Write each document unless the sink has the same or a newer version of it.
 

@@ -105,6 +105,10 @@ class Registry:
         self.state.save(compiled.name, registration)
         return registration
 
+    def forget_clock(self, model: str) -> None:
+        """The next epoch may run on another server."""
+        self.state.save(f"{model}/clock", {})
+
     def run(self, model: str, values: Mapping[str, Mapping[str, Any]] | None = None) -> Run | None:
         """The read model's last backfill."""
         found = (self.state.load() if values is None else values).get(f"{model}/backfill")

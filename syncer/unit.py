@@ -31,11 +31,12 @@ from syncer.registry import Names, Registry
 from syncer.rows.fingerprint import fingerprint
 from syncer.rows.postgres import Postgres
 from syncer.sources.kafka import KafkaSource
+from syncer.sources.state import Registration
 from syncer.sources.topics import KafkaDeadLetters, KafkaWork
 from syncer.waiting import Patience, Stopped
 
 _WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get theirs
-_NOTE_CLOCK_EVERY = 5.0
+_LOOK_EVERY = 5.0
 _STALLED_AFTER = 300.0
 _BACK_OFF = (0.2, 10.0)
 
@@ -98,12 +99,13 @@ class Opened:
     clock: Clock
     sinks: list[Sink]
     fingerprint: str
+    generation: int
 
 
 class Unit:
     """Supervises one read model on a thread of its own.
 
-    work_only: take work items but no changes (`syncer backfill` beside no daemon).
+    work_only: take work items but no changes (`syncer backfill`, which may run beside a daemon).
     """
 
     def __init__(
@@ -203,7 +205,7 @@ class Unit:
         self._set("running")
         self._remember_error("")
         try:
-            self._watch(opened.clock, stop)
+            self._watch(opened, stop)
         finally:
             stop.set()
             for thread in threads:
@@ -222,18 +224,7 @@ class Unit:
         registration, names, noted = self.registry.open(loaded.compiled)
         identity = Identity(noted["system"], noted["timeline"]) if noted else None
         clock = Clock(registration.epoch, identity, noted.get("clock", 0))
-        built = [
-            sinks.build(
-                kind,
-                settings,
-                model=loaded.compiled,
-                connection=self.config.sinks.get(kind, {}),
-                epoch=registration.epoch,
-                generation=registration.generation,
-                where=str(self.model.path),
-            )
-            for kind, settings in self.model.sinks.items()
-        ]
+        built = build_sinks(self.config, loaded, registration)
         for sink in built:
             sink.prepare()
         rows = self._rows(loaded)
@@ -242,7 +233,7 @@ class Unit:
                 pass
         finally:
             rows.close()
-        return Opened(loaded, names, clock, built, rows.expected or "")
+        return Opened(loaded, names, clock, built, rows.expected or "", registration.generation)
 
     def _rows(self, loaded: load.Loaded, expected: str | None = None) -> Postgres:
         return Postgres(
@@ -274,13 +265,21 @@ class Unit:
             wait=Patience(stop, source.keep),
         )
 
-    def _watch(self, clock: Clock, ended: threading.Event) -> None:
-        """Until told to stop or a lane ends, write down the highest clock now and then: so that a restart
-        notices one that ran backwards."""
-        noted, at = clock.highest, time.monotonic()
+    def _watch(self, opened: Opened, ended: threading.Event) -> None:
+        """Until told to stop or a lane ends. Now and then, write down the highest clock, so that a restart
+        notices one that ran backwards; and look whether a resync has begun another generation."""
+        clock, noted, at = opened.clock, opened.clock.highest, time.monotonic()
         while not self._stop.is_set() and not ended.wait(0.05):
-            if clock.highest > noted and clock.identity and time.monotonic() - at > _NOTE_CLOCK_EVERY:
-                noted, at = clock.highest, time.monotonic()
+            if time.monotonic() - at < _LOOK_EVERY:
+                continue
+            at = time.monotonic()
+            known = self.registry.state.load().get(self.model.name, {})
+            if known.get("generation", opened.generation) != opened.generation:
+                raise Retry(
+                    "the read model was resynced: its new generation is opened", where=self.model.name
+                )
+            if clock.highest > noted and clock.identity:
+                noted = clock.highest
                 value = {**clock.identity._asdict(), "clock": noted}
                 self.registry.state.save(f"{self.model.name}/clock", value)
 
@@ -301,6 +300,22 @@ class Unit:
         self.error = str(error)
         self.metrics.error("fatal" if state == "failed" else "retry")
         self._set(state)
+
+
+def build_sinks(config: Config, loaded: load.Loaded, registration: Registration) -> list[Sink]:
+    """Those of the declaration, of this epoch and generation; not prepared yet."""
+    return [
+        sinks.build(
+            kind,
+            settings,
+            model=loaded.compiled,
+            connection=config.sinks.get(kind, {}),
+            epoch=registration.epoch,
+            generation=registration.generation,
+            where=loaded.model.at(("sink", kind)),
+        )
+        for kind, settings in loaded.model.declaration.sink.items()
+    ]
 
 
 def _run(lane: Lane, ended: list[BaseException], stop: threading.Event) -> None:

@@ -1,0 +1,87 @@
+"""Resync: build a read model anew, under a new epoch, beside what is read meanwhile.
+
+The answer to whatever makes the documents or their versions doubtful: a changed declaration, records that
+Kafka no longer has, another PostgreSQL server. The next generation has its own consumer group, starting
+offsets and (in Elasticsearch) index. It is filled, brought in step, and only then read.
+
+While it is being built, the documents that are read stay as they are when a daemon is restarted or notices
+(within seconds); they are not kept in step by anyone until the new ones take their place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from syncer import load
+from syncer.backfill import Backfill, Progress
+from syncer.change import Work
+from syncer.config import Config
+from syncer.errors import Fatal
+from syncer.metrics import Metrics
+from syncer.model import Model
+from syncer.registry import Names, Registry
+from syncer.sources.state import Run
+from syncer.sources.topics import KafkaWork
+from syncer.unit import Unit, build_sinks
+
+_LOOK_EVERY = 0.1
+
+
+def resync(
+    config: Config,
+    model: Model,
+    registry: Registry,
+    metrics: Metrics,
+    workers: int,
+    report: Callable[[Progress], None],
+    *,
+    rate: float | None = None,
+) -> Run:
+    """Until the new generation is in step and read. Raises Fatal if it cannot be built; what was read before
+    is then still read, and the same command begins anew."""
+    loaded = load.one(config, model)
+    load.refuse(loaded)
+    known = registry.state.load().get(model.name, {})
+    epoch, generation = known.get("epoch", 0) + 1, known.get("generation", 0) + 1
+    names = Names.make(config, model.name, loaded.compiled.tables, generation)
+    registry.forget_clock(model.name)
+    registration = registry.register(loaded.compiled, names, epoch=epoch, generation=generation)
+    # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
+    work = KafkaWork(registry.writing, names.work_topic)
+    backfill = Backfill(config, model, registry, rate=rate)
+    work.put(Work("sweep", "resync"))
+    work.flush()
+    run = backfill.run(metrics, workers, report, again=True)
+    _catch_up(config, model, registry, metrics, names, report)
+    for sink in build_sinks(config, loaded, registration):
+        sink.promote()
+        sink.close()
+    return run
+
+
+def _catch_up(
+    config: Config,
+    model: Model,
+    registry: Registry,
+    metrics: Metrics,
+    names: Names,
+    report: Callable[[Progress], None],
+) -> None:
+    """Take changes until what was there at the beginning of this is settled."""
+    ends = registry.topics.ends(names.changes)
+    unit = Unit(config, model, registry, metrics.for_model(model.name), workers=0)
+    unit.start()
+    try:
+        while True:
+            done = registry.topics.committed(names.group)
+            left = sum(max(0, end - done.get(partition, 0)) for partition, end in ends.items())
+            if unit.state == "failed":
+                raise Fatal("the resync stopped", where=model.name, why=unit.error)
+            if not left:
+                return
+            report(Progress("rendering", 0, 0, f"{left} changes to catch up with"))
+            time.sleep(_LOOK_EVERY)
+    finally:
+        unit.stop()
+        unit.join()
