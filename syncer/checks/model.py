@@ -214,7 +214,10 @@ def _parent_indexes(
 ) -> Iterator[Finding]:
     tables = {place.path: place.table for place in compiled.occurrences}
     for place in compiled.occurrences:
-        parent = catalog.tables.get(tables.get(place.path.rpartition(".")[0], compiled.root))
+        above = place.path.rpartition(".")[0]
+        while above not in tables:  # a nested object that groups relations is no table
+            above = above.rpartition(".")[0]
+        parent = catalog.tables.get(tables[above])
         columns = parent_columns.get(place.path, ())
         if parent and columns and place.lookup and place.lookup.sql is not None:
             why = f"finding the rows that a changed row of {place.table} belongs to reads the whole table"

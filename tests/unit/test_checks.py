@@ -156,6 +156,13 @@ def test_missing_indexes_on_both_sides_of_a_link() -> None:
     assert found.fix == "CREATE INDEX CONCURRENTLY ON public.orders (quantity);"
     assert check_model("m", model(), catalog, parent_columns=links) == []
 
+    grouped = model(lookup_sql="SELECT")  # `items` inside a nested object
+    root, items = grouped.occurrences
+    grouped = replace(grouped, occurrences=(root, replace(items, path="content.items")))
+    assert [
+        f.code for f in check_model("m", grouped, catalog, parent_columns={"content.items": ("quantity",)})
+    ] == ["no-index"]
+
 
 FACTS = SourceFacts(
     server_version=150014, database="shop", in_recovery=False, wal_level="logical", max_slots=10,
