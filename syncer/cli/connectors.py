@@ -21,7 +21,7 @@ from syncer.errors import Fatal, Retry, SyncerError
 from syncer.registry import Registry
 from syncer.rows.postgres import classify
 from syncer.rows.publication import (
-    Waiting,
+    Open,
     ensure_publication,
     read_facts,
     wait_for_open_transactions,
@@ -114,8 +114,8 @@ def _publish(
 def _wait_for_transactions(session: psycopg.Connection[Any], timeout: float) -> None:
     """What they changed before a table was published never arrives; a backfill begun later has it."""
 
-    def report(waiting: list[Waiting]) -> None:
-        output.say(f"waiting for open transactions to end: {'; '.join(map(str, waiting))}", err=True)
+    def report(still: Open) -> None:
+        output.say(f"waiting for open transactions to end: {still}", err=True)
 
     try:
         wait_for_open_transactions(session, timeout, progress=report)

@@ -1,0 +1,244 @@
+"""The command line on real servers, in the order in which an operator meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+import urllib3
+from click.testing import CliRunner, Result
+
+from devstack import Stack
+from syncer import cli
+from tests.stack import Database, Names
+
+SHOP = Path(__file__).parents[2] / "connectors" / "shop.json"
+SCHEMA = """
+CREATE TABLE customers (id bigint PRIMARY KEY, name text NOT NULL);
+CREATE TABLE orders (
+    id bigint PRIMARY KEY, customer_id bigint NOT NULL REFERENCES customers, status text NOT NULL,
+    total numeric(10, 2));
+CREATE INDEX ON orders (customer_id);
+CREATE TABLE stock (warehouse text, sku text, quantity integer, PRIMARY KEY (warehouse, sku));
+INSERT INTO customers VALUES (1, 'Ada'), (2, 'Grace');
+INSERT INTO orders VALUES (1, 1, 'paid', 10.10), (2, 1, 'draft', 5), (3, 2, 'paid', 7.00);
+INSERT INTO stock VALUES ('berlin', 'a|1', 4)
+"""
+ORDERS = """
+name: orders
+root: {table: public.orders}
+where: status <> 'draft'
+document:
+  id: id
+  total: total
+  customer: {one: public.customers, on: {id: customer_id}, document: {name: name}}
+sink: {elasticsearch: {index: PREFIX-orders}}
+"""
+CUSTOMERS = """
+name: customers
+root: {table: public.customers}
+document:
+  name: name
+  orders: {many: public.orders, on: {customer_id: id}, value: id}
+sink: {redis: {key: "PREFIX:{id}"}}
+"""
+STOCK = """
+name: stock
+root: {table: public.stock}
+document: {quantity: quantity}
+sink: {redis: {key: "PREFIX:stock:{id}", format: hash}}
+"""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(
+    stack: Stack, database: Database, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Runs a command with a folder of models, a connector and settings of this test's own."""
+    database.execute(*SCHEMA.split(";"))
+    for name, text in (("orders", ORDERS), ("customers", CUSTOMERS), ("stock", STOCK)):
+        (tmp_path / "models").mkdir(exist_ok=True)
+        (tmp_path / "models" / f"{name}.yaml").write_text(text.replace("PREFIX", names.prefix))
+    definition = json.loads(SHOP.read_text())
+    definition["name"] = names("connector")
+    definition["config"] |= {
+        "topic.prefix": names.prefix,
+        "slot.name": names.prefix,
+        "publication.name": names.prefix,
+        "table.include.list": r"public\..*",
+    }
+    (tmp_path / "connectors").mkdir()
+    (tmp_path / "connectors" / "shop.json").write_text(json.dumps(definition))
+    environment = {
+        "SYNCER_MODELS": str(tmp_path / "models"),
+        "SYNCER_POSTGRES__DSN": database.dsn,
+        "SYNCER_KAFKA__BOOTSTRAP_SERVERS": stack.kafka,
+        "SYNCER_KAFKA__TOPIC_PREFIX": names.prefix,
+        "SYNCER_KAFKA__GROUP_PREFIX": names.prefix,
+        "SYNCER_KAFKA__STATE_TOPIC": names("state"),
+        "SYNCER_KAFKA__PARTITIONS": "2",
+        "SYNCER_CONNECT__URL": stack.connect,
+        "SYNCER_CONNECT__DEFINITIONS": str(tmp_path / "connectors"),
+        "SYNCER_ELASTICSEARCH__URL": stack.elasticsearch,
+        "SYNCER_REDIS__URL": stack.redis,
+        "SHOP_PGHOST": database.host,
+        "SHOP_PGPORT": str(database.port),
+        "SHOP_PGUSER": database.user,
+        "SHOP_PGPASSWORD": database.password,
+        "SHOP_PGDATABASE": database.name,
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: str, expect: int = 0) -> Result:
+        result = CliRunner().invoke(cli.main, arguments)
+        assert result.exit_code == expect, result.output + repr(result.exception)
+        assert f":{database.password}@" not in result.output
+        return result
+
+    return invoke
+
+
+def mend(database: Database) -> None:
+    database.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
+
+
+def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Database, names: Names) -> None:
+    # What has to be done is told, and is enough.
+    said = run("check", expect=1).output
+    assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in said
+    assert f"CREATE PUBLICATION {names.prefix} FOR TABLE" in said
+    assert "Read model stock: ok" in said and "it is not there yet" in said
+    found = json.loads(run("check", "--json", expect=1).stdout)
+    assert found["errors"] == 2
+    assert {f["code"] for f in found["findings"] if f["severity"] == "error"} == {
+        "identity",
+        "no-publication",
+    }
+
+    # A connector is not applied too early.
+    said = run("connectors", "apply", "--yes", expect=1).output
+    assert "REPLICA IDENTITY FULL" in said and "not applied" in said
+    assert database.query("SELECT FROM pg_publication") == []
+    database.execute(run("check", "--sql", expect=1).stdout.splitlines()[0])
+
+    # Nothing is done without being asked for.
+    said = run("connectors", "apply", "--dry-run").output
+    assert f"topic {names.prefix}.public.orders: create with 2 partitions" in said
+    assert f"connector {names('connector')}: create" in said and "CREATE PUBLICATION" in said
+    assert (
+        database.password not in [word.strip(",") for word in said.split()]
+        or database.password == database.user
+    )
+    assert "give --yes" in run("connectors", "apply", expect=2).output
+    assert database.query("SELECT FROM pg_publication") == []
+    assert "not there" in run("connectors", "status", expect=1).output
+
+    run("connectors", "apply", "--yes")
+    assert "unchanged" in run("connectors", "apply").output  # nothing to confirm
+    assert "0 errors, 0 warnings" in run("check").output
+    state = json.loads(run("connectors", "status", "--json").stdout)
+    assert state["status"]["tasks"] == [{"id": 0, "state": "RUNNING", "trace": ""}]
+    assert state["slot"]["name"] == names.prefix
+    assert names.prefix in run("connectors", "status").output
+
+    # Filled, and compared.
+    assert "it has never run" in run("verify", expect=3).output
+    assert [m["state"] for m in json.loads(run("status", "--json").stdout)] == ["new", "new", "new"]
+    assert "orders: done" in run("backfill").stderr
+    assert run("verify").stdout.count("equal") == 3
+    statuses = json.loads(run("status", "--json", "orders").stdout)
+    assert [(m["model"], m["state"], m["work_records"]) for m in statuses] == [("orders", "stopped", 0)]
+    with redis.Redis.from_url(stack.redis) as client:
+        client.set(f"{names.prefix}:1", '{"name": "Eve"}')
+        client.delete(f"{names.prefix}:2")
+    said = run("verify", "customers", "--patience", "0", expect=1).stdout
+    assert "DIFFERENT" in said and "missing: 2" in said
+
+    run("connectors", "delete", "--yes")
+    assert urllib3.request("GET", f"{stack.connect}/connectors/{names('connector')}").status == 404
+    assert "there is no such connector" in run("connectors", "delete", "--yes", expect=3).output
+
+
+def test_a_changed_definition_is_shown_and_applied(
+    run: Run, database: Database, names: Names, tmp_path: Path
+) -> None:
+    mend(database)
+    run("connectors", "apply", "--yes")
+    path = tmp_path / "connectors" / "shop.json"
+    path.write_text(path.read_text().replace('"max.batch.size": "8192"', '"max.batch.size": "4096"'))
+    assert "it differs from" in run("check").output
+    assert "1 settings differ" in run("connectors", "status").output
+    assert "~ max.batch.size: 8192 → 4096" in run("connectors", "apply", "--yes").output
+    assert "0 errors, 0 warnings" in run("check").output
+
+
+def test_explain(run: Run) -> None:
+    said = run("explain", "orders").stdout
+    for part in (
+        "orders: a document a row of public.orders", "key: id (bigint)", "customer: public.customers",
+        "uses id, name", "total: numeric", "From id of customer", "SELECT", "LEFT JOIN",
+    ):  # fmt: skip
+        assert part in said, part
+    told = json.loads(run("explain", "orders", "--json").stdout)
+    assert [t["table"] for t in told["tables"]] == ["public.orders", "public.customers"]
+    assert told["tables"][0]["columns"] == ["customer_id", "id", "status", "total"]
+    assert told["sinks"]["elasticsearch"]["mapping"]["properties"]["id"] == {"type": "long"}
+    assert "did you mean orders?" in run("explain", "order", expect=3).stderr
+
+
+def test_preview(run: Run) -> None:
+    result = run("preview", "orders", "1")
+    assert json.loads(result.stdout) == {"id": 1, "total": 10.1, "customer": {"name": "Ada"}}
+    assert '"total": 10.10,' in result.stdout
+    lines = run("preview", "orders", "1", "3", "--compact").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [1, 3]
+    result = run("preview", "orders", "2", "99", "3", expect=1)
+    assert "the row '2' of public.orders is excluded by `where`" in result.stderr
+    assert "public.orders has no row with key '99'" in result.stderr
+    assert json.loads(result.stdout)["id"] == 3
+    assert json.loads(run("preview", "stock", r"berlin|a\|1").stdout) == {"quantity": 4}
+    assert "give it as warehouse|sku" in run("preview", "stock", "berlin", expect=2).stderr
+    assert "invalid input syntax" in run("preview", "orders", "one", expect=2).stderr
+
+
+def test_mistakes_do_not_hide_each_other(run: Run, database: Database, tmp_path: Path) -> None:
+    mend(database)
+    orders = tmp_path / "models" / "orders.yaml"
+    orders.write_text(orders.read_text().replace("total: total", "total: totla"))
+    stock = tmp_path / "models" / "stock.yaml"
+    stock.write_text(stock.read_text().replace("format: hash", "fromat: hash"))
+    connector = tmp_path / "connectors" / "shop.json"
+    connector.write_text(connector.read_text().replace('"no_data"', '"initial"'))
+    said = run("check", expect=1).output
+    assert "totla" in said and "total" in said and "orders.yaml:6" in said
+    assert "fromat" in said and "stock.yaml:5" in said
+    assert "snapshot.mode: is initial" in said
+    assert "Read model customers: ok" in said
+    orders.write_text("name: orders\nrot: {}\n")
+    said = run("check", expect=1).output
+    assert "orders.yaml:2" in said and "root" in said
+
+
+def test_servers_that_are_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNCER_CONNECT__URL", "http://127.0.0.1:1")
+    assert "cannot reach Kafka Connect" in run("check", expect=1).output
+    assert "cannot reach Kafka Connect" in run("connectors", "status", expect=4).stderr
+    monkeypatch.setenv("SYNCER_POSTGRES__DSN", "postgresql://a:hunter2@127.0.0.1:1/x")
+    result = run("check", expect=4)
+    assert "cannot connect to PostgreSQL" in result.stderr and "hunter2" not in result.output
+
+
+def test_a_wrong_password_needs_an_operator(
+    run: Run, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNCER_POSTGRES__PASSWORD", "wr0ng")
+    result = run("preview", "orders", "1", expect=3)
+    assert "password authentication failed" in result.stderr and "wr0ng" not in result.output
+    assert "SYNCER_POSTGRES__PASSWORD" in result.stderr
