@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -185,6 +185,7 @@ class Lane:
         if dirty.all_roots:
             for item in ranges(view, self.limits.chunk_documents, "truncate"):
                 self.work.put(item)
+                self.wait.breathe()
             handed_over = True
         if dirty.root_gone:
             # The second sweep comes when no worker can still hold what it rendered before the truncate.
@@ -200,6 +201,7 @@ class Lane:
         left = iter(keys)
         while some := tuple(islice(left, self.limits.chunk_documents)):
             self.work.put(Work("keys", reason, keys=some))
+            self.wait.breathe()
 
     def _item(self, position: Position, item: Work, settles: Sequence[Record]) -> None:
         """Stages 3 to 7 of a work item."""
@@ -213,11 +215,20 @@ class Lane:
                 piece = self._render_range(sight, item.low, item.high, settles)
             self.writer.send(piece)
         else:
-            width = len(self.compiled.key)
             for sink in self.sinks:
-                self._hand_over((document.parse_id(id, width) for id in sink.ids()), item.reason)
+                self._hand_over(self._keys_of(sink), item.reason)
             self.work.flush()
             self.writer.send(Piece(document.NOTHING, time.monotonic(), settles))
+
+    def _keys_of(self, sink: Sink) -> Iterator[Key]:
+        """The keys of all documents that a sink holds."""
+        for id in sink.ids():
+            try:
+                yield document.parse_id(id, len(self.compiled.key))
+            except ValueError as error:
+                self._dead_letter(
+                    id.encode(), Reject("a document that is none of ours", where=sink.name, why=str(error))
+                )
 
     def _keys(self, keys: list[Key], settles: Sequence[Record], committed_ms: int = 0) -> None:
         """Stages 5 to 7 for known roots, a chunk at a time, each in a snapshot of its own."""

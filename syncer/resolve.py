@@ -7,7 +7,7 @@ leaves. The rest of the way up is looked up in the snapshot, all events of a bat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,7 +90,7 @@ def text(value: Any, base: str) -> str:
 
 
 _INTEGERS = frozenset({"smallint", "integer", "bigint", "oid"})
-_TEXT = {
+_TEXT: Mapping[str, Callable[[str], str]] = {
     "bytea": lambda value: "\\x" + value,
     "date": lambda value: value.removesuffix("Z"),
 }

@@ -17,11 +17,19 @@ class Patience:
     def __init__(self, stop: Event, keep: Callable[[], None]) -> None:
         self._stop = stop
         self.keep = keep
+        self._kept = time.monotonic()
 
     def check(self) -> None:
         """Raise Stopped if told to stop."""
         if self._stop.is_set():
             raise Stopped
+
+    def breathe(self) -> None:
+        """To be called often during long work: checks, and keeps the membership once a second."""
+        self.check()
+        if time.monotonic() - self._kept > 1.0:
+            self.keep()
+            self._kept = time.monotonic()
 
     def __call__(self, seconds: float) -> None:
         """Wait so long. Raises Stopped as soon as told to."""

@@ -233,6 +233,7 @@ class PostgresView:
         return list(self._stream(statement, parameters))
 
     def boundaries(self, size: int) -> Iterator[Key]:
+        self._connection.execute("SET LOCAL statement_timeout = 0")  # a walk over all of a large index
         yield from self._stream(self._compiled.boundaries, [size])
 
     def _stream(self, statement: str | sql.Composed, parameters: Sequence[Any]) -> Iterator[Key]:

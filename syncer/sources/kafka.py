@@ -159,8 +159,10 @@ class KafkaSource:
             self._trouble = self._error(error, "cannot commit offsets")
 
     def _on_error(self, error: KafkaError) -> None:
-        """What librdkafka says outside of messages: kept, and raised if nothing is polled meanwhile."""
-        self._trouble = self._error(error, "trouble with Kafka")
+        """What librdkafka says outside of messages: kept, and raised if nothing is polled meanwhile. It
+        reconnects by itself; a single broker that is away is no trouble yet."""
+        if error.fatal() or error.code() in {KafkaError._ALL_BROKERS_DOWN, *_DENIED}:
+            self._trouble = self._error(error, "trouble with Kafka")
 
     def _error(self, error: KafkaError, what: str, message: Message | None = None) -> SyncerError:
         where = f"group {self._group}"
