@@ -159,10 +159,10 @@ class Log(Section):
     """What `syncer run` says while it runs."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least to be logged"
+        default="info", description="The least to be logged: debug, info, warning, error"
     )
     format: Literal["auto", "console", "json"] = Field(
-        default="auto", description="auto: console on a terminal"
+        default="auto", description="console, json, or auto: console on a terminal"
     )
 
 

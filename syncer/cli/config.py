@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import click
+from pydantic import BaseModel
+
 from syncer import config as settings
 from syncer import sinks
 from syncer.cli import output
@@ -84,3 +87,38 @@ def _allow_files(definition: dict[str, Any]) -> None:
         if "writeOnly" in str(properties[name]):  # how pydantic marks a SecretStr
             description = f"File that holds {name}"
             properties.setdefault(f"{name}_file", {"type": "string", "description": description})
+
+
+@command("docs", "syncer config docs > docs/configuration.md", config)
+def docs(context: Context) -> None:
+    """Print the reference of all settings, as Markdown."""
+    click.echo(markdown(), nl=False)
+
+
+def markdown() -> str:
+    """The text of `docs/configuration.md`."""
+    lines = [
+        "# Configuration",
+        "",
+        "One YAML file (`--config`, else `$SYNCER_CONFIG`, else `config/syncer.yaml`). Over it, variables:",
+        "`SYNCER_<SECTION>__<KEY>`, e.g. `SYNCER_KAFKA__TOPIC_PREFIX`. Any key can be given as `KEY_file`,",
+        "the path of a file that holds the value: for secrets. Sizes are bytes or text such as `8MiB`,",
+        "durations seconds or text such as `250ms`. Unknown keys are errors. `syncer config show` prints what",
+        "is in force.",
+        "",
+        "Made by `syncer config docs`; a test keeps it current.",
+    ]
+    fields = settings.Config.model_fields
+    sections = {name: field.annotation for name, field in fields.items()}
+    sections |= {kind: sinks.find(kind).Connection for kind in sinks.kinds()}
+    for name, cls in sections.items():
+        lines += ["", f"## `{name}`", ""]
+        if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
+            lines.append(f"{fields[name].description}. Default: `{fields[name].default}`.")
+            continue
+        lines += [cls.__doc__ or "", "", "| key | default | meaning |", "| --- | --- | --- |"]
+        for key, field in cls.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            told = "required" if field.is_required() else "" if default is None else f"`{default}`"
+            lines.append(f"| `{key}` | {told} | {field.description} |")
+    return "\n".join(lines) + "\n"

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from syncer import cli
 from syncer.cli import output
-from syncer.cli.config import file_schema
+from syncer.cli.config import file_schema, markdown
 from syncer.cli.progress import Progress
 from syncer.errors import Fatal, Reject, Retry
 
@@ -182,3 +182,8 @@ def test_schema_of_the_file_is_current_and_accepts_it() -> None:
     for wrong in mistakes:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
+
+
+def test_reference_of_settings_is_current() -> None:
+    written = (REPOSITORY / "docs" / "configuration.md").read_text("utf-8")
+    assert written == markdown(), "run: syncer config docs > docs/configuration.md"
