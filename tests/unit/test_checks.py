@@ -1,8 +1,6 @@
-"""Findings, from facts written down by hand."""
+"""Findings about read models and the source, from facts written down by hand."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,6 @@ from syncer.checks import (
     Publication,
     Slot,
     SourceFacts,
-    check_connector,
     check_model,
     check_source,
     needed_columns,
@@ -22,10 +19,7 @@ from syncer.checks import (
 )
 from syncer.checks.finding import quote, quote_table
 from syncer.compile import Compiled, Lookup, Occurrence
-from syncer.definition import load_definition, load_definitions
-from syncer.errors import Fatal
 
-CONNECTORS = Path(__file__).parents[2] / "connectors"
 ORDERS = TableName("public", "orders")
 ITEMS = TableName("public", "order_items")
 
@@ -241,91 +235,6 @@ def test_several_faults_of_a_publication_each_have_their_statement() -> None:
     )
 
 
-def shop() -> dict[str, str]:
-    return dict(load_definition(CONNECTORS / "shop.json", {"SHOP_PGPASSWORD": "x"}).config)
-
-
-def connector(
-    changes: dict[str, str | None] | None = None, needed: dict[TableName, list[str]] | None = None
-) -> list[Finding]:
-    config = {k: v for k, v in {**shop(), **(changes or {})}.items() if v is not None}
-    return check_connector(
-        config, [ORDERS, ITEMS], topic_prefix="shop", publication="syncer_shop", needed=needed
-    )
-
-
-def test_the_demos_connector_has_no_findings() -> None:
-    assert connector() == []
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "severity"),
-    [
-        ("plugin.name", None, "error"),
-        ("snapshot.mode", "initial", "error"),
-        ("publication.autocreate.mode", None, "error"),
-        ("publication.name", "other", "error"),
-        ("slot.name", None, "error"),
-        ("slot.drop.on.stop", "true", "error"),
-        ("topic.prefix", "store", "error"),
-        ("decimal.handling.mode", "double", "error"),
-        ("time.precision.mode", None, "error"),
-        ("binary.handling.mode", "base64", "error"),
-        ("interval.handling.mode", None, "error"),
-        ("skipped.operations", None, "error"),
-        ("skipped.operations", "t", "error"),
-        ("errors.tolerance", "all", "error"),
-        ("event.processing.failure.handling.mode", "skip", "error"),
-        ("value.converter", "io.confluent.connect.avro.AvroConverter", "error"),
-        ("value.converter.schemas.enable", None, "error"),
-        ("value.converter.replace.null.with.default", None, "error"),
-        ("key.converter", None, "error"),
-        ("unavailable.value.placeholder", "?", "error"),
-        ("lsn.flush.mode", "manual", "error"),
-        ("message.key.columns", "public.orders:status", "error"),
-        ("table.include.list", "public.orders", "error"),
-        ("table.exclude.list", "public.order.*", "error"),
-        ("schema.include.list", "other", "error"),
-        ("column.exclude.list", "public.orders.note", "error"),
-        ("topic.creation.default.cleanup.policy", "compact,delete", "error"),
-        ("tombstones.on.delete", None, "warning"),
-        ("table.include.list", "public.(", "warning"),
-        ("heartbeat.interval.ms", None, "warning"),
-        ("converters", "mine", "warning"),
-        ("poll.interval.ms", None, "note"),
-        ("max.queue.size.in.bytes", None, "note"),
-        ("provide.transaction.metadata", "true", "note"),
-    ],
-)
-def test_settings_that_lose_or_alter_changes(key: str, value: str | None, severity: str) -> None:
-    found = only(connector({key: value}))
-    assert found.severity == severity
-    assert found.where == f"connector: {key}"
-
-
-def test_include_lists_are_patterns_over_the_whole_name_in_any_case() -> None:
-    assert connector({"table.include.list": r"PUBLIC\.order.*, other\.x"}) == []
-    found = only(connector({"table.include.list": "public.order"}))
-    assert "public.order_items, public.orders" in found.what
-
-
-def test_transforms_are_judged_by_what_they_do() -> None:
-    def judged(kind: str) -> list[str]:
-        return [f.severity for f in connector({"transforms": "a", "transforms.a.type": kind})]
-
-    assert judged("io.debezium.transforms.ExtractNewRecordState") == ["error"]
-    assert judged("my.Own") == ["warning"]
-    assert judged("org.apache.kafka.connect.transforms.InsertHeader") == []
-
-
-def test_columns_may_be_left_out_if_no_row_is_found_by_them() -> None:
-    needed = {ORDERS: ["id"], ITEMS: ["id", "order_id"]}
-    found = only(connector({"column.exclude.list": r"public\.orders\.note"}, needed))
-    assert found.severity == "note"
-    found = only(connector({"column.exclude.list": r"public\..*\.order_id"}, needed))
-    assert found.severity == "error" and "public.order_items.order_id" in found.what
-
-
 def test_names_are_quoted_where_they_need_it() -> None:
     assert quote_table(TableName("public", "order")) == 'public."order"'
     assert [quote(name) for name in ("a_1", "A", 'a"b', "é", "1a", "a b")] == [
@@ -336,49 +245,3 @@ def test_names_are_quoted_where_they_need_it() -> None:
 def test_a_finding_reads_well() -> None:
     found = Finding("error", "x", "orders.yaml: public.a", "is a view", "no changes", "DROP VIEW a;\nuse b")
     assert str(found) == "error: orders.yaml: public.a: is a view (no changes)\n  → DROP VIEW a;\n  → use b"
-
-
-def test_placeholders_are_filled_in_and_never_shown(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("from file\n")
-    path = tmp_path / "c.json"
-    config = {
-        "a": "${env:HOST:-localhost}:${env:PORT}", "b": f"${{file:{secret}}}", "c": "${file:/run/x:key}",
-        "d.password": "plain text", "e": 5, "f": True, "g": "${env:EMPTY:-}", "h": "${env:HOST:-localhost}",
-    }  # fmt: skip
-    path.write_text(json.dumps({"name": "c", "config": config}))
-    made = load_definition(path, {"PORT": "5432"})
-    assert made.config == {
-        "a": "localhost:5432", "b": "from file", "c": "${file:/run/x:key}",
-        "d.password": "plain text", "e": "5", "f": "true", "g": "", "h": "localhost",
-    }  # fmt: skip
-    assert [key for key, value in made.shown().items() if value == "***"] == ["a", "b", "d.password"]
-    for value in ("plain text", "from file", "localhost:5432"):
-        assert value not in repr(made)
-        assert value not in made.hide(f"cannot use '{value}'")
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("{", "not JSON"),
-        ("[]", "not a connector's definition"),
-        ('{"name": "a", "config": {"p": "${env:NOT_SET}"}}', "NOT_SET is not set"),
-        ('{"name": "a", "config": {"p": "${file:/not/there}"}}', "cannot read /not/there"),
-    ],
-)
-def test_bad_definitions_tell_where(tmp_path: Path, text: str, told: str) -> None:
-    path = tmp_path / "bad.json"
-    path.write_text(text)
-    with pytest.raises(Fatal, match=told) as caught:
-        load_definition(path, {})
-    assert caught.value.where.startswith(str(path))
-
-
-def test_two_connectors_of_one_name_are_refused(tmp_path: Path) -> None:
-    for name in ("a.json", "b.json"):
-        (tmp_path / name).write_text('{"name": "same", "config": {}}')
-    with pytest.raises(Fatal, match="two connectors are called 'same'"):
-        load_definitions(tmp_path, {})
-    with pytest.raises(Fatal, match="cannot read"):
-        load_definition(tmp_path / "none.json", {})

@@ -1,0 +1,191 @@
+"""What change events look like: how each type of key is encoded, and what each operation tells.
+
+`resolve.py` turns these encodings into PostgreSQL's text, and `checks/` refuses what would not come back.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from devstack import Stack
+from syncer.change import TableName
+from syncer.checks import check_connector, check_source
+from syncer.connect import Connect
+from syncer.rows.publication import ensure_publication, read_facts
+from tests.stack import Database, Names
+from tests.stack.connector import definition, events, streaming
+
+
+@pytest.fixture
+def connect(stack: Stack) -> Iterator[Connect]:
+    client = Connect(stack.connect)
+    yield client
+    client.close()
+
+
+ENCODINGS: list[tuple[str, str, Any]] = [
+    # type, PostgreSQL's text (in UTC, ISO), what the event's key and images hold
+    ("smallint", "-32768", -32768),
+    ("integer", "42", 42),
+    ("bigint", "9223372036854775807", 9223372036854775807),
+    ("oid", "4294967295", 4294967295),
+    ("boolean", "true", True),
+    ("numeric", "1.50", "1.50"),
+    ("numeric", "123456789012345678901234567890.0000000001", "123456789012345678901234567890.0000000001"),
+    ("numeric", "0.0000000001", "0.0000000001"),
+    ("numeric", "100000000000000000000", "100000000000000000000"),
+    ("numeric", "NaN", "NAN"),
+    ("numeric", "Infinity", "POSITIVE_INFINITY"),
+    ("numeric", "-Infinity", "NEGATIVE_INFINITY"),
+    ("numeric(10,2)", "1.50", "1.50"),
+    ("uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+    ("text", 'a"\\ é\n|', 'a"\\ é\n|'),
+    ("varchar(10)", "x ", "x "),
+    ("char(5)", "ab", "ab   "),
+    ("name", "nm", "nm"),
+    ('"char"', "q", "q"),
+    ("citext", "AbC", "AbC"),
+    ("mood", "so so", "so so"),
+    ("posint", "7", 7),
+    ("date", "2024-02-29", "2024-02-29Z"),
+    ("date", "0001-01-01", "0001-01-01Z"),
+    ("date", "0044-03-15 BC", "-0043-03-15Z"),
+    ("date", "20240-01-01", "+20240-01-01Z"),
+    ("date", "infinity", "-5877611-06-21Z"),
+    ("date", "-infinity", "-5877611-06-22Z"),
+    ("timestamp", "2024-02-29 12:34:56.123456", "2024-02-29T12:34:56.123456Z"),
+    ("timestamp", "2024-02-29 12:34:00", "2024-02-29T12:34:00Z"),
+    ("timestamp", "1500-01-01 00:00:00.1", "1500-01-01T00:00:00.1Z"),
+    ("timestamp", "0044-03-15 01:02:03 BC", "-0043-03-15T01:02:03Z"),
+    ("timestamp", "20240-01-01 00:00:00", "+20240-01-01T00:00:00Z"),
+    ("timestamp", "infinity", "+294247-01-10T04:00:25.2Z"),
+    ("timestamp", "-infinity", "-290308-12-21T19:59:27.6Z"),
+    ("timestamptz", "2024-02-29 10:34:56.123456+00", "2024-02-29T10:34:56.123456Z"),
+    ("timestamptz", "2024-02-29 12:34:00+00", "2024-02-29T12:34:00.000000Z"),
+    ("timestamptz", "0044-03-15 01:02:03+00 BC", "-0043-03-15T01:02:03.000000Z"),
+    ("timestamptz", "20240-01-01 00:00:00+00", "+20240-01-01T00:00:00.000000Z"),
+    ("timestamptz", "infinity", "infinity"),
+    ("timestamptz", "-infinity", "-infinity"),
+    ("bytea", "\\x00ffab", "00ffab"),
+    ("bytea", "\\x", ""),
+    ("inet", "10.0.0.1/32", "10.0.0.1"),
+    ("inet", "10.0.0.0/8", "10.0.0.0/8"),
+    ("inet", "::1/128", "::1"),
+    ("cidr", "10.0.0.0/8", "10.0.0.0/8"),
+    ("macaddr", "08:00:2b:01:02:03", "08:00:2b:01:02:03"),
+    ("macaddr8", "08:00:2b:01:02:03:04:05", "08:00:2b:01:02:03:04:05"),
+    ("ltree", "a.b", "a.b"),
+    # refused as keys and links, and this is why
+    ("time", "24:00:00", "00:00:00Z"),
+    ("timetz", "12:00:00+05:30", "06:30:00Z"),
+    ("real", "1.1", 1.1),
+    ("bit(3)", "101", "BQ=="),
+    ("money", "$1.50", "1.50"),
+    ("pair", "(1,x)", "28312c7829"),
+    ("interval", "1 year 2 days 03:04:05.6", "P1Y0M2DT3H4M5.6S"),
+]
+
+
+def test_how_each_type_of_key_looks_in_an_event(
+    stack: Stack, database: Database, names: Names, connect: Connect
+) -> None:
+    database.execute(
+        "CREATE EXTENSION citext", "CREATE EXTENSION ltree", "CREATE TYPE mood AS ENUM ('so so')",
+        "CREATE DOMAIN posint AS int CHECK (value > 0)", "CREATE TYPE pair AS (a int, b text)",
+        *(f"CREATE TABLE t{i} (k {kind} PRIMARY KEY)" for i, (kind, _, _) in enumerate(ENCODINGS)),
+        "CREATE PUBLICATION pub FOR ALL TABLES",
+    )  # fmt: skip
+    with streaming(stack, connect, definition(database, names), database):
+        with database.connect() as conn:
+            for i, (kind, text, _) in enumerate(ENCODINGS):
+                conn.execute(f"INSERT INTO t{i} VALUES (CAST(CAST(%s AS text) AS {kind}))".encode(), [text])
+                stored = conn.execute(f"SELECT k::text FROM t{i}".encode()).fetchone()
+                assert stored == (text,), kind
+        found = events(stack, names, len(ENCODINGS))
+    told = [(kind, text, found[f"t{i}"][0][0]["k"]) for i, (kind, text, _) in enumerate(ENCODINGS)]
+    assert told == ENCODINGS
+    assert [event["after"]["k"] for i in range(len(ENCODINGS)) for _, event in found[f"t{i}"]] == [
+        value for _, _, value in ENCODINGS
+    ]
+
+
+SHAPES = [
+    "CREATE TABLE plain (id int PRIMARY KEY, n int NOT NULL DEFAULT 5, m int DEFAULT 6, big text)",
+    "CREATE TABLE whole (id int PRIMARY KEY, m int DEFAULT 6, big text)",
+    "ALTER TABLE whole ADD g int GENERATED ALWAYS AS (id * 2) STORED",
+    "CREATE TABLE part (id int, k int, t text, PRIMARY KEY (id, k)) PARTITION BY LIST (k)",
+    "CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1)",
+    "CREATE TABLE part2 PARTITION OF part FOR VALUES IN (2)",
+    "CREATE TABLE indexed (id int PRIMARY KEY, u int NOT NULL)",
+    "CREATE UNIQUE INDEX indexed_u ON indexed (u)",
+    "ALTER TABLE plain ALTER big SET STORAGE EXTERNAL",
+    "ALTER TABLE whole ALTER big SET STORAGE EXTERNAL",
+    "ALTER TABLE whole REPLICA IDENTITY FULL",
+    "ALTER TABLE indexed REPLICA IDENTITY USING INDEX indexed_u",
+]
+
+
+def test_what_events_hold(stack: Stack, database: Database, names: Names, connect: Connect) -> None:
+    database.execute(*SHAPES)
+    tables = [TableName("public", name) for name in ("plain", "whole", "part", "indexed")]
+    with database.connect() as conn:
+        ensure_publication(conn, "pub", tables)
+        wanted = definition(database, names)
+        facts = read_facts(conn, tables, publication="pub", slot=names.prefix)
+        assert [f for f in check_source(facts, tables) if f.severity == "error"] == []
+        assert check_connector(wanted.config, tables, topic_prefix=names.prefix, publication="pub") == []
+        with streaming(stack, connect, wanted, database):
+            for statement in (
+                "INSERT INTO plain VALUES (1, 1, NULL, repeat('x', 9000))",
+                "UPDATE plain SET n = 2",
+                "UPDATE plain SET id = 2",
+                "DELETE FROM plain",
+                "INSERT INTO whole (id, m, big) VALUES (1, NULL, repeat('x', 9000))",
+                "UPDATE whole SET m = 7",
+                "INSERT INTO part VALUES (1, 1, 'a')",
+                "UPDATE part SET k = 2",
+                "TRUNCATE part1",
+                "TRUNCATE part, whole",
+                "INSERT INTO indexed VALUES (1, 1)",
+                "DELETE FROM indexed",
+            ):
+                conn.execute(statement.encode())
+            row = conn.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+            found = events(stack, names, 14)
+
+    def shapes(table: str) -> list[tuple[str, Any, Any, Any]]:
+        return [(e["op"], key, e["before"], e["after"]) for key, e in found[table]]
+
+    big, kept = "x" * 9000, "__debezium_unavailable_value"
+    assert shapes("plain") == [
+        ("c", {"id": 1}, None, {"id": 1, "n": 1, "m": None, "big": big}),
+        # identity DEFAULT: no before-image, and a large value that did not change is not sent
+        ("u", {"id": 1}, None, {"id": 1, "n": 2, "m": None, "big": kept}),
+        # a new key is a delete and a create; what the identity lacks is invented where it is NOT NULL
+        ("d", {"id": 1}, {"id": 1, "n": 5, "m": None, "big": None}, None),
+        ("c", {"id": 2}, None, {"id": 2, "n": 2, "m": None, "big": kept}),
+        ("d", {"id": 2}, {"id": 2, "n": 5, "m": None, "big": None}, None),
+    ]
+    assert shapes("whole") == [
+        # a generated column is not there at all; NULL stays NULL and does not become the default
+        ("c", {"id": 1}, None, {"id": 1, "m": None, "big": big}),
+        ("u", {"id": 1}, {"id": 1, "m": None, "big": big}, {"id": 1, "m": 7, "big": big}),
+        ("t", None, None, None),
+    ]
+    assert shapes("part") == [  # all under the name of the root; truncating a partition says nothing
+        ("c", {"id": 1, "k": 1}, None, {"id": 1, "k": 1, "t": "a"}),
+        ("d", {"id": 1, "k": 1}, {"id": 1, "k": 1, "t": None}, None),
+        ("c", {"id": 1, "k": 2}, None, {"id": 1, "k": 2, "t": "a"}),
+        ("t", None, None, None),
+    ]
+    assert shapes("indexed") == [  # an identity without the primary key: the key is invented
+        ("c", {"id": 1}, None, {"id": 1, "u": 1}),
+        ("d", {"id": 0}, {"id": 0, "u": 1}, None),
+    ]
+    source = found["plain"][0][1]["source"]
+    assert row and 0 < row[0] - source["txId"] < 100_000
+    assert (source["db"], source["schema"]) == (database.name, "public")
+    assert source["snapshot"] is None, "its default is false, and defaults are not filled in"
+    assert abs(source["ts_ms"] / 1000 - time.time()) < 120 and source["ts_us"] // 1000 == source["ts_ms"]

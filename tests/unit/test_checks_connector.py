@@ -1,0 +1,103 @@
+"""Findings about a connector's settings."""
+
+from pathlib import Path
+
+import pytest
+
+from syncer.change import TableName
+from syncer.checks import Finding, check_connector
+from syncer.definition import load_definition
+
+CONNECTORS = Path(__file__).parents[2] / "connectors"
+ORDERS = TableName("public", "orders")
+ITEMS = TableName("public", "order_items")
+
+
+def shop() -> dict[str, str]:
+    return dict(load_definition(CONNECTORS / "shop.json", {"SHOP_PGPASSWORD": "x"}).config)
+
+
+def connector(
+    changes: dict[str, str | None] | None = None, needed: dict[TableName, list[str]] | None = None
+) -> list[Finding]:
+    config = {k: v for k, v in {**shop(), **(changes or {})}.items() if v is not None}
+    return check_connector(
+        config, [ORDERS, ITEMS], topic_prefix="shop", publication="syncer_shop", needed=needed
+    )
+
+
+def only(found: list[Finding]) -> Finding:
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_the_demos_connector_has_no_findings() -> None:
+    assert connector() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "severity"),
+    [
+        ("plugin.name", None, "error"),
+        ("snapshot.mode", "initial", "error"),
+        ("publication.autocreate.mode", None, "error"),
+        ("publication.name", "other", "error"),
+        ("slot.name", None, "error"),
+        ("slot.drop.on.stop", "true", "error"),
+        ("topic.prefix", "store", "error"),
+        ("decimal.handling.mode", "double", "error"),
+        ("time.precision.mode", None, "error"),
+        ("binary.handling.mode", "base64", "error"),
+        ("interval.handling.mode", None, "error"),
+        ("skipped.operations", None, "error"),
+        ("skipped.operations", "t", "error"),
+        ("errors.tolerance", "all", "error"),
+        ("event.processing.failure.handling.mode", "skip", "error"),
+        ("value.converter", "io.confluent.connect.avro.AvroConverter", "error"),
+        ("value.converter.schemas.enable", None, "error"),
+        ("value.converter.replace.null.with.default", None, "error"),
+        ("key.converter", None, "error"),
+        ("unavailable.value.placeholder", "?", "error"),
+        ("lsn.flush.mode", "manual", "error"),
+        ("message.key.columns", "public.orders:status", "error"),
+        ("table.include.list", "public.orders", "error"),
+        ("table.exclude.list", "public.order.*", "error"),
+        ("schema.include.list", "other", "error"),
+        ("column.exclude.list", "public.orders.note", "error"),
+        ("topic.creation.default.cleanup.policy", "compact,delete", "error"),
+        ("tombstones.on.delete", None, "warning"),
+        ("table.include.list", "public.(", "warning"),
+        ("heartbeat.interval.ms", None, "warning"),
+        ("converters", "mine", "warning"),
+        ("poll.interval.ms", None, "note"),
+        ("max.queue.size.in.bytes", None, "note"),
+        ("provide.transaction.metadata", "true", "note"),
+    ],
+)
+def test_settings_that_lose_or_alter_changes(key: str, value: str | None, severity: str) -> None:
+    found = only(connector({key: value}))
+    assert found.severity == severity
+    assert found.where == f"connector: {key}"
+
+
+def test_include_lists_are_patterns_over_the_whole_name_in_any_case() -> None:
+    assert connector({"table.include.list": r"PUBLIC\.order.*, other\.x"}) == []
+    found = only(connector({"table.include.list": "public.order"}))
+    assert "public.order_items, public.orders" in found.what
+
+
+def test_transforms_are_judged_by_what_they_do() -> None:
+    def judged(kind: str) -> list[str]:
+        return [f.severity for f in connector({"transforms": "a", "transforms.a.type": kind})]
+
+    assert judged("io.debezium.transforms.ExtractNewRecordState") == ["error"]
+    assert judged("my.Own") == ["warning"]
+    assert judged("org.apache.kafka.connect.transforms.InsertHeader") == []
+
+
+def test_columns_may_be_left_out_if_no_row_is_found_by_them() -> None:
+    needed = {ORDERS: ["id"], ITEMS: ["id", "order_id"]}
+    found = only(connector({"column.exclude.list": r"public\.orders\.note"}, needed))
+    assert found.severity == "note"
+    found = only(connector({"column.exclude.list": r"public\..*\.order_id"}, needed))
+    assert found.severity == "error" and "public.order_items.order_id" in found.what
