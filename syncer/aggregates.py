@@ -13,9 +13,9 @@ from typing import Protocol
 
 from sqlglot import exp
 
-from syncer.expressions import Aggregate, Unfit, path_of
 from syncer.names import Word
 from syncer.sql_types import EXACT, INTEGERS, Value
+from syncer.syntax import Aggregate, Unfit, path_of
 
 _SUMS = {
     "smallint": "bigint", "integer": "bigint", "bigint": "numeric", "numeric": "numeric", "real": "real",

@@ -1,7 +1,6 @@
 """The tree → the SQL of one document: nested objects, lists, aggregates, as JSON text straight from PostgreSQL.
 
-An object is `row_to_json` over a sub-select whose columns are its fields, which is the fastest way there is and
-writes no spaces or line breaks. A list is an array of such objects. If all rows of a relation are both listed
+An object is `row_to_json` over a row whose columns are its fields, which writes no spaces or line breaks. A list is an array of such objects. If all rows of a relation are both listed
 and aggregated, one scan gives both.
 """
 
@@ -14,12 +13,12 @@ from syncer.aggregates import Order
 from syncer.catalog import Catalog
 from syncer.compiled import Field
 from syncer.errors import Fatal
-from syncer.expressions import Unfit
 from syncer.lined_yaml import Path
 from syncer.model import Entry, Grouped, Many, Model, Object, One, together
 from syncer.names import quote
 from syncer.scope import Chain, Group, InGroup, Row, Scope, Sheet, filtered, link, ordering
 from syncer.sql_types import Value
+from syncer.syntax import Unfit
 from syncer.tree import Namespace, Node
 
 _LONGEST_NAME = 63
@@ -53,18 +52,13 @@ def render(model: Model, root: Node, catalog: Catalog) -> Document:
     if renderer.errors:
         raise together(list(renderer.errors.values()))
     condition = f"{row}.{quote(root.table.primary_key[0])} IS NOT NULL AND {filtered(scope, root)}"
-    (fields,) = scope.settle(_columns(outputs))
-    source = scope.joined(condition, alone=True)
-    sql = f"SELECT pg_catalog.row_to_json(d.*)::pg_catalog.text AS doc FROM (SELECT {fields}{source}) d"
+    (doc,) = scope.settle(scope.json_object(_columns(outputs)))
+    sql = f"SELECT {doc}::pg_catalog.text AS doc{scope.joined(condition, alone=True)}"
     return Document(row, sql, tuple(o.field for o in outputs))
 
 
 def _columns(outputs: Sequence[Output]) -> str:
     return ", ".join(f"{o.sql} AS {quote(o.field.name)}" for o in outputs)
-
-
-def _object(outputs: Sequence[Output]) -> str:
-    return f"(SELECT pg_catalog.row_to_json(d.*) FROM (SELECT {_columns(outputs)}) d)"
 
 
 class _Renderer:
@@ -113,7 +107,10 @@ class _Renderer:
         if isinstance(entry, Object):
             links = below if isinstance(below, dict) else {}
             outputs = self.outputs(scope, node, links, entry.object, (*place, "object"))
-            return Output(_object(outputs), Field(name, "object", False, tuple(o.field for o in outputs)))
+            return Output(
+                scope.json_object(_columns(outputs)),
+                Field(name, "object", False, tuple(o.field for o in outputs)),
+            )
         if not isinstance(below, Node):
             raise AssertionError(f"{name} is not bound")
         if isinstance(entry, One):
@@ -126,7 +123,10 @@ class _Renderer:
         """What a related row is shown as: an object, or one value."""
         if entry.document is not None:
             outputs = self.outputs(scope, node, node.links, entry.document, (*place, "document"))
-            return Output(_object(outputs), Field(name, "object", False, tuple(o.field for o in outputs)))
+            return Output(
+                scope.json_object(_columns(outputs)),
+                Field(name, "object", False, tuple(o.field for o in outputs)),
+            )
         try:
             value = Row(scope, node, scope.group).write(entry.value or "")
         except Unfit as error:
