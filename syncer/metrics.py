@@ -57,7 +57,8 @@ TABLE: tuple[Spec, ...] = (
     Spec("syncer_model_state", "gauge", ("model", "state"), "0 or 1",
          f"1 for the state that the read model is in: {', '.join(STATES)}."),
     Spec("syncer_stage_seconds", "histogram", ("model", "stage"), "seconds",
-         f"Time spent in a stage, a batch: {', '.join(STAGES)}."),
+         f"Time spent in a stage, a batch: {', '.join(STAGES)}. `durable`: until PostgreSQL had flushed what a"
+         " snapshot saw."),
     Spec("syncer_batches_total", "counter", ("model", "lane"), "batches",
          "Batches of events or work items begun."),
     Spec("syncer_events_total", "counter", ("model", "op"), "events",
@@ -75,8 +76,6 @@ TABLE: tuple[Spec, ...] = (
          "Batches whose transactions were not all visible to the first snapshot."),
     Spec("syncer_gate_wait_seconds", "histogram", ("model",), "seconds",
          "How long such batches waited."),
-    Spec("syncer_flush_wait_seconds_total", "counter", ("model",), "seconds",
-         "Time spent waiting until PostgreSQL had flushed what a snapshot saw."),
     Spec("syncer_errors_total", "counter", ("model", "kind"), "errors",
          "Errors: retry (a server is away or busy), reject (dead-lettered), fatal (the read model stopped)."),
     Spec("syncer_slot_bytes_behind", "gauge", ("slot",), "bytes",
@@ -102,7 +101,6 @@ class Metrics:
     documents: Counter
     gate_waits: Counter
     gate_wait_seconds: Histogram
-    flush_wait_seconds: Counter
     errors: Counter
     slot_bytes_behind: Gauge
     build_info: Gauge
@@ -148,7 +146,6 @@ class ModelMetrics:
         self._shown = metrics.roots_shown.labels(name)
         self._gate_waits = metrics.gate_waits.labels(name)
         self._gate_wait_seconds = metrics.gate_wait_seconds.labels(name)
-        self._flush_wait_seconds = metrics.flush_wait_seconds.labels(name)
         self._lag_seconds = metrics.lag_seconds.labels(name)
         self._documents: dict[tuple[str, str], Counter] = {}
         self.state("starting")
@@ -173,9 +170,6 @@ class ModelMetrics:
     def gate(self, seconds: float) -> None:
         self._gate_waits.inc()
         self._gate_wait_seconds.observe(seconds)
-
-    def flush_wait(self, seconds: float) -> None:
-        self._flush_wait_seconds.inc(seconds)
 
     def written(self, sink: str, outcome: Outcome) -> None:
         counts: Iterable[tuple[str, int]] = (

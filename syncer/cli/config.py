@@ -103,8 +103,8 @@ def markdown() -> str:
         "One YAML file (`--config`, else `$SYNCER_CONFIG`, else `config/syncer.yaml`). Over it, variables:",
         "`SYNCER_<SECTION>__<KEY>`, e.g. `SYNCER_KAFKA__TOPIC_PREFIX`. Any key can be given as `KEY_file`,",
         "the path of a file that holds the value: for secrets. Sizes are bytes or text such as `8MiB`,",
-        "durations seconds or text such as `250ms`. Unknown keys are errors. `syncer config show` prints what",
-        "is in force.",
+        "durations seconds or text such as `250ms`. Unknown keys are errors. `syncer config show` prints",
+        "what is in force.",
         "",
         "Made by `syncer config docs`; a test keeps it current.",
     ]

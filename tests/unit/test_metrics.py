@@ -28,7 +28,7 @@ def test_attributes_and_table_agree(registry: CollectorRegistry) -> None:
 
 def test_two_registries_do_not_mix() -> None:
     one, two = CollectorRegistry(), CollectorRegistry()
-    metrics.Metrics(one).for_model("a").dirty(3)
+    metrics.Metrics(one).for_model("a").dirty(3, shown=0)
     metrics.Metrics(two).for_model("a")
     assert one.get_sample_value("syncer_dirty_roots_total", {"model": "a"}) == 3
     assert two.get_sample_value("syncer_dirty_roots_total", {"model": "a"}) == 0
@@ -39,7 +39,6 @@ def test_what_a_model_counts(registry: CollectorRegistry) -> None:
     m.batch("changes")
     m.events({"u": 2}, skipped=1)
     m.gate(0.25)
-    m.flush_wait(0.5)
     m.error("reject")
     m.lag("changes", 7, 1.5)
     m.lag("work", 2)
@@ -52,7 +51,6 @@ def test_what_a_model_counts(registry: CollectorRegistry) -> None:
         ("syncer_events_skipped_total", "reason", "unused"): 1,
         ("syncer_gate_waits_total", "", ""): 1,
         ("syncer_gate_wait_seconds_sum", "", ""): 0.25,
-        ("syncer_flush_wait_seconds_total", "", ""): 0.5,
         ("syncer_errors_total", "kind", "reject"): 1,
         ("syncer_errors_total", "kind", "fatal"): 0,
         ("syncer_lag_records", "lane", "changes"): 7,
