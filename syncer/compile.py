@@ -116,7 +116,11 @@ def _occurrence(node: Node) -> Occurrence:
         if full and table.columns[name].base in _COMPARABLE and not table.columns[name].generated_from
     )  # fmt: skip
     lookup = _lookup(node) if node.parent is not None else None
-    return Occurrence(".".join(node.path), table.name, lookup, frozenset(node.used), comparable)
+    parent = node.parent.table.name if node.parent is not None else None
+    theirs = tuple(column for _, column in node.on) if parent else ()
+    return Occurrence(
+        ".".join(node.path), table.name, lookup, frozenset(node.used), comparable, parent, theirs
+    )
 
 
 def _lookup(node: Node) -> Lookup:

@@ -39,6 +39,10 @@ class Occurrence:
     comparable: frozenset[str]
     """Those of `used` whose two images can be compared for certain (lossless types, identity FULL on every
     leaf). If `used` is not within it, every change counts."""
+    parent: TableName | None = None
+    """The table that it is linked to; None for the root."""
+    parent_columns: tuple[str, ...] = ()
+    """The parent's side of the link, which is searched when a row of this table changes."""
 
 
 @dataclass(frozen=True, slots=True)

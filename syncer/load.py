@@ -33,6 +33,8 @@ class Loaded:
     model: Model
     compiled: Compiled
     catalog: Catalog
+    fingerprint: str
+    """Of the tables as the catalog has them: another one means to compile again."""
 
     @property
     def name(self) -> str:
@@ -78,8 +80,8 @@ def one(config: Config, model: Model) -> Loaded:
 
 def compiled(connection: psycopg.Connection[Any], model: Model) -> Loaded:
     """As `one`, over an open session."""
-    catalog = rows_catalog.load(connection, declaration.tables(model))
-    return Loaded(model, compile(model, catalog), catalog)
+    catalog, print_ = rows_catalog.load_stable(connection, declaration.tables(model))
+    return Loaded(model, compile(model, catalog), catalog, print_)
 
 
 def models(config: Config, names: Collection[str] = ()) -> list[Loaded]:

@@ -89,9 +89,37 @@ def text(value: Any, base: str) -> str:
     )
 
 
+def _date(value: str) -> str:
+    """`-0043-03-15Z`, `+20240-01-01Z`: ISO years have a zero and signs, PostgreSQL's have BC."""
+    return _BEYOND.get(value) or _years(value).removesuffix("Z")
+
+
+def _timestamp(value: str) -> str:
+    return _BEYOND.get(value) or _years(value)
+
+
+def _years(value: str) -> str:
+    if value.startswith("-"):
+        year, rest = value[1:].split("-", 1)
+        return f"{int(year) + 1:04}-{rest.removesuffix('Z')} BC"
+    return value.removeprefix("+")
+
+
 _INTEGERS = frozenset({"smallint", "integer", "bigint", "oid"})
+_BEYOND = {
+    "-5877611-06-21Z": "infinity",
+    "-5877611-06-22Z": "-infinity",
+    "+294247-01-10T04:00:25.2Z": "infinity",
+    "-290308-12-21T19:59:27.6Z": "-infinity",
+    "POSITIVE_INFINITY": "Infinity",
+    "NEGATIVE_INFINITY": "-Infinity",
+}
+"""Debezium's texts of what is no number of days, microseconds or digits (seen with 3.6.3)."""
 _TEXT: Mapping[str, Callable[[str], str]] = {
     "bytea": lambda value: "\\x" + value,
-    "date": lambda value: value.removesuffix("Z"),
+    "date": _date,
+    "numeric": lambda value: _BEYOND.get(value, value),
+    "timestamp without time zone": _timestamp,
+    "timestamp with time zone": _timestamp,
 }
 """By type: from Debezium's text (`isostring` times, `hex` binaries, `string` decimals) to PostgreSQL's."""

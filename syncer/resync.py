@@ -23,7 +23,7 @@ from syncer.model import Model
 from syncer.registry import Names, Registry
 from syncer.sources.state import Run
 from syncer.sources.topics import KafkaWork
-from syncer.unit import Unit, build_sinks
+from syncer.unit import Unit
 
 _LOOK_EVERY = 0.1
 
@@ -46,7 +46,7 @@ def resync(
     epoch, generation = known.get("epoch", 0) + 1, known.get("generation", 0) + 1
     names = Names.make(config, model.name, loaded.compiled.tables, generation)
     registry.forget_clock(model.name)
-    registration = registry.register(loaded.compiled, names, epoch=epoch, generation=generation)
+    registry.register(loaded.compiled, names, epoch=epoch, generation=generation)
     # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
     work = KafkaWork(registry.writing, names.work_topic)
     backfill = Backfill(config, model, registry, rate=rate)
@@ -54,7 +54,7 @@ def resync(
     work.flush()
     run = backfill.run(metrics, workers, report, again=True)
     _catch_up(config, model, registry, metrics, names, report)
-    for sink in build_sinks(config, loaded, registration):
+    for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation):
         sink.promote()
         sink.close()
     return run

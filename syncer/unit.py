@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from syncer import load, sinks
+from syncer import load
 from syncer.clock import Clock, Identity
 from syncer.config import Config
 from syncer.document import Outcome
@@ -31,7 +31,6 @@ from syncer.registry import Names, Registry
 from syncer.rows.fingerprint import fingerprint
 from syncer.rows.postgres import Postgres
 from syncer.sources.kafka import KafkaSource
-from syncer.sources.state import Registration
 from syncer.sources.topics import KafkaDeadLetters, KafkaWork
 from syncer.waiting import Patience, Stopped
 
@@ -98,7 +97,6 @@ class Opened:
     names: Names
     clock: Clock
     sinks: list[Sink]
-    fingerprint: str
     generation: int
 
 
@@ -224,25 +222,12 @@ class Unit:
         registration, names, noted = self.registry.open(loaded.compiled)
         identity = Identity(noted["system"], noted["timeline"]) if noted else None
         clock = Clock(registration.epoch, identity, noted.get("clock", 0))
-        built = build_sinks(self.config, loaded, registration)
+        built = load.build_sinks(
+            self.config, loaded, epoch=registration.epoch, generation=registration.generation
+        )
         for sink in built:
             sink.prepare()
-        rows = self._rows(loaded)
-        try:
-            with rows.view():
-                pass
-        finally:
-            rows.close()
-        return Opened(loaded, names, clock, built, rows.expected or "", registration.generation)
-
-    def _rows(self, loaded: load.Loaded, expected: str | None = None) -> Postgres:
-        return Postgres(
-            self.config.postgres.arguments(),
-            loaded.compiled,
-            fingerprint=fingerprint(loaded.catalog),
-            expected=expected,
-            statement_timeout=self.config.postgres.statement_timeout,
-        )
+        return Opened(loaded, names, clock, built, registration.generation)
 
     def _lane(self, opened: Opened, observer: LaneObserver, stop: threading.Event) -> Lane:
         names, settings = opened.names, self.registry.settings
@@ -255,7 +240,13 @@ class Unit:
         return Lane(
             opened.loaded.compiled,
             source,
-            self._rows(opened.loaded, opened.fingerprint),
+            Postgres(
+                self.config.postgres.arguments(),
+                opened.loaded.compiled,
+                fingerprint=fingerprint(opened.loaded.catalog),
+                expected=opened.loaded.fingerprint,
+                statement_timeout=self.config.postgres.statement_timeout,
+            ),
             opened.sinks,
             clock=opened.clock,
             work=KafkaWork(self.registry.writing, names.work_topic),
@@ -300,22 +291,6 @@ class Unit:
         self.error = str(error)
         self.metrics.error("fatal" if state == "failed" else "retry")
         self._set(state)
-
-
-def build_sinks(config: Config, loaded: load.Loaded, registration: Registration) -> list[Sink]:
-    """Those of the declaration, of this epoch and generation; not prepared yet."""
-    return [
-        sinks.build(
-            kind,
-            settings,
-            model=loaded.compiled,
-            connection=config.sinks.get(kind, {}),
-            epoch=registration.epoch,
-            generation=registration.generation,
-            where=loaded.model.at(("sink", kind)),
-        )
-        for kind, settings in loaded.model.declaration.sink.items()
-    ]
 
 
 def _run(lane: Lane, ended: list[BaseException], stop: threading.Event) -> None:

@@ -7,7 +7,7 @@ that link it to its parent. With less, Debezium does not leave the rest out of `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from syncer.catalog import Catalog, Leaf, Table
 from syncer.change import TableName
@@ -53,13 +53,10 @@ def check_model(
     catalog: Catalog,
     *,
     role: str = "",
-    parent_columns: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Finding]:
     """What keeps this read model from being right, or fast.
 
     where: the file of the declaration. role: the role that the syncer connects as, for the GRANTs.
-    parent_columns: by the path of a relation, the parent's columns that link to it; those are searched from
-    below when a row of the relation changes.
     """
     role = quote(role) if role else "CURRENT_USER"
     findings: list[Finding] = []
@@ -76,7 +73,7 @@ def check_model(
         findings += _identity(where, table, places)
         findings += _keys(where, table, compiled, places)
         findings += _indexes(where, table, places)
-    findings += _parent_indexes(where, compiled, catalog, parent_columns or {})
+    findings += _parent_indexes(where, compiled, catalog)
     return list(dict.fromkeys(findings))
 
 
@@ -209,19 +206,12 @@ def _indexes(where: str, table: Table, places: Sequence[Occurrence]) -> Iterator
             yield from _index(f"{where}: {place.path}", table, place.lookup.columns, why)
 
 
-def _parent_indexes(
-    where: str, compiled: Compiled, catalog: Catalog, parent_columns: Mapping[str, Sequence[str]]
-) -> Iterator[Finding]:
-    tables = {place.path: place.table for place in compiled.occurrences}
+def _parent_indexes(where: str, compiled: Compiled, catalog: Catalog) -> Iterator[Finding]:
     for place in compiled.occurrences:
-        above = place.path.rpartition(".")[0]
-        while above not in tables:  # a nested object that groups relations is no table
-            above = above.rpartition(".")[0]
-        parent = catalog.tables.get(tables[above])
-        columns = parent_columns.get(place.path, ())
-        if parent and columns and place.lookup and place.lookup.sql is not None:
+        parent = catalog.tables.get(place.parent) if place.parent else None
+        if parent and place.lookup and place.lookup.sql is not None:
             why = f"finding the rows that a changed row of {place.table} belongs to reads the whole table"
-            yield from _index(f"{where}: {place.path}", parent, columns, why)
+            yield from _index(f"{where}: {place.path}", parent, place.parent_columns, why)
 
 
 def _index(at: str, table: Table, columns: Sequence[str], why: str) -> Iterator[Finding]:

@@ -145,17 +145,11 @@ def test_missing_indexes_on_both_sides_of_a_link() -> None:
     assert only(findings(items=table(ITEMS, "full", rows_estimate=9, **bare))).severity == "note"
 
     catalog = Catalog({ORDERS: table(ORDERS), ITEMS: table(ITEMS, "full")})
-    links = {"items": ("quantity",)}
-    found = only(check_model("m", model(lookup_sql="SELECT"), catalog, parent_columns=links))
+    linked = model(lookup_sql="SELECT")
+    root, items = linked.occurrences
+    linked = replace(linked, occurrences=(root, replace(items, parent=ORDERS, parent_columns=("quantity",))))
+    found = only(check_model("m", linked, catalog))
     assert found.fix == "CREATE INDEX CONCURRENTLY ON public.orders (quantity);"
-    assert check_model("m", model(), catalog, parent_columns=links) == []
-
-    grouped = model(lookup_sql="SELECT")  # `items` inside a nested object
-    root, items = grouped.occurrences
-    grouped = replace(grouped, occurrences=(root, replace(items, path="content.items")))
-    assert [
-        f.code for f in check_model("m", grouped, catalog, parent_columns={"content.items": ("quantity",)})
-    ] == ["no-index"]
 
 
 FACTS = SourceFacts(
