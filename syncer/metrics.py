@@ -57,8 +57,8 @@ TABLE: tuple[Spec, ...] = (
     Spec("syncer_model_state", "gauge", ("model", "state"), "0 or 1",
          f"1 for the state that the read model is in: {', '.join(STATES)}."),
     Spec("syncer_stage_seconds", "histogram", ("model", "stage"), "seconds",
-         f"Time spent in a stage, a batch: {', '.join(STAGES)}. `durable`: until PostgreSQL had flushed what a"
-         " snapshot saw."),
+         f"Time spent in a stage, a batch: {', '.join(STAGES)}. `durable`: until what a snapshot saw was"
+         " on PostgreSQL's disk."),
     Spec("syncer_batches_total", "counter", ("model", "lane"), "batches",
          "Batches of events or work items begun."),
     Spec("syncer_events_total", "counter", ("model", "op"), "events",

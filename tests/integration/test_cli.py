@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -166,6 +170,43 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     run("connectors", "delete", "--yes")
     assert urllib3.request("GET", f"{stack.connect}/connectors/{names('connector')}").status == 404
     assert "there is no such connector" in run("connectors", "delete", "--yes", expect=3).output
+
+
+def test_the_daemon_follows_and_stops_in_order(
+    run: Run, stack: Stack, database: Database, names: Names
+) -> None:
+    mend(database)
+    run("connectors", "apply", "--yes")
+    command = [sys.executable, "-m", "syncer", "run", "customers", "orders"]
+    environment = os.environ | {"SYNCER_HTTP__PORT": "0"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as daemon:
+        try:
+            assert daemon.stderr is not None
+            started = json.loads(daemon.stderr.readline())
+            assert started["message"] == "started" and started["models"] == ["customers", "orders"]
+            eventually(lambda: urllib3.request("GET", started["http"] + "/readyz").status == 200)
+            database.execute("INSERT INTO customers VALUES (7, 'Mary')")
+            with redis.Redis.from_url(stack.redis) as client:
+                eventually(lambda: client.get(f"{names.prefix}:7") is not None)
+            metrics = urllib3.request("GET", started["http"] + "/metrics").data.decode()
+            assert 'syncer_events_total{model="customers",op="c"} 1.0' in metrics
+            eventually(lambda: "running" in run("status", "customers").stdout)
+        finally:
+            daemon.terminate()
+            began = time.monotonic()
+            rest = daemon.communicate(timeout=30)[1]
+    assert time.monotonic() - began < 10
+    assert daemon.returncode == 0
+    messages = [json.loads(line)["message"] for line in rest.splitlines()]
+    assert messages[-2:] == ["stopping", "stopped"], rest
+    assert "stopped" in run("status", "customers").stdout
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.1)
 
 
 def test_a_changed_definition_is_shown_and_applied(
