@@ -18,12 +18,13 @@ from sqlglot import exp
 from syncer.functions import AGGREGATES, FUNCTIONS, KEYWORDS, WRONG, result_type
 from syncer.names import Word, literal, nearest
 from syncer.operators import BINARY, CAST, IS, NOT, OTHER, PATTERN, SUBSCRIPT, UNARY, precedence
-from syncer.sql_types import BUILTIN, Value, arithmetic, cast_target, common, concatenation
+from syncer.sql_types import BUILTIN, TEXTS, Value, arithmetic, cast_target, common, concatenation
 from syncer.syntax import Aggregate, Unfit, aggregate_of, path_of, told
 
 _OF_ANY_TYPE = frozenset(("first", "last", "array", "array_agg", "count"))
 _NEGATABLE = (exp.Like, exp.ILike, exp.SimilarTo)
-_CLOCK = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
+_CLOCK = frozenset(("now", "today", "tomorrow", "yesterday"))
+_IN_TIMES = re.compile(r"now|today|tomorrow|yesterday|on|am|pm|ad|bc|z|zulu|utc|msk|dst|[a-z]{1,4}t|[a-z_]+/[a-z_/]+")
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _IGNORED_ARGUMENTS = {"typed", "safe", "only_json_types", "_type"}
 
@@ -78,7 +79,7 @@ class _Writer:
         if not listed and not isinstance(around, exp.Cast | exp.Is | exp.Ordered | exp.Distinct | None):
             raise Unfit(
                 f"{told(node)} is of the type {found.type}, whose operators are not PostgreSQL's own",
-                f"cast it: {told(node)}::text",
+                f"cast it: {told(node).strip('`')}::text",
             )
 
     def _operand(self, node: exp.Expr, least: int, around: exp.Expr) -> Value:
@@ -107,7 +108,7 @@ class _Writer:
     def constant(self, node: exp.Expr) -> Value:
         text = str(node.this)
         if node.args.get("is_string"):
-            if _CLOCK.search(text) and not _cast_to_text(node) and len(text) < 64:
+            if _depends_on_clock(text) and not _cast_to_text(node):
                 raise Unfit(
                     f"{literal(text)} may be read as a time that depends on the clock",
                     f"if it is a text: {literal(text)}::text",
@@ -116,6 +117,9 @@ class _Writer:
         if not _NUMBER.fullmatch(text):
             raise Unfit(f"{text!r} is not a number that PostgreSQL reads")
         return Value(text, "numeric" if not text.isdigit() or int(text) >= 1 << 63 else _integer(text))
+
+    def bits(self, node: exp.Expr) -> Value:
+        return Value(f"B{literal(str(node.this))}", "bit")
 
     def paren(self, node: exp.Expr) -> Value:
         return self.value(node.this)
@@ -182,7 +186,8 @@ class _Writer:
 
     def array(self, node: exp.Expr) -> Value:
         items = [self.value(e) for e in node.expressions]
-        return Value(f"ARRAY[{', '.join(i.sql for i in items)}]", "array", common(items)[0])
+        kind, element = common(items)
+        return Value(f"ARRAY[{', '.join(i.sql for i in items)}]", "array", element if kind == "array" else kind)
 
     def row(self, node: exp.Expr) -> Value:
         return Value(f"ROW({', '.join(self.value(e).sql for e in node.expressions)})", "composite")
@@ -241,7 +246,8 @@ class _Writer:
 
     def substring(self, node: exp.Expr) -> Value:
         parts = [self.value(node.args[k]) for k in ("this", "start", "length") if node.args.get(k)]
-        return Value(f"pg_catalog.substring({', '.join(p.sql for p in parts)})", common(parts[:1])[0])
+        kind = "text" if parts[0].type in (*TEXTS, "literal") else ""
+        return Value(f"pg_catalog.substring({', '.join(p.sql for p in parts)})", kind)
 
     def trim(self, node: exp.Expr) -> Value:
         name = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(str(node.args.get("position") or ""), "btrim")
@@ -291,6 +297,12 @@ class _Writer:
         return Value(sql, "composite" if name == "row" else result_type(name, [a.type for a in arguments]))
 
 
+def _depends_on_clock(text: str) -> bool:
+    """Whether PostgreSQL would read the text as a time such as `now` or `today 10:00 CET`, if asked to."""
+    words = re.findall(r"[a-z_/]+", text.lower())
+    return not _CLOCK.isdisjoint(words) and all(map(_IN_TIMES.fullmatch, words))
+
+
 def _cast_to_text(node: exp.Expr) -> bool:
     around = node.parent
     kind = around.args["to"].this if isinstance(around, exp.Cast) else None
@@ -304,6 +316,7 @@ def _integer(text: str) -> str:
 _Method = Callable[[_Writer, exp.Expr], Value]
 _WRITERS: dict[type[exp.Expr], tuple[_Method, str]] = {
     exp.Literal: (_Writer.constant, "this is_string"),
+    exp.BitString: (_Writer.bits, "this"),
     exp.Paren: (_Writer.paren, "this"),
     exp.Null: (_Writer.null, ""),
     exp.Boolean: (_Writer.boolean, "this"),

@@ -32,6 +32,7 @@ class _Dialect(Postgres):
 
     class Parser(PostgresParser):
         FUNCTIONS = {}  # noqa: RUF012 - sqlglot's way of configuring a dialect
+        LAMBDAS = {}  # noqa: RUF012 - `f(a -> b)` is JSON here
         FUNCTION_PARSERS = {  # noqa: RUF012
             "CAST": _cast_call,
             **{name: f for name, f in PostgresParser.FUNCTION_PARSERS.items() if name in _SYNTAX},

@@ -126,7 +126,7 @@ def _named(to: exp.DataType, enums: Mapping[str, object]) -> Value:
             unquoted = [p[1:-1].replace('""', '"') if p.startswith('"') else p for p in (schema, own)]
             if unquoted[1] in (spelling, plain) and (schemas == [None] or unquoted[0] in schemas):
                 return Value(enum, "enum")
-    raise ValueError(f"cannot cast to {last}", _WHY_NOT.get(name) or nearest(name, [*_NAMED, *enums]))
+    raise ValueError(f"cannot cast to {last}", _WHY_NOT.get(name) or nearest(name, [*_NAMED, *(e.partition(".")[2] for e in enums)]))
 
 
 def key_type(type: str, base: str) -> str:
