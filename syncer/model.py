@@ -10,12 +10,21 @@ also those that `limit` leaves off the list. And `where` of a `one` relation hid
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from syncer import lined_yaml
@@ -23,9 +32,16 @@ from syncer.change import TableName
 from syncer.errors import Fatal
 from syncer.names import nearest, spellings
 
-Expression = Annotated[str, Field(min_length=1, description="A SQL expression over the row of this level.")]
+_SQL: dict[str, Any] = {"type": ["string", "number", "boolean"]}
+Expression = Annotated[
+    str,
+    Field(min_length=1),
+    WithJsonSchema(_SQL | {"description": "A SQL expression over the row of this level."}),
+]
 Filter = Annotated[
-    str | None, Field(min_length=1, description="A SQL condition over the row, and `one`s of it.")
+    str | None,
+    Field(min_length=1),
+    WithJsonSchema(_SQL | {"description": "A SQL condition over the row and its `one` relations."}),
 ]
 Name = Annotated[str, Field(min_length=1)]
 On = Annotated[dict[Name, Name], Field(min_length=1, description="Its column: our column.")]
@@ -36,7 +52,7 @@ class Shape(BaseModel):
 
 
 class Root(Shape):
-    table: Name = Field(description="`schema.table`; every row whose primary key is new is a document.")
+    table: Name = Field(description="`schema.table`; its primary key is the documents' id.")
 
 
 class OneRelation(Shape):
@@ -134,7 +150,7 @@ Document = Annotated[dict[Name, Entry], Field(min_length=1, description="Field: 
 
 
 class Declaration(Shape):
-    """A read model: one document a row of the root table, kept in step in every sink."""
+    """A read model: one document for each row of the root table, kept in step in every sink."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=100)
     root: Root

@@ -247,7 +247,7 @@ class Row:
             longest = max(longest, through[:last], key=len)
         if not longest:
             many = [".".join(n.path) for n in self.node.walk() if n.kind == "many"]
-            names = f"there is {', '.join(many)}" if many else "there is none below this row"
+            names = f"such as {', '.join(many)}" if many else "there is none below this row"
             raise Unfit(f"{call.name}() needs a name that goes through a `many` relation", names)
         if any(chain != longest[: len(chain)] for chain in chains):
             raise Unfit(

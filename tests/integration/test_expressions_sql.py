@@ -274,7 +274,9 @@ def catalog(database: Database) -> Catalog:
 
 def model(*expressions: str) -> Any:
     fields = "\n".join(f"  f{i}: {json.dumps(text)}" for i, text in enumerate(expressions))
-    return parse(f"name: probe\nroot: {{table: probe}}\ndocument:\n{fields}\nsink: {{memory: {{}}}}\n", "probe.yaml")
+    return parse(
+        f"name: probe\nroot: {{table: probe}}\ndocument:\n{fields}\nsink: {{memory: {{}}}}\n", "probe.yaml"
+    )
 
 
 def test_every_expression_has_the_value_of_its_text(database: Database, catalog: Catalog) -> None:
@@ -292,7 +294,9 @@ def test_every_expression_has_the_value_of_its_text(database: Database, catalog:
             conn.execute("SET search_path = public")
             plain = text.replace("Größe *", '"Größe" *')
             plain = plain.replace("j->", "j::jsonb->") if plain.startswith("j->") else plain
-            expected = conn.execute(f"SELECT row_to_json(x)::text FROM (SELECT {plain} AS f0 FROM probe ORDER BY id) x".encode())
+            expected = conn.execute(
+                f"SELECT row_to_json(x)::text FROM (SELECT {plain} AS f0 FROM probe ORDER BY id) x".encode()
+            )
             rows = [row[0] for row in expected.fetchall()]
             conn.execute("SET search_path = pg_catalog")
             found = [row[2] for row in conn.execute(compiled.render.encode(), [["1", "2"]]).fetchall()]
@@ -309,7 +313,9 @@ def test_types_of_fields_are_those_that_postgresql_has(database: Database, catal
             field = compile(model(text), catalog).fields[0]
             plain = text.replace("Größe *", '"Größe" *')
             plain = plain.replace("j->", "j::jsonb->") if plain.startswith("j->") else plain
-            (actual,) = conn.execute(f"SELECT pg_typeof({plain})::text FROM probe LIMIT 1".encode()).fetchone() or ("",)
+            (actual,) = conn.execute(
+                f"SELECT pg_typeof({plain})::text FROM probe LIMIT 1".encode()
+            ).fetchone() or ("",)
             told = field.type + ("[]" if field.many else "")
             known = {"enum": "mood", "range": "int4range"}.get(told, told)
             if field.type != "unknown" and known != actual and (told, actual) not in _SAME:

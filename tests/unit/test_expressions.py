@@ -118,7 +118,9 @@ def test_an_order_is_a_list_of_expressions(text: str) -> None:
 
 
 def test_every_name_is_told_whatever_its_length() -> None:
-    told = [".".join(w.text for w in path) for path in paths(parse('sum(a.b.c.d.e."F g") + lower(x) + (y)::int'))]
+    told = [
+        ".".join(w.text for w in path) for path in paths(parse('sum(a.b.c.d.e."F g") + lower(x) + (y)::int'))
+    ]
     assert told == ["a.b.c.d.e.F g", "x", "y"]
     assert next(paths(parse('a."B"'))) == (Word("a"), Word("B", quoted=True))
 

@@ -1,0 +1,194 @@
+"""What the compiler says about a read model and the tables it uses, without a database."""
+
+import pytest
+
+from syncer.compile import Compiled, Field, compile
+from syncer.errors import Fatal
+from syncer.model import parse
+from tests.unit.catalogs import SHOP, catalog, table
+
+ORDERS = """\
+name: orders
+root: {table: orders}
+where: status <> 'draft'
+document:
+  id: id
+  customer: {one: customers, on: {id: customer_id}, document: {name: name}}
+  items:
+    many: order_items
+    on: {order_id: id}
+    where: quantity > 0
+    order_by: unit_price desc
+    document:
+      quantity: quantity
+      product: {one: products, on: {id: product_id}, document: {sku: sku, name: name}}
+  total: sum(items.quantity * items.unit_price)
+  first: first(items.product.name)
+sink: {memory: {}}
+"""
+
+
+def compiled(text: str = ORDERS) -> Compiled:
+    return compile(parse(text, "m.yaml"), SHOP)
+
+
+def mistakes(old: str, new: str, text: str = ORDERS) -> str:
+    assert old in text
+    with pytest.raises(Fatal) as error:
+        compiled(text.replace(old, new, 1))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("{table: orders}", "{table: order}", "m.yaml:2: there is no table public.order\n  → did you mean 'public.orders'?"),
+        ("many: order_items", "many: items", "m.yaml:8: there is no table public.items"),
+        ("many: order_items", "many: a.b.c", "m.yaml:8: 'a.b.c' is not the name of a table"),
+        ("{order_id: id}", "{ordr_id: id}", "m.yaml:9: public.order_items has no column ordr_id\n  → did you mean 'order_id'?"),
+        ("{order_id: id}", "{order_id: idd}", "m.yaml:9: public.orders has no column idd\n  → did you mean 'id'?"),
+        ("{order_id: id}", "{order_id: status}", "m.yaml:9: cannot link public.order_items.order_id (bigint) and"),
+        ("{order_id: id}", "{order_id: data}", "with one text for each value"),
+        ("{id: customer_id}", "{name: status}", "m.yaml:6: public.customers can have many rows for one value of (name)"),
+        ("  id: id\n", "  id: idd\n", "m.yaml:5: public.orders has no column or relation 'idd' here\n  → did you mean 'id'?"),
+        ("  id: id\n", "  id: custmer.name\n", "m.yaml:5: public.orders has no relation 'custmer' here\n  → did you mean 'customer'?"),
+        ("  id: id\n", "  id: customer.nme\n", "public.customers has no column or relation 'nme' here\n  → did you mean 'name'?"),
+        ("  id: id\n", "  id: customer\n", "m.yaml:5: `customer` is a relation, not a value"),
+        ("  id: id\n", "  id: status.x\n", "'status' is a column, not a relation"),
+        ("  id: id\n", "  id: items.quantity\n", "m.yaml:5: `items.quantity` has many values\n  → use an aggregate"),
+        ("  id: id\n", "  id: sum(total)\n", "m.yaml:5: sum() needs a name that goes through a `many` relation\n  → such as items"),
+        ("  id: id\n", "  id: count(*)\n", "m.yaml:5: count() needs a name that goes through"),
+        ("  id: id\n", "  id: sum(items.quantity, 2)\n", "sum() takes one argument, not 2"),
+        ("  id: id\n", "  id: sum(count(items))\n", "cannot stand in a filter, an order, a grouping or another aggregate"),
+        ("  id: id\n", "  id: lenght(status)\n", "m.yaml:5: lenght() is not among"),
+        ("  id: id\n", "  id: now()\n", "m.yaml:5: now() is not among"),
+        ("  id: id\n", "  id: m\n", "m.yaml:5: the text of money (m) depends on the session"),
+        ("  id: id\n", "  id: a b\n", "m.yaml:5: `a b` cannot be read near 'b'"),
+        ("where: status <> 'draft'", "where: count(items) > 0", "m.yaml:3: count() cannot stand in a filter"),
+        ("where: status <> 'draft'", "where: statsu <> 'draft'", "m.yaml:3: public.orders has no column or relation 'statsu'"),
+        ("where: status <> 'draft'", "where: status", "m.yaml:3: `status` is no condition, it is of the type text"),
+        ("where: quantity > 0", "where: qantity > 0", "m.yaml:10: public.order_items has no column or relation 'qantity'"),
+        ("unit_price desc", "price desc", "m.yaml:11: public.order_items has no column or relation 'price'"),
+        ("unit_price desc", "'1'", "m.yaml:11: an order by the constant 1 is none"),
+        ("unit_price desc", "id limit 3", "m.yaml:11: the order `id limit 3` cannot be read"),
+        ("  id: id\n", f"  {'ä' * 32}: id\n", "is longer than 63 bytes"),
+        ("  id: id\n", "  a.b: {one: customers, on: {id: customer_id}, value: name}\n", "cannot hold a dot"),
+        ("document:\n  id: id", "relations: {items: {many: order_items, on: {order_id: id}}}\ndocument:\n  id: id", "the relation 'items' is declared twice"),
+        ("  id: id\n", "  id: {value: status, group_by: items.quantity}\n", "needs an aggregate"),
+        ("  id: id\n", "  id: {value: count(items), group_by: itms.quantity}\n", "did you mean 'items'?"),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_told_with_its_line_and_the_nearest_name(old: str, new: str, told: str) -> None:
+    assert told in mistakes(old, new)
+
+
+def test_all_mistakes_are_told_at_once_and_each_once() -> None:
+    text = ORDERS.replace("  id: id\n", "  id: idd\n  n: count(items)\n").replace(
+        "quantity > 0", "quanty > 0"
+    )
+    told = mistakes("sku: sku", "sku: skew", text)
+    assert told.startswith("3 mistakes\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kind": "view"}, "public.t is a view: it has no changes to follow"),
+        ({"kind": "foreign table"}, "public.t is a foreign table"),
+        ({"persistence": "unlogged"}, "public.t is unlogged: its changes are not logged"),
+        ({"inherits": True}, "public.t is part of an inheritance tree"),
+        ({"primary_key": ()}, "public.t has no primary key\n  → ALTER TABLE public.t ADD PRIMARY KEY"),
+        ({"primary_key": ("j",)}, "public.t.j, of its primary key, is of the type jsonb"),
+        ({"primary_key": ("ci",)}, "public.t.ci, of its primary key, is of the type citext"),
+    ],
+)
+def test_tables_that_cannot_be_followed(changes: dict[str, object], told: str) -> None:
+    wrong = table("t", "id int key, j jsonb, ci citext", **changes)
+    with pytest.raises(Fatal) as error:
+        compile(
+            parse("name: t\nroot: {table: t}\ndocument: {id: id}\nsink: {m: {}}", "m.yaml"), catalog(wrong)
+        )
+    assert told in str(error.value)
+
+
+def test_look_ups_and_used_columns() -> None:
+    found = {o.path: o for o in compiled().occurrences}
+    assert list(found) == ["", "customer", "items", "items.product"]
+    assert found[""].lookup is None
+    assert found[""].used == found[""].comparable == {"id", "status", "customer_id"}
+    assert found["items"].lookup and found["items"].lookup.sql is None
+    assert found["items"].lookup.columns == ("order_id",)
+    assert found["items"].used == {"id", "order_id", "product_id", "quantity", "unit_price"}
+    assert found["items"].comparable == frozenset()
+    product = found["items.product"].lookup
+    assert product and product.sql and product.columns == ("id",) and product.types == ("bigint",)
+    assert '"order_items"' in product.sql and '"orders"' not in product.sql
+    assert found["items.product"].used == {"id", "sku", "name"}
+
+
+def test_a_relation_that_only_expressions_use_counts_like_one_that_is_shown() -> None:
+    text = ORDERS.replace(
+        "document:\n  id: id",
+        "relations:\n  buyer: {one: customers, on: {email: status}}\ndocument:\n  id: buyer.name",
+    )
+    found = {o.path: o for o in compiled(text).occurrences}
+    assert found["buyer"].used == {"id", "email", "name"}
+
+
+def test_fields_tell_types() -> None:
+    assert compiled().fields == (
+        Field("id", "bigint", False),
+        Field("customer", "object", False, (Field("name", "text", False),)),
+        Field(
+            "items", "object", True,
+            (
+                Field("quantity", "integer", False),
+                Field("product", "object", False, (Field("sku", "text", False), Field("name", "text", False))),
+            ),
+        ),
+        Field("total", "numeric", False),
+        Field("first", "text", False),
+    )  # fmt: skip
+    text = ORDERS.replace(
+        "  id: id\n",
+        "  l: array(distinct items.quantity)\n  c: count(items)\n  s: status || 'x'\n  a: avg(items.quantity)\n",
+    )
+    assert [(f.type, f.many) for f in compiled(text).fields[:4]] == [
+        ("integer", True), ("bigint", False), ("text", False), ("numeric", False)
+    ]  # fmt: skip
+
+
+def test_the_hash_changes_with_the_documents_and_not_with_the_spelling() -> None:
+    first = compiled().hash
+    assert len(first) == 16 and int(first, 16) >= 0
+    assert compiled(ORDERS.replace("{order_id: id}", "\n      order_id: id  # theirs: ours")).hash == first
+    for old, new in (
+        ("sku: sku", "sku: lower(sku)"),
+        ("memory", "other"),
+        ("unit_price desc", "unit_price"),
+        ("sku: sku, name: name", "name: name, sku: sku"),
+    ):
+        assert compiled(ORDERS.replace(old, new)).hash != first
+    wider = dict(SHOP.tables)
+    items = wider.pop(next(t for t in wider if t.name == "order_items"))
+    wider |= {
+        items.name: table(
+            "order_items",
+            "id bigint key, order_id bigint, product_id bigint, quantity bigint, unit_price numeric",
+        )
+    }
+    from syncer.catalog import Catalog
+
+    assert compile(parse(ORDERS, "m.yaml"), Catalog(wider)).hash != first
+
+
+def test_placeholders_are_the_only_percent_signs() -> None:
+    sql = compiled(ORDERS.replace("  id: id\n", "  id: id % 10 || '%s'\n")).render
+    assert sql.replace("%%", "").count("%") == sql.count("%s::") == 1
+
+
+def test_aggregates_over_one_relation_share_one_scan() -> None:
+    sql = compiled().render
+    assert sql.count('"public"."order_items"') == 1  # the list too, because it has no limit
+    limited = compiled(ORDERS.replace("    where: q", "    limit: 5\n    where: q")).render
+    assert limited.count('"public"."order_items"') == 2
