@@ -229,8 +229,23 @@ def tell(stack: devstack.Stack, dsn: str) -> None:
 
 
 def _show(value: Any) -> None:
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    console.print(Syntax(text, "json", background_color="default"))
+    console.print(Syntax(_json(value), "json", background_color="default"))
+
+
+def _json(value: Any, indent: int = 0, width: int = 100) -> str:
+    """JSON in which whatever fits on a line is on one."""
+    short = orjson.dumps(value).decode()
+    if len(short) + indent <= width or not isinstance(value, dict | list):
+        return short
+    inner = " " * (indent + 2)
+    if isinstance(value, dict):
+        parts = [
+            f'"{name}": {_json(item, indent + 2, width - len(name) - 4)}' for name, item in value.items()
+        ]
+    else:
+        parts = [_json(item, indent + 2, width) for item in value]
+    left, right = "{}" if isinstance(value, dict) else "[]"
+    return f"{left}\n{inner}" + f",\n{inner}".join(parts) + f"\n{' ' * indent}{right}"
 
 
 def _post(url: str, body: Any) -> bytes:

@@ -95,15 +95,17 @@ class Backfill:
         with self._view(loaded) as view:
             size = self._range_size(view)
             seconds = size * len(begins) / self.rate if self.rate else 0.0
-            items = 0
-            for items, item in enumerate(ranges(view, size, "backfill", run_id, seconds), 1):
-                work.put(item)
+            items, last = 0, None
+            for items, last in enumerate(ranges(view, size, "backfill", run_id, seconds), 1):
+                work.put(last)
                 if items % 100 == 0:
                     report(Progress("planning", items * size, 0))
+            rest = view.keys_in_range(last.low, last.high) if last and last.high else []
         work.flush()
         ends = {str(p): offset for (_, p), offset in self.registry.topics.ends([names.work_topic]).items()}
         first = {str(p): offset for (_, p), offset in begins.items()}
-        run = Run(run_id, True, items, items * size, started_ms, first, ends)
+        roots = max(items - 1, 0) * size + len(rest)
+        run = Run(run_id, True, items, roots, started_ms, first, ends)
         self.registry.state.save(f"{self.model.name}/backfill", run)
         return run
 

@@ -1,8 +1,9 @@
 """A connector's definition: a JSON file whose placeholders are filled in when it is applied.
 
 `${env:NAME}` and `${env:NAME:-default}` stand for an environment variable, `${file:/path}` for the text of
-a file without its last line break. What they stand for is never printed. Placeholders of Kafka Connect's own
-providers (`${file:/path:key}`, `${vault:…}`) are left to it.
+a file without its last line break. What came from a file, or from a variable or into a setting that is named
+like a secret, is never printed. Placeholders of Kafka Connect's own providers (`${file:/path:key}`,
+`${vault:…}`) are left to it.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def load_definition(path: Path, environment: Mapping[str, str] = os.environ) -> 
     config: dict[str, str] = {}
     masked: set[str] = set()
     for key, value in document["config"].items():
-        config[key], from_outside = _fill_in(_text(value), f"{path}: {key}", environment)
-        if from_outside:
+        config[key], secret = _fill_in(_text(value), f"{path}: {key}", environment)
+        if secret:
             masked.add(key)
     return Definition(str(document.get("name") or path.stem), config, frozenset(masked), str(path))
 
@@ -103,24 +104,25 @@ def _text(value: object) -> str:
 
 
 def _fill_in(text: str, where: str, environment: Mapping[str, str]) -> tuple[str, bool]:
-    """The text with its placeholders filled in, and whether anything came from outside the file."""
-    outside = False
+    """The text with its placeholders filled in, and whether any of it is a secret."""
+    secret = False
 
     def value(match: re.Match[str]) -> str:
-        nonlocal outside
+        nonlocal secret
         kind, name, has_default, default = match.groups()
         if kind == "env" and name not in environment and has_default:
             return str(default)
-        outside = True
         if kind == "env":
             if name not in environment:
                 raise Fatal(
                     f"the environment variable {name} is not set", where=where, hint=f"export {name}=…"
                 )
+            secret |= is_secret(name)
             return environment[name]
+        secret = True
         try:
             return Path(name).read_text("utf-8").removesuffix("\n")
         except (OSError, ValueError) as error:
             raise Fatal(f"cannot read {name}", where=where, why=str(error)) from error
 
-    return _PLACEHOLDER.sub(value, text), outside
+    return _PLACEHOLDER.sub(value, text), secret

@@ -102,6 +102,7 @@ class Lane:
                 self._commit(wait=True)
             finally:
                 self.source.close()
+                self.gate.rows.close()
 
     def step(self) -> None:
         """One batch; or, if there is none, the rest of the last one."""

@@ -160,6 +160,8 @@ class Rows(Protocol):
         """Have the log written to disk soon; nothing that cannot be done without."""
         ...
 
+    def close(self) -> None: ...
+
     def statuses(self, xids: Collection[int]) -> dict[int, str]:
         """`pg_xact_status` of transactions that stay invisible: `in progress`, `committed`, `aborted`,
         `in the future`."""

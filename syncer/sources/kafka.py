@@ -40,6 +40,7 @@ class KafkaSource:
                 "enable.auto.commit": False,
                 "enable.partition.eof": False,
                 "partition.assignment.strategy": "cooperative-sticky",
+                "heartbeat.interval.ms": 1000,
                 "fetch.wait.max.ms": 500,
                 "fetch.queue.backoff.ms": 20,
                 "queued.min.messages": 20_000,

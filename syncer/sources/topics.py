@@ -201,7 +201,7 @@ class Writing:
                 "compression.type": "zstd",
                 "linger.ms": 5,
                 "message.max.bytes": 4_000_000,
-                "log_level": 4,
+                "log_level": 3,
                 **settings,
             }
         )

@@ -15,16 +15,16 @@ def test_placeholders_are_filled_in_and_never_shown(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     config = {
         "a": "${env:HOST:-localhost}:${env:PORT}", "b": f"${{file:{secret}}}", "c": "${file:/run/x:key}",
-        "d.password": "plain text", "e": 5, "f": True, "g": "${env:EMPTY:-}", "h": "${env:HOST:-localhost}",
+        "d.password": "plain text", "e": 5, "f": True, "g": "${env:EMPTY:-}", "h": "${env:DB_TOKEN}",
     }  # fmt: skip
     path.write_text(json.dumps({"name": "c", "config": config}))
-    made = load_definition(path, {"PORT": "5432"})
+    made = load_definition(path, {"PORT": "5432", "DB_TOKEN": "tok-1"})
     assert made.config == {
         "a": "localhost:5432", "b": "from file", "c": "${file:/run/x:key}",
-        "d.password": "plain text", "e": "5", "f": "true", "g": "", "h": "localhost",
+        "d.password": "plain text", "e": "5", "f": "true", "g": "", "h": "tok-1",
     }  # fmt: skip
-    assert [key for key, value in made.shown().items() if value == "***"] == ["a", "b", "d.password"]
-    for value in ("plain text", "from file", "localhost:5432"):
+    assert [key for key, value in made.shown().items() if value == "***"] == ["b", "d.password", "h"]
+    for value in ("plain text", "from file", "tok-1"):
         assert value not in repr(made)
         assert value not in made.hide(f"cannot use '{value}'")
 
