@@ -36,7 +36,7 @@ tools: venv  ## the Debian packages that tests and demo need (installs them when
 	@command -v mvn >/dev/null || { echo "no Maven found; install it: apt-get install -y maven" >&2; exit 1; }
 	@$(PY) -m devstack packages
 
-demo: venv  ## the whole thing on a small shop, from empty servers to checked documents (KEEP=1 leaves it running)
+demo: tools  ## the whole thing on a small shop, from empty servers to checked documents (KEEP=1 leaves it running)
 	@KEEP=$${KEEP:-} $(PY) -m demo
 
 test: lint types layers unit integration  ## everything CI runs
@@ -61,7 +61,7 @@ unit: tools  ## tests that need no server
 integration: tools  ## tests on real servers, which they start and stop themselves
 	@$(PY) -m pytest tests --ignore=tests/unit $(PYTEST_ARGS)
 
-bench: venv  ## measure speed, latency and memory, beside what the servers can do alone
+bench: tools  ## measure speed, latency and memory, beside what the servers can do alone
 	@$(PY) -m bench
 
 stack: tools  ## start PostgreSQL, Kafka, Kafka Connect, Elasticsearch and Redis on fixed loopback ports

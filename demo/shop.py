@@ -33,7 +33,7 @@ SELECT 'SKU-' || to_char(i, 'FM0000'),
 
 INSERT INTO orders (customer_id, status, placed_at, note)
 SELECT 1 + (i::bigint * 7919) % {customers},
-       (ARRAY['draft','placed','paid','shipped','delivered','delivered','cancelled'])[1 + i % 7]::order_status,
+       (ARRAY['draft','placed','paid','shipped','delivered','cancelled'])[1 + i % 6]::order_status,
        timestamptz '2025-01-01 00:00+00' + i * interval '9 minutes',
        CASE WHEN i % 11 = 0 THEN 'leave at the door' END
   FROM generate_series(1, {orders}) i;

@@ -27,7 +27,7 @@ def test_applying_shows_the_difference_and_leaves_the_unchanged_alone(
     assert connect.config(wanted.name) is None and connect.status(wanted.name) is None
     created = connect.apply(wanted)
     assert created.action == "create"
-    assert "+ database.password: ***" in str(created) and database.password not in repr(wanted)
+    assert "+ database.password: ***" in str(created) and "'database.password': '***'" in repr(wanted)
     assert connect.wait_running(wanted.name, 60).running
     assert wanted.name in connect.names()
     assert connect.apply(wanted).action == "unchanged"
