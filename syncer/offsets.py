@@ -24,7 +24,7 @@ class Offsets:
     def done(self, positions: Iterable[Position], now: float) -> None:
         """Every sink has acknowledged what these records asked for."""
         for topic, partition, offset in positions:
-            self._next[topic, partition] = offset + 1
+            self._next[topic, partition] = max(offset + 1, self._next.get((topic, partition), 0))
         if self._next and self._since is None:
             self._since = now
 

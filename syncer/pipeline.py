@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from syncer import decode, document
-from syncer.change import Change, Key, Position, Work
+from syncer.change import Change, Key, Work
 from syncer.clock import Clock
 from syncer.compile import Compiled
 from syncer.document import Row
@@ -110,29 +110,34 @@ class Lane:
         records = self.source.poll(timeout, self.limits.max_records, self.limits.max_bytes)
         if records:
             changes, items = self._decode(records)
-            if changes or not items:
-                self._changes(changes, () if items else records)
-            for at, (position, item) in enumerate(items, 1):
-                self._item(position, item, records if at == len(items) else ())
+            if not items:
+                self._changes(changes, records)
+            for record, item in items:  # a lane has either; each item is large enough to be settled alone
+                self._item(item, record)
+                self._tell()
         else:
             self.writer.settle()
             self.lag.idle(self.source.progress())
+        self._tell()
+
+    def _tell(self) -> None:
+        """Stages 8 and 9: commit now and then what is done, and tell what is left."""
         if self.offsets.due(time.monotonic()):
             self._commit(wait=False)
         self.lag.waiting(self.source.progress())
         self.observer.lag(self.lag.records, self.lag.seconds(_now_ms()))
 
-    def _decode(self, records: list[Record]) -> tuple[list[Change], list[tuple[Position, Work]]]:
+    def _decode(self, records: list[Record]) -> tuple[list[Change], list[tuple[Record, Work]]]:
         """Stage 2. What cannot be read goes to the dead letters, as it is."""
         changes: list[Change] = []
-        items: list[tuple[Position, Work]] = []
+        items: list[tuple[Record, Work]] = []
         with self.observer.stage("decode"):
             for record in records:
                 try:
                     if record.position.topic == self.work.topic:
                         item = decode.work(record.position, record.value)
                         if item is not None:
-                            items.append((record.position, item))
+                            items.append((record, item))
                         continue
                     change = decode.change(record.position, record.value)
                     if change is None:
@@ -204,11 +209,12 @@ class Lane:
             self.work.put(Work("keys", reason, keys=some))
             self.wait.breathe()
 
-    def _item(self, position: Position, item: Work, settles: Sequence[Record]) -> None:
+    def _item(self, item: Work, record: Record) -> None:
         """Stages 3 to 7 of a work item."""
-        self.wait(self._due.get(position.partition, 0.0) - time.monotonic())
+        settles, partition = (record,), record.position.partition
+        self.wait(self._due.get(partition, 0.0) - time.monotonic())
         self.wait((item.not_before_ms - _now_ms()) / 1000)
-        self._due[position.partition] = time.monotonic() + item.seconds
+        self._due[partition] = time.monotonic() + item.seconds
         if item.kind == "keys":
             self._keys(list(dict.fromkeys(item.keys)), settles)
         elif item.kind == "range" and item.high is not None:
