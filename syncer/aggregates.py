@@ -2,7 +2,7 @@
 
 PostgreSQL feeds an aggregate its rows in any order. Where that can show, an order is given: lists, `first` and
 `last`, sums of floats (they round), and values that are equal but look different (1.0 and 1.00), of which
-`max` and `distinct` keep whichever comes first.
+`max` keeps the last and `distinct` the first that comes.
 """
 
 from __future__ import annotations

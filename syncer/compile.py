@@ -71,7 +71,7 @@ def _statements(root: Node, document: Document) -> dict[str, str]:
     own = [f"{row}.{quote(c)}" for c in key]
     asked = [f"k.k{place}" for place in range(len(key))]
     rendered = f"LEFT JOIN LATERAL ({document.sql}) x ON true"
-    arrays = ", ".join(f"{_PARAMETER}::pg_catalog.text[]" for _ in key)
+    arrays = ", ".join(f"pg_catalog.unnest({_PARAMETER}::pg_catalog.text[])" for _ in key)
     names = ", ".join(f"v{place}" for place in range(len(key)))
     values = ", ".join(f"v{place}::{type} AS k{place}" for place, type in enumerate(types))
     same = " AND ".join(f"{a} = {b}" for a, b in zip(own, asked, strict=True))
@@ -83,7 +83,7 @@ def _statements(root: Node, document: Document) -> dict[str, str]:
     ends = f"SELECT {order}, pg_catalog.row_number() OVER w AS n, pg_catalog.lead({own[0]}) OVER w IS NULL AS last"
     statements = {
         "render": f"SELECT {_id(asked)} AS asked, {_id(own)} AS id, x.doc "
-        f"FROM (SELECT {values} FROM ROWS FROM (pg_catalog.unnest({arrays})) AS u({names})) k "
+        f"FROM (SELECT {values} FROM ROWS FROM ({arrays}) AS u({names})) k "
         f"LEFT JOIN {table} ON {same} {rendered}",
         "render_between": f"{rows} WHERE {_row(own)} > ({bounds}) AND {upto}",
         "render_upto": f"{rows} WHERE {upto}",
@@ -136,9 +136,9 @@ def _lookup(node: Node) -> Lookup:
     on = node.on
     columns = [node.table.columns[own] for own, _ in on]
     values = ", ".join(f"v{i}::{key_type(c.type, c.base)} AS v{i}" for i, c in enumerate(columns))
-    arrays = ", ".join(f"{_PARAMETER}::pg_catalog.text[]" for _ in on)
+    arrays = ", ".join(f"pg_catalog.unnest({_PARAMETER}::pg_catalog.text[])" for _ in on)
     names = ", ".join(f"v{i}" for i in range(len(on)))
-    source = f"(SELECT DISTINCT {values} FROM ROWS FROM (pg_catalog.unnest({arrays})) AS u({names})) v"
+    source = f"(SELECT DISTINCT {values} FROM ROWS FROM ({arrays}) AS u({names})) v"
     met = [(f"v.v{i}", theirs) for i, (_, theirs) in enumerate(on)]
     steps, here = 0, parent
     while True:
