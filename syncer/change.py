@@ -32,6 +32,9 @@ class Position(NamedTuple):
     partition: int
     offset: int
 
+    def __str__(self) -> str:
+        return f"{self.topic}, partition {self.partition}, offset {self.offset}"
+
 
 class Change(NamedTuple):
     """One change of one row (or, for `t`, of a whole table)."""

@@ -14,6 +14,9 @@ from syncer.change import Change, Position, TableName, Work
 from syncer.errors import Reject
 
 _OPERATIONS = frozenset("cudrt")
+_IMAGE = frozenset((dict, type(None)))
+_NUMBER = frozenset((int, type(None)))
+_TEXT = frozenset((str,))
 _REPLAY = "see what produced it, then: syncer resync MODEL"
 
 
@@ -29,14 +32,15 @@ def change(position: Position, value: bytes | None) -> Change | None:
         if op not in _OPERATIONS:
             return None
         source = envelope["source"]
-        return Change(
-            TableName(source["schema"], source["table"]),
-            op,
-            envelope.get("before"),
-            envelope.get("after"),
-            source.get("txId"),
-            source.get("ts_ms") or 0,
-        )
+        table = TableName(source["schema"], source["table"])
+        before, after = envelope.get("before"), envelope.get("after")
+        txid, committed_ms = source.get("txId"), source.get("ts_ms") or 0
+        needed = before if op == "d" else after
+        if (needed is None and op != "t") or not {type(before), type(after)} <= _IMAGE:
+            raise TypeError(f"the images are not those of operation {op}")
+        if {type(table.schema), type(table.name)} != _TEXT or not {type(txid), type(committed_ms)} <= _NUMBER:
+            raise TypeError("source is not of Debezium's form")
+        return Change(table, op, before, after, txid, committed_ms)
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise _undecodable("a change event", position, error) from error
 
@@ -62,8 +66,4 @@ def encode_work(item: Work) -> bytes:
 
 def _undecodable(kind: str, position: Position, error: Exception) -> Reject:
     why = f"no {error}" if isinstance(error, KeyError) else str(error)
-    return Reject(
-        f"cannot read {kind}",
-        where=f"{position.topic}, partition {position.partition}, offset {position.offset}",
-        why=why, hint=_REPLAY,
-    )  # fmt: skip
+    return Reject(f"cannot read {kind}", where=str(position), why=why, hint=_REPLAY)
