@@ -1,9 +1,11 @@
 """Aggregates in SQL, each as a function of the snapshot alone.
 
-PostgreSQL feeds an aggregate its rows in any order. Where that can show, an order is given: lists, `first` and
-`last`, sums of floats (they round), and values that are equal but look different (1.0 and 1.00), of which
+PostgreSQL feeds an aggregate its rows in any order. Where that can show, an order is given: lists, `first`
+and `last`, sums of floats (they round), and values that are equal but look different (1.0 and 1.00), of which
 `max` keeps the last and `distinct` the first that comes.
 """
+
+# ruff: noqa: S608 - what is joined here are quoted names and expressions written anew
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from typing import Protocol
 from sqlglot import exp
 
 from syncer.names import Word
+from syncer.sql_parser import Aggregate, Unfit, path_of
 from syncer.sql_types import EXACT, INTEGERS, Value
-from syncer.syntax import Aggregate, Unfit, path_of
 
 _SUMS = {
     "smallint": "bigint", "integer": "bigint", "bigint": "numeric", "numeric": "numeric", "real": "real",
@@ -37,7 +39,8 @@ class Order:
     nulls_first: bool = False
 
     def __str__(self) -> str:
-        return f"{self.sql} {'DESC' if self.descending else 'ASC'} NULLS {'FIRST' if self.nulls_first else 'LAST'}"
+        nulls = "FIRST" if self.nulls_first else "LAST"
+        return f"{self.sql} {'DESC' if self.descending else 'ASC'} NULLS {nulls}"
 
     def reversed(self) -> Order:
         return Order(self.sql, not self.descending, not self.nulls_first)
@@ -124,7 +127,7 @@ def _sum(name: str, value: Value, order: Sequence[Order], kept: str, rows: Rows,
 
 
 def _first_of_equals(value: Value, order: Sequence[Order], kept: str, rows: Rows) -> str:
-    """A FROM item with the distinct values `v`: of those that are equal, the first in the relation's order."""
+    """A FROM item with the distinct values `v`: of equal ones, the first in the relation's order."""
     all_values = rows.item(f"pg_catalog.array_agg({value.sql}{_by([Order(value.sql), *order])}){kept}")
     numbered = f"pg_catalog.unnest({all_values}) WITH ORDINALITY AS u(v, n)"
     return f"(SELECT DISTINCT ON (v) v FROM {numbered} ORDER BY v, n) AS w"

@@ -1,8 +1,10 @@
 """From a read model's tree to SQL: one statement that renders, one look-up for every table in the tree.
 
-What comes out is plain data (`compiled.py`); `rows/postgres.py` runs it. The statements name every table, type
-and function by its schema, and pin nothing: the session does.
+What comes out is plain data (`compiled.py`); `rows/postgres.py` runs it. The statements name every table,
+type and function by its schema, and pin nothing: the session does.
 """
+
+# ruff: noqa: S608 - what is joined here are quoted names and expressions written anew
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ RENDERER_VERSION = 1
 _PARAMETER = "\0"
 _COMPARABLE = frozenset(
     {
-        "smallint", "integer", "bigint", "boolean", "text", "character varying", "character", "uuid", "numeric",
-        "date", "timestamp without time zone", "timestamp with time zone", "enum", "bytea",
+        "smallint", "integer", "bigint", "boolean", "text", "character varying", "character", "uuid",
+        "numeric", "date", "timestamp without time zone", "timestamp with time zone", "enum", "bytea",
     }
 )  # fmt: skip
 """Types that travel without loss: two images of such a column are equal exactly if its values are."""
@@ -79,16 +81,18 @@ def _statements(root: Node, document: Document) -> dict[str, str]:
     rows = f"SELECT {_id(own)} AS asked, {_id(own)} AS id, x.doc FROM {table} {rendered}"
     upto = f"{_row(own)} <= ({bounds})"
     order = ", ".join(own)
-    texts = ", ".join(f"{c}::pg_catalog.text" for c in own)
-    ends = f"SELECT {order}, pg_catalog.row_number() OVER w AS n, pg_catalog.lead({own[0]}) OVER w IS NULL AS last"
+    texts = ", ".join(f"{c}::pg_catalog.text" for c in asked)
+    numbered = ", ".join(f"{c} AS k{place}" for place, c in enumerate(own))
+    numbered += f", pg_catalog.row_number() OVER w AS n, pg_catalog.lead({own[0]}) OVER w IS NULL AS ends"
     statements = {
         "render": f"SELECT {_id(asked)} AS asked, {_id(own)} AS id, x.doc "
         f"FROM (SELECT {values} FROM ROWS FROM ({arrays}) AS u({names})) k "
         f"LEFT JOIN {table} ON {same} {rendered}",
         "render_between": f"{rows} WHERE {_row(own)} > ({bounds}) AND {upto}",
         "render_upto": f"{rows} WHERE {upto}",
-        "boundaries": f"SELECT {texts} FROM ({ends} FROM {table} WINDOW w AS (ORDER BY {order})) {row} "
-        f"WHERE {row}.n % {_PARAMETER}::pg_catalog.int8 = 0 OR {row}.last ORDER BY {order}",
+        "boundaries": f"SELECT {texts} "
+        f"FROM (SELECT {numbered} FROM {table} WINDOW w AS (ORDER BY {order})) k "
+        f"WHERE k.n % {_PARAMETER}::pg_catalog.int8 = 0 OR k.ends ORDER BY {', '.join(asked)}",
     }
     return {name: _placed(sql) for name, sql in statements.items()}
 

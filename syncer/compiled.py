@@ -1,7 +1,7 @@
 """What a compiled read model is: plain values, which the stages and the edges work with.
 
-`compile.py` makes them. SQL parameters are text arrays, one per key column, cast inside the statement, so that a
-key travels as the text that PostgreSQL gave or will accept.
+`compile.py` makes them. SQL parameters are text arrays, one per key column, cast inside the statement, so
+that a key travels as the text that PostgreSQL gave or will accept.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Lookup:
     types: tuple[str, ...]
     """Their `Column.base` types, in which events encode the values."""
     sql: str | None
-    """Takes one text[] per column (`%s` placeholders); returns the distinct root keys, one text column per key
-    column. None: the values are root keys themselves, in key order."""
+    """Takes one text[] per column (`%s` placeholders); returns the distinct root keys, one text column per
+    key column. None: the values are root keys themselves, in key order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 Three things are certain of what comes out of here. Each node is one of the tables below, so there are no
 subqueries, windows, parameters, or functions of anything but the row. Each name was resolved by `Names`. And
-it means what PostgreSQL would read in the user's text: sqlglot's grammar is not PostgreSQL's to the letter, so
-a tree whose operands do not all bind tighter than their operator is refused (there is only one tree in which
-they do), and the user is asked for parentheses.
+it means what PostgreSQL would read in the user's text: sqlglot's grammar is not PostgreSQL's to the letter,
+so a tree whose operands do not all bind tighter than their operator is refused (there is only one tree in
+which they do), and the user is asked for parentheses.
 """
 
 from __future__ import annotations
@@ -15,16 +15,32 @@ from typing import Protocol
 
 from sqlglot import exp
 
-from syncer.functions import AGGREGATES, FUNCTIONS, KEYWORDS, WRONG, result_type
+from syncer.functions import (
+    AGGREGATES,
+    BINARY,
+    CAST,
+    FUNCTIONS,
+    IS,
+    KEYWORDS,
+    NOT,
+    OTHER,
+    PATTERN,
+    SUBSCRIPT,
+    UNARY,
+    WRONG,
+    precedence,
+    result_type,
+)
 from syncer.names import Word, literal, nearest
-from syncer.operators import BINARY, CAST, IS, NOT, OTHER, PATTERN, SUBSCRIPT, UNARY, precedence
+from syncer.sql_parser import Aggregate, Unfit, aggregate_of, path_of, told
 from syncer.sql_types import BUILTIN, TEXTS, Value, arithmetic, cast_target, common, concatenation
-from syncer.syntax import Aggregate, Unfit, aggregate_of, path_of, told
 
 _OF_ANY_TYPE = frozenset(("first", "last", "array", "array_agg", "count"))
 _NEGATABLE = (exp.Like, exp.ILike, exp.SimilarTo)
 _CLOCK = frozenset(("now", "today", "tomorrow", "yesterday"))
-_IN_TIMES = re.compile(r"now|today|tomorrow|yesterday|on|am|pm|ad|bc|z|zulu|utc|msk|dst|[a-z]{1,4}t|[a-z_]+/[a-z_/]+")
+_IN_TIMES = re.compile(
+    r"now|today|tomorrow|yesterday|on|am|pm|ad|bc|z|zulu|utc|msk|dst|[a-z]{1,4}t|[a-z_]+/[a-z_/]+"
+)
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _IGNORED_ARGUMENTS = {"typed", "safe", "only_json_types", "_type"}
 
@@ -138,7 +154,7 @@ class _Writer:
         return Value(f"(- {operand.sql})", operand.type)
 
     def prefixed(self, node: exp.Expr) -> Value:
-        operator = {exp.BitwiseNot: "~", exp.Sqrt: "|/", exp.Cbrt: "||/"}[type(node)]
+        operator = "~" if isinstance(node, exp.BitwiseNot) else "|/" if isinstance(node, exp.Sqrt) else "||/"
         return Value(f"({operator} {self._operand(node.this, OTHER, node).sql})")
 
     def is_(self, node: exp.Expr) -> Value:
@@ -187,7 +203,9 @@ class _Writer:
     def array(self, node: exp.Expr) -> Value:
         items = [self.value(e) for e in node.expressions]
         kind, element = common(items)
-        return Value(f"ARRAY[{', '.join(i.sql for i in items)}]", "array", element if kind == "array" else kind)
+        return Value(
+            f"ARRAY[{', '.join(i.sql for i in items)}]", "array", element if kind == "array" else kind
+        )
 
     def row(self, node: exp.Expr) -> Value:
         return Value(f"ROW({', '.join(self.value(e).sql for e in node.expressions)})", "composite")

@@ -1,4 +1,4 @@
-"""The functions that expressions may use, and the type that each returns.
+"""What expressions may be built of: functions and operators, and the type that each returns.
 
 A function is here if its result depends on its arguments and on the settings that the session pins, and on
 nothing else: not on the clock, the transaction, the user, other rows or a random source. PostgreSQL's own
@@ -10,6 +10,8 @@ PostgreSQL to know.
 
 from __future__ import annotations
 
+from sqlglot import exp
+
 _BY_RESULT = {
     "text": """
         lower upper initcap btrim ltrim rtrim concat concat_ws format left right lpad rpad repeat replace
@@ -18,11 +20,12 @@ _BY_RESULT = {
         jsonb_extract_path_text host abbrev normalize unistr overlay""",
     "integer": """
         length char_length character_length octet_length bit_length ascii strpos array_length array_ndims
-        array_upper array_lower array_position cardinality jsonb_array_length num_nulls num_nonnulls regexp_count
-        regexp_instr width_bucket scale min_scale get_byte family masklen""",
+        array_upper array_lower array_position cardinality jsonb_array_length num_nulls num_nonnulls
+        regexp_count regexp_instr width_bucket scale min_scale get_byte family masklen""",
     "boolean": """
-        starts_with isfinite isempty lower_inc upper_inc lower_inf upper_inf jsonb_path_exists jsonb_path_match
-        jsonb_exists jsonb_exists_any jsonb_exists_all jsonb_contains jsonb_contained regexp_like
+        starts_with isfinite isempty lower_inc upper_inc lower_inf upper_inf jsonb_path_exists
+        jsonb_path_match jsonb_exists jsonb_exists_any jsonb_exists_all
+        jsonb_contains jsonb_contained regexp_like
         jsonb_path_exists_tz jsonb_path_match_tz""",
     "jsonb": """
         to_jsonb jsonb_build_object jsonb_build_array jsonb_object jsonb_set jsonb_set_lax jsonb_insert
@@ -40,8 +43,8 @@ _BY_RESULT = {
     "array": "string_to_array regexp_match regexp_split_to_array array_positions array_fill",
     "range": "int4range int8range numrange tsrange tstzrange daterange",
     "=1": """
-        abs array_append array_cat array_remove array_replace trim_array trim_scale range_merge coalesce nullif
-        greatest least""",
+        abs array_append array_cat array_remove array_replace trim_array trim_scale range_merge coalesce
+        nullif greatest least""",
     "?": """
         ceil ceiling floor round trunc mod div power sqrt exp ln log sign gcd lcm factorial date_trunc
         date_bin timezone array_prepend multirange network netmask broadcast""",
@@ -83,3 +86,66 @@ def result_type(name: str, arguments: list[str]) -> str:
     if name == "mod" and len(set(arguments)) == 1:
         return first
     return "" if result == "?" else first if result == "=1" else result
+
+
+UNARY, SUBSCRIPT, CAST, ATOM = 14, 15, 16, 20
+COMPARISON, NOT, IS, PATTERN, OTHER = 5, 3, 4, 6, 8
+
+# Class → operator, precedence (PostgreSQL manual, "Operator Precedence", and gram.y), result type.
+BINARY: dict[type[exp.Expr], tuple[str, int, str]] = {
+    exp.Or: ("OR", 1, "boolean"),
+    exp.And: ("AND", 2, "boolean"),
+    exp.NullSafeEQ: ("IS NOT DISTINCT FROM", IS, "boolean"),
+    exp.NullSafeNEQ: ("IS DISTINCT FROM", IS, "boolean"),
+    exp.EQ: ("=", COMPARISON, "boolean"),
+    exp.NEQ: ("<>", COMPARISON, "boolean"),
+    exp.LT: ("<", COMPARISON, "boolean"),
+    exp.LTE: ("<=", COMPARISON, "boolean"),
+    exp.GT: (">", COMPARISON, "boolean"),
+    exp.GTE: (">=", COMPARISON, "boolean"),
+    exp.Like: ("LIKE", PATTERN, "boolean"),
+    exp.ILike: ("ILIKE", PATTERN, "boolean"),
+    exp.SimilarTo: ("SIMILAR TO", PATTERN, "boolean"),
+    exp.RegexpLike: ("~", OTHER, "boolean"),
+    exp.RegexpILike: ("~*", OTHER, "boolean"),
+    exp.DPipe: ("||", OTHER, "||"),
+    exp.JSONExtract: ("->", OTHER, "jsonb"),
+    exp.JSONExtractScalar: ("->>", OTHER, "text"),
+    exp.JSONBExtract: ("#>", OTHER, "jsonb"),
+    exp.JSONBExtractScalar: ("#>>", OTHER, "text"),
+    exp.JSONBDeleteAtPath: ("#-", OTHER, "jsonb"),
+    exp.JSONBPathExists: ("@?", OTHER, "boolean"),
+    exp.JSONBContainsTopKey: ("?", OTHER, "boolean"),
+    exp.JSONBContainsAnyTopKeys: ("?|", OTHER, "boolean"),
+    exp.JSONBContainsAllTopKeys: ("?&", OTHER, "boolean"),
+    exp.ArrayContainsAll: ("@>", OTHER, "boolean"),
+    exp.ArrayContainedBy: ("<@", OTHER, "boolean"),
+    exp.ArrayOverlaps: ("&&", OTHER, "boolean"),
+    exp.Adjacent: ("-|-", OTHER, "boolean"),
+    exp.StartsWith: ("^@", OTHER, "boolean"),
+    exp.BitwiseAnd: ("&", OTHER, "=1"),
+    exp.BitwiseOr: ("|", OTHER, "=1"),
+    exp.BitwiseXor: ("#", OTHER, "=1"),
+    exp.BitwiseLeftShift: ("<<", OTHER, "?"),
+    exp.BitwiseRightShift: (">>", OTHER, "?"),
+    exp.Add: ("+", 9, "+"),
+    exp.Sub: ("-", 9, "-"),
+    exp.Mul: ("*", 10, "*"),
+    exp.Div: ("/", 10, "/"),
+    exp.Mod: ("%", 10, "%"),
+    exp.Pow: ("^", 11, "?"),
+}
+
+
+_OTHER_PRECEDENCE: dict[type[exp.Expr], int] = {
+    exp.Not: NOT, exp.Is: IS, exp.Between: PATTERN, exp.In: PATTERN, exp.Escape: PATTERN,
+    exp.MatchAgainst: OTHER, exp.BitwiseNot: OTHER, exp.Sqrt: OTHER, exp.Cbrt: OTHER, exp.AtTimeZone: 12,
+    exp.Collate: 13, exp.Neg: UNARY, exp.Bracket: SUBSCRIPT, exp.Cast: CAST,
+}  # fmt: skip
+
+
+def precedence(node: exp.Expr) -> int:
+    """How tightly a node binds its operands; names, constants and calls are atoms."""
+    if type(node) in BINARY:
+        return BINARY[type(node)][1]
+    return _OTHER_PRECEDENCE.get(type(node), ATOM)

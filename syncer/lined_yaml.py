@@ -15,7 +15,7 @@ import yaml
 
 from syncer.errors import Fatal
 
-Plain: TypeAlias = "str | int | float | bool | None | list[Plain] | dict[str, Plain]"
+Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
 Path = tuple[str | int, ...]
 
 _NULL = re.compile(r"~|null|Null|NULL|")

@@ -3,8 +3,8 @@
 The classes below are the form, and the JSON Schema that editors use is made from them (`json_schema`). Only
 the shape is judged here; what the names in it mean is for `compile.py`, which has the catalog.
 
-Two things to know when writing one. An aggregate counts every row of a relation that passes its `where`,
-also those that `limit` leaves off the list. And `where` of a `one` relation hides the row: the object is null.
+Two things to know when writing one. An aggregate counts every row of a relation that passes its `where`, also
+those that `limit` leaves off the list. `where` of a `one` relation hides the row: the object is null.
 """
 
 from __future__ import annotations

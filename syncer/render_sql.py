@@ -1,8 +1,10 @@
-"""The tree → the SQL of one document: nested objects, lists, aggregates, as JSON text straight from PostgreSQL.
+"""The tree → the SQL of one document: objects, lists, aggregates, as JSON text straight from PostgreSQL.
 
-An object is `row_to_json` over a row whose columns are its fields, which writes no spaces or line breaks. A list is an array of such objects. If all rows of a relation are both listed
-and aggregated, one scan gives both.
+An object is `row_to_json` over a row whose columns are its fields, which writes no spaces or line breaks. A
+list is an array of such objects. If all rows of a relation are listed and aggregated, one scan gives both.
 """
+
+# ruff: noqa: S608 - what is joined here are quoted names and expressions written anew
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from syncer.lined_yaml import Path
 from syncer.model import Entry, Grouped, Many, Model, Object, One, together
 from syncer.names import quote
 from syncer.scope import Chain, Group, InGroup, Row, Scope, Sheet, filtered, link, ordering
+from syncer.sql_parser import Unfit
 from syncer.sql_types import Value
-from syncer.syntax import Unfit
 from syncer.tree import Namespace, Node
 
 _LONGEST_NAME = 63
@@ -187,7 +189,7 @@ def _sorted(scope: Scope, node: Node) -> str:
 
 
 def _grouped(entry: Grouped, scope: Scope, node: Node) -> str:
-    """An object with a field for each value of `group_by`, in byte order; rows without a value are left out."""
+    """An object with a field for each value of `group_by`, in byte order. NULL has no field."""
     groups: list[Group] = []
 
     def group(chain: Chain) -> Group:

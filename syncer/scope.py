@@ -1,9 +1,11 @@
 """One FROM clause being put together: which table has which alias, what is joined, what is aggregated.
 
-A scope begins with the tables that it scans. Whatever an expression asks for beyond them is added on demand: a
-`one` relation as a LEFT JOIN, which never multiplies rows, and the aggregates over a relation as one LATERAL
-sub-select, however many there are. So a relation is scanned once, and nothing is joined that nobody uses.
+A scope begins with the tables that it scans. Whatever an expression asks for beyond them is added on demand:
+a `one` relation as a LEFT JOIN, which never multiplies rows, and the aggregates over a relation as one
+LATERAL sub-select, however many there are. So a relation is scanned once, and nothing is joined that nobody uses.
 """
+
+# ruff: noqa: S608 - what is joined here are quoted names and expressions written anew
 
 from __future__ import annotations
 
@@ -16,9 +18,8 @@ from syncer.aggregates import Order, write_aggregate
 from syncer.catalog import Column
 from syncer.expressions import write
 from syncer.names import Word, quote
-from syncer.sql_parser import parse, parse_order
+from syncer.sql_parser import Aggregate, Unfit, parse, parse_order
 from syncer.sql_types import BUILTIN, Value
-from syncer.syntax import Aggregate, Unfit
 from syncer.tree import Node
 
 Chain = tuple[Node, ...]
@@ -111,7 +112,7 @@ class Scope:
     def json_object(self, columns: str) -> str:
         """A JSON object with these columns as fields.
 
-        `row_to_json` of a sub-select in the FROM, which PostgreSQL flattens: faster than one in the expression.
+        `row_to_json` of a sub-select in the FROM, which PostgreSQL flattens: faster than one in the list.
         """
         alias = self.sheet.alias("d")
         self._objects[alias] = columns
@@ -154,7 +155,7 @@ class Group:
         first = next(place for place, node in enumerate(chain) if node.kind == "many")
         self.chain = chain
         self.is_direct = sum(node.kind == "many" for node in chain) == 1
-        """Whether each of its rows is a row of the relation itself, so that a list can come from this scan."""
+        """Whether its rows are those of the relation, one for one, so that a list can come from this scan."""
         self._scanned = chain[first:]
         self._items: dict[str, str] = {}
         for node in self._scanned:
@@ -281,7 +282,7 @@ class Row:
 
 
 class InGroup(Row):
-    """The names in an aggregate (`aggregates.Rows`): those of the outer row, read in the scan of the group."""
+    """The names in an aggregate (`aggregates.Rows`): as at the outer row, read in the scan of the group."""
 
     def __init__(self, group: Group, node: Node) -> None:
         super().__init__(group.inner, node)
@@ -311,7 +312,7 @@ def filtered(scope: Scope, node: Node) -> str:
 
 
 def ordering(scope: Scope, node: Node) -> list[Order]:
-    """The order of a relation's rows: what is declared, then the primary key, so that only one order is right."""
+    """The order of a relation's rows: what is declared, then the primary key: only one order is right."""
     row = Row(scope, node)
     found = []
     try:

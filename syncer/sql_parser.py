@@ -1,4 +1,4 @@
-"""Text → sqlglot's syntax tree, for expressions and ORDER BY lists. Nothing is resolved or allowed here.
+"""Text → sqlglot's syntax tree, and what is asked of a tree first: its names, its aggregates.
 
 sqlglot reads many dialects and normalises as it reads; a value must not change on the way. So its PostgreSQL
 parser is narrowed: functions stay as they are written, subscripts keep their numbers, `interval '…'` is read
@@ -8,6 +8,8 @@ as a cast (its own reading drops what it does not know), and every string knows 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import cast
 
 from sqlglot import exp
@@ -15,6 +17,9 @@ from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
 from sqlglot.parsers.postgres import PostgresParser
 from sqlglot.tokenizer_core import Token, TokenType
+
+from syncer.lined_yaml import Path
+from syncer.names import Word
 
 _SYNTAX = {"EXTRACT", "SUBSTRING", "TRIM", "POSITION", "OVERLAY"}
 """Functions with keywords between their arguments. All others are read as plain calls."""
@@ -107,3 +112,75 @@ def _is_string(token: Token) -> bool:
 
 def _replace(token: Token, kind: TokenType, text: str) -> Token:
     return Token(kind, text, token.line, token.col, token.start, token.end)
+
+
+class Unfit(Exception):
+    """An expression that cannot be used: what is wrong with it, and a hint. The caller knows the line."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+        self.place: Path | None = None
+        """Where it is declared, if not where it is used: the filter or the order of a relation."""
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A call such as `sum(distinct items.quantity) filter (where items.quantity > 1)`, not resolved yet."""
+
+    name: str
+    arguments: tuple[exp.Expr, ...]
+    distinct: bool
+    order: tuple[exp.Ordered, ...]
+    filter: exp.Expr | None
+
+    def paths(self) -> list[tuple[Word, ...]]:
+        """The names in it, in reading order."""
+        parts = [*self.arguments, *self.order, *([self.filter] if self.filter else [])]
+        return [path for part in parts for path in paths(part)]
+
+
+def paths(tree: exp.Expr) -> Iterator[tuple[Word, ...]]:
+    """Every dotted name in a tree."""
+    if (path := path_of(tree)) is not None:
+        yield path
+        return
+    for child in tree.iter_expressions():
+        yield from paths(child)
+
+
+def path_of(node: exp.Expr) -> tuple[Word, ...] | None:
+    """The words of a name: a Column, in Dots if it has more than four words; None for anything else."""
+    if isinstance(node, exp.Column):
+        parts = [node.args.get(k) for k in ("catalog", "db", "table", "this")]
+        return tuple(_word(p) for p in parts if p is not None)
+    if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Identifier):
+        around = path_of(node.this)
+        return None if around is None else (*around, _word(node.expression))
+    return None
+
+
+def _word(node: exp.Expr) -> Word:
+    if not isinstance(node, exp.Identifier):
+        raise Unfit("`*` names no column", "name each field")
+    return Word(node.name, bool(node.args.get("quoted")))
+
+
+def aggregate_of(name: str, node: exp.Expr, filter: exp.Expr | None) -> Aggregate:
+    arguments, order, distinct = list(node.expressions), (), False
+    if arguments and isinstance(arguments[-1], exp.Order):
+        order = tuple(arguments[-1].expressions)
+        arguments[-1:] = [arguments[-1].this]
+    if arguments and isinstance(arguments[0], exp.Distinct):
+        distinct = True
+        arguments[:1] = arguments[0].expressions
+    return Aggregate(name, tuple(arguments), distinct, order, filter)
+
+
+def told(node: exp.Expr) -> str:
+    """A piece of an expression for an error message."""
+    try:
+        return f"`{node.sql('postgres')}`"
+    except (ValueError, RecursionError):
+        return f"`{type(node).__name__}`"

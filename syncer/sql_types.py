@@ -35,8 +35,8 @@ EXACT = frozenset(
 """Types whose equal values have the same text."""
 
 KEYABLE = EXACT | {
-    "numeric", "real", "double precision", "character", "name", "time with time zone", "interval", "inet", "cidr",
-    "macaddr", "macaddr8", "bit", "bit varying", '"char"',
+    "numeric", "real", "double precision", "character", "name", "time with time zone", "interval", "inet",
+    "cidr", "macaddr", "macaddr8", "bit", "bit varying", '"char"',
 }  # fmt: skip
 """Types that a key or a link can have: built in, comparable, and back and forth between value and text."""
 
@@ -55,8 +55,8 @@ _NAMED = {
 }  # fmt: skip
 _INTERNAL = {base: name for name, base in _NAMED.items()}
 BUILTIN = frozenset(_NAMED.values()) | {
-    "json", "xml", "array", "enum", "composite", "literal", "null", "tsvector", "tsquery", "point", "line", "lseg",
-    "box", "path", "polygon", "circle", "pg_lsn", "xid", "xid8", "tid", "cid", "pg_snapshot",
+    "json", "xml", "array", "enum", "composite", "literal", "null", "tsvector", "tsquery", "point", "line",
+    "lseg", "box", "path", "polygon", "circle", "pg_lsn", "xid", "xid8", "tid", "cid", "pg_snapshot",
 }  # fmt: skip
 """Types whose operators are in pg_catalog."""
 
@@ -85,7 +85,7 @@ _WHY_NOT = {
 
 
 def cast_target(to: exp.Expr, enums: Mapping[str, object]) -> Value:
-    """The type after `::`. Raises ValueError(what, hint) for one that is unknown or depends on the session."""
+    """The type after `::`. Raises ValueError(what, hint) if it is unknown or depends on the session."""
     if not isinstance(to, exp.DataType) or not isinstance(to.this, exp.DType):
         name = to.sql("postgres").lower()
         hint = "its text depends on the session" if name.startswith("reg") else ""
@@ -126,7 +126,10 @@ def _named(to: exp.DataType, enums: Mapping[str, object]) -> Value:
             unquoted = [p[1:-1].replace('""', '"') if p.startswith('"') else p for p in (schema, own)]
             if unquoted[1] in (spelling, plain) and (schemas == [None] or unquoted[0] in schemas):
                 return Value(enum, "enum")
-    raise ValueError(f"cannot cast to {last}", _WHY_NOT.get(name) or nearest(name, [*_NAMED, *(e.partition(".")[2] for e in enums)]))
+    raise ValueError(
+        f"cannot cast to {last}",
+        _WHY_NOT.get(name) or nearest(name, [*_NAMED, *(e.partition(".")[2] for e in enums)]),
+    )
 
 
 def key_type(type: str, base: str) -> str:
@@ -161,7 +164,7 @@ def concatenation(left: Value, right: Value) -> tuple[str, str]:
 
 
 def arithmetic(operator: str, left: str, right: str) -> str:
-    """The type of `left operator right`; empty if it is not plain (PostgreSQL manual, tables 9.4 and 9.33)."""
+    """The type of `left operator right`, if it is plain (PostgreSQL manual, tables 9.4 and 9.33)."""
     if left in NUMBERS and right in NUMBERS:
         wider = max(left, right, key=NUMBERS.index)
         return "double precision" if wider == "real" and left != right else wider

@@ -15,8 +15,8 @@ from syncer.errors import Fatal
 from syncer.lined_yaml import Path
 from syncer.model import Many, ManyRelation, Model, Object, OneRelation, Shown, together
 from syncer.names import Word, find, nearest, spellings, words
+from syncer.sql_parser import Unfit
 from syncer.sql_types import INTEGERS, KEYABLE, TEXTS
-from syncer.syntax import Unfit
 
 Namespace = dict[str, Union["Node", "Namespace"]]
 """Relations by name; a nested object that holds relations is a namespace of its own."""

@@ -1,7 +1,6 @@
 """An expression has the value that PostgreSQL gives to the same text."""
 
 import json
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,15 +16,17 @@ from tests.stack import Database
 SCHEMA = [
     "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')",
     """CREATE TABLE probe (
-        id int PRIMARY KEY, a int, b int, s smallint, big bigint, n numeric, m numeric(10, 2), f float8, r real,
-        t text, v varchar(20), c char(5), flag boolean, d date, ts timestamp, tz timestamptz, tm time,
-        i interval, u uuid, j json, jb jsonb, arr int[], tags text[], by bytea, md mood, rng int4range,
+        id int PRIMARY KEY, a int, b int, s smallint, big bigint, n numeric, m numeric(10, 2),
+        f float8, r real, t text, v varchar(20), c char(5), flag boolean, d date, ts timestamp,
+        tz timestamptz, tm time, i interval, u uuid, j json, jb jsonb, arr int[], tags text[], by bytea, md mood, rng int4range,
         addr inet, bits bit(4), "Größe" int, "select" text, "mixed Case" text, position int, year int)""",
     """INSERT INTO probe VALUES (
         1, 7, 2, 3, 9007199254740993, 1.10, 12.50, 0.1, 1.5, 'It''s 100% a\\b', 'Straße', 'ab', true,
-        '2024-02-29', '2024-02-29 12:34:56.789', '2024-02-29 23:30:00+02', '10:00', '1 year 2 mons 3 days 04:05:06',
+        '2024-02-29', '2024-02-29 12:34:56.789', '2024-02-29 23:30:00+02', '10:00',
+        '1 year 2 mons 3 days 04:05:06',
         '00000000-0000-0000-0000-000000000001', E'{"a": {"b.c": [1, 2]},\\n "0": "zero", "x": null}',
-        '{"a": {"b.c": [1, 2]}, "0": "zero", "k": "v", "n": 1.50}', '{1,2,3}', '{a,NULL,"c d"}', '\\xdeadbeef',
+        '{"a": {"b.c": [1, 2]}, "0": "zero", "k": "v", "n": 1.50}', '{1,2,3}', '{a,NULL,"c d"}',
+        '\\xdeadbeef',
         'ok', '[1,5)', '10.0.0.1/8', B'1010', 42, 'word', 'X', 5, 1999)""",
     "INSERT INTO probe (id) VALUES (2)",
 ]
@@ -280,7 +281,7 @@ def model(*expressions: str) -> Any:
 
 
 def test_every_expression_has_the_value_of_its_text(database: Database, catalog: Catalog) -> None:
-    wrong = []
+    wrong: list[tuple[object, ...]] = []
     with database.connect() as conn:
         for name, value in PINNED.items():
             if name != "search_path":
@@ -307,7 +308,7 @@ def test_every_expression_has_the_value_of_its_text(database: Database, catalog:
 
 def test_types_of_fields_are_those_that_postgresql_has(database: Database, catalog: Catalog) -> None:
     """Where a type is told at all, it is right."""
-    wrong = []
+    wrong: list[tuple[object, ...]] = []
     with database.connect() as conn:
         for text in EXPRESSIONS:
             field = compile(model(text), catalog).fields[0]

@@ -27,10 +27,7 @@ def table(
     indexes = [Index("pkey", tuple(key), True, False)] if key else []
     indexes += [Index(f"u{i}", tuple(text.split()), True, False) for i, text in enumerate(unique)]
     leaf = Leaf(1, named, "full" if full else "default", tuple(found if full else key))
-    base_table = Table(named, 1, "table", "permanent", found, tuple(key), tuple(indexes), (leaf,))
-    from dataclasses import replace
-
-    return replace(base_table, **more)  # type: ignore[arg-type]
+    return Table(named, 1, "table", "permanent", found, tuple(key), tuple(indexes), (leaf,))
 
 
 def catalog(*tables: Table, enums: dict[str, tuple[str, ...]] | None = None) -> Catalog:
@@ -42,7 +39,7 @@ SHOP = catalog(
     table("products", "id bigint key, sku text, name text"),
     table(
         "orders",
-        "id bigint key, customer_id bigint, status text, placed_at timestamptz, total numeric, data json, m money",
+        "id bigint key, customer_id bigint, status text, placed_at timestamptz, data json, m money",
         full=True,
     ),
     table(

@@ -2,11 +2,10 @@
 
 import pytest
 
-from syncer.names import Word, nearest
-from syncer.sql_parser import parse, parse_order
-from syncer.sql_types import Value
-from syncer.syntax import Aggregate, Unfit, paths
 from syncer.expressions import write
+from syncer.names import Word, nearest
+from syncer.sql_parser import Aggregate, Unfit, parse, parse_order, paths
+from syncer.sql_types import Value
 
 
 class Anything:
@@ -106,14 +105,14 @@ def test_what_cannot_be_used_is_told(text: str, what: str, hint: str) -> None:
     ],
 )
 def test_what_cannot_be_read_is_told(text: str, what: str) -> None:
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=r"^[a-z]") as error:
         parse(text)
     assert what in str(error.value) or "\0" in text
 
 
 @pytest.mark.parametrize("text", ["a limit 1", "a; b", "a using <", ""])
 def test_an_order_is_a_list_of_expressions(text: str) -> None:
-    with pytest.raises(ValueError, match="cannot be read|is empty|without"):
+    with pytest.raises(ValueError, match=r"cannot be read|is empty|without"):
         parse_order(text)
 
 

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from syncer import model
+from syncer import lined_yaml, model
 from syncer.change import TableName
 from syncer.errors import Fatal
 from syncer.model import Many, One
@@ -151,7 +151,7 @@ def test_the_schema_for_editors_is_current_and_judges_like_we_do() -> None:
     )
     validator = jsonschema.Draft202012Validator(schema)
     # An editor reads YAML 1.2, where `on` is a word; PyYAML reads 1.1.
-    plain, _ = model.lined_yaml.read(ORDERS, "m.yaml", typed_under={"document", "sink"})
+    plain, _ = lined_yaml.read(ORDERS, "m.yaml", typed_under={"document", "sink"})
     assert list(validator.iter_errors(plain)) == []
     for old, new in (("many: p", "mnay: p"), ("limit: 50", "limit: few"), ("name: orders", "name: O")):
         wrong = yaml.safe_load(ORDERS.replace(" on:", ' "on":').replace(old, new))
