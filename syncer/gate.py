@@ -42,7 +42,7 @@ class Gate:
 
         Raises Fatal for another history (`clock.py`) and for transactions that this server never had.
         """
-        since, waited, told = time.monotonic(), False, False
+        since, waited, told = time.monotonic(), False, 0
         back_off = self.wait.back_off(0.001, 0.1)
         lsn: int | None = None
         while lsn is None:
@@ -61,9 +61,9 @@ class Gate:
                     lsn = head.insert_lsn
                     continue
             waited = True
-            if not told and taken - since > self.timeout:
+            if taken - since > self.timeout * (told + 1):
                 self.observer.waiting(self._why(unseen))
-                told = True
+                told += 1
             back_off()
         self._durable(lsn)
 

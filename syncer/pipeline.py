@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from threading import Event
 
 from syncer import decode, document
 from syncer.change import Change, Key, Work
@@ -74,16 +75,16 @@ class Lane:
         dead_letters: DeadLetters,
         observer: Observer,
         limits: Limits,
-        wait: Patience,
+        stop: Event,
     ) -> None:
         self.compiled, self.source, self.sinks = compiled, source, sinks
         self.work, self.dead_letters, self.observer = work, dead_letters, observer
-        self.limits, self.wait = limits, wait
+        self.limits, self.wait = limits, Patience(stop, self._keep)
         self.route, self.resolve = Route(compiled), Resolve(compiled)
-        self.gate = Gate(compiled.name, rows, clock, wait, observer, limits.gate_timeout)
+        self.gate = Gate(compiled.name, rows, clock, self.wait, observer, limits.gate_timeout)
         self.writer = Writer(
             compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
-            refused=self._refused, wait=wait, observer=observer,
+            refused=self._refused, wait=self.wait, observer=observer,
         )  # fmt: skip
         self.offsets, self.lag = Offsets(limits.commit_interval), Lag(_now_ms())
         self.recent = Recent()
@@ -124,6 +125,15 @@ class Lane:
         """Stages 8 and 9: commit now and then what is done, and tell what is left."""
         if self.offsets.due(time.monotonic()):
             self._commit(wait=False)
+        self._tell_lag()
+
+    def _keep(self) -> None:
+        """While busy or waiting: stay in the group, and let the lag be seen to grow."""
+        self.source.keep()
+        self._tell_lag()
+
+    def _tell_lag(self) -> None:
+        """Stage 9."""
         self.lag.waiting(self.source.progress())
         self.observer.lag(self.lag.records, self.lag.seconds(_now_ms()))
 
@@ -145,7 +155,7 @@ class Lane:
                     if not self.route.knows(change.table):
                         raise Reject(
                             f"a change of {change.table}, which is no table of this read model",
-                            where=str(record.position), hint="syncer check",
+                            where=str(record.position), hint=f"syncer check {self.compiled.name}",
                         )  # fmt: skip
                     changes.append(change)
                 except Reject as error:
@@ -240,6 +250,7 @@ class Lane:
     def _keys(self, keys: list[Key], settles: Sequence[Record], committed_ms: int = 0) -> None:
         """Stages 5 to 7 for known roots, a chunk at a time, each in a snapshot of its own."""
         while keys:
+            self.wait.breathe()
             chunk, keys = keys[: self._chunk], keys[self._chunk :]
             with self.gate.sight() as sight:
                 piece = self._render(sight, chunk, () if keys else settles, committed_ms)

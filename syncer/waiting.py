@@ -38,9 +38,9 @@ class Patience:
             left = end - time.monotonic()
             if self._stop.wait(max(0.0, min(left, 1.0))):
                 raise Stopped
+            self.breathe()  # also between many short waits
             if left <= 1.0:
                 return
-            self.keep()
 
     def back_off(self, first: float, most: float) -> Callable[[], None]:
         """A wait that doubles from `first` to `most` seconds, call by call."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Thread
 
 from syncer.document import Batch, Outcome
 from syncer.errors import Retry
@@ -51,8 +52,9 @@ class Writer:
         self.sinks, self.max_age = sinks, max_age
         self._again, self._done, self._refused = again, done, refused
         self._wait, self._observer = wait, observer
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-write")
+        self._name = f"{name}-write"
         self._under_way: tuple[Piece, Future[Outcome]] | None = None
+        self._told: set[str] = set()
 
     @property
     def busy(self) -> bool:
@@ -62,7 +64,7 @@ class Writer:
         """Hand a piece over; returns when the one before it is settled."""
         self.settle()
         if piece.batch:
-            self._under_way = piece, self._thread.submit(self._write, piece)
+            self._under_way = piece, self._begin(piece)
         else:
             self._done(piece)
 
@@ -90,12 +92,25 @@ class Writer:
 
     def close(self) -> None:
         """Finish what is under way, but do not insist: what fails now is repeated by whoever goes on."""
-        self._thread.shutdown(wait=True)
         if self._under_way is not None:
             piece, future = self._under_way
             self._under_way = None
             if future.exception() is None and not self._take(future.result()):
                 self._done(piece)
+
+    def _begin(self, piece: Piece) -> Future[Outcome]:
+        """On a thread that does not hold up the end of the process: a sink may take a minute to answer."""
+        future: Future[Outcome] = Future()
+        self._told.clear()
+
+        def write() -> None:
+            try:
+                future.set_result(self._write(piece))
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=write, name=self._name, daemon=True).start()
+        return future
 
     def _write(self, piece: Piece) -> Outcome:
         """To every sink; a sink that is away makes the whole piece one to render again."""
@@ -113,9 +128,11 @@ class Writer:
         return total
 
     def _take(self, outcome: Outcome) -> list[str]:
-        """Report refusals; return the distinct ids that are to be rendered again."""
+        """Report refusals, each once a piece; return the distinct ids that are to be rendered again."""
         for refusal in outcome.refused:
-            self._refused(refusal.id, refusal.reason)
+            if refusal.id not in self._told:
+                self._told.add(refusal.id)
+                self._refused(refusal.id, refusal.reason)
         if outcome.again:
             self._observer.waiting(outcome.again_reason)
         return list(dict.fromkeys(outcome.again))
