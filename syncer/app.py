@@ -73,8 +73,12 @@ class App:
 
     def ready(self) -> tuple[bool, str]:
         """Whether every read model is being kept in step (a failed one is not)."""
-        late = [f"{unit.model.name} is {unit.state}" for unit in self.units if unit.state != "running"]
-        return not late, "; ".join(late)
+        late = [
+            f"{unit.model.name} is {unit.state}" + (f": {unit.error}" if unit.error else "")
+            for unit in self.units
+            if unit.state != "running"
+        ]
+        return not late, "\n".join(late)
 
     def status(self) -> dict[str, Any]:
         return {"version": __version__, "models": {unit.model.name: unit.status() for unit in self.units}}

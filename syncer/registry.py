@@ -85,7 +85,8 @@ class Registry:
         starts = {(t, int(p)): o for t, all_ in registration.starts.items() for p, o in all_.items()}
         have = self.topics.committed(names.group)
         self.topics.commit(names.group, {p: o for p, o in starts.items() if p not in have})
-        return registration, names, values.get(f"{compiled.name}/clock", {})
+        clock = values.get(f"{compiled.name}/clock", {})
+        return registration, names, clock if clock.get("epoch") == registration.epoch else {}
 
     def register(self, compiled: Compiled, names: Names, *, epoch: int, generation: int) -> Registration:
         """Write down where the read model begins: ten minutes or the oldest open transaction back, so that
@@ -104,10 +105,6 @@ class Registry:
         registration = Registration(compiled.name, compiled.hash, epoch, generation, starts, now)
         self.state.save(compiled.name, registration)
         return registration
-
-    def forget_clock(self, model: str) -> None:
-        """The next epoch may run on another server."""
-        self.state.save(f"{model}/clock", {})
 
     def run(self, model: str, values: Mapping[str, Mapping[str, Any]] | None = None) -> Run | None:
         """The read model's last backfill."""

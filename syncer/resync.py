@@ -45,7 +45,6 @@ def resync(
     known = registry.state.load().get(model.name, {})
     epoch, generation = known.get("epoch", 0) + 1, known.get("generation", 0) + 1
     names = Names.make(config, model.name, loaded.compiled.tables, generation)
-    registry.forget_clock(model.name)
     registry.register(loaded.compiled, names, epoch=epoch, generation=generation)
     # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
     work = KafkaWork(registry.writing, names.work_topic)

@@ -32,7 +32,7 @@ from syncer.rows.fingerprint import fingerprint
 from syncer.rows.postgres import Postgres
 from syncer.sources.kafka import KafkaSource
 from syncer.sources.topics import KafkaDeadLetters, KafkaWork
-from syncer.waiting import Patience, Stopped
+from syncer.waiting import Stopped
 
 _WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get theirs
 _LOOK_EVERY = 5.0
@@ -81,7 +81,7 @@ class LaneObserver:
     def rejected(self, error: Reject) -> None:
         self.last_error = str(error)
         self.metrics.error("reject")
-        log.error("dead letter", model=self.metrics.name, lane=self.lane, error=str(error))
+        log.error("dead letter", model=self.metrics.name, lane=self.lane, error=error)
 
     def lag(self, records: int, seconds: float) -> None:
         self.progress = time.monotonic()
@@ -119,7 +119,8 @@ class Unit:
         self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
         self.workers = config.pipeline.work_lanes if workers is None else workers
         self.work_only = work_only
-        self.state, self.error = "starting", ""
+        self.state, self.error, self.last_error = "starting", "", ""
+        self._generation: int | None = None
         self.observers: list[LaneObserver] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"{model.name}-unit", daemon=True)
@@ -156,7 +157,7 @@ class Unit:
             "lag_records": sum(o.records for o in changes),
             "work_records": sum(o.records for o in self.observers if o.lane == "work"),
             "reason": self.error or next(iter(reasons), ""),
-            "last_error": self.error or next(iter(errors), ""),
+            "last_error": self.error or next(iter(errors), self.last_error),
         }
 
     # -- on its thread ------------------------------------------------------------------------------
@@ -175,20 +176,31 @@ class Unit:
                 self._tell("waiting", error)
                 self._stop.wait(pause)
                 pause = min(pause * 2, _BACK_OFF[1])
-            except SyncerError as error:
-                self._tell("failed", error)
-                self._remember_error(str(error))
-                return
             except Exception as error:
                 # A defect of ours must not take the other read models along; it is told as what it is.
-                log.exception("unexpected error", model=self.model.name)
-                self._tell("failed", Fatal("unexpected error", where=self.model.name, why=repr(error)))
-                return
+                if not isinstance(error, SyncerError):
+                    log.exception("unexpected error", model=self.model.name)
+                    error = Fatal("unexpected error", where=self.model.name, why=repr(error))
+                self._tell("failed", error)
+                self._remember_error(str(error))
+                if not self._resynced():
+                    return
         self._set("stopped")
 
+    def _resynced(self) -> bool:
+        """After a failure: wait until a resync has begun another generation. False when told to stop."""
+        while not self._stop.wait(_LOOK_EVERY):
+            with contextlib.suppress(Retry):
+                if self._registered() != self._generation:
+                    return True
+        return False
+
     def _attempt(self) -> None:
-        """Open everything, then run the lanes until the first of them ends."""
-        opened = self._open()
+        with contextlib.ExitStack() as closing:
+            self._run(self._open(closing))
+
+    def _run(self, opened: Opened) -> None:
+        """Run the lanes until the first of them ends."""
         ended: list[BaseException] = []
         stop = threading.Event()
         kinds = ["work"] * self.workers + ([] if self.work_only else ["changes"])
@@ -197,9 +209,10 @@ class Unit:
         for observer in self.observers:
             lane = self._lane(opened, observer, stop)
             name = f"{self.model.name}-{observer.lane}"
-            threads.append(threading.Thread(target=_run, args=(lane, ended, stop), name=name))
+            threads.append(threading.Thread(target=_run_lane, args=(lane, ended, stop), name=name))
         for thread in threads:
             thread.start()
+        self.error = ""
         self._set("running")
         self._remember_error("")
         try:
@@ -208,26 +221,57 @@ class Unit:
             stop.set()
             for thread in threads:
                 thread.join()
-            for sink in opened.sinks:
-                sink.close()
         errors = [error for error in ended if not isinstance(error, Stopped)]
         errors.sort(key=lambda error: not isinstance(error, Fatal))
         if errors:
             raise errors[0]
+        with contextlib.suppress(Retry):
+            self._note(opened.clock)
         raise Stopped
 
-    def _open(self) -> Opened:
+    def _open(self, closing: contextlib.ExitStack) -> Opened:
+        """Every server has answered, and nothing is there that would make documents wrong. closing: of what
+        was opened until then, too."""
+        generation = self._registered()
+        if self._generation is not None and generation != self._generation:
+            [self.model] = load.declared(self.config, [self.model.name])  # it may be why there was a resync
+        self._generation = generation
         loaded = load.one(self.config, self.model)
         load.refuse(loaded)
+        rows = self._rows(loaded)
+        closing.callback(rows.close)
+        with rows.view():  # a standby is refused before anything is recorded
+            pass
         registration, names, noted = self.registry.open(loaded.compiled)
+        self._generation = registration.generation
         identity = Identity(noted["system"], noted["timeline"]) if noted else None
         clock = Clock(registration.epoch, identity, noted.get("clock", 0))
+        with rows.view() as view:
+            now = view.head.snapshot.clock
+            clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
+        rows.close()
         built = load.build_sinks(
             self.config, loaded, epoch=registration.epoch, generation=registration.generation
         )
         for sink in built:
+            closing.callback(sink.close)
+        for sink in built:
             sink.prepare()
         return Opened(loaded, names, clock, built, registration.generation)
+
+    def _registered(self) -> int | None:
+        """The generation that is to be kept in step; None if the read model is new."""
+        generation: int | None = self.registry.state.load().get(self.model.name, {}).get("generation")
+        return generation
+
+    def _rows(self, loaded: load.Loaded) -> Postgres:
+        return Postgres(
+            self.config.postgres.arguments(),
+            loaded.compiled,
+            fingerprint=fingerprint(loaded.catalog),
+            expected=loaded.fingerprint,
+            statement_timeout=self.config.postgres.statement_timeout,
+        )
 
     def _lane(self, opened: Opened, observer: LaneObserver, stop: threading.Event) -> Lane:
         names, settings = opened.names, self.registry.settings
@@ -240,20 +284,14 @@ class Unit:
         return Lane(
             opened.loaded.compiled,
             source,
-            Postgres(
-                self.config.postgres.arguments(),
-                opened.loaded.compiled,
-                fingerprint=fingerprint(opened.loaded.catalog),
-                expected=opened.loaded.fingerprint,
-                statement_timeout=self.config.postgres.statement_timeout,
-            ),
+            self._rows(opened.loaded),
             opened.sinks,
             clock=opened.clock,
             work=KafkaWork(self.registry.writing, names.work_topic),
             dead_letters=KafkaDeadLetters(self.registry.writing, names.dead_letters),
             observer=observer,
             limits=limits,
-            wait=Patience(stop, source.keep),
+            stop=stop,
         )
 
     def _watch(self, opened: Opened, ended: threading.Event) -> None:
@@ -264,18 +302,23 @@ class Unit:
             if time.monotonic() - at < _LOOK_EVERY:
                 continue
             at = time.monotonic()
-            known = self.registry.state.load().get(self.model.name, {})
-            if known.get("generation", opened.generation) != opened.generation:
+            if self._registered() != opened.generation:
                 raise Retry(
                     "the read model was resynced: its new generation is opened", where=self.model.name
                 )
-            if clock.highest > noted and clock.identity:
+            if clock.highest > noted:
                 noted = clock.highest
-                value = {**clock.identity._asdict(), "clock": noted}
-                self.registry.state.save(f"{self.model.name}/clock", value)
+                self._note(clock)
+
+    def _note(self, clock: Clock) -> None:
+        if clock.identity:
+            value = {**clock.identity._asdict(), "epoch": clock.epoch, "clock": clock.highest}
+            self.registry.state.save(f"{self.model.name}/clock", value)
 
     def _remember_error(self, error: str) -> None:
         """For `syncer status`, which may be asked when this process is gone. Kafka may be what is away."""
+        if self.work_only:
+            return
         with contextlib.suppress(Retry):
             value = {"error": error, "at_ms": time.time_ns() // 1_000_000} if error else {}
             self.registry.state.save(f"{self.model.name}/error", value)
@@ -287,13 +330,13 @@ class Unit:
     def _tell(self, state: str, error: SyncerError) -> None:
         if str(error) != self.error or state == "failed":
             say = log.error if state == "failed" else log.warning
-            say(state, model=self.model.name, error=str(error))
-        self.error = str(error)
+            say(state, model=self.model.name, error=error)
+        self.error = self.last_error = str(error)
         self.metrics.error("fatal" if state == "failed" else "retry")
         self._set(state)
 
 
-def _run(lane: Lane, ended: list[BaseException], stop: threading.Event) -> None:
+def _run_lane(lane: Lane, ended: list[BaseException], stop: threading.Event) -> None:
     """A lane's thread. What ends one lane ends its siblings: they share sinks and clock."""
     try:
         lane.run()

@@ -33,6 +33,7 @@ from syncer.ports import Record
 
 Partition = tuple[str, int]
 _TIMEOUT = 30.0
+_SOON = 10.0  # the first thing asked: whether Kafka is there at all
 
 
 def topic_of(prefix: str, table: TableName) -> str:
@@ -52,7 +53,7 @@ class Topics:
     def existing(self) -> dict[str, int]:
         """All topics and how many partitions each has."""
         try:
-            topics = self._admin.list_topics(timeout=_TIMEOUT).topics
+            topics = self._admin.list_topics(timeout=_SOON).topics
         except KafkaException as error:
             raise _away("cannot list topics", error) from error
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
