@@ -1,0 +1,212 @@
+"""The syncer as an operator runs it: a folder of read models, a connector, settings in the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+import urllib3
+
+from devstack import Stack
+from tests.stack import Database, Names
+
+MODELS = ("people", "projects", "tasks", "tenants")
+_HERE = Path(__file__).parent
+_CONNECTOR = _HERE.parents[1] / "connectors" / "shop.json"
+_STOPS_WITHIN = 10.0
+
+# Small batches, so that a few hundred rows are "large"; short times, so that what takes minutes in production
+# takes seconds here.
+_SETTINGS = {
+    "PIPELINE__FAN_OUT": "40",
+    "PIPELINE__CHUNK_DOCUMENTS": "30",
+    "PIPELINE__MAX_RECORDS": "400",
+    "PIPELINE__COMMIT_INTERVAL": "200ms",
+    "PIPELINE__MAX_AGE": "3s",
+    "PIPELINE__GATE_TIMEOUT": "5s",
+    "BACKFILL__RANGE_DOCUMENTS": "25",
+    "KAFKA__PARTITIONS": "3",
+    "KAFKA__PROPERTIES__SESSION_TIMEOUT_MS": "3000",
+    "KAFKA__PROPERTIES__HEARTBEAT_INTERVAL_MS": "500",
+    "LOG__FORMAT": "json",
+}
+
+
+@dataclass(frozen=True)
+class Process:
+    """A running `syncer` command; what it says goes to a file."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+    port: int
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def ready(self) -> bool:
+        """Whether it is the daemon, and keeps every read model in step."""
+        try:
+            url = f"http://127.0.0.1:{self.port}/readyz"
+            return urllib3.request("GET", url, timeout=2, retries=False).status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    def kill(self) -> None:
+        """Without notice."""
+        self.popen.send_signal(signal.SIGKILL)
+        self.popen.wait()
+
+    def terminate(self) -> None:
+        """In order: it has to end by itself, in time."""
+        self.popen.terminate()
+        try:
+            status = self.popen.wait(_STOPS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} was still there {_STOPS_WITHIN} s after SIGTERM") from None
+        # it may not have got as far as to notice signals
+        assert status in (0, -signal.SIGTERM), f"{self.name} ended with {status}:\n{self.tail()}"
+
+    def tail(self) -> str:
+        """The last of what it said."""
+        return "".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-30:])
+
+
+class Deployment:
+    """folder: for settings and logs."""
+
+    def __init__(self, stack: Stack, database: Database, names: Names, folder: Path) -> None:
+        self.stack, self.database, self.names, self.folder = stack, database, names, folder
+        self.processes: list[Process] = []
+        self.environment = os.environ | {f"SYNCER_{name}": value for name, value in _SETTINGS.items()}
+        self.environment |= self._environment()
+        for kind in ("models", "connectors", "logs"):
+            (folder / kind).mkdir()
+        for model in MODELS:
+            text = (_HERE / "readmodels" / f"{model}.yaml").read_text()
+            (folder / "models" / f"{model}.yaml").write_text(text.replace("PREFIX", names.prefix))
+        self._write_connector()
+
+    def model(self, name: str) -> str:
+        """What a read model is called here."""
+        return self.names(name)
+
+    def create_tables(self) -> None:
+        with self.database.connect() as connection:
+            connection.execute((_HERE / "schema.sql").read_bytes())
+
+    def run(self, *arguments: str, expect: int = 0) -> str:
+        """A command from start to end; returns what it prints."""
+        command = [sys.executable, "-m", "syncer", *arguments]
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        told = f"syncer {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        assert done.returncode == expect, told
+        return done.stdout
+
+    def start(self, *arguments: str) -> Process:
+        """A command in the background."""
+        port = _free_port()
+        name = f"{len(self.processes)}-{arguments[0]}"
+        log = self.folder / "logs" / f"{name}.log"
+        with log.open("wb") as output:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", "syncer", *arguments],
+                env=self.environment | {"SYNCER_HTTP__PORT": str(port)},
+                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        process = Process(name, popen, log, port)
+        self.processes.append(process)
+        return process
+
+    def status(self) -> list[dict[str, Any]]:
+        """Per read model, as Kafka tells."""
+        found: list[dict[str, Any]] = json.loads(self.run("status", "--json"))
+        return found
+
+    def end(self) -> None:
+        """Kill what still runs, and remove from Redis what its fixture does not know."""
+        for process in self.processes:
+            if process.alive:
+                process.kill()
+        with redis.Redis.from_url(self.stack.redis) as client:
+            for pattern in (f"version:*{self.names.prefix}*", f"syncer:{self.names.prefix}*"):
+                if keys := list(client.scan_iter(pattern, count=1000)):
+                    client.delete(*keys)
+
+    def _environment(self) -> dict[str, str]:
+        stack, database, names = self.stack, self.database, self.names
+        return {
+            "PYTHONPATH": str(_HERE.parents[1]),
+            "SYNCER_MODELS": str(self.folder / "models"),
+            "SYNCER_POSTGRES__DSN": database.dsn,
+            "SYNCER_KAFKA__BOOTSTRAP_SERVERS": stack.kafka,
+            "SYNCER_KAFKA__TOPIC_PREFIX": names.prefix,
+            "SYNCER_KAFKA__GROUP_PREFIX": names.prefix,
+            "SYNCER_KAFKA__STATE_TOPIC": names("state"),
+            "SYNCER_CONNECT__URL": stack.connect,
+            "SYNCER_CONNECT__DEFINITIONS": str(self.folder / "connectors"),
+            "SYNCER_ELASTICSEARCH__URL": stack.elasticsearch,
+            "SYNCER_REDIS__URL": stack.redis,
+            "SHOP_PGHOST": database.host,
+            "SHOP_PGPORT": str(database.port),
+            "SHOP_PGUSER": database.user,
+            "SHOP_PGPASSWORD": database.password,
+            "SHOP_PGDATABASE": database.name,
+        }
+
+    def _write_connector(self) -> None:
+        definition = json.loads(_CONNECTOR.read_text())
+        definition["name"] = self.names("connector")
+        definition["config"] |= {
+            "topic.prefix": self.names.prefix,
+            "slot.name": self.names.prefix,
+            "publication.name": self.names.prefix,
+            "table.include.list": r"public\..*,Büro\..*",
+        }
+        (self.folder / "connectors" / "connector.json").write_text(json.dumps(definition))
+
+
+@contextlib.contextmanager
+def deployed(stack: Stack, database: Database, names: Names, folder: Path) -> Iterator[Deployment]:
+    """A deployment over new, empty tables; nothing of it is left running."""
+    deployment = Deployment(stack, database, names, folder)
+    try:
+        deployment.create_tables()
+        yield deployment
+    finally:
+        deployment.end()
+
+
+def until(deadline: float, pause: float = 0.2) -> Iterator[float]:
+    """For `for left in until(deadline)`: the seconds that are left, time and again, until there are none."""
+    while (left := deadline - time.monotonic()) > 0:
+        yield left
+        time.sleep(min(pause, left))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,183 @@
+"""Concurrent writers: each does random operations in transactions of every kind, until told to stop.
+
+Some transactions are rolled back, some in part (savepoints), some are prepared first and committed later,
+some are serializable, some are committed asynchronously. What PostgreSQL refuses is rolled back and counted.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import psycopg
+
+from tests.convergence import operations
+from tests.convergence.operations import OPERATIONS, PERSON, Operation, add_many
+from tests.convergence.values import Row
+from tests.stack import Database
+
+_LEAST = {"tenants": 12, PERSON: 25, "labels": 10, "projects": 40}
+_REFUSALS = (
+    psycopg.errors.IntegrityError,  # a foreign key, a unique key, a NULL
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.LockNotAvailable,
+)
+
+
+class Writer:
+    """One session of the application. For one thread.
+
+    number, of: which of how many writers it is; keeps their new keys apart.
+    """
+
+    def __init__(self, database: Database, seed: str, number: int, of: int) -> None:
+        self.random = random.Random(f"{seed}/{number}")
+        self.done: Counter[str] = Counter()
+        self.rows = 0
+        self._next, self._step = 1000 + number, of
+        self._prepared = 0
+        self._name = f"{database.name}-{number}"
+        self._connection = database.connect()
+        self.connection.execute("SET lock_timeout = '3s'; SET deadlock_timeout = '200ms'")
+        if number % 2:
+            self.connection.execute("SET synchronous_commit = off")
+
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        return self._connection
+
+    # -- what operations work with ------------------------------------------------------------------------
+
+    def run(self, statement: str, *values: Any) -> None:
+        self.rows += max(0, self.connection.execute(statement.encode(), values or None).rowcount)
+
+    def ask(self, statement: str, *values: Any) -> Row | None:
+        return self.connection.execute(statement.encode(), values or None).fetchone()
+
+    def fresh(self) -> int:
+        self._next += self._step
+        return self._next
+
+    # -- transactions ------------------------------------------------------------------------------------
+
+    def transact(self) -> None:
+        """One transaction of one to four operations."""
+        names = self.random.choices(list(OPERATIONS), [often for often, _ in OPERATIONS.values()], k=4)
+        some = names[: self.random.choice((1, 1, 2, 3, 4))]
+        kind = self.random.choices(list(_KINDS), list(_KINDS.values()))[0]
+        self.perform({name: OPERATIONS[name][1] for name in some}, kind)
+
+    def perform(self, some: dict[str, Operation], kind: str = "commit") -> None:
+        """A transaction of these operations; counted as `kind`, or as refused."""
+        try:
+            self.connection.execute("BEGIN")
+            if kind == "serializable":
+                self.connection.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+            for operation in some.values():
+                if kind == "savepoints":
+                    self._in_savepoints(operation)
+                else:
+                    operation(self)
+            self._finish(kind)
+        except _REFUSALS as error:
+            self.connection.execute("ROLLBACK")
+            kind = f"refused: {type(error).__name__}"
+        self.done[kind] += 1
+        if not kind.startswith("refused"):
+            self.done.update(f"operation: {name}" for name in some)
+
+    def _in_savepoints(self, operation: Operation) -> None:
+        """Once for nothing, once for good; and once more below, for nothing again."""
+        for end in self.random.choice((("ROLLBACK TO", "RELEASE"), ("RELEASE",), ("RELEASE", "ROLLBACK TO"))):
+            self.connection.execute("SAVEPOINT one")
+            operation(self)
+            self.connection.execute(f"{end} SAVEPOINT one".encode())
+
+    def _finish(self, kind: str) -> None:
+        if kind == "prepared":
+            self._prepared += 1
+            name = f"{self._name}-{self._prepared}"
+            self.connection.execute(f"PREPARE TRANSACTION '{name}'".encode())
+            time.sleep(self.random.random() * 0.3)  # meanwhile others go on
+            end = self.random.choice(("COMMIT", "COMMIT", "ROLLBACK"))
+            self.connection.execute(f"{end} PREPARED '{name}'".encode())
+        else:
+            self.connection.execute("ROLLBACK" if kind == "rollback" else "COMMIT")
+
+    def fill(self) -> None:
+        """Until every table has some rows: truncates must not make everything easy."""
+        adding = {
+            "tenants": operations.new_tenant, PERSON: operations.new_person, "labels": operations.new_label,
+            "projects": operations.add_project,
+        }  # fmt: skip
+        for table, least in _LEAST.items():
+            while ((self.ask(f"SELECT count(*) FROM {table}") or (0,))[0]) < least:
+                self.perform({f"fill {table}": adding[table]})
+
+
+_KINDS = {"commit": 70, "savepoints": 12, "rollback": 10, "serializable": 5, "prepared": 3}
+
+
+class Workload:
+    """writers: how many at once. rate: transactions a second, of all together."""
+
+    def __init__(self, database: Database, seed: str, writers: int, rate: float) -> None:
+        self.database = database
+        self.writers = [Writer(database, seed, number, writers) for number in range(writers)]
+        self._pause = writers / rate
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._write, args=(writer,), name=f"writer-{number}")
+            for number, writer in enumerate(self.writers)
+        ]
+        self._failed: list[BaseException] = []
+
+    def seed_rows(self, projects: int) -> None:
+        """Rows from before anybody listened: only a backfill brings them."""
+        writer = self.writers[0]
+        writer.fill()
+        for _ in range(projects):
+            writer.perform({"fill projects": operations.add_project})
+        writer.perform({"fill many": add_many})
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """The last transaction of every writer is over when this returns. Raises what went wrong in one."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+        if self._failed:
+            raise self._failed[0]
+        self.writers[0].fill()
+
+    def close(self) -> None:
+        for writer in self.writers:
+            writer.connection.close()
+
+    def told(self) -> str:
+        """How much was written, for the log of the run."""
+        done: Counter[str] = sum((writer.done for writer in self.writers), Counter())
+        kinds = {name: count for name, count in done.items() if not name.startswith("operation")}
+        truncates = sum(count for name, count in done.items() if "truncate" in name)
+        rows = sum(writer.rows for writer in self.writers)
+        counts = ", ".join(
+            f"{count} {name}" for name, count in sorted(kinds.items(), key=lambda item: -item[1])
+        )
+        return f"{sum(kinds.values())} transactions ({counts}), {rows} rows written, {truncates} truncates"
+
+    def _write(self, writer: Writer) -> None:
+        try:
+            while not self._stop.wait(writer.random.expovariate(1 / self._pause)):
+                if writer.random.random() < 0.02:
+                    writer.fill()
+                writer.transact()
+        except BaseException as error:
+            self._failed.append(error)

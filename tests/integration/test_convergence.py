@@ -1,0 +1,147 @@
+"""Whatever was written and whatever went wrong: in the end every document is what PostgreSQL says.
+
+CONVERGENCE_SEED repeats the random choices of a run (not its timing), CONVERGENCE_SECONDS, _WRITERS and _RATE
+(transactions a second) make it longer and harder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import urllib3
+
+from devstack import Stack
+from tests.convergence.deployment import Deployment, deployed, until
+from tests.convergence.documents import Difference, differences, in_elasticsearch, in_redis
+from tests.convergence.faults import Faults
+from tests.convergence.oracle import Documents, Oracle
+from tests.convergence.workload import Workload
+from tests.stack import Database, Names
+
+SEED = os.environ.get("CONVERGENCE_SEED") or str(random.SystemRandom().randrange(10**9))
+SECONDS = float(os.environ.get("CONVERGENCE_SECONDS", "25"))
+WRITERS = int(os.environ.get("CONVERGENCE_WRITERS", "4"))
+RATE = float(os.environ.get("CONVERGENCE_RATE", "40"))
+SETTLES_WITHIN = 75.0
+"""Seconds after the last write."""
+Expected = dict[tuple[str, str], Documents]
+_KEYS = {"tenants": "tenant", "people": "person", "tasks": "task"}
+
+
+@pytest.fixture
+def deployment(stack: Stack, database: Database, names: Names, tmp_path: Path) -> Iterator[Deployment]:
+    with deployed(stack, database, names, tmp_path) as created:
+        yield created
+
+
+@pytest.fixture
+def workload(deployment: Deployment, say: Callable[[str], None]) -> Iterator[Workload]:
+    say(f"convergence: CONVERGENCE_SEED={SEED}")
+    created = Workload(deployment.database, SEED, WRITERS, RATE)
+    try:
+        yield created
+    finally:
+        created.close()
+
+
+@pytest.mark.timeout(SECONDS + SETTLES_WITHIN + 100)
+def test_every_document_is_what_postgresql_says_in_the_end(
+    deployment: Deployment, workload: Workload, say: Callable[[str], None]
+) -> None:
+    workload.seed_rows(60)
+    deployment.run("connectors", "apply", "--yes")
+    faults = Faults(deployment, SEED)
+    try:
+        workload.start()
+        faults.begin()
+        faults.go_on(time.monotonic() + SECONDS)
+    finally:
+        workload.stop()
+    deadline = time.monotonic() + SETTLES_WITHIN
+    say(f"convergence: {workload.told()}; {faults.told()}")
+    faults.end(deadline)
+    expected = Oracle(deployment.database).documents()
+    assert all(len(documents) > 5 for documents in expected.values()), "nothing to compare"
+
+    left = settle(deployment, expected, deadline)
+    say(f"convergence: settled {SETTLES_WITHIN - left:.1f} s after the last write")
+    deployment.run("verify", "--patience", "5")
+    for daemon in faults.daemons:
+        daemon.terminate()
+    equal(deployment, expected)
+
+
+def test_verify_tells_what_a_hand_has_changed(deployment: Deployment, workload: Workload) -> None:
+    workload.seed_rows(10)
+    deployment.run("backfill")
+    expected = Oracle(deployment.database).documents()
+    equal(deployment, expected)
+    deployment.run("verify", "--patience", "0")
+
+    documents = expected["projects", "elasticsearch"]
+    changed, *_, gone = sorted(documents)
+    index = f"{deployment.stack.elasticsearch}/{deployment.model('projects')}"
+    urllib3.request("POST", f"{index}/_update/{changed}", json={"doc": {"budget": 0.1}})
+    urllib3.request("DELETE", f"{index}/_doc/{gone}")
+    urllib3.request("PUT", f"{index}/_doc/-1", json={"id": -1})
+    person, *_ = sorted(expected["people", "redis"])
+    with redis.Redis.from_url(deployment.stack.redis) as client:
+        client.hincrby(f"{deployment.names.prefix}:person:{person}", "leads", 1)
+    reports = json.loads(deployment.run("verify", "--patience", "0", "--json", expect=1))
+    said = {
+        report["sink"].partition(":")[0] + what: report[what]
+        for report in reports
+        for what in ("missing", "differing", "ghosts")
+        if report[what]
+    }
+    assert said == {
+        "elasticsearchmissing": [gone], "elasticsearchdiffering": [changed], "elasticsearchghosts": ["-1"],
+        "redisdiffering": [person],
+    }  # fmt: skip
+
+    # And a backfill mends what is missing or differs; a ghost has no row that would tell of it.
+    assert {(one.kind, one.id) for one in compare(deployment, expected)} == {
+        ("missing", gone), ("differing", changed), ("ghost", "-1"), ("differing", person)
+    }  # fmt: skip
+
+
+def settle(deployment: Deployment, expected: Expected, deadline: float) -> float:
+    """Wait until every document is as expected and nothing is left to be done; returns the seconds left."""
+    found: list[Difference] = []
+    waiting: object = None
+    for left in until(deadline):
+        found = compare(deployment, expected)
+        if not found:
+            waiting = [s for s in deployment.status() if s["lag_records"] or s["work_records"]]
+            if not waiting:
+                return left
+    raise AssertionError(f"not within {SETTLES_WITHIN} s, {waiting}: {told(found)}")
+
+
+def equal(deployment: Deployment, expected: Expected) -> None:
+    found = compare(deployment, expected)
+    assert not found, told(found)
+
+
+def told(found: list[Difference]) -> str:
+    kinds = Counter(f"{one.kind} {one.where}" for one in found)
+    return "\n".join((f"CONVERGENCE_SEED={SEED}: {dict(kinds)}", *map(str, found[:8])))
+
+
+def compare(deployment: Deployment, expected: Expected) -> list[Difference]:
+    found: list[Difference] = []
+    for (model, sink), documents in expected.items():
+        if sink == "elasticsearch":
+            there = in_elasticsearch(deployment.stack, deployment.model(model))
+        else:
+            there = in_redis(deployment.stack, f"{deployment.names.prefix}:{_KEYS[model]}:")
+        found += differences(f"{model} in {sink}", documents, there)
+    return found
