@@ -9,7 +9,7 @@ and `last`, sums of floats (they round), and values that are equal but look diff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,70 +75,103 @@ def write_aggregate(call: Aggregate, rows: Rows) -> Value:
     if len(call.arguments) != expected:
         told = "one argument" if expected == 1 else "two arguments"
         raise Unfit(f"{call.name}() takes {told}, not {len(call.arguments)}")
-    kept = f" FILTER (WHERE {rows.value(call.filter).sql})" if call.filter is not None else ""
-    distinct = "DISTINCT " if call.distinct else ""
-    if name == "count":
-        path = path_of(call.arguments[0])
-        counted = rows.relation(path) if path and not call.distinct else None
-        counted = counted or distinct + rows.value(call.arguments[0]).sql
-        return Value(rows.item(f"pg_catalog.count({counted}){kept}"), "bigint")
-
-    value = _fit_for_a_list(rows.value(call.arguments[0]), name)
-    order = [*map(rows.order_item, call.order), *rows.order()]
-    if name in ("first", "last"):
-        by = _by(order if name == "first" else [o.reversed() for o in order])
-        return Value(
-            f"({rows.item(f'pg_catalog.array_agg({value.sql}{by}){kept}')})[1]", value.type, value.element
-        )
-    if name == "string_agg":
-        by = _by([Order(value.sql)] if call.distinct else order)
-        arguments = f"{distinct}{value.sql}, {rows.value(call.arguments[1]).sql}{by}"
-        return Value(rows.item(f"pg_catalog.string_agg({arguments}){kept}"), "text")
-    if name in ("bool_and", "bool_or"):
-        return Value(rows.item(f"pg_catalog.{name}({value.sql}){kept}"), "boolean")
-    if name in ("min", "max"):
-        by = "" if value.type in EXACT else _by(order)
-        return Value(rows.item(f"pg_catalog.{name}({value.sql}{by}){kept}"), value.type, value.element)
-    if name == "array_agg":
-        return _array(value, order, kept, rows, distinct=call.distinct)
-    return _sum(name, value, order, kept, rows, distinct=call.distinct)
+    if call.distinct and call.order:
+        raise Unfit("DISTINCT values are in their own order", "leave ORDER BY out")
+    return _WRITERS[name](_Writer(name, call, rows))
 
 
-def _array(value: Value, order: Sequence[Order], kept: str, rows: Rows, *, distinct: bool) -> Value:
-    if not distinct:
-        found = rows.item(f"pg_catalog.array_agg({value.sql}{_by(order)}){kept}")
-    elif value.type in EXACT:
-        found = rows.item(f"pg_catalog.array_agg(DISTINCT {value.sql}{_by([Order(value.sql)])}){kept}")
-    else:
-        found = f"ARRAY(SELECT v FROM {_first_of_equals(value, order, kept, rows)} ORDER BY v)"
-        return Value(found, "array", value.type)
-    return Value(f"coalesce({found}, '{{}}')", "array", value.type)
+class _Writer:
+    """One aggregate being written. The order is only read where it is needed: it depends on more columns."""
+
+    def __init__(self, name: str, call: Aggregate, rows: Rows) -> None:
+        self._name = name
+        self._call = call
+        self._rows = rows
+        self._kept = f" FILTER (WHERE {rows.value(call.filter).sql})" if call.filter is not None else ""
+
+    def count(self) -> Value:
+        argument = self._call.arguments[0]
+        path = path_of(argument)
+        counted = self._rows.relation(path) if path and not self._call.distinct else None
+        distinct = "DISTINCT " if self._call.distinct else ""
+        return Value(self._item("count", counted or distinct + self._rows.value(argument).sql), "bigint")
+
+    def one_of_them(self) -> Value:
+        """`first` and `last`."""
+        value = _listable(self._value())
+        order = self._order() if self._name == "first" else [item.reversed() for item in self._order()]
+        found = self._item("array_agg", value.sql + _by(order))
+        return Value(f"({found})[1]", value.type, value.element)
+
+    def array(self) -> Value:
+        value = _listable(self._value())
+        if not self._call.distinct:
+            found = self._item("array_agg", value.sql + _by(self._order()))
+        elif value.type in EXACT:
+            found = self._item("array_agg", f"DISTINCT {value.sql}{_by([Order(value.sql)])}")
+        else:
+            found = f"ARRAY(SELECT v FROM {self._first_of_equals(value)} ORDER BY v)"
+            return Value(found, "array", value.type)
+        return Value(f"coalesce({found}, '{{}}')", "array", value.type)
+
+    def joined(self) -> Value:
+        value, separator = self._value(), self._rows.value(self._call.arguments[1]).sql
+        if self._call.distinct:
+            arguments = f"DISTINCT {value.sql}, {separator}{_by([Order(value.sql)])}"
+        else:
+            arguments = f"{value.sql}, {separator}{_by(self._order())}"
+        return Value(self._item("string_agg", arguments), "text")
+
+    def truth(self) -> Value:
+        return Value(self._item(self._name, self._value().sql), "boolean")
+
+    def extreme(self) -> Value:
+        value = self._value()
+        by = "" if value.type in EXACT else _by(self._order())
+        return Value(self._item(self._name, value.sql + by), value.type, value.element)
+
+    def sum(self) -> Value:
+        value = self._value()
+        result = (_SUMS if self._name == "sum" else _AVERAGES).get(value.type, "")
+        if self._call.distinct and value.type not in EXACT:
+            source = self._first_of_equals(value)
+            return Value(f"(SELECT pg_catalog.{self._name}(v ORDER BY v) FROM {source})", result)
+        if self._call.distinct:
+            return Value(self._item(self._name, f"DISTINCT {value.sql}"), result)
+        by = "" if value.type in _NEVER_ROUNDED else _by(self._order())
+        return Value(self._item(self._name, value.sql + by), result)
+
+    def _value(self) -> Value:
+        value = self._rows.value(self._call.arguments[0])
+        if value.type in ("literal", "null"):
+            return Value(f"{value.sql}::pg_catalog.text", "text")
+        return value
+
+    def _order(self) -> list[Order]:
+        return [*map(self._rows.order_item, self._call.order), *self._rows.order()]
+
+    def _item(self, function: str, arguments: str) -> str:
+        return self._rows.item(f"pg_catalog.{function}({arguments}){self._kept}")
+
+    def _first_of_equals(self, value: Value) -> str:
+        """A FROM item with the distinct values `v`: of equal ones, the first in the relation's order."""
+        found = self._item("array_agg", value.sql + _by([Order(value.sql), *self._order()]))
+        numbered = f"pg_catalog.unnest({found}) WITH ORDINALITY AS u(v, n)"
+        return f"(SELECT DISTINCT ON (v) v FROM {numbered} ORDER BY v, n) AS w"
 
 
-def _sum(name: str, value: Value, order: Sequence[Order], kept: str, rows: Rows, *, distinct: bool) -> Value:
-    result = (_SUMS if name == "sum" else _AVERAGES).get(value.type, "")
-    if distinct and value.type not in EXACT:
-        source = _first_of_equals(value, order, kept, rows)
-        return Value(f"(SELECT pg_catalog.{name}(v ORDER BY v) FROM {source})", result)
-    if distinct:
-        return Value(rows.item(f"pg_catalog.{name}(DISTINCT {value.sql}){kept}"), result)
-    by = "" if value.type in _NEVER_ROUNDED else _by(order)
-    return Value(rows.item(f"pg_catalog.{name}({value.sql}{by}){kept}"), result)
+_WRITERS: dict[str, Callable[[_Writer], Value]] = {
+    "count": _Writer.count, "sum": _Writer.sum, "avg": _Writer.sum,
+    "min": _Writer.extreme, "max": _Writer.extreme, "first": _Writer.one_of_them, "last": _Writer.one_of_them,
+    "array_agg": _Writer.array, "string_agg": _Writer.joined,
+    "bool_and": _Writer.truth, "bool_or": _Writer.truth,
+}  # fmt: skip
 
 
-def _first_of_equals(value: Value, order: Sequence[Order], kept: str, rows: Rows) -> str:
-    """A FROM item with the distinct values `v`: of equal ones, the first in the relation's order."""
-    all_values = rows.item(f"pg_catalog.array_agg({value.sql}{_by([Order(value.sql), *order])}){kept}")
-    numbered = f"pg_catalog.unnest({all_values}) WITH ORDINALITY AS u(v, n)"
-    return f"(SELECT DISTINCT ON (v) v FROM {numbered} ORDER BY v, n) AS w"
-
-
-def _fit_for_a_list(value: Value, name: str) -> Value:
-    """Arrays of unequal length cannot be elements of an array, but their JSON can."""
-    if value.type == "array" and name in ("first", "last", "array_agg"):
+def _listable(value: Value) -> Value:
+    """Arrays of unequal length and rows cannot be elements of an array, but their JSON can."""
+    if value.type in ("array", "composite"):
         return Value(f"pg_catalog.to_jsonb({value.sql})", "jsonb")
-    if value.type in ("literal", "null"):
-        return Value(f"{value.sql}::pg_catalog.text", "text")
     return value
 
 

@@ -18,7 +18,7 @@ from syncer.errors import Fatal
 from syncer.lined_yaml import Path
 from syncer.model import Entry, Grouped, Many, Model, Object, One, together
 from syncer.names import quote
-from syncer.scope import Chain, Group, InGroup, Row, Scope, Sheet, filtered, link, ordering
+from syncer.scope import Chain, Group, InGroup, Row, Scope, Sheet, both, filtered, link, ordering
 from syncer.sql_parser import Unfit
 from syncer.sql_types import Value
 from syncer.tree import Namespace, Node
@@ -53,7 +53,7 @@ def render(model: Model, root: Node, catalog: Catalog) -> Document:
     outputs = renderer.outputs(scope, root, root.links, model.declaration.document, ("document",))
     if renderer.errors:
         raise together(list(renderer.errors.values()))
-    condition = f"{row}.{quote(root.table.primary_key[0])} IS NOT NULL AND {filtered(scope, root)}"
+    condition = both(f"{row}.{quote(root.table.primary_key[0])} IS NOT NULL", filtered(scope, root))
     (doc,) = scope.settle(scope.json_object(_columns(outputs)))
     sql = f"SELECT {doc}::pg_catalog.text AS doc{scope.joined(condition, alone=True)}"
     return Document(row, sql, tuple(o.field for o in outputs))
@@ -92,6 +92,8 @@ class _Renderer:
             try:
                 if len(name.encode()) > _LONGEST_NAME:
                     raise Unfit(f"the field name {name!r} is longer than {_LONGEST_NAME} bytes")
+                if not name.isprintable():
+                    raise Unfit(f"the field name {name!r} holds a control character")
                 found.append(self._output(scope, node, names, name, entry, here))
             except Unfit as error:
                 self._add(error, here)
@@ -170,11 +172,11 @@ def _scan(scope: Scope, outer: Scope, node: Node, element: str) -> str:
     (element,) = scope.settle(element)
     source, condition = f"{quote(*node.table.name)} {alias}", ""
     if node.limit is None:
-        condition = f"{link(node, alias, parent)} AND {filtered(scope, node)}"
+        condition = both(link(node, alias, parent), filtered(scope, node))
     else:
         chosen = Scope(outer.sheet, outer)
         row = chosen.scan(node)
-        condition = f"{link(node, row, parent)} AND {filtered(chosen, node)}"
+        condition = both(link(node, row, parent), filtered(chosen, node))
         order = _sorted(chosen, node)
         source = f"(SELECT {row}.* FROM {quote(*node.table.name)} {row}{chosen.joined(condition)}{order}"
         source += f" LIMIT {node.limit}) {alias}"

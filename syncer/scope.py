@@ -2,7 +2,7 @@
 
 A scope begins with the tables that it scans. Whatever an expression asks for beyond them is added on demand:
 a `one` relation as a LEFT JOIN, which never multiplies rows, and the aggregates over a relation as one
-LATERAL sub-select, however many there are. So a relation is scanned once, and nothing is joined that nobody uses.
+LATERAL sub-select, however many there are. A relation is scanned once, nothing is joined that nobody uses.
 """
 
 # ruff: noqa: S608 - what is joined here are quoted names and expressions written anew
@@ -76,10 +76,8 @@ class Scope:
         else:
             inner = Scope(self.sheet, self)
             row = inner.scan(node)
-            condition = filtered(inner, node)
-            source = (
-                f"{quote(*node.table.name)} {row}{inner.joined(f'{link(node, row, parent)} AND {condition}')}"
-            )
+            condition = both(link(node, row, parent), filtered(inner, node))
+            source = f"{quote(*node.table.name)} {row}{inner.joined(condition)}"
             self._joins.append(f"LEFT JOIN LATERAL (SELECT {row}.* FROM {source}) {alias} ON true")
         return alias
 
@@ -188,7 +186,7 @@ class Group:
                 source, conditions = table, [matched]
             if node.where is not None:
                 conditions.append(filtered(self.inner, node))
-        tail = self.inner.joined(" AND ".join(conditions))
+        tail = self.inner.joined(both(*conditions))
         return f"SELECT {', '.join(outputs)} FROM {source}{tail}{' GROUP BY k' if by else ''}"
 
     def _parent(self, node: Node) -> str:
@@ -300,10 +298,15 @@ class InGroup(Row):
         return "*" if end.kind == "many" else self.scope.column(end, end.on[0][0]).sql
 
 
+def both(*conditions: str) -> str:
+    """All of the conditions that there are."""
+    return " AND ".join(c for c in conditions if c)
+
+
 def filtered(scope: Scope, node: Node) -> str:
-    """The condition that `where` sets for a node's row; true if there is none."""
+    """The condition that `where` sets for a node's row; empty if there is none."""
     if node.where is None:
-        return "true"
+        return ""
     try:
         return Row(scope, node).condition(node.where)
     except Unfit as error:

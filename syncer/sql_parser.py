@@ -86,8 +86,8 @@ def _tokens(text: str) -> list[Token]:
     found: list[Token] = []
     for place, token in enumerate(tokens):
         kind = token.token_type
-        if "\0" in token.text:
-            raise ValueError("holds a NUL character")
+        if "\0" in token.text or "\1" in token.text:
+            raise ValueError("holds a control character")
         if kind is TokenType.SEMICOLON:
             raise ValueError("has to be one expression, without `;`")
         if kind in (TokenType.UNICODE_STRING, TokenType.NATIONAL_STRING, TokenType.HEX_STRING):

@@ -18,7 +18,9 @@ SCHEMA = [
     """CREATE TABLE probe (
         id int PRIMARY KEY, a int, b int, s smallint, big bigint, n numeric, m numeric(10, 2),
         f float8, r real, t text, v varchar(20), c char(5), flag boolean, d date, ts timestamp,
-        tz timestamptz, tm time, i interval, u uuid, j json, jb jsonb, arr int[], tags text[], by bytea, md mood, rng int4range,
+        tz timestamptz, tm time, i interval, u uuid, j json, jb jsonb, arr int[],
+        tags text[], by bytea, md mood,
+        rng int4range,
         addr inet, bits bit(4), "Größe" int, "select" text, "mixed Case" text, position int, year int)""",
     """INSERT INTO probe VALUES (
         1, 7, 2, 3, 9007199254740993, 1.10, 12.50, 0.1, 1.5, 'It''s 100% a\\b', 'Straße', 'ab', true,

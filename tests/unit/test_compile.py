@@ -77,6 +77,8 @@ def mistakes(old: str, new: str, text: str = ORDERS) -> str:
         ("unit_price desc", "'1'", "m.yaml:11: an order by the constant 1 is none"),
         ("unit_price desc", "id limit 3", "m.yaml:11: the order `id limit 3` cannot be read"),
         ("  id: id\n", f"  {'ä' * 32}: id\n", "is longer than 63 bytes"),
+        ("  id: id\n", '  "a\\0": id\n', "holds a control character"),
+        ("  id: id\n", "  id: array(distinct items.id order by items.quantity)\n", "DISTINCT values are in their own order"),
         ("  id: id\n", "  a.b: {one: customers, on: {id: customer_id}, value: name}\n", "cannot hold a dot"),
         ("document:\n  id: id", "relations: {items: {many: order_items, on: {order_id: id}}}\ndocument:\n  id: id", "the relation 'items' is declared twice"),
         ("  id: id\n", "  id: {value: status, group_by: items.quantity}\n", "needs an aggregate"),
@@ -129,6 +131,20 @@ def test_look_ups_and_used_columns() -> None:
     assert product and product.sql and product.columns == ("id",) and product.types == ("bigint",)
     assert '"order_items"' in product.sql and '"orders"' not in product.sql
     assert found["items.product"].used == {"id", "sku", "name"}
+
+
+def test_an_order_counts_only_where_it_shows() -> None:
+    text = "name: n\nroot: {table: orders}\ndocument:\n  x: FUNCTION(items.quantity)\nrelations:\n"
+    text += "  items: {many: order_items, on: {order_id: id}, order_by: unit_price}\nsink: {memory: {}}\n"
+    for function, ordered in (
+        ("sum", False),
+        ("max", False),
+        ("count", False),
+        ("first", True),
+        ("array", True),
+    ):
+        used = compiled(text.replace("FUNCTION", function)).occurrences[1].used
+        assert ("unit_price" in used) == ordered, function
 
 
 def test_a_relation_that_only_expressions_use_counts_like_one_that_is_shown() -> None:
