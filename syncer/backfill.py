@@ -58,8 +58,7 @@ class Backfill:
         self, metrics: Metrics, workers: int, report: Callable[[Progress], None], *, again: bool = False
     ) -> Run:
         """Until every root has been rendered and acknowledged. Raises Fatal if a worker had to stop."""
-        loaded = load.one(self.config, self.model)
-        load.refuse(loaded)
+        loaded = load.ready(self.config, self.model)
         _, names, _ = self.registry.open(loaded.compiled)
         run = self.registry.run(self.model.name)
         if run is None or not run.planned or run.finished_ms or again:

@@ -107,12 +107,26 @@ def build_sinks(config: Config, loaded: Loaded, *, epoch: int, generation: int) 
     return built
 
 
-def refuse(loaded: Loaded) -> None:
-    """Raises Fatal for what would make documents wrong: the errors, not the warnings, of `syncer check`."""
-    found = check_model(loaded.model.file, loaded.compiled, loaded.catalog)
-    errors = [finding for finding in found if finding.severity == "error"]
-    if errors:
-        first = errors[0]
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        hint = f"syncer check {loaded.name}, which prints what to run"
-        raise Fatal(first.what + more, where=first.where, why=first.why, hint=hint)
+def ready(config: Config, model: Model) -> Loaded:
+    """As `one`. Raises Fatal also for what would make documents wrong: the errors, not the warnings, of
+    `syncer check`, and SQL that PostgreSQL will not plan."""
+    with reading(config) as connection:
+        loaded = compiled(connection, model)
+        found = check_model(loaded.model.file, loaded.compiled, loaded.catalog)
+        errors = [finding for finding in found if finding.severity == "error"]
+        if errors:
+            first = errors[0]
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            hint = f"syncer check {loaded.name}, which prints what to run"
+            raise Fatal(first.what + more, where=first.where, why=first.why, hint=hint)
+        plan(connection, loaded)
+    return loaded
+
+
+def plan(connection: psycopg.Connection[Any], loaded: Loaded) -> None:
+    """Render nothing, so that PostgreSQL reads the statement: types that do not fit (text + integer) show
+    only there. Raises Fatal."""
+    try:
+        connection.execute(loaded.compiled.render.encode(), [[] for _ in loaded.compiled.key])
+    except psycopg.Error as error:
+        raise classify(error, "PostgreSQL refuses what the declaration asks for", where=loaded.model.file) from error

@@ -40,8 +40,7 @@ def resync(
 ) -> Run:
     """Until the new generation is in step and read. Raises Fatal if it cannot be built; what was read before
     is then still read, and the same command begins anew."""
-    loaded = load.one(config, model)
-    load.refuse(loaded)
+    loaded = load.ready(config, model)
     known = registry.state.load().get(model.name, {})
     epoch, generation = known.get("epoch", 0) + 1, known.get("generation", 0) + 1
     names = Names.make(config, model.name, loaded.compiled.tables, generation)

@@ -236,8 +236,7 @@ class Unit:
         if self._generation is not None and generation != self._generation:
             [self.model] = load.declared(self.config, [self.model.name])  # it may be why there was a resync
         self._generation = generation
-        loaded = load.one(self.config, self.model)
-        load.refuse(loaded)
+        loaded = load.ready(self.config, self.model)
         rows = self._rows(loaded)
         closing.callback(rows.close)
         with rows.view():  # a standby is refused before anything is recorded

@@ -108,7 +108,10 @@ def _model(config: Config, connection: psycopg.Connection[Any], model: Model, re
         loaded = load.compiled(connection, model)
         result.loaded.append(loaded)
         role = connection.info.user
-        result.findings[title] += check_model(model.file, loaded.compiled, loaded.catalog, role=role)
+        found = check_model(model.file, loaded.compiled, loaded.catalog, role=role)
+        result.findings[title] += found
+        if not any(finding.severity == "error" for finding in found):
+            load.plan(connection, loaded)
     for kind, settings in model.declaration.sink.items():
         where = model.at(("sink", kind))
         with _as_finding(result, title, "sink"):

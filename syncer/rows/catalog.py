@@ -273,7 +273,8 @@ def _indexes(
     primary_keys: dict[int, tuple[str, ...]] = {}
     for relation, name, unique, partial, primary, columns in _query(conn, _INDEXES, oids):
         plain = tuple(columns[: columns.index(None)] if None in columns else columns)
-        indexes[relation].append(Index(name, plain, unique, partial))
+        # unique (a, lower(b)) says nothing of a alone
+        indexes[relation].append(Index(name, plain, unique and len(plain) == len(columns), partial))
         if primary:
             primary_keys[relation] = plain
     return indexes, primary_keys

@@ -27,6 +27,8 @@ PINNED: Mapping[str, str] = {
     "bytea_output": "hex",
     "client_encoding": "UTF8",
     "DateStyle": "ISO, YMD",
+    "lc_numeric": "C",
+    "lc_time": "C",
     "default_transaction_read_only": "on",
     "extra_float_digits": "1",
     "IntervalStyle": "iso_8601",
@@ -38,7 +40,12 @@ PINNED: Mapping[str, str] = {
     "xmlbinary": "base64",
     "xmloption": "content",
 }
-"""The session of every reader. `row_security=off` makes a policy an error instead of missing rows."""
+"""What could make the same rows look different. `row_security=off` makes a policy an error instead of
+missing rows."""
+
+PLANNING: Mapping[str, str] = {"enable_seqscan": "off", "jit": "off", "random_page_cost": "1.1"}
+"""Everything is found by index, a few rows at a time. Left to itself, PostgreSQL scans a small table once
+for every document (measured: 6,000 documents/s instead of 36,000)."""
 
 _PAGE = 8192
 _LONG_PAGE_HEADER = 40
@@ -64,7 +71,7 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
 
     Raises Retry when the server cannot be reached, Fatal when it refuses us.
     """
-    options = {**PINNED, "statement_timeout": f"{round(statement_timeout * 1000)}ms"}
+    options = {**PINNED, **PLANNING, "statement_timeout": f"{round(statement_timeout * 1000)}ms"}
     try:
         connection = psycopg.connect(**arguments, autocommit=True, prepare_threshold=2)
         for name, value in options.items():
