@@ -19,10 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from syncer import __version__
 from syncer.config import Config
+from syncer.declaration.model import Model
 from syncer.errors import Fatal
 from syncer.http import Server
 from syncer.metrics import Metrics
-from syncer.model import Model
 from syncer.registry import Registry
 from syncer.unit import Unit
 

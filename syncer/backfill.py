@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 from syncer import load
 from syncer.config import Config
+from syncer.declaration.model import Model
 from syncer.errors import Fatal
 from syncer.metrics import Metrics
-from syncer.model import Model
 from syncer.pipeline import ranges
 from syncer.ports import View
 from syncer.registry import Names, Registry

@@ -13,14 +13,14 @@ from typing import Any
 
 import psycopg
 
-from syncer import model as declaration
 from syncer import sinks
 from syncer.catalog import Catalog
 from syncer.checks import check_model
-from syncer.compile import Compiled, compile
 from syncer.config import Config
+from syncer.declaration import model as declaration
+from syncer.declaration.compile import Compiled, compile
+from syncer.declaration.model import Model
 from syncer.errors import Fatal
-from syncer.model import Model
 from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
 from syncer.rows.postgres import classify, connect
@@ -129,4 +129,6 @@ def plan(connection: psycopg.Connection[Any], loaded: Loaded) -> None:
     try:
         connection.execute(loaded.compiled.render.encode(), [[] for _ in loaded.compiled.key])
     except psycopg.Error as error:
-        raise classify(error, "PostgreSQL refuses what the declaration asks for", where=loaded.model.file) from error
+        raise classify(
+            error, "PostgreSQL refuses what the declaration asks for", where=loaded.model.file
+        ) from error

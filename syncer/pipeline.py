@@ -29,7 +29,7 @@ from threading import Event
 from syncer import decode, document
 from syncer.change import Change, Key, Work
 from syncer.clock import Clock
-from syncer.compile import Compiled
+from syncer.declaration.compile import Compiled
 from syncer.document import Row
 from syncer.errors import Reject
 from syncer.gate import Gate, Sight

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from syncer.change import Key, Position, Work
 from syncer.clock import Identity, Snapshot
-from syncer.compile import Lookup
+from syncer.declaration.compile import Lookup
 from syncer.document import Batch, Outcome, Row
 from syncer.errors import Reject
 
@@ -115,6 +115,17 @@ class Head(NamedTuple):
     """`pg_current_wal_insert_lsn()`: what the snapshot sees was logged before this. Bytes."""
 
 
+class Overflow(Exception):
+    """There was more document text than was asked for; ask for fewer roots at once.
+
+    roots, size: of how many there was how much (bytes) until then.
+    """
+
+    def __init__(self, roots: int, size: int) -> None:
+        super().__init__(f"{size} bytes of {roots} documents")
+        self.roots, self.size = roots, size
+
+
 class View(Protocol):
     """One REPEATABLE READ READ ONLY transaction: everything it answers is of one snapshot."""
 
@@ -124,12 +135,12 @@ class View(Protocol):
         """The distinct root keys reached from these values, streamed: there may be millions."""
         ...
 
-    def render(self, keys: Sequence[Key]) -> list[Row]:
-        """One row for each key. Raises Reject (with several keys: of at least one of them); the view
-        stays usable."""
+    def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
+        """One row for each key. Raises Reject (with several keys: of at least one of them), and Overflow
+        when several documents have more than `most` bytes (0: no limit); the view stays usable."""
         ...
 
-    def render_range(self, low: Key | None, high: Key) -> list[Row]:
+    def render_range(self, low: Key | None, high: Key, most: int = 0) -> list[Row]:
         """The same for every root with low < key <= high (low None: no lower bound)."""
         ...
 

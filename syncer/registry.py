@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from syncer.change import TableName
-from syncer.compile import Compiled
 from syncer.config import Config
+from syncer.declaration.compile import Compiled
 from syncer.errors import Fatal
 from syncer.rows.postgres import connect
 from syncer.sources.state import Registration, Run, State

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from syncer.change import Change, Image, Key
-from syncer.compile import Compiled, Lookup, Occurrence
+from syncer.declaration.compile import Compiled, Lookup, Occurrence
 from syncer.errors import Fatal
 
 

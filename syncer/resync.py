@@ -17,9 +17,9 @@ from syncer import load
 from syncer.backfill import Backfill, Progress
 from syncer.change import Work
 from syncer.config import Config
+from syncer.declaration.model import Model
 from syncer.errors import Fatal
 from syncer.metrics import Metrics
-from syncer.model import Model
 from syncer.registry import Names, Registry
 from syncer.sources.state import Run
 from syncer.sources.topics import KafkaWork

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from syncer.change import Change, Image, TableName
-from syncer.compile import Compiled, Occurrence
+from syncer.declaration.compile import Compiled, Occurrence
 
 UNAVAILABLE = "__debezium_unavailable_value"
 """What Debezium puts in the place of an unchanged TOASTed value that the WAL does not carry."""

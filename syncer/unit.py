@@ -21,10 +21,10 @@ import structlog
 from syncer import load
 from syncer.clock import Clock, Identity
 from syncer.config import Config
+from syncer.declaration.model import Model
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry, SyncerError
 from syncer.metrics import ModelMetrics, Timer
-from syncer.model import Model
 from syncer.pipeline import Lane, Limits
 from syncer.ports import Sink
 from syncer.registry import Names, Registry

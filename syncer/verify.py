@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from syncer import document
-from syncer.compile import Compiled
+from syncer.declaration.compile import Compiled
 from syncer.ports import Rows, Sink, View
 
 _CHUNK = 1000

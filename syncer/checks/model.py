@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from syncer.catalog import Catalog, Leaf, Table
 from syncer.change import TableName
 from syncer.checks.finding import Finding, quote, quote_list, quote_table
-from syncer.compile import Compiled, Occurrence
+from syncer.declaration.compile import Compiled, Occurrence
 
 _SMALL = 1000
 """Rows up to which a scan is as good as an index."""

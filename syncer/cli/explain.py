@@ -14,7 +14,7 @@ from syncer import load
 from syncer.catalog import Table
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command
-from syncer.compiled import Compiled, Field, Occurrence
+from syncer.declaration.compiled import Compiled, Field, Occurrence
 from syncer.sinks._mapping import mapping
 
 

@@ -9,7 +9,7 @@ import click
 from syncer import document, load
 from syncer.cli import output
 from syncer.cli.context import Context, command
-from syncer.compiled import Compiled
+from syncer.declaration.compiled import Compiled
 from syncer.document import Row
 from syncer.errors import Reject
 from syncer.rows.postgres import Postgres

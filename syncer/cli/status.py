@@ -7,9 +7,10 @@ from dataclasses import asdict
 
 import click
 
-from syncer import load, model
+from syncer import load
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, models_argument
+from syncer.declaration import model
 from syncer.registry import Registry
 from syncer.status import ModelStatus
 from syncer.status import status as ask

@@ -18,9 +18,9 @@ from syncer.change import TableName
 from syncer.checks import Finding, SourceFacts, check_connector, check_model, check_source, needed_columns
 from syncer.config import Config
 from syncer.connect import Connect
+from syncer.declaration.model import Model
 from syncer.definition import Definition, load_definitions
 from syncer.errors import Fatal, SyncerError
-from syncer.model import Model
 from syncer.rows.publication import read_facts
 
 MENDED_BY_APPLY = frozenset({"no-publication", "not-published", "operations", "via-root"})

@@ -18,10 +18,11 @@ from psycopg import sql
 
 from syncer.change import Key
 from syncer.clock import Identity, Snapshot
-from syncer.compile import Compiled, Lookup
+from syncer.declaration.compile import Compiled, Lookup
 from syncer.document import Row
 from syncer.errors import Fatal, Reject, Retry, SyncerError
-from syncer.ports import Head
+from syncer.ports import Head, Overflow
+from syncer.rows.streamed import Streamed
 
 PINNED: Mapping[str, str] = {
     "bytea_output": "hex",
@@ -103,6 +104,7 @@ class Postgres:
         self._head = _HEAD.format(fingerprint or sql.SQL("''"))
         self.expected = expected
         self._connection: psycopg.Connection[Any] | None = None
+        self._streamed: Streamed | None = None
         self._lock = threading.Lock()
 
     @contextmanager
@@ -114,8 +116,9 @@ class Postgres:
                 with connection.pipeline():
                     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     cursor = connection.execute(self._head, prepare=True)
+                    connection.execute("SAVEPOINT render")
                 head = self._read_head(cursor.fetchone())
-                yield PostgresView(connection, self.compiled, head)
+                yield PostgresView(connection, self._streamed, self.compiled, head)
                 connection.execute("COMMIT")
             except psycopg.Error as error:
                 self._drop()
@@ -161,6 +164,7 @@ class Postgres:
     def _open(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._arguments, statement_timeout=self._statement_timeout)
+            self._streamed = Streamed(self._connection)
         return self._connection
 
     def _read_head(self, row: Any) -> Head:
@@ -197,9 +201,12 @@ class Postgres:
 class PostgresView:
     """See `ports.View`. Only valid inside `Postgres.view`."""
 
-    def __init__(self, connection: psycopg.Connection[Any], compiled: Compiled, head: Head) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], streamed: Streamed, compiled: Compiled, head: Head
+    ) -> None:
         self.head = head
         self._connection = connection
+        self._streamed = streamed
         self._compiled = compiled
 
     def look_up(self, lookup: Lookup, values: Collection[Key]) -> Iterator[Key]:
@@ -208,13 +215,13 @@ class PostgresView:
         elif values:
             yield from self._stream(lookup.sql, _columns(values))
 
-    def render(self, keys: Sequence[Key]) -> list[Row]:
-        return self._rows(self._compiled.render, _columns(keys), prepare=True)
+    def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
+        return self._rows(self._compiled.render, _columns(keys), most, prepare=True)
 
-    def render_range(self, low: Key | None, high: Key) -> list[Row]:
+    def render_range(self, low: Key | None, high: Key, most: int = 0) -> list[Row]:
         if low is None:
-            return self._rows(self._compiled.render_upto, list(high), prepare=False)
-        return self._rows(self._compiled.render_between, [*low, *high], prepare=False)
+            return self._rows(self._compiled.render_upto, list(high), most, prepare=False)
+        return self._rows(self._compiled.render_between, [*low, *high], most, prepare=False)
 
     def keys_in_range(self, low: Key | None, high: Key) -> list[Key]:
         if low is None:
@@ -248,26 +255,31 @@ class PostgresView:
         with self._connection.cursor() as cursor:
             yield from map(tuple, cursor.stream(query, parameters, size=_STREAM))
 
-    def _rows(self, statement: str, parameters: Sequence[Any], *, prepare: bool) -> list[Row]:
-        """Run a render statement; a savepoint, sent along with it, keeps the view usable if it fails."""
-        connection, query = self._connection, statement.encode()
+    def _rows(self, statement: str, parameters: Sequence[Any], most: int, *, prepare: bool) -> list[Row]:
+        """Run a render statement; the savepoint at the view's begin keeps it usable if it fails."""
+        rows: list[Row] = []
+        size, over = 0, None
         try:
-            with connection.pipeline():
-                connection.execute("SAVEPOINT render")
-                cursor = connection.execute(query, parameters, prepare=prepare)
-                connection.execute("RELEASE SAVEPOINT render")
+            for part in self._streamed(statement, parameters, prepare=prepare):
+                if over:
+                    continue  # to the end of the answer, without keeping it
+                value: Any = part.get_value
+                rows += [
+                    Row(value(i, 0).decode(), (found := value(i, 1)) and found.decode(), value(i, 2))
+                    for i in range(part.ntuples)
+                ]
+                if most:
+                    size += sum(len(row.body) for row in rows[-part.ntuples :] if row.body)
+                    if size > most and len(rows) > 1:
+                        over, rows = Overflow(len(rows), size), []
         except psycopg.Error as error:
             kind = classify(error, "cannot render documents", where=self._compiled.name)
             if isinstance(kind, Reject):
-                connection.execute("ROLLBACK TO SAVEPOINT render")
+                self._connection.execute("ROLLBACK TO SAVEPOINT render")
             raise kind from error
-        result = cursor.pgresult
-        assert result is not None
-        value: Any = result.get_value
-        return [
-            Row(value(i, 0).decode(), (found := value(i, 1)) and found.decode(), value(i, 2))
-            for i in range(result.ntuples)
-        ]
+        if over:
+            raise over
+        return rows
 
 
 def reached(flushed: int, inserted: int) -> bool:
@@ -313,6 +325,7 @@ _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
     "22": (Reject, "mend the row, or the expression that fails on it"),
     "25006": (Retry, ""),
     "25P": (Retry, ""),
+    "26": (Retry, "a connection pooler in between has to pool sessions, not transactions"),
     "28": (Fatal, "set SYNCER_POSTGRES__PASSWORD or postgres.password_file"),
     "3D": (Fatal, "see postgres.dsn: the database is not there"),
     "40": (Retry, ""),

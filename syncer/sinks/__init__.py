@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from syncer.compile import Compiled, Field
+from syncer.declaration.compile import Compiled, Field
 from syncer.errors import Fatal
 from syncer.ports import Sink
 

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from syncer.compile import Field
+from syncer.declaration.compile import Field
 
 Json = dict[str, Any]
 

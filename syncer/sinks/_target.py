@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from syncer.clock import split_version
-from syncer.compile import Compiled
+from syncer.declaration.compile import Compiled
 from syncer.errors import Fatal
 
 

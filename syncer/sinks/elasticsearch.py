@@ -18,8 +18,8 @@ import orjson
 from elasticsearch import Elasticsearch
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from syncer.compile import Compiled
-from syncer.compile import Field as DocumentField
+from syncer.declaration.compile import Compiled
+from syncer.declaration.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.sinks import _bulk, _mapping

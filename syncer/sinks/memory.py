@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from syncer.compile import Compiled, Field
+from syncer.declaration.compile import Compiled, Field
 from syncer.document import Batch, Outcome, Refusal
 from syncer.sinks._target import Target
 

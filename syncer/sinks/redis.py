@@ -17,8 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry as ClientRetry
 
-from syncer.compile import Compiled
-from syncer.compile import Field as DocumentField
+from syncer.declaration.compile import Compiled
+from syncer.declaration.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
 from syncer.sinks._fields import Seconds, take_credentials_out

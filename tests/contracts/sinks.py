@@ -12,7 +12,7 @@ import redis
 
 from syncer import sinks
 from syncer.change import TableName
-from syncer.compile import Compiled, Field
+from syncer.declaration.compile import Compiled, Field
 from syncer.ports import Sink
 from syncer.sinks.memory import MemorySink, Store
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from syncer import sinks
-from syncer.compile import Field
+from syncer.declaration.compile import Field
 from syncer.errors import Fatal
 from syncer.sinks import _mapping
 from syncer.sinks._elasticsearch_http import error_of

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from syncer.compile import compile
-from syncer.model import parse, tables
+from syncer.declaration.compile import compile
+from syncer.declaration.model import parse, tables
 from syncer.rows.catalog import load
 from tests.stack import Database
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from syncer.catalog import Catalog
-from syncer.compile import compile
+from syncer.declaration.compile import compile
+from syncer.declaration.model import parse, tables
 from syncer.errors import Fatal
-from syncer.model import parse, tables
 from syncer.rows.catalog import load
 from syncer.rows.postgres import PINNED
 from tests.stack import Database

@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from syncer.catalog import Catalog
-from syncer.compile import Compiled, compile
+from syncer.declaration.compile import Compiled, compile
+from syncer.declaration.model import parse, tables
+from syncer.declaration.tree import Node, bind
 from syncer.document import document_id
-from syncer.model import parse, tables
 from syncer.rows.catalog import load
 from syncer.rows.postgres import PINNED
-from syncer.tree import Node, bind
 from tests.stack import Database
 
 SCHEMA = [

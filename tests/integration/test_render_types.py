@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from syncer.compile import Compiled, compile
+from syncer.declaration.compile import Compiled, compile
+from syncer.declaration.model import parse, tables
 from syncer.errors import Fatal
-from syncer.model import parse, tables
 from syncer.rows.catalog import load
 from syncer.rows.postgres import PINNED
 from tests.stack import Database

@@ -13,7 +13,7 @@ import urllib3
 
 from devstack import Stack
 from syncer import sinks
-from syncer.compile import Field
+from syncer.declaration.compile import Field
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal, Retry
 from syncer.sinks.elasticsearch import ElasticsearchSink

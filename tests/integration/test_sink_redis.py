@@ -12,7 +12,7 @@ import redis
 
 from devstack import Stack
 from syncer import sinks
-from syncer.compile import Field
+from syncer.declaration.compile import Field
 from syncer.document import Batch
 from syncer.errors import Fatal, Retry
 from syncer.ports import Sink

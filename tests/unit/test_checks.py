@@ -18,7 +18,7 @@ from syncer.checks import (
     publication_statements,
 )
 from syncer.checks.finding import quote, quote_table
-from syncer.compile import Compiled, Lookup, Occurrence
+from syncer.declaration.compile import Compiled, Lookup, Occurrence
 
 ORDERS = TableName("public", "orders")
 ITEMS = TableName("public", "order_items")

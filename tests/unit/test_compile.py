@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from syncer.catalog import Catalog
-from syncer.compile import Compiled, Field, compile
+from syncer.declaration.compile import Compiled, Field, compile
+from syncer.declaration.model import parse
 from syncer.errors import Fatal
-from syncer.model import parse
 from tests.unit.catalogs import SHOP, catalog, table
 
 ORDERS = """\

@@ -2,10 +2,10 @@
 
 import pytest
 
-from syncer.expressions import write
-from syncer.names import Word, nearest
-from syncer.sql_parser import Aggregate, Unfit, parse, parse_order, paths
-from syncer.sql_types import Value
+from syncer.declaration.expressions import write
+from syncer.declaration.names import Word, nearest
+from syncer.declaration.sql_parser import Aggregate, Unfit, parse, parse_order, paths
+from syncer.declaration.sql_types import Value
 
 
 class Anything:

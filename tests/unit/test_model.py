@@ -7,11 +7,11 @@ import jsonschema
 import pytest
 import yaml
 
-from syncer import lined_yaml, model
 from syncer.change import TableName
+from syncer.declaration import lined_yaml, model
+from syncer.declaration.model import Many, One
+from syncer.declaration.names import spellings
 from syncer.errors import Fatal
-from syncer.model import Many, One
-from syncer.names import spellings
 
 ORDERS = """\
 name: orders
@@ -146,7 +146,7 @@ def test_a_folder_is_loaded_by_name_and_its_mistakes_together(tmp_path: Path) ->
 def test_the_schema_for_editors_is_current_and_judges_like_we_do() -> None:
     schema = json.loads(model.json_schema())
     assert Path("config/readmodel.schema.json").read_text() == model.json_schema(), (
-        "run: python -c 'from syncer.model import json_schema; print(json_schema(), end=\"\")'"
+        "run: python -c 'from syncer.declaration.model import json_schema; print(json_schema(), end=\"\")'"
         " > config/readmodel.schema.json"
     )
     validator = jsonschema.Draft202012Validator(schema)

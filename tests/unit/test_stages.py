@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from syncer import decode, document
 from syncer.change import Change, Position, TableName, Work
-from syncer.compile import Compiled, Lookup, Occurrence
+from syncer.declaration.compile import Compiled, Lookup, Occurrence
 from syncer.document import Row
 from syncer.errors import Fatal, Reject
 from syncer.lag import Lag

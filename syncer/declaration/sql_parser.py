@@ -18,8 +18,8 @@ from sqlglot.errors import SqlglotError
 from sqlglot.parsers.postgres import PostgresParser
 from sqlglot.tokenizer_core import Token, TokenType
 
-from syncer.lined_yaml import Path
-from syncer.names import Word
+from syncer.declaration.lined_yaml import Path
+from syncer.declaration.names import Word
 
 _SYNTAX = {"EXTRACT", "SUBSTRING", "TRIM", "POSITION", "OVERLAY"}
 """Functions with keywords between their arguments. All others are read as plain calls."""

@@ -12,12 +12,12 @@ import hashlib
 import json
 
 from syncer.catalog import Catalog
-from syncer.compiled import Compiled, Field, Lookup, Occurrence
-from syncer.model import Model
-from syncer.names import literal, quote
-from syncer.render_sql import Document, render
-from syncer.sql_types import TEXTS, key_type
-from syncer.tree import Node, bind
+from syncer.declaration.compiled import Compiled, Field, Lookup, Occurrence
+from syncer.declaration.model import Model
+from syncer.declaration.names import literal, quote
+from syncer.declaration.render_sql import Document, render
+from syncer.declaration.sql_types import TEXTS, key_type
+from syncer.declaration.tree import Node, bind
 
 __all__ = ["RENDERER_VERSION", "Compiled", "Field", "Lookup", "Occurrence", "compile"]
 

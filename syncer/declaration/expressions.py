@@ -15,7 +15,7 @@ from typing import Protocol
 
 from sqlglot import exp
 
-from syncer.functions import (
+from syncer.declaration.functions import (
     AGGREGATES,
     BINARY,
     CAST,
@@ -31,9 +31,9 @@ from syncer.functions import (
     precedence,
     result_type,
 )
-from syncer.names import Word, literal, nearest
-from syncer.sql_parser import Aggregate, Unfit, aggregate_of, path_of, told
-from syncer.sql_types import BUILTIN, TEXTS, Value, arithmetic, cast_target, common, concatenation
+from syncer.declaration.names import Word, literal, nearest
+from syncer.declaration.sql_parser import Aggregate, Unfit, aggregate_of, path_of, told
+from syncer.declaration.sql_types import BUILTIN, TEXTS, Value, arithmetic, cast_target, common, concatenation
 
 _OF_ANY_TYPE = frozenset(("first", "last", "array", "array_agg", "count"))
 _NEGATABLE = (exp.Like, exp.ILike, exp.SimilarTo)

@@ -15,9 +15,9 @@ from typing import Protocol
 
 from sqlglot import exp
 
-from syncer.names import Word
-from syncer.sql_parser import Aggregate, Unfit, path_of
-from syncer.sql_types import EXACT, INTEGERS, Value
+from syncer.declaration.names import Word
+from syncer.declaration.sql_parser import Aggregate, Unfit, path_of
+from syncer.declaration.sql_types import EXACT, INTEGERS, Value
 
 _SUMS = {
     "smallint": "bigint", "integer": "bigint", "bigint": "numeric", "numeric": "numeric", "real": "real",

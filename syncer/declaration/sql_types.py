@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from syncer.names import nearest, quote
+from syncer.declaration.names import nearest, quote
 
 
 class Value(NamedTuple):

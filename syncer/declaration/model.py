@@ -27,10 +27,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from syncer import lined_yaml
 from syncer.change import TableName
+from syncer.declaration import lined_yaml
+from syncer.declaration.names import nearest, spellings
 from syncer.errors import Fatal
-from syncer.names import nearest, spellings
 
 _SQL: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 Expression = Annotated[

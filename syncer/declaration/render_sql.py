@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from syncer.aggregates import Order
 from syncer.catalog import Catalog
-from syncer.compiled import Field
+from syncer.declaration.aggregates import Order
+from syncer.declaration.compiled import Field
+from syncer.declaration.lined_yaml import Path
+from syncer.declaration.model import Entry, Grouped, Many, Model, Object, One, together
+from syncer.declaration.names import quote
+from syncer.declaration.scope import Chain, Group, InGroup, Row, Scope, Sheet, both, filtered, link, ordering
+from syncer.declaration.sql_parser import Unfit
+from syncer.declaration.sql_types import Value
+from syncer.declaration.tree import Namespace, Node
 from syncer.errors import Fatal
-from syncer.lined_yaml import Path
-from syncer.model import Entry, Grouped, Many, Model, Object, One, together
-from syncer.names import quote
-from syncer.scope import Chain, Group, InGroup, Row, Scope, Sheet, both, filtered, link, ordering
-from syncer.sql_parser import Unfit
-from syncer.sql_types import Value
-from syncer.tree import Namespace, Node
 
 _LONGEST_NAME = 63
 

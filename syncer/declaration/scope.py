@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from syncer.aggregates import Order, write_aggregate
 from syncer.catalog import Column
-from syncer.expressions import write
-from syncer.names import Word, quote
-from syncer.sql_parser import Aggregate, Unfit, parse, parse_order
-from syncer.sql_types import BUILTIN, Value
-from syncer.tree import Node
+from syncer.declaration.aggregates import Order, write_aggregate
+from syncer.declaration.expressions import write
+from syncer.declaration.names import Word, quote
+from syncer.declaration.sql_parser import Aggregate, Unfit, parse, parse_order
+from syncer.declaration.sql_types import BUILTIN, Value
+from syncer.declaration.tree import Node
 
 Chain = tuple[Node, ...]
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Literal, Union
 
 from syncer.catalog import Catalog, Column, Table
+from syncer.declaration.lined_yaml import Path
+from syncer.declaration.model import Many, ManyRelation, Model, Object, OneRelation, Shown, together
+from syncer.declaration.names import Word, find, nearest, spellings, words
+from syncer.declaration.sql_parser import Unfit
+from syncer.declaration.sql_types import INTEGERS, KEYABLE, TEXTS
 from syncer.errors import Fatal
-from syncer.lined_yaml import Path
-from syncer.model import Many, ManyRelation, Model, Object, OneRelation, Shown, together
-from syncer.names import Word, find, nearest, spellings, words
-from syncer.sql_parser import Unfit
-from syncer.sql_types import INTEGERS, KEYABLE, TEXTS
 
 Namespace = dict[str, Union["Node", "Namespace"]]
 """Relations by name; a nested object that holds relations is a namespace of its own."""
