@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from syncer import load
 from syncer.config import Config
 from syncer.declaration.model import Model
-from syncer.errors import Fatal
+from syncer.errors import Fatal, Reject
 from syncer.metrics import Metrics
 from syncer.pipeline import ranges
-from syncer.ports import View
+from syncer.ports import Overflow, View
 from syncer.registry import Names, Registry
 from syncer.rows.postgres import Postgres, connect
 from syncer.rows.publication import wait_for_open_transactions
@@ -125,9 +125,16 @@ class Backfill:
     def _range_size(self, view: View) -> int:
         """Roots a range: fewer when documents are large, so that a range fits in memory."""
         keys = view.first_keys(_SAMPLE)
-        rows = view.render(keys) if keys else []
-        size = max((sum(len(row.body or b"") for row in rows) // max(len(rows), 1)), 1)
-        return max(1, min(self.config.backfill.range_documents, self.config.pipeline.chunk_bytes // size))
+        limit = self.config.pipeline.chunk_bytes
+        try:
+            rows = view.render(keys, limit) if keys else []
+            roots, size = len(rows), sum(len(row.body or b"") for row in rows)
+        except Overflow as over:
+            roots, size = over.roots, over.size
+        except Reject:  # a row that cannot be rendered says nothing of the others' size
+            roots, size = 0, 0
+        most = self.config.backfill.range_documents
+        return max(1, min(most, limit * roots // size)) if size else most
 
     @contextmanager
     def _view(self, loaded: load.Loaded) -> Iterator[View]:

@@ -35,7 +35,7 @@ from syncer.errors import Reject
 from syncer.gate import Gate, Sight
 from syncer.lag import Lag
 from syncer.offsets import Offsets
-from syncer.ports import DeadLetters, Observer, Record, Rows, Sink, Source, View, WorkTopic
+from syncer.ports import DeadLetters, Observer, Overflow, Record, Rows, Sink, Source, View, WorkTopic
 from syncer.recent import Recent
 from syncer.resolve import Dirty, Resolve
 from syncer.route import Route
@@ -184,10 +184,9 @@ class Lane:
                 keys = self._look_up(sight.view, dirty)
             stale = self.recent.stale(keys, xids, sight.view.head.snapshot)
             self.observer.dirty(len(keys), len(keys) - len(stale))
-            first, rest = stale[: self._chunk], stale[self._chunk :]
-            piece = self._render(sight, first, () if rest else settles, committed_ms)
+            piece, left = self._render(sight, stale, settles, committed_ms)
         self.writer.send(piece)
-        self._keys(rest, settles, committed_ms)
+        self._keys(left, settles, committed_ms)
 
     def _look_up(self, view: View, dirty: Dirty) -> list[Key]:
         """Stage 4: all dirty roots. What is too much for one batch goes to the work topic."""
@@ -229,8 +228,9 @@ class Lane:
             self._keys(list(dict.fromkeys(item.keys)), settles)
         elif item.kind == "range" and item.high is not None:
             with self.gate.sight() as sight:
-                piece = self._render_range(sight, item.low, item.high, settles)
+                piece, left = self._render_range(sight, item.low, item.high, settles)
             self.writer.send(piece)
+            self._keys(left, settles)
         else:
             for sink in self.sinks:
                 self._hand_over(self._keys_of(sink), item.reason)
@@ -248,35 +248,45 @@ class Lane:
                 )
 
     def _keys(self, keys: list[Key], settles: Sequence[Record], committed_ms: int = 0) -> None:
-        """Stages 5 to 7 for known roots, a chunk at a time, each in a snapshot of its own."""
+        """Stages 5 to 7 for known roots, a piece at a time, each in a snapshot of its own."""
         while keys:
             self.wait.breathe()
-            chunk, keys = keys[: self._chunk], keys[self._chunk :]
             with self.gate.sight() as sight:
-                piece = self._render(sight, chunk, () if keys else settles, committed_ms)
+                piece, keys = self._render(sight, keys, settles, committed_ms)
             self.writer.send(piece)
 
     def _render(
         self, sight: Sight, keys: list[Key], settles: Sequence[Record] = (), committed_ms: int = 0
-    ) -> Piece:
-        """Stage 6."""
+    ) -> tuple[Piece, list[Key]]:
+        """Stage 6: a piece of as many roots as fit, and the roots that are left. The last one settles."""
         with self.observer.stage("render"):
-            rows = self._rows(sight.view, keys) if keys else []
-        self.recent.rendered(keys, sight.view.head.snapshot)
-        return self._piece(sight, rows, settles, committed_ms)
+            while True:
+                now, left = keys[: self._chunk], keys[self._chunk :]
+                try:
+                    rows = self._rows(sight.view, now)
+                    break
+                except Overflow as over:
+                    fits = int(self.limits.chunk_bytes * over.roots / over.size)
+                    self._chunk = max(1, min(fits, len(now) // 2))
+        self.recent.rendered(now, sight.view.head.snapshot)
+        return self._piece(sight, rows, () if left else settles, committed_ms), left
 
-    def _render_range(self, sight: Sight, low: Key | None, high: Key, settles: Sequence[Record]) -> Piece:
-        with self.observer.stage("render"):
-            try:
-                rows = sight.view.render_range(low, high)
-            except Reject:
-                rows = self._rows(sight.view, sight.view.keys_in_range(low, high))
-        return self._piece(sight, rows, settles)
+    def _render_range(
+        self, sight: Sight, low: Key | None, high: Key, settles: Sequence[Record]
+    ) -> tuple[Piece, list[Key]]:
+        try:
+            with self.observer.stage("render"):
+                rows = sight.view.render_range(low, high, self.limits.chunk_bytes)
+        except (Reject, Overflow):
+            return self._render(sight, sight.view.keys_in_range(low, high), settles)
+        return self._piece(sight, rows, settles), []
 
     def _rows(self, view: View, keys: list[Key]) -> list[Row]:
         """Render; if one row spoils the statement, halve it until that one is alone with its error."""
+        if not keys:
+            return []
         try:
-            return view.render(keys)
+            return view.render(keys, self.limits.chunk_bytes)
         except Reject as error:
             if len(keys) > 1:
                 middle = len(keys) // 2
@@ -295,10 +305,11 @@ class Lane:
 
     def _again(self, ids: list[str]) -> list[Piece]:
         """For the writer: the same documents as they are now."""
-        keys, pieces = [document.parse_id(id, len(self.compiled.key)) for id in ids], []
-        for at in range(0, len(keys), self._chunk):
+        left, pieces = [document.parse_id(id, len(self.compiled.key)) for id in ids], []
+        while left:
             with self.gate.sight() as sight:
-                pieces.append(self._render(sight, keys[at : at + self._chunk]))
+                piece, left = self._render(sight, left)
+            pieces.append(piece)
         return pieces
 
     def _refused(self, id: str, reason: str) -> None:

@@ -118,13 +118,13 @@ class Postgres:
                     cursor = connection.execute(self._head, prepare=True)
                     connection.execute("SAVEPOINT render")
                 head = self._read_head(cursor.fetchone())
-                yield PostgresView(connection, self._streamed, self.compiled, head)
+                yield PostgresView(self._streamed or Streamed(connection), self.compiled, head)
                 connection.execute("COMMIT")
             except psycopg.Error as error:
                 self._drop()
                 raise classify(error, "cannot read from PostgreSQL", where=self.compiled.name) from error
             except BaseException:
-                self._drop_unless_idle()
+                self._drop()
                 raise
 
     def flushed(self, lsn: int) -> bool:
@@ -189,23 +189,13 @@ class Postgres:
             self._connection.close()
             self._connection = None
 
-    def _drop_unless_idle(self) -> None:
-        connection = self._connection
-        try:
-            if connection is not None:
-                connection.execute("ROLLBACK")
-        except psycopg.Error:
-            self._drop()
-
 
 class PostgresView:
     """See `ports.View`. Only valid inside `Postgres.view`."""
 
-    def __init__(
-        self, connection: psycopg.Connection[Any], streamed: Streamed, compiled: Compiled, head: Head
-    ) -> None:
+    def __init__(self, streamed: Streamed, compiled: Compiled, head: Head) -> None:
         self.head = head
-        self._connection = connection
+        self._connection = streamed.connection
         self._streamed = streamed
         self._compiled = compiled
 
@@ -275,7 +265,7 @@ class PostgresView:
         except psycopg.Error as error:
             kind = classify(error, "cannot render documents", where=self._compiled.name)
             if isinstance(kind, Reject):
-                self._connection.execute("ROLLBACK TO SAVEPOINT render")
+                self._streamed.run(b"ROLLBACK TO SAVEPOINT render")
             raise kind from error
         if over:
             raise over
