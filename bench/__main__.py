@@ -1,0 +1,102 @@
+"""The steps, in order; `python -m bench --help`. See the package's docstring."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from bench import arena, backfill, latency, limits, machine, streaming, summaries
+from bench.arena import ROOT, Arena, Failed, Sizes
+from bench.report import Report
+from devstack import DevstackError
+from syncer import __version__
+
+STEPS: dict[str, Callable[[Arena, Report, Callable[[str], None]], None]] = {
+    limits.STEP: limits.measure,
+    backfill.STEP: backfill.measure,
+    streaming.STEP: streaming.measure,
+    latency.STEP: latency.measure,
+    summaries.STEP: summaries.measure,
+}
+_PUBLISHED = (ROOT / "docs" / "BENCHMARKS.md", ROOT / "bench" / "results.json")
+_PRIVATE = (ROOT / "build" / "bench.md", ROOT / "build" / "bench.json")
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def _steps(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
+    chosen = value.split(",") if value else list(STEPS)
+    if unknown := set(chosen) - STEPS.keys():
+        raise click.BadParameter(f"no such step: {', '.join(sorted(unknown))}; there are: {', '.join(STEPS)}")
+    return [step for step in STEPS if step in chosen]
+
+
+@click.command()
+@click.option("--orders", type=click.IntRange(1000), help="[default: 200000; with --quick 20000]")
+@click.option("--quick", is_flag=True, help="Small tables, fewer repetitions: to compare, not to publish.")
+@click.option("--only", callback=_steps, metavar="STEP,…", help=f"Of {', '.join(STEPS)}.  [default: all]")
+def main(orders: int | None, quick: bool, only: list[str]) -> None:
+    """Measure speed, latency and memory, beside what the servers can do alone.
+
+    A run of all steps writes docs/BENCHMARKS.md and bench/results.json; any other, build/bench.md and
+    build/bench.json. Exit status 1 if a result was wrong; a missed goal is only told.
+    """
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(f"[dim]{time.monotonic() - began:6.0f} s[/]  {line}", highlight=False)
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through all `finally`
+    sizes = Sizes.of(orders, quick=quick)
+    report = Report(machine.describe() | {"load before": f"{os.getloadavg()[0]:.1f}"})
+    try:
+        with arena.opened(sizes, say) as opened:
+            _environment(report, opened)
+            for step in only:
+                say(f"[bold]{step}[/]")
+                STEPS[step](opened, report, say)
+            if opened.unsettled:
+                told = f"Other programs kept the machine busy when {opened.unsettled} of the runs began."
+                report.remarks.append(told)
+    except (Failed, DevstackError) as error:
+        console.print(f"[bold red]Failed.[/] {error}")
+        sys.exit(1)
+    finally:
+        if report.figures:
+            report.environment["took"] = f"{time.monotonic() - began:.0f} s"
+            report.print(console)
+    _write(report, _PRIVATE if quick or len(only) < len(STEPS) else _PUBLISHED)
+    for figure in report.missed():
+        console.print(f"[red]missed[/]: {figure.what}: {figure.ratio:.2f}, goal {figure.goal}")
+
+
+def _environment(report: Report, opened: Arena) -> None:
+    names = ("customers", "products", "orders", "order_items")
+    counts = {name: opened.scalar(f"SELECT count(*) FROM {name}") for name in names}
+    report.environment |= {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "syncer": f"{__version__}, Python {platform.python_version()}",
+        **arena.versions(opened),
+        "heaps": ", ".join(f"{name} {size}" for name, size in opened.stack.site.heaps.items()),
+        "data": ", ".join(f"{count:,} {name}" for name, count in counts.items()),
+    }
+
+
+def _write(report: Report, files: tuple[Path, Path]) -> None:
+    markdown, json = files
+    markdown.parent.mkdir(exist_ok=True)
+    markdown.write_text(report.markdown())
+    json.write_bytes(report.json())
+    console.print(f"written: {', '.join(str(file.relative_to(ROOT)) for file in files)}")
+
+
+if __name__ == "__main__":
+    main()

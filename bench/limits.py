@@ -1,0 +1,197 @@
+"""What PostgreSQL and Elasticsearch can do alone, with all cores: no syncer can be faster.
+
+    R   documents a second that PostgreSQL renders: the read model's own statements, over the ranges of a
+        backfill, on a connection a core; the answers are fetched and dropped
+    B   documents a second that Elasticsearch takes: ready `_bulk` bodies of these documents, a thread a core
+
+When they share the cores, the time of a document is at least 1/R + 1/B.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import orjson
+import urllib3
+
+from bench import machine
+from bench.arena import Arena, Failed
+from bench.report import Figure, Report
+from syncer import document, load
+from syncer.change import Key
+from syncer.document import Batch, Outcome
+from syncer.load import Loaded
+from syncer.ports import View
+from syncer.rows.postgres import Postgres, connect
+from syncer.sinks import _bulk
+
+STEP = "limits"
+R = "PostgreSQL renders (R)"
+B = "Elasticsearch takes (B)"
+COMBINED = "both, sharing the cores: 1 / (1/R + 1/B)"
+
+_WARM_UPS = 8
+
+Range = tuple[Key | None, Key]
+
+
+class Body(NamedTuple):
+    """One `_bulk` request."""
+
+    data: bytes
+    documents: int
+
+
+def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
+    arena.reset()
+    loaded = arena.loaded("orders")
+    found = ranges(arena, loaded)
+    rendered = rendering(arena, loaded, found, say)
+    bodies = [body for batch in batches(arena, loaded, found) for body in bodies_of(batch)]
+    count = sum(body.documents for body in bodies)
+    taken = steady(arena, lambda: count / _bulk_all(arena, loaded, bodies, count), say)
+    size = sum(len(body.data) for body in bodies) / count
+    report.environment["document"] = f"{size:.0f} bytes with its action line, on average"
+    both = [1 / (1 / r + 1 / b) for r, b in zip(rendered, taken, strict=True)]
+    report.add(
+        Figure(STEP, R, rendered, "documents/s", note=f"{machine.cores()} connections"),
+        Figure(STEP, B, taken, "documents/s", note=f"{machine.cores()} connections"),
+        Figure(STEP, COMBINED, both, "documents/s"),
+    )
+    arena.reset()
+
+
+def ranges(arena: Arena, loaded: Loaded) -> list[Range]:
+    """Those that the product's backfill hands out."""
+    size = arena.config.backfill.range_documents
+    with _view(arena, loaded) as view:
+        highs = list(view.boundaries(size))
+    return list(zip([None, *highs], highs, strict=False))
+
+
+def rendering(
+    arena: Arena, loaded: Loaded, found: Sequence[Range], say: Callable[[str], None]
+) -> list[float]:
+    """Documents a second of each repetition."""
+    with _view(arena, loaded) as view:
+        count = sum(row.body is not None for low, high in found for row in view.render_range(low, high))
+    return steady(arena, lambda: count / _render_all(arena, loaded, found), say)
+
+
+def steady(arena: Arena, measure_once: Callable[[], float], say: Callable[[str], None]) -> list[float]:
+    """Rates, once another run is no faster by a tenth: until then, caches fill and Java compiles."""
+    best = 0.0
+    for _ in range(_WARM_UPS):
+        arena.settle()
+        rate = measure_once()
+        say(f"warm-up: {rate:,.0f} documents/s")
+        if rate < best * 1.1:
+            break
+        best = rate
+    rates = []
+    for _ in range(arena.sizes.repetitions):
+        arena.settle()
+        rates.append(measure_once())
+        say(f"{rates[-1]:,.0f} documents/s")
+    return rates
+
+
+def _render_all(arena: Arena, loaded: Loaded, found: Sequence[Range]) -> float:
+    arguments, compiled = arena.config.postgres.arguments(), loaded.compiled
+    connections = [connect(arguments) for _ in range(machine.cores())]
+    left = iter(found)
+
+    def work(number: int) -> None:
+        while (item := _next(left)) is not None:
+            low, high = item
+            statement = compiled.render_between if low else compiled.render_upto
+            connections[number].execute(statement.encode(), [*(low or ()), *high], prepare=False)
+
+    try:
+        return _timed(work)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def batches(arena: Arena, loaded: Loaded, found: Sequence[Range]) -> Iterator[Batch]:
+    """As the product makes them of the ranges."""
+    with _view(arena, loaded) as view:
+        for low, high in found:
+            yield document.batch(view.render_range(low, high), 1 << 48)
+
+
+def bodies_of(batch: Batch) -> Iterator[Body]:
+    """The product's own requests."""
+    largest = 8 << 20
+    for chunk in _bulk.chunks(batch, largest, largest, Outcome()):
+        yield Body(chunk.body(), len(chunk.ids) - chunk.deletes)
+
+
+def _bulk_all(arena: Arena, loaded: Loaded, bodies: Sequence[Body], count: int) -> float:
+    """Into an index as the product makes it."""
+    arena.reset()
+    [sink] = load.build_sinks(arena.config, loaded, epoch=1, generation=1)
+    sink.prepare()
+    sink.close()
+    index = f"{sink.name.partition(':')[2]}-000001"
+    path = f"/{quote(index)}-write/_bulk?require_alias=true&filter_path={_bulk.FILTER}"
+    left = iter(bodies)
+    host, port = arena.stack.server("elasticsearch").address.split(":")
+    clients = [urllib3.HTTPConnectionPool(host, int(port), timeout=60.0) for _ in range(machine.cores())]
+
+    def work(number: int) -> None:
+        headers = {"content-type": "application/x-ndjson"}
+        while (body := _next(left)) is not None:
+            answer = clients[number].request("POST", path, body=body.data, headers=headers, retries=False)
+            if answer.status != 200 or orjson.loads(answer.data).get("errors") is not False:
+                raise Failed(f"Elasticsearch did not take a body: {answer.status} {answer.data[:500]!r}")
+
+    seconds = _timed(work)
+    if (found := arena.documents(index)) != count:
+        raise Failed(f"{index} has {found} documents instead of {count}")
+    return seconds
+
+
+def _timed(work: Callable[[int], None]) -> float:
+    """Seconds until `work` has returned on a thread a core. Raises what one of them raised."""
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(machine.cores())]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return time.monotonic() - began
+
+
+_lock = threading.Lock()
+
+
+def _next(items: Iterator[Any]) -> Any:
+    with _lock:
+        return next(items, None)
+
+
+@contextmanager
+def _view(arena: Arena, loaded: Loaded) -> Iterator[View]:
+    rows = Postgres(arena.config.postgres.arguments(), loaded.compiled, statement_timeout=600)
+    try:
+        with rows.view() as view:
+            yield view
+    finally:
+        rows.close()

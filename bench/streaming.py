@@ -1,0 +1,162 @@
+"""How fast changes arrive: a large transaction, from its commit until every sink has acknowledged it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import psycopg
+
+from bench import machine
+from bench.arena import Arena, Failed
+from bench.daemon import Daemon, Shares, Spent, following, wait
+from bench.report import Figure, Report
+from syncer.load import Loaded
+from syncer.rows.postgres import Postgres
+
+STEP = "streaming"
+PROTOTYPE = 16_000.0
+"""Documents a second that a throw-away prototype reached on two cores (16,000 to 19,000)."""
+_LAST = 50
+"""So many of the documents that were changed last are compared: some of each partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One statement, and what it changes. ids: the distinct roots in the order of their events."""
+
+    statement: str
+    table: str
+    events: int
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Of one load. seconds: from the commit until all sinks had it; in_kafka: until Kafka had it."""
+
+    seconds: float
+    in_kafka: float
+    cpu: float
+    rendered: int
+    spent: Spent
+
+
+def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
+    loaded = arena.loaded("orders")
+    with following(arena, "orders") as daemon:
+        documents = _Elasticsearch(arena, loaded)
+        for what, load in (("roots", roots(arena)), ("children", children(arena))):
+            run(arena, daemon, load, documents)  # warms up
+            machine.reset_peak(daemon.pid)
+            runs = []
+            for _ in range(arena.sizes.repetitions):
+                runs.append(run(arena, daemon, load, documents))
+                say(f"{what}: {len(load.ids) / runs[-1].seconds:,.0f} documents/s; µs each: {runs[-1].spent}")
+            add(report, STEP, f"{load.events:,} updated {what}", load, runs, PROTOTYPE)
+            report.add(_memory(daemon, what))
+        arena.no_dead_letters()
+        arena.syncer("verify", "orders")
+
+
+def roots(arena: Arena) -> Load:
+    """A column of the orders themselves."""
+    ids = arena.sql("SELECT id FROM orders WHERE status <> 'draft' ORDER BY id LIMIT %s", arena.sizes.roots)
+    statement = (
+        "UPDATE orders SET note = 'changed at ' || clock_timestamp()"
+        f" WHERE status <> 'draft' AND id <= {ids[-1][0]}"
+    )
+    return Load(statement, "orders", len(ids), [str(id) for (id,) in ids])
+
+
+def children(arena: Arena) -> Load:
+    """A column of the orders' items; each order's document shows several."""
+    rows = arena.sql(
+        "SELECT i.order_id, i.line FROM order_items i JOIN orders o ON o.id = i.order_id"
+        " WHERE o.status <> 'draft' ORDER BY i.order_id, i.line LIMIT %s",
+        arena.sizes.children,
+    )
+    order, line = rows[-1]
+    statement = (
+        "UPDATE order_items i SET quantity = 1 + quantity % 4 FROM orders o"
+        f" WHERE o.id = i.order_id AND o.status <> 'draft' AND (i.order_id, i.line) <= ({order}, {line})"
+    )
+    return Load(statement, "order_items", len(rows), [str(id) for id in dict.fromkeys(o for o, _ in rows)])
+
+
+def run(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str]], bool]) -> Streamed:
+    """right: whether the sink has these documents as they should be."""
+    arena.settle()
+    topics = arena.partitions([f"shop.public.{load.table}"])
+    goal = arena.records(topics) + load.events
+    written = daemon.count("syncer_documents_total")
+    shares, cpu = Shares(arena, daemon.pid), machine.cpu_seconds(daemon.pid)
+    with psycopg.connect(arena.dsn, autocommit=True) as connection:
+        changed = connection.execute(load.statement.encode()).rowcount
+        committed = time.monotonic()
+    if changed != load.events:
+        raise Failed(f"{changed} rows were updated instead of {load.events}")
+    in_kafka = wait(lambda: arena.records(topics) >= goal, "all events are in Kafka")
+    last = load.ids[-_LAST:]
+    done = wait(lambda: daemon.idle() and right(last), "all documents are in the sink")
+    cpu, spent = machine.cpu_seconds(daemon.pid) - cpu, shares.spent(len(load.ids))
+    rendered = round(daemon.count("syncer_documents_total") - written)
+    if rendered < len(load.ids):
+        raise Failed(f"{rendered} documents were written, although {len(load.ids)} changed")
+    return Streamed(done - committed, in_kafka - committed, cpu, rendered, spent)
+
+
+def add(
+    report: Report, step: str, what: str, load: Load, runs: Sequence[Streamed], prototype: float = 0.0
+) -> None:
+    """The rows of one load."""
+    documents, events = len(load.ids), load.events
+    more = runs[-1].rendered / documents
+    note = f"{documents:,} documents, each written {more:.2f} times"
+    report.add(
+        Figure(
+            step, what, [documents / r.seconds for r in runs], "documents/s",
+            "prototype" if prototype else "", prototype, "≥ 1.0" if prototype else "", note,
+        ),
+        Figure(
+            step, f"{what}: events", [events / r.seconds for r in runs], "events/s",
+            "until they are in Kafka", events / sorted(r.in_kafka for r in runs)[len(runs) // 2],
+        ),
+        Figure(step, f"{what}: commit to last document", [r.seconds for r in runs], "s"),
+        Figure(step, f"{what}: CPU of the syncer", [r.cpu * 1e6 / events for r in runs], "µs/event"),
+        Figure(step, f"{what}: CPU of the syncer", [r.cpu * 1e6 / documents for r in runs], "µs/document"),
+        runs[-1].spent.figure(step, f"{what}: CPU of all"),
+    )  # fmt: skip
+
+
+def _memory(daemon: Daemon, what: str) -> Figure:
+    peak = machine.peak_bytes(daemon.pid) / 2**20
+    return Figure(STEP, f"{what}: peak memory of the syncer", [peak], "MiB")
+
+
+class _Elasticsearch:
+    """Compares documents with what PostgreSQL renders now."""
+
+    def __init__(self, arena: Arena, loaded: Loaded) -> None:
+        self._arena, self._loaded = arena, loaded
+
+    def __call__(self, ids: Sequence[str]) -> bool:
+        found = self._arena.ask("POST", "/orders/_mget", {"ids": list(ids)})
+        return {doc["_id"]: doc.get("_source") for doc in found["docs"]} == rendered(
+            self._arena, self._loaded, ids
+        )
+
+
+def rendered(arena: Arena, loaded: Loaded, ids: Sequence[str]) -> dict[str, Any]:
+    """The documents as they should be."""
+    rows = Postgres(arena.config.postgres.arguments(), loaded.compiled)
+    try:
+        with rows.view() as view:
+            return {
+                row.asked: row.body and orjson.loads(row.body) for row in view.render([(i,) for i in ids])
+            }
+    finally:
+        rows.close()
