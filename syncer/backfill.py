@@ -59,7 +59,7 @@ class Backfill:
     ) -> Run:
         """Until every root has been rendered and acknowledged. Raises Fatal if a worker had to stop."""
         loaded = load.ready(self.config, self.model)
-        _, names, _ = self.registry.open(loaded.compiled)
+        names = self.registry.open(loaded.compiled).names
         run = self.registry.run(self.model.name)
         if run is None or not run.planned or run.finished_ms or again:
             run = self.plan(loaded, names, report)

@@ -185,9 +185,10 @@ class Sink(Protocol):
     name: str
     """Its kind and target, e.g. `elasticsearch:orders`; a label in logs and metrics."""
 
-    def prepare(self) -> None:
+    def prepare(self, *, new: bool = True) -> None:
         """Create what is missing (index, alias), refuse what was built from another declaration. Idempotent.
 
+        new: whether this generation may be missing as a whole; if it was there once, its loss is told.
         Raises Fatal naming the command to run; Retry when the server is away.
         """
         ...

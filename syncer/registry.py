@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncer.change import TableName
 from syncer.config import Config
@@ -45,6 +45,17 @@ class Names:
         return cls(tuple(changes), unit, f"{unit}.work", f"{unit}.work", letters)
 
 
+class Begun(NamedTuple):
+    """A read model that is registered, and what else is written down of it."""
+
+    registration: Registration
+    names: Names
+    clock: Mapping[str, Any]
+    """History and highest clock seen in this epoch; empty if none was."""
+    built: bool
+    """Its sinks have been made: what is missing of them now is lost."""
+
+
 class Registry:
     """All that the syncer keeps in Kafka, for one configuration."""
 
@@ -63,8 +74,8 @@ class Registry:
         self.writing = Writing(self.settings)
         self.state = State(self.topics, self.writing, config.kafka.state_topic)
 
-    def open(self, compiled: Compiled) -> tuple[Registration, Names, Mapping[str, Any]]:
-        """Register the read model if it is new; returns also what the daemon noted of the clock.
+    def open(self, compiled: Compiled) -> Begun:
+        """Register the read model if it is new.
 
         Raises Fatal when its documents were rendered from another declaration.
         """
@@ -86,7 +97,12 @@ class Registry:
         have = self.topics.committed(names.group)
         self.topics.commit(names.group, {p: o for p, o in starts.items() if p not in have})
         clock = values.get(f"{compiled.name}/clock", {})
-        return registration, names, clock if clock.get("epoch") == registration.epoch else {}
+        clock = clock if clock.get("epoch") == registration.epoch else {}
+        built = values.get(f"{compiled.name}/sinks", {}).get("generation") == registration.generation
+        return Begun(registration, names, clock, built)
+
+    def note_built(self, registration: Registration) -> None:
+        self.state.save(f"{registration.model}/sinks", {"generation": registration.generation})
 
     def register(self, compiled: Compiled, names: Names, *, epoch: int, generation: int) -> Registration:
         """Write down where the read model begins: ten minutes or the oldest open transaction back, so that

@@ -241,7 +241,8 @@ class Unit:
         closing.callback(rows.close)
         with rows.view():  # a standby is refused before anything is recorded
             pass
-        registration, names, noted = self.registry.open(loaded.compiled)
+        begun = self.registry.open(loaded.compiled)
+        registration, noted = begun.registration, begun.clock
         self._generation = registration.generation
         identity = Identity(noted["system"], noted["timeline"]) if noted else None
         clock = Clock(registration.epoch, identity, noted.get("clock", 0))
@@ -255,8 +256,10 @@ class Unit:
         for sink in built:
             closing.callback(sink.close)
         for sink in built:
-            sink.prepare()
-        return Opened(loaded, names, clock, built, registration.generation)
+            sink.prepare(new=not begun.built)
+        if not begun.built:
+            self.registry.note_built(registration)
+        return Opened(loaded, begun.names, clock, built, registration.generation)
 
     def _registered(self) -> int | None:
         """The generation that is to be kept in step; None if the read model is new."""

@@ -51,6 +51,10 @@ class Target(NamedTuple):
         if epoch > self.epoch:
             self.check_epoch(epoch, f"document {id!r}, version {found},")
 
+    def gone(self, what: str) -> Fatal:
+        """The error when `what` was there once: made anew, it would lack every document but the next ones."""
+        return Fatal(f"{what} is gone, and its documents with it", where=self.name, hint=self.resync)
+
     def check_hash(self, found: str) -> None:
         """Raises Fatal when the documents were built from another declaration."""
         if found != self.hash:

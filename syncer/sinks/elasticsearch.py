@@ -118,10 +118,12 @@ class ElasticsearchSink:
 
     # -- the target ---------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def prepare(self, *, new: bool = True) -> None:
         """Create the index and its aliases, or accept what is there. Several processes may do so at once."""
         found = self._http.get(f"/{self.index}")
         if found is None:
+            if not new:
+                raise self._target.gone(f"the index {self.index}")
             self._check_read_alias()
             self._create()
             found = self._http.get(f"/{self.index}") or {}

@@ -60,9 +60,12 @@ class MemorySink:
         self.store = store or Store()
         self._target = Target.of(self.name, model, epoch, generation)
 
-    def prepare(self) -> None:
+    def prepare(self, *, new: bool = True) -> None:
         with self.store.lock:
-            if (built := self.store.built) is not None:
+            if (built := self.store.built) is None:
+                if not new:
+                    raise self._target.gone("the store")
+            else:
                 self._target.check_epoch(built.epoch, "the store")
                 if built.generation >= self._target.generation:
                     self._target.check_hash(built.hash)

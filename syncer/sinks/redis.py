@@ -117,13 +117,15 @@ class RedisSink:
 
     # -- the target ---------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def prepare(self, *, new: bool = True) -> None:
         """Check the server, and that the documents there, if any, are of this declaration and epoch."""
         try:
             for node in self._servers.each():
                 node.ping()
                 self._check_eviction(node)
             raw: Any = self._servers.client().get(self._meta_key)
+            if raw is None and not new:
+                raise self._target.gone(f"the key {self._meta_key}")
             if self._accept(orjson.loads(raw) if raw else None):
                 self._servers.client().set(self._meta_key, orjson.dumps(self._target.meta()))
         except FAILURES as error:

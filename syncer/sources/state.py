@@ -4,6 +4,7 @@ Keys of the topic, each written by one party:
 
     MODEL            `Registration`: where it began, epoch, generation            registering, resync
     MODEL/clock      history and highest clock seen                               the daemon
+    MODEL/sinks      the generation whose sinks have been made                    the daemon
     MODEL/backfill   the run under way or last done                               backfill
     MODEL/error      the error that stopped it; empty when it runs                the daemon
 """
