@@ -1,0 +1,275 @@
+"""What is wrong in records, rows, tables, declarations: told once and clearly, nothing lost, others go on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from devstack import Stack
+from tests.integration.daemon import Daemon, until
+from tests.integration.system import ORDERS, Source, System, new_system, streaming_source
+
+_numbers = itertools.count(1)
+CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
+FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
+MANY = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 3000) n"
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    with streaming_source(stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path) -> Iterator[System]:
+    with new_system(source, tmp_path, next(_numbers)) as system:
+        yield system
+
+
+def failed(daemon: Daemon, model: str, *words: str) -> None:
+    """The read model has stopped, and each of these is in the one error told of it; the other one goes on."""
+    told = daemon.until_state(model, "failed")["last_error"]
+    for word in words:
+        assert word in told, told
+    assert len(daemon.said("failed", model=model)) == 1
+    [other] = {name for name in daemon.models() if name != model}
+    daemon.until_state(other, "running")
+    assert f"{model} is failed: {told}" in daemon.get("/readyz")[1]
+    assert daemon.get("/livez") == (200, "ok\n")
+
+
+# -- records ----------------------------------------------------------------------------------------------
+
+
+def record(**changes: Any) -> bytes:
+    source = {"schema": "SCHEMA", "table": "orders", "txId": 1, "ts_ms": 1}
+    event = {"op": "c", "before": None, "after": {"id": 1, "customer_id": 1}, "source": source}
+    return json.dumps(event | changes).encode()
+
+
+SOURCE = {"schema": "SCHEMA", "table": "orders"}
+BAD = [
+    b"\xff\xfe no JSON",
+    b"[1, 2]",
+    b"{}",
+    record(op=["c"]),
+    record(after="text"),
+    record(after=None),
+    record(op="d"),
+    record(source=None),
+    record(source=SOURCE | {"txId": "x"}),
+    record(source=SOURCE | {"schema": ["x"]}),
+    record(source=SOURCE | {"table": "nobody"}),
+]
+
+
+def test_records_that_cannot_be_read_go_to_the_dead_letters(system: System) -> None:
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE)
+    bad = [one.replace(b"SCHEMA", system.schema.encode()) for one in BAD]
+    for one in bad:
+        system.produce("orders", one)
+    system.execute("UPDATE {schema}.orders SET status = 'paid'")
+    system.until_right()
+    for model in (system.orders, system.summaries):
+        until(lambda m=model: len(system.dead_letters(m)) == len(bad))  # type: ignore[misc]
+        assert sorted(system.dead_letters(model)) == sorted(bad)
+        told = system.told(model)
+        assert (told["state"], told["dead_letters"], told["lag_records"]) == ("running", len(bad), 0)
+        letters = daemon.said("dead letter", model=model)
+        assert len(letters) == len(bad)
+        assert all(one["where"].startswith(system.topic("orders")) and one["hint"] for one in letters)
+        assert f"a change of {system.schema}.nobody, which is no table of this read model" in str(letters)
+
+
+# -- rows and documents -------------------------------------------------------------------------------------
+
+
+def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(system: System) -> None:
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE, "UPDATE {schema}.orders SET address = 'no address' WHERE id = 3")
+    until(lambda: system.dead_letters(system.orders))
+    system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id <> 3")
+    wanted = system.expected(system.orders)
+    wanted["3"] |= {"address": None}  # as it was before
+    until(lambda: system.written(system.orders) in (wanted, {k: v for k, v in wanted.items() if k != "3"}))
+    [letter] = daemon.said("dead letter", model=system.orders)
+    assert letter["where"] == "3" and "no address" in letter["why"]
+    told = system.told(system.orders)
+    assert (told["state"], told["dead_letters"], told["lag_records"]) == ("running", 1, 0)
+    system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
+    system.until_right()
+
+
+def test_a_row_that_cannot_be_rendered_spoils_no_other(system: System) -> None:
+    system.execute(CUSTOMERS, MANY, "UPDATE {schema}.orders SET parts = 0 WHERE id IN (7, 1500, 2999)")
+    assert "3,000" in system.run("backfill", system.orders)
+    assert sorted(map(int, system.written(system.orders))) == [
+        n for n in range(1, 3001) if n not in (7, 1500, 2999)
+    ]
+    daemon = system.start()
+    system.execute(
+        "UPDATE {schema}.orders SET status = 'paid', parts = CASE WHEN id IN (8, 2999) THEN 0 ELSE 1 END"
+    )
+    until(
+        lambda: {one["status"] for id, one in system.written(system.orders).items() if id != "8"} == {"paid"},
+        daemon.log.read_text,
+    )
+    assert system.written(system.orders)["8"]["status"] == "new"
+    letters = daemon.said("dead letter", model=system.orders)
+    assert letters and all("division by zero" in one["why"] and one["hint"] for one in letters)
+    assert system.told(system.orders)["dead_letters"] >= 5
+    system.execute("UPDATE {schema}.orders SET parts = 2 WHERE parts = 0")
+    system.until_right()
+
+
+# -- tables -------------------------------------------------------------------------------------------------
+
+
+def test_a_column_dropped_under_the_daemon_stops_its_read_model_alone(system: System) -> None:
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE)
+    system.until_right()
+    system.execute(
+        "ALTER TABLE {schema}.orders DROP COLUMN amount", "UPDATE {schema}.orders SET status = 'paid'"
+    )
+    failed(daemon, system.orders, "amount", "orders.yaml:7", f"{system.schema}.orders")
+    system.execute("INSERT INTO {schema}.orders (id, customer_id) VALUES (6, 1)")
+    system.until_right(system.summaries)
+    assert (system.told(system.orders)["state"], system.told(system.summaries)["state"]) == (
+        "failed",
+        "running",
+    )
+    daemon.stop()
+    system.execute("ALTER TABLE {schema}.orders ADD COLUMN amount integer NOT NULL DEFAULT 7")
+    told = system.start(ready=False)
+    told.until_state(system.orders, "failed")  # a column of that name, but documents have other values now
+    system.run("resync", system.orders, "--yes")
+    told.until_ready()
+    system.until_right()
+
+
+def test_a_table_without_the_identity_it_needs_is_refused_also_while_running(system: System) -> None:
+    system.execute("ALTER TABLE {schema}.orders REPLICA IDENTITY DEFAULT", CUSTOMERS, FIVE)
+    fix = f"ALTER TABLE {system.schema}.orders REPLICA IDENTITY FULL"
+    assert fix in system.run("check", expect=1)
+    daemon = system.start(ready=False)
+    failed(daemon, system.summaries, "replica identity", f"syncer check {system.summaries}")
+    assert "replica identity" in system.run("backfill", system.summaries, expect=3)
+    daemon.stop()
+    system.execute(fix)
+    daemon = system.start()
+    system.run("backfill")
+    system.until_right()
+    system.execute(
+        "ALTER TABLE {schema}.orders REPLICA IDENTITY DEFAULT", "INSERT INTO {schema}.orders VALUES (6, 1)"
+    )
+    failed(daemon, system.summaries, "replica identity", f"syncer check {system.summaries}")
+    system.execute(fix)
+    daemon.stop()
+    system.start()
+    system.until_right()
+
+
+# -- declarations, indexes, offsets, clocks -----------------------------------------------------------------
+
+
+def test_a_changed_declaration_is_refused_until_a_resync_builds_it(system: System) -> None:
+    system.execute(CUSTOMERS, FIVE)
+    system.run("backfill")
+    running = system.start()
+    system.declare("orders", ORDERS.replace("  status: status\n", "  state: status\n"))
+    failed(other := system.start(ready=False), system.orders, "was changed", f"syncer resync {system.orders}")
+    other.stop()
+    assert "was changed" in system.run("backfill", system.orders, expect=3)
+    system.run("resync", system.orders, "--yes")
+    assert {"state", "id", "each", "address", "customer"} == set(system.written(system.orders)["1"])
+    aliases = urllib3.request("GET", f"{system.stack.elasticsearch}/_alias/{system.orders}").json()
+    assert list(aliases) == [f"{system.orders}-000002"]
+    old = urllib3.request("GET", f"{system.stack.elasticsearch}/{system.orders}-000001/_count").json()
+    assert old["count"] == 5
+    # the daemon that ran all the while has the new declaration, too
+    system.execute("UPDATE {schema}.orders SET status = 'paid'")
+    until(
+        lambda: {one["state"] for one in system.written(system.orders).values()} == {"paid"},
+        running.log.read_text,
+    )
+    assert system.told(system.orders)["generation"] == 2
+    running.until_ready()
+
+
+def test_documents_deleted_as_a_whole_are_told_and_not_made_again_in_part(system: System) -> None:
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE)
+    system.until_right()
+    urllib3.request("DELETE", f"{system.stack.elasticsearch}/{system.orders}-000001")
+    system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id = 1")
+    failed(daemon, system.orders, "the index is gone", f"syncer resync {system.orders}")
+    daemon.stop()
+    system.remove_keys()
+    daemon = system.start(ready=False)
+    for model in (system.orders, system.summaries):
+        told = daemon.until_state(model, "failed")["last_error"]
+        assert "is gone, and its documents with it" in told and f"syncer resync {model}" in told
+        system.run("resync", model, "--yes")
+    system.until_right()
+    daemon.until_ready()
+
+
+def test_records_that_kafka_no_longer_has_need_a_resync(system: System) -> None:
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE)
+    system.until_right()
+    daemon.stop()
+    system.execute("UPDATE {schema}.orders SET status = 'paid'", "DELETE FROM {schema}.orders WHERE id = 5")
+    topic = system.topic("orders")
+    until(lambda: sum(system.topics().ends([topic]).values()) == 11)
+    admin = AdminClient({"bootstrap.servers": system.stack.kafka})
+    trimmed = [TopicPartition(*at, end) for at, end in system.topics().ends([topic]).items()]
+    for done in admin.delete_records(trimmed).values():
+        done.result(10)
+    daemon = system.start(ready=False)
+    for model in (system.orders, system.summaries):
+        told = daemon.until_state(model, "failed")["last_error"]
+        assert "no longer has the records" in told and topic in told and f"syncer resync {model}" in told
+    system.run("resync", system.orders, "--yes")
+    system.run("resync", system.summaries, "--yes")
+    system.until_right()
+    daemon.until_ready()
+
+
+def test_a_clock_that_ran_backwards_needs_a_resync(system: System) -> None:
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE)
+    system.until_right()
+    daemon.stop()
+    state = system.state()
+    noted = state.load()[f"{system.orders}/clock"]
+    state.save(f"{system.orders}/clock", noted | {"clock": noted["clock"] + 1_000_000})
+    daemon = system.start(ready=False)
+    failed(
+        daemon,
+        system.orders,
+        "ran backwards",
+        str(noted["clock"] + 1_000_000),
+        f"syncer resync {system.orders}",
+    )
+    system.execute("UPDATE {schema}.orders SET status = 'paid'")
+    system.until_right(system.summaries)
+    system.run("resync", system.orders, "--yes")
+    system.until_right()
+    daemon.until_ready()
+    daemon.stop()
+    state.save(f"{system.summaries}/clock", state.load()[f"{system.summaries}/clock"] | {"system": 1})
+    failed(
+        system.start(ready=False), system.summaries, "another history", f"syncer resync {system.summaries}"
+    )
