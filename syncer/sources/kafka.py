@@ -33,6 +33,8 @@ class KafkaSource:
         self._trouble: SyncerError | None = None
         self._next: dict[Partition, int] = {}
         self._ends: dict[Partition, int] = {}
+        self._asked: dict[Partition, int] = {}
+        self._again: set[Partition] = set()
         self._paused = False
         self._consumer = Consumer(
             {
@@ -60,6 +62,8 @@ class KafkaSource:
         if self._paused:
             self._consumer.resume(self._consumer.assignment())
             self._paused = False
+        if self._again:
+            self.commit({}, wait=False)
         records: list[Record] = []
         size = 0
         first = self._consumer.poll(timeout)
@@ -82,9 +86,13 @@ class KafkaSource:
 
     def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
         """See `ports.Source.commit`. Partitions that are no longer ours are left to their owner."""
-        ours = [TopicPartition(t, p, o) for (t, p), o in next_offsets.items() if (t, p) in self._next]
-        if not ours:
+        asked = {p: offset for p, offset in next_offsets.items() if p in self._next}
+        self._asked |= asked
+        asked |= {p: self._asked[p] for p in self._again}
+        self._again.clear()
+        if not asked:
             return
+        ours = [TopicPartition(*partition, offset) for partition, offset in asked.items()]
         try:
             if wait:
                 self._consumer.commit(offsets=ours, asynchronous=False)
@@ -147,17 +155,26 @@ class KafkaSource:
             )
             self._ends[partition.topic, partition.partition] = ends[1] if ends else 0
         consumer.incremental_assign(known)
+        # One that `keep` had paused when it went is still paused when it comes back.
+        consumer.resume(known)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
             self._next.pop((partition.topic, partition.partition), None)
             self._ends.pop((partition.topic, partition.partition), None)
+            self._asked.pop((partition.topic, partition.partition), None)
+            self._again.discard((partition.topic, partition.partition))
         consumer.incremental_unassign(partitions)
 
-    def _on_commit(self, error: KafkaError | None, _partitions: list[TopicPartition]) -> None:
-        """Of commits that nobody waits for: the next one carries the same and more."""
-        if error is not None and error.code() not in _MOVED:
-            self._trouble = self._error(error, "cannot commit offsets")
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Of commits that nobody waits for. What a rebalance refused, of partitions that stay ours, is asked
+        for again: no later commit may come."""
+        for partition in partitions:
+            failed = error or partition.error
+            if failed is not None and failed.code() not in _MOVED:
+                self._trouble = self._error(failed, "cannot commit offsets")
+            elif failed is not None and (partition.topic, partition.partition) in self._asked:
+                self._again.add((partition.topic, partition.partition))
 
     def _on_error(self, error: KafkaError) -> None:
         """What librdkafka says outside of messages: kept, and raised if nothing is polled meanwhile. It
