@@ -1,0 +1,109 @@
+"""What happens to a member of a consumer group while partitions go to another one and come back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from devstack import Stack
+from syncer.sources.kafka import KafkaSource
+from syncer.sources.topics import Topics
+from tests.convergence.deployment import until
+from tests.stack import Names
+
+PARTITIONS = 4
+
+
+class Group:
+    """A topic, and members of a group that read it."""
+
+    def __init__(self, stack: Stack, names: Names) -> None:
+        self.settings: dict[str, Any] = {"bootstrap.servers": stack.kafka, "session.timeout.ms": 6000}
+        self.topic = names("topic")
+        self.topics = Topics(self.settings, partitions=PARTITIONS, replication_factor=1)
+        self.topics.create([self.topic], {})
+        self._producer = Producer({"bootstrap.servers": stack.kafka, "linger.ms": 0})
+
+    def member(self) -> KafkaSource:
+        return KafkaSource(self.settings, self.topic, [self.topic], name="model")
+
+    def produce(self) -> None:
+        """A record in each partition."""
+        for partition in range(PARTITIONS):
+            self._producer.produce(self.topic, b"x", partition=partition)
+        self._producer.flush()
+
+    def uncommitted(self) -> dict[Any, Any]:
+        committed = self.topics.committed(self.topic)
+        return {
+            p: (committed.get(p), e)
+            for p, e in self.topics.ends([self.topic]).items()
+            if committed.get(p) != e
+        }
+
+
+@pytest.fixture
+def group(stack: Stack, names: Names) -> Group:
+    return Group(stack, names)
+
+
+def poll_until(condition: Callable[[], bool], *members: KafkaSource) -> None:
+    for _ in until(time.monotonic() + 20, 0.0):
+        for member in members:
+            member.poll(0.02, 100, 1 << 20)
+        if condition():
+            return
+    raise AssertionError("it never became true")
+
+
+def test_a_partition_that_left_during_a_pause_is_read_when_it_comes_back(group: Group) -> None:
+    one = group.member()
+    poll_until(lambda: len(one.progress()) == PARTITIONS, one)
+    other = group.member()
+    for _ in until(time.monotonic() + 20, 0.02):  # busy: it only keeps its membership
+        one.keep()
+        other.poll(0.02, 100, 1 << 20)
+        if other.progress() and len(one.progress()) + len(other.progress()) == PARTITIONS:
+            break
+    assert other.progress()
+    poll_until(lambda: True, one)  # goes on with those that it still has
+    other.close()
+    poll_until(lambda: len(one.progress()) == PARTITIONS, one)
+    group.produce()
+    poll_until(lambda: all(position == 1 for position, _ in one.progress().values()), one)
+    one.close()
+
+
+def test_offsets_that_a_rebalance_refuses_are_committed_after_it(group: Group) -> None:
+    """Nothing else may come that would carry them."""
+    stop = Event()
+
+    def work() -> None:
+        member = group.member()
+        while not stop.is_set():
+            records = member.poll(0.02, 1, 1 << 20)
+            member.commit({r.position[:2]: r.position.offset + 1 for r in records}, wait=False)
+        member.close()
+
+    worker = Thread(target=work)
+    worker.start()
+    try:
+        for _ in range(4):
+            other = group.member()
+            for left in until(time.monotonic() + 1.0, 0.02):  # in the midst of joining and leaving
+                other.poll(0.0, 100, 1 << 20)
+                if left > 0.5:
+                    group.produce()
+            other.close()
+            for _ in until(time.monotonic() + 20, 0.05):
+                if not group.uncommitted():
+                    break
+            assert not group.uncommitted()
+    finally:
+        stop.set()
+        worker.join()
