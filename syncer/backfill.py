@@ -24,7 +24,7 @@ from syncer.registry import Names, Registry
 from syncer.rows.postgres import Postgres, connect
 from syncer.rows.publication import wait_for_open_transactions
 from syncer.sources.state import Run
-from syncer.sources.topics import KafkaWork
+from syncer.sources.writing import KafkaWork
 from syncer.unit import Unit
 
 _SAMPLE = 200

@@ -69,6 +69,6 @@ class Work(NamedTuple):
     low: Key | None = None
     high: Key | None = None
     seconds: float = 0.0
-    """The least time from this item to the next of its partition: limits a run's rate, whoever works on it."""
+    """The least time from this item to the next of its partition: it limits a run's rate, whoever works."""
     not_before_ms: int = 0
     """Wait until then (milliseconds since the Unix epoch)."""

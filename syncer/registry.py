@@ -17,7 +17,8 @@ from syncer.declaration.compile import Compiled
 from syncer.errors import Fatal
 from syncer.rows.postgres import connect
 from syncer.sources.state import Registration, Run, State
-from syncer.sources.topics import Topics, Writing, topic_of
+from syncer.sources.topics import MAX_BYTES, Topics, topic_of
+from syncer.sources.writing import Writing
 
 _LOOK_BACK_MS = 600_000
 _OLDEST_TRANSACTION = """
@@ -128,9 +129,10 @@ class Registry:
         return Run(**found) if found else None
 
     def _create(self, names: Names) -> None:
-        made = self.topics.create(names.changes, {"retention.ms": str(7 * 24 * 3600 * 1000)})
-        self.topics.create([names.work_topic], {"retention.ms": "-1"})
-        self.topics.create([names.dead_letters], {"retention.ms": "-1"}, partitions=1)
+        week, large = {"retention.ms": str(7 * 24 * 3600 * 1000)}, {"max.message.bytes": str(MAX_BYTES)}
+        made = self.topics.create(names.changes, week)
+        self.topics.create([names.work_topic], week | large)
+        self.topics.create([names.dead_letters], {"retention.ms": "-1", **large}, partitions=1)
         for topic in set(names.changes) - set(made):
             policy = self.topics.config(topic, "cleanup.policy") or ""
             if "compact" in policy:

@@ -22,7 +22,7 @@ from syncer.errors import Fatal
 from syncer.metrics import Metrics
 from syncer.registry import Names, Registry
 from syncer.sources.state import Run
-from syncer.sources.topics import KafkaWork
+from syncer.sources.writing import KafkaWork
 from syncer.unit import Unit
 
 _LOOK_EVERY = 0.1

@@ -31,7 +31,7 @@ from syncer.registry import Names, Registry
 from syncer.rows.fingerprint import fingerprint
 from syncer.rows.postgres import Postgres
 from syncer.sources.kafka import KafkaSource
-from syncer.sources.topics import KafkaDeadLetters, KafkaWork
+from syncer.sources.writing import KafkaDeadLetters, KafkaWork
 from syncer.waiting import Stopped
 
 _WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get theirs

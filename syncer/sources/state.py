@@ -17,7 +17,8 @@ from typing import Any
 
 import orjson
 
-from syncer.sources.topics import Topics, Writing
+from syncer.sources.topics import Topics
+from syncer.sources.writing import Outbox, Writing
 
 _CONFIG = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "3600000"}
 
@@ -70,5 +71,6 @@ class State:
     def save(self, key: str, value: Mapping[str, Any] | Registration | Run) -> None:
         """Durable when this returns. Raises Retry otherwise."""
         fields = asdict(value) if isinstance(value, Registration | Run) else dict(value)
-        self._writing.put(self._topic, key.encode(), orjson.dumps(fields))
-        self._writing.flush()
+        outbox = Outbox(self._writing)
+        outbox.put(self._topic, key.encode(), orjson.dumps(fields))
+        outbox.flush()

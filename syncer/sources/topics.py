@@ -1,4 +1,4 @@
-"""Our own topics: made before anything else, written durably, measured.
+"""Our own topics: made before anything else, and measured; `writing.py` writes them.
 
 work         keys and ranges to render, per read model and generation          deleted by size and age
 dead letters records and documents that were refused, per read model           kept until dropped
@@ -16,7 +16,6 @@ from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
-    Producer,
     TopicPartition,
 )
 from confluent_kafka.admin import (
@@ -26,13 +25,14 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 
-from syncer.change import Position, TableName, Work
-from syncer.decode import encode_work
+from syncer.change import Position, TableName
 from syncer.errors import Fatal, Retry
 from syncer.ports import Record
 
 Partition = tuple[str, int]
 _TIMEOUT = 30.0
+MAX_BYTES = 16 << 20
+"""The largest record of our own topics: a dead letter holds the record that nobody could read."""
 _SOON = 10.0  # the first thing asked: whether Kafka is there at all
 
 
@@ -48,14 +48,19 @@ class Topics:
     def __init__(self, settings: Mapping[str, Any], *, partitions: int, replication_factor: int) -> None:
         self._settings = dict(settings)
         self._partitions, self._replicas = partitions, replication_factor
-        self._admin = AdminClient({"log_level": 2, **settings})
+        try:
+            self._admin = AdminClient({"log_level": 2, **settings})
+        except KafkaException as error:
+            raise Fatal(
+                "a setting of Kafka's client is wrong", where="kafka.properties", why=error.args[0].str()
+            ) from error
 
     def existing(self) -> dict[str, int]:
         """All topics and how many partitions each has."""
         try:
             topics = self._admin.list_topics(timeout=_SOON).topics
         except KafkaException as error:
-            raise _away("cannot list topics", error) from error
+            raise away("cannot list topics", error) from error
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
     def create(self, names: Collection[str], config: Mapping[str, str], *, partitions: int = 0) -> list[str]:
@@ -77,7 +82,7 @@ class Topics:
                 future.result(_TIMEOUT)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise _away(f"cannot create topic {name}", error) from error
+                    raise away(f"cannot create topic {name}", error) from error
         deadline = time.monotonic() + _TIMEOUT
         while not set(missing) <= self.existing().keys() and time.monotonic() < deadline:
             time.sleep(0.05)  # creation is acknowledged before every broker knows the topic
@@ -89,7 +94,7 @@ class Topics:
             futures = self._admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)])
             entry = next(iter(futures.values())).result(_TIMEOUT).get(key)
         except KafkaException as error:
-            raise _away(f"cannot read the settings of topic {topic}", error) from error
+            raise away(f"cannot read the settings of topic {topic}", error) from error
         return entry.value if entry else None
 
     def ends(self, topics: Collection[str], at_ms: int | None = None) -> dict[Partition, int]:
@@ -104,7 +109,7 @@ class Topics:
             futures = self._admin.list_offsets(wanted)
             return {(tp.topic, tp.partition): f.result(_TIMEOUT).offset for tp, f in futures.items()}
         except KafkaException as error:
-            raise _away("cannot read the end offsets", error) from error
+            raise away("cannot read the end offsets", error) from error
 
     def committed(self, group: str) -> dict[Partition, int]:
         """The group's offsets; empty if it has none."""
@@ -115,7 +120,7 @@ class Topics:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return {}
-            raise _away(f"cannot read the offsets of group {group}", error) from error
+            raise away(f"cannot read the offsets of group {group}", error) from error
         return {(p.topic, p.partition): p.offset for p in result.topic_partitions if p.offset >= 0}
 
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
@@ -133,7 +138,7 @@ class Topics:
                     "the consumer group is in use, so its offsets cannot be set",
                     where=f"group {group}", hint="stop the syncers of this read model first",
                 ) from error  # fmt: skip
-            raise _away(f"cannot set the offsets of group {group}", error) from error
+            raise away(f"cannot set the offsets of group {group}", error) from error
 
     def members(self, group: str) -> int:
         """How many consumers the group has now."""
@@ -143,7 +148,7 @@ class Topics:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return 0
-            raise _away(f"cannot describe group {group}", error) from error
+            raise away(f"cannot describe group {group}", error) from error
 
     def read_one(self, topic: str, partition: int, offset: int, timeout: float = 5.0) -> Record | None:
         """The record at an offset; None if there is none. For `status`."""
@@ -190,86 +195,7 @@ class Topics:
         return records
 
 
-class Writing:
-    """A durable producer. Raises Retry from `flush` when something was not acknowledged."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._failed: str | None = None
-        self._producer = Producer(
-            {
-                "acks": "all",
-                "enable.idempotence": True,
-                "compression.type": "zstd",
-                "linger.ms": 5,
-                "message.max.bytes": 4_000_000,
-                "log_level": 3,
-                **settings,
-            }
-        )
-
-    def put(
-        self, topic: str, key: bytes | None, value: bytes, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Queue a record; waits while the queue is full."""
-        fields: Any = [(name, text.encode()) for name, text in (headers or {}).items()]
-        while True:
-            try:
-                self._producer.produce(topic, value, key, headers=fields, on_delivery=self._delivered)
-                self._producer.poll(0)
-                return
-            except BufferError:
-                self._producer.poll(0.1)
-
-    def flush(self) -> None:
-        left = self._producer.flush(_TIMEOUT)
-        failed, self._failed = self._failed, None
-        if left or failed:
-            raise Retry(
-                "records were not acknowledged by Kafka", why=failed or f"{left} after {_TIMEOUT:.0f} s"
-            )
-
-    def _delivered(self, error: KafkaError | None, _message: object) -> None:
-        if error is not None:
-            self._failed = error.str()
-
-
-class KafkaWork:
-    """`ports.WorkTopic`."""
-
-    def __init__(self, writing: Writing, topic: str) -> None:
-        self.topic = topic
-        self._writing = writing
-
-    def put(self, item: Work) -> None:
-        self._writing.put(self.topic, None, encode_work(item))
-
-    def flush(self) -> None:
-        self._writing.flush()
-
-
-class KafkaDeadLetters:
-    """`ports.DeadLetters`: the key, the original value if there is one, reason and origin as headers."""
-
-    def __init__(self, writing: Writing, topic: str) -> None:
-        self._writing = writing
-        self._topic = topic
-        self._waiting = False
-
-    def put(self, key: bytes, reason: str, record: Record | None) -> None:
-        headers = {"reason": reason, "kind": "record" if record else "document"}
-        if record:
-            topic, partition, offset = record.position
-            headers |= {"topic": topic, "partition": str(partition), "offset": str(offset)}
-        self._writing.put(self._topic, key, (record and record.value) or b"", headers)
-        self._waiting = True
-
-    def flush(self) -> None:
-        if self._waiting:
-            self._writing.flush()
-            self._waiting = False
-
-
-def _away(what: str, error: KafkaException) -> Retry | Fatal:
+def away(what: str, error: KafkaException) -> Retry | Fatal:
     code = error.args[0].code()
     why = f"{error.args[0].str()} [{error.args[0].name()}]"
     if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,

@@ -25,7 +25,8 @@ from devstack import Stack
 from syncer.change import TableName
 from syncer.connect import Connect
 from syncer.sources.state import State
-from syncer.sources.topics import Topics, Writing, topic_of
+from syncer.sources.topics import Topics, topic_of
+from syncer.sources.writing import Writing
 from tests.integration.daemon import Daemon, until
 from tests.stack import Database, Names
 from tests.stack.connector import definition, streaming
