@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import (
@@ -30,7 +31,7 @@ from syncer.errors import Fatal, Retry
 from syncer.ports import Record
 
 Partition = tuple[str, int]
-_TIMEOUT = 30.0
+_TIMEOUT = 20.0
 MAX_BYTES = 16 << 20
 """The largest record of our own topics: a dead letter holds the record that nobody could read."""
 _SOON = 10.0  # the first thing asked: whether Kafka is there at all
@@ -48,8 +49,13 @@ class Topics:
     def __init__(self, settings: Mapping[str, Any], *, partitions: int, replication_factor: int) -> None:
         self._settings = dict(settings)
         self._partitions, self._replicas = partitions, replication_factor
+        self.renew()
+
+    def renew(self) -> None:
+        """A new client. After an outage, one can wait for ever for a group's coordinator
+        (confluentinc/librdkafka#5511)."""
         try:
-            self._admin = AdminClient({"log_level": 2, **settings})
+            self._admin = AdminClient({"log_level": 2, **self._settings})
         except KafkaException as error:
             raise Fatal(
                 "a setting of Kafka's client is wrong", where="kafka.properties", why=error.args[0].str()
@@ -79,7 +85,7 @@ class Topics:
         ]
         for name, future in self._admin.create_topics(wanted, operation_timeout=_TIMEOUT).items():
             try:
-                future.result(_TIMEOUT)
+                self._result(future, f"cannot create topic {name}")
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise away(f"cannot create topic {name}", error) from error
@@ -92,7 +98,7 @@ class Topics:
         """A topic's setting, e.g. `cleanup.policy`."""
         try:
             futures = self._admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)])
-            entry = next(iter(futures.values())).result(_TIMEOUT).get(key)
+            entry = self._result(next(iter(futures.values())), "cannot read a topic's settings").get(key)
         except KafkaException as error:
             raise away(f"cannot read the settings of topic {topic}", error) from error
         return entry.value if entry else None
@@ -105,22 +111,24 @@ class Topics:
         wanted = {TopicPartition(t, p): spec for t in topics for p in range(existing.get(t, 0))}
         if not wanted:
             return {}
+        what = "cannot read the end offsets"
         try:
             futures = self._admin.list_offsets(wanted)
-            return {(tp.topic, tp.partition): f.result(_TIMEOUT).offset for tp, f in futures.items()}
+            return {(tp.topic, tp.partition): self._result(f, what).offset for tp, f in futures.items()}
         except KafkaException as error:
-            raise away("cannot read the end offsets", error) from error
+            raise away(what, error) from error
 
     def committed(self, group: str) -> dict[Partition, int]:
         """The group's offsets; empty if it has none."""
+        what = f"cannot read the offsets of group {group}"
         try:
             request = [ConsumerGroupTopicPartitions(group)]
             futures = self._admin.list_consumer_group_offsets(request)
-            result = next(iter(futures.values())).result(_TIMEOUT)
+            result = self._result(next(iter(futures.values())), what)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return {}
-            raise away(f"cannot read the offsets of group {group}", error) from error
+            raise away(what, error) from error
         return {(p.topic, p.partition): p.offset for p in result.topic_partitions if p.offset >= 0}
 
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
@@ -131,7 +139,7 @@ class Topics:
         try:
             request = [ConsumerGroupTopicPartitions(group, partitions)]
             futures = self._admin.alter_consumer_group_offsets(request)
-            next(iter(futures.values())).result(_TIMEOUT)
+            self._result(next(iter(futures.values())), f"cannot set the offsets of group {group}")
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
                 raise Fatal(
@@ -144,11 +152,19 @@ class Topics:
         """How many consumers the group has now."""
         try:
             futures = self._admin.describe_consumer_groups([group])
-            return len(next(iter(futures.values())).result(_TIMEOUT).members)
+            described = self._result(next(iter(futures.values())), f"cannot describe group {group}")
+            return len(described.members)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return 0
             raise away(f"cannot describe group {group}", error) from error
+
+    def _result(self, future: Future[Any], what: str) -> Any:
+        try:
+            return future.result(_TIMEOUT)
+        except TimeoutError:
+            self.renew()
+            raise Retry(what, where="Kafka", why=f"no answer in {_TIMEOUT:.0f} s") from None
 
     def read_one(self, topic: str, partition: int, offset: int, timeout: float = 5.0) -> Record | None:
         """The record at an offset; None if there is none. For `status`."""
