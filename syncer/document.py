@@ -80,7 +80,7 @@ class Refusal(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """What a sink did with a batch; every id of the batch is counted in exactly one of these."""
+    """What a sink did with a batch; every id of it is counted in one of `written` … `refused`."""
 
     written: int = 0
     deleted: int = 0
@@ -90,6 +90,8 @@ class Outcome:
     """Not written now (busy, 429, cut connection): to be *rendered* again, never re-sent as they are."""
     again_reason: str = ""
     refused: list[Refusal] = field(default_factory=list)
+    newest: int = 0
+    """The highest version that the sink had instead of ours, where it says it; 0 if none was newer."""
 
     def add(self, other: Outcome) -> None:
         self.written += other.written
@@ -98,6 +100,7 @@ class Outcome:
         self.again += other.again
         self.again_reason = other.again_reason or self.again_reason
         self.refused += other.refused
+        self.newest = max(self.newest, other.newest)
 
 
 def batch(rows: list[Row], version: int) -> Batch:

@@ -38,7 +38,7 @@ _GUARD = b'{"update":{"_id":"-"}}\n{"doc":{}}\n'
 _DELETE = b'{"delete"'
 _SURELY_FIT = MAX_ID_BYTES // 4  # characters
 FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
-_CONFLICT = re.compile(r"current version \[(-?\d+)\] is higher or equal to the one provided \[\d+\]$")
+_CONFLICT = re.compile(r"current version \[(-?\d+)\] is higher or equal to the one provided \[(\d+)\]$")
 _BLOCKS = frozenset(("index_closed_exception", "cluster_block_exception", "unavailable_shards_exception"))
 
 
@@ -134,8 +134,8 @@ def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -
             out.deleted += action == "delete"
         elif status == 409:
             match = _CONFLICT.search(error["reason"])
-            target.check_version(id, int(match[1]) if match else 0)
-            out.older += 1
+            found, given = map(int, match.groups()) if match else (0, 0)
+            target.older(id, given, found, out)
         else:
             _failed(id, status, error["type"], error.get("reason") or "", target, out)
 

@@ -84,7 +84,7 @@ def pipelines_of(groups: Iterable[Sequence[Write]]) -> Iterator[list[list[Write]
         yield calls
 
 
-def command(version: str, constants: Constants, call: Sequence[Write], keys: Keys) -> list[Any]:
+def command(version: int, constants: Constants, call: Sequence[Write], keys: Keys) -> list[Any]:
     """The script's EVALSHA for these documents."""
     names: list[str] = []
     values: list[Any] = []
@@ -95,4 +95,4 @@ def command(version: str, constants: Constants, call: Sequence[Write], keys: Key
         else:
             values.append(len(write.values))
             values += write.values
-    return ["EVALSHA", _SHA, len(names), *names, version, *constants, *values]
+    return ["EVALSHA", _SHA, len(names), *names, f"{version:020d}", *constants, *values]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from syncer.clock import split_version
 from syncer.declaration.compile import Compiled
+from syncer.document import Outcome
 from syncer.errors import Fatal
 
 
@@ -45,11 +46,17 @@ class Target(NamedTuple):
                 hint=self.resync,
             )
 
-    def check_version(self, id: str, found: int) -> None:
-        """The same for the version of a document that was not written because of it."""
+    def older(self, id: str, given: int, found: int, out: Outcome) -> None:
+        """Count a document that was not written, because the version that was found is not below ours.
+
+        Raises Fatal when that one is of a later epoch.
+        """
         epoch, _ = split_version(found)
         if epoch > self.epoch:
             self.check_epoch(epoch, f"document {id!r}, version {found},")
+        out.older += 1
+        if found > given:
+            out.newest = max(out.newest, found)
 
     def gone(self, what: str) -> Fatal:
         """The error when `what` was there once: made anew, it would lack every document but the next ones."""

@@ -84,8 +84,7 @@ class MemorySink:
                 elif body is not None and (reason := _unfit(body)):
                     out.refused.append(Refusal(id, reason))
                 elif self.store.documents.get(id, (-1, None))[0] >= batch.version:
-                    self._target.check_version(id, self.store.documents[id][0])
-                    out.older += 1
+                    self._target.older(id, batch.version, self.store.documents[id][0], out)
                 else:
                     self.store.documents[id] = (batch.version, body)
                     out.written += body is not None

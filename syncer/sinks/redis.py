@@ -163,7 +163,6 @@ class RedisSink:
         """As the port says. Once a part of the batch is settled, a failure of the rest is told in `again`."""
         out = Outcome()
         writes = writes_of(batch, self._keys, as_hash=self._hash, out=out)
-        version = f"{batch.version:020d}"
         failure: Exception | None = None
         try:
             owners = list(self._servers.owners(writes, lambda write: write.key))
@@ -173,16 +172,16 @@ class RedisSink:
             down: Exception | None = None
             for calls in pipelines_of(groups):
                 try:
-                    answers = [down] * len(calls) if down else self._execute(node, version, calls)
+                    answers = [down] * len(calls) if down else self._execute(node, batch.version, calls)
                 except FAILURES as error:  # of this server; others may do
                     down, answers = error, [error] * len(calls)
                 for call, answer in zip(calls, answers, strict=True):
-                    failure = self._settle(call, answer, out) or failure
+                    failure = self._settle(call, answer, batch.version, out) or failure
         if failure and len(out.again) == len(batch):
             raise failure
         return out
 
-    def _execute(self, node: redis.Redis, version: str, calls: Sequence[Sequence[Write]]) -> list[Any]:
+    def _execute(self, node: redis.Redis, version: int, calls: Sequence[Sequence[Write]]) -> list[Any]:
         """The answer of each call, or its error. Raises one of FAILURES when there is none."""
         commands = [command(version, self._constants, call, self._keys) for call in calls]
         answers = pipeline(node, commands)
@@ -193,7 +192,7 @@ class RedisSink:
                 answers[i] = answer
         return answers
 
-    def _settle(self, call: Sequence[Write], answer: Any, out: Outcome) -> Retry | None:
+    def _settle(self, call: Sequence[Write], answer: Any, version: int, out: Outcome) -> Retry | None:
         """Count the documents of a call. Returns the failure that its documents have to wait for."""
         if isinstance(answer, Exception):
             failure = trouble(answer, "cannot write", self.name)
@@ -212,8 +211,7 @@ class RedisSink:
                 reason = f"not ours: {result[1:].decode(errors='replace')}"
                 out.refused.append(Refusal(write.id, reason))
             else:
-                self._target.check_version(write.id, int(result))
-                out.older += 1
+                self._target.older(write.id, version, int(result), out)
         return None
 
     def ids(self) -> Iterator[str]:

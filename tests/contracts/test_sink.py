@@ -100,6 +100,19 @@ def test_the_same_version_again_is_as_good_as_written(sink: Sink) -> None:
     assert holds(sink, {"a": doc(1)})
 
 
+def test_the_highest_version_that_was_there_instead_is_told(sink: Sink) -> None:
+    at = [version(1, (1 << 40) + n) for n in range(5)]
+    put(sink, at[2], {"a": doc(1)}, deletes=("b",))
+    put(sink, at[3], {"c": doc(1)})
+    assert put(sink, at[1], {"a": doc(0), "b": doc(0), "new": doc(1)}).newest == at[2]
+    total = put(sink, at[1], {"c": doc(0)}, deletes=("a",))
+    assert total.newest == at[3]
+    total.add(put(sink, at[2], {"a": doc(0)}, deletes=("b",)))  # the same version is not a newer one
+    assert (total.older, total.newest) == (4, at[3])
+    assert put(sink, at[3], {"c": doc(0)}) == Outcome(older=1)
+    assert put(sink, at[4], {"a": doc(2)}) == Outcome(written=1)
+
+
 def test_a_delete_is_not_undone_by_an_older_write(sink: Sink) -> None:
     put(sink, 5, {"a": doc(1)})
     assert put(sink, 7, deletes=("a",)).deleted == 1
