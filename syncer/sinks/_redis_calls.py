@@ -24,6 +24,7 @@ class Constants(NamedTuple):
     keep: int
     tombstone: int
     kind: str
+    owner: str
 
 
 class Write(NamedTuple):

@@ -32,6 +32,8 @@ class Keys:
 
     def __init__(self, pattern: str) -> None:
         self._prefix, _, self._suffix = pattern.partition(PLACEHOLDER)
+        self.owner = f"{len(self._prefix)}.{len(self._suffix)}"
+        """Tells this pattern from every other that has a key in common with it."""
         # No document's key can begin like this, so that the two kinds never meet.
         self._mark = "version:" if self._prefix[0] != "v" else "~version:"
 
@@ -47,6 +49,10 @@ class Keys:
         if opened and closed and tag:
             return f"{self._mark}:{key}"
         return f"{self._mark}#{{{_tag_of_slot(slot(key))}}}{key}"
+
+    def ours(self, mark: bytes) -> bool:
+        """Whether a version key with this text says that its document is there and of this pattern."""
+        return mark.endswith(f" {self.owner}".encode())
 
     def id(self, key: bytes) -> str | None:
         """The id in a document's key; None for a key that is none."""

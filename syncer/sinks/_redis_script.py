@@ -3,6 +3,10 @@
 For each document the script compares versions and writes in one step. Versions are zero-padded text: Lua's
 numbers lose integers above 2^53. The document is written before its version: should the second of the two
 fail, the next attempt writes both, instead of taking the document for written.
+
+A version key holds `VERSION OWNER` for a document of ours, `VERSION OWNER deleted` for a delete. The owner is
+the key pattern (`Keys.owner`): patterns overlap, as `p:{id}` and `p:{id}:summary` do, and the application has
+keys beside ours. What the version key does not call a document of ours is never removed.
 """
 
 from __future__ import annotations
@@ -17,18 +21,15 @@ from syncer.errors import Fatal, Retry, SyncerError
 
 # KEYS: a document and its version, in turn.
 # ARGV: version, seconds until the document expires (0: never), seconds until its version does, seconds that a
-# delete is remembered, TYPE of a document; then for each document the number of its values (-1: delete) and
-# the values: one text, or fields and values in turn.
+# delete is remembered, TYPE of a document, owner; then for each document the number of its values (-1:
+# delete) and the values: one text, or fields and values in turn.
 # Answers, one a document: "w" written, "d" deleted, "!…" what is there is not ours, or the version that is
 # there. No answer depends on the order of digits: they are all 20 long.
 SCRIPT = """
 local version, expire, keep = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local tombstone, kind = ARGV[4], ARGV[5]
-local out, at = {}, 6
-
-local function remember(key, seconds)
-  if seconds > 0 then redis.call('SET', key, version, 'EX', seconds) else redis.call('SET', key, version) end
-end
+local tombstone, kind, owner = ARGV[4], ARGV[5], ' ' .. ARGV[6]
+local live, deleted = version .. owner, version .. owner .. ' deleted'
+local out, at = {}, 7
 
 local function write(key, first, last)
   if kind == 'string' then
@@ -47,22 +48,24 @@ for i = 1, #KEYS, 2 do
   local key, mark, n = KEYS[i], KEYS[i + 1], tonumber(ARGV[at])
   local first, last = at + 1, at + math.max(n, 0)
   at = last + 1
-  local current, foreign = redis.pcall('GET', mark), nil
-  if type(current) == 'table' or (current and not string.find(current, '^%d+$')) then
+  local text, current, rest, foreign = redis.pcall('GET', mark), nil, nil, nil
+  if type(text) == 'string' then current, rest = string.match(text, '^(%d+)(.*)$') end
+  local ours = rest == owner
+  if text and not ours and rest ~= owner .. ' deleted' then
     foreign = mark
-  elseif not current then
+  elseif not ours and n >= 0 then
     local found = redis.call('TYPE', key).ok
     if found ~= 'none' and found ~= kind then foreign = key .. ' (a ' .. found .. ')' end
   end
   if foreign then out[#out + 1] = '!' .. foreign
   elseif current and current >= version then out[#out + 1] = current
   elseif n < 0 then
-    redis.call('DEL', key)
-    remember(mark, tonumber(tombstone))
+    if ours then redis.call('DEL', key) end
+    redis.call('SET', mark, deleted, 'EX', tombstone)
     out[#out + 1] = 'd'
   else
     write(key, first, last)
-    remember(mark, keep)
+    if keep > 0 then redis.call('SET', mark, live, 'EX', keep) else redis.call('SET', mark, live) end
     out[#out + 1] = 'w'
   end
 end

@@ -2,12 +2,13 @@
 
 A batch is one script call for up to 500 documents (on a cluster: of one slot), pipelined to each server. The
 script (`_redis_script.py`) writes a document only if its version is newer; a delete leaves the version behind
-as a tombstone that expires. `_redis_keys.py` makes the keys.
+as a tombstone that expires. `_redis_keys.py` makes the keys. `syncer:meta:PATTERN` records whose they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import orjson
@@ -106,13 +107,16 @@ class RedisSink:
     ) -> None:
         self.name = f"redis:{settings.key}"
         self._hash = settings.format == "hash"
+        self._pattern = settings.key
         self._keys = Keys(settings.key)
         self._target = Target.of(self.name, model, epoch, generation)
-        self._meta_key = f"syncer:{model.name}:meta"
+        self._meta_key = f"syncer:meta:{settings.key}"
         expire = max(1, round(settings.expire)) if settings.expire else 0
         tombstone = max(1, round(settings.tombstone))
         keep = max(expire, tombstone) if expire else 0
-        self._constants = Constants(expire, keep, tombstone, "hash" if self._hash else "string")
+        self._constants = Constants(
+            expire, keep, tombstone, "hash" if self._hash else "string", self._keys.owner
+        )
         self._servers = Servers(connection.client)
 
     # -- the target ---------------------------------------------------------------------------------------
@@ -123,11 +127,14 @@ class RedisSink:
             for node in self._servers.each():
                 node.ping()
                 self._check_eviction(node)
-            raw: Any = self._servers.client().get(self._meta_key)
-            if raw is None and not new:
+            client, ours = self._servers.client(), orjson.dumps(self._target.meta())
+            if new:
+                client.set(self._meta_key, ours, nx=True)
+            raw: Any = client.get(self._meta_key)
+            if raw is None:
                 raise self._target.gone(f"the key {self._meta_key}")
-            if self._accept(orjson.loads(raw) if raw else None):
-                self._servers.client().set(self._meta_key, orjson.dumps(self._target.meta()))
+            if self._accept(orjson.loads(raw)):
+                client.set(self._meta_key, ours)
         except FAILURES as error:
             raise trouble(error, "Redis cannot be used", self.name) from error
 
@@ -145,10 +152,14 @@ class RedisSink:
                 hint="redis-cli CONFIG SET maxmemory-policy noeviction",
             )
 
-    def _accept(self, found: Mapping[str, Any] | None) -> bool:
-        """Whether to record ours: for the first time, for a later epoch or another generation."""
-        if found is None:
-            return True
+    def _accept(self, found: Mapping[str, Any]) -> bool:
+        """Whether to record ours: for a later epoch or another generation."""
+        if found["model"] != self._target.model:
+            raise Fatal(
+                f"the keys {self._pattern} belong to the read model {found['model']}",
+                where=self.name,
+                hint=f"choose another key; if that read model is no more: redis-cli DEL '{self._meta_key}'",
+            )
         self._target.check_epoch(found["epoch"], "Redis")
         if found["generation"] >= self._target.generation:
             self._target.check_hash(found["hash"])
@@ -215,16 +226,24 @@ class RedisSink:
         return None
 
     def ids(self) -> Iterator[str]:
-        """Every id; one may come twice (SCAN)."""
+        """Every id; one may come twice (SCAN). Keys that only look like ours are left out."""
         kind = "hash" if self._hash else "string"
         try:
             for node in self._servers.each():
-                for key in node.scan_iter(match=self._keys.glob, count=2000, _type=kind):
-                    found = self._keys.id(key)
-                    if found is not None:
-                        yield found
+                keys = node.scan_iter(match=self._keys.glob, count=2000, _type=kind)
+                found = (id for key in keys if (id := self._keys.id(key)) is not None)
+                while page := list(islice(found, _PAGE)):
+                    yield from self._ours(node, page)
         except FAILURES as error:
+            self._servers.refresh()
             raise trouble(error, "cannot list the keys", self.name) from error
+
+    def _ours(self, node: redis.Redis, ids: Sequence[str]) -> Iterator[str]:
+        """Those whose version key says that we wrote them. It expires with its document or later."""
+        versions = [["GET", self._keys.version(self._keys.document(id))] for id in ids]
+        for id, mark in zip(ids, _values(pipeline(node, versions)), strict=True):
+            if mark is not None and self._keys.ours(mark):
+                yield id
 
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
         """The documents as JSON text: as written, or for a hash as `stored` makes it."""
@@ -251,11 +270,7 @@ class RedisSink:
         return self._documents([id for group in groups for id in group], answers)
 
     def _documents(self, ids: Sequence[str], answers: Sequence[Any]) -> Iterator[tuple[str, bytes]]:
-        for id, answer in zip(ids, answers, strict=True):
-            if isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE"):
-                continue
-            if isinstance(answer, Exception):
-                raise answer
+        for id, answer in zip(ids, _values(answers), strict=True):
             body = answer
             if isinstance(answer, Mapping):
                 body = flat_json({name.decode(): value.decode() for name, value in answer.items()})
@@ -276,6 +291,15 @@ class RedisSink:
 
     def close(self) -> None:
         self._servers.close()
+
+
+def _values(answers: Iterable[Any]) -> Iterator[Any]:
+    """What keys hold: None for a key of another type, which is not ours. Raises what else went wrong."""
+    for answer in answers:
+        wrong = isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
+        if isinstance(answer, Exception) and not wrong:
+            raise answer
+        yield None if wrong else answer
 
 
 SINK = RedisSink

@@ -38,12 +38,14 @@ def make(stack: Stack, names: Names) -> Iterator[Make]:
         epoch: int = 1,
         generation: int = 1,
         hash: str = "0123456789abcdef",
+        model: str = "things",
+        key: str = "thing:{id}",
         **settings: Any,
     ) -> Sink:
         sink = sinks.build(
             "redis",
-            {"key": names("thing:{id}"), **settings},
-            model=compiled(names("things"), fields, hash),
+            {"key": names(key), **settings},
+            model=compiled(names(model), fields, hash),
             connection={"url": url, **(connection or {})},
             epoch=epoch,
             generation=generation,
@@ -84,7 +86,7 @@ def test_json_is_the_document_s_own_text(make: Make, client: Any, names: Names) 
     make().write(Batch(3, {"a": body}, []))
     key = names("thing:a")
     assert client.get(key) == body
-    assert client.get(f"version:{{{key}}}") == b"00000000000000000003"
+    assert client.get(f"version:{{{key}}}") == b"00000000000000000003 %d.0" % len(names("thing:"))
     assert client.ttl(key) == client.ttl(f"version:{{{key}}}") == -1
 
 
@@ -170,6 +172,55 @@ def test_ids_tells_only_what_is_ours(make: Make, client: Any, names: Names) -> N
     client.set(names("other:1"), "x")
     client.set(f"{names('thing:')}".encode() + b"\xff", "x")
     assert set(sink.ids()) == {str(n) for n in range(3000)}
+
+
+# -- keys of others
+
+
+def test_keys_beside_ours_are_neither_told_nor_removed(make: Make, client: Any, names: Names) -> None:
+    sink, summaries = make(), make(model="summaries", key="thing:{id}:summary")
+    sink.write(docs(17))
+    summaries.write(docs(17))
+    client.set(names("thing:17:session"), "the application's")
+    assert list(sink.ids()) == ["17"]
+    for at in (5, 6):  # the second time, our tombstone is there
+        out = sink.write(Batch(at, {}, ["17", "17:session", "17:summary"]))
+        assert (out.deleted, [refusal.id for refusal in out.refused]) == (2, ["17:summary"])
+        assert list(sink.ids()) == []
+    assert sink.write(Batch(4, {"17:session": b"{}"}, [])).older == 1
+    assert client.get(names("thing:17:session")) == b"the application's"
+    assert list(summaries.ids()) == ["17"]
+    assert summaries.read(["17"]) == docs(17).upserts
+
+
+def test_a_document_of_another_pattern_is_not_overwritten(make: Make) -> None:
+    sink, summaries = make(), make(model="summaries", key="thing:{id}:summary")
+    summaries.write(docs(17))
+    out = sink.write(Batch(2, {"17:summary": b"{}", "18": b"{}"}, []))
+    assert (out.written, [refusal.id for refusal in out.refused]) == (1, ["17:summary"])
+    assert summaries.read(["17"]) == docs(17).upserts
+
+
+def test_a_key_that_came_after_our_delete_stays(make: Make, client: Any, names: Names) -> None:
+    sink = make()
+    sink.write(docs(1, 2))
+    sink.write(Batch(2, {}, ["1", "2"]))
+    client.set(names("thing:1"), "theirs")
+    client.rpush(names("thing:2"), "theirs")
+    assert sink.write(Batch(3, {}, ["1", "2"])).deleted == 2
+    assert client.exists(names("thing:1"), names("thing:2")) == 2
+    assert [refusal.id for refusal in sink.write(docs(2, at=4)).refused] == ["2"]
+
+
+def test_a_pattern_has_one_owner(make: Make, names: Names) -> None:
+    make()
+    other = make(model="others", prepare=False)
+    for new in (True, False):
+        with pytest.raises(Fatal, match=f"belong to the read model {names('things')}") as caught:
+            other.prepare(new=new)
+    assert f"redis-cli DEL 'syncer:meta:{names('thing:{id}')}'" in caught.value.hint
+    make(key="theirs:{id}", hash="f" * 16, epoch=7)  # another installation's read model of the same name
+    make()
 
 
 # -- failures of the server
