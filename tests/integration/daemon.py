@@ -82,12 +82,12 @@ class Daemon:
     def until_ready(self, seconds: float = 30) -> None:
         until(self.ready, lambda: f"{self.get('/readyz')[1]}\n{self.log.read_text()}", seconds)
 
-    def stop(self) -> float:
-        """SIGTERM; returns the seconds it took, which have to be few."""
+    def stop(self, expect: int = 0) -> float:
+        """SIGTERM; returns the seconds it took, which have to be few. expect: its exit status."""
         began = time.monotonic()
         self.process.terminate()
         try:
-            assert self.process.wait(STOPS_WITHIN) == 0, self.log.read_text()
+            assert self.process.wait(STOPS_WITHIN) == expect, self.log.read_text()
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(

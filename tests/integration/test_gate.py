@@ -1,0 +1,141 @@
+"""The gate on a PostgreSQL of its own: events of what is not visible yet, and what is not on disk yet."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from prometheus_client import CollectorRegistry
+
+import devstack
+from devstack import Stack
+from syncer.clock import Clock
+from syncer.config import load as load_config
+from syncer.gate import Gate
+from syncer.load import declared, one
+from syncer.metrics import Metrics
+from syncer.rows.postgres import Postgres
+from syncer.unit import LaneObserver
+from syncer.waiting import Patience
+from tests.conftest import temporary_home
+from tests.integration.daemon import until
+from tests.integration.system import Source, System, new_system, streaming_source
+
+_numbers = itertools.count(1)
+CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
+FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
+
+
+@pytest.fixture(scope="module")
+def private() -> Iterator[Stack]:
+    """A PostgreSQL whose settings may be changed; its log goes to disk only when somebody asks for it."""
+    own = devstack.start(temporary_home(), only=["postgres"], ephemeral=True)
+    try:
+        set_up(own.postgres, wal_writer_delay="10s", wal_writer_flush_after="0")
+        yield own
+    finally:
+        own.remove()
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack, private: Stack) -> Iterator[Source]:
+    with streaming_source(private, stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path) -> Iterator[System]:
+    with new_system(source, tmp_path, next(_numbers)) as system:
+        yield system
+
+
+def set_up(dsn: str, **settings: str) -> None:
+    """For all sessions, at once."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        for name, value in settings.items():
+            admin.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+        admin.execute("SELECT pg_reload_conf()")
+        for name, value in settings.items():
+            until(lambda n=name, v=value: admin.execute("SELECT current_setting(%s)", [n]).fetchone() == (v,))  # type: ignore[misc]
+
+
+def test_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: System, private: Stack) -> None:
+    """It is in the log, so its events come; it stays invisible until its synchronous standby has answered."""
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE)
+    system.until_right()
+    before = {model: system.written(model) for model in (system.orders, system.summaries)}
+    set_up(private.postgres, synchronous_standby_names="nobody")
+    late = [
+        threading.Thread(target=system.execute, args=(statement,))
+        for statement in (
+            "UPDATE {schema}.orders SET status = 'paid', customer_id = 2 WHERE id = 2",
+            "INSERT INTO {schema}.customers VALUES (9, 'Edsger')",  # no order is found of
+        )
+    ]
+    try:
+        for one in late:
+            one.start()
+        for model in (system.orders, system.summaries):
+            told = daemon.until_state(model, "waiting")["reason"]
+            assert "not visible yet" in told and "in progress" in told and "synchronous standby" in told
+        until(lambda: all(daemon.status(model)["lag_seconds"] > 2 for model in before))
+        for model, documents in before.items():
+            assert system.written(model) == documents
+            assert system.told(model)["lag_records"] > 0
+        assert daemon.get("/livez") == (200, "ok\n")
+    finally:
+        set_up(private.postgres, synchronous_standby_names="")
+        for one in late:
+            one.join()
+    system.execute("INSERT INTO {schema}.orders (id, customer_id) VALUES (6, 9)")
+    system.until_right()
+    daemon.until_ready()
+    assert daemon.metric("syncer_gate_waits_total", model=system.orders) > 0
+    until(lambda: system.told(system.orders)["lag_records"] == 0)
+
+
+def test_an_event_of_a_transaction_that_the_server_never_had_stops_the_read_model(system: System) -> None:
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE)
+    system.until_right()
+    [(now,)] = system.database.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    source = {"schema": system.schema, "table": "customers", "txId": now + (1 << 29), "ts_ms": 1}
+    event = {"op": "c", "before": None, "after": {"id": 1, "name": "Ada"}, "source": source}
+    system.produce("customers", json.dumps(event).encode())
+    told = daemon.until_state(system.orders, "failed")["last_error"]
+    assert "does not have" in told and "in the future" in told and f"syncer resync {system.orders}" in told
+    assert daemon.metric("syncer_errors_total", model=system.orders, kind="fatal") == 1
+
+
+def test_what_a_snapshot_saw_is_on_disk_before_it_may_be_written(system: System, private: Stack) -> None:
+    config = load_config(environ=system.environment)
+    loaded = one(config, declared(config, [system.orders])[0])
+    rows = Postgres(config.postgres.arguments(), loaded.compiled)
+    stop = threading.Event()
+    observer = LaneObserver("changes", Metrics(CollectorRegistry()).for_model(system.orders))
+    clock = Clock(1)
+    gate = Gate(system.orders, rows, clock, Patience(stop, lambda: None), observer, 5.0)
+
+    def behind() -> int:
+        query = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn())::bigint"
+        [(value,)] = system.database.query(query)
+        return int(value)
+
+    with closing(rows), system.database.connect() as session:
+        session.execute("SET synchronous_commit = off")
+        session.execute(f"INSERT INTO {system.schema}.customers VALUES (1, 'Ada')".encode())
+        assert behind() > 0
+        with gate.sight() as sight:
+            assert sight.view.head.insert_lsn
+            assert behind() > 0
+        assert behind() < 100  # the end of what was there, and perhaps a page's header
+    private.kill("postgres")
+    private.launch("postgres")
+    assert system.database.query(f"SELECT name FROM {system.schema}.customers") == [("Ada",)]
