@@ -150,7 +150,7 @@ class Deployment:
             if process.alive:
                 process.kill()
         with redis.Redis.from_url(self.stack.redis) as client:
-            for pattern in (f"version:*{self.names.prefix}*", f"syncer:{self.names.prefix}*"):
+            for pattern in (f"version:*{self.names.prefix}*", f"syncer:*{self.names.prefix}*"):
                 if keys := list(client.scan_iter(pattern, count=1000)):
                     client.delete(*keys)
 

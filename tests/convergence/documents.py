@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import redis
 import urllib3
 
 from devstack import Stack
-from tests.convergence.oracle import Documents
+from tests.convergence.oracle import DIGITS, Documents
 
 _PAGE = 1000
 
@@ -43,7 +44,8 @@ class Difference:
 
 def differences(where: str, expected: Documents, found: Documents) -> list[Difference]:
     """Ids without an equal document on the other side."""
-    wanted, there = ({id: _exact(body) for id, body in side.items()} for side in (expected, found))
+    with decimal.localcontext(prec=DIGITS):
+        wanted, there = _exact(expected), _exact(found)
     ids = [id for id in {**wanted, **there} if wanted.get(id) != there.get(id)]
     return [Difference(where, id, wanted.get(id), there.get(id)) for id in ids]
 

@@ -29,13 +29,13 @@ class Faults:
         self._start_backfill()
         self._start_daemon()
 
-    def go_on(self, deadline: float) -> None:
+    def go_on(self, deadline: float, *, backfills: bool) -> None:
         """Until the deadline (monotonic seconds)."""
         actions: dict[Callable[[], None], float] = {
             self._kill_daemon: 5,
             self._stop_daemon: 2,
             self._second_daemon: 3,
-            self._kill_backfill: 3,
+            self._kill_backfill: 4 if backfills else 0,
             self._await_ready: 3,
         }
         while True:
@@ -46,15 +46,18 @@ class Faults:
             self.random.choices(list(actions), list(actions.values()))[0]()
             self._look_after()
 
-    def end(self, deadline: float) -> None:
-        """No more faults: one daemon runs, and the backfill comes to its end before the deadline."""
-        if not self.daemons:
-            self._start_daemon()
+    def finish_backfill(self, deadline: float) -> None:
+        """It comes to its end before the deadline, whatever happened to it."""
         for _ in until(deadline):
             if self.backfill is None:
                 return
             self._look_after()
         raise AssertionError("the backfill did not end")
+
+    def end(self) -> None:
+        """No more faults: a daemon runs."""
+        if not self.daemons:
+            self._start_daemon()
 
     def told(self) -> str:
         return ", ".join(f"{count} {what}" for what, count in sorted(self.done.items()))

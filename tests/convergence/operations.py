@@ -294,10 +294,12 @@ OPERATIONS: dict[str, tuple[float, Operation]] = {
     "edit all hours": (1, edit_all("tasks", "hours = 1 + mod(hours, 100)")),
     "edit all people": (1, edit_all(PERSON, """"Voller Name" = left("Voller Name", 20) || ' ' || %s::int""")),
     "edit all tenants": (1, edit_all("tenants", "name = left(name, 20) || ' ' || %s::int")),
-    "truncate entries": (1, fixed("TRUNCATE entries")),
-    "truncate labels": (0.7, fixed("TRUNCATE project_labels")),
-    "truncate tasks": (0.7, fixed("TRUNCATE tasks, entries")),
-    "truncate projects": (0.4, fixed("TRUNCATE projects CASCADE")),
-    "truncate people": (0.4, fixed(f"TRUNCATE {PERSON} CASCADE")),
-    "truncate tenants": (0.3, fixed("TRUNCATE tenants CASCADE")),
+    "truncate entries": (0.6, fixed("TRUNCATE entries")),
+    "truncate labels": (0.4, fixed("TRUNCATE project_labels")),
+    "truncate tasks": (0.4, fixed("TRUNCATE tasks, entries")),
+    "truncate projects": (0.3, fixed("TRUNCATE projects CASCADE")),
+    "truncate people": (0.2, fixed(f"TRUNCATE {PERSON} CASCADE")),
+    "truncate tenants": (0.2, fixed("TRUNCATE tenants CASCADE")),
 }  # fmt: skip
+SWEEPING = frozenset(name for name in OPERATIONS if name.startswith(("truncate", "edit all", "forget")))
+"""After these every document of some read model is rendered again."""

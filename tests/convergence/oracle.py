@@ -25,7 +25,8 @@ Documents = dict[str, Any]
 _TABLES = (
     "tenants", "projects", "tasks", "entries", "labels", "project_labels", '"Büro"."Person"',
 )  # fmt: skip
-decimal.DefaultContext.prec = 200
+DIGITS = 200
+"""More than any of our numbers has: Python rounds sums to 28 otherwise."""
 
 
 class Oracle:
@@ -56,6 +57,10 @@ class Oracle:
 
     def documents(self) -> dict[tuple[str, str], Documents]:
         """By read model and sink."""
+        with decimal.localcontext(prec=DIGITS):
+            return self._documents()
+
+    def _documents(self) -> dict[tuple[str, str], Documents]:
         tenants = {_id(row["code"], row["nr"]): self._tenant(row) for row in self.tenants.values()}
         people = {row["Kürzel"]: self._person(row) for row in self.people.values() if row["aktiv"]}
         tasks = {_id(row["id"], row["region"]): self._task(row) for row in self.rows["tasks"]}

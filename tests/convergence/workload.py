@@ -15,11 +15,18 @@ from typing import Any
 import psycopg
 
 from tests.convergence import operations
-from tests.convergence.operations import OPERATIONS, PERSON, Operation, add_many
+from tests.convergence.operations import OPERATIONS, PERSON, SWEEPING, Operation, add_many
 from tests.convergence.values import Row
 from tests.stack import Database
 
-_LEAST = {"tenants": 12, PERSON: 25, "labels": 10, "projects": 40}
+_LEAST = {
+    "tenants": (12, operations.new_tenant),
+    PERSON: (25, operations.new_person),
+    "labels": (10, operations.new_label),
+    "projects": (40, operations.add_project),
+    "tasks": (60, operations.add_task),
+    "entries": (40, operations.add_entries),
+}
 _REFUSALS = (
     psycopg.errors.IntegrityError,  # a foreign key, a unique key, a NULL
     psycopg.errors.SerializationFailure,
@@ -64,9 +71,10 @@ class Writer:
 
     # -- transactions ------------------------------------------------------------------------------------
 
-    def transact(self) -> None:
-        """One transaction of one to four operations."""
-        names = self.random.choices(list(OPERATIONS), [often for often, _ in OPERATIONS.values()], k=4)
+    def transact(self, *, calm: bool) -> None:
+        """One transaction of one to four operations. calm: none that makes every document dirty."""
+        often = [0.0 if calm and name in SWEEPING else often for name, (often, _) in OPERATIONS.items()]
+        names = self.random.choices(list(OPERATIONS), often, k=4)
         some = names[: self.random.choice((1, 1, 2, 3, 4))]
         kind = self.random.choices(list(_KINDS), list(_KINDS.values()))[0]
         self.perform({name: OPERATIONS[name][1] for name in some}, kind)
@@ -110,13 +118,9 @@ class Writer:
 
     def fill(self) -> None:
         """Until every table has some rows: truncates must not make everything easy."""
-        adding = {
-            "tenants": operations.new_tenant, PERSON: operations.new_person, "labels": operations.new_label,
-            "projects": operations.add_project,
-        }  # fmt: skip
-        for table, least in _LEAST.items():
+        for table, (least, adding) in _LEAST.items():
             while ((self.ask(f"SELECT count(*) FROM {table}") or (0,))[0]) < least:
-                self.perform({f"fill {table}": adding[table]})
+                self.perform({f"fill {table}": adding})
 
 
 _KINDS = {"commit": 70, "savepoints": 12, "rollback": 10, "serializable": 5, "prepared": 3}
@@ -129,7 +133,7 @@ class Workload:
         self.database = database
         self.writers = [Writer(database, seed, number, writers) for number in range(writers)]
         self._pause = writers / rate
-        self._stop = threading.Event()
+        self._stop, self._calm = threading.Event(), threading.Event()
         self._threads = [
             threading.Thread(target=self._write, args=(writer,), name=f"writer-{number}")
             for number, writer in enumerate(self.writers)
@@ -147,6 +151,10 @@ class Workload:
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
+
+    def calm(self) -> None:
+        """From now on, nothing that makes every document dirty: it would hide what was missed before."""
+        self._calm.set()
 
     def stop(self) -> None:
         """The last transaction of every writer is over when this returns. Raises what went wrong in one."""
@@ -178,6 +186,6 @@ class Workload:
             while not self._stop.wait(writer.random.expovariate(1 / self._pause)):
                 if writer.random.random() < 0.02:
                     writer.fill()
-                writer.transact()
+                writer.transact(calm=self._calm.is_set())
         except BaseException as error:
             self._failed.append(error)
