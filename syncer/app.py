@@ -57,8 +57,8 @@ class App:
             )
             for unit in self.units:
                 unit.start()
-            while not self._stop.wait(_SLOTS_EVERY):
-                self._measure_slots()
+            threading.Thread(target=self._measure_slots, name="slots", daemon=True).start()
+            self._stop.wait()
             self._end()
         failed = [unit for unit in self.units if unit.state == "failed"]
         if failed and len(failed) == len(self.units):
@@ -73,11 +73,11 @@ class App:
 
     def ready(self) -> tuple[bool, str]:
         """Whether every read model is being kept in step (a failed one is not)."""
-        late = [
-            f"{unit.model.name} is {unit.state}" + (f": {unit.error}" if unit.error else "")
-            for unit in self.units
-            if unit.state != "running"
-        ]
+        late = []
+        for unit in self.units:
+            status = unit.status()
+            if status["state"] != "running":
+                late.append(f"{unit.model.name} is {status['state']}: {status['reason']}".rstrip(": "))
         return not late, "\n".join(late)
 
     def status(self) -> dict[str, Any]:
@@ -97,13 +97,16 @@ class App:
         )
 
     def _measure_slots(self) -> None:
-        """The WAL that slots hold back. Away servers are told by the read models; not here again."""
-        try:
-            with psycopg.connect(**self.config.postgres.arguments(), autocommit=True) as connection:
-                for slot, behind in connection.execute(_SLOTS):
-                    self.metrics.slot_bytes_behind.labels(slot).set(behind)
-        except psycopg.Error as error:
-            log.debug("cannot measure the replication slots", error=str(error))
+        """The WAL that slots hold back, on a thread of its own: a server may be silent for long. That it is
+        away is told by the read models; not here again."""
+        arguments = {**self.config.postgres.arguments(), "options": "-c statement_timeout=5s"}
+        while not self._stop.wait(_SLOTS_EVERY):
+            try:
+                with psycopg.connect(**arguments, autocommit=True) as connection:
+                    for slot, behind in connection.execute(_SLOTS):
+                        self.metrics.slot_bytes_behind.labels(slot).set(behind)
+            except psycopg.Error as error:
+                log.debug("cannot measure the replication slots", error=str(error))
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         log.info("stopping", signal=signal.Signals(number).name)

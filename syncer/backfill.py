@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from syncer import load
+from syncer.change import Work
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
@@ -46,28 +47,43 @@ class Backfill:
     """One read model's backfill.
 
     rate: documents per second over all processes that work on it; None for as fast as it goes.
-    again: start anew although an earlier run is unfinished.
+    sweep: remove documents, too, whose rows went without an event (a partition detached or truncated).
+    building: of the generation that a resync is building.
     """
 
     def __init__(
-        self, config: Config, model: Model, registry: Registry, *, rate: float | None = None
+        self,
+        config: Config,
+        model: Model,
+        registry: Registry,
+        *,
+        rate: float | None = None,
+        sweep: bool = False,
+        building: bool = False,
     ) -> None:
         self.config, self.model, self.registry, self.rate = config, model, registry, rate
+        self.sweep, self.building = sweep, building
 
     def run(
         self, metrics: Metrics, workers: int, report: Callable[[Progress], None], *, again: bool = False
     ) -> Run:
-        """Until every root has been rendered and acknowledged. Raises Fatal if a worker had to stop."""
+        """Until every root has been rendered and acknowledged. Raises Fatal if a worker had to stop.
+
+        again: start anew although an earlier run is unfinished.
+        """
         loaded = load.ready(self.config, self.model)
-        names = self.registry.open(loaded.compiled).names
-        run = self.registry.run(self.model.name)
+        begun = self.registry.open(loaded.compiled, building=self.building)
+        names, key = begun.names, begun.registration.key("backfill")
+        found = self.registry.state.load().get(key)
+        run = Run(**found) if found else None
         if run is None or not run.planned or run.finished_ms or again:
             run = self.plan(loaded, names, report)
+            self.registry.state.save(key, run)
         else:
             report(Progress("rendering", 0, run.roots, "going on where an earlier run stopped"))
         unit = Unit(
             self.config, self.model, self.registry, metrics.for_model(self.model.name),
-            work_only=True, workers=workers,
+            work_only=True, workers=workers, building=self.building,
         )  # fmt: skip
         unit.start()
         try:
@@ -76,7 +92,7 @@ class Backfill:
             unit.stop()
             unit.join()
         run = replace(run, finished_ms=time.time_ns() // 1_000_000)
-        self.registry.state.save(f"{self.model.name}/backfill", run)
+        self.registry.state.save(key, run)
         report(Progress("done", run.roots, run.roots))
         return run
 
@@ -91,6 +107,8 @@ class Backfill:
         run_id, started_ms = uuid.uuid4().hex[:12], time.time_ns() // 1_000_000
         work = KafkaWork(self.registry.writing, names.work_topic)
         begins = self.registry.topics.ends([names.work_topic])
+        if self.sweep:
+            work.put(Work("sweep", "backfill", run_id))
         with self._view(loaded) as view:
             size = self._range_size(view)
             seconds = size * len(begins) / self.rate if self.rate else 0.0
@@ -104,9 +122,7 @@ class Backfill:
         ends = {str(p): offset for (_, p), offset in self.registry.topics.ends([names.work_topic]).items()}
         first = {str(p): offset for (_, p), offset in begins.items()}
         roots = max(items - 1, 0) * size + len(rest)
-        run = Run(run_id, True, items, roots, started_ms, first, ends)
-        self.registry.state.save(f"{self.model.name}/backfill", run)
-        return run
+        return Run(run_id, True, items, roots, started_ms, first, ends)
 
     def _watch(self, unit: Unit, names: Names, run: Run, report: Callable[[Progress], None]) -> None:
         total = sum(run.ends.values()) - sum(run.begins.values())

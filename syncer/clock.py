@@ -82,7 +82,7 @@ class Clock:
         self.highest = highest
 
     def version(self, identity: Identity, clock: int, *, floor: int, model: str) -> int:
-        """The document version of a snapshot, `epoch << 48 | clock`; remembers the highest clock.
+        """The document version of a snapshot, `epoch << 48 | clock`.
 
         floor: `highest` as it was before the snapshot was taken; another thread may have raised it since.
         Raises Fatal when the server's history changed or its clock ran backwards (failover,
@@ -100,8 +100,12 @@ class Clock:
                 where=model, why=f"was {floor}, is {clock}", hint=hint,
             )  # fmt: skip
         self.identity = identity
-        self.highest = max(self.highest, clock)
         return version(self.epoch, clock)
+
+    def durable(self, clock: int) -> None:
+        """What a snapshot of this clock saw is on disk. Not before: a crash takes back what was not (aborts
+        are never waited for), and a clock that falls for that reason is no other history."""
+        self.highest = max(self.highest, clock)
 
 
 def version(epoch: int, clock: int) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from syncer.clock import Clock
+from syncer.clock import Clock, split_version
 from syncer.errors import Fatal
 from syncer.ports import Observer, Rows, View
 from syncer.waiting import Patience
@@ -34,6 +34,9 @@ class Gate:
     ) -> None:
         self.model, self.rows, self.clock = model, rows, clock
         self.wait, self.observer, self.timeout = wait, observer, timeout
+        self.ahead = 0
+        """The highest version that a sink had instead of ours. Whoever wrote it had a snapshot before that, so
+        every snapshot from now on has to be at least as high."""
 
     @contextmanager
     def sight(self, xids: Collection[int] = ()) -> Iterator[Sight]:
@@ -51,6 +54,8 @@ class Gate:
                 head = view.head
                 clock = head.snapshot.clock
                 version = self.clock.version(head.identity, clock, floor=floor, model=self.model)
+                if self.ahead > version:
+                    raise self._lost(version)
                 unseen = head.snapshot.unseen(xids)
                 if not unseen:
                     if told:
@@ -66,6 +71,7 @@ class Gate:
                 told += 1
             back_off()
         self._durable(lsn)
+        self.clock.durable(clock)
 
     def _durable(self, lsn: int) -> None:
         """A crash can take back asynchronous commits that a snapshot saw, and the clock soon looks sound
@@ -79,6 +85,13 @@ class Gate:
                 self.rows.flush()
             while not self.rows.flushed(lsn):
                 back_off()
+
+    def _lost(self, version: int) -> Fatal:
+        return Fatal(
+            "a sink holds documents of a later clock than this PostgreSQL server has",
+            where=self.model, why=f"clock {split_version(self.ahead)[1]}, the server's is {split_version(version)[1]}",
+            hint=f"if the database or Kafka was made anew: syncer resync {self.model}",
+        )  # fmt: skip
 
     def _why(self, unseen: list[int]) -> str:
         statuses = self.rows.statuses(unseen)

@@ -29,9 +29,13 @@ class Lag:
         if committed_ms:
             self._settled_ms[topic, partition] = committed_ms
 
-    def idle(self, progress: Mapping[Partition, tuple[int, int]]) -> None:
-        """Nothing is under way: what was polled is settled, also records that carry nothing for us."""
-        self._next = {partition: position for partition, (position, _) in progress.items()}
+    def idle(self, progress: Mapping[Partition, tuple[int, int]], now_ms: int) -> None:
+        """Nothing is under way: what was polled is settled, also records that carry nothing for us. Where
+        nothing waits, the next change is younger than now."""
+        for partition, (position, end) in progress.items():
+            self._next[partition] = position
+            if position >= end:
+                self._settled_ms[partition] = now_ms
 
     def waiting(self, progress: Mapping[Partition, tuple[int, int]]) -> None:
         """progress: the next offset to poll and the end offset of each partition."""

@@ -84,7 +84,7 @@ class Lane:
         self.gate = Gate(compiled.name, rows, clock, self.wait, observer, limits.gate_timeout)
         self.writer = Writer(
             compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
-            refused=self._refused, wait=self.wait, observer=observer,
+            refused=self._refused, newer=self._newer, wait=self.wait, observer=observer,
         )  # fmt: skip
         self.offsets, self.lag = Offsets(limits.commit_interval), Lag(_now_ms())
         self.recent = Recent()
@@ -118,7 +118,7 @@ class Lane:
                 self._tell()
         else:
             self.writer.settle()
-            self.lag.idle(self.source.progress())
+            self.lag.idle(self.source.progress(), _now_ms())
         self._tell()
 
     def _tell(self) -> None:
@@ -190,7 +190,8 @@ class Lane:
 
     def _look_up(self, view: View, dirty: Dirty) -> list[Key]:
         """Stage 4: all dirty roots. What is too much for one batch goes to the work topic."""
-        keys, handed_over = dict(dirty.keys), False
+        keys: dict[Key, None] = {}
+        handed_over = False
         for lookup, values in dirty.lookups.items():
             for key in view.look_up(lookup, values):
                 keys[key] = None
@@ -210,7 +211,7 @@ class Lane:
             handed_over = True
         if handed_over:
             self.work.flush()
-        return list(keys)
+        return list(dirty.keys | keys)
 
     def _hand_over(self, keys: Iterable[Key], reason: str) -> None:
         left = iter(keys)
@@ -222,7 +223,12 @@ class Lane:
         """Stages 3 to 7 of a work item."""
         settles, partition = (record,), record.position.partition
         self.wait(self._due.get(partition, 0.0) - time.monotonic())
-        self.wait((item.not_before_ms - _now_ms()) / 1000)
+        if item.not_before_ms > _now_ms():  # to the end of the queue, so that others need not wait
+            self.wait(min((item.not_before_ms - _now_ms()) / 1000, 0.5))
+            self.work.put(item)
+            self.work.flush()
+            self.writer.send(Piece(document.NOTHING, time.monotonic(), settles))
+            return
         self._due[partition] = time.monotonic() + item.seconds
         if item.kind == "keys":
             self._keys(list(dict.fromkeys(item.keys)), settles)
@@ -266,8 +272,7 @@ class Lane:
                     rows = self._rows(sight.view, now)
                     break
                 except Overflow as over:
-                    fits = int(self.limits.chunk_bytes * over.roots / over.size)
-                    self._chunk = max(1, min(fits, len(now) // 2))
+                    self._chunk = max(1, min(over.fits(self.limits.chunk_bytes), len(now) // 2))
         self.recent.rendered(now, sight.view.head.snapshot)
         return self._piece(sight, rows, () if left else settles, committed_ms), left
 
@@ -285,6 +290,7 @@ class Lane:
         """Render; if one row spoils the statement, halve it until that one is alone with its error."""
         if not keys:
             return []
+        self.wait.breathe()
         try:
             return view.render(keys, self.limits.chunk_bytes)
         except Reject as error:
@@ -303,17 +309,19 @@ class Lane:
             self._chunk = max(1, min(self.limits.chunk_documents, fits))
         return Piece(batch, sight.taken, settles, committed_ms)
 
-    def _again(self, ids: list[str]) -> list[Piece]:
+    def _again(self, ids: list[str]) -> Iterator[Piece]:
         """For the writer: the same documents as they are now."""
-        left, pieces = [document.parse_id(id, len(self.compiled.key)) for id in ids], []
+        left = [document.parse_id(id, len(self.compiled.key)) for id in ids]
         while left:
             with self.gate.sight() as sight:
                 piece, left = self._render(sight, left)
-            pieces.append(piece)
-        return pieces
+            yield piece
 
     def _refused(self, id: str, reason: str) -> None:
         self._dead_letter(id.encode(), Reject("a sink refused a document", where=id, why=reason))
+
+    def _newer(self, version: int) -> None:
+        self.gate.ahead = max(self.gate.ahead, version)
 
     def _dead_letter(self, key: bytes, error: Reject, record: Record | None = None) -> None:
         self.dead_letters.put(key, str(error), record)

@@ -116,14 +116,18 @@ class Head(NamedTuple):
 
 
 class Overflow(Exception):
-    """There was more document text than was asked for; ask for fewer roots at once.
+    """That was too much at once, in bytes or in time: ask for fewer roots.
 
-    roots, size: of how many there was how much (bytes) until then.
+    roots, size: of how many there was how much (bytes) until then; 0 if there was no answer in time.
     """
 
     def __init__(self, roots: int, size: int) -> None:
         super().__init__(f"{size} bytes of {roots} documents")
         self.roots, self.size = roots, size
+
+    def fits(self, most: int) -> int:
+        """How many roots have about so many bytes."""
+        return most * self.roots // self.size if self.size else self.roots
 
 
 class View(Protocol):
@@ -137,7 +141,8 @@ class View(Protocol):
 
     def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
         """One row for each key. Raises Reject (with several keys: of at least one of them), and Overflow
-        when several documents have more than `most` bytes (0: no limit); the view stays usable."""
+        when several documents have more than `most` bytes (0: no limit) or take longer than a statement may;
+        the view stays usable."""
         ...
 
     def render_range(self, low: Key | None, high: Key, most: int = 0) -> list[Row]:

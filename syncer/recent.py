@@ -50,5 +50,5 @@ class Recent:
         for key in keys:
             known.pop(key, None)
             known[key] = snapshot
-        for key in list(known)[: max(0, len(known) - self._capacity)]:
-            del known[key]
+        while len(known) > self._capacity:
+            del known[next(iter(known))]

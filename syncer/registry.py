@@ -16,7 +16,7 @@ from syncer.config import Config
 from syncer.declaration.compile import Compiled
 from syncer.errors import Fatal
 from syncer.rows.postgres import connect
-from syncer.sources.state import Registration, Run, State
+from syncer.sources.state import Registration, State
 from syncer.sources.topics import MAX_BYTES, Topics, topic_of
 from syncer.sources.writing import Writing
 
@@ -65,6 +65,7 @@ class Registry:
         self.settings: dict[str, Any] = {
             "bootstrap.servers": config.kafka.bootstrap_servers,
             "client.id": "syncer",
+            "log_level": 2,  # its own lines are no log entries of ours, and what matters comes as an error
             **config.kafka.properties,
         }
         self.topics = Topics(
@@ -75,19 +76,23 @@ class Registry:
         self.writing = Writing(self.settings)
         self.state = State(self.topics, self.writing, config.kafka.state_topic)
 
-    def open(self, compiled: Compiled) -> Begun:
-        """Register the read model if it is new.
+    def registered(self, model: str, *, building: bool = False, max_age: float = 0.0) -> dict[str, Any]:
+        """The registration that is in force, or the one that a resync is building; empty if there is none."""
+        return self.state.load(max_age).get(_key(model, building), {})
+
+    def open(self, compiled: Compiled, *, building: bool = False) -> Begun:
+        """Register the read model if it is new. building: the generation that a resync is building.
 
         Raises Fatal when its documents were rendered from another declaration.
         """
         values = self.state.load()
-        known = values.get(compiled.name)
+        known = values.get(_key(compiled.name, building))
         names = Names.make(self.config, compiled.name, compiled.tables, known["generation"] if known else 1)
         self._create(names)
         if known:
             registration = Registration(**known)
         else:
-            registration = self.register(compiled, names, epoch=1, generation=1)
+            registration = self.register(compiled, names, epoch=1, generation=1, building=building)
         if registration.hash != compiled.hash:
             raise Fatal(
                 "the read model was changed since its documents were rendered",
@@ -97,15 +102,21 @@ class Registry:
         starts = {(t, int(p)): o for t, all_ in registration.starts.items() for p, o in all_.items()}
         have = self.topics.committed(names.group)
         self.topics.commit(names.group, {p: o for p, o in starts.items() if p not in have})
-        clock = values.get(f"{compiled.name}/clock", {})
-        clock = clock if clock.get("epoch") == registration.epoch else {}
-        built = values.get(f"{compiled.name}/sinks", {}).get("generation") == registration.generation
+        clock = values.get(registration.key("clock"), {})
+        built = bool(values.get(registration.key("sinks")))
         return Begun(registration, names, clock, built)
 
     def note_built(self, registration: Registration) -> None:
-        self.state.save(f"{registration.model}/sinks", {"generation": registration.generation})
+        self.state.save(registration.key("sinks"), {"built": True})
 
-    def register(self, compiled: Compiled, names: Names, *, epoch: int, generation: int) -> Registration:
+    def adopt(self, registration: Registration) -> None:
+        """A resync has built this generation and it is read: from now on it is the one in force."""
+        self.state.save(registration.model, registration)
+        self.state.save(_key(registration.model, True), {})
+
+    def register(
+        self, compiled: Compiled, names: Names, *, epoch: int, generation: int, building: bool = False
+    ) -> Registration:
         """Write down where the read model begins: ten minutes or the oldest open transaction back, so that
         what was committed but not yet visible is seen as an event; the ends where that has no answer."""
         self._create(names)
@@ -120,13 +131,8 @@ class Registry:
             offset = back.get((topic, partition), -1)
             starts.setdefault(topic, {})[str(partition)] = min(offset, end) if offset >= 0 else end
         registration = Registration(compiled.name, compiled.hash, epoch, generation, starts, now)
-        self.state.save(compiled.name, registration)
+        self.state.save(_key(compiled.name, building), registration)
         return registration
-
-    def run(self, model: str, values: Mapping[str, Mapping[str, Any]] | None = None) -> Run | None:
-        """The read model's last backfill."""
-        found = (self.state.load() if values is None else values).get(f"{model}/backfill")
-        return Run(**found) if found else None
 
     def _create(self, names: Names) -> None:
         week, large = {"retention.ms": str(7 * 24 * 3600 * 1000)}, {"max.message.bytes": str(MAX_BYTES)}
@@ -141,3 +147,7 @@ class Registry:
                     where=f"topic {topic}", why=f"cleanup.policy={policy}",
                     hint=f"kafka-configs --alter --topic {topic} --add-config cleanup.policy=delete",
                 )  # fmt: skip
+
+
+def _key(model: str, building: bool) -> str:
+    return f"{model}/next" if building else model

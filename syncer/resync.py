@@ -4,8 +4,9 @@ The answer to whatever makes the documents or their versions doubtful: a changed
 Kafka no longer has, another PostgreSQL server. The next generation has its own consumer group, starting
 offsets and (in Elasticsearch) index. It is filled, brought in step, and only then read.
 
-While it is being built, the documents that are read stay as they are when a daemon is restarted or notices
-(within seconds); they are not kept in step by anyone until the new ones take their place.
+Until then a daemon goes on with the generation that is read, and moves to the new one within seconds after.
+Sinks that write in place (Redis) have no two generations: the daemon is refused there as soon as the new
+epoch begins to write, and goes on after the end. An interrupted resync changes nothing; the next one begins anew.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ from collections.abc import Callable
 
 from syncer import load
 from syncer.backfill import Backfill, Progress
-from syncer.change import Work
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal
 from syncer.metrics import Metrics
 from syncer.registry import Names, Registry
 from syncer.sources.state import Run
-from syncer.sources.writing import KafkaWork
 from syncer.unit import Unit
 
 _LOOK_EVERY = 0.1
@@ -41,20 +40,21 @@ def resync(
     """Until the new generation is in step and read. Raises Fatal if it cannot be built; what was read before
     is then still read, and the same command begins anew."""
     loaded = load.ready(config, model)
-    known = registry.state.load().get(model.name, {})
-    epoch, generation = known.get("epoch", 0) + 1, known.get("generation", 0) + 1
+    known, begun = registry.registered(model.name), registry.registered(model.name, building=True)
+    epoch = max(known.get("epoch", 0), begun.get("epoch", 0)) + 1
+    generation = max(known.get("generation", 0), begun.get("generation", 0)) + 1
     names = Names.make(config, model.name, loaded.compiled.tables, generation)
-    registry.register(loaded.compiled, names, epoch=epoch, generation=generation)
+    registration = registry.register(
+        loaded.compiled, names, epoch=epoch, generation=generation, building=True
+    )
     # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
-    work = KafkaWork(registry.writing, names.work_topic)
-    backfill = Backfill(config, model, registry, rate=rate)
-    work.put(Work("sweep", "resync"))
-    work.flush()
+    backfill = Backfill(config, model, registry, rate=rate, sweep=True, building=True)
     run = backfill.run(metrics, workers, report, again=True)
     _catch_up(config, model, registry, metrics, names, report)
     for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation):
         sink.promote()
         sink.close()
+    registry.adopt(registration)
     return run
 
 
@@ -68,7 +68,7 @@ def _catch_up(
 ) -> None:
     """Take changes until what was there at the beginning of this is settled."""
     ends = registry.topics.ends(names.changes)
-    unit = Unit(config, model, registry, metrics.for_model(model.name), workers=0)
+    unit = Unit(config, model, registry, metrics.for_model(model.name), workers=0, building=True)
     unit.start()
     try:
         while True:

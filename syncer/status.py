@@ -14,7 +14,6 @@ from syncer import decode
 from syncer.change import TableName
 from syncer.errors import Reject
 from syncer.registry import Names, Registry
-from syncer.sources.state import Run
 
 _READ_TIMEOUT = 5.0
 
@@ -66,7 +65,7 @@ def _one(
         lag,
         oldest,
         sum(max(0, end - work_done.get(p, 0)) for p, end in work_ends.items()),
-        _told(registry.run(model, values)),
+        _told(values.get(f"{model}/{known['generation']}/backfill")),
         sum(registry.topics.ends([names.dead_letters]).values()),
         known["epoch"],
         known["generation"],
@@ -93,9 +92,9 @@ def _changes(registry: Registry, names: Names) -> tuple[int, float | None]:
     return sum(waiting.values()), max(ages, default=None)
 
 
-def _told(run: Run | None) -> str:
-    if run is None:
+def _told(run: Mapping[str, Any] | None) -> str:
+    if not run:
         return "never"
-    if not run.finished_ms:
+    if not run["finished_ms"]:
         return "unfinished"
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.finished_ms / 1000))
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run["finished_ms"] / 1000))

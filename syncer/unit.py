@@ -21,6 +21,7 @@ import structlog
 from syncer import load
 from syncer.clock import Clock, Identity
 from syncer.config import Config
+from syncer.declaration import model as declaration
 from syncer.declaration.model import Model
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry, SyncerError
@@ -31,11 +32,13 @@ from syncer.registry import Names, Registry
 from syncer.rows.fingerprint import fingerprint
 from syncer.rows.postgres import Postgres
 from syncer.sources.kafka import KafkaSource
+from syncer.sources.state import Registration
 from syncer.sources.writing import KafkaDeadLetters, KafkaWork
 from syncer.waiting import Stopped
 
 _WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get theirs
 _LOOK_EVERY = 5.0
+_TRY_AGAIN = 60.0
 _STALLED_AFTER = 300.0
 _BACK_OFF = (0.2, 10.0)
 
@@ -97,13 +100,14 @@ class Opened:
     names: Names
     clock: Clock
     sinks: list[Sink]
-    generation: int
+    registration: Registration
 
 
 class Unit:
     """Supervises one read model on a thread of its own.
 
     work_only: take work items but no changes (`syncer backfill`, which may run beside a daemon).
+    building: the generation that a resync is building, not the one in force.
     """
 
     def __init__(
@@ -115,10 +119,11 @@ class Unit:
         *,
         work_only: bool = False,
         workers: int | None = None,
+        building: bool = False,
     ) -> None:
         self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
         self.workers = config.pipeline.work_lanes if workers is None else workers
-        self.work_only = work_only
+        self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
         self._generation: int | None = None
         self.observers: list[LaneObserver] = []
@@ -174,6 +179,7 @@ class Unit:
                 if time.monotonic() - began > 60:
                     pause = _BACK_OFF[0]
                 self._tell("waiting", error)
+                self.registry.topics.renew()
                 self._stop.wait(pause)
                 pause = min(pause * 2, _BACK_OFF[1])
             except Exception as error:
@@ -183,15 +189,17 @@ class Unit:
                     error = Fatal("unexpected error", where=self.model.name, why=repr(error))
                 self._tell("failed", error)
                 self._remember_error(str(error))
-                if not self._resynced():
+                if not self._another_try():
                     return
         self._set("stopped")
 
-    def _resynced(self) -> bool:
-        """After a failure: wait until a resync has begun another generation. False when told to stop."""
+    def _another_try(self) -> bool:
+        """After a failure: wait until a resync has built another generation, or a minute, in which someone may
+        have mended the cause. To try again is safe: offsets have not moved. False when told to stop."""
+        failed = time.monotonic()
         while not self._stop.wait(_LOOK_EVERY):
             with contextlib.suppress(Retry):
-                if self._registered() != self._generation:
+                if self._registered() != self._generation or time.monotonic() - failed > _TRY_AGAIN:
                     return True
         return False
 
@@ -226,7 +234,7 @@ class Unit:
         if errors:
             raise errors[0]
         with contextlib.suppress(Retry):
-            self._note(opened.clock)
+            self._note(opened)
         raise Stopped
 
     def _open(self, closing: contextlib.ExitStack) -> Opened:
@@ -234,14 +242,14 @@ class Unit:
         was opened until then, too."""
         generation = self._registered()
         if self._generation is not None and generation != self._generation:
-            [self.model] = load.declared(self.config, [self.model.name])  # it may be why there was a resync
+            self.model = declaration.load(self.model.file)  # it may be why there was a resync
         self._generation = generation
         loaded = load.ready(self.config, self.model)
         rows = self._rows(loaded)
         closing.callback(rows.close)
         with rows.view():  # a standby is refused before anything is recorded
             pass
-        begun = self.registry.open(loaded.compiled)
+        begun = self.registry.open(loaded.compiled, building=self.building)
         registration, noted = begun.registration, begun.clock
         self._generation = registration.generation
         identity = Identity(noted["system"], noted["timeline"]) if noted else None
@@ -259,11 +267,12 @@ class Unit:
             sink.prepare(new=not begun.built)
         if not begun.built:
             self.registry.note_built(registration)
-        return Opened(loaded, begun.names, clock, built, registration.generation)
+        return Opened(loaded, begun.names, clock, built, registration)
 
     def _registered(self) -> int | None:
         """The generation that is to be kept in step; None if the read model is new."""
-        generation: int | None = self.registry.state.load().get(self.model.name, {}).get("generation")
+        known = self.registry.registered(self.model.name, building=self.building, max_age=_LOOK_EVERY - 1)
+        generation: int | None = known.get("generation")
         return generation
 
     def _rows(self, loaded: load.Loaded) -> Postgres:
@@ -304,22 +313,26 @@ class Unit:
             if time.monotonic() - at < _LOOK_EVERY:
                 continue
             at = time.monotonic()
-            if self._registered() != opened.generation:
+            try:
+                generation = self._registered()
+                if clock.highest > noted:
+                    self._note(opened)
+                    noted = clock.highest
+            except Retry:  # Kafka is away: the lanes tell it, if it lasts
+                continue
+            if generation != opened.registration.generation:
                 raise Retry(
                     "the read model was resynced: its new generation is opened", where=self.model.name
                 )
-            if clock.highest > noted:
-                noted = clock.highest
-                self._note(clock)
 
-    def _note(self, clock: Clock) -> None:
-        if clock.identity:
-            value = {**clock.identity._asdict(), "epoch": clock.epoch, "clock": clock.highest}
-            self.registry.state.save(f"{self.model.name}/clock", value)
+    def _note(self, opened: Opened) -> None:
+        if opened.clock.identity:
+            value = {**opened.clock.identity._asdict(), "clock": opened.clock.highest}
+            self.registry.state.save(opened.registration.key("clock"), value)
 
     def _remember_error(self, error: str) -> None:
         """For `syncer status`, which may be asked when this process is gone. Kafka may be what is away."""
-        if self.work_only:
+        if self.work_only or self.building:
             return
         with contextlib.suppress(Retry):
             value = {"error": error, "at_ms": time.time_ns() // 1_000_000} if error else {}

@@ -7,7 +7,7 @@ than a delete that its sink has forgotten. For the same reason a piece that wait
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Thread
@@ -34,7 +34,8 @@ class Piece:
 class Writer:
     """max_age: seconds after its snapshot at which a piece is no longer sent.
 
-    again: renders ids anew, as pieces. done: told of each piece that every sink has acknowledged.
+    again: renders ids anew, piece by piece. done: told of each piece that every sink has acknowledged.
+    newer: told the highest version that a sink had instead of ours.
     """
 
     def __init__(
@@ -43,14 +44,15 @@ class Writer:
         sinks: Sequence[Sink],
         *,
         max_age: float,
-        again: Callable[[list[str]], list[Piece]],
+        again: Callable[[list[str]], Iterable[Piece]],
         done: Callable[[Piece], None],
         refused: Callable[[str, str], None],
+        newer: Callable[[int], None],
         wait: Patience,
         observer: Observer,
     ) -> None:
         self.sinks, self.max_age = sinks, max_age
-        self._again, self._done, self._refused = again, done, refused
+        self._again, self._done, self._refused, self._newer = again, done, refused, newer
         self._wait, self._observer = wait, observer
         self._name = f"{name}-write"
         self._under_way: tuple[Piece, Future[Outcome]] | None = None
@@ -63,6 +65,7 @@ class Writer:
     def send(self, piece: Piece) -> None:
         """Hand a piece over; returns when the one before it is settled."""
         self.settle()
+        self._told.clear()
         if piece.batch:
             self._under_way = piece, self._begin(piece)
         else:
@@ -76,17 +79,13 @@ class Writer:
         if self._under_way is None:
             return
         piece, future = self._under_way
-        while not future.done():
-            try:
-                future.result(timeout=1.0)
-            except TimeoutError:
-                self._wait.keep()
+        outcome = self._result(future)
         self._under_way = None
-        left = self._take(future.result())
+        left = self._take(outcome)
         back_off = self._wait.back_off(0.05, 5.0)
         while left:
             back_off()
-            left = [id for retry in self._again(left) for id in self._take(self._write(retry))]
+            left = [id for p in self._again(left) for id in self._take(self._result(self._begin(p)))]
         self._observer.waiting("")
         self._done(piece)
 
@@ -101,7 +100,6 @@ class Writer:
     def _begin(self, piece: Piece) -> Future[Outcome]:
         """On a thread that does not hold up the end of the process: a sink may take a minute to answer."""
         future: Future[Outcome] = Future()
-        self._told.clear()
 
         def write() -> None:
             try:
@@ -111,6 +109,14 @@ class Writer:
 
         Thread(target=write, name=self._name, daemon=True).start()
         return future
+
+    def _result(self, future: Future[Outcome]) -> Outcome:
+        """What became of it; the membership is kept meanwhile."""
+        while True:
+            try:
+                return future.result(timeout=1.0)
+            except TimeoutError:
+                self._wait.keep()
 
     def _write(self, piece: Piece) -> Outcome:
         """To every sink; a sink that is away makes the whole piece one to render again."""
@@ -133,6 +139,7 @@ class Writer:
             if refusal.id not in self._told:
                 self._told.add(refusal.id)
                 self._refused(refusal.id, refusal.reason)
+        self._newer(outcome.newest)
         if outcome.again:
             self._observer.waiting(outcome.again_reason)
         return list(dict.fromkeys(outcome.again))

@@ -34,10 +34,21 @@ from syncer.registry import Registry
     "--workers", type=click.IntRange(1), help="Ranges at the same time.  [default: backfill.workers]"
 )
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many documents a second.")
+@click.option(
+    "--sweep",
+    is_flag=True,
+    help="Remove documents, too, whose rows went without an event (detached partitions).",
+)
 @click.option("--again", is_flag=True, help="Begin anew even if an earlier backfill is unfinished.")
 @yes_option
 def backfill(
-    context: Context, models: Sequence[str], workers: int | None, rate: float | None, again: bool, yes: bool
+    context: Context,
+    models: Sequence[str],
+    workers: int | None,
+    rate: float | None,
+    again: bool,
+    sweep: bool,
+    yes: bool,
 ) -> None:
     """Fill the read models, one after the other, from what PostgreSQL has now.
 
@@ -55,7 +66,7 @@ def backfill(
             def report(step: Step, name: str = model.name) -> None:
                 progress.update(name, step.roots, step.total, told(step))
 
-            run = Backfill(config, model, registry, rate=rate).run(
+            run = Backfill(config, model, registry, rate=rate, sweep=sweep).run(
                 metrics, workers or config.backfill.workers, report, again=again
             )
             seconds = (run.finished_ms - run.started_ms) / 1000

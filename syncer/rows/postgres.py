@@ -51,6 +51,7 @@ for every document (measured: 6,000 documents/s instead of 36,000)."""
 _PAGE = 8192
 _LONG_PAGE_HEADER = 40
 _STREAM = 1000
+_TIMED_OUT = "57014"
 _HEAD = sql.SQL("""
 SELECT pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_current_snapshot()::text,
@@ -130,8 +131,11 @@ class Postgres:
     def flushed(self, lsn: int) -> bool:
         """See `ports.Rows.flushed`."""
         with self._lock:
+            if self._connection is None or self._connection.closed:
+                # Another one may be to a server that has begun again without what the view saw.
+                raise Retry("the connection of a snapshot was lost before its end", where=self.compiled.name)
             try:
-                row = self._open().execute(_FLUSHED, prepare=True).fetchone()
+                row = self._connection.execute(_FLUSHED, prepare=True).fetchone()
             except psycopg.Error as error:
                 self._drop()
                 raise classify(error, "cannot read from PostgreSQL", where=self.compiled.name) from error
@@ -141,7 +145,8 @@ class Postgres:
         """Without commits of others the log goes to disk five times a second: a commit of our own, of a
         message that changes no table and that nobody reads, takes milliseconds. See `ports.Rows.flush`."""
         with self._lock, contextlib.suppress(psycopg.Error):
-            self._open().execute(_FLUSH)
+            if self._connection is not None:
+                self._connection.execute(_FLUSH)
 
     def statuses(self, xids: Collection[int]) -> dict[int, str]:
         """See `ports.Rows.statuses`. On a connection of its own: it is asked while waiting."""
@@ -206,12 +211,12 @@ class PostgresView:
             yield from self._stream(lookup.sql, _columns(values))
 
     def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
-        return self._rows(self._compiled.render, _columns(keys), most, prepare=True)
+        return self._rows(self._compiled.render, _columns(keys), most, prepare=True, several=len(keys) - 1)
 
     def render_range(self, low: Key | None, high: Key, most: int = 0) -> list[Row]:
         if low is None:
-            return self._rows(self._compiled.render_upto, list(high), most, prepare=False)
-        return self._rows(self._compiled.render_between, [*low, *high], most, prepare=False)
+            return self._rows(self._compiled.render_upto, list(high), most, prepare=False, several=1)
+        return self._rows(self._compiled.render_between, [*low, *high], most, prepare=False, several=1)
 
     def keys_in_range(self, low: Key | None, high: Key) -> list[Key]:
         if low is None:
@@ -245,7 +250,9 @@ class PostgresView:
         with self._connection.cursor() as cursor:
             yield from map(tuple, cursor.stream(query, parameters, size=_STREAM))
 
-    def _rows(self, statement: str, parameters: Sequence[Any], most: int, *, prepare: bool) -> list[Row]:
+    def _rows(
+        self, statement: str, parameters: Sequence[Any], most: int, *, prepare: bool, several: int
+    ) -> list[Row]:
         """Run a render statement; the savepoint at the view's begin keeps it usable if it fails."""
         rows: list[Row] = []
         size, over = 0, None
@@ -264,9 +271,14 @@ class PostgresView:
                         over, rows = Overflow(len(rows), size), []
         except psycopg.Error as error:
             kind = classify(error, "cannot render documents", where=self._compiled.name)
-            if isinstance(kind, Reject):
+            late = error.sqlstate == _TIMED_OUT
+            if late or isinstance(kind, Reject):
                 self._streamed.run(b"ROLLBACK TO SAVEPOINT render")
-            raise kind from error
+            if late and several:
+                raise Overflow(several, 0) from error
+            raise (
+                Reject(kind.what, where=kind.where, why=kind.why, hint=kind.hint) if late else kind
+            ) from error
         if over:
             raise over
         return rows

@@ -6,6 +6,7 @@ word. A partition for which the group has no offset (made later than the read mo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from syncer.ports import Record
 
 Partition = tuple[str, int]
 _DRAIN = 1000
+_KEEP_AFTER = 5.0
 _OFFSET_INVALID = -1001
 
 
@@ -36,6 +38,7 @@ class KafkaSource:
         self._asked: dict[Partition, int] = {}
         self._again: set[Partition] = set()
         self._paused = False
+        self._polled = time.monotonic()
         self._consumer = Consumer(
             {
                 "auto.offset.reset": "error",
@@ -59,6 +62,13 @@ class KafkaSource:
 
     def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
         """See `ports.Source.poll`."""
+        try:
+            return self._poll(timeout, max_records, max_bytes)
+        except KafkaException as error:
+            raise self._error(error.args[0], "cannot read change events") from error
+
+    def _poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
+        self._polled = time.monotonic()
         if self._paused:
             self._consumer.resume(self._consumer.assignment())
             self._paused = False
@@ -103,7 +113,10 @@ class KafkaSource:
                 raise self._error(error.args[0], "cannot commit offsets") from error
 
     def keep(self) -> None:
-        """See `ports.Source.keep`: paused partitions give nothing, but polling keeps the membership."""
+        """See `ports.Source.keep`: paused partitions give nothing, but polling keeps the membership. Only
+        after some seconds, as a pause throws away what was fetched ahead."""
+        if time.monotonic() - self._polled < _KEEP_AFTER:
+            return
         assignment = self._consumer.assignment()
         if assignment:
             self._consumer.pause(assignment)
@@ -149,11 +162,7 @@ class KafkaSource:
             if partition.offset == _OFFSET_INVALID:
                 partition.offset = 0
             self._next[partition.topic, partition.partition] = partition.offset
-            # Asked now, so that a backlog shows as lag before the first record of it is polled.
-            ends: Any = consumer.get_watermark_offsets(
-                TopicPartition(partition.topic, partition.partition), timeout=30
-            )
-            self._ends[partition.topic, partition.partition] = ends[1] if ends else 0
+            self._ends[partition.topic, partition.partition] = _end(consumer, partition)
         consumer.incremental_assign(known)
         # One that `keep` had paused when it went is still paused when it comes back.
         consumer.resume(known)
@@ -195,6 +204,18 @@ class KafkaSource:
         if code in _DENIED:
             return Fatal(what, where=where, why=why, hint="see kafka.properties (credentials, ACLs)")
         return Retry(what, where=where, why=why, hint="is Kafka up? see kafka.bootstrap_servers")
+
+
+def _end(consumer: Consumer, partition: TopicPartition) -> int:
+    """Asked at once, so that a backlog shows as lag before its first record is polled; 0 if nobody answers,
+    as in the rebalance that a restarting broker causes."""
+    try:
+        ends: Any = consumer.get_watermark_offsets(
+            TopicPartition(partition.topic, partition.partition), timeout=5
+        )
+    except KafkaException:
+        return 0
+    return int(ends[1]) if ends else 0
 
 
 def _position(message: Message) -> tuple[str, int, int]:

@@ -2,15 +2,18 @@
 
 Keys of the topic, each written by one party:
 
-    MODEL            `Registration`: where it began, epoch, generation            registering, resync
-    MODEL/clock      history and highest clock seen                               the daemon
-    MODEL/sinks      the generation whose sinks have been made                    the daemon
-    MODEL/backfill   the run under way or last done                               backfill
-    MODEL/error      the error that stopped it; empty when it runs                the daemon
+    MODEL              `Registration`: epoch, generation, where it began         registering, resync
+    MODEL/next         the one that a resync is building; empty if none is        resync
+    MODEL/N/clock      history and highest clock that generation N has seen       the daemon
+    MODEL/N/sinks      its sinks have been made                                   the daemon
+    MODEL/N/backfill   its backfill under way or last done                        backfill
+    MODEL/error        the error that stopped it; empty when it runs              the daemon
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -36,6 +39,10 @@ class Registration:
     """Topic → partition (as text) → the offset it began at."""
     registered_ms: int
 
+    def key(self, what: str) -> str:
+        """The topic's key for something of this generation."""
+        return f"{self.model}/{self.generation}/{what}"
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -58,9 +65,19 @@ class State:
 
     def __init__(self, topics: Topics, writing: Writing, topic: str) -> None:
         self._topics, self._writing, self._topic = topics, writing, topic
+        self._lock = threading.Lock()
+        self._values: dict[str, dict[str, Any]] = {}
+        self._read = 0.0
 
-    def load(self) -> dict[str, dict[str, Any]]:
-        """The last value of every key."""
+    def load(self, max_age: float = 0.0) -> dict[str, dict[str, Any]]:
+        """The last value of every key, as of at most `max_age` seconds ago: all read models of a process look
+        at it now and then, and one reading serves them all."""
+        with self._lock:
+            if not self._values or time.monotonic() - self._read > max_age:
+                self._values, self._read = self._load(), time.monotonic()
+            return self._values
+
+    def _load(self) -> dict[str, dict[str, Any]]:
         self._topics.create([self._topic], _CONFIG, partitions=1)
         values: dict[str, dict[str, Any]] = {}
         for record in self._topics.read_all(self._topic):
@@ -74,3 +91,4 @@ class State:
         outbox = Outbox(self._writing)
         outbox.put(self._topic, key.encode(), orjson.dumps(fields))
         outbox.flush()
+        self._read = 0.0

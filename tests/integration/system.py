@@ -231,7 +231,7 @@ class System:
     def remove_keys(self) -> None:
         """All that the read models have in Redis."""
         with redis.Redis.from_url(self.stack.redis) as client:
-            for pattern in (f"{self.prefix}:*", f"version:{self.prefix}:*", f"syncer:{self.prefix}-*"):
+            for pattern in (f"{self.prefix}:*", f"version:{self.prefix}:*", f"syncer:*{self.prefix}*"):
                 if keys := list(client.scan_iter(pattern, count=1000)):
                     client.delete(*keys)
 

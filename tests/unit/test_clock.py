@@ -88,5 +88,13 @@ def test_a_snapshot_taken_before_another_threads_is_no_clock_running_backwards()
     clock = Clock(1, HOME, 100)
     floor = clock.highest
     clock.version(HOME, 120, floor=floor, model="orders")
+    clock.durable(120)
     assert clock.version(HOME, 110, floor=floor, model="orders") == version(1, 110)
+    clock.durable(110)
     assert clock.highest == 120
+
+
+def test_a_crash_that_takes_back_what_was_not_on_disk_is_no_other_history() -> None:
+    clock = Clock(1, HOME, 100)
+    clock.version(HOME, 130, floor=clock.highest, model="orders")
+    assert clock.version(HOME, 125, floor=clock.highest, model="orders") == version(1, 125)

@@ -186,6 +186,8 @@ def test_lag_is_the_age_of_the_oldest_waiting_change() -> None:
     lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)})
     assert lag.records == 5, "polled but not settled counts"
     assert lag.seconds(3_000) == 0.5
-    lag.idle({("t", 0): (10, 10), ("t", 1): (0, 0)})
+    lag.idle({("t", 0): (10, 10), ("t", 1): (0, 0)}, 8_000)
     lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)})
     assert (lag.records, lag.seconds(9_000)) == (0, 0.0)
+    lag.waiting({("t", 0): (10, 11), ("t", 1): (0, 0)})
+    assert lag.seconds(9_000) == 1.0, "not since the last change, hours ago"
