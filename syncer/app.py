@@ -38,8 +38,9 @@ log = structlog.get_logger()
 class App:
     """`Health` of the HTTP server, too."""
 
-    def __init__(self, config: Config, models: Sequence[Model]) -> None:
-        self.config = config
+    def __init__(self, config: Config, models: Sequence[Model], broken: Sequence[Fatal] = ()) -> None:
+        """broken: declarations that cannot be read. They are told, and keep nothing else from running."""
+        self.config, self.broken = config, broken
         self.metrics = Metrics(CollectorRegistry())
         self.registry = Registry(config)
         self.units = [
@@ -55,6 +56,8 @@ class App:
             log.info(
                 "started", version=__version__, models=[u.model.name for u in self.units], http=server.url
             )
+            for error in self.broken:
+                log.error("a read model cannot be read", error=str(error))
             for unit in self.units:
                 unit.start()
             threading.Thread(target=self._measure_slots, name="slots", daemon=True).start()
@@ -73,7 +76,7 @@ class App:
 
     def ready(self) -> tuple[bool, str]:
         """Whether every read model is being kept in step (a failed one is not)."""
-        late = []
+        late = [str(error) for error in self.broken]
         for unit in self.units:
             status = unit.status()
             if status["state"] != "running":
@@ -81,7 +84,8 @@ class App:
         return not late, "\n".join(late)
 
     def status(self) -> dict[str, Any]:
-        return {"version": __version__, "models": {unit.model.name: unit.status() for unit in self.units}}
+        models = {unit.model.name: unit.status() for unit in self.units}
+        return {"version": __version__, "models": models, "broken": [str(error) for error in self.broken]}
 
     def _end(self) -> None:
         began = time.monotonic()

@@ -46,7 +46,18 @@ def declared(config: Config, names: Collection[str] = ()) -> list[Model]:
 
     Raises Fatal for a mistake in any of their files, for a name that is none, and when there are none.
     """
-    found = declaration.load_all(config.models)
+    models, errors = sound(config, names)
+    if errors:
+        raise declaration.together(errors)
+    return models
+
+
+def sound(config: Config, names: Collection[str] = ()) -> tuple[list[Model], list[Fatal]]:
+    """As `declared`, but what is wrong with some files is told beside the others: one read model's mistake
+    stops no other. Raises Fatal for a name that is none of the readable ones, and when none is readable."""
+    found, errors = declaration.load_sound(config.models)
+    if not found and errors:
+        raise declaration.together(errors)
     if not found:
         raise Fatal(
             "there are no read models", where=str(config.models), hint="see models in the configuration"
@@ -54,10 +65,12 @@ def declared(config: Config, names: Collection[str] = ()) -> list[Model]:
     known = {model.name: model for model in found}
     for name in names:
         if name not in known:
+            if errors:  # it may be one of these
+                raise declaration.together(errors)
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
             raise Fatal(f"there is no read model called {name}", where=str(config.models), hint=hint)
-    return [known[name] for name in dict.fromkeys(names)] if names else found
+    return [known[name] for name in dict.fromkeys(names)] if names else found, errors
 
 
 @contextmanager

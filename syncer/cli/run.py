@@ -26,4 +26,4 @@ def run(context: Context, models: Sequence[str]) -> None:
     """
     config = context.config
     logs.configure(config.log.level, config.log.format)
-    App(config, load.declared(config, models)).run()
+    App(config, *load.sound(config, models)).run()

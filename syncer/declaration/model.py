@@ -213,6 +213,17 @@ def parse(text: str, file: str) -> Model:
 
 def load_all(folder: str | Path) -> list[Model]:
     """Every `*.yaml` and `*.yml` of a folder, by name. Raises Fatal with the mistakes of all of them."""
+    models, errors = load_sound(folder)
+    if errors:
+        raise together(errors)
+    return models
+
+
+def load_sound(folder: str | Path) -> tuple[list[Model], list[Fatal]]:
+    """Those that can be read, by name, and what is wrong with the others.
+
+    Raises Fatal if there is no such folder.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise Fatal("there is no folder of read models", where=str(folder))
@@ -230,9 +241,7 @@ def load_all(folder: str | Path) -> list[Model]:
                 Fatal(f"the read model is named {found.name!r}", where=found.at(("name",)), why=why)
             )
         models.setdefault(found.name, found)
-    if errors:
-        raise together(errors)
-    return sorted(models.values(), key=lambda m: m.name)
+    return sorted(models.values(), key=lambda m: m.name), errors
 
 
 def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int]) -> Fatal:
