@@ -1,0 +1,79 @@
+"""A resync that is interrupted changes nothing; one broken declaration stops no other read model."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from devstack import Stack
+from tests.integration.daemon import until
+from tests.integration.system import Source, System, new_system, streaming_source
+
+_numbers = itertools.count(1)
+ROWS = (
+    "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')",
+    "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 500) n",
+)
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    with streaming_source(stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path) -> Iterator[System]:
+    with new_system(source, tmp_path, next(_numbers)) as system:
+        yield system
+
+
+def read_index(system: System) -> list[str]:
+    return list(urllib3.request("GET", f"{system.stack.elasticsearch}/_alias/{system.orders}").json())
+
+
+def test_an_interrupted_resync_leaves_what_is_read_in_step(system: System) -> None:
+    system.execute(*ROWS)
+    system.run("backfill")
+    daemon = system.start()
+    resync = subprocess.Popen(
+        [sys.executable, "-m", "syncer", "resync", system.orders, "--yes"],
+        env=system.environment, cwd=system.folder, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    state = system.state()
+    until(lambda: state.load().get(f"{system.orders}/next"))
+    resync.kill()
+    resync.wait()
+
+    system.execute("UPDATE {schema}.orders SET status = 'paid'")
+    system.until_right()
+    assert read_index(system) == [f"{system.orders}-000001"]
+    assert system.told(system.orders)["generation"] == 1
+    daemon.until_ready()
+
+    system.run("resync", system.orders, "--yes")
+    [now] = read_index(system)
+    assert now > f"{system.orders}-000001"
+    system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0")
+    system.until_right()
+    assert "ghosts" in system.run("verify")
+
+
+def test_one_broken_declaration_stops_no_other(system: System) -> None:
+    system.declare("broken", "name: broken\nroot: [what\n")
+    daemon = system.start(ready=False)
+    for model in (system.orders, system.summaries):
+        daemon.until_state(model, "running")
+    system.execute(*ROWS)
+    system.until_right()
+    status, why = daemon.get("/readyz")
+    assert status == 503
+    assert "broken.yaml" in why
+    assert "broken.yaml" in system.run("check", expect=1)
