@@ -105,8 +105,8 @@ class Backfill:
             )
         report(Progress("planning", 0, 0))
         run_id, started_ms = uuid.uuid4().hex[:12], time.time_ns() // 1_000_000
-        work = KafkaWork(self.registry.writing, names.work_topic)
-        begins = self.registry.topics.ends([names.work_topic])
+        work = KafkaWork(self.registry.writing, names.backfill_topic)
+        begins = self.registry.topics.ends([names.backfill_topic])
         if self.sweep:
             work.put(Work("sweep", "backfill", run_id))
         with self._view(loaded) as view:
@@ -119,7 +119,9 @@ class Backfill:
                     report(Progress("planning", items * size, 0))
             rest = view.keys_in_range(last.low, last.high) if last and last.high else []
         work.flush()
-        ends = {str(p): offset for (_, p), offset in self.registry.topics.ends([names.work_topic]).items()}
+        ends = {
+            str(p): offset for (_, p), offset in self.registry.topics.ends([names.backfill_topic]).items()
+        }
         first = {str(p): offset for (_, p), offset in begins.items()}
         roots = max(items - 1, 0) * size + len(rest)
         return Run(run_id, True, items, roots, started_ms, first, ends)
@@ -129,14 +131,20 @@ class Backfill:
         while True:
             if unit.state == "failed":
                 raise Fatal("the backfill stopped", where=self.model.name, why=unit.error)
-            committed = self.registry.topics.committed(names.work_group)
+            committed = self.registry.topics.committed(names.backfill_group)
             done = {str(p): offset for (_, p), offset in committed.items()}
             left = sum(max(0, end - done.get(p, run.begins.get(p, 0))) for p, end in run.ends.items())
             roots = run.roots * (total - min(left, total)) // max(total, 1)
-            if not left:
+            if not left and not (self.sweep and self._swept_left(names)):
                 return
             report(Progress("rendering", roots, run.roots, unit.status()["reason"]))
             time.sleep(_LOOK_EVERY)
+
+    def _swept_left(self, names: Names) -> int:
+        """Items that the sweep has handed over, and that are not settled yet."""
+        done = self.registry.topics.committed(names.work_group)
+        ends = self.registry.topics.ends([names.work_topic])
+        return sum(max(0, end - done.get(partition, 0)) for partition, end in ends.items())
 
     def _range_size(self, view: View) -> int:
         """Roots a range: fewer when documents are large, so that a range fits in memory."""

@@ -76,7 +76,9 @@ class Lane:
         observer: Observer,
         limits: Limits,
         stop: Event,
+        items: str = "",
     ) -> None:
+        """items: a topic of work items besides `work`, if that is what the source gives."""
         self.compiled, self.source, self.sinks = compiled, source, sinks
         self.work, self.dead_letters, self.observer = work, dead_letters, observer
         self.limits, self.wait = limits, Patience(stop, self._keep)
@@ -89,6 +91,7 @@ class Lane:
         self.offsets, self.lag = Offsets(limits.commit_interval), Lag(_now_ms())
         self.recent = Recent()
         self._chunk = limits.chunk_documents
+        self._item_topics = {work.topic, items}
         self._due: dict[int, float] = {}
 
     def run(self) -> None:
@@ -144,7 +147,7 @@ class Lane:
         with self.observer.stage("decode"):
             for record in records:
                 try:
-                    if record.position.topic == self.work.topic:
+                    if record.position.topic in self._item_topics:
                         item = decode.work(record.position, record.value)
                         if item is not None:
                             items.append((record, item))

@@ -36,6 +36,9 @@ class Names:
     group: str
     work_topic: str
     work_group: str
+    backfill_topic: str
+    """Its ranges have a topic of their own, so that a fan-out does not wait for hours of them."""
+    backfill_group: str
     dead_letters: str
 
     @classmethod
@@ -43,7 +46,8 @@ class Names:
         unit = f"{config.kafka.group_prefix}.{model}.{generation}"
         changes = sorted(topic_of(config.kafka.topic_prefix, table) for table in tables)
         letters = f"{config.kafka.group_prefix}.{model}.dlq"
-        return cls(tuple(changes), unit, f"{unit}.work", f"{unit}.work", letters)
+        work, backfill = f"{unit}.work", f"{unit}.backfill"
+        return cls(tuple(changes), unit, work, work, backfill, backfill, letters)
 
 
 class Begun(NamedTuple):
@@ -137,7 +141,7 @@ class Registry:
     def _create(self, names: Names) -> None:
         week, large = {"retention.ms": str(7 * 24 * 3600 * 1000)}, {"max.message.bytes": str(MAX_BYTES)}
         made = self.topics.create(names.changes, week)
-        self.topics.create([names.work_topic], week | large)
+        self.topics.create([names.work_topic, names.backfill_topic], week | large)
         self.topics.create([names.dead_letters], {"retention.ms": "-1", **large}, partitions=1)
         for topic in set(names.changes) - set(made):
             policy = self.topics.config(topic, "cleanup.policy") or ""

@@ -68,7 +68,7 @@ def _catch_up(
 ) -> None:
     """Take changes until what was there at the beginning of this is settled."""
     ends = registry.topics.ends(names.changes)
-    unit = Unit(config, model, registry, metrics.for_model(model.name), workers=0, building=True)
+    unit = Unit(config, model, registry, metrics.for_model(model.name), building=True)
     unit.start()
     try:
         while True:

@@ -55,8 +55,8 @@ def _one(
         return ModelStatus(model, "new", 0, 0, None, 0, "never", 0, 0, 0, error)
     names = Names.make(registry.config, model, tables, known["generation"])
     lag, oldest = _changes(registry, names)
-    work_ends = registry.topics.ends([names.work_topic])
-    work_done = registry.topics.committed(names.work_group)
+    work_ends = registry.topics.ends([names.work_topic, names.backfill_topic])
+    work_done = registry.topics.committed(names.work_group) | registry.topics.committed(names.backfill_group)
     members = registry.topics.members(names.group)
     return ModelStatus(
         model,

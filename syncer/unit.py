@@ -106,7 +106,8 @@ class Opened:
 class Unit:
     """Supervises one read model on a thread of its own.
 
-    work_only: take work items but no changes (`syncer backfill`, which may run beside a daemon).
+    work_only: take work items but no changes (`syncer backfill`, which may run beside a daemon), with so many
+    workers on the backfill's ranges.
     building: the generation that a resync is building, not the one in force.
     """
 
@@ -118,11 +119,11 @@ class Unit:
         metrics: ModelMetrics,
         *,
         work_only: bool = False,
-        workers: int | None = None,
+        workers: int = 1,
         building: bool = False,
     ) -> None:
         self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
-        self.workers = config.pipeline.work_lanes if workers is None else workers
+        self.workers = workers
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
         self._generation: int | None = None
@@ -160,7 +161,7 @@ class Unit:
             "state": "waiting" if self.state == "running" and reasons else self.state,
             "lag_seconds": round(max((o.seconds for o in changes), default=0.0), 3),
             "lag_records": sum(o.records for o in changes),
-            "work_records": sum(o.records for o in self.observers if o.lane == "work"),
+            "work_records": sum(o.records for o in self.observers if o.lane != "changes"),
             "reason": self.error or next(iter(reasons), ""),
             "last_error": self.error or next(iter(errors), self.last_error),
         }
@@ -211,7 +212,10 @@ class Unit:
         """Run the lanes until the first of them ends."""
         ended: list[BaseException] = []
         stop = threading.Event()
-        kinds = ["work"] * self.workers + ([] if self.work_only else ["changes"])
+        if self.work_only:
+            kinds = ["backfill"] * self.workers + ["work"]
+        else:
+            kinds = ["changes", "backfill"] + ["work"] * self.config.pipeline.work_lanes
         self.observers = [LaneObserver(kind, self.metrics) for kind in kinds]
         threads = []
         for observer in self.observers:
@@ -290,7 +294,13 @@ class Unit:
         if observer.lane == "changes":
             source = KafkaSource(settings, names.group, names.changes, name=self.model.name)
         else:
-            source = KafkaSource(settings, names.work_group, [names.work_topic], name=self.model.name)
+            backfill = observer.lane == "backfill"
+            topic, group = (
+                (names.backfill_topic, names.backfill_group)
+                if backfill
+                else (names.work_topic, names.work_group)
+            )
+            source = KafkaSource(settings, group, [topic], name=self.model.name)
             limits = replace(limits, max_records=_WORK_RECORDS)
         return Lane(
             opened.loaded.compiled,
@@ -303,6 +313,7 @@ class Unit:
             observer=observer,
             limits=limits,
             stop=stop,
+            items=names.backfill_topic,
         )
 
     def _watch(self, opened: Opened, ended: threading.Event) -> None:

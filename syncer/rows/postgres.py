@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, LiteralString
 
 import psycopg
@@ -257,18 +257,18 @@ class PostgresView:
         rows: list[Row] = []
         size, over = 0, None
         try:
-            for part in self._streamed(statement, parameters, prepare=prepare):
-                if over:
-                    continue  # to the end of the answer, without keeping it
-                value: Any = part.get_value
-                rows += [
-                    Row(value(i, 0).decode(), (found := value(i, 1)) and found.decode(), value(i, 2))
-                    for i in range(part.ntuples)
-                ]
-                if most:
-                    size += sum(len(row.body) for row in rows[-part.ntuples :] if row.body)
-                    if size > most and len(rows) > 1:
-                        over, rows = Overflow(len(rows), size), []
+            with closing(self._streamed(statement, parameters, prepare=prepare)) as parts:
+                for part in parts:
+                    value: Any = part.get_value
+                    rows += [
+                        Row(value(i, 0).decode(), (found := value(i, 1)) and found.decode(), value(i, 2))
+                        for i in range(part.ntuples)
+                    ]
+                    if most:
+                        size += sum(len(row.body) for row in rows[-part.ntuples :] if row.body)
+                        if size > most and len(rows) > 1:
+                            over = Overflow(len(rows), size)
+                            break
         except psycopg.Error as error:
             kind = classify(error, "cannot render documents", where=self._compiled.name)
             late = error.sqlstate == _TIMED_OUT
@@ -280,6 +280,7 @@ class PostgresView:
                 Reject(kind.what, where=kind.where, why=kind.why, hint=kind.hint) if late else kind
             ) from error
         if over:
+            self._streamed.run(b"ROLLBACK TO SAVEPOINT render")
             raise over
         return rows
 

@@ -6,8 +6,9 @@ takes as long as a small batch.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import count
 from typing import Any
 
@@ -31,8 +32,9 @@ class Streamed:
 
     def __call__(
         self, statement: str, parameters: Sequence[Any], *, prepare: bool
-    ) -> Iterator[pq.abc.PGresult]:
-        """statement: with psycopg's placeholders. Raises psycopg.Error, with every part read by then."""
+    ) -> Generator[pq.abc.PGresult, None, None]:
+        """statement: with psycopg's placeholders. Closed before its end, the rest is cancelled, and with it
+        whatever was done since the last savepoint. Raises psycopg.Error."""
         connection, pgconn = self.connection, self.connection.pgconn
         transformer = Transformer(connection)
         values = transformer.dump_sequence(parameters, [PyFormat.TEXT] * len(parameters))
@@ -51,9 +53,12 @@ class Streamed:
                     yield result
                 elif result.status not in _DONE:
                     failed = error_from_result(result, "utf-8")
-        finally:
+        except GeneratorExit:
+            with contextlib.suppress(psycopg.Error):  # then it goes on to its end
+                connection.cancel_safe(timeout=5)
             while connection.wait(generators.fetch(pgconn)) is not None:
                 pass
+            raise
         if failed is not None:
             raise failed
 
