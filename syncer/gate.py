@@ -35,8 +35,8 @@ class Gate:
         self.model, self.rows, self.clock = model, rows, clock
         self.wait, self.observer, self.timeout = wait, observer, timeout
         self.ahead = 0
-        """The highest version that a sink had instead of ours. Whoever wrote it had a snapshot before that, so
-        every snapshot from now on has to be at least as high."""
+        """The highest version that a sink had instead of ours. Its writer's snapshot was taken before that,
+        so every snapshot from now on has to be at least as high."""
 
     @contextmanager
     def sight(self, xids: Collection[int] = ()) -> Iterator[Sight]:
@@ -87,9 +87,10 @@ class Gate:
                 back_off()
 
     def _lost(self, version: int) -> Fatal:
+        theirs, ours = split_version(self.ahead)[1], split_version(version)[1]
         return Fatal(
             "a sink holds documents of a later clock than this PostgreSQL server has",
-            where=self.model, why=f"clock {split_version(self.ahead)[1]}, the server's is {split_version(version)[1]}",
+            where=self.model, why=f"clock {theirs}, the server's is {ours}",
             hint=f"if the database or Kafka was made anew: syncer resync {self.model}",
         )  # fmt: skip
 

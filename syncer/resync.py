@@ -6,7 +6,8 @@ offsets and (in Elasticsearch) index. It is filled, brought in step, and only th
 
 Until then a daemon goes on with the generation that is read, and moves to the new one within seconds after.
 Sinks that write in place (Redis) have no two generations: the daemon is refused there as soon as the new
-epoch begins to write, and goes on after the end. An interrupted resync changes nothing; the next one begins anew.
+epoch begins to write, and goes on after the end. An interrupted resync changes nothing; the next one begins
+anew.
 """
 
 from __future__ import annotations

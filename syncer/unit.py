@@ -195,8 +195,8 @@ class Unit:
         self._set("stopped")
 
     def _another_try(self) -> bool:
-        """After a failure: wait until a resync has built another generation, or a minute, in which someone may
-        have mended the cause. To try again is safe: offsets have not moved. False when told to stop."""
+        """After a failure: wait until a resync has built another generation, or a minute: someone may have
+        mended the cause. To try again is safe: offsets have not moved. False when told to stop."""
         failed = time.monotonic()
         while not self._stop.wait(_LOOK_EVERY):
             with contextlib.suppress(Retry):

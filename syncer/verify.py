@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
 from typing import Any
 
 from syncer import document
+from syncer.change import Key
 from syncer.declaration.compile import Compiled
+from syncer.document import Row
+from syncer.errors import Reject
 from syncer.ports import Rows, Sink, View
 
 _CHUNK = 1000
@@ -90,8 +94,21 @@ class Verify:
             low = high
 
     def _bodies(self, view: View, ids: Sequence[str]) -> dict[str, bytes | None]:
-        keys = [document.parse_id(id, len(self.compiled.key)) for id in ids]
-        return {row.id: row.body for row in view.render(keys) if row.id is not None}
+        """What PostgreSQL says of these ids; nothing of those that can be no key."""
+        keys = []
+        for id in ids:
+            with suppress(ValueError):
+                keys.append(document.parse_id(id, len(self.compiled.key)))
+        return {row.id: row.body for row in self._render(view, keys) if row.id is not None}
+
+    def _render(self, view: View, keys: list[Key]) -> list[Row]:
+        try:
+            return view.render(keys) if keys else []
+        except Reject:
+            if len(keys) == 1:
+                return []
+            middle = len(keys) // 2
+            return self._render(view, keys[:middle]) + self._render(view, keys[middle:])
 
     def _recheck(self, sink: Sink, ids: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -111,7 +128,8 @@ class Verify:
                 if is_there is not None:
                     found[id] = "ghosts"
             elif is_there is None:
-                found[id] = "missing"
+                if sink.stored(wanted) is not None:
+                    found[id] = "missing"
             elif not same(sink.stored(wanted), is_there):
                 found[id] = "differing"
         return found
