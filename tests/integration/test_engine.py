@@ -1,0 +1,319 @@
+"""The pipeline step by step: what is handed over, repeated, dropped, committed, and what is not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from syncer import decode
+from syncer.document import Batch, Outcome, Refusal
+from syncer.errors import Fatal, Retry
+from syncer.waiting import Stopped
+from tests.integration.daemon import until
+from tests.integration.engine import SCHEMA, Engine, Spy
+from tests.stack import Database
+
+TEN = "INSERT INTO orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 10) n"
+
+
+@pytest.fixture
+def engine(database: Database, tmp_path: Path) -> Iterator[Engine]:
+    database.execute(*SCHEMA.split(";"))
+    engine = Engine(database, tmp_path)
+    yield engine
+    engine.close()
+
+
+def order(id: int, customer: int = 1, note: str = "") -> dict[str, Any]:
+    return {"id": id, "customer_id": customer, "note": note}
+
+
+def filled(engine: Engine) -> Engine:
+    """Ten orders, in step."""
+    txid = engine.execute(TEN)
+    for n in range(1, 11):
+        engine.tell(txid, "orders", "c", after=order(n, 1 + n % 2))
+    engine.drain(engine.lane())
+    assert engine.written() == engine.expected()
+    engine.sink.batches.clear()
+    return engine
+
+
+# -- what is too large for one batch ------------------------------------------------------------------------
+
+
+def test_a_huge_fan_out_goes_through_the_work_topic(engine: Engine) -> None:
+    txid = engine.execute(
+        "INSERT INTO orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 3500) n",
+        "INSERT INTO orders (id, customer_id) VALUES (9000, 2)",
+    )
+    engine.tell(txid, "customers", before={"id": 1, "name": "A"}, after={"id": 1, "name": "Ada"})
+    engine.tell(txid, "orders", "c", after=order(9000, 2))
+    lane = engine.lane(fan_out=1000, chunk_documents=300)
+    engine.drain(lane)
+    items = [decode.work(record.position, record.value) for record in engine.work.records]
+    assert all(item and (item.kind, item.reason) == ("keys", "fan-out") for item in items)
+    assert max(len(item.keys) for item in items if item) == 300
+    handed = {key for item in items if item for key in item.keys}
+    assert len(handed) == 3000
+    assert engine.changes.committed == 2  # the event is settled: its work is as durable as it was
+    assert len(engine.written()) == 501
+    engine.drain(engine.lane(engine.work))
+    assert engine.work.committed == len(items)
+    assert engine.written() == engine.expected()
+
+
+def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine: Engine) -> None:
+    filled(engine)
+    txid = engine.execute("TRUNCATE customers", "INSERT INTO customers VALUES (2, 'Barbara')")
+    engine.tell(txid, "customers", "t")
+    lanes = engine.lane(chunk_documents=4), engine.lane(engine.work)
+    engine.drain(*lanes)
+    items = [decode.work(record.position, record.value) for record in engine.work.records]
+    assert [item and (item.kind, item.low, item.high) for item in items] == [
+        ("range", None, ("4",)), ("range", ("4",), ("8",)), ("range", ("8",), ("10",))
+    ]  # fmt: skip
+    assert engine.written() == engine.expected()
+    engine.tell(engine.execute("TRUNCATE orders"), "orders", "t")
+    engine.drain(lanes[0])
+    now, later = (decode.work(record.position, record.value) for record in engine.work.records[3:])
+    assert now and later and (now.kind, later.kind) == ("sweep", "sweep")
+    assert now.not_before_ms == 0 and later.not_before_ms > (time.time() + 50) * 1000
+    engine.work.records.pop()
+    engine.drain(lanes[1])
+    assert engine.written() == engine.expected() == {}
+
+
+def test_memory_is_bounded_by_bytes_however_documents_vary(engine: Engine) -> None:
+    """500 of an eighth of the limit, amid many small ones; a single one may be larger than the limit."""
+    limit = 1 << 20
+    engine.execute(
+        "INSERT INTO orders (id, customer_id, note) SELECT n, 1, CASE"
+        " WHEN n = 700 THEN repeat('x', 1500000) WHEN n > 2000 THEN repeat('x', 125000) ELSE '' END"
+        " FROM generate_series(1, 2500) n"
+    )
+    seen: list[int] = []
+
+    def measure(batch: Batch) -> Outcome:
+        seen.append(batch.size)
+        assert batch.size <= limit or len(batch) == 1
+        return Outcome(written=len(batch))
+
+    engine.sink.then = measure
+    engine.work.add(b'{"kind":"range","reason":"backfill","high":["2500"]}')
+    for at in (*range(1, 100), *range(2400, 2501), 700, *range(100, 110)):
+        engine.tell(None, "orders", "c", after=order(at))
+    engine.drain(engine.lane(engine.work, chunk_bytes=limit), engine.lane(chunk_bytes=limit))
+    assert sum(seen) > 2 * 1_500_000 + 600 * 125_000
+    assert len(seen) < 200
+
+
+# -- sinks that do not take everything ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["again", "Retry"])
+def test_what_a_sink_could_not_take_is_rendered_again_never_sent_again(engine: Engine, how: str) -> None:
+    filled(engine)
+    attempts = iter(range(3))
+
+    def busy(batch: Batch) -> Outcome | None:
+        if (attempt := next(attempts, None)) is None:
+            return None
+        engine.execute(f"UPDATE orders SET note = 'attempt {attempt}' WHERE id = 3")
+        if how == "Retry":
+            raise Retry("no answer", where="the sink")
+        return Outcome(again=["3"], again_reason="busy")
+
+    engine.sink.then = busy
+    engine.tell(engine.execute("UPDATE orders SET note = 'first' WHERE id = 3"), "orders", after=order(3))
+    lane = engine.lane()
+    lane.step()
+    until(lambda: engine.sink.batches)
+    assert engine.changes.committed == 10
+    engine.drain(lane)
+    assert [batch.ids() for batch in engine.sink.batches] == [["3"]] * 4
+    assert all(a.version < b.version for a, b in pairwise(engine.sink.batches))
+    assert engine.written()["3"]["note"] == "attempt 2"
+    assert (engine.changes.committed, engine.written()) == (11, engine.expected())
+
+
+def test_a_piece_that_waited_too_long_is_rendered_again(engine: Engine) -> None:
+    filled(engine)
+    slow = threading.Event()
+
+    def wait(batch: Batch) -> None:
+        slow.wait(5)
+
+    engine.sink.then = wait
+    lane = engine.lane(max_records=1, max_age=0.5)
+    for id in (1, 2):
+        engine.tell(
+            engine.execute(f"UPDATE orders SET note = 'new' WHERE id = {id}"), "orders", after=order(id)
+        )
+    lane.step()
+    second = threading.Thread(target=lane.step)  # rendered, and waits for the first to be written
+    second.start()
+    time.sleep(0.7)
+    engine.execute("UPDATE orders SET note = 'newer' WHERE id = 2")  # its event is still to come
+    slow.set()
+    second.join()
+    engine.drain(lane)
+    assert [batch.ids() for batch in engine.sink.batches] == [["1"], ["2"]]
+    assert engine.written() == engine.expected()
+
+
+def test_refusals_are_told_once_although_another_sink_is_away(engine: Engine) -> None:
+    filled(engine)
+    other = Spy(type(engine.store)(), engine.compiled)
+    answers = iter([Retry("away")] * 3)
+
+    def away(batch: Batch) -> Outcome | None:
+        if error := next(answers, None):
+            raise error
+        return None
+
+    engine.sink.then = lambda batch: Outcome(refused=[Refusal("3", "no")], written=len(batch) - 1)
+    other.then = away
+    txid = engine.execute("UPDATE orders SET note = 'new'")
+    engine.tell(txid, "orders", after=order(3))
+    engine.tell(txid, "orders", after=order(4))
+    engine.drain(engine.lane(sinks=[engine.sink, other]))
+    assert [key for key, _ in engine.letters] == [b"3"]
+    assert set(other.ids()) == {"3", "4"}
+    assert engine.changes.committed == 12
+
+
+def test_a_fatal_answer_ends_the_lane_and_settles_nothing(engine: Engine) -> None:
+    filled(engine)
+
+    def gone(batch: Batch) -> Outcome | None:
+        raise Fatal("the index is gone")
+
+    engine.sink.then = gone
+    engine.tell(engine.execute("UPDATE orders SET note = 'new' WHERE id = 3"), "orders", after=order(3))
+    with engine.running(engine.lane()) as ended:
+        until(lambda: ended)
+    assert isinstance(ended[0], Fatal)
+    assert engine.changes.committed == 10
+
+
+# -- commits and stops --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(engine: Engine) -> Iterator[tuple[Engine, threading.Event]]:
+    """A sink that acknowledges only when the event is set."""
+    go = threading.Event()
+
+    def hold(batch: Batch) -> None:
+        go.wait(20)
+
+    filled(engine).sink.then = hold
+    yield engine, go
+    go.set()
+
+
+def test_offsets_are_committed_only_when_the_sinks_have_acknowledged(
+    held: tuple[Engine, threading.Event],
+) -> None:
+    engine, go = held
+    lane = engine.lane(max_records=1)
+    for id in (1, 2, 3):
+        txid = engine.execute(f"UPDATE orders SET note = 'x' WHERE id = {id}")
+        engine.tell(txid, "orders", after=order(id))
+    with engine.running(lane):
+        until(lambda: engine.sink.batches)
+        until(lambda: engine.changes.kept)  # it stays in its group while it waits
+        assert engine.changes.committed == 10
+        assert len(engine.sink.batches) == 1
+        go.set()
+        until(lambda: engine.changes.committed == 13)
+    assert engine.written() == engine.expected()
+
+
+def test_a_stop_in_the_middle_loses_nothing(held: tuple[Engine, threading.Event]) -> None:
+    engine, go = held
+    txid = engine.execute("UPDATE orders SET note = 'x'")
+    for id in range(1, 11):
+        engine.tell(txid, "orders", after=order(id))
+    with engine.running(engine.lane(chunk_documents=3)) as ended:
+        until(lambda: engine.sink.batches)
+        engine.stop.set()
+        time.sleep(0.1)
+        go.set()
+    assert [type(error) for error in ended] == [Stopped]
+    assert engine.changes.committed == 10 and engine.written() != engine.expected()
+    engine.drain(engine.lane())
+    assert engine.changes.committed == 20 and engine.written() == engine.expected()
+
+
+# -- one render for what it shows already -------------------------------------------------------------------
+
+
+def test_a_root_is_rendered_once_for_all_that_its_render_shows(engine: Engine) -> None:
+    filled(engine)
+    lane = engine.lane(max_records=1)
+    for note in ("a", "b", "c"):
+        txid = engine.execute(f"UPDATE orders SET note = '{note}' WHERE id = 5")
+        engine.tell(txid, "orders", after=order(5, note=note))
+    engine.drain(lane)
+    assert len(engine.sink.batches) == 1 and engine.changes.committed == 13
+    txid = engine.execute("UPDATE orders SET note = 'd' WHERE id = 5")
+    engine.tell(txid, "orders", after=order(5, note="d"))
+    engine.drain(lane)
+    assert len(engine.sink.batches) == 2
+    assert engine.written() == engine.expected()
+
+
+def test_what_was_shown_but_not_acknowledged_is_not_settled_by_later_events(
+    held: tuple[Engine, threading.Event],
+) -> None:
+    engine, go = held
+    txids = [engine.execute(f"UPDATE orders SET note = '{n}' WHERE id = 5") for n in range(3)]
+    for txid in txids:
+        engine.tell(txid, "orders", after=order(5))
+    with engine.running(engine.lane(max_records=1)):
+        until(lambda: engine.sink.batches)
+        until(lambda: engine.changes.kept)
+        assert engine.changes.committed == 10
+        go.set()
+        until(lambda: engine.changes.committed == 13)
+    assert len(engine.sink.batches) == 1
+
+
+# -- rows that are hidden -----------------------------------------------------------------------------------
+
+
+def test_row_security_that_is_enabled_later_stops_instead_of_deleting(
+    engine: Engine, database: Database
+) -> None:
+    filled(engine)
+    role = sql.Identifier(f"reader_{database.name}")
+    with database.connect() as session:
+        session.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'secret'").format(role))
+        session.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(role))
+        try:
+            lane = engine.lane()
+            lane.gate.rows = engine.rows(user=f"reader_{database.name}", password="secret")
+            txid = engine.execute("UPDATE orders SET note = 'x' WHERE id = 1")
+            engine.tell(txid, "orders", after=order(1))
+            engine.drain(lane)
+            assert engine.written() == engine.expected()
+            session.execute("ALTER TABLE orders ENABLE ROW LEVEL SECURITY")
+            txid = engine.execute("UPDATE orders SET note = 'y' WHERE id = 1")
+            engine.tell(txid, "orders", after=order(1))
+            with pytest.raises(Fatal, match="row-level security") as error:
+                engine.drain(lane)
+            assert "BYPASSRLS" in error.value.hint
+            assert len(engine.written()) == 10 and engine.changes.committed == 11
+            engine.close()
+        finally:
+            session.execute(sql.SQL("DROP OWNED BY {}").format(role))
+            session.execute(sql.SQL("DROP ROLE {}").format(role))

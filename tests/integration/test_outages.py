@@ -1,0 +1,148 @@
+"""Servers that are away, hang, refuse a password or are only a standby: told, waited for, nothing lost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from devstack import Stack
+from tests.integration.daemon import until
+from tests.integration.proxy import Proxy, kafka_proxy, proxy
+from tests.integration.system import Source, System, new_system, streaming_source
+
+_numbers = itertools.count(1)
+CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
+FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
+SERVERS = ("postgres", "kafka", "elasticsearch", "redis")
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    with streaming_source(stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path) -> Iterator[System]:
+    with new_system(source, tmp_path, next(_numbers)) as system:
+        yield system
+
+
+@contextmanager
+def behind_proxy(system: System, server: str) -> Iterator[Proxy]:
+    """The syncer reaches this server through a proxy; everybody else directly."""
+    variables = {
+        "postgres": "SYNCER_POSTGRES__DSN", "kafka": "SYNCER_KAFKA__BOOTSTRAP_SERVERS",
+        "elasticsearch": "SYNCER_ELASTICSEARCH__URL", "redis": "SYNCER_REDIS__URL",
+    }  # fmt: skip
+    url = system.environment[variables[server]]
+    address = url if server == "kafka" else urlsplit(url).netloc.rpartition("@")[2]
+    with (kafka_proxy if server == "kafka" else proxy)(address) as made:
+        system.environment[variables[server]] = url.replace(address, made.address)
+        yield made
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> None:
+    concerned = {"elasticsearch": [system.orders], "redis": [system.summaries]}
+    models = concerned.get(server, [system.orders, system.summaries])
+    with behind_proxy(system, server) as link:
+        link.down()
+        daemon = system.start(ready=False)
+        for model in models:
+            told = daemon.until_state(model, "waiting")["reason"]
+            assert server in told.lower() or link.address in told, told
+            assert f"{model} is waiting: {told}" in daemon.get("/readyz")[1]
+        assert daemon.get("/livez") == (200, "ok\n")
+        for model in {system.orders, system.summaries} - set(models):
+            daemon.until_state(model, "running")
+        link.up()
+        daemon.until_ready()
+        system.execute(CUSTOMERS, FIVE)
+        system.until_right()
+        link.down()
+        system.execute(
+            "UPDATE {schema}.orders SET status = 'paid' WHERE id < 4",
+            "DELETE FROM {schema}.orders WHERE id = 5",
+            "INSERT INTO {schema}.orders (id, customer_id) VALUES (6, 2)",
+        )
+        for model in models:
+            daemon.until_state(model, "waiting")
+        for model in {system.orders, system.summaries} - set(models):
+            system.until_right(model)
+        assert daemon.get("/livez") == (200, "ok\n")
+        link.up()
+        system.until_right()
+        daemon.until_ready()
+        assert all(daemon.status(model)["reason"] == "" for model in models)
+        daemon.stop()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_that_hangs_does_not_keep_the_daemon_from_stopping(system: System, server: str) -> None:
+    system.environment["SYNCER_PIPELINE__STOP_TIMEOUT"] = "2s"
+    with behind_proxy(system, server) as link:
+        daemon = system.start()
+        system.execute(CUSTOMERS, FIVE)
+        system.until_right()
+        link.stall()
+        system.execute("UPDATE {schema}.orders SET status = 'paid'")
+        assert daemon.stop() < 6
+        link.flow()
+        system.start()
+        system.until_right()
+
+
+def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
+    user = f"{system.prefix}-user"
+    with redis.Redis.from_url(system.stack.redis) as client:
+        client.execute_command("ACL", "SETUSER", user, "on", ">right", "~*", "+@all")
+        try:
+            system.environment |= {"SYNCER_REDIS__USERNAME": user, "SYNCER_REDIS__PASSWORD": "wr0ng-redis"}
+            daemon = system.start(ready=False)
+            told = daemon.until_state(system.summaries, "failed")["last_error"]
+            assert "invalid username-password" in told and "redis.username and password" in told
+            system.execute(CUSTOMERS, FIVE)
+            system.until_right(system.orders)
+            daemon.stop()
+            system.environment["SYNCER_REDIS__PASSWORD"] = "right"
+            system.environment["SYNCER_POSTGRES__PASSWORD"] = "wr0ng-postgres"
+            daemon = system.start(ready=False)
+            for model in (system.orders, system.summaries):
+                told = daemon.until_state(model, "failed")["last_error"]
+                assert "password authentication failed" in told and "SYNCER_POSTGRES__PASSWORD" in told
+            assert "password authentication failed" in system.run("backfill", expect=3)
+            daemon.stop(expect=3)
+            assert not any("wr0ng" in one.log.read_text() for one in system.daemons)
+            del system.environment["SYNCER_POSTGRES__PASSWORD"]
+            system.start()
+            system.until_right()
+        finally:
+            client.execute_command("ACL", "DELUSER", user)
+
+
+def test_a_standby_is_waited_for_and_nothing_recorded_of_it(
+    system: System, source: Source, standby: Stack
+) -> None:
+    primary = system.environment["SYNCER_POSTGRES__DSN"]
+    there = urlsplit(standby.postgres)
+    system.environment["SYNCER_POSTGRES__DSN"] = urlsplit(primary)._replace(netloc=there.netloc).geturl()
+    system.execute(CUSTOMERS, FIVE)
+    daemon = system.start(ready=False)
+    for model in (system.orders, system.summaries):
+        told = daemon.until_state(model, "waiting")["reason"]
+        assert "standby" in told and "postgres.dsn" in told
+    assert "standby" in system.run("check", expect=1)
+    assert "standby" in system.run("backfill", expect=4)
+    assert [key for key in system.state().load() if not key.endswith("/error")] == []
+    daemon.stop()
+    system.environment["SYNCER_POSTGRES__DSN"] = primary
+    system.start()
+    system.run("backfill")
+    system.until_right()
