@@ -69,6 +69,7 @@ class Work(NamedTuple):
     low: Key | None = None
     high: Key | None = None
     seconds: float = 0.0
-    """The least time from this item to the next of its partition: it limits a run's rate, whoever works."""
+    """The least time from this item to the next of its partition: it limits a run's rate, whoever works. Who
+    holds several partitions takes them as one, so many times as fast."""
     not_before_ms: int = 0
     """Wait until then (milliseconds since the Unix epoch)."""

@@ -92,7 +92,7 @@ class Lane:
         self.recent = Recent()
         self._chunk = limits.chunk_documents
         self._item_topics = {work.topic, items}
-        self._due: dict[int, float] = {}
+        self._due = 0.0
 
     def run(self) -> None:
         """Until `Stopped`, or an error that is not of one record. Commits what is done in any case."""
@@ -224,15 +224,15 @@ class Lane:
 
     def _item(self, item: Work, record: Record) -> None:
         """Stages 3 to 7 of a work item."""
-        settles, partition = (record,), record.position.partition
-        self.wait(self._due.get(partition, 0.0) - time.monotonic())
+        settles = (record,)
+        self.wait(self._due - time.monotonic())
         if item.not_before_ms > _now_ms():  # to the end of the queue, so that others need not wait
             self.wait(min((item.not_before_ms - _now_ms()) / 1000, 0.5))
             self.work.put(item)
             self.work.flush()
             self.writer.send(Piece(document.NOTHING, time.monotonic(), settles))
             return
-        self._due[partition] = time.monotonic() + item.seconds
+        self._due = time.monotonic() + item.seconds / max(1, len(self.source.progress()))
         if item.kind == "keys":
             self._keys(list(dict.fromkeys(item.keys)), settles)
         elif item.kind == "range" and item.high is not None:

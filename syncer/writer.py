@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from threading import Thread
 
@@ -112,11 +112,9 @@ class Writer:
 
     def _result(self, future: Future[Outcome]) -> Outcome:
         """What became of it; the membership is kept meanwhile."""
-        while True:
-            try:
-                return future.result(timeout=1.0)
-            except TimeoutError:
-                self._wait.keep()
+        while not wait([future], timeout=1.0).done:
+            self._wait.keep()
+        return future.result()
 
     def _write(self, piece: Piece) -> Outcome:
         """To every sink; a sink that is away makes the whole piece one to render again."""
