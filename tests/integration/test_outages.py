@@ -12,7 +12,6 @@ import pytest
 import redis
 
 from devstack import Stack
-from tests.integration.daemon import until
 from tests.integration.proxy import Proxy, kafka_proxy, proxy
 from tests.integration.system import Source, System, new_system, streaming_source
 

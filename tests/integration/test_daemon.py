@@ -1,0 +1,201 @@
+"""The daemon as a process: how it starts, tells, shares and stops; and backfills beside it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack import Stack
+from syncer.metrics import STATES, TABLE
+from tests.integration.daemon import until
+from tests.integration.system import Source, System, new_system, streaming_source
+
+_numbers = itertools.count(1)
+CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
+ORDERS = "INSERT INTO {{schema}}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series({}, {}) n"
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    with streaming_source(stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path) -> Iterator[System]:
+    with new_system(source, tmp_path, next(_numbers)) as system:
+        yield system
+
+
+def backfill(system: System, *options: str) -> subprocess.Popen[str]:
+    """`syncer backfill` of the orders in the background, in ranges of 100; its output is to be read."""
+    system.environment["SYNCER_BACKFILL__RANGE_DOCUMENTS"] = "100"
+    return subprocess.Popen(
+        [sys.executable, "-m", "syncer", "backfill", system.orders, *options],
+        env=system.environment, cwd=system.folder, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def test_what_it_tells_of_itself(system: System) -> None:
+    assert (system.told(system.orders)["state"], system.told(system.orders)["backfill"]) == ("new", "never")
+    daemon = system.start()
+    system.execute(CUSTOMERS, ORDERS.format(1, 50))
+    system.execute(
+        "UPDATE {schema}.customers SET name = 'Barbara' WHERE id = 1", "DELETE FROM {schema}.orders"
+    )
+    system.until_right()
+    until(lambda: daemon.metric("syncer_lag_records") == 0 and daemon.metric("syncer_lag_seconds") == 0)
+    text = daemon.get("/metrics")[1]
+    for spec in TABLE:
+        assert f"# TYPE {spec.name.removesuffix('_total')}" in text, spec.name
+    model = system.orders
+    assert daemon.metric("syncer_events_total", model=model, op="c") == 52
+    assert daemon.metric("syncer_documents_total", model=model, outcome="written") >= 50
+    assert daemon.metric("syncer_documents_total", model=model, outcome="deleted") >= 50
+    assert {s: daemon.metric("syncer_model_state", model=model, state=s) for s in STATES}["running"] == 1
+    assert daemon.metric("syncer_errors_total") == 0
+    until(lambda: daemon.metric("syncer_slot_bytes_behind") > 0)
+    assert daemon.status(model) == {
+        "state": "running", "lag_seconds": 0, "lag_records": 0, "work_records": 0,
+        "reason": "", "last_error": "",
+    }  # fmt: skip
+    told = system.told(model)
+    assert (told["state"], told["members"], told["lag_records"], told["lag_seconds"]) == ("running", 1, 0, 0)
+    assert daemon.get("/livez") == (200, "ok\n") and daemon.get("/readyz") == (200, "ok\n")
+    assert daemon.get("/nothing")[0] == 404 and daemon.get("/status?model=nobody")[0] == 404
+    assert daemon.stop() < 5
+    assert (system.told(model)["state"], system.told(model)["members"]) == ("stopped", 0)
+    for line in daemon.log.read_text().splitlines():
+        assert {"timestamp", "level", "message"} <= json.loads(line).keys()
+    assert [one["unfinished"] for one in daemon.said("stopped")] == [[]]
+
+
+def test_a_port_that_is_taken_is_told_at_once(system: System) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        system.environment["SYNCER_HTTP__PORT"] = str(port)
+        said = system.run("run", expect=3)
+    assert "cannot listen" in said and f"http.port {port}" in said and "choose another http.port" in said
+
+
+def test_a_stop_amid_the_work_loses_nothing_and_repeats_little(system: System) -> None:
+    system.environment |= {"SYNCER_PIPELINE__MAX_RECORDS": "200", "SYNCER_PIPELINE__FAN_OUT": "500"}
+    system.execute(CUSTOMERS)
+    daemon = system.start()
+    system.execute(ORDERS.format(1, 9000))
+    until(lambda: len(system.written(system.orders)) > 200)
+    assert daemon.stop() < 5
+    settled = sum(system.topics().committed(f"{system.prefix}.{system.orders}.1").values())
+    written = len(system.written(system.orders))
+    assert written - 200 <= settled <= written + 2  # of events, two are of customers
+    daemon = system.start()
+    system.until_right()
+    until(lambda: daemon.metric("syncer_lag_records") == 0)
+    seen = sum(daemon.metric("syncer_events_total", model=system.orders, op=op) for op in "cud")
+    assert seen == 9002 - settled
+    # one customer's 4,500 orders are more than a batch: they go through the work topic
+    system.execute("UPDATE {schema}.customers SET name = 'Barbara' WHERE id = 1")
+    system.until_right(system.orders)
+    assert sum(system.topics().ends([f"{system.prefix}.{system.orders}.1.work"]).values()) > 1
+
+
+def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) -> None:
+    system.execute(CUSTOMERS)
+    first, second = system.start(), system.start()
+    until(lambda: system.told(system.orders)["members"] == 2)
+    numbers = itertools.count(3)
+
+    def both_see_events() -> bool:
+        n = next(numbers)  # each has some of the partitions, perhaps of one table only
+        system.execute(
+            f"INSERT INTO {{schema}}.customers VALUES ({n}, 'C')", ORDERS.format(10_000 + n, 10_000 + n)
+        )
+        return all(
+            daemon.metric("syncer_events_total", model=system.orders) > 0 for daemon in (first, second)
+        )
+
+    until(both_see_events)
+    system.execute(ORDERS.format(1, 3000))
+    first.kill()
+    system.execute(
+        "DELETE FROM {schema}.orders WHERE id % 3 = 0", "UPDATE {schema}.orders SET status = 'paid'"
+    )
+    system.until_right()
+    until(lambda: second.metric("syncer_lag_records") == 0)
+    second.stop()
+
+
+def test_a_backfill_that_is_killed_goes_on_where_it_was(system: System) -> None:
+    system.execute(CUSTOMERS, ORDERS.format(1, 3000))
+    first = backfill(system, "--rate", "1000")
+    until(lambda: len(system.written(system.orders)) > 700)
+    first.kill()
+    first.communicate()
+    told = system.told(system.orders)
+    assert (told["backfill"], told["state"]) == ("unfinished", "stopped")
+    done = len(system.written(system.orders))
+    assert done < 3000
+    second = backfill(system)
+    said = second.communicate()[0]
+    assert (
+        second.returncode == 0 and "going on where an earlier run stopped" in said and "done, 3,000" in said
+    )
+    assert system.written(system.orders) == system.expected(system.orders)
+    assert system.told(system.orders)["backfill"] not in ("never", "unfinished")
+    assert len(system.state().load()) > 0
+
+
+def test_a_backfill_beside_the_daemon_keeps_its_rate_while_rows_change(system: System) -> None:
+    system.execute(CUSTOMERS, ORDERS.format(1, 3000))
+    daemon = system.start()
+    stop = threading.Event()
+
+    def write() -> None:
+        with system.database.connect() as session:
+            for n in itertools.cycle(range(1, 3001, 7)):
+                if stop.wait(0.002):
+                    return
+                table = f"{system.schema}.orders"
+                session.execute(f"UPDATE {table} SET amount = amount + 1 WHERE id = {n}".encode())
+                if n % 5 == 0:
+                    session.execute(f"DELETE FROM {table} WHERE id = {n + 1}".encode())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        began = time.monotonic()
+        process = backfill(system, "--rate", "600", "--workers", "2")
+        said = process.communicate()[0]
+        took = time.monotonic() - began
+    finally:
+        stop.set()
+        writer.join()
+    assert process.returncode == 0, said
+    # 30 ranges of 100 at 600 a second: 5 s; the first of each lane begins at once
+    assert 0.8 * (5 - 3 * 100 / 600) < took < 15, said
+    system.until_right(system.orders)
+    until(lambda: daemon.metric("syncer_lag_records") == 0)
+    assert daemon.metric("syncer_errors_total") == 0
+
+
+def test_a_backfill_that_is_interrupted_ends_in_order(system: System) -> None:
+    system.execute(CUSTOMERS, ORDERS.format(1, 2000))
+    process = backfill(system, "--rate", "300")
+    until(lambda: len(system.written(system.orders)) > 100)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=20)[0]
+    assert process.returncode == 130 and "the same command goes on from here" in said
+    assert "Traceback" not in said
