@@ -61,7 +61,9 @@ class App:
             for unit in self.units:
                 unit.start()
             threading.Thread(target=self._measure_slots, name="slots", daemon=True).start()
-            self._stop.wait()
+            while not self._stop.wait(1.0):
+                for unit in self.units:
+                    unit.export()
             self._end()
         failed = [unit for unit in self.units if unit.state == "failed"]
         if failed and len(failed) == len(self.units):

@@ -85,6 +85,7 @@ class Backfill:
             self.config, self.model, self.registry, metrics.for_model(self.model.name),
             work_only=True, workers=workers, building=self.building,
         )  # fmt: skip
+        before = sum(self.registry.topics.ends([names.dead_letters]).values())
         unit.start()
         try:
             self._watch(unit, names, run, report)
@@ -93,7 +94,9 @@ class Backfill:
             unit.join()
         run = replace(run, finished_ms=time.time_ns() // 1_000_000)
         self.registry.state.save(key, run)
-        report(Progress("done", run.roots, run.roots))
+        refused = sum(self.registry.topics.ends([names.dead_letters]).values()) - before
+        note = f"{refused} dead letters in topic {names.dead_letters}" if refused else ""
+        report(Progress("done", run.roots, run.roots, note))
         return run
 
     def plan(self, loaded: load.Loaded, names: Names, report: Callable[[Progress], None]) -> Run:

@@ -132,7 +132,9 @@ def ready(config: Config, model: Model) -> Loaded:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             hint = f"syncer check {loaded.name}, which prints what to run"
             if first.code.startswith("identity"):
-                hint += f"; if it ran before, then syncer resync {loaded.name} (changes since lack old values)"
+                hint += (
+                    f"; if it ran before, then syncer resync {loaded.name} (changes since lack old values)"
+                )
             raise Fatal(first.what + more, where=first.where, why=first.why, hint=hint)
         plan(connection, loaded)
     return loaded

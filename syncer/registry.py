@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from syncer.change import TableName
@@ -97,6 +97,11 @@ class Registry:
             registration = Registration(**known)
         else:
             registration = self.register(compiled, names, epoch=1, generation=1, building=building)
+        built = bool(values.get(registration.key("sinks")))
+        if registration.hash != compiled.hash and not built:
+            # Nothing was made of the earlier declaration; where it began holds for this one, too.
+            registration = replace(registration, hash=compiled.hash)
+            self.state.save(_key(compiled.name, building), registration)
         if registration.hash != compiled.hash:
             raise Fatal(
                 "the read model was changed since its documents were rendered",
@@ -107,7 +112,6 @@ class Registry:
         have = self.topics.committed(names.group)
         self.topics.commit(names.group, {p: o for p, o in starts.items() if p not in have})
         clock = values.get(registration.key("clock"), {})
-        built = bool(values.get(registration.key("sinks")))
         return Begun(registration, names, clock, built)
 
     def note_built(self, registration: Registration) -> None:

@@ -126,6 +126,7 @@ class Unit:
         self.workers = workers
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
+        self._since = time.monotonic()
         self._generation: int | None = None
         self.observers: list[LaneObserver] = []
         self._stop = threading.Event()
@@ -157,9 +158,10 @@ class Unit:
         reasons = [o.reason for o in self.observers if o.reason]
         changes = [o for o in self.observers if o.lane == "changes"]
         errors = [o.last_error for o in self.observers if o.last_error]
+        idle = time.monotonic() - self._since if self.state in ("waiting", "failed") else 0.0
         return {
             "state": "waiting" if self.state == "running" and reasons else self.state,
-            "lag_seconds": round(max((o.seconds for o in changes), default=0.0), 3),
+            "lag_seconds": round(max((o.seconds for o in changes), default=0.0) + idle, 3),
             "lag_records": sum(o.records for o in changes),
             "work_records": sum(o.records for o in self.observers if o.lane != "changes"),
             "reason": self.error or next(iter(reasons), ""),
@@ -350,8 +352,17 @@ class Unit:
             self.registry.state.save(f"{self.model.name}/error", value)
 
     def _set(self, state: str) -> None:
+        if state != self.state:
+            self._since = time.monotonic()
         self.state = state
-        self.metrics.state(state)
+        self.export()
+
+    def export(self) -> None:
+        """State and lag as metrics. While no lane is there to tell its lag, it grows with time."""
+        told = self.status()
+        self.metrics.state(told["state"])
+        if told["state"] != "running" and not self.work_only:
+            self.metrics.lag("changes", told["lag_records"], told["lag_seconds"])
 
     def _tell(self, state: str, error: SyncerError) -> None:
         if str(error) != self.error or state == "failed":

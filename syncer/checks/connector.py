@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -142,11 +143,8 @@ def _lists(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[F
         lost = [t for t in sorted(wanted.tables) if any(p.fullmatch(text(t)) for p in patterns) != included]
         if lost:
             what = f"{'lacks' if included else 'excludes'} {', '.join(map(str, lost))}"
-            fix = (
-                f'"{key}": "{",".join([config[key], *(re.escape(text(t)) for t in lost)])}"'
-                if included
-                else ""
-            )
+            whole = ",".join([config[key], *(re.escape(text(t)) for t in lost)])
+            fix = f'"{key}": {json.dumps(whole, ensure_ascii=False)}' if included else ""
             why = "changes of these tables would not be sent"
             yield Finding("error", "connector-tables", f"{where}: {key}", what, why, fix)
 

@@ -58,6 +58,7 @@ def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> S
             _model(config, connection, model, result)
         if definition is not None:
             _source(connection, definition, result)
+    _targets(models, result)
     result.findings["Connector"] = result.findings.pop("Connector")  # in the order of the way
     if definition is not None:
         _connector(config, definition, result)
@@ -121,6 +122,20 @@ def _model(config: Config, connection: psycopg.Connection[Any], model: Model, re
                     result.findings[title].append(Finding("error", "sink", f"{where}: {kind}", text))
 
 
+def _targets(models: Sequence[Model], result: Survey) -> None:
+    """Two read models that write to one place would overwrite each other."""
+    owners: dict[tuple[str, str], Model] = {}
+    for model in models:
+        for kind, settings in model.declaration.sink.items():
+            target = str(settings.get("index") or settings.get("key") or "")
+            owner = owners.setdefault((kind, target), model)
+            if owner is not model:
+                where = model.at(("sink", kind))
+                what = f"{kind} {target} is the read model {owner.name}'s, too"
+                found = Finding("error", "same-target", where, what, "they would overwrite each other")
+                result.findings[f"Read model {model.name}"].append(found)
+
+
 def _source(connection: psycopg.Connection[Any], definition: Definition, result: Survey) -> None:
     settings = definition.config
     publication, slot = settings.get("publication.name", ""), settings.get("slot.name", "")
@@ -171,7 +186,9 @@ def _live(config: Config, definition: Definition, result: Survey) -> None:
         if status is None or not status.running:
             why = status.failure if status else ""
             state = status.state.lower() if status else "without a state"
-            found.append(Finding("error", "not-running", where, f"it is {state}, not running", why))
+            what = f"it is {state}" if state != "running" else "its task has failed"
+            fix = "mend the cause, then: syncer connectors apply (and if the slot was lost, syncer resync)"
+            found.append(Finding("error", "not-running", where, what, why.split("\n")[0], fix))
         if client.plan(definition).changes:
             what = f"it differs from {definition.path}"
             found.append(Finding("warning", "differs", where, what, fix="syncer connectors apply"))

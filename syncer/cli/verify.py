@@ -42,7 +42,8 @@ def verify(
     """Compare every document of every sink with what PostgreSQL says now.
 
     The read models may be in use meanwhile: what differs is looked at again until it is the same or patience
-    is over. Exit code 1 if anything differs; `syncer backfill MODEL` mends it.
+    is over. Exit code 1 if anything differs. `syncer backfill MODEL` mends what is missing or differs (with
+    --sweep ghosts, too), if `syncer run` has no reason to tell why it does.
     """
     config = context.config
     registered = Registry(config).state.load()
@@ -67,6 +68,10 @@ def verify(
                 if ids := getattr(report, what):
                     more = f" and {len(ids) - shown:,} more" if len(ids) > shown else ""
                     output.say(f"{report.sink}: {what}: {', '.join(ids[:shown])}{more}")
+        if any(report.ghosts for report in reports):
+            output.say("→ syncer backfill --sweep")
+        elif any(report.missing or report.differing for report in reports):
+            output.say("→ syncer status tells whether something waits or was dead-lettered; syncer backfill")
     if not all(report.equal for report in reports):
         ctx.exit(output.FINDING)
 

@@ -45,6 +45,7 @@ class KafkaSource:
                 "enable.auto.commit": False,
                 "enable.partition.eof": False,
                 "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": 10_000,  # a killed process holds its partitions for so long
                 "heartbeat.interval.ms": 1000,
                 "fetch.wait.max.ms": 500,
                 "fetch.queue.backoff.ms": 20,
