@@ -15,6 +15,7 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from syncer.change import Key
 from syncer.clock import Identity, Snapshot
@@ -48,6 +49,13 @@ PLANNING: Mapping[str, str] = {"enable_seqscan": "off", "jit": "off", "random_pa
 """Everything is found by index, a few rows at a time. Left to itself, PostgreSQL scans a small table once
 for every document (measured: 6,000 documents/s instead of 36,000)."""
 
+_KEEPALIVE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Of libpq, unless the DSN has its own: that a server vanished is noticed in a minute, not in hours."""
 _PAGE = 8192
 _LONG_PAGE_HEADER = 40
 _STREAM = 1000
@@ -75,9 +83,15 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
     """
     options = {**PINNED, **PLANNING, "statement_timeout": f"{round(statement_timeout * 1000)}ms"}
     try:
-        connection = psycopg.connect(**arguments, autocommit=True, prepare_threshold=2)
-        for name, value in options.items():
-            connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+        given = conninfo_to_dict(arguments.get("conninfo", ""))
+        keep: dict[str, Any] = {name: value for name, value in _KEEPALIVE.items() if name not in given}
+        connection = psycopg.connect(**{**keep, **arguments}, autocommit=True, prepare_threshold=2)
+        try:
+            for name, value in options.items():
+                connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+        except BaseException:
+            connection.close()
+            raise
     except psycopg.Error as error:
         raise classify(error, "cannot connect to PostgreSQL") from error
     return connection

@@ -118,6 +118,12 @@ class KafkaSource:
         after some seconds, as a pause throws away what was fetched ahead."""
         if time.monotonic() - self._polled < _KEEP_AFTER:
             return
+        try:
+            self._keep()
+        except KafkaException as error:
+            raise self._error(error.args[0], "cannot stay in the group") from error
+
+    def _keep(self) -> None:
         assignment = self._consumer.assignment()
         if assignment:
             self._consumer.pause(assignment)

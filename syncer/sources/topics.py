@@ -132,7 +132,8 @@ class Topics:
         return {(p.topic, p.partition): p.offset for p in result.topic_partitions if p.offset >= 0}
 
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Set the offsets of a group without members. Raises Fatal if it has some."""
+        """Set the offsets of a group without members. Raises Retry if it has some by now: then another
+        process has begun at the same time, and set them."""
         partitions = [TopicPartition(t, p, o) for (t, p), o in offsets.items()]
         if not partitions:
             return
@@ -142,9 +143,9 @@ class Topics:
             self._result(next(iter(futures.values())), f"cannot set the offsets of group {group}")
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
-                raise Fatal(
+                raise Retry(
                     "the consumer group is in use, so its offsets cannot be set",
-                    where=f"group {group}", hint="stop the syncers of this read model first",
+                    where=f"group {group}", hint="another syncer begins this read model: nothing to do",
                 ) from error  # fmt: skip
             raise away(f"cannot set the offsets of group {group}", error) from error
 
