@@ -204,7 +204,7 @@ def run() -> None:
             summary(stack)
             syncer("status")
             step(8, "Verify", "every document against PostgreSQL")
-            syncer("verify")
+            syncer("verify", "--patience", "120")
         console.print(f"\n[bold green]Nothing differs.[/] The demo took {time.monotonic() - began:.0f} s.")
         tell(stack, dsn)
     finally:
