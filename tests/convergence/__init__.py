@@ -5,7 +5,7 @@
     deployment.py    the syncer's processes, with settings and a connector of their own
     operations.py    what an application may do to the tables
     workload.py      concurrent writers who do it, in transactions, some of which come to nothing
-    faults.py        processes killed, stopped, doubled; a backfill begun, killed, resumed
+    faults.py        processes killed, frozen, stopped, doubled; a backfill begun, killed, resumed
     oracle.py        the documents that there should be, in plain Python from plain SELECTs
     documents.py     the documents that there are, and where they differ
 

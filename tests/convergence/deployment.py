@@ -29,13 +29,14 @@ _STOPS_WITHIN = 10.0
 # Small batches, so that a few hundred rows are "large"; short times, so that what takes minutes in production
 # takes seconds here.
 _SETTINGS = {
-    "PIPELINE__FAN_OUT": "40",
-    "PIPELINE__CHUNK_DOCUMENTS": "30",
-    "PIPELINE__MAX_RECORDS": "400",
+    "PIPELINE__FAN_OUT": "15",
+    "PIPELINE__CHUNK_DOCUMENTS": "10",
+    "PIPELINE__MAX_RECORDS": "200",
+    "PIPELINE__WORK_LANES": "2",
     "PIPELINE__COMMIT_INTERVAL": "200ms",
     "PIPELINE__MAX_AGE": "3s",
     "PIPELINE__GATE_TIMEOUT": "5s",
-    "BACKFILL__RANGE_DOCUMENTS": "25",
+    "BACKFILL__RANGE_DOCUMENTS": "15",
     "KAFKA__PARTITIONS": "3",
     "KAFKA__PROPERTIES__SESSION_TIMEOUT_MS": "3000",
     "KAFKA__PROPERTIES__HEARTBEAT_INTERVAL_MS": "500",
@@ -63,6 +64,14 @@ class Process:
             return urllib3.request("GET", url, timeout=2, retries=False).status == 200
         except urllib3.exceptions.HTTPError:
             return False
+
+    def freeze(self, seconds: float) -> None:
+        """It stands still; then it goes on with what it was about to do, as if nothing had happened."""
+        self.popen.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            self.popen.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Without notice."""

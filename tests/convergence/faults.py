@@ -1,4 +1,4 @@
-"""What goes wrong meanwhile: daemons are killed, stopped and doubled, a backfill is killed and goes on."""
+"""What goes wrong: daemons are killed, stopped, frozen and doubled, a backfill is killed and goes on."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Faults:
             self._kill_daemon: 5,
             self._stop_daemon: 2,
             self._second_daemon: 3,
+            self._freeze_daemon: 4,
             self._kill_backfill: 4 if backfills else 0,
             self._await_ready: 3,
         }
@@ -83,6 +84,13 @@ class Faults:
         if len(self.daemons) < 2:
             self._start_daemon()
 
+    def _freeze_daemon(self) -> None:
+        """For longer or shorter than it takes to be counted as dead, while another one goes on."""
+        self._second_daemon()
+        self._await_ready()
+        self.random.choice(self.daemons).freeze(self.random.uniform(0.3, 4.0))
+        self._count("daemons frozen")
+
     def _kill_backfill(self) -> None:
         """It goes on where it was; if it had come to its end, another one begins."""
         if self.backfill is not None:
@@ -95,9 +103,10 @@ class Faults:
         if not self.daemons:
             self._start_daemon()
         for _ in until(time.monotonic() + _READY_WITHIN):
-            if self.daemons[0].ready():
+            late = [daemon for daemon in self.daemons if not daemon.ready()]
+            if not late:
                 return
-        raise AssertionError(f"{self.daemons[0].name} did not become ready:\n{self.daemons[0].tail()}")
+        raise AssertionError(f"{late[0].name} did not become ready:\n{late[0].tail()}")
 
     def _look_after(self) -> None:
         """Nothing ends by itself but a backfill that is done."""

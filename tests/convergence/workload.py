@@ -131,7 +131,9 @@ class Workload:
 
     def __init__(self, database: Database, seed: str, writers: int, rate: float) -> None:
         self.database = database
-        self.writers = [Writer(database, seed, number, writers) for number in range(writers)]
+        self.writers = [Writer(database, seed, number, writers + 1) for number in range(writers)]
+        self._own = Writer(database, seed, writers, writers + 1)
+        self._own.connection.execute("SET deadlock_timeout = '3s'")  # in a deadlock, another one gives in
         self._pause = writers / rate
         self._stop, self._calm = threading.Event(), threading.Event()
         self._threads = [
@@ -142,15 +144,20 @@ class Workload:
 
     def seed_rows(self, projects: int) -> None:
         """Rows from before anybody listened: only a backfill brings them."""
-        writer = self.writers[0]
-        writer.fill()
+        self._own.fill()
         for _ in range(projects):
-            writer.perform({"fill projects": operations.add_project})
-        writer.perform({"fill many": add_many})
+            self._own.perform({"fill projects": operations.add_project})
+        self._own.perform({"fill many": add_many})
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
+
+    def do(self, name: str) -> None:
+        """An operation now, by the caller; again if it is refused."""
+        before = self._own.done[f"operation: {name}"]
+        while self._own.done[f"operation: {name}"] == before:
+            self._own.perform({name: OPERATIONS[name][1]})
 
     def calm(self) -> None:
         """From now on, nothing that makes every document dirty: it would hide what was missed before."""
@@ -164,15 +171,15 @@ class Workload:
                 thread.join()
         if self._failed:
             raise self._failed[0]
-        self.writers[0].fill()
+        self._own.fill()
 
     def close(self) -> None:
-        for writer in self.writers:
+        for writer in (*self.writers, self._own):
             writer.connection.close()
 
     def told(self) -> str:
         """How much was written, for the log of the run."""
-        done: Counter[str] = sum((writer.done for writer in self.writers), Counter())
+        done: Counter[str] = sum((writer.done for writer in (*self.writers, self._own)), Counter())
         kinds = {name: count for name, count in done.items() if not name.startswith("operation")}
         truncates = sum(count for name, count in done.items() if "truncate" in name)
         rows = sum(writer.rows for writer in self.writers)
