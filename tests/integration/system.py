@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +17,11 @@ from typing import Any
 
 import redis
 import urllib3
+from click.testing import CliRunner
 from confluent_kafka import Producer
 
 from devstack import Stack
+from syncer import cli
 from syncer.change import TableName
 from syncer.connect import Connect
 from syncer.sources.state import State
@@ -155,14 +155,10 @@ class System:
         path.write_text(text.format(**vars(self)))
 
     def run(self, *arguments: str, expect: int = 0) -> str:
-        """A command from start to end; returns what it says."""
-        done = subprocess.run(
-            [sys.executable, "-m", "syncer", *arguments], env=self.environment, cwd=self.folder,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=90,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == expect, f"syncer {arguments} ended with {done.returncode}:\n{done.stdout}"
-        return done.stdout
+        """A command from start to end, in this process; returns what it says."""
+        done = CliRunner().invoke(cli.main, arguments, env=self.environment, catch_exceptions=False)
+        assert done.exit_code == expect, f"syncer {arguments} ended with {done.exit_code}:\n{done.output}"
+        return done.output
 
     def start(self, *models: str, ready: bool = True) -> Daemon:
         daemon = Daemon(models, self.environment, self.folder / f"daemon-{len(self.daemons)}.log")
@@ -173,11 +169,9 @@ class System:
 
     def told(self, model: str) -> dict[str, Any]:
         """What `syncer status` says of it."""
-        done = subprocess.run(
-            [sys.executable, "-m", "syncer", "status", "--json", model],
-            env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode in (0, 1), done.stderr
+        command = ["status", "--json", model]
+        done = CliRunner().invoke(cli.main, command, env=self.environment, catch_exceptions=False)
+        assert done.exit_code in (0, 1), done.output
         [found] = json.loads(done.stdout)
         assert isinstance(found, dict)
         return found

@@ -253,8 +253,8 @@ def test_a_clock_that_ran_backwards_needs_a_resync(system: System) -> None:
     system.until_right()
     daemon.stop()
     state = system.state()
-    noted = state.load()[f"{system.orders}/clock"]
-    state.save(f"{system.orders}/clock", noted | {"clock": noted["clock"] + 1_000_000})
+    noted = state.load()[f"{system.orders}/1/clock"]
+    state.save(f"{system.orders}/1/clock", noted | {"clock": noted["clock"] + 1_000_000})
     daemon = system.start(ready=False)
     failed(
         daemon,
@@ -269,7 +269,7 @@ def test_a_clock_that_ran_backwards_needs_a_resync(system: System) -> None:
     system.until_right()
     daemon.until_ready()
     daemon.stop()
-    state.save(f"{system.summaries}/clock", state.load()[f"{system.summaries}/clock"] | {"system": 1})
+    state.save(f"{system.summaries}/1/clock", state.load()[f"{system.summaries}/1/clock"] | {"system": 1})
     failed(
         system.start(ready=False), system.summaries, "another history", f"syncer resync {system.summaries}"
     )

@@ -51,6 +51,7 @@ def test_what_it_tells_of_itself(system: System) -> None:
     assert (system.told(system.orders)["state"], system.told(system.orders)["backfill"]) == ("new", "never")
     daemon = system.start()
     system.execute(CUSTOMERS, ORDERS.format(1, 50))
+    system.until_right()
     system.execute(
         "UPDATE {schema}.customers SET name = 'Barbara' WHERE id = 1", "DELETE FROM {schema}.orders"
     )
@@ -87,8 +88,11 @@ def test_a_port_that_is_taken_is_told_at_once(system: System) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         system.environment["SYNCER_HTTP__PORT"] = str(port)
-        said = system.run("run", expect=3)
-    assert "cannot listen" in said and f"http.port {port}" in said and "choose another http.port" in said
+        command = [sys.executable, "-m", "syncer", "run"]
+        done = subprocess.run(command, env=system.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    for word in ("cannot listen", f"http.port {port}", "choose another http.port"):
+        assert word in done.stderr
 
 
 def test_a_stop_amid_the_work_loses_nothing_and_repeats_little(system: System) -> None:
@@ -114,7 +118,10 @@ def test_a_stop_amid_the_work_loses_nothing_and_repeats_little(system: System) -
 
 def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) -> None:
     system.execute(CUSTOMERS)
-    first, second = system.start(), system.start()
+    first, second = system.start(ready=False), system.start(ready=False)  # both begin the read models
+    first.until_ready()
+    second.until_ready()
+    assert not first.said("failed") and not second.said("failed")
     until(lambda: system.told(system.orders)["members"] == 2)
     numbers = itertools.count(3)
 
