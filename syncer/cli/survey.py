@@ -58,6 +58,11 @@ def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> S
             _model(config, connection, model, result)
         if definition is not None:
             _source(connection, definition, result)
+        row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
+        if result.facts is None and row and row[0]:
+            what, why = "this server is a standby", "its snapshots have no clock"
+            fix = "set postgres.dsn to the primary"
+            result.findings["PostgreSQL"] = [Finding("error", "standby", "postgres.dsn", what, why, fix)]
     _targets(models, result)
     result.findings["Connector"] = result.findings.pop("Connector")  # in the order of the way
     if definition is not None:

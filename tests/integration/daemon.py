@@ -16,7 +16,7 @@ import urllib3
 STOPS_WITHIN = 10.0
 
 
-def until(condition: Callable[[], Any], what: object = "", seconds: float = 30) -> Any:
+def until(condition: Callable[[], Any], what: object = "", seconds: float = 90) -> Any:
     """Its first true value. what: told if there is none in time; called if it is a function."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -74,12 +74,12 @@ class Daemon:
         ]
         return sum(float(line.rpartition(" ")[2]) for line in lines if all(pair in line for pair in wanted))
 
-    def until_state(self, model: str, state: str, seconds: float = 30) -> dict[str, Any]:
+    def until_state(self, model: str, state: str, seconds: float = 90) -> dict[str, Any]:
         """Wait for it; returns the model's status."""
         until(lambda: self.status(model)["state"] == state, lambda: self.log.read_text(), seconds)
         return self.status(model)
 
-    def until_ready(self, seconds: float = 30) -> None:
+    def until_ready(self, seconds: float = 90) -> None:
         until(self.ready, lambda: f"{self.get('/readyz')[1]}\n{self.log.read_text()}", seconds)
 
     def stop(self, expect: int = 0) -> float:

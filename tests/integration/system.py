@@ -207,7 +207,7 @@ class System:
         text = EXPECTED_SUMMARIES if model == self.summaries else EXPECTED_ORDERS
         return dict(self.database.query(text.format(schema=self.schema)))
 
-    def until_right(self, *models: str, seconds: float = 30) -> None:
+    def until_right(self, *models: str, seconds: float = 90) -> None:
         """Wait until the documents of these read models (or of both) are what PostgreSQL says."""
 
         def right(model: str) -> bool:

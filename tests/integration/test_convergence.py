@@ -27,7 +27,7 @@ from tests.convergence.workload import Workload
 from tests.stack import Database, Names
 
 SEED = os.environ.get("CONVERGENCE_SEED") or str(random.SystemRandom().randrange(10**9))
-SECONDS = float(os.environ.get("CONVERGENCE_SECONDS", "25"))
+SECONDS = float(os.environ.get("CONVERGENCE_SECONDS", "20"))
 WRITERS = int(os.environ.get("CONVERGENCE_WRITERS", "4"))
 RATE = float(os.environ.get("CONVERGENCE_RATE", "40"))
 SETTLES_WITHIN = 75.0

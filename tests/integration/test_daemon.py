@@ -99,6 +99,9 @@ def test_a_stop_amid_the_work_loses_nothing_and_repeats_little(system: System) -
     system.environment |= {"SYNCER_PIPELINE__MAX_RECORDS": "200", "SYNCER_PIPELINE__FAN_OUT": "500"}
     system.execute(CUSTOMERS)
     daemon = system.start()
+    # settled first: looked up later, the customers would have thousands of orders, for the work topic
+    until(lambda: daemon.metric("syncer_events_total", model=system.orders) == 2)
+    until(lambda: daemon.metric("syncer_lag_records", model=system.orders) == 0)
     system.execute(ORDERS.format(1, 9000))
     until(lambda: len(system.written(system.orders)) > 200)
     assert daemon.stop() < 5
