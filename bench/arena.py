@@ -76,8 +76,8 @@ class Arena:
         self.dsn = urlunsplit(urlsplit(stack.postgres)._replace(path="/shop"))
         self.http_port = next(p for p in range(ports.RANDOM_RANGE.stop, 65536) if ports.is_free(p))
         self.elasticsearch = urllib3.PoolManager(maxsize=8, timeout=60.0, retries=False)
-        self.unsettled = 0
-        """How often something else kept the machine busy when a run began."""
+        self.elsewhere: list[float] = []
+        """The share of all cores that programs of others used, run by run."""
         self._runs = 0
 
     # -- the shop -----------------------------------------------------------------------------------
@@ -106,8 +106,7 @@ class Arena:
         """Have the servers tidy up now, not during the next run, and wait until they have."""
         self.sql("VACUUM")
         self.sql("CHECKPOINT")
-        if not machine.settle(self.sizes.patience):
-            self.unsettled += 1
+        machine.settle(self.sizes.patience)
 
     # -- the syncer ---------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
         arena.reset()
         arena.settle()
         timed.append(run(arena, "orders", count, written))
-        say(f"backfill: {timed[-1].rate:,.0f} documents/s; µs each: {timed[-1].spent}")
+        say(f"backfill: {timed[-1].rate:,.0f} documents/s; {timed[-1].spent}")
         if (found := arena.documents("orders")) != count:
             raise Failed(f"the index has {found} documents instead of {count}")
         arena.no_dead_letters()

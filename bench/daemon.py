@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 import urllib3
@@ -100,31 +102,45 @@ def wait(done: Callable[[], bool], what: str, seconds: float = 600.0) -> float:
         time.sleep(_LOOK_EVERY)
 
 
-class Spent(NamedTuple):
-    """Time on cores, µs a document, of each server and of the syncer."""
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Where the cores' time went, µs a document: to each server, the syncer and the bench itself."""
 
     by: Mapping[str, float]
+    elsewhere: float
+    """The share of all cores that programs of others used meanwhile."""
 
     def figure(self, step: str, what: str) -> Figure:
         """One row: all of them, and each."""
+        return Figure(step, what, [sum(self.by.values())], "µs/document", note=self.told())
+
+    def told(self) -> str:
         each = sorted(((us, name) for name, us in self.by.items() if us >= 0.5), reverse=True)
-        told = ", ".join(f"{name} {us:.0f}" for us, name in each)
-        return Figure(step, what, [sum(self.by.values())], "µs/document", note=told)
+        return ", ".join(f"{name} {us:.0f}" for us, name in each)
 
     def __str__(self) -> str:
-        return self.figure("", "").note
+        return f"µs each: {self.told()}; {self.elsewhere:.0%} of the cores used by others"
 
 
 class Shares:
-    """Where the cores' time goes from now on."""
+    """Watches where the cores' time goes from now on."""
 
     def __init__(self, arena: Arena, syncer: int) -> None:
+        self._arena, self._began = arena, time.monotonic()
         self._pids = {name: arena.stack.pid(name) for name in arena.stack.running()} | {"syncer": syncer}
-        self._before = self._now()
+        self._before, self._machine = self._now()
 
-    def _now(self) -> dict[str, float]:
-        return {name: machine.cpu_of_tree(pid) for name, pid in self._pids.items()}
+    def _now(self) -> tuple[dict[str, float], float]:
+        moment = machine.Moment()
+        families = {name: moment.family(pid) for name, pid in self._pids.items()}
+        families["bench"] = moment.family(os.getpid()).difference(*families.values())
+        return {name: moment.cpu(family) for name, family in families.items()}, moment.machine
 
     def spent(self, documents: int) -> Spent:
-        now = self._now()
-        return Spent({name: (now[name] - before) * 1e6 / documents for name, before in self._before.items()})
+        """Since this was made. The arena remembers how much of the machine others had."""
+        now, whole = self._now()
+        ours = {name: now[name] - before for name, before in self._before.items()}
+        capacity = (time.monotonic() - self._began) * machine.cores()
+        elsewhere = max(0.0, whole - self._machine - sum(ours.values())) / capacity
+        self._arena.elsewhere.append(elsewhere)
+        return Spent({name: seconds * 1e6 / documents for name, seconds in ours.items()}, elsewhere)

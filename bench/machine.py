@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -18,20 +19,31 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK
 
 
-def cpu_of_tree(pid: int) -> float:
-    """The same of a process, all below it, and those below it that have ended."""
-    parents, own = dict[int, int](), dict[int, float]()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        child = int(path.parent.name)
-        parents[child], own[child] = int(fields[1]), sum(map(int, fields[11:15])) * _TICK
-    family = {pid}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(own.get(member, 0.0) for member in family)
+class Moment:
+    """The time on cores (seconds) that every process and the whole machine have spent up to now."""
+
+    def __init__(self) -> None:
+        self._parents, self._own = dict[int, int](), dict[int, float]()
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            pid = int(path.parent.name)
+            self._parents[pid] = int(fields[1])
+            self._own[pid] = sum(map(int, fields[11:15])) * _TICK  # with its ended children
+        jiffies = _jiffies()
+        self.machine = (sum(jiffies) - jiffies[3] - jiffies[4]) * _TICK
+
+    def family(self, pid: int) -> set[int]:
+        """The process and all below it."""
+        found = {pid}
+        while more := {pid for pid, parent in self._parents.items() if parent in found} - found:
+            found |= more
+        return found
+
+    def cpu(self, pids: Iterable[int]) -> float:
+        return sum(self._own.get(pid, 0.0) for pid in pids)
 
 
 def peak_bytes(pid: int) -> int:

@@ -55,7 +55,7 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
             runs = []
             for _ in range(arena.sizes.repetitions):
                 runs.append(run(arena, daemon, load, documents))
-                say(f"{what}: {len(load.ids) / runs[-1].seconds:,.0f} documents/s; µs each: {runs[-1].spent}")
+                say(f"{what}: {len(load.ids) / runs[-1].seconds:,.0f} documents/s; {runs[-1].spent}")
             add(report, STEP, f"{load.events:,} updated {what}", load, runs, PROTOTYPE)
             report.add(_memory(daemon, what))
         arena.no_dead_letters()

@@ -35,7 +35,7 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
             arena.reset()
             arena.settle()
             timed.append(backfill.run(arena, MODEL, count, written))
-            say(f"backfill: {timed[-1].rate:,.0f} documents/s; µs each: {timed[-1].spent}")
+            say(f"backfill: {timed[-1].rate:,.0f} documents/s; {timed[-1].spent}")
         report.add(
             Figure(STEP, "PostgreSQL renders (R)", rendered, "documents/s"),
             Figure(
