@@ -23,7 +23,7 @@ from syncer.declaration.model import Model
 from syncer.errors import Fatal
 from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
-from syncer.rows.postgres import classify, connect
+from syncer.rows.postgres import classify, connect, standby
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,9 @@ def ready(config: Config, model: Model) -> Loaded:
     `syncer check`, and SQL that PostgreSQL will not plan."""
     with reading(config) as connection:
         loaded = compiled(connection, model)
+        row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
+        if row and row[0]:
+            raise standby(model.name)
         found = check_model(loaded.model.file, loaded.compiled, loaded.catalog)
         errors = [finding for finding in found if finding.severity == "error"]
         if errors:

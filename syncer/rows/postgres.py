@@ -189,11 +189,7 @@ class Postgres:
     def _read_head(self, row: Any) -> Head:
         standby, snapshot, system, insert_lsn, walfile, print_ = row
         if standby:
-            raise Retry(
-                "this PostgreSQL server is a standby, whose snapshots have no clock",
-                where=self.compiled.name,
-                hint="set postgres.dsn to the primary (target_session_attrs=read-write finds it)",
-            )
+            raise standby(self.compiled.name)
         if self.expected is None:
             self.expected = print_
         elif print_ != self.expected:
@@ -297,6 +293,15 @@ class PostgresView:
             self._streamed.run(b"ROLLBACK TO SAVEPOINT render")
             raise over
         return rows
+
+
+def standby(where: str) -> Retry:
+    """It may be promoted, or the name may lead to the primary again."""
+    return Retry(
+        "this PostgreSQL server is a standby, whose snapshots have no clock",
+        where=where,
+        hint="set postgres.dsn to the primary (target_session_attrs=read-write finds it)",
+    )
 
 
 def reached(flushed: int, inserted: int) -> bool:

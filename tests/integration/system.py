@@ -24,6 +24,7 @@ from devstack import Stack
 from syncer import cli
 from syncer.change import TableName
 from syncer.connect import Connect
+from syncer.definition import Definition
 from syncer.sources.state import State
 from syncer.sources.topics import Topics, topic_of
 from syncer.sources.writing import Writing
@@ -84,6 +85,7 @@ class Source:
     stack: Stack
     database: Database
     names: Names
+    connector: Definition
 
 
 @contextmanager
@@ -95,7 +97,7 @@ def streaming_source(stack: Stack, kafka: Stack | None = None) -> Iterator[Sourc
         wanted = definition(database, names, table__include__list=r".*\..*")
         connect = Connect(kafka.connect)
         with streaming(kafka, connect, wanted, database):
-            yield Source(kafka, database, names)
+            yield Source(kafka, database, names, wanted)
         connect.close()
 
 
@@ -111,6 +113,9 @@ class System:
         self.orders, self.summaries = f"{self.prefix}-orders", f"{self.prefix}-summaries"
         self.daemons: list[Daemon] = []
         (folder / "models").mkdir()
+        (folder / "connectors").mkdir()
+        connector = {"name": source.connector.name, "config": dict(source.connector.config)}
+        (folder / "connectors" / "connector.json").write_text(json.dumps(connector))
         self.declare("orders", ORDERS)
         self.declare("summaries", SUMMARIES)
         self.environment = os.environ | {
@@ -123,6 +128,8 @@ class System:
             "SYNCER_KAFKA__STATE_TOPIC": f"{self.prefix}.state",
             "SYNCER_KAFKA__PARTITIONS": "2",
             "SYNCER_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS": "3000",
+            "SYNCER_CONNECT__URL": self.stack.connect,
+            "SYNCER_CONNECT__DEFINITIONS": str(folder / "connectors"),
             "SYNCER_ELASTICSEARCH__URL": self.stack.elasticsearch,
             "SYNCER_REDIS__URL": self.stack.redis,
             "SYNCER_HTTP__PORT": "0",
