@@ -187,8 +187,8 @@ class Postgres:
         return self._connection
 
     def _read_head(self, row: Any) -> Head:
-        standby, snapshot, system, insert_lsn, walfile, print_ = row
-        if standby:
+        in_recovery, snapshot, system, insert_lsn, walfile, print_ = row
+        if in_recovery:
             raise standby(self.compiled.name)
         if self.expected is None:
             self.expected = print_
