@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +12,10 @@ import pytest
 import redis
 
 from devstack import Stack
+from syncer import load
+from syncer.config import load as load_config
+from syncer.errors import Retry
+from syncer.rows.postgres import Postgres
 from tests.integration.proxy import Proxy, kafka_proxy, proxy
 from tests.integration.system import Source, System, new_system, streaming_source
 
@@ -140,6 +144,15 @@ def test_a_standby_is_waited_for_and_nothing_recorded_of_it(
     assert "standby" in system.run("check", expect=1)
     assert "standby" in system.run("backfill", expect=4)
     assert [key for key in system.state().load() if not key.endswith("/error")] == []
+    config = load_config(environ=system.environment)
+    with load.reading(config) as session:
+        compiled = load.compiled(session, load.declared(config, [system.orders])[0]).compiled
+    with (  # one that becomes a standby later
+        closing(Postgres(config.postgres.arguments(), compiled)) as rows,
+        pytest.raises(Retry, match="standby"),
+        rows.view(),
+    ):
+        pass
     daemon.stop()
     system.environment["SYNCER_POSTGRES__DSN"] = primary
     system.start()
