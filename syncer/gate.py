@@ -7,7 +7,6 @@ So whatever answers for a batch is asked only in a snapshot that sees all of it;
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -45,11 +44,11 @@ class Gate:
 
         Raises Fatal for another history (`clock.py`) and for transactions that this server never had.
         """
-        since, waited, told = time.monotonic(), False, 0
+        since, waited, told = self.wait.time.monotonic(), False, 0
         back_off = self.wait.back_off(0.001, 0.1)
         lsn: int | None = None
         while lsn is None:
-            floor, taken = self.clock.highest, time.monotonic()
+            floor, taken = self.clock.highest, self.wait.time.monotonic()
             with self.rows.view() as view:
                 head = view.head
                 clock = head.snapshot.clock

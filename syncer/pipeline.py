@@ -19,7 +19,6 @@ acknowledged is ever committed, so whoever goes on repeats at most what was unde
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from syncer.ports import DeadLetters, Observer, Overflow, Record, Rows, Sink, So
 from syncer.recent import Recent
 from syncer.resolve import Dirty, Resolve
 from syncer.route import Route
-from syncer.waiting import Patience
+from syncer.waiting import Patience, Time
 from syncer.writer import Piece, Writer
 
 
@@ -77,18 +76,20 @@ class Lane:
         limits: Limits,
         stop: Event,
         items: str = "",
+        time: Time | None = None,
     ) -> None:
         """items: a topic of work items besides `work`, if that is what the source gives."""
         self.compiled, self.source, self.sinks = compiled, source, sinks
         self.work, self.dead_letters, self.observer = work, dead_letters, observer
-        self.limits, self.wait = limits, Patience(stop, self._keep)
+        self.limits, self.time = limits, time or Time()
+        self.wait = Patience(stop, self._keep, self.time)
         self.route, self.resolve = Route(compiled), Resolve(compiled)
         self.gate = Gate(compiled.name, rows, clock, self.wait, observer, limits.gate_timeout)
         self.writer = Writer(
             compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
             refused=self._refused, newer=self._newer, wait=self.wait, observer=observer,
         )  # fmt: skip
-        self.offsets, self.lag = Offsets(limits.commit_interval), Lag(_now_ms())
+        self.offsets, self.lag = Offsets(limits.commit_interval), Lag(self.time.now_ms())
         self.recent = Recent()
         self._chunk = limits.chunk_documents
         self._item_topics = {work.topic, items}
@@ -121,12 +122,12 @@ class Lane:
                 self._tell()
         else:
             self.writer.settle()
-            self.lag.idle(self.source.progress(), _now_ms())
+            self.lag.idle(self.source.progress(), self.time.now_ms())
         self._tell()
 
     def _tell(self) -> None:
         """Stages 8 and 9: commit now and then what is done, and tell what is left."""
-        if self.offsets.due(time.monotonic()):
+        if self.offsets.due(self.time.monotonic()):
             self._commit(wait=False)
         self._tell_lag()
 
@@ -138,7 +139,7 @@ class Lane:
     def _tell_lag(self) -> None:
         """Stage 9."""
         self.lag.waiting(self.source.progress())
-        self.observer.lag(self.lag.records, self.lag.seconds(_now_ms()))
+        self.observer.lag(self.lag.records, self.lag.seconds(self.time.now_ms()))
 
     def _decode(self, records: list[Record]) -> tuple[list[Change], list[tuple[Record, Work]]]:
         """Stage 2. What cannot be read goes to the dead letters, as it is."""
@@ -180,7 +181,7 @@ class Lane:
         self.observer.events(Counter(change.op for change in changes), skipped)
         committed_ms = changes[-1].committed_ms if changes else 0
         if not dirty:
-            self.writer.send(Piece(document.NOTHING, time.monotonic(), settles, committed_ms))
+            self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles, committed_ms))
             return
         with self.gate.sight(xids) as sight:
             with self.observer.stage("resolve"):
@@ -208,7 +209,7 @@ class Lane:
             handed_over = True
         if dirty.root_gone:
             # The second sweep comes when no worker can still hold what it rendered before the truncate.
-            later = _now_ms() + int(2000 * self.limits.max_age)
+            later = self.time.now_ms() + int(2000 * self.limits.max_age)
             self.work.put(Work("sweep", "truncate"))
             self.work.put(Work("sweep", "truncate", not_before_ms=later))
             handed_over = True
@@ -225,14 +226,14 @@ class Lane:
     def _item(self, item: Work, record: Record) -> None:
         """Stages 3 to 7 of a work item."""
         settles = (record,)
-        self.wait(self._due - time.monotonic())
-        if item.not_before_ms > _now_ms():  # to the end of the queue, so that others need not wait
-            self.wait(min((item.not_before_ms - _now_ms()) / 1000, 0.5))
+        self.wait(self._due - self.time.monotonic())
+        if item.not_before_ms > self.time.now_ms():  # to the end of the queue, so that others need not wait
+            self.wait(min((item.not_before_ms - self.time.now_ms()) / 1000, 0.5))
             self.work.put(item)
             self.work.flush()
-            self.writer.send(Piece(document.NOTHING, time.monotonic(), settles))
+            self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles))
             return
-        self._due = time.monotonic() + item.seconds / max(1, len(self.source.progress()))
+        self._due = self.time.monotonic() + item.seconds / max(1, len(self.source.progress()))
         if item.kind == "keys":
             self._keys(list(dict.fromkeys(item.keys)), settles)
         elif item.kind == "range" and item.high is not None:
@@ -244,7 +245,7 @@ class Lane:
             for sink in self.sinks:
                 self._hand_over(self._keys_of(sink), item.reason)
             self.work.flush()
-            self.writer.send(Piece(document.NOTHING, time.monotonic(), settles))
+            self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles))
 
     def _keys_of(self, sink: Sink) -> Iterator[Key]:
         """The keys of all documents that a sink holds."""
@@ -332,7 +333,7 @@ class Lane:
 
     def _done(self, piece: Piece) -> None:
         """Every sink has acknowledged the piece and all before it."""
-        self.offsets.done((record.position for record in piece.settles), time.monotonic())
+        self.offsets.done((record.position for record in piece.settles), self.time.monotonic())
         for record in piece.settles:
             self.lag.settled(record.position, piece.committed_ms)
 
@@ -349,7 +350,3 @@ def ranges(view: View, size: int, reason: str, run: str = "", seconds: float = 0
     for high in view.boundaries(size):
         yield Work("range", reason, run, low=low, high=high, seconds=seconds)
         low = high
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

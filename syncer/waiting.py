@@ -4,7 +4,45 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from threading import Event
+from concurrent.futures import Future, wait
+from threading import Event, Thread
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Time:
+    """What time it is, how it passes, and what is done meanwhile. The engine asks nowhere else; so a test may
+    pass a time of its own, and have everything happen in the order that it likes."""
+
+    def monotonic(self) -> float:
+        """Seconds, since an unknown moment."""
+        return time.monotonic()
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        return time.time_ns() // 1_000_000
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        """Whether the event was set within so many seconds."""
+        return event.wait(seconds)
+
+    def beside(self, name: str, work: Callable[[], T]) -> Future[T]:
+        """Begin work on a thread that does not hold up the end of the process: it may take a minute."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=run, name=name, daemon=True).start()
+        return future
+
+    def done(self, future: Future[T], seconds: float) -> bool:
+        """Whether the work was done within so many seconds."""
+        return bool(wait([future], timeout=seconds).done)
 
 
 class Stopped(Exception):
@@ -14,9 +52,9 @@ class Stopped(Exception):
 class Patience:
     """stop: set from outside. keep: called about once a second, to stay in the consumer group."""
 
-    def __init__(self, stop: Event, keep: Callable[[], None]) -> None:
+    def __init__(self, stop: Event, keep: Callable[[], None], time: Time) -> None:
         self._stop = stop
-        self.keep = keep
+        self.keep, self.time = keep, time
         self._kept = time.monotonic()
 
     def check(self) -> None:
@@ -27,20 +65,26 @@ class Patience:
     def breathe(self) -> None:
         """To be called often during long work: checks, and keeps the membership once a second."""
         self.check()
-        if time.monotonic() - self._kept > 1.0:
+        if self.time.monotonic() - self._kept > 1.0:
             self.keep()
-            self._kept = time.monotonic()
+            self._kept = self.time.monotonic()
 
     def __call__(self, seconds: float) -> None:
         """Wait so long. Raises Stopped as soon as told to."""
-        end = time.monotonic() + seconds
+        end = self.time.monotonic() + seconds
         while True:
-            left = end - time.monotonic()
-            if self._stop.wait(max(0.0, min(left, 1.0))):
+            left = end - self.time.monotonic()
+            if self.time.wait(self._stop, max(0.0, min(left, 1.0))):
                 raise Stopped
             self.breathe()  # also between many short waits
             if left <= 1.0:
                 return
+
+    def result(self, future: Future[T]) -> T:
+        """Of work beside; the membership is kept meanwhile. Raises what the work raised."""
+        while not self.time.done(future, 1.0):
+            self.keep()
+        return future.result()
 
     def back_off(self, first: float, most: float) -> Callable[[], None]:
         """A wait that doubles from `first` to `most` seconds, call by call."""

@@ -6,11 +6,9 @@ than a delete that its sink has forgotten. For the same reason a piece that wait
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Thread
 
 from syncer.document import Batch, Outcome
 from syncer.errors import Retry
@@ -79,13 +77,13 @@ class Writer:
         if self._under_way is None:
             return
         piece, future = self._under_way
-        outcome = self._result(future)
+        outcome = self._wait.result(future)
         self._under_way = None
         left = self._take(outcome)
         back_off = self._wait.back_off(0.05, 5.0)
         while left:
             back_off()
-            left = [id for p in self._again(left) for id in self._take(self._result(self._begin(p)))]
+            left = [id for p in self._again(left) for id in self._take(self._wait.result(self._begin(p)))]
         self._observer.waiting("")
         self._done(piece)
 
@@ -98,27 +96,11 @@ class Writer:
                 self._done(piece)
 
     def _begin(self, piece: Piece) -> Future[Outcome]:
-        """On a thread that does not hold up the end of the process: a sink may take a minute to answer."""
-        future: Future[Outcome] = Future()
-
-        def write() -> None:
-            try:
-                future.set_result(self._write(piece))
-            except BaseException as error:
-                future.set_exception(error)
-
-        Thread(target=write, name=self._name, daemon=True).start()
-        return future
-
-    def _result(self, future: Future[Outcome]) -> Outcome:
-        """What became of it; the membership is kept meanwhile."""
-        while not wait([future], timeout=1.0).done:
-            self._wait.keep()
-        return future.result()
+        return self._wait.time.beside(self._name, lambda: self._write(piece))
 
     def _write(self, piece: Piece) -> Outcome:
         """To every sink; a sink that is away makes the whole piece one to render again."""
-        if time.monotonic() - piece.taken > self.max_age:
+        if self._wait.time.monotonic() - piece.taken > self.max_age:
             return Outcome(again=piece.batch.ids(), again_reason="rendered too long ago")
         total = Outcome()
         with self._observer.stage("write"):

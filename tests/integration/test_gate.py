@@ -22,7 +22,7 @@ from syncer.load import declared, one
 from syncer.metrics import Metrics
 from syncer.rows.postgres import Postgres
 from syncer.unit import LaneObserver
-from syncer.waiting import Patience
+from syncer.waiting import Patience, Time
 from tests.conftest import temporary_home
 from tests.integration.daemon import until
 from tests.integration.system import Source, System, new_system, streaming_source
@@ -121,7 +121,7 @@ def test_what_a_snapshot_saw_is_on_disk_before_it_may_be_written(system: System,
     stop = threading.Event()
     observer = LaneObserver("changes", Metrics(CollectorRegistry()).for_model(system.orders))
     clock = Clock(1)
-    gate = Gate(system.orders, rows, clock, Patience(stop, lambda: None), observer, 5.0)
+    gate = Gate(system.orders, rows, clock, Patience(stop, lambda: None, Time()), observer, 5.0)
 
     def behind() -> int:
         query = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn())::bigint"
