@@ -181,6 +181,9 @@ class Pipeline(Section):
     max_age: Seconds = Field(
         default=30, description="Render a batch again that was not written by then (seconds)"
     )
+    change_lanes: Count = Field(
+        default=1, description="Batches of changes done at the same time, a process and read model"
+    )
     work_lanes: Count = Field(
         default=1, description="Work items done at the same time, a process and read model"
     )

@@ -8,16 +8,40 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import orjson
 
-from syncer.change import Change, Position, TableName, Work
+from syncer.change import Change, Image, Position, TableName, Work
 from syncer.errors import Reject
 
 _OPERATIONS = frozenset("cudrt")
-_IMAGE = frozenset((dict, type(None)))
-_NUMBER = frozenset((int, type(None)))
-_TEXT = frozenset((str,))
 _REPLAY = "see what produced it, then: syncer resync MODEL"
+
+
+class _Source(msgspec.Struct, rename={"txid": "txId"}):
+    schema: str
+    table: str
+    txid: int | None = None
+    ts_ms: int | None = None
+
+
+class _Envelope(msgspec.Struct):
+    """What is read of Debezium's envelope; the rest is skipped, which takes half the time of reading it."""
+
+    op: str
+    source: _Source
+    before: Image | None = None
+    after: Image | None = None
+
+
+class _Wrapped(msgspec.Struct):
+    """As written with `schemas.enable=true`."""
+
+    payload: _Envelope
+
+
+_plain, _wrapped = msgspec.json.Decoder(_Envelope), msgspec.json.Decoder(_Wrapped)
+_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def change(position: Position, value: bytes | None) -> Change | None:
@@ -25,24 +49,19 @@ def change(position: Position, value: bytes | None) -> Change | None:
     if value is None:
         return None
     try:
-        envelope = orjson.loads(value)
-        if "op" not in envelope and "payload" in envelope:  # written with schemas.enable=true
-            envelope = envelope["payload"]
-        op = envelope["op"]
-        if op not in _OPERATIONS:
-            return None
-        source = envelope["source"]
-        table = TableName(source["schema"], source["table"])
-        before, after = envelope.get("before"), envelope.get("after")
-        txid, committed_ms = source.get("txId"), source.get("ts_ms") or 0
-        needed = before if op == "d" else after
-        if (needed is None and op != "t") or not {type(before), type(after)} <= _IMAGE:
-            raise TypeError(f"the images are not those of operation {op}")
-        if {type(table.schema), type(table.name)} != _TEXT or not {type(txid), type(committed_ms)} <= _NUMBER:
-            raise TypeError("source is not of Debezium's form")
-        return Change(table, op, before, after, txid, committed_ms)
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise _undecodable("a change event", position, error) from error
+        envelope = _plain.decode(value)
+    except _ERRORS as error:
+        try:
+            envelope = _wrapped.decode(value).payload
+        except _ERRORS:
+            raise _undecodable("a change event", position, error) from error
+    op, source = envelope.op, envelope.source
+    if op not in _OPERATIONS:
+        return None
+    if op != "t" and (envelope.before if op == "d" else envelope.after) is None:
+        raise _undecodable("a change event", position, TypeError(f"operation {op} without its row image"))
+    table = TableName(source.schema, source.table)
+    return Change(table, op, envelope.before, envelope.after, source.txid, source.ts_ms or 0)  # type: ignore[arg-type]
 
 
 def work(position: Position, value: bytes | None) -> Work | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -46,10 +46,14 @@ log = structlog.get_logger()
 
 
 class LaneObserver:
-    """`ports.Observer` of one lane: passes on to the metrics, and keeps what `/status` tells."""
+    """`ports.Observer` of one lane: passes on to the metrics, and keeps what `/status` tells.
+
+    kin: those of the same kind, which have one lag together; itself among them.
+    """
 
     def __init__(self, lane: str, metrics: ModelMetrics) -> None:
         self.lane, self.metrics = lane, metrics
+        self.kin: Sequence[LaneObserver] = [self]
         self.reason = ""
         self.last_error = ""
         self.records, self.seconds = 0, 0.0
@@ -89,7 +93,8 @@ class LaneObserver:
     def lag(self, records: int, seconds: float) -> None:
         self.progress = time.monotonic()
         self.records, self.seconds = records, seconds
-        self.metrics.lag(self.lane, records, seconds if self.lane == "changes" else None)
+        together, oldest = sum(o.records for o in self.kin), max(o.seconds for o in self.kin)
+        self.metrics.lag(self.lane, together, oldest if self.lane == "changes" else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +222,11 @@ class Unit:
         if self.work_only:
             kinds = ["backfill"] * self.workers + ["work"]
         else:
-            kinds = ["changes", "backfill"] + ["work"] * self.config.pipeline.work_lanes
+            pipeline = self.config.pipeline
+            kinds = ["changes"] * pipeline.change_lanes + ["backfill"] + ["work"] * pipeline.work_lanes
         self.observers = [LaneObserver(kind, self.metrics) for kind in kinds]
+        for observer in self.observers:
+            observer.kin = [other for other in self.observers if other.lane == observer.lane]
         threads = []
         for observer in self.observers:
             lane = self._lane(opened, observer, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import Any
 
@@ -15,6 +16,10 @@ COMMANDS = (
     "check", "explain", "preview", "connectors", "backfill", "run", "status", "verify", "resync", "config",
 )  # fmt: skip
 """Each is in the module of its name, which is imported when the command, or the list of all, is asked for."""
+
+_GC_THRESHOLDS = (50_000, 20, 20)
+"""A batch is thousands of small objects that live until it is settled. To look through them every 700
+allocations takes a fifth of the time (measured), and finds nothing: there are no cycles among them."""
 
 EXIT_CODES = """\
 \b
@@ -72,3 +77,4 @@ def main() -> None:
 
     The options below can be given before or after the command.
     """
+    gc.set_threshold(*_GC_THRESHOLDS)

@@ -36,6 +36,13 @@ MAX_BYTES = 16 << 20
 """The largest record of our own topics: a dead letter holds the record that nobody could read."""
 _SOON = 10.0  # the first thing asked: whether Kafka is there at all
 
+_SETTLING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+"""Of a topic that was just made, or whose leader changes: gone in a moment."""
+
 
 def topic_of(prefix: str, table: TableName) -> str:
     """The change topic of a table, as Debezium names it: characters that Kafka refuses become `_`."""
@@ -111,12 +118,15 @@ class Topics:
         wanted = {TopicPartition(t, p): spec for t in topics for p in range(existing.get(t, 0))}
         if not wanted:
             return {}
-        what = "cannot read the end offsets"
-        try:
-            futures = self._admin.list_offsets(wanted)
-            return {(tp.topic, tp.partition): self._result(f, what).offset for tp, f in futures.items()}
-        except KafkaException as error:
-            raise away(what, error) from error
+        what, deadline = "cannot read the end offsets", time.monotonic() + _SOON
+        while True:
+            try:
+                futures = self._admin.list_offsets(wanted)
+                return {(tp.topic, tp.partition): self._result(f, what).offset for tp, f in futures.items()}
+            except KafkaException as error:
+                if error.args[0].code() not in _SETTLING or time.monotonic() > deadline:
+                    raise away(what, error) from error
+                time.sleep(0.1)
 
     def committed(self, group: str) -> dict[Partition, int]:
         """The group's offsets; empty if it has none."""
