@@ -3,12 +3,14 @@
     R   documents a second that PostgreSQL renders: the read model's own statements, over the ranges of a
         backfill, on a connection a core; the answers are fetched and dropped
     B   documents a second that Elasticsearch takes: ready `_bulk` bodies of these documents, a thread a core
+    U   the same when it has an older version of each already
 
-When they share the cores, the time of a document is at least 1/R + 1/B.
+When they share the cores, the time of a document is at least 1/R + 1/B. `streaming` adds Debezium's part.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +35,11 @@ from syncer.sinks import _bulk
 STEP = "limits"
 R = "PostgreSQL renders (R)"
 B = "Elasticsearch takes (B)"
+U = "Elasticsearch takes again (U)"
 COMBINED = "both, sharing the cores: 1 / (1/R + 1/B)"
 
 _WARM_UPS = 8
+_VERSION = 1 << 48
 
 Range = tuple[Key | None, Key]
 
@@ -54,13 +58,16 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
     rendered = rendering(arena, loaded, found, say)
     bodies = [body for batch in batches(arena, loaded, found) for body in bodies_of(batch)]
     count = sum(body.documents for body in bodies)
-    taken = steady(arena, lambda: count / _bulk_all(arena, loaded, bodies, count), say)
+    taken = steady(arena, lambda: count / _fill(arena, loaded, bodies, count), say)
+    versions = itertools.count(_VERSION + 1)
+    again = steady(arena, lambda: count / _bulk_all(arena, loaded, newer(bodies, next(versions))), say)
     size = sum(len(body.data) for body in bodies) / count
     report.environment["document"] = f"{size:.0f} bytes with its action line, on average"
     both = [1 / (1 / r + 1 / b) for r, b in zip(rendered, taken, strict=True)]
     report.add(
         Figure(STEP, R, rendered, "documents/s", note=f"{machine.cores()} connections"),
         Figure(STEP, B, taken, "documents/s", note=f"{machine.cores()} connections"),
+        Figure(STEP, U, again, "documents/s", note="documents that it has, in a newer version"),
         Figure(STEP, COMBINED, both, "documents/s"),
     )
     arena.reset()
@@ -84,7 +91,18 @@ def rendering(
 
 
 def steady(arena: Arena, measure_once: Callable[[], float], say: Callable[[str], None]) -> list[float]:
-    """Rates, once another run is no faster by a tenth: until then, caches fill and Java compiles."""
+    """The rates of each repetition, after the warm-up."""
+    warm_up(arena, measure_once, say)
+    rates = []
+    for _ in range(arena.sizes.repetitions):
+        arena.settle()
+        rates.append(measure_once())
+        say(f"{rates[-1]:,.0f} documents/s")
+    return rates
+
+
+def warm_up(arena: Arena, measure_once: Callable[[], float], say: Callable[[str], None]) -> None:
+    """Until another run is no faster by a tenth: until then, caches fill and Java compiles."""
     best = 0.0
     for _ in range(_WARM_UPS):
         arena.settle()
@@ -93,12 +111,6 @@ def steady(arena: Arena, measure_once: Callable[[], float], say: Callable[[str],
         if rate < best * 1.1:
             break
         best = rate
-    rates = []
-    for _ in range(arena.sizes.repetitions):
-        arena.settle()
-        rates.append(measure_once())
-        say(f"{rates[-1]:,.0f} documents/s")
-    return rates
 
 
 def _render_all(arena: Arena, loaded: Loaded, found: Sequence[Range]) -> float:
@@ -123,7 +135,7 @@ def batches(arena: Arena, loaded: Loaded, found: Sequence[Range]) -> Iterator[Ba
     """As the product makes them of the ranges."""
     with _view(arena, loaded) as view:
         for low, high in found:
-            yield document.batch(view.render_range(low, high), 1 << 48)
+            yield document.batch(view.render_range(low, high), _VERSION)
 
 
 def bodies_of(batch: Batch) -> Iterator[Body]:
@@ -133,14 +145,31 @@ def bodies_of(batch: Batch) -> Iterator[Body]:
         yield Body(chunk.body(), len(chunk.ids) - chunk.deletes)
 
 
-def _bulk_all(arena: Arena, loaded: Loaded, bodies: Sequence[Body], count: int) -> float:
-    """Into an index as the product makes it."""
+def newer(bodies: Sequence[Body], version: int) -> list[Body]:
+    """The same requests with another version (of as many digits)."""
+    old, new = f'"version":{_VERSION},'.encode(), f'"version":{version},'.encode()
+    return [Body(body.data.replace(old, new), body.documents) for body in bodies]
+
+
+def _fill(arena: Arena, loaded: Loaded, bodies: Sequence[Body], count: int) -> float:
+    """Seconds; into a fresh index as the product makes it."""
     arena.reset()
     [sink] = load.build_sinks(arena.config, loaded, epoch=1, generation=1)
     sink.prepare()
     sink.close()
-    index = f"{sink.name.partition(':')[2]}-000001"
-    path = f"/{quote(index)}-write/_bulk?require_alias=true&filter_path={_bulk.FILTER}"
+    seconds = _bulk_all(arena, loaded, bodies)
+    if (found := arena.documents(_index(loaded))) != count:
+        raise Failed(f"{_index(loaded)} has {found} documents instead of {count}")
+    return seconds
+
+
+def _index(loaded: Loaded) -> str:
+    return f"{loaded.name}-000001"
+
+
+def _bulk_all(arena: Arena, loaded: Loaded, bodies: Sequence[Body]) -> float:
+    """Seconds; every document has to be written."""
+    path = f"/{quote(_index(loaded))}-write/_bulk?require_alias=true&filter_path={_bulk.FILTER}"
     left = iter(bodies)
     host, port = arena.stack.server("elasticsearch").address.split(":")
     clients = [urllib3.HTTPConnectionPool(host, int(port), timeout=60.0) for _ in range(machine.cores())]
@@ -152,10 +181,7 @@ def _bulk_all(arena: Arena, loaded: Loaded, bodies: Sequence[Body], count: int) 
             if answer.status != 200 or orjson.loads(answer.data).get("errors") is not False:
                 raise Failed(f"Elasticsearch did not take a body: {answer.status} {answer.data[:500]!r}")
 
-    seconds = _timed(work)
-    if (found := arena.documents(index)) != count:
-        raise Failed(f"{index} has {found} documents instead of {count}")
-    return seconds
+    return _timed(work)
 
 
 def _timed(work: Callable[[int], None]) -> float:

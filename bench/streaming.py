@@ -1,16 +1,23 @@
-"""How fast changes arrive: a large transaction, from its commit until every sink has acknowledged it."""
+"""How fast changes arrive: a large transaction, from its commit until every sink has acknowledged it.
+
+Beside it, what the servers can do for it at best: Debezium alone brings D of these events a second into
+Kafka. Where a document takes k events, and all share the cores, its time is at least k/D + 1/R + 1/U
+(`limits.py` has R and U).
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 from typing import Any
 
 import orjson
 import psycopg
 
-from bench import machine
+from bench import limits, machine
 from bench.arena import Arena, Failed
 from bench.daemon import Daemon, Shares, Spent, following, wait
 from bench.report import Figure, Report
@@ -47,16 +54,28 @@ class Streamed:
 
 def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
     loaded = arena.loaded("orders")
+    loads = (("roots", roots(arena)), ("children", children(arena)))
+    alone = {}
+    for what, load in loads:
+        say(f"{what}: Debezium alone")
+        alone[what] = limits.steady(arena, partial(delivered, arena, load), say)
     with following(arena, "orders") as daemon:
         documents = _Elasticsearch(arena, loaded)
-        for what, load in (("roots", roots(arena)), ("children", children(arena))):
-            run(arena, daemon, load, documents)  # warms up
+        for what, load in loads:
+            limits.warm_up(arena, lambda: len(load.ids) / run(arena, daemon, load, documents).seconds, say)  # noqa: B023
             machine.reset_peak(daemon.pid)
             runs = []
             for _ in range(arena.sizes.repetitions):
                 runs.append(run(arena, daemon, load, documents))
                 say(f"{what}: {len(load.ids) / runs[-1].seconds:,.0f} documents/s; {runs[-1].spent}")
-            add(report, STEP, f"{load.events:,} updated {what}", load, runs, PROTOTYPE)
+            report.add(
+                Figure(STEP, f"{load.events:,} updated {what}: Debezium alone (D)", alone[what], "events/s")
+            )
+            limit = combined(report, load, median(alone[what]))
+            add(report, STEP, f"{load.events:,} updated {what}", load, runs, limit)
+            rates = [len(load.ids) / r.seconds for r in runs]
+            beside = f"{what}: beside a prototype, elsewhere"
+            report.add(Figure(STEP, beside, rates, "documents/s", "prototype", PROTOTYPE, "≥ 1.0"))
             report.add(_memory(daemon, what))
         arena.no_dead_letters()
         arena.syncer("verify", "orders")
@@ -87,6 +106,24 @@ def children(arena: Arena) -> Load:
     return Load(statement, "order_items", len(rows), [str(id) for id in dict.fromkeys(o for o, _ in rows)])
 
 
+def combined(report: Report, load: Load, delivered: float) -> float:
+    """Documents a second at best, when Debezium, PostgreSQL and Elasticsearch share the cores; 0 if the
+    limits were not measured."""
+    rendered, taken = (report.value(limits.STEP, name) for name in (limits.R, limits.U))
+    if not rendered or not taken:
+        return 0.0
+    return 1 / (load.events / len(load.ids) / delivered + 1 / rendered + 1 / taken)
+
+
+def delivered(arena: Arena, load: Load) -> float:
+    """Events a second, from the commit until Kafka has all of them."""
+    topics = arena.partitions([f"shop.public.{load.table}"])
+    goal = arena.records(topics) + load.events
+    arena.sql(load.statement)
+    committed = time.monotonic()
+    return load.events / (wait(lambda: arena.records(topics) >= goal, "all events are in Kafka") - committed)
+
+
 def run(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str]], bool]) -> Streamed:
     """right: whether the sink has these documents as they should be."""
     arena.settle()
@@ -110,16 +147,16 @@ def run(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str]
 
 
 def add(
-    report: Report, step: str, what: str, load: Load, runs: Sequence[Streamed], prototype: float = 0.0
+    report: Report, step: str, what: str, load: Load, runs: Sequence[Streamed], limit: float = 0.0
 ) -> None:
-    """The rows of one load."""
+    """The rows of one load. limit: documents a second at best, 0 if it is not known."""
     documents, events = len(load.ids), load.events
     more = runs[-1].rendered / documents
     note = f"{documents:,} documents, each written {more:.2f} times"
     report.add(
         Figure(
             step, what, [documents / r.seconds for r in runs], "documents/s",
-            "prototype" if prototype else "", prototype, "≥ 1.0" if prototype else "", note,
+            "limits, sharing the cores: 1 / (k/D + 1/R + 1/U)" if limit else "", limit, "", note,
         ),
         Figure(
             step, f"{what}: events", [events / r.seconds for r in runs], "events/s",
