@@ -24,6 +24,7 @@ from syncer.ports import Overflow, View
 from syncer.registry import Names, Registry
 from syncer.rows.postgres import Postgres, connect
 from syncer.rows.publication import wait_for_open_transactions
+from syncer.sources.letters import Standing
 from syncer.sources.state import Run
 from syncer.sources.writing import KafkaWork
 from syncer.unit import Unit
@@ -85,7 +86,6 @@ class Backfill:
             self.config, self.model, self.registry, metrics.for_model(self.model.name),
             work_only=True, workers=workers, building=self.building,
         )  # fmt: skip
-        before = sum(self.registry.topics.ends([names.dead_letters]).values())
         unit.start()
         try:
             self._watch(unit, names, run, report)
@@ -94,8 +94,9 @@ class Backfill:
             unit.join()
         run = replace(run, finished_ms=time.time_ns() // 1_000_000)
         self.registry.state.save(key, run)
-        refused = sum(self.registry.topics.ends([names.dead_letters]).values()) - before
-        note = f"{refused} dead letters in topic {names.dead_letters}" if refused else ""
+        letters = Standing(self.registry.topics, names.dead_letters)
+        letters.refresh()
+        note = f"{len(letters):,} dead letters: syncer dlq list {self.model.name}" if len(letters) else ""
         report(Progress("done", run.roots, run.roots, note))
         return run
 

@@ -78,6 +78,8 @@ TABLE: tuple[Spec, ...] = (
          "How long such batches waited."),
     Spec("syncer_errors_total", "counter", ("model", "kind"), "errors",
          "Errors: retry (a server is away or busy), reject (dead-lettered), fatal (the read model stopped)."),
+    Spec("syncer_dead_letters", "gauge", ("model",), "documents and records",
+         "Dead letters that stand (at most 100,000 are counted): `syncer dlq list`."),
     Spec("syncer_slot_bytes_behind", "gauge", ("slot",), "bytes",
          "WAL that PostgreSQL keeps for the replication slot."),
     Spec("syncer_build_info", "gauge", ("version", "python"), "1",
@@ -102,6 +104,7 @@ class Metrics:
     gate_waits: Counter
     gate_wait_seconds: Histogram
     errors: Counter
+    dead_letters: Gauge
     slot_bytes_behind: Gauge
     build_info: Gauge
 
@@ -190,6 +193,9 @@ class ModelMetrics:
     def error(self, kind: str) -> None:
         """kind: retry, reject or fatal."""
         self._errors[kind].inc()
+
+    def dead_letters(self, standing: int) -> None:
+        self._metrics.dead_letters.labels(self.name).set(standing)
 
     def lag(self, lane: str, records: int, seconds: float | None = None) -> None:
         """seconds: of the changes; None for lanes whose age says nothing (the work topic)."""

@@ -91,6 +91,7 @@ class Lane:
         )  # fmt: skip
         self.offsets, self.lag = Offsets(limits.commit_interval), Lag(self.time.now_ms())
         self.recent = Recent()
+        self._rejected: set[str] = set()  # documents, since the last piece was done
         self._chunk = limits.chunk_documents
         self._item_topics = {work.topic, items}
         self._due = 0.0
@@ -163,7 +164,8 @@ class Lane:
                         )  # fmt: skip
                     changes.append(change)
                 except Reject as error:
-                    self._dead_letter(record.key or b"", error, record)
+                    self.dead_letters.record(record, str(error))
+                    self.observer.rejected(error)
         return changes, items
 
     def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
@@ -253,9 +255,8 @@ class Lane:
             try:
                 yield document.parse_id(id, len(self.compiled.key))
             except ValueError as error:
-                self._dead_letter(
-                    id.encode(), Reject("a document that is none of ours", where=sink.name, why=str(error))
-                )
+                foreign = Reject("a document that is none of ours", where=sink.name, why=str(error))
+                self._dead_letter(id, 0, foreign)
 
     def _keys(self, keys: list[Key], settles: Sequence[Record], committed_ms: int = 0) -> None:
         """Stages 5 to 7 for known roots, a piece at a time, each in a snapshot of its own."""
@@ -273,7 +274,7 @@ class Lane:
             while True:
                 now, left = keys[: self._chunk], keys[self._chunk :]
                 try:
-                    rows = self._rows(sight.view, now)
+                    rows = self._rows(sight, now)
                     break
                 except Overflow as over:
                     self._chunk = max(1, min(over.fits(self.limits.chunk_bytes), len(now) // 2))
@@ -290,18 +291,18 @@ class Lane:
             return self._render(sight, sight.view.keys_in_range(low, high), settles)
         return self._piece(sight, rows, settles), []
 
-    def _rows(self, view: View, keys: list[Key]) -> list[Row]:
+    def _rows(self, sight: Sight, keys: list[Key]) -> list[Row]:
         """Render; if one row spoils the statement, halve it until that one is alone with its error."""
         if not keys:
             return []
         self.wait.breathe()
         try:
-            return view.render(keys, self.limits.chunk_bytes)
+            return sight.view.render(keys, self.limits.chunk_bytes)
         except Reject as error:
             if len(keys) > 1:
                 middle = len(keys) // 2
-                return self._rows(view, keys[:middle]) + self._rows(view, keys[middle:])
-            self._dead_letter(document.document_id(keys[0]).encode(), error)
+                return self._rows(sight, keys[:middle]) + self._rows(sight, keys[middle:])
+            self._dead_letter(document.document_id(keys[0]), sight.version, error)
             return []
 
     def _piece(
@@ -321,18 +322,24 @@ class Lane:
                 piece, left = self._render(sight, left)
             yield piece
 
-    def _refused(self, id: str, reason: str) -> None:
-        self._dead_letter(id.encode(), Reject("a sink refused a document", where=id, why=reason))
+    def _refused(self, id: str, version: int, reason: str) -> None:
+        self._dead_letter(id, version, Reject("a sink refused a document", where=id, why=reason))
 
     def _newer(self, version: int) -> None:
         self.gate.ahead = max(self.gate.ahead, version)
 
-    def _dead_letter(self, key: bytes, error: Reject, record: Record | None = None) -> None:
-        self.dead_letters.put(key, str(error), record)
-        self.observer.rejected(error)
+    def _dead_letter(self, id: str, version: int, error: Reject) -> None:
+        self.dead_letters.document(id, version, str(error))
+        if id not in self._rejected:  # told once a piece, however often another sink makes it render again
+            self._rejected.add(id)
+            self.observer.rejected(error)
 
     def _done(self, piece: Piece) -> None:
-        """Every sink has acknowledged the piece and all before it."""
+        """Every sink has acknowledged the piece and all before it. What was refused of it, or when it was
+        rendered again, is not what they have accepted."""
+        accepted = (id for id in piece.batch.ids() if id not in self._rejected)
+        self.dead_letters.accepted(accepted, piece.batch.version)
+        self._rejected.clear()
         self.offsets.done((record.position for record in piece.settles), self.time.monotonic())
         for record in piece.settles:
             self.lag.settled(record.position, piece.committed_ms)

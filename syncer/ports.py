@@ -6,7 +6,7 @@ port in `tests/contracts/`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -65,10 +65,19 @@ class WorkTopic(Protocol):
 
 
 class DeadLetters(Protocol):
-    """Where records and documents go that can never be accepted, with the reason."""
+    """What can never be accepted, with the reason, until it is. `sources/letters.py` has the argument."""
 
-    def put(self, key: bytes, reason: str, record: Record | None) -> None:
-        """key: the document's id, or the record's key. record: None when it is a document."""
+    def document(self, id: str, version: int, reason: str) -> None:
+        """It was refused as the snapshot of this version shows it; 0: no snapshot does."""
+        ...
+
+    def record(self, record: Record, reason: str) -> None:
+        """It cannot be read."""
+        ...
+
+    def accepted(self, ids: Iterable[str], version: int) -> None:
+        """Every sink has accepted these documents as a snapshot of this version shows them, or newer ones.
+        Letters about them that are not of a later version are settled."""
         ...
 
     def flush(self) -> None:

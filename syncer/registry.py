@@ -16,6 +16,7 @@ from syncer.config import Config
 from syncer.declaration.compile import Compiled
 from syncer.errors import Fatal
 from syncer.rows.postgres import connect
+from syncer.sources.letters import CONFIG as LETTERS
 from syncer.sources.state import Registration, State
 from syncer.sources.topics import MAX_BYTES, Topics, topic_of
 from syncer.sources.writing import Writing
@@ -146,7 +147,7 @@ class Registry:
         week, large = {"retention.ms": str(7 * 24 * 3600 * 1000)}, {"max.message.bytes": str(MAX_BYTES)}
         made = self.topics.create(names.changes, week)
         self.topics.create([names.work_topic, names.backfill_topic], week | large)
-        self.topics.create([names.dead_letters], {"retention.ms": "-1", **large}, partitions=1)
+        self._create_letters(names.dead_letters)
         for topic in set(names.changes) - set(made):
             policy = self.topics.config(topic, "cleanup.policy") or ""
             if "compact" in policy:
@@ -155,6 +156,11 @@ class Registry:
                     where=f"topic {topic}", why=f"cleanup.policy={policy}",
                     hint=f"kafka-configs --alter --topic {topic} --add-config cleanup.policy=delete",
                 )  # fmt: skip
+
+    def _create_letters(self, topic: str) -> None:
+        made = self.topics.create([topic], LETTERS, partitions=1)
+        if not made and self.topics.config(topic, "cleanup.policy") != LETTERS["cleanup.policy"]:
+            self.topics.configure(topic, LETTERS)
 
 
 def _key(model: str, building: bool) -> str:

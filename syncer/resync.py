@@ -17,12 +17,14 @@ from collections.abc import Callable
 
 from syncer import load
 from syncer.backfill import Backfill, Progress
+from syncer.clock import split_version
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal
 from syncer.metrics import Metrics
 from syncer.registry import Names, Registry
-from syncer.sources.state import Run
+from syncer.sources.letters import Letter, read, settle
+from syncer.sources.state import Registration, Run
 from syncer.unit import Unit
 
 _LOOK_EVERY = 0.1
@@ -56,7 +58,24 @@ def resync(
         sink.promote()
         sink.close()
     registry.adopt(registration)
+    _settle_letters(registry, names, registration)
     return run
+
+
+def _settle_letters(registry: Registry, names: Names, registration: Registration) -> None:
+    """Those of earlier generations: every document was rendered anew, in snapshots that see whatever came
+    before the records at which this one began. What it was refused itself stands."""
+
+    def moot(letter: Letter) -> bool:
+        if letter.subject.kind == "document":
+            return split_version(letter.version)[0] < registration.epoch
+        topic, partition, offset = letter.subject.name.rsplit("/", 2)
+        if topic in (names.work_topic, names.backfill_topic):
+            return False
+        return int(offset) < registration.starts.get(topic, {}).get(partition, int(offset) + 1)
+
+    letters = [one for one in read(registry.topics, names.dead_letters) if moot(one)]
+    settle(registry.writing, names.dead_letters, letters)
 
 
 def _catch_up(

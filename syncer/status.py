@@ -14,6 +14,7 @@ from syncer import decode
 from syncer.change import TableName
 from syncer.errors import Reject
 from syncer.registry import Names, Registry
+from syncer.sources.letters import Standing
 
 _READ_TIMEOUT = 5.0
 
@@ -35,6 +36,7 @@ class ModelStatus:
     backfill: str
     """`never`, `unfinished`, or when it was finished (UTC)."""
     dead_letters: int
+    """Documents and records that are refused."""
     epoch: int
     generation: int
     last_error: str
@@ -66,7 +68,7 @@ def _one(
         oldest,
         sum(max(0, end - work_done.get(p, 0)) for p, end in work_ends.items()),
         _told(values.get(f"{model}/{known['generation']}/backfill")),
-        sum(registry.topics.ends([names.dead_letters]).values()),
+        _standing(registry, names),
         known["epoch"],
         known["generation"],
         error,
@@ -90,6 +92,12 @@ def _changes(registry: Registry, names: Names) -> tuple[int, float | None]:
         if change:
             ages.append(time.time() - change.committed_ms / 1000)
     return sum(waiting.values()), max(ages, default=None)
+
+
+def _standing(registry: Registry, names: Names) -> int:
+    letters = Standing(registry.topics, names.dead_letters)
+    letters.refresh()
+    return len(letters)
 
 
 def _told(run: Mapping[str, Any] | None) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from syncer import load
-from syncer.clock import Clock, Identity
+from syncer.clock import Clock, Identity, version
 from syncer.config import Config
 from syncer.declaration import model as declaration
 from syncer.declaration.model import Model
@@ -27,13 +27,14 @@ from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry, SyncerError
 from syncer.metrics import ModelMetrics, Timer
 from syncer.pipeline import Lane, Limits
-from syncer.ports import Sink
+from syncer.ports import Sink, Source
 from syncer.registry import Names, Registry
 from syncer.rows.fingerprint import fingerprint
 from syncer.rows.postgres import Postgres
 from syncer.sources.kafka import KafkaSource
+from syncer.sources.letters import KafkaDeadLetters, Standing
 from syncer.sources.state import Registration
-from syncer.sources.writing import KafkaDeadLetters, KafkaWork
+from syncer.sources.writing import KafkaWork, Outbox
 from syncer.waiting import Stopped
 
 _WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get theirs
@@ -106,6 +107,7 @@ class Opened:
     clock: Clock
     sinks: list[Sink]
     registration: Registration
+    letters: Standing
 
 
 class Unit:
@@ -281,7 +283,17 @@ class Unit:
             sink.prepare(new=not begun.built)
         if not begun.built:
             self.registry.note_built(registration)
-        return Opened(loaded, begun.names, clock, built, registration)
+        # While a generation is built, the letters about those that are read are not its own to settle.
+        oldest = version(registration.epoch, 0) if self.building else 0
+        letters = Standing(self.registry.topics, begun.names.dead_letters, oldest=oldest)
+        self._learn(letters, timeout=5.0)
+        return Opened(loaded, begun.names, clock, built, registration, letters)
+
+    def _learn(self, letters: Standing, timeout: float) -> None:
+        """Of the letters that others have written. What is not known yet can be learned later."""
+        with contextlib.suppress(Retry):
+            letters.refresh(timeout)
+        self.metrics.dead_letters(len(letters))
 
     def _registered(self) -> int | None:
         """The generation that is to be kept in step; None if the read model is new."""
@@ -299,32 +311,31 @@ class Unit:
         )
 
     def _lane(self, opened: Opened, observer: LaneObserver, stop: threading.Event) -> Lane:
-        names, settings = opened.names, self.registry.settings
         limits = Limits(**{f.name: getattr(self.config.pipeline, f.name) for f in fields(Limits)})
-        if observer.lane == "changes":
-            source = KafkaSource(settings, names.group, names.changes, name=self.model.name)
-        else:
-            backfill = observer.lane == "backfill"
-            topic, group = (
-                (names.backfill_topic, names.backfill_group)
-                if backfill
-                else (names.work_topic, names.work_group)
-            )
-            source = KafkaSource(settings, group, [topic], name=self.model.name)
+        if observer.lane != "changes":
             limits = replace(limits, max_records=_WORK_RECORDS)
+        names = opened.names
         return Lane(
             opened.loaded.compiled,
-            source,
+            self._source(names, observer.lane),
             self._rows(opened.loaded),
             opened.sinks,
             clock=opened.clock,
             work=KafkaWork(self.registry.writing, names.work_topic),
-            dead_letters=KafkaDeadLetters(self.registry.writing, names.dead_letters),
+            dead_letters=KafkaDeadLetters(Outbox(self.registry.writing), names.dead_letters, opened.letters),
             observer=observer,
             limits=limits,
             stop=stop,
             items=names.backfill_topic,
         )
+
+    def _source(self, names: Names, lane: str) -> Source:
+        group, topics = {
+            "changes": (names.group, names.changes),
+            "work": (names.work_group, (names.work_topic,)),
+            "backfill": (names.backfill_group, (names.backfill_topic,)),
+        }[lane]
+        return KafkaSource(self.registry.settings, group, topics, name=self.model.name)
 
     def _watch(self, opened: Opened, ended: threading.Event) -> None:
         """Until told to stop or a lane ends. Now and then, write down the highest clock, so that a restart
@@ -334,6 +345,7 @@ class Unit:
             if time.monotonic() - at < _LOOK_EVERY:
                 continue
             at = time.monotonic()
+            self._learn(opened.letters, timeout=1.0)
             try:
                 generation = self._registered()
                 if clock.highest > noted:

@@ -33,7 +33,8 @@ class Writer:
     """max_age: seconds after its snapshot at which a piece is no longer sent.
 
     again: renders ids anew, piece by piece. done: told of each piece that every sink has acknowledged.
-    newer: told the highest version that a sink had instead of ours.
+    refused: told id, version and reason of what a sink will never take. newer: told the highest version that
+    a sink had instead of ours.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Writer:
         max_age: float,
         again: Callable[[list[str]], Iterable[Piece]],
         done: Callable[[Piece], None],
-        refused: Callable[[str, str], None],
+        refused: Callable[[str, int, str], None],
         newer: Callable[[int], None],
         wait: Patience,
         observer: Observer,
@@ -54,7 +55,6 @@ class Writer:
         self._wait, self._observer = wait, observer
         self._name = f"{name}-write"
         self._under_way: tuple[Piece, Future[Outcome]] | None = None
-        self._told: set[str] = set()
 
     @property
     def busy(self) -> bool:
@@ -63,7 +63,6 @@ class Writer:
     def send(self, piece: Piece) -> None:
         """Hand a piece over; returns when the one before it is settled."""
         self.settle()
-        self._told.clear()
         if piece.batch:
             self._under_way = piece, self._begin(piece)
         else:
@@ -79,11 +78,11 @@ class Writer:
         piece, future = self._under_way
         outcome = self._wait.result(future)
         self._under_way = None
-        left = self._take(outcome)
+        left = self._take(piece, outcome)
         back_off = self._wait.back_off(0.05, 5.0)
         while left:
             back_off()
-            left = [id for p in self._again(left) for id in self._take(self._wait.result(self._begin(p)))]
+            left = [id for p in self._again(left) for id in self._take(p, self._wait.result(self._begin(p)))]
         self._observer.waiting("")
         self._done(piece)
 
@@ -92,7 +91,7 @@ class Writer:
         if self._under_way is not None:
             piece, future = self._under_way
             self._under_way = None
-            if future.exception() is None and not self._take(future.result()):
+            if future.exception() is None and not self._take(piece, future.result()):
                 self._done(piece)
 
     def _begin(self, piece: Piece) -> Future[Outcome]:
@@ -113,12 +112,10 @@ class Writer:
                 total.add(outcome)
         return total
 
-    def _take(self, outcome: Outcome) -> list[str]:
-        """Report refusals, each once a piece; return the distinct ids that are to be rendered again."""
+    def _take(self, piece: Piece, outcome: Outcome) -> list[str]:
+        """Report refusals; return the distinct ids that are to be rendered again."""
         for refusal in outcome.refused:
-            if refusal.id not in self._told:
-                self._told.add(refusal.id)
-                self._refused(refusal.id, refusal.reason)
+            self._refused(refusal.id, piece.batch.version, refusal.reason)
         self._newer(outcome.newest)
         if outcome.again:
             self._observer.waiting(outcome.again_reason)

@@ -13,7 +13,8 @@ from syncer.cli import context, output
 from syncer.errors import SyncerError
 
 COMMANDS = (
-    "check", "explain", "preview", "connectors", "backfill", "run", "status", "verify", "resync", "config",
+    "check", "explain", "preview", "connectors", "backfill", "run", "status", "verify", "dlq", "resync",
+    "config",
 )  # fmt: skip
 """Each is in the module of its name, which is imported when the command, or the list of all, is asked for."""
 

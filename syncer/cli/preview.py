@@ -42,20 +42,20 @@ def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str
     try:
         with rows.view() as view:
             for text in keys:
-                key = _key(text, loaded.compiled)
+                key = key_of(text, loaded.compiled)
                 try:
                     [row] = view.render([key])
                 except Reject as error:
                     raise click.UsageError(f"{text!r}: {error.why or error.what}") from error
                 missing |= row.body is None
-                _show(row, loaded.compiled, compact)
+                show_row(row, loaded.compiled, compact)
     finally:
         rows.close()
     if missing:
         ctx.exit(output.FINDING)
 
 
-def _key(text: str, compiled: Compiled) -> tuple[str, ...]:
+def key_of(text: str, compiled: Compiled) -> tuple[str, ...]:
     try:
         return document.parse_id(text, len(compiled.key))
     except ValueError as error:
@@ -63,7 +63,7 @@ def _key(text: str, compiled: Compiled) -> tuple[str, ...]:
         raise click.UsageError(f"{error}; give it as {columns}") from error
 
 
-def _show(row: Row, compiled: Compiled, compact: bool) -> None:
+def show_row(row: Row, compiled: Compiled, compact: bool) -> None:
     if row.body is None:
         if row.id is None:
             why = f"{compiled.root} has no row with key {row.asked!r}"

@@ -12,9 +12,9 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from syncer.change import Position
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Record
+from syncer.sources.topics import position_of
 
 Partition = tuple[str, int]
 _DRAIN = 1000
@@ -131,7 +131,7 @@ class KafkaSource:
         message = self._consumer.poll(0)
         if message is not None:  # it was in the queue already: take it again after the pause
             if message.error() is None:
-                self._consumer.seek(TopicPartition(*_position(message)))
+                self._consumer.seek(TopicPartition(*position_of(message)))
             else:
                 self._record(message)
 
@@ -156,9 +156,9 @@ class KafkaSource:
                 raise trouble
             self._trouble = trouble
             return None
-        topic, partition, offset = _position(message)
-        self._next[topic, partition] = offset + 1
-        return Record(Position(topic, partition, offset), message.key(), message.value())
+        at = position_of(message)
+        self._next[at.topic, at.partition] = at.offset + 1
+        return Record(at, message.key(), message.value())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -223,11 +223,6 @@ def _end(consumer: Consumer, partition: TopicPartition) -> int:
     except KafkaException:
         return 0
     return int(ends[1]) if ends else 0
-
-
-def _position(message: Message) -> tuple[str, int, int]:
-    """The client types these as optional; a message without error has them."""
-    return message.topic() or "", message.partition() or 0, message.offset() or 0
 
 
 _MOVED = {

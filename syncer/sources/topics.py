@@ -1,14 +1,14 @@
 """Our own topics: made before anything else, and measured; `writing.py` writes them.
 
 work         keys and ranges to render, per read model and generation          deleted by size and age
-dead letters records and documents that were refused, per read model           kept until dropped
+dead letters what was refused, per read model (`letters.py`)                   compacted
 state        where each read model began, its epoch, its backfill (`state.py`)  compacted
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -17,10 +17,13 @@ from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
+    Message,
     TopicPartition,
 )
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     NewTopic,
     OffsetSpec,
@@ -110,6 +113,20 @@ class Topics:
             raise away(f"cannot read the settings of topic {topic}", error) from error
         return entry.value if entry else None
 
+    def configure(self, topic: str, config: Mapping[str, str]) -> None:
+        """Change these settings of a topic; the others stay."""
+        what = f"cannot change the settings of topic {topic}"
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in config.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+        try:
+            for future in self._admin.incremental_alter_configs([resource]).values():
+                self._result(future, what)
+        except KafkaException as error:
+            raise away(what, error) from error
+
     def ends(self, topics: Collection[str], at_ms: int | None = None) -> dict[Partition, int]:
         """The end offset of every partition; or, with at_ms, the first offset of that time or later (where
         there is none: −1)."""
@@ -192,34 +209,49 @@ class Topics:
         timeout: float = 30.0,
     ) -> list[Record]:
         """Every record of a (small) topic up to its end now, or `limit` of them from `start`."""
+        records = []
+        for message in self.messages(topic, start, timeout=timeout):
+            records.append(Record(position_of(message), message.key(), message.value()))
+            if len(records) == limit:
+                break
+        return records
+
+    def messages(
+        self, topic: str, start: Mapping[Partition, int] | None = None, *, timeout: float = 30.0
+    ) -> Iterator[Message]:
+        """The records up to the topic's end now, with headers and time. Raises Retry if the end is not
+        reached in time."""
         ends = self.ends([topic])
         first = start or dict.fromkeys(ends, 0)
         left = {p for p in first if ends.get(p, 0) > first[p]}
         if not left:
-            return []
+            return
         settings = {**self._settings, "group.id": "syncer-reader", "enable.auto.commit": False}
         consumer = Consumer(
             {**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2}
         )
-        records: list[Record] = []
         deadline = time.monotonic() + timeout
         try:
             consumer.assign([TopicPartition(t, p, first[t, p]) for t, p in left])
-            while left and (not limit or len(records) < limit):
+            while left:
                 if time.monotonic() > deadline:
                     raise Retry(f"topic {topic} could not be read in {timeout:.0f} s", hint="is Kafka up?")
                 for message in consumer.consume(500, 0.2):
                     at: Partition = (message.topic() or "", message.partition() or 0)
-                    error, offset = message.error(), message.offset() or 0
+                    error = message.error()
                     if error is None:
-                        records.append(Record(Position(*at, offset), message.key(), message.value()))
-                        if offset + 1 >= ends[at]:
+                        yield message
+                        if (message.offset() or 0) + 1 >= ends[at]:
                             left.discard(at)
                     elif error.code() == KafkaError._PARTITION_EOF:
                         left.discard(at)
         finally:
             consumer.close()
-        return records
+
+
+def position_of(message: Message) -> Position:
+    """Where it is. The client types these as optional; a message without error has them."""
+    return Position(message.topic() or "", message.partition() or 0, message.offset() or 0)
 
 
 def away(what: str, error: KafkaException) -> Retry | Fatal:

@@ -1,4 +1,4 @@
-"""Writing to our own topics, durably: work items, dead letters, state.
+"""Writing to our own topics, durably: work items here, `letters.py` and `state.py` theirs.
 
 All read models and lanes of a process share one producer; each has an `Outbox` of its own, so that what
 failed to arrive is told to the one who relies on it, and to no other.
@@ -17,12 +17,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from syncer.change import Work
 from syncer.decode import encode_work
 from syncer.errors import Retry
-from syncer.ports import Record
 from syncer.sources.topics import MAX_BYTES, away
 
 _TIMEOUT = 30.0
-_LONGEST_REASON = 4000
-_LARGEST_LETTER = MAX_BYTES - (1 << 16)  # headers and key need room
 
 
 class Writing:
@@ -62,7 +59,7 @@ class Outbox:
         self._failed = ""
 
     def put(
-        self, topic: str, key: bytes | None, value: bytes, headers: Mapping[str, str] | None = None,
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, str] | None = None,
         partition: int = -1,
     ) -> None:  # fmt: skip
         """Queue a record; waits while the queue is full. partition: −1 for one that the key decides."""
@@ -117,29 +114,6 @@ class KafkaWork:
         if not self._partitions:
             self._partitions = self._writing.partitions(self.topic)
         self._outbox.put(self.topic, None, encode_work(item), partition=next(self._turns) % self._partitions)
-
-    def flush(self) -> None:
-        self._outbox.flush()
-
-
-class KafkaDeadLetters:
-    """`ports.DeadLetters`: the key, the original value if there is one, reason and origin as headers."""
-
-    def __init__(self, writing: Writing, topic: str) -> None:
-        self._outbox = Outbox(writing)
-        self._topic = topic
-
-    def put(self, key: bytes, reason: str, record: Record | None) -> None:
-        headers = {"reason": reason[:_LONGEST_REASON], "kind": "record" if record else "document"}
-        value = b""
-        if record:
-            topic, partition, offset = record.position
-            headers |= {"topic": topic, "partition": str(partition), "offset": str(offset)}
-            value = record.value or b""
-            if len(value) > _LARGEST_LETTER:
-                headers["cut"] = f"the first of {len(value)} bytes"
-                value = value[:_LARGEST_LETTER]
-        self._outbox.put(self._topic, key, value, headers)
 
     def flush(self) -> None:
         self._outbox.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,24 @@ class WorkTape(Tape):
         """Nothing is on its way."""
 
 
-class Letters(list[tuple[bytes, str]]):
-    """`ports.DeadLetters`: keys and reasons."""
+class Letters:
+    """`ports.DeadLetters`: what was ever refused, and what still is."""
 
-    def put(self, key: bytes, reason: str, record: Record | None) -> None:
-        self.append((key, reason))
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.standing: dict[str, int] = {}
+
+    def document(self, id: str, version: int, reason: str) -> None:
+        self.written.append(id)
+        self.standing[id] = max(version, self.standing.get(id, 0))
+
+    def record(self, record: Record, reason: str) -> None:
+        self.written.append(str(record.position))
+
+    def accepted(self, ids: Iterable[str], version: int) -> None:
+        for id in ids:
+            if self.standing.get(id, version + 1) <= version:
+                del self.standing[id]
 
     def flush(self) -> None:
         """Nothing is on its way."""
@@ -110,8 +123,8 @@ class Engine:
     """One read model and its lanes' surroundings. Events are told by hand, with their real transactions."""
 
     def __init__(self, database: Database, folder: Path, declaration: str = ORDERS) -> None:
-        self.database = database
-        (folder / "models").mkdir()
+        self.database, self.folder = database, folder
+        (folder / "models").mkdir(parents=True)
         (folder / "models" / "model.yaml").write_text(declaration)
         self.config = load_config(
             environ={
@@ -126,7 +139,8 @@ class Engine:
         self.store = Store()
         self.sink = Spy(self.store, self.compiled)
         self.sink.prepare()
-        self.metrics = Metrics(CollectorRegistry()).for_model("orders")
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry).for_model("orders")
         self.clock = Clock(1)
         self.stop = threading.Event()
         self.opened: list[Postgres] = []
@@ -199,6 +213,9 @@ class Engine:
     def close(self) -> None:
         for rows in self.opened:
             rows.close()
+
+    def counted(self, metric: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(metric, {"model": "orders", **labels})
 
     def written(self) -> dict[str, Any]:
         return {id: json.loads(body) for id, body in self.sink.read(list(self.sink.ids())).items()}

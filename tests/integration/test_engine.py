@@ -17,7 +17,7 @@ from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
 from syncer.waiting import Stopped
 from tests.integration.daemon import until
-from tests.integration.engine import SCHEMA, Engine, Spy
+from tests.integration.engine import ORDERS, SCHEMA, Engine, Spy
 from tests.stack import Database
 
 TEN = "INSERT INTO orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 10) n"
@@ -185,9 +185,51 @@ def test_refusals_are_told_once_although_another_sink_is_away(engine: Engine) ->
     engine.tell(txid, "orders", after=order(3))
     engine.tell(txid, "orders", after=order(4))
     engine.drain(engine.lane(sinks=[engine.sink, other]))
-    assert [key for key, _ in engine.letters] == [b"3"]
+    assert set(engine.letters.written) == engine.letters.standing.keys() == {"3"}
+    assert engine.counted("syncer_errors_total", kind="reject") == 1
     assert set(other.ids()) == {"3", "4"}
     assert engine.changes.committed == 12
+
+
+def test_a_letter_is_settled_when_its_document_is_accepted(engine: Engine) -> None:
+    filled(engine)
+    lane = engine.lane()
+    engine.sink.then = lambda batch: Outcome(refused=[Refusal(id, "no") for id in batch.ids()])
+    txid = engine.execute("UPDATE orders SET note = 'bad' WHERE id IN (3, 4)")
+    for id in (3, 4):
+        engine.tell(txid, "orders", after=order(id, note="bad"))
+    engine.drain(lane)
+    assert engine.letters.standing.keys() == {"3", "4"}
+    engine.sink.then = lambda batch: None
+    txid = engine.execute("UPDATE orders SET note = 'good' WHERE id = 3", "DELETE FROM orders WHERE id = 4")
+    engine.tell(txid, "orders", after=order(3, note="good"))
+    engine.drain(lane)
+    assert engine.letters.standing.keys() == {"4"}
+    engine.tell(txid, "orders", "d", before=order(4))
+    engine.drain(lane)
+    assert engine.letters.standing == {}
+    assert engine.written() == engine.expected()
+
+
+def test_what_is_refused_when_it_is_rendered_again_was_not_accepted(engine: Engine) -> None:
+    """The first answer is `again`, and when its turn comes, the row can be rendered no more."""
+    declared = ORDERS.replace("note: note", "note: 1 / length(note)")
+    engine = Engine(engine.database, engine.folder / "other", declared)
+    txid = engine.execute("INSERT INTO orders VALUES (1, 1, 'a'), (2, 1, 'a')")
+    for id in (1, 2):
+        engine.tell(txid, "orders", "c", after=order(id, note="a"))
+    answers = iter([Outcome(again=["1", "2"], again_reason="busy")])
+
+    def spoil(batch: Batch) -> Outcome | None:
+        if (answer := next(answers, None)) is not None:
+            engine.execute("UPDATE orders SET note = '' WHERE id = 1")
+        return answer
+
+    engine.sink.then = spoil
+    engine.drain(engine.lane())
+    assert engine.letters.standing.keys() == {"1"}
+    assert engine.written().keys() == {"2"}
+    engine.close()
 
 
 def test_a_fatal_answer_ends_the_lane_and_settles_nothing(engine: Engine) -> None:

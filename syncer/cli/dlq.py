@@ -1,0 +1,214 @@
+"""`syncer dlq`: dead letters, which tell what was refused and why, until it is accepted or dropped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from prometheus_client import CollectorRegistry
+
+from syncer import load
+from syncer.cli import output
+from syncer.cli.context import Context, as_json, command, confirm, group, models_argument, yes_option
+from syncer.cli.preview import key_of, show_row
+from syncer.config import Config
+from syncer.errand import Errand
+from syncer.errors import Fatal, Reject
+from syncer.metrics import Metrics
+from syncer.registry import Names, Registry
+from syncer.replay import replay as try_again
+from syncer.rows.postgres import Postgres
+from syncer.sources import letters as dead
+from syncer.sources.letters import Letter
+
+_SHOWN = 100  # characters of a reason in a list
+
+
+@group(
+    "dlq",
+    """
+    syncer dlq list
+    syncer dlq show orders 4711
+    syncer dlq replay orders --all
+    """,
+)
+def dlq() -> None:
+    """Show, replay or drop dead letters: documents and records that were refused.
+
+    A letter is named by its handle in the list, or by what it is about: the document's id, the record's
+    TOPIC/PARTITION/OFFSET. It goes by itself when its row changes and the document is accepted then.
+    """
+
+
+every_option = click.option("--all", "every", is_flag=True, help="All that stand.")
+letters_argument = click.argument("names", nargs=-1, metavar="[LETTER]...")
+
+
+@command(
+    "list",
+    """
+    syncer dlq list
+    syncer dlq list orders --json | jq -r '.[].reason' | sort | uniq -c
+    """,
+    dlq,
+)
+@models_argument
+@as_json
+def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
+    """List the letters that stand, the oldest first."""
+    registry = Registry(context.config)
+    found = [
+        (model.name, letter)
+        for model in load.declared(context.config, models)
+        for letter in _letters(registry, model.name)
+    ]
+    if as_json:
+        output.say_json([_as_dict(model, letter) for model, letter in found])
+        return
+    rows = [
+        (model, letter.subject.handle, _about(letter), _at(letter), _short(letter.reason))
+        for model, letter in found
+    ]
+    output.table(["model", "letter", "about", "since", "reason"], rows)
+
+
+@command(
+    "show",
+    """
+    syncer dlq show orders 4711
+    syncer dlq show orders k3f7q2mz
+    """,
+    dlq,
+)
+@click.argument("model")
+@click.argument("name", metavar="LETTER")
+def show(context: Context, model: str, name: str) -> None:
+    """Show a letter: what was refused, when and why; and the record, or the document as it would be now."""
+    registry = Registry(context.config)
+    load.declared(context.config, [model])
+    [letter] = _chosen(_letters(registry, model), model, [name], every=False)
+    for label, text in (
+        ("letter", letter.subject.handle), ("about", _about(letter)), ("since", _at(letter)),
+        ("reason", letter.reason.replace("\n", "\n         ")), ("kept", letter.cut),
+    ):  # fmt: skip
+        if text:
+            output.say(f"{label + ':':8} {text}")
+    output.say()
+    if letter.subject.kind == "document":
+        _show_document(context.config, model, letter.subject.name)
+    else:
+        value = dead.content(registry.topics, letter) or b""
+        output.say(value.decode(errors="backslashreplace"))
+
+
+@command(
+    "replay",
+    """
+    syncer dlq replay orders 4711
+    syncer dlq replay orders --all
+    """,
+    dlq,
+)
+@click.argument("model")
+@letters_argument
+@every_option
+@click.pass_context
+def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str], every: bool) -> None:
+    """Try again what was refused, after its cause was mended: documents are rendered, records read again.
+
+    Safe beside a running daemon, and without one. Exit code 1 if something is refused again.
+    """
+    config, registry = context.config, Registry(context.config)
+    [declared] = load.declared(config, [model])
+    letters = _chosen(_letters(registry, model), model, names, every=every)
+    metrics = Metrics(CollectorRegistry()).for_model(model)
+    with Errand(config, declared, registry, metrics) as errand:
+        left = try_again(errand, registry, letters)
+    output.say(f"{model}: {len(letters) - len(left)} of {len(letters)} letters settled")
+    for letter in letters:
+        if letter.subject in left:
+            output.say(f"{letter.subject.handle}  {_about(letter)}: {left[letter.subject]}")
+    if left:
+        ctx.exit(output.FINDING)
+
+
+@command(
+    "drop",
+    """
+    syncer dlq drop orders k3f7q2mz
+    syncer dlq drop orders --all --yes
+    """,
+    dlq,
+)
+@click.argument("model")
+@letters_argument
+@every_option
+@yes_option
+def drop(context: Context, model: str, names: Sequence[str], every: bool, yes: bool) -> None:
+    """Forget letters, and leave the documents as they are."""
+    registry = Registry(context.config)
+    load.declared(context.config, [model])
+    letters = _chosen(_letters(registry, model), model, names, every=every)
+    confirm(f"Forget {len(letters)} dead letters of {model}?", yes)
+    dead.settle(registry.writing, _topic(registry, model), letters)
+    output.say(f"{model}: {len(letters)} letters dropped")
+
+
+def _topic(registry: Registry, model: str) -> str:
+    return Names.make(registry.config, model, (), 1).dead_letters  # the same for all generations
+
+
+def _letters(registry: Registry, model: str) -> list[Letter]:
+    return dead.read(registry.topics, _topic(registry, model))
+
+
+def _chosen(letters: Sequence[Letter], model: str, names: Sequence[str], *, every: bool) -> list[Letter]:
+    """Those with these names or handles. What is about a document of that id comes before a handle."""
+    if every == bool(names):
+        raise click.UsageError("Name letters, or give --all.")
+    if every:
+        return list(letters)
+    known = {one.subject.handle: one for one in letters} | {one.subject.name: one for one in letters}
+    for name in names:
+        if name not in known:
+            raise Fatal(f"no letter {name!r} stands", where=model, hint=f"syncer dlq list {model}")
+    return list({known[name].subject: known[name] for name in names}.values())
+
+
+def _show_document(config: Config, model: str, id: str) -> None:
+    """As it would be now; what makes that impossible is what the reader wants to know, too."""
+    [loaded] = load.models(config, [model])
+    rows = Postgres(
+        config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
+    )
+    try:
+        with rows.view() as view:
+            [row] = view.render([key_of(id, loaded.compiled)])
+        show_row(row, loaded.compiled, compact=False)
+    except Reject as error:
+        output.say(f"no document now: {error}", style="yellow", err=True)
+    finally:
+        rows.close()
+
+
+def _about(letter: Letter) -> str:
+    return f"{letter.subject.kind} {letter.subject.name}"
+
+
+def _at(letter: Letter) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(letter.at_ms / 1000))
+
+
+def _short(reason: str) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
+
+
+def _as_dict(model: str, letter: Letter) -> dict[str, Any]:
+    subject = letter.subject
+    return {
+        "model": model, "letter": subject.handle, "kind": subject.kind, "name": subject.name,
+        "since": _at(letter), "version": letter.version, "reason": letter.reason, "cut": letter.cut,
+    }  # fmt: skip

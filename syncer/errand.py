@@ -1,0 +1,93 @@
+"""Work that a command does itself, at once: a lane over a list instead of a topic.
+
+For what an operator asks for and waits for: the replay of dead letters, the repair of documents. It is the
+daemon's code, so everything holds that holds there, beside running daemons or without any. If it is
+interrupted, nothing is lost: whatever was to be mended is still told as wrong, and the same command begins
+anew. Only what is too large for one batch (a truncate, a fan-out to many thousands) goes to the work topic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+
+from syncer.change import Key, Position, Work
+from syncer.config import Config
+from syncer.declaration.model import Model
+from syncer.decode import encode_work
+from syncer.metrics import ModelMetrics
+from syncer.offsets import Partition
+from syncer.pipeline import Lane
+from syncer.ports import Record, Source
+from syncer.registry import Names, Registry
+from syncer.unit import LaneObserver, Opened, Unit
+from syncer.waiting import Stopped
+
+
+class Listed:
+    """`ports.Source` of these records, one at a time; sets `done` when all that was polled is settled."""
+
+    def __init__(self, records: Sequence[Record], done: threading.Event) -> None:
+        self._left = iter(records)
+        self._done = done
+        self._dry = False
+
+    def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
+        records = list(islice(self._left, 1))
+        if not records and self._dry:  # a lane settles what is under way when a poll brings nothing
+            self._done.set()
+        self._dry = not records
+        return records
+
+    def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
+        """What is not done is still told as wrong."""
+
+    def keep(self) -> None:
+        """There is no group to stay in."""
+
+    def progress(self) -> Mapping[Partition, tuple[int, int]]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Errand(Unit):
+    """Runs in the caller's thread. `opened` may be used in its `with` block, and not after it.
+
+    Raises Fatal or Retry where a read model would stop or wait with them.
+    """
+
+    def __init__(self, config: Config, model: Model, registry: Registry, metrics: ModelMetrics) -> None:
+        super().__init__(config, model, registry, metrics, work_only=True)
+        self._records: Sequence[Record] = ()
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Errand:
+        self.opened: Opened = self._open(self._closing)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def render(self, keys: Iterable[Key], reason: str) -> None:
+        """Render these roots, until every sink has acknowledged or refused them."""
+        left, records = iter(keys), list[Record]()
+        while some := tuple(islice(left, self.config.pipeline.chunk_documents)):
+            at = Position(self.opened.names.work_topic, 0, len(records))
+            records.append(Record(at, None, encode_work(Work("keys", reason, keys=some))))
+        self.handle(records)
+
+    def handle(self, records: Sequence[Record]) -> None:
+        """Take these records as if their topics gave them, one after the other."""
+        if not records:
+            return
+        self._records, self._stop = records, threading.Event()
+        lane: Lane = self._lane(self.opened, LaneObserver("work", self.metrics), self._stop)
+        with contextlib.suppress(Stopped):
+            lane.run()
+
+    def _source(self, names: Names, lane: str) -> Source:
+        return Listed(self._records, self._stop)

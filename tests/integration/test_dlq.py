@@ -1,0 +1,146 @@
+"""Dead letters as their reader meets them: listed, shown, replayed, dropped, and gone by themselves."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from devstack import Stack
+from syncer.change import Position
+from syncer.ports import Record
+from syncer.sources.letters import KafkaDeadLetters, Standing
+from syncer.sources.writing import Outbox, Writing
+from tests.integration.daemon import until
+from tests.integration.system import Source, System, new_system, streaming_source
+
+_numbers = itertools.count(1)
+CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
+FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
+NO_ADDRESS = "UPDATE {schema}.orders SET address = 'no address' WHERE id = 3"
+NO_PARTS = "UPDATE {schema}.orders SET parts = 0 WHERE id = 4"
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    with streaming_source(stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path) -> Iterator[System]:
+    with new_system(source, tmp_path, next(_numbers)) as system:
+        yield system
+
+
+def listed(system: System, model: str) -> dict[str, dict[str, Any]]:
+    """The letters by the name of what they are about."""
+    found = json.loads(system.run("dlq", "list", model, "--json"))
+    return {letter["name"]: letter for letter in found}
+
+
+def takes_any_address(system: System) -> None:
+    """What an operator does when documents have to be taken as they are."""
+    body = {"properties": {"address": {"type": "ip", "ignore_malformed": True}}}
+    url = f"{system.stack.elasticsearch}/{system.orders}/_mapping"
+    assert urllib3.request("PUT", url, json=body).status == 200
+
+
+def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system: System) -> None:
+    system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
+    orders = system.orders
+    assert f"2 dead letters: syncer dlq list {orders}" in system.run("backfill", orders)
+    letters = listed(system, orders)
+    assert letters.keys() == {"3", "4"}
+    assert "no address" in letters["3"]["reason"] and "division by zero" in letters["4"]["reason"]
+    assert letters["3"]["letter"] in system.run("dlq", "list")
+
+    said = system.run("dlq", "show", orders, "3")
+    assert "document 3" in said and "no address" in said and '"status": "new"' in said
+    assert "division by zero" in system.run("dlq", "show", orders, letters["4"]["letter"])
+    assert "no letter '99' stands" in system.run("dlq", "show", orders, "99", expect=3)
+    assert "or give --all" in system.run("dlq", "replay", orders, expect=2)
+
+    said = system.run("dlq", "replay", orders, "--all", expect=1)  # nothing is mended yet
+    assert "0 of 2 letters settled" in said and "no address" in said
+    assert listed(system, orders).keys() == {"3", "4"}
+    takes_any_address(system)
+    assert "1 of 2 letters settled" in system.run("dlq", "replay", orders, "--all", expect=1)
+    assert system.written(orders)["3"]["address"] == "no address"
+    assert listed(system, orders).keys() == {"4"}
+
+    assert "give --yes" in system.run("dlq", "drop", orders, "4", expect=2)
+    assert "1 letters dropped" in system.run("dlq", "drop", orders, "4", "--yes")
+    assert listed(system, orders) == {} and system.told(orders)["dead_letters"] == 0
+
+
+def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system: System) -> None:
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
+    until(lambda: listed(system, system.orders).keys() == {"3", "4"})
+    until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 2)
+    system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
+    until(lambda: listed(system, system.orders).keys() == {"4"})
+    daemon.stop()
+    daemon = system.start()  # it learns of the letter that another process wrote
+    until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 1)
+    system.execute("DELETE FROM {schema}.orders WHERE id = 4")
+    until(lambda: system.told(system.orders)["dead_letters"] == 0)
+    until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 0)
+    system.until_right()
+
+
+def test_records_are_replayed_from_their_bytes(system: System) -> None:
+    """One is readable, as after an upgrade; the document that it makes dirty is written by the replay."""
+    orders = system.orders
+    system.execute(CUSTOMERS, FIVE)
+    system.run("backfill", orders)
+    system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id = 2")  # no daemon is there to see it
+    source = {"schema": system.schema, "table": "orders", "txId": None, "ts_ms": 1}
+    image = {"id": 2, "customer_id": 1}
+    good = json.dumps({"op": "u", "before": image, "after": image, "source": source}).encode()
+    topic = f"{system.prefix}.{orders}.dlq"
+    writing = Writing({"bootstrap.servers": system.stack.kafka})
+    letters = KafkaDeadLetters(Outbox(writing), topic, Standing(system.topics(), topic))
+    changes = system.topic("orders")
+    letters.record(Record(Position(changes, 0, 7), None, good), "it could not be read")
+    letters.record(Record(Position(changes, 0, 8), None, b"\xff no JSON"), "it could not be read")
+    letters.flush()
+    names = f"{changes}/0/7", f"{changes}/0/8"
+    assert listed(system, orders).keys() == set(names)
+    assert '"op": "u"' in system.run("dlq", "show", orders, names[0])
+    assert "\\xff no JSON" in system.run("dlq", "show", orders, names[1])
+    said = system.run("dlq", "replay", orders, *names, expect=1)
+    assert "1 of 2 letters settled" in said and "cannot read a change event" in said
+    assert system.written(orders)["2"]["status"] == "paid"
+    left = listed(system, orders)
+    assert left.keys() == {names[1]} and "cannot read a change event" in left[names[1]]["reason"]
+
+
+def test_a_resync_settles_the_letters_of_what_it_builds_anew(system: System) -> None:
+    daemon = system.start()
+    system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
+    system.produce("orders", b"no JSON")
+    until(lambda: len(listed(system, system.orders)) == 3)
+    system.execute("UPDATE {schema}.orders SET address = NULL WHERE id = 3")
+    until(lambda: len(listed(system, system.orders)) == 2)
+    before = listed(system, system.orders)["4"]
+    daemon.stop()
+    system.run("resync", system.orders, "--yes")
+    after = listed(system, system.orders)
+    # the record is younger than ten minutes, where the new generation begins: it cannot read it either
+    assert after.keys() == {"4", *(name for name in after if name.startswith(system.topic("orders")))}
+    assert len(after) == 2 and after["4"]["version"] >> 48 == 2 and before["version"] >> 48 == 1
+
+
+def test_a_topic_of_earlier_days_becomes_a_compacted_one(system: System) -> None:
+    topic, topics = f"{system.prefix}.{system.orders}.dlq", system.topics()
+    topics.create([topic], {"retention.ms": "-1", "cleanup.policy": "delete"}, partitions=1)
+    system.execute(CUSTOMERS, FIVE)
+    system.run("backfill", system.orders)
+    assert topics.config(topic, "cleanup.policy") == "compact"
