@@ -44,7 +44,8 @@ class Change(NamedTuple):
     before: Image | None
     after: Image | None
     txid: int | None
-    """Top-level transaction id, 32 or 64 bits as the source has it; None for snapshot reads."""
+    """Top-level transaction id, 32 or 64 bits as the source has it; None for snapshot reads (`decode.py` says
+    why)."""
     committed_ms: int
     """Commit time on the PostgreSQL server, milliseconds since the Unix epoch."""
 

@@ -15,7 +15,7 @@ from syncer.change import Change, Image, Position, TableName, Work
 from syncer.errors import Reject
 
 _OPERATIONS = frozenset("cudrt")
-_REPLAY = "see what produced it, then: syncer resync MODEL"
+_REPLAY = "see what wrote it (syncer dlq show), then: syncer dlq replay, or syncer resync MODEL"
 
 
 class _Source(msgspec.Struct, rename={"txid": "txId"}):
@@ -45,7 +45,14 @@ _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def change(position: Position, value: bytes | None) -> Change | None:
-    """The change event of a record; None for what carries no change (tombstones, other operations)."""
+    """The change event of a record; None for what carries no change (tombstones, other operations).
+
+    An `r` event has no transaction to wait for. It tells nothing that a later snapshot would not show: the
+    connector read the row in a snapshot of its own before it sent the event, and every snapshot that is taken
+    after that one sees as much or more. What was committed since has an event of its own. The `txId` that
+    Debezium gives it is that of the transaction in which it reads, open until the last table is read: to wait
+    for that would take hours.
+    """
     if value is None:
         return None
     try:
@@ -61,7 +68,8 @@ def change(position: Position, value: bytes | None) -> Change | None:
     if op != "t" and (envelope.before if op == "d" else envelope.after) is None:
         raise _undecodable("a change event", position, TypeError(f"operation {op} without its row image"))
     table = TableName(source.schema, source.table)
-    return Change(table, op, envelope.before, envelope.after, source.txid, source.ts_ms or 0)  # type: ignore[arg-type]
+    txid = None if op == "r" else source.txid
+    return Change(table, op, envelope.before, envelope.after, txid, source.ts_ms or 0)  # type: ignore[arg-type]
 
 
 def work(position: Position, value: bytes | None) -> Work | None:

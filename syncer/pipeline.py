@@ -188,7 +188,9 @@ class Lane:
         with self.gate.sight(xids) as sight:
             with self.observer.stage("resolve"):
                 keys = self._look_up(sight.view, dirty)
-            stale = self.recent.stale(keys, xids, sight.view.head.snapshot)
+            # Who asks the connector for a snapshot wants its rows looked at, whatever was rendered lately.
+            asked = any(change.op == "r" for change in changes)
+            stale = keys if asked else self.recent.stale(keys, xids, sight.view.head.snapshot)
             self.observer.dirty(len(keys), len(keys) - len(stale))
             piece, left = self._render(sight, stale, settles, committed_ms)
         self.writer.send(piece)

@@ -23,12 +23,18 @@ class Rule(NamedTuple):
     """What it is when it is not given; None: it has to be given."""
     why: str
     severity: Severity = "error"
+    tolerated: tuple[str, ...] = ()
+    """Other values, which are worth a warning only."""
 
 
 RULES = (
     Rule("connector.class", POSTGRES_CONNECTOR, None, "it reads PostgreSQL's log"),
     Rule("plugin.name", "pgoutput", "decoderbufs", "the plug-in that PostgreSQL brings along"),
-    Rule("snapshot.mode", "no_data", "initial", "a backfill renders the rows that are there already"),
+    Rule(
+        "snapshot.mode", "no_data", "initial",
+        "rows that are there already need not travel through Kafka: a backfill renders them",
+        tolerated=("initial", "always", "when_needed", "never"),
+    ),
     Rule(
         "publication.autocreate.mode", "disabled", "all_tables",
         "a publication made by Debezium can make the application's own UPDATE fail",
@@ -111,7 +117,8 @@ def _judge(rule: Rule, config: Mapping[str, str], where: str) -> Finding | None:
     if rule.key not in config and rule.default is not None:
         what += f", so it is {rule.default}"
     at = f"{where}: {rule.key}"
-    return Finding(rule.severity, "connector-setting", at, what, rule.why, f'"{rule.key}": "{rule.wanted}"')
+    severity: Severity = "warning" if value in rule.tolerated else rule.severity
+    return Finding(severity, "connector-setting", at, what, rule.why, f'"{rule.key}": "{rule.wanted}"')
 
 
 def _names(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:

@@ -107,6 +107,7 @@ class System:
 
     def __init__(self, source: Source, folder: Path, number: int) -> None:
         self.stack, self.database, self.folder = source.stack, source.database, folder
+        self.connector = source.connector
         self.schema = f"s{number}"
         self.prefix = f"{source.names.prefix}{self.schema}"
         self.topic_prefix = source.names.prefix

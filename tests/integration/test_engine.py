@@ -115,6 +115,22 @@ def test_memory_is_bounded_by_bytes_however_documents_vary(engine: Engine) -> No
     assert len(seen) < 200
 
 
+# -- what the connector reads in a snapshot of its own ------------------------------------------------------
+
+
+def test_a_row_read_in_a_snapshot_is_rendered_and_its_transaction_not_waited_for(engine: Engine) -> None:
+    """Also when its last render shows all that was told: who asks for a snapshot doubts that it was all."""
+    filled(engine)
+    engine.execute("UPDATE orders SET note = 'changed by someone unheard' WHERE id = 3")
+    with engine.database.connect(autocommit=False) as reader:
+        row = reader.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+        assert row
+        engine.tell(row[0], "orders", "r", after=order(3))
+        engine.drain(engine.lane(gate_timeout=0.01))
+    assert engine.written() == engine.expected()
+    assert engine.changes.committed == 11
+
+
 # -- sinks that do not take everything ----------------------------------------------------------------------
 
 

@@ -39,7 +39,9 @@ def test_the_demos_connector_has_no_findings() -> None:
     ("key", "value", "severity"),
     [
         ("plugin.name", None, "error"),
-        ("snapshot.mode", "initial", "error"),
+        ("snapshot.mode", "initial", "warning"),
+        ("snapshot.mode", None, "warning"),
+        ("snapshot.mode", "initial_only", "error"),
         ("publication.autocreate.mode", None, "error"),
         ("publication.name", "other", "error"),
         ("slot.name", None, "error"),

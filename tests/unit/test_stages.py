@@ -46,6 +46,10 @@ def test_an_event_with_and_without_schema_is_the_same() -> None:
     assert decode.change(AT, plain) == Change(ITEMS, "u", None, {"id": 1}, 7, 1000)
 
 
+def test_a_row_read_in_a_snapshot_has_no_transaction_to_wait_for() -> None:
+    assert decode.change(AT, event("r", after={"id": 1})) == Change(ITEMS, "r", None, {"id": 1}, None, 1000)
+
+
 @pytest.mark.parametrize("value", [None, event("m")])
 def test_what_carries_no_change_is_passed_over(value: bytes | None) -> None:
     assert decode.change(AT, value) is None

@@ -1,0 +1,72 @@
+"""What the connector reads in snapshots of its own: `r` events, of rows that were there before it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from devstack import Stack
+from syncer.connect import Connect
+from tests.integration.daemon import until
+from tests.integration.system import Source, System
+from tests.stack import Database, Names
+from tests.stack.connector import definition
+
+_numbers = itertools.count(1)
+CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
+FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
+
+
+@pytest.fixture
+def system(stack: Stack, database: Database, names: Names, tmp_path: Path) -> Iterator[System]:
+    """Rows that nothing has streamed yet; the connector is started by the test."""
+    database.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)")
+    wanted = definition(database, names, table__include__list=r".*\..*", snapshot__mode="initial")
+    system = System(Source(stack, database, names, wanted), tmp_path, next(_numbers))
+    system.execute(CUSTOMERS, FIVE, "CREATE TABLE {schema}.zebras (id int PRIMARY KEY)")
+    try:
+        yield system
+    finally:
+        system.end()
+
+
+@contextmanager
+def connector(system: System) -> Iterator[None]:
+    """It does not read its slot until the snapshot is done."""
+    connect = Connect(system.stack.connect)
+    connect.apply(system.connector)
+    try:
+        yield
+    finally:
+        connect.delete(system.connector.name)
+        connect.close()
+
+
+def test_an_initial_snapshot_is_not_waited_for(system: System) -> None:
+    """Debezium 3.6 gives `r` events the id of the transaction that it reads in, which is open until the last
+    table is read. Here that one is locked, and the documents of the others are there all the same."""
+    database = system.database
+    database.query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [system.topic_prefix])
+    daemon = system.start()
+    with database.connect(autocommit=False) as reader:
+        reader.execute(f"LOCK TABLE {system.schema}.zebras".encode())
+        with connector(system):
+            system.until_right()
+            records = system.topics().read_all(system.topic("orders"))
+            events = [json.loads(record.value or b"") for record in records]
+            assert {event["op"] for event in events} == {"r"}
+            [txid] = {event["source"]["txId"] for event in events}
+            status = "SELECT pg_xact_status(%s::text::xid8)"
+            assert database.query(status, [str(txid)]) == [("in progress",)]
+            # what is committed meanwhile has events of its own, after the snapshot
+            system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id = 2")
+            reader.rollback()
+            system.until_right()
+    assert daemon.metric("syncer_events_total", op="r") > 0
+    assert daemon.metric("syncer_gate_waits_total") == 0
+    until(lambda: daemon.metric("syncer_lag_records") == 0)
