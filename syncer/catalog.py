@@ -72,3 +72,5 @@ class Catalog:
     tables: Mapping[TableName, Table]
     enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Labels of every enum type that a column has, by type name."""
+    others: tuple[TableName, ...] = ()
+    """If one that was asked for is missing: what other tables there are."""

@@ -18,7 +18,7 @@ from syncer.change import TableName
 from syncer.checks import Finding, SourceFacts, check_connector, check_model, check_source, needed_columns
 from syncer.config import Config
 from syncer.connect import Connect
-from syncer.declaration.model import Model
+from syncer.declaration.model import Mistakes, Model, together
 from syncer.definition import Definition, load_definitions
 from syncer.errors import Fatal, SyncerError
 from syncer.rows.publication import read_facts
@@ -52,7 +52,9 @@ def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> S
         definition = result.definition = find_definition(config)
     models: list[Model] = []
     with _as_finding(result, "Read models", "declaration"):
-        models = load.declared(config, names)
+        models, errors = load.sound(config, names)
+        if errors:
+            raise together(errors)
     with load.reading(config) as connection:
         for model in models:
             _model(config, connection, model, result)
@@ -105,7 +107,8 @@ def _as_finding(result: Survey, title: str, code: str) -> Iterator[None]:
     try:
         yield
     except Fatal as error:
-        found.append(Finding("error", code, error.where or title, error.what, error.why, error.hint))
+        for one in error.each if isinstance(error, Mistakes) else [error]:
+            found.append(Finding("error", code, one.where or title, one.what, one.why, one.hint))
 
 
 def _model(config: Config, connection: psycopg.Connection[Any], model: Model, result: Survey) -> None:

@@ -18,6 +18,7 @@ from syncer.declaration.names import literal, quote
 from syncer.declaration.render_sql import Document, render
 from syncer.declaration.sql_types import TEXTS, key_type
 from syncer.declaration.tree import Node, bind
+from syncer.errors import Fatal
 
 __all__ = ["RENDERER_VERSION", "Compiled", "Field", "Lookup", "Occurrence", "compile"]
 
@@ -41,8 +42,9 @@ def compile(model: Model, catalog: Catalog) -> Compiled:
 
     Raises Fatal that tells each mistake with `file:line` and the nearest right name.
     """
-    root = bind(model, catalog)
-    document = render(model, root, catalog)
+    mistakes: list[Fatal] = []
+    root = bind(model, catalog, mistakes)
+    document = render(model, root, catalog, mistakes)
     for node in root.walk():
         for column in node.table.primary_key:
             node.use(column)

@@ -10,7 +10,8 @@ those that `limit` leaves off the list. `where` of a `one` relation hides the ro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -183,11 +184,26 @@ def at(file: str, lines: Mapping[lined_yaml.Path, int], path: lined_yaml.Path) -
     return f"{file}:{lines[path]}"
 
 
-def together(errors: list[Fatal]) -> Fatal:
-    """One error that tells several."""
-    if len(errors) == 1:
-        return errors[0]
-    return Fatal(f"{len(errors)} mistakes\n" + "\n".join(str(e) for e in errors))
+class Mistakes(Fatal):
+    """Several at once. `each` has them one by one."""
+
+    def __init__(self, each: list[Fatal]) -> None:
+        super().__init__(f"{len(each)} mistakes\n" + "\n".join(map(str, each)))
+        self.each = each
+
+
+def together(errors: Iterable[Fatal]) -> Fatal:
+    """One error that tells several, each once, in the order of the lines."""
+    each: dict[str, Fatal] = {}
+    for error in errors:
+        each |= {str(one): one for one in (error.each if isinstance(error, Mistakes) else [error])}
+    found = sorted(each.values(), key=_line)
+    return found[0] if len(found) == 1 else Mistakes(found)
+
+
+def _line(error: Fatal) -> tuple[str, int]:
+    file, _, line = error.where.rpartition(":")
+    return (file, int(line)) if line.isdecimal() else (error.where, 0)
 
 
 def load(path: str | Path) -> Model:
@@ -274,17 +290,15 @@ def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int
 
 def tables(model: Model) -> set[TableName]:
     """Every table whose catalog `compile` needs, in each spelling that could be meant."""
-    return {name for text, path in _tables(model) for name in _spell(model, text, path)}
+    found: set[TableName] = set()
+    for text, _ in named_tables(model):
+        with suppress(ValueError):  # `bind` tells it with the others
+            found |= set(spellings(text))
+    return found
 
 
-def _spell(model: Model, text: str, path: lined_yaml.Path) -> list[TableName]:
-    try:
-        return spellings(text)
-    except ValueError as error:
-        raise Fatal(str(error), where=model.at(path)) from error
-
-
-def _tables(model: Model) -> Iterator[tuple[str, lined_yaml.Path]]:
+def named_tables(model: Model) -> Iterator[tuple[str, lined_yaml.Path]]:
+    """The tables as the declaration calls them, and where; the root first."""
     yield model.declaration.root.table, ("root", "table")
 
     def walk(entries: Mapping[str, object], path: lined_yaml.Path) -> Iterator[tuple[str, lined_yaml.Path]]:

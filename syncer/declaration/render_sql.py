@@ -43,16 +43,17 @@ class Document(NamedTuple):
     fields: tuple[Field, ...]
 
 
-def render(model: Model, root: Node, catalog: Catalog) -> Document:
-    """Raises Fatal with every expression that cannot be used, each with its line."""
-    renderer = _Renderer(model)
+def render(model: Model, root: Node, catalog: Catalog, errors: list[Fatal]) -> Document:
+    """errors: what is wrong with the tree. Raises Fatal with that and with every expression that cannot be
+    used, each with its line."""
+    renderer = _Renderer(model, errors)
     for node in root.walk():
         renderer.check(node, catalog)
     scope = Scope(Sheet(catalog.enums))
     row = scope.scan(root)
     outputs = renderer.outputs(scope, root, root.links, model.declaration.document, ("document",))
-    if renderer.errors:
-        raise together(list(renderer.errors.values()))
+    if errors:
+        raise together(errors)
     condition = both(f"{row}.{quote(root.table.primary_key[0])} IS NOT NULL", filtered(scope, root))
     (doc,) = scope.settle(scope.json_object(_columns(outputs)))
     sql = f"SELECT {doc}::pg_catalog.text AS doc{scope.joined(condition, alone=True)}"
@@ -64,10 +65,8 @@ def _columns(outputs: Sequence[Output]) -> str:
 
 
 class _Renderer:
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self.errors: dict[str, Fatal] = {}
-        """By text: a filter is written wherever its relation is used, its mistake is told once."""
+    def __init__(self, model: Model, errors: list[Fatal]) -> None:
+        self._model, self._errors = model, errors
 
     def check(self, node: Node, catalog: Catalog) -> None:
         """Read the filter and the order of a node, in case nothing uses them."""
@@ -116,7 +115,7 @@ class _Renderer:
                 Field(name, "object", False, tuple(o.field for o in outputs)),
             )
         if not isinstance(below, Node):
-            raise AssertionError(f"{name} is not bound")
+            raise Unfit(f"the relation {name!r} could not be bound", follows=True)
         if isinstance(entry, One):
             found = self._element(scope, below, name, entry, place)
             there = f"{scope.alias(below)}.{quote(below.on[0][0])} IS NOT NULL"
@@ -156,8 +155,9 @@ class _Renderer:
         return Output(outer.later(write), many)
 
     def _add(self, error: Unfit, place: Path) -> None:
-        found = Fatal(error.what, where=self._model.at(error.place or place), hint=error.hint)
-        self.errors.setdefault(str(found), found)
+        if not error.follows:
+            where = self._model.at(error.place or place)
+            self._errors.append(Fatal(error.what, where=where, hint=error.hint))
 
 
 def _aggregated(element: str, order: Sequence[Order]) -> str:

@@ -115,12 +115,16 @@ def _replace(token: Token, kind: TokenType, text: str) -> Token:
 
 
 class Unfit(Exception):
-    """An expression that cannot be used: what is wrong with it, and a hint. The caller knows the line."""
+    """An expression that cannot be used: what is wrong with it, and a hint. The caller knows the line.
 
-    def __init__(self, what: str, hint: str = "") -> None:
+    follows: from another mistake, of a relation that it names. That one is told, this one is not.
+    """
+
+    def __init__(self, what: str, hint: str = "", *, follows: bool = False) -> None:
         super().__init__(what)
         self.what = what
         self.hint = hint
+        self.follows = follows
         self.place: Path | None = None
         """Where it is declared, if not where it is used: the filter or the order of a relation."""
 

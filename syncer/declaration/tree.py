@@ -12,7 +12,16 @@ from typing import Literal, Union
 
 from syncer.catalog import Catalog, Column, Table
 from syncer.declaration.lined_yaml import Path
-from syncer.declaration.model import Many, ManyRelation, Model, Object, OneRelation, Shown, together
+from syncer.declaration.model import (
+    Many,
+    ManyRelation,
+    Model,
+    Object,
+    OneRelation,
+    Shown,
+    named_tables,
+    together,
+)
 from syncer.declaration.names import Word, find, nearest, spellings, words
 from syncer.declaration.sql_parser import Unfit
 from syncer.declaration.sql_types import INTEGERS, KEYABLE, TEXTS
@@ -39,6 +48,8 @@ class Node:
     limit: int | None = None
     links: Namespace = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+    """Names of relations that are declared here and could not be bound."""
 
     def use(self, column: str) -> Column:
         """A column that the document depends on."""
@@ -64,6 +75,8 @@ class Node:
             if last and (column := find(word, columns)) is not None:
                 return tuple(through), column.name
             found = find(word, names)
+            if found is None and {word.text, word.text.lower()} & here.broken:
+                raise Unfit(f"the relation {word.text!r} could not be bound", follows=True)
             if found is None:
                 raise _unknown(word, here, columns, names, last=last)
             if isinstance(found, Node):
@@ -90,25 +103,29 @@ def _walk(names: Namespace) -> Iterator[Node]:
         yield from found.walk() if isinstance(found, Node) else _walk(found)
 
 
-def bind(model: Model, catalog: Catalog) -> Node:
-    """The tree of a model. Raises Fatal with every name that has no meaning, each with its line."""
-    binder = _Binder(model, catalog)
+def bind(model: Model, catalog: Catalog, errors: list[Fatal]) -> Node:
+    """The tree of a model. What cannot be bound is left out of it, and told in `errors`: every name that has
+    no meaning, each with its line. Raises Fatal with all of them where there is no root."""
+    binder = _Binder(model, catalog, errors)
     declaration = model.declaration
-    node = Node(
-        "root", (), (), binder.table(declaration.root.table, ("root", "table")), where=declaration.where
-    )
+    root = binder.tables.get(("root", "table"))
+    if root is None:
+        raise together(errors)
+    node = Node("root", (), (), root, where=declaration.where)
     binder.links(declaration.relations, node, node.links, (), ("relations",))
     binder.links(declaration.document, node, node.links, (), ("document",))
-    if binder.errors:
-        raise together(binder.errors)
     return node
 
 
 class _Binder:
-    def __init__(self, model: Model, catalog: Catalog) -> None:
-        self._model = model
-        self._catalog = catalog
-        self.errors: list[Fatal] = []
+    def __init__(self, model: Model, catalog: Catalog, errors: list[Fatal]) -> None:
+        self._model, self._catalog, self._errors = model, catalog, errors
+        self.tables: dict[Path, Table] = {}
+        for text, place in named_tables(model):
+            try:
+                self.tables[place] = self._table(text, place)
+            except Fatal as error:
+                errors.append(error)
 
     def links(
         self, entries: Mapping[str, object], node: Node, names: Namespace, path: tuple[str, ...], place: Path
@@ -117,16 +134,15 @@ class _Binder:
         for name, entry in entries.items():
             here = (*place, name)
             if isinstance(entry, OneRelation | ManyRelation):
-                try:
-                    if "." in name:
-                        raise self._error("the name of a relation cannot hold a dot", here)
-                    if name in names:
-                        raise self._error(
-                            f"the relation {name!r} is declared twice", here, "rename one of them"
-                        )
-                    names[name] = self._link(entry, node, (*path, name), here)
-                except Fatal as error:
-                    self.errors.append(error)
+                link = self._link(entry, node, (*path, name), here)
+                if link is None:
+                    node.broken.add(name)
+                elif "." in name:
+                    self._tell("the name of a relation cannot hold a dot", here)
+                elif name in names:
+                    self._tell(f"the relation {name!r} is declared twice", here, "rename one of them")
+                else:
+                    names[name] = link
             elif isinstance(entry, Object):
                 inner: Namespace = {}
                 self.links(entry.object, node, inner, (*path, name), (*here, "object"))
@@ -135,23 +151,26 @@ class _Binder:
 
     def _link(
         self, entry: OneRelation | ManyRelation, parent: Node, path: tuple[str, ...], place: Path
-    ) -> Node:
-        if isinstance(entry, OneRelation):
-            table = self.table(entry.one, (*place, "one"))
-            node = Node("one", path, place, table, parent, where=entry.where)
-        else:
-            table = self.table(entry.many, (*place, "many"))
-            limit = entry.limit if isinstance(entry, Many) else None
-            node = Node("many", path, place, table, parent, where=entry.where, order=entry.order, limit=limit)
+    ) -> Node | None:
+        """None if it could not be bound."""
+        kind: Literal["one", "many"] = "one" if isinstance(entry, OneRelation) else "many"
+        table = self.tables.get((*place, kind))
+        if table is None:
+            return None
+        node = Node(kind, path, place, table, parent, where=entry.where)
+        if isinstance(entry, ManyRelation):
+            node.order = entry.order
+            node.limit = entry.limit if isinstance(entry, Many) else None
         node.on = self._on(entry.on, table, parent.table, (*place, "on"))
-        if isinstance(entry, OneRelation) and len(node.on) == len(entry.on):
+        bound = len(node.on) == len(entry.on)
+        if bound and kind == "one":
             self._unique(node)
         self.links(entry.relations, node, node.links, path, (*place, "relations"))
         if isinstance(entry, Shown):
             self.links(entry.document or {}, node, node.links, path, (*place, "document"))
-        return node
+        return node if bound else None
 
-    def table(self, text: str, place: Path) -> Table:
+    def _table(self, text: str, place: Path) -> Table:
         """The table of this name. Raises Fatal if it cannot be followed through the change stream."""
         try:
             names = spellings(text)
@@ -159,7 +178,9 @@ class _Binder:
             raise self._error(str(error), place) from error
         found = next((self._catalog.tables[n] for n in names if n in self._catalog.tables), None)
         if found is None:
-            hint = nearest(str(names[-1]), map(str, self._catalog.tables))
+            known = [*self._catalog.tables, *self._catalog.others]
+            same = [table for table in known if table.name == names[-1].name]  # in another schema
+            hint = nearest(str(names[-1]), map(str, same or known))
             raise self._error(f"there is no table {names[-1]}", place, hint)
         if found.kind not in ("table", "partitioned"):
             raise self._error(f"{found.name} is a {found.kind}: it has no changes to follow", place)
@@ -190,7 +211,7 @@ class _Binder:
                     raise self._error(what, (*place, own), why)
                 found.append((ours.name, theirs.name))
             except Fatal as error:
-                self.errors.append(error)
+                self._errors.append(error)
         return tuple(found)
 
     def _column(self, text: str, table: Table, place: Path) -> Column:
@@ -212,7 +233,10 @@ class _Binder:
         told = ", ".join(sorted(columns))
         hint = f"use `many`, or make it unique: CREATE UNIQUE INDEX ON {node.table.name} ({told})"
         what = f"{node.table.name} can have many rows for one value of ({told})"
-        self.errors.append(self._error(what, (*node.place, "on"), hint))
+        self._tell(what, (*node.place, "on"), hint)
+
+    def _tell(self, what: str, place: Path, hint: str = "") -> None:
+        self._errors.append(self._error(what, place, hint))
 
     def _error(self, what: str, place: Path, hint: str = "") -> Fatal:
         return Fatal(what, where=self._model.at(place), hint=hint)

@@ -40,6 +40,15 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 
+_OTHERS: LiteralString = """
+SELECT n.nspname, c.relname
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+ ORDER BY n.nspname, c.relname
+ LIMIT 10000
+"""
+
 # A generated column's inputs: PostgreSQL 15 and up have them depend on its pg_attrdef, 14 on the column.
 _COLUMNS: LiteralString = """
 SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.attnotnull,
@@ -148,7 +157,8 @@ class _Type(NamedTuple):
 
 
 def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalog:
-    """Everything that read models and checks need to know of these tables; missing ones are left out.
+    """Everything that read models and checks need to know of these tables. Missing ones are left out, and
+    what there is instead is told by name.
 
     Raises psycopg.Error as it comes: whoever holds the connection knows what to make of it.
     """
@@ -184,7 +194,10 @@ def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalo
             rows_estimate=sum(rows for _, _, _, rows in own),
             can_select=can_select,
         )
-    return Catalog(found, enums)
+    others: tuple[TableName, ...] = ()
+    if found.keys() < set(names):
+        others = tuple(TableName(*row) for row in _query(conn, _OTHERS))
+    return Catalog(found, enums, others)
 
 
 def load_stable(

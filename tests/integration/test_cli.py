@@ -264,9 +264,14 @@ def test_mistakes_do_not_hide_each_other(run: Run, database: Database, tmp_path:
     assert "fromat" in said and "stock.yaml:5" in said
     assert "snapshot.mode: is initial" in said
     assert "Read model customers: ok" in said
+    orders.write_text(ORDERS.replace("public.orders", "order").replace("public.customers", "custmers"))
+    said = run("check", "orders", expect=1).output
+    assert "orders.yaml:3: there is no table public.order\n    → did you mean 'public.orders'?" in said
+    assert "orders.yaml:8: there is no table public.custmers\n    → did you mean 'public.customers'?" in said
     orders.write_text("name: orders\nrot: {}\n")
     said = run("check", expect=1).output
     assert "orders.yaml:2" in said and "root" in said
+    assert "Read model customers: ok" in said and "fromat" in said
 
 
 def test_servers_that_are_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

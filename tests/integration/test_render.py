@@ -420,7 +420,7 @@ def test_look_ups_find_the_roots_whose_tree_holds_the_row(conn: psycopg.Connecti
             conn.execute(f"TRUNCATE {name}".encode())
         fill(conn, seed)
         model = compiled(conn)
-        nodes = {".".join(n.path): n for n in bind(parse(ORDERS, "m.yaml"), catalog(conn)).walk()}
+        nodes = {".".join(n.path): n for n in bind(parse(ORDERS, "m.yaml"), catalog(conn), []).walk()}
         rows = read(conn, NAMES)
         for occurrence in model.occurrences:
             lookup, node = occurrence.lookup, nodes[occurrence.path]

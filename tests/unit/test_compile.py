@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from syncer.catalog import Catalog
+from syncer.change import TableName
 from syncer.declaration.compile import Compiled, Field, compile
 from syncer.declaration.model import parse
 from syncer.errors import Fatal
@@ -116,6 +117,31 @@ def test_tables_that_cannot_be_followed(changes: dict[str, object], told: str) -
             parse("name: t\nroot: {table: t}\ndocument: {id: id}\nsink: {m: {}}", "m.yaml"), catalog(wrong)
         )
     assert told in str(error.value)
+
+
+def test_what_can_be_told_at_once_is_and_what_follows_from_it_is_not() -> None:
+    text = ORDERS.replace("many: order_items", "many: order_item").replace("one: products", "one: product")
+    text = text.replace("id: id\n", "id: idd\n", 1).replace("{id: customer_id}", "{ident: customer_id}")
+    with pytest.raises(Fatal) as error:
+        compiled(text)
+    assert str(error.value).splitlines() == [
+        "4 mistakes",
+        "m.yaml:5: public.orders has no column or relation 'idd' here",
+        "  → did you mean 'id'?",
+        "m.yaml:6: public.customers has no column ident",
+        "  → did you mean 'id'?",
+        "m.yaml:8: there is no table public.order_item",
+        "  → did you mean 'public.order_items'?",
+        "m.yaml:14: there is no table public.product",
+        "  → did you mean 'public.products'?",
+    ]
+
+
+def test_a_table_of_another_schema_is_found() -> None:
+    other = Catalog({}, others=(TableName("public", "order"), TableName("sales", "orders")))
+    with pytest.raises(Fatal) as error:
+        compile(parse("name: o\nroot: {table: orders}\ndocument: {id: id}\nsink: {m: {}}", "m.yaml"), other)
+    assert "there is no table public.orders\n  → did you mean 'sales.orders'?" in str(error.value)
 
 
 def test_look_ups_and_used_columns() -> None:
