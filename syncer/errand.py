@@ -22,6 +22,7 @@ from syncer.offsets import Partition
 from syncer.pipeline import Lane
 from syncer.ports import Record, Source
 from syncer.registry import Names, Registry
+from syncer.rows.postgres import Postgres
 from syncer.unit import LaneObserver, Opened, Unit
 from syncer.waiting import Stopped
 
@@ -79,6 +80,10 @@ class Errand(Unit):
             at = Position(self.opened.names.work_topic, 0, len(records))
             records.append(Record(at, None, encode_work(Work("keys", reason, keys=some))))
         self.handle(records)
+
+    def rows(self) -> Postgres:
+        """A connection of its own, to be closed."""
+        return self._rows(self.opened.loaded)
 
     def handle(self, records: Sequence[Record]) -> None:
         """Take these records as if their topics gave them, one after the other."""

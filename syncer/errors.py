@@ -32,12 +32,13 @@ class SyncerError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        if self.why:
-            text += f": {self.why}"
-        if self.hint:
-            text += f"\n  → {self.hint}"
-        return text
+        return f"{self.where}: {self.told}" if self.where else self.told
+
+    @property
+    def told(self) -> str:
+        """All but where, for a reader who knows that."""
+        text = f"{self.what}: {self.why}" if self.why else self.what
+        return f"{text}\n  → {self.hint}" if self.hint else text
 
 
 class Retry(SyncerError):

@@ -164,7 +164,7 @@ class Lane:
                         )  # fmt: skip
                     changes.append(change)
                 except Reject as error:
-                    self.dead_letters.record(record, str(error))
+                    self.dead_letters.record(record, error.told)
                     self.observer.rejected(error)
         return changes, items
 
@@ -331,7 +331,7 @@ class Lane:
         self.gate.ahead = max(self.gate.ahead, version)
 
     def _dead_letter(self, id: str, version: int, error: Reject) -> None:
-        self.dead_letters.document(id, version, str(error))
+        self.dead_letters.document(id, version, error.told)
         if id not in self._rejected:  # told once a piece, however often another sink makes it render again
             self._rejected.add(id)
             self.observer.rejected(error)

@@ -37,10 +37,16 @@ class Report:
     differing: list[str] = field(default_factory=list)
     ghosts: list[str] = field(default_factory=list)
     """In the sink, though PostgreSQL has no such row (or `where` excludes it)."""
+    repaired: int = 0
+    """Documents that were wrong and no longer are, since they were rendered again."""
+
+    @property
+    def wrong(self) -> list[str]:
+        return [*self.missing, *self.differing, *self.ghosts]
 
     @property
     def equal(self) -> bool:
-        return not (self.missing or self.differing or self.ghosts)
+        return not self.wrong
 
 
 class Verify:
@@ -71,6 +77,16 @@ class Verify:
             with self.rows.view() as view:
                 bodies = self._bodies(view, ids)
             suspects |= {id for id in ids if bodies.get(id) is None}
+        return self._judge(sink, report, suspects)
+
+    def again(self, sink: Sink, before: Report) -> Report:
+        """Only what was wrong, after it was rendered again."""
+        report = self._judge(sink, Report(sink.name, before.documents), before.wrong)
+        report.repaired = len(before.wrong) - len(report.wrong)
+        return report
+
+    def _judge(self, sink: Sink, report: Report, suspects: Iterable[str]) -> Report:
+        """What is wrong with these, when patience is over."""
         deadline, pause = time.monotonic() + self.patience, 0.1
         found = self._recheck(sink, sorted(suspects))
         while found and time.monotonic() < deadline:

@@ -23,7 +23,7 @@ from syncer.rows.postgres import Postgres
 from syncer.sources import letters as dead
 from syncer.sources.letters import Letter
 
-_SHOWN = 100  # characters of a reason in a list
+_SHOWN = 160  # characters of a reason in a list
 
 
 @group(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
+from typing import Any
 
 import click
+from prometheus_client import CollectorRegistry
 
 from syncer import load
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, models_argument
 from syncer.cli.progress import Progress
-from syncer.config import Config
+from syncer.errand import Errand
 from syncer.errors import Fatal
+from syncer.metrics import Metrics
 from syncer.registry import Registry
+from syncer.repair import repair as mend
 from syncer.rows.postgres import Postgres
 from syncer.verify import Report, Verify
 
@@ -23,6 +28,7 @@ from syncer.verify import Report, Verify
     """
     syncer verify
     syncer verify orders --patience 5
+    syncer verify --repair
     syncer verify --json | jq -r '.[].differing[]'
     """,
 )
@@ -31,73 +37,105 @@ from syncer.verify import Report, Verify
     "--patience", type=click.FloatRange(0), default=30, show_default=True,
     help="Look again for so many seconds before a difference counts.",
 )  # fmt: skip
+@click.option("--repair", is_flag=True, help="Render what is wrong again, and compare it again.")
 @click.option(
     "--keys", "shown", type=click.IntRange(0), default=10, show_default=True, help="Show so many keys."
 )
 @as_json
 @click.pass_context
 def verify(
-    ctx: click.Context, context: Context, models: Sequence[str], patience: float, shown: int, as_json: bool
+    ctx: click.Context,
+    context: Context,
+    models: Sequence[str],
+    patience: float,
+    repair: bool,
+    shown: int,
+    as_json: bool,
 ) -> None:
     """Compare every document of every sink with what PostgreSQL says now.
 
     The read models may be in use meanwhile: what differs is looked at again until it is the same or patience
-    is over. Exit code 1 if anything differs. `syncer backfill MODEL` mends what is missing or differs (with
-    --sweep ghosts, too), if `syncer run` has no reason to tell why it does.
+    is over. Exit code 1 if anything differs in the end. --repair mends documents that are missing, were
+    edited or deleted by hand, or whose rows are gone, beside a daemon or without one.
     """
-    config = context.config
-    registered = Registry(config).state.load()
+    registry = Registry(context.config)
+    registered = registry.state.load()
     reports: list[Report] = []
     with Progress("documents") as progress:
-        for loaded in load.models(config, models):
+        for loaded in load.models(context.config, models):
             known = registered.get(loaded.name)
             if known is None:
                 raise Fatal("nothing to verify: it has never run", where=loaded.name, hint="syncer backfill")
-            reports += _verify(config, loaded, known["epoch"], known["generation"], patience, progress)
+            reports += _verify(registry, loaded, known, patience, progress, repair=repair)
     if as_json:
         output.say_json([asdict(report) | {"equal": report.equal} for report in reports])
     else:
-        rows = [
-            (r.sink, f"{r.documents:,}", len(r.missing), len(r.differing), len(r.ghosts), _verdict(r))
-            for r in reports
-        ]
-        headers = ["sink", "documents", "missing", "differing", "ghosts", ""]
-        output.table(headers, rows, right=(1, 2, 3, 4))
-        for report in reports:
-            for what in ("missing", "differing", "ghosts"):
-                if ids := getattr(report, what):
-                    more = f" and {len(ids) - shown:,} more" if len(ids) > shown else ""
-                    output.say(f"{report.sink}: {what}: {', '.join(ids[:shown])}{more}")
-        if any(report.ghosts for report in reports):
-            output.say("→ syncer backfill --sweep")
-        elif any(report.missing or report.differing for report in reports):
-            output.say("→ syncer status tells whether something waits or was dead-lettered; syncer backfill")
+        _say(reports, shown, repaired=repair)
     if not all(report.equal for report in reports):
         ctx.exit(output.FINDING)
 
 
 def _verify(
-    config: Config, loaded: load.Loaded, epoch: int, generation: int, patience: float, progress: Progress
-) -> Iterator[Report]:
+    registry: Registry,
+    loaded: load.Loaded,
+    known: Mapping[str, Any],
+    patience: float,
+    progress: Progress,
+    *,
+    repair: bool,
+) -> list[Report]:
+    """known: the read model's registration."""
+    config = registry.config
     rows = Postgres(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
     )
+    sinks = load.build_sinks(config, loaded, epoch=known["epoch"], generation=known["generation"])
     total = loaded.catalog.tables[loaded.compiled.root].rows_estimate
-    try:
-        for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation):
+    name = ""
 
-            def compared(done: int, name: str = sink.name) -> None:
-                progress.update(name, done, max(total, done))
+    def compared(done: int) -> None:
+        progress.update(name, done, max(total, done))
 
-            try:
-                report = Verify(loaded.compiled, rows, patience=patience, progress=compared)(sink)
-                progress.update(sink.name, report.documents, report.documents)
-                yield report
-            finally:
-                sink.close()
-    finally:
-        rows.close()
+    with ExitStack() as closing:
+        closing.callback(rows.close)
+        for sink in sinks:
+            closing.callback(sink.close)
+        verify = Verify(loaded.compiled, rows, patience=patience, progress=compared)
+        reports = []
+        for sink in sinks:
+            name = sink.name
+            reports.append(report := verify(sink))
+            progress.update(name, report.documents, report.documents)
+        wrong = {id for report in reports for id in report.wrong}
+        if not (repair and wrong):
+            return reports
+        metrics = Metrics(CollectorRegistry()).for_model(loaded.name)
+        with Errand(config, loaded.model, registry, metrics) as errand:
+            mend(errand, wrong)
+        return [verify.again(sink, report) for sink, report in zip(sinks, reports, strict=True)]
 
 
-def _verdict(report: Report) -> str:
-    return "equal" if report.equal else "DIFFERENT"
+def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
+    rows = [
+        (
+            r.sink, f"{r.documents:,}", *([r.repaired] if repaired else []),
+            len(r.missing), len(r.differing), len(r.ghosts), "equal" if r.equal else "DIFFERENT",
+        )
+        for r in reports
+    ]  # fmt: skip
+    headers = [
+        "sink", "documents", *(["repaired"] if repaired else []), "missing", "differing", "ghosts", "",
+    ]  # fmt: skip
+    output.table(headers, rows, right=range(1, len(headers) - 1))
+    for report in reports:
+        for what in ("missing", "differing", "ghosts"):
+            if ids := getattr(report, what):
+                more = f" and {len(ids) - shown:,} more" if len(ids) > shown else ""
+                output.say(f"{report.sink}: {what}: {', '.join(ids[:shown])}{more}")
+    if all(report.equal for report in reports):
+        return
+    if repaired:
+        output.say("→ syncer dlq list tells what is refused, syncer status what waits")
+    else:
+        output.say("→ syncer status tells whether something waits or was dead-lettered")
+        output.say("→ syncer verify --repair")

@@ -113,6 +113,14 @@ def test_the_highest_version_that_was_there_instead_is_told(sink: Sink) -> None:
     assert put(sink, at[4], {"a": doc(2)}) == Outcome(written=1)
 
 
+def test_a_delete_for_the_lowest_version_tells_the_highest_and_changes_nothing(sink: Sink) -> None:
+    """So `repair` asks for versions."""
+    put(sink, version(1, 8), {"a": doc(1)}, deletes=("b",))
+    assert put(sink, 1, deletes=("a", "b", "c")).newest == version(1, 8)
+    assert holds(sink, {"a": doc(1)})
+    assert put(sink, version(1, 9), {id: doc(2) for id in "abc"}).written == 3
+
+
 def test_a_delete_is_not_undone_by_an_older_write(sink: Sink) -> None:
     put(sink, 5, {"a": doc(1)})
     assert put(sink, 7, deletes=("a",)).deleted == 1

@@ -1,0 +1,100 @@
+"""What somebody did to documents by hand is found and mended, with a daemon and without."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import urllib3
+
+from devstack import Stack
+from syncer.clock import split_version
+from tests.integration.daemon import until
+from tests.integration.system import Source, System, new_system, streaming_source
+
+_numbers = itertools.count(1)
+CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace'), (3, 'Edsger')"
+FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    with streaming_source(stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path) -> Iterator[System]:
+    with new_system(source, tmp_path, next(_numbers)) as system:
+        system.execute(CUSTOMERS, FIVE)
+        system.run("backfill")
+        yield system
+
+
+def document(system: System, id: int, method: str, query: str = "", **body: Any) -> dict[str, Any]:
+    """A request about a document in Elasticsearch, as a person makes it."""
+    url = f"{system.stack.elasticsearch}/{system.orders}/_doc/{id}{query}"
+    answer: dict[str, Any] = urllib3.request(method, url, json=body or None).json()
+    return answer
+
+
+def spoil(system: System) -> None:
+    """An edited document, a deleted one and a ghost in each sink; some were edited often."""
+    for n in range(7):
+        document(system, 1, "PUT", status=f"edited {n}")
+    document(system, 2, "DELETE")
+    document(system, 99, "PUT", status="nobody's")
+    version = document(system, 3, "GET")["_version"]
+    document(system, 3, "PUT", f"?version_type=external&version={version + 200}", status="edited 200 times")
+    document(system, 3, "DELETE")
+    with redis.Redis.from_url(system.stack.redis) as client:
+        client.set(f"{system.prefix}:summary:1", '{"name": "Eve", "orders": []}')
+        client.delete(f"{system.prefix}:summary:2")
+
+
+def repaired(system: System, *models: str, expect: int = 0) -> dict[str, dict[str, Any]]:
+    said = system.run("verify", "--repair", "--patience", "2", "--json", *models, expect=expect)
+    return {report["sink"].partition(":")[0]: report for report in json.loads(said[said.index("[\n") :])}
+
+
+def test_what_was_done_by_hand_is_mended_without_a_daemon(system: System) -> None:
+    spoil(system)
+    system.execute("DELETE FROM {schema}.orders WHERE id = 5", "DELETE FROM {schema}.customers WHERE id = 3")
+    said = system.run("verify", "--patience", "0", expect=1)
+    assert "missing: 2, 3" in said and "differing: 1" in said and "ghosts: 5, 99" in said
+    assert "ghosts: 3" in said and "syncer verify --repair" in said
+    reports = repaired(system)
+    assert {sink: report["repaired"] for sink, report in reports.items()} == {"elasticsearch": 5, "redis": 3}
+    assert all(report["equal"] for report in reports.values())
+    for model in (system.orders, system.summaries):
+        assert system.written(model) == system.expected(model)
+    assert repaired(system)["elasticsearch"]["repaired"] == 0
+
+
+def test_what_was_done_by_hand_is_mended_beside_a_daemon(system: System) -> None:
+    daemon = system.start()
+    spoil(system)
+    assert all(report["equal"] for report in repaired(system).values())
+    system.until_right()
+    system.execute("UPDATE {schema}.orders SET status = 'paid'")
+    system.until_right()
+    assert not daemon.said("failed")
+    until(lambda: daemon.metric("syncer_lag_records") == 0)
+
+
+def test_what_cannot_be_mended_is_told(system: System) -> None:
+    """A document that its sink refuses has a letter; one of a far later clock needs a resync."""
+    system.execute("UPDATE {schema}.orders SET address = 'no address' WHERE id = 4")
+    report = repaired(system, system.orders, expect=1)["elasticsearch"]
+    assert (report["differing"], report["repaired"]) == (["4"], 0)
+    assert "no address" in system.run("dlq", "show", system.orders, "4")
+    version = document(system, 1, "GET")["_version"]
+    assert split_version(version)[0] == 1
+    document(system, 1, "PUT", f"?version_type=external&version={version + 10**9}", status="from the future")
+    said = system.run("verify", system.orders, "--repair", "--patience", "0", expect=3)
+    assert "later clock" in said and f"syncer resync {system.orders}" in said
