@@ -1,15 +1,18 @@
 """The three kinds of error, and what each of them does to a read model.
 
 Every error that leaves a module is one of these. It says *what* failed, *where*, *why*, and what to run
-or change next (`hint`). Nothing is logged and swallowed on the way: `pipeline.py` alone decides.
+or change next (`hint`). Nothing is logged and swallowed on the way; each kind is decided in one place.
 
-=========  ====================================================  ===========================================
-kind       meaning                                               what the engine does
-=========  ====================================================  ===========================================
-`Retry`    a server is away, busy, or behind                     waits with back-off, renders again, goes on
-`Reject`   this record or document can never be accepted         dead-letters it with the reason, goes on
-`Fatal`    going on would lose or falsify data                   stops this read model, leaves the others
-=========  ====================================================  ===========================================
+========  ===========================================  ==============================================
+kind      meaning                                      what is done, and where
+========  ===========================================  ==============================================
+`Reject`  this record or document can never be taken   a dead letter, and on it goes: `pipeline.py`
+`Retry`   a sink is away or busy                       back-off, then rendered again: `writer.py`
+`Retry`   PostgreSQL or Kafka is; tables were altered  back-off, then all is opened again: `unit.py`
+`Fatal`   going on would lose or falsify data          this read model stops, no other: `unit.py`
+========  ===========================================  ==============================================
+
+A command ends with any of them (`cli/__init__.py`).
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ RULES = (
     Rule(
         "snapshot.mode", "no_data", "initial",
         "rows that are there already need not travel through Kafka: a backfill renders them",
-        tolerated=("initial", "always", "when_needed", "never"),
+        tolerated=("initial", "always"),
     ),
     Rule(
         "publication.autocreate.mode", "disabled", "all_tables",

@@ -14,10 +14,12 @@ import urllib3
 from devstack import Stack
 from syncer.change import Position
 from syncer.ports import Record
-from syncer.sources.letters import KafkaDeadLetters, Standing
+from syncer.sources.letters import CONFIG, KafkaDeadLetters, Standing, read
+from syncer.sources.topics import Topics
 from syncer.sources.writing import Outbox, Writing
 from tests.integration.daemon import until
 from tests.integration.system import Source, System, new_system, streaming_source
+from tests.stack import Names
 
 _numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
@@ -144,3 +146,43 @@ def test_a_topic_of_earlier_days_becomes_a_compacted_one(system: System) -> None
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill", system.orders)
     assert topics.config(topic, "cleanup.policy") == "compact"
+
+
+def test_a_daemon_killed_amid_refusals_leaves_none_untold(system: System) -> None:
+    system.environment["SYNCER_PIPELINE__MAX_RECORDS"] = "50"
+    system.execute(CUSTOMERS)
+    daemon = system.start()
+    system.execute(
+        "INSERT INTO {schema}.orders (id, customer_id, address) "
+        "SELECT n, 1, CASE WHEN n % 3 = 0 THEN 'no address' END FROM generate_series(1, 900) n"
+    )
+    until(lambda: system.told(system.orders)["dead_letters"] > 0)
+    daemon.kill()
+    daemon = system.start()
+    until(lambda: system.told(system.orders)["lag_records"] == 0)
+    refused = {str(n) for n in range(3, 901, 3)}
+    assert listed(system, system.orders).keys() == refused
+    assert len(system.written(system.orders)) == 600
+    system.execute("UPDATE {schema}.orders SET address = NULL WHERE id <= 450")
+    until(lambda: listed(system, system.orders).keys() == {id for id in refused if int(id) > 450})
+    daemon.stop()
+
+
+def test_what_others_write_is_learned_bit_by_bit_and_not_without_limit(stack: Stack, names: Names) -> None:
+    settings, topic = {"bootstrap.servers": stack.kafka}, names("letters.dlq")
+    topics = Topics(settings, partitions=1, replication_factor=1)
+    topics.create([topic], CONFIG, partitions=1)
+    known, few = Standing(topics, topic), Standing(topics, topic, capacity=3)
+    theirs = KafkaDeadLetters(Outbox(Writing(settings)), topic, Standing(topics, topic))
+    for steps in (range(2), range(2, 5)):
+        for n in steps:
+            theirs.document(str(n), 1 << 48 | 7, "no")
+        theirs.flush()
+        known.refresh()
+        few.refresh()
+        assert (len(known), len(few)) == (steps.stop, min(steps.stop, 3))
+    theirs.accepted(["0", "1"], 1 << 48 | 8)
+    theirs.flush()
+    known.refresh()
+    assert len(known) == 3
+    assert [letter.subject.name for letter in read(topics, topic)] == ["2", "3", "4"]

@@ -42,6 +42,7 @@ def test_the_demos_connector_has_no_findings() -> None:
         ("snapshot.mode", "initial", "warning"),
         ("snapshot.mode", None, "warning"),
         ("snapshot.mode", "initial_only", "error"),
+        ("snapshot.mode", "when_needed", "error"),  # it would pass over what a lost slot has lost
         ("publication.autocreate.mode", None, "error"),
         ("publication.name", "other", "error"),
         ("slot.name", None, "error"),
