@@ -12,7 +12,7 @@ HOME_DIR ?= .devstack
 PYTEST_ARGS ?=
 CHECKED := $(wildcard syncer devstack demo bench tests)
 
-.PHONY: help venv tools demo test lint types layers unit integration bench stack stack-down lock format clean
+.PHONY: help venv tools demo test lint types layers unit integration bench torture stack stack-down lock format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ integration: tools  ## tests on real servers, which they start and stop themselv
 
 bench: tools  ## measure speed, latency and memory, beside what the servers can do alone
 	@$(PY) -m bench
+
+torture: tools  ## writers, and faults of all servers; every document is compared (SEED=… MINUTES=…)
+	@$(PY) -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 stack: tools  ## start PostgreSQL, Kafka, Kafka Connect, Elasticsearch and Redis on fixed loopback ports
 	@$(PY) -m devstack up --home $(HOME_DIR)

@@ -8,6 +8,7 @@
     faults.py        processes killed, frozen, stopped, doubled; a backfill begun, killed, resumed
     oracle.py        the documents that there should be, in plain Python from plain SELECTs
     documents.py     the documents that there are, and where they differ
+    compare.py       all of them
 
-`tests/integration/test_convergence.py` puts these together.
+`tests/integration/test_convergence.py` puts these together; `tests/torture` adds faults of the servers.
 """

@@ -1,11 +1,13 @@
 """Concurrent writers: each does random operations in transactions of every kind, until told to stop.
 
 Some transactions are rolled back, some in part (savepoints), some are prepared first and committed later,
-some are serializable, some are committed asynchronously. What PostgreSQL refuses is rolled back and counted.
+some are serializable, some are committed asynchronously. What PostgreSQL refuses is rolled back and counted;
+when the server is gone, the writer waits for it, as applications do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -15,6 +17,7 @@ from typing import Any
 import psycopg
 
 from tests.convergence import operations
+from tests.convergence.deployment import until
 from tests.convergence.operations import OPERATIONS, PERSON, SWEEPING, Operation, add_many
 from tests.convergence.values import Row
 from tests.stack import Database
@@ -47,15 +50,28 @@ class Writer:
         self.rows = 0
         self._next, self._step = 1000 + number, of
         self._prepared = 0
+        self._database, self._number = database, number
         self._name = f"{database.name}-{number}"
-        self._connection = database.connect()
-        self.connection.execute("SET lock_timeout = '3s'; SET deadlock_timeout = '200ms'")
-        if number % 2:
-            self.connection.execute("SET synchronous_commit = off")
+        self.connection = self._connect()
 
-    @property
-    def connection(self) -> psycopg.Connection[Any]:
-        return self._connection
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection = self._database.connect()
+        connection.execute("SET lock_timeout = '3s'; SET deadlock_timeout = '200ms'")
+        if self._number % 2:
+            connection.execute("SET synchronous_commit = off")
+        return connection
+
+    def _connect_again(self) -> None:
+        """The server is gone. What it was told to prepare before is still there, and would stay for ever."""
+        self.connection.close()
+        for _ in until(time.monotonic() + _SERVER_WITHIN):
+            with contextlib.suppress(psycopg.OperationalError):
+                self.connection = self._connect()
+                found = "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, %s)"
+                for (name,) in self.connection.execute(found, [f"{self._name}-"]).fetchall():
+                    self.connection.execute(f"ROLLBACK PREPARED '{name}'".encode())
+                return
+        raise AssertionError(f"PostgreSQL was away for more than {_SERVER_WITHIN:.0f} s")
 
     # -- what operations work with ------------------------------------------------------------------------
 
@@ -94,6 +110,9 @@ class Writer:
         except _REFUSALS as error:
             self.connection.execute("ROLLBACK")
             kind = f"refused: {type(error).__name__}"
+        except psycopg.OperationalError:
+            self._connect_again()
+            kind = "refused: the server was gone"
         self.done[kind] += 1
         if not kind.startswith("refused"):
             self.done.update(f"operation: {name}" for name in some)
@@ -119,10 +138,18 @@ class Writer:
     def fill(self) -> None:
         """Until every table has some rows: truncates must not make everything easy."""
         for table, (least, adding) in _LEAST.items():
-            while ((self.ask(f"SELECT count(*) FROM {table}") or (0,))[0]) < least:
+            while self._count(table) < least:
                 self.perform({f"fill {table}": adding})
 
+    def _count(self, table: str) -> int:
+        try:
+            return int((self.ask(f"SELECT count(*) FROM {table}") or (0,))[0])
+        except psycopg.OperationalError:
+            self._connect_again()
+            return 0
 
+
+_SERVER_WITHIN = 60.0
 _KINDS = {"commit": 70, "savepoints": 12, "rollback": 10, "serializable": 5, "prepared": 3}
 
 
@@ -177,16 +204,29 @@ class Workload:
         for writer in (*self.writers, self._own):
             writer.connection.close()
 
+    @property
+    def done(self) -> Counter[str]:
+        """How many transactions of each kind; how many operations, which begin so."""
+        return sum((writer.done for writer in (*self.writers, self._own)), Counter())
+
+    @property
+    def transactions(self) -> int:
+        return sum(count for name, count in self.done.items() if not name.startswith("operation"))
+
+    @property
+    def rows(self) -> int:
+        """Rows written by the writers, also in what came to nothing."""
+        return sum(writer.rows for writer in self.writers)
+
     def told(self) -> str:
         """How much was written, for the log of the run."""
-        done: Counter[str] = sum((writer.done for writer in (*self.writers, self._own)), Counter())
+        done = self.done
         kinds = {name: count for name, count in done.items() if not name.startswith("operation")}
         truncates = sum(count for name, count in done.items() if "truncate" in name)
-        rows = sum(writer.rows for writer in self.writers)
         counts = ", ".join(
             f"{count} {name}" for name, count in sorted(kinds.items(), key=lambda item: -item[1])
         )
-        return f"{sum(kinds.values())} transactions ({counts}), {rows} rows written, {truncates} truncates"
+        return f"{self.transactions} transactions ({counts}), {self.rows} rows written, {truncates} truncates"
 
     def _write(self, writer: Writer) -> None:
         try:

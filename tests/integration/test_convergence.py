@@ -10,7 +10,6 @@ import json
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,10 +18,11 @@ import redis
 import urllib3
 
 from devstack import Stack
+from tests.convergence.compare import Expected, compare, told
 from tests.convergence.deployment import Deployment, deployed, until
-from tests.convergence.documents import Difference, differences, in_elasticsearch, in_redis
+from tests.convergence.documents import Difference
 from tests.convergence.faults import Faults
-from tests.convergence.oracle import Documents, Oracle
+from tests.convergence.oracle import Oracle
 from tests.convergence.workload import Workload
 from tests.stack import Database, Names
 
@@ -32,8 +32,6 @@ WRITERS = int(os.environ.get("CONVERGENCE_WRITERS", "4"))
 RATE = float(os.environ.get("CONVERGENCE_RATE", "40"))
 SETTLES_WITHIN = 75.0
 """Seconds after the last write."""
-Expected = dict[tuple[str, str], Documents]
-_KEYS = {"tenants": "tenant", "people": "person", "tasks": "task"}
 
 
 @pytest.fixture
@@ -132,25 +130,9 @@ def settle(deployment: Deployment, expected: Expected, deadline: float) -> float
             waiting = [s for s in deployment.status() if s["lag_records"] or s["work_records"]]
             if not waiting:
                 return left
-    raise AssertionError(f"not within {SETTLES_WITHIN} s, {waiting}: {told(found)}")
+    raise AssertionError(f"not within {SETTLES_WITHIN} s, {waiting}: CONVERGENCE_SEED={SEED}: {told(found)}")
 
 
 def equal(deployment: Deployment, expected: Expected) -> None:
     found = compare(deployment, expected)
-    assert not found, told(found)
-
-
-def told(found: list[Difference]) -> str:
-    kinds = Counter(f"{one.kind} {one.where}" for one in found)
-    return "\n".join((f"CONVERGENCE_SEED={SEED}: {dict(kinds)}", *map(str, found[:8])))
-
-
-def compare(deployment: Deployment, expected: Expected) -> list[Difference]:
-    found: list[Difference] = []
-    for (model, sink), documents in expected.items():
-        if sink == "elasticsearch":
-            there = in_elasticsearch(deployment.stack, deployment.model(model))
-        else:
-            there = in_redis(deployment.stack, f"{deployment.names.prefix}:{_KEYS[model]}:")
-        found += differences(f"{model} in {sink}", documents, there)
-    return found
+    assert not found, f"CONVERGENCE_SEED={SEED}: {told(found)}"

@@ -1,0 +1,113 @@
+"""One round: writers and faults for a while; then all is left to settle, and every document is compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from devstack import Stack
+from tests.convergence.compare import Expected, compare, told
+from tests.convergence.deployment import Deployment, deployed, until
+from tests.convergence.oracle import Oracle
+from tests.convergence.workload import Workload
+from tests.stack.database import fresh_database
+from tests.stack.names import fresh_names
+from tests.torture.faults import Fire
+from tests.torture.servers import between
+
+SETTLES_WITHIN = 60.0
+"""Seconds from when all servers are back and the last write is done, until every document is right."""
+WRITERS, RATE = 4, 200.0
+
+
+class NotRight(AssertionError):
+    """Documents differ from what PostgreSQL says, and nobody told of it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was done in a round, and how it ended. rows: inserted, updated, deleted."""
+
+    seed: str
+    seconds: float
+    transactions: int
+    rows: int
+    faults: dict[str, int]
+    documents: int
+    settled: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}: {sum(self.faults.values())} faults of {len(self.faults)} kinds,"
+            f" {self.transactions:,} transactions, {self.rows:,} rows; {self.documents:,} documents equal"
+            f" {self.settled:.1f} s after the end"
+        )
+
+
+def play(stack: Stack, seed: str, seconds: float, folder: Path, say: Callable[[str], None]) -> Report:
+    """Raises NotRight when a document is wrong in the end; AssertionError when a process ended by itself."""
+    began = time.monotonic()
+    with (
+        fresh_database(stack) as database,
+        fresh_names(stack) as names,
+        deployed(stack, database, names, folder) as deployment,
+        between(deployment) as servers,
+    ):
+        workload = Workload(database, seed, WRITERS, RATE)
+        fire = Fire(deployment, servers, seed)
+        try:
+            workload.seed_rows(60)
+            deployment.run("connectors", "apply", "--yes")
+            _burn(workload, fire, seconds)
+            ended = time.monotonic()
+            expected = Oracle(database).documents()
+            settle(deployment, fire, expected, ended + SETTLES_WITHIN)
+            settled = time.monotonic() - ended
+            deployment.run("verify", "--patience", "5")
+            for daemon in fire.daemons:
+                daemon.terminate()
+        except BaseException:
+            say("\n".join(fire.log))
+            raise
+        finally:
+            servers.whole()  # those who clean up need them
+            workload.close()
+    faults = {name: n for name, n in fire.done.items() if not name.endswith(("started", "done"))}
+    return Report(
+        seed, round(time.monotonic() - began, 1), workload.transactions, workload.rows, faults,
+        sum(map(len, expected.values())), round(settled, 1),
+    )  # fmt: skip
+
+
+def _burn(workload: Workload, fire: Fire, seconds: float) -> None:
+    """A backfill under fire first; then without one, as it would hide what a change should have done."""
+    began = time.monotonic()
+    try:
+        workload.start()
+        fire.begin()
+        fire.go_on(began + seconds * 0.4, backfills=True)
+        fire.finish_backfill(time.monotonic() + 2 * SETTLES_WITHIN)
+        workload.calm()
+        fire.go_on(time.monotonic() + seconds * 0.6, backfills=False)
+        fire.end()
+    finally:
+        fire.servers.whole()
+        workload.stop()
+
+
+def settle(deployment: Deployment, fire: Fire, expected: Expected, deadline: float) -> None:
+    """Until every document is as expected, and nothing is left to be done."""
+    found, waiting = [], []
+    for _ in until(deadline, pause=0.5):
+        found = compare(deployment, expected)
+        waiting = [] if found else [s for s in deployment.status() if s["lag_records"] or s["work_records"]]
+        if not found and not waiting:
+            return
+    said = "\n".join(daemon.tail() for daemon in fire.daemons)
+    raise NotRight(f"not within {SETTLES_WITHIN:.0f} s, {waiting}: {told(found)}\n{said}")
