@@ -72,6 +72,9 @@ TABLE: tuple[Spec, ...] = (
     Spec("syncer_documents_total", "counter", ("model", "sink", "outcome"), "documents",
          "Documents by what the sink did: written, deleted, older (it had the same or a newer version),"
          " again (rendered anew later), refused (dead-lettered)."),
+    Spec("syncer_sink_losses_total", "counter", ("model", "sink", "what"), "losses",
+         "Times that a sink was found to have forgotten deletes or lost documents (restart, failover, flush):"
+         " it is swept, or all is rendered again."),
     Spec("syncer_gate_waits_total", "counter", ("model",), "batches",
          "Batches whose transactions were not all visible to the first snapshot."),
     Spec("syncer_gate_wait_seconds", "histogram", ("model",), "seconds",
@@ -101,6 +104,7 @@ class Metrics:
     dirty_roots: Counter
     roots_shown: Counter
     documents: Counter
+    sink_losses: Counter
     gate_waits: Counter
     gate_wait_seconds: Histogram
     errors: Counter
@@ -189,6 +193,10 @@ class ModelMetrics:
                 self._documents[sink, name] = child
             if count:
                 child.inc(count)
+
+    def lost(self, sink: str, what: str) -> None:
+        """what: `deletes` or `documents`."""
+        self._metrics.sink_losses.labels(self.name, sink, what).inc()
 
     def error(self, kind: str) -> None:
         """kind: retry, reject or fatal."""

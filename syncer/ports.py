@@ -193,6 +193,15 @@ class Rows(Protocol):
         ...
 
 
+class Memory(NamedTuple):
+    """What a sink's memory hangs on, as opaque texts: to be compared with what they were before."""
+
+    deletes: str
+    """Another text: it may have forgotten the versions of deletes, so that an older write can succeed."""
+    documents: str
+    """Another text: writes that it had acknowledged may be gone."""
+
+
 class Sink(Protocol):
     """A store of documents that keeps, for every id, the highest version it was given."""
 
@@ -217,6 +226,14 @@ class Sink(Protocol):
         Blocks until the sink has acknowledged. One document's failure leaves the others alone. Never
         retries by itself: what it could not write it returns in `again`. Raises Retry when nothing can be
         known about the whole batch (server away), Fatal when the target is gone or from another epoch.
+        """
+        ...
+
+    def memory(self) -> Memory:
+        """What its memory hangs on now; asked every few seconds, beside `write`.
+
+        Raises Retry when that cannot be told now (server away, shards not assigned), Fatal when the server
+        is set up to lose documents, or has lost the target.
         """
         ...
 

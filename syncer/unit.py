@@ -13,6 +13,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -25,9 +26,10 @@ from syncer.declaration import model as declaration
 from syncer.declaration.model import Model
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry, SyncerError
+from syncer.memories import Memories
 from syncer.metrics import ModelMetrics, Timer
-from syncer.pipeline import Lane, Limits
-from syncer.ports import Sink, Source
+from syncer.pipeline import Lane, Limits, ranges
+from syncer.ports import Memory, Sink, Source
 from syncer.registry import Names, Registry
 from syncer.rows.fingerprint import fingerprint
 from syncer.rows.postgres import Postgres
@@ -35,7 +37,7 @@ from syncer.sources.kafka import KafkaSource
 from syncer.sources.letters import KafkaDeadLetters, Standing
 from syncer.sources.state import Registration
 from syncer.sources.writing import KafkaWork, Outbox
-from syncer.waiting import Stopped
+from syncer.waiting import Stopped, Time
 
 _WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get theirs
 _LOOK_EVERY = 5.0
@@ -108,6 +110,7 @@ class Opened:
     sinks: list[Sink]
     registration: Registration
     letters: Standing
+    memories: Memories
 
 
 class Unit:
@@ -134,7 +137,9 @@ class Unit:
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
         self._since = time.monotonic()
+        self._time = Time()
         self._generation: int | None = None
+        self._seen: dict[str, dict[str, Memory]] = {}
         self.observers: list[LaneObserver] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"{model.name}-unit", daemon=True)
@@ -287,13 +292,39 @@ class Unit:
         oldest = version(registration.epoch, 0) if self.building else 0
         letters = Standing(self.registry.topics, begun.names.dead_letters, oldest=oldest)
         self._learn(letters, timeout=5.0)
-        return Opened(loaded, begun.names, clock, built, registration, letters)
+        memories = self._memories(loaded, begun.names, registration, built)
+        memories.look(self._time.now_ms())
+        return Opened(loaded, begun.names, clock, built, registration, letters, memories)
 
     def _learn(self, letters: Standing, timeout: float) -> None:
         """Of the letters that others have written. What is not known yet can be learned later."""
         with contextlib.suppress(Retry):
             letters.refresh(timeout)
         self.metrics.dead_letters(len(letters))
+
+    def _memories(
+        self, loaded: load.Loaded, names: Names, registration: Registration, built: list[Sink]
+    ) -> Memories:
+        key = registration.key("memory")
+
+        def refill() -> None:
+            work = KafkaWork(self.registry.writing, names.backfill_topic)
+            with contextlib.closing(self._rows(loaded)) as rows, rows.view() as view:
+                for item in ranges(view, self.config.pipeline.chunk_documents, "lost documents"):
+                    work.put(item)
+            work.flush()
+
+        return Memories(
+            self.model.name,
+            built,
+            seen=self._seen.setdefault(key, {}),
+            noted=self.registry.state.load().get(key, {}),
+            note=lambda value: self.registry.state.save(key, value),
+            work=KafkaWork(self.registry.writing, names.work_topic),
+            refill=refill,
+            lost=self.metrics.lost,
+            max_age=self.config.pipeline.max_age,
+        )
 
     def _registered(self) -> int | None:
         """The generation that is to be kept in step; None if the read model is new."""
@@ -339,13 +370,16 @@ class Unit:
 
     def _watch(self, opened: Opened, ended: threading.Event) -> None:
         """Until told to stop or a lane ends. Now and then, write down the highest clock, so that a restart
-        notices one that ran backwards; and look whether a resync has begun another generation."""
+        notices one that ran backwards; and look whether a resync has begun another generation, and whether
+        a sink has lost its memory (beside: it may not answer for a minute)."""
         clock, noted, at = opened.clock, opened.clock.highest, time.monotonic()
+        looking: Future[None] | None = None
         while not self._stop.is_set() and not ended.wait(0.05):
             if time.monotonic() - at < _LOOK_EVERY:
                 continue
             at = time.monotonic()
             self._learn(opened.letters, timeout=1.0)
+            looking = self._look(opened, looking)
             try:
                 generation = self._registered()
                 if clock.highest > noted:
@@ -357,6 +391,17 @@ class Unit:
                 raise Retry(
                     "the read model was resynced: its new generation is opened", where=self.model.name
                 )
+
+    def _look(self, opened: Opened, last: Future[None] | None) -> Future[None]:
+        """Ask the sinks what they remember, once they have answered the last time. Raises Fatal of then."""
+        if last is not None:
+            if not last.done():
+                return last
+            with contextlib.suppress(Retry):  # a server is away: as above
+                last.result()
+        return self._time.beside(
+            f"{self.model.name}-memories", lambda: opened.memories.look(self._time.now_ms())
+        )
 
     def _note(self, opened: Opened) -> None:
         if opened.clock.identity:

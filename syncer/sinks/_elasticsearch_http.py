@@ -126,7 +126,7 @@ class Http:
         """The error for an answer that failed as a whole."""
         kind, reason = error_of(raw, f"HTTP {status}")
         why = f"{kind}: {reason}" if reason else kind
-        if kind == "search_context_missing_exception":
+        if kind in ("search_context_missing_exception", "index_closed_exception"):
             return Retry(what, where=self._where, why=why)
         if kind == "cluster_block_exception":
             return Retry(what, where=self._where, why=why, hint=DISK_FULL if "read-only" in reason else "")

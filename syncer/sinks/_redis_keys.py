@@ -12,6 +12,7 @@ import re
 from redis.crc import key_slot
 
 PLACEHOLDER = "{id}"
+_SLOTS, _MARK_EVERY = 16384, 256
 _GLOB = re.compile(r"[\\*?\[\]^-]")
 
 
@@ -31,6 +32,7 @@ class Keys:
     """Both keys of an id, and the id of a key."""
 
     def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
         self._prefix, _, self._suffix = pattern.partition(PLACEHOLDER)
         self.owner = f"{len(self._prefix)}.{len(self._suffix)}"
         """Tells this pattern from every other that has a key in common with it."""
@@ -64,6 +66,12 @@ class Keys:
         if inner <= 0 or not text.startswith(self._prefix) or not text.endswith(self._suffix):
             return None
         return text[len(self._prefix) : len(self._prefix) + inner]
+
+    def marks(self, cluster: bool) -> list[str]:
+        """Keys that show by being there that their server was not emptied. On a cluster one in every 256th
+        slot: each primary that has so many in a row has one."""
+        slots = range(0, _SLOTS, _MARK_EVERY) if cluster else [0]
+        return [f"syncer:mark:{{{_tag_of_slot(number)}}}:{self._pattern}" for number in slots]
 
     @property
     def glob(self) -> str:

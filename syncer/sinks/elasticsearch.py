@@ -22,7 +22,8 @@ from syncer.declaration.compile import Compiled
 from syncer.declaration.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry, SyncerError
-from syncer.sinks import _bulk, _mapping
+from syncer.ports import Memory
+from syncer.sinks import _bulk, _mapping, _shards
 from syncer.sinks._elasticsearch_http import Http, client, error_of
 from syncer.sinks._fields import Bytes, Seconds, take_credentials_out
 from syncer.sinks._target import Target
@@ -225,6 +226,17 @@ class ElasticsearchSink:
             kind, reason = error_of(raw, f"HTTP {status}")
             out.refused.append(Refusal(chunk.ids[0], f"{kind}: {reason}"))
         return ()
+
+    def memory(self) -> Memory:
+        """Needs the privilege `monitor` of the cluster. Raises Retry while a primary is not started."""
+        state = self._http.must("GET", f"/_cluster/state/metadata,routing_table/{self.index}{_shards.STATE}")
+        if not state:
+            raise self._target.gone(f"the index {self.index}")
+        stats = self._http.must("GET", f"/{self.index}/_stats/docs{_shards.STATS}")
+        found = _shards.memory(state, stats)
+        if found is None:
+            raise Retry("not all primary shards are started", where=self.name)
+        return found
 
     def ids(self) -> Iterator[str]:
         """Every id of this generation, by a point in time; raises Retry when that breaks off.

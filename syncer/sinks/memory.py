@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from syncer.declaration.compile import Compiled, Field
 from syncer.document import Batch, Outcome, Refusal
+from syncer.ports import Memory
 from syncer.sinks._target import Target
 
 
@@ -36,6 +37,8 @@ class Store:
 
     documents: dict[str, tuple[int, bytes | None]] = field(default_factory=dict)
     built: Target | None = None
+    memory: Memory = field(default_factory=lambda: Memory("", ""))
+    """Changed by whoever takes something away."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -90,6 +93,9 @@ class MemorySink:
                     out.written += body is not None
                     out.deleted += body is None
         return out
+
+    def memory(self) -> Memory:
+        return self.store.memory
 
     def ids(self) -> Iterator[str]:
         with self.store.lock:

@@ -7,6 +7,7 @@ as a tombstone that expires. `_redis_keys.py` makes the keys. `syncer:meta:PATTE
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from syncer.declaration.compile import Compiled
 from syncer.declaration.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
+from syncer.ports import Memory
 from syncer.sinks._fields import Seconds, take_credentials_out
 from syncer.sinks._redis_calls import Constants, Write, command, pipelines_of, writes_of
 from syncer.sinks._redis_keys import Keys, pattern_problem
@@ -117,40 +119,59 @@ class RedisSink:
         self._constants = Constants(
             expire, keep, tombstone, "hash" if self._hash else "string", self._keys.owner
         )
+        self._clustered = connection.cluster
         self._servers = Servers(connection.client)
 
     # -- the target ---------------------------------------------------------------------------------------
 
     def prepare(self, *, new: bool = True) -> None:
-        """Check the server, and that the documents there, if any, are of this declaration and epoch."""
+        """Check the server, and that the documents there, if any, are of this declaration and epoch. What was
+        there and is gone is no obstacle: `memory` tells it, and all is rendered again."""
         try:
             for node in self._servers.each():
-                node.ping()
-                self._check_eviction(node)
+                self._identity(node)
             client, ours = self._servers.client(), orjson.dumps(self._target.meta())
-            if new:
-                client.set(self._meta_key, ours, nx=True)
+            client.set(self._meta_key, ours, nx=True)
             raw: Any = client.get(self._meta_key)
-            if raw is None:
-                raise self._target.gone(f"the key {self._meta_key}")
             if self._accept(orjson.loads(raw)):
                 client.set(self._meta_key, ours)
         except FAILURES as error:
             raise trouble(error, "Redis cannot be used", self.name) from error
 
-    def _check_eviction(self, node: redis.Redis) -> None:
+    def memory(self) -> Memory:
+        """Writes are lost with a failover, a restart, a flush, an eviction. Each changes one of: the run or
+        the replication id of a server, the number of its evicted keys, the marks that we leave among the keys
+        (made here where there are none)."""
         try:
-            found: Any = node.config_get("maxmemory*")
-        except redis.ResponseError:  # not ours to read; the operator has been told in the documentation
-            return
-        policy = found.get("maxmemory-policy", "noeviction")
-        if int(found.get("maxmemory", 0)) and policy != "noeviction":
+            servers = sorted(self._identity(node) for node in self._servers.each())
+            marks = dict(self._marks(os.urandom(8).hex()))
+        except FAILURES as error:
+            self._servers.refresh()
+            raise trouble(error, "cannot be asked what it remembers", self.name) from error
+        return Memory("", " ".join([*servers, *(marks[key] for key in sorted(marks))]))
+
+    def _identity(self, node: redis.Redis) -> str:
+        """Which life of which server this is. Raises Fatal when it is set up to evict."""
+        info: Any = node.info()
+        if info["role"] != "master":
+            raise redis.ReadOnlyError("it is a replica")
+        policy = info.get("maxmemory_policy", "noeviction")
+        if info.get("maxmemory") and policy != "noeviction":
             raise Fatal(
                 "Redis may evict documents and the memory of deletes",
                 where=self.name,
                 why=f"maxmemory-policy is {policy}",
                 hint="redis-cli CONFIG SET maxmemory-policy noeviction",
             )
+        return f"{info['run_id']}.{info['master_replid']}.{info['evicted_keys']}"
+
+    def _marks(self, fresh: str) -> Iterator[tuple[str, str]]:
+        """The marks by key. On a cluster they are spread over the slots, and move with them."""
+        for node, groups in self._servers.owners(self._keys.marks(self._clustered), str):
+            keys = [key for group in groups for key in group]
+            pipeline(node, [["SET", key, fresh, "NX"] for key in keys])
+            for key, mark in zip(keys, _values(pipeline(node, [["GET", key] for key in keys])), strict=True):
+                yield key, mark.decode()
 
     def _accept(self, found: Mapping[str, Any]) -> bool:
         """Whether to record ours: for a later epoch or another generation."""

@@ -225,6 +225,16 @@ def test_preparing_again_changes_nothing(sink: Sink, target: Harness) -> None:
     other.close()
 
 
+def test_its_memory_hangs_on_nothing_that_it_is_given(sink: Sink, target: Harness) -> None:
+    before = sink.memory()
+    put(sink, 1, {"a": doc(1), "b": doc(1)})
+    put(sink, 2, deletes=("a",))
+    other = target.open()
+    other.prepare()
+    assert sink.memory() == other.memory() == before
+    other.close()
+
+
 def test_the_first_generation_is_read_and_promoting_it_changes_nothing(sink: Sink) -> None:
     put(sink, 1, {"a": doc(1)})
     sink.promote()

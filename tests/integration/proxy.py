@@ -64,6 +64,13 @@ class Proxy:
         """After `stall`."""
         self._open.set()
 
+    def redirect(self, address: str) -> None:
+        """To another server from now on, as after a failover."""
+        self.down()
+        host, _, port = address.rpartition(":")
+        self._upstream = host, int(port)
+        self.up()
+
     def close(self) -> None:
         self.flow()
         self.down()

@@ -112,6 +112,8 @@ class System:
         self.prefix = f"{source.names.prefix}{self.schema}"
         self.topic_prefix = source.names.prefix
         self.orders, self.summaries = f"{self.prefix}-orders", f"{self.prefix}-summaries"
+        self.redis = self.stack.redis
+        """Where `summaries` are; another server for a test that breaks it."""
         self.daemons: list[Daemon] = []
         (folder / "models").mkdir()
         (folder / "connectors").mkdir()
@@ -132,7 +134,7 @@ class System:
             "SYNCER_CONNECT__URL": self.stack.connect,
             "SYNCER_CONNECT__DEFINITIONS": str(folder / "connectors"),
             "SYNCER_ELASTICSEARCH__URL": self.stack.elasticsearch,
-            "SYNCER_REDIS__URL": self.stack.redis,
+            "SYNCER_REDIS__URL": self.redis,
             "SYNCER_HTTP__PORT": "0",
             "SYNCER_PIPELINE__COMMIT_INTERVAL": "200ms",
             "SYNCER_PIPELINE__GATE_TIMEOUT": "1s",
@@ -201,7 +203,7 @@ class System:
     def written(self, model: str) -> dict[str, Any]:
         """What the read model's sink holds."""
         if model == self.summaries:
-            with redis.Redis.from_url(self.stack.redis) as client:
+            with redis.Redis.from_url(self.redis) as client:
                 keys = [key.decode() for key in client.scan_iter(f"{self.prefix}:summary:*", count=1000)]
                 values: Any = client.mget(keys) if keys else []
             return {key.rpartition(":")[2]: json.loads(v) for key, v in zip(keys, values, strict=True) if v}
@@ -232,7 +234,7 @@ class System:
 
     def remove_keys(self) -> None:
         """All that the read models have in Redis."""
-        with redis.Redis.from_url(self.stack.redis) as client:
+        with redis.Redis.from_url(self.redis) as client:
             for pattern in (f"{self.prefix}:*", f"version:{self.prefix}:*", f"syncer:*{self.prefix}*"):
                 if keys := list(client.scan_iter(pattern, count=1000)):
                     client.delete(*keys)

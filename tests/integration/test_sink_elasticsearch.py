@@ -19,6 +19,7 @@ from syncer.errors import Fatal, Retry
 from syncer.sinks.elasticsearch import ElasticsearchSink
 from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
 from tests.contracts.sinks import FIELDS, compiled
+from tests.integration.daemon import until
 from tests.stack import Names
 
 Make = Callable[..., ElasticsearchSink]
@@ -198,6 +199,51 @@ def test_ids_beyond_one_page(make: Make) -> None:
     assert set(found) == set(upserts)
     for _ in sink.ids():  # left early: the point in time is given back
         break
+
+
+# -- what it remembers
+
+
+def test_hazard_21_a_shard_that_opens_again_forgets_deletes_and_tells(make: Make, stack: Stack) -> None:
+    sink = make(settings={"number_of_shards": 2, "number_of_replicas": 0})
+    sink.write(docs(1, at=5))
+    assert sink.write(Batch(7, {}, ["1"])).deleted == 1
+    assert sink.write(docs(1, at=6)).older == 1
+    call(stack, "POST", f"/{sink.index}/_flush")
+    before = sink.memory()
+    assert sink.memory() == before
+    call(stack, "POST", f"/{sink.index}/_close")
+    with pytest.raises(Retry, match="closed"):
+        sink.memory()
+    call(stack, "POST", f"/{sink.index}/_open")
+    until(lambda: sink.write(docs(1, at=6)).written == 1)  # the ghost
+    after = sink.memory()
+    assert after.deletes != before.deletes
+    assert after.documents == before.documents
+
+
+def test_an_index_that_was_made_anew_has_lost_documents(make: Make, stack: Stack) -> None:
+    sink = make()
+    before = sink.memory()
+    call(stack, "DELETE", f"/{sink.index}")
+    with pytest.raises(Fatal, match="is gone") as caught:
+        sink.memory()
+    assert caught.value.hint == f"syncer resync {sink.alias}"
+    sink.prepare()  # as when a snapshot of it is restored
+    assert sink.memory().documents != before.documents
+
+
+def test_a_shard_that_is_nowhere_says_nothing_of_its_memory(make: Make, stack: Stack) -> None:
+    sink = make()
+    before = sink.memory()
+    filter = "index.routing.allocation.require._name"
+    call(stack, "POST", f"/{sink.index}/_close")
+    with setting(stack, f"/{sink.index}/_settings", filter, "nobody"):
+        call(stack, "POST", f"/{sink.index}/_open?wait_for_active_shards=0")
+        with pytest.raises(Retry, match="not all primary shards"):
+            sink.memory()
+    until(lambda: sink.write(docs(1)).written)
+    assert sink.memory().documents == before.documents
 
 
 # -- refusals of single documents

@@ -15,10 +15,11 @@ from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch
 from syncer.errors import Fatal, Retry
-from syncer.ports import Sink
+from syncer.ports import Memory, Sink
 from syncer.sinks._redis_keys import Keys, slot
 from tests.contracts.redis_servers import free_port, redis_cluster, redis_server
 from tests.contracts.sinks import FIELDS, compiled, forget
+from tests.integration.daemon import until
 from tests.stack import Names
 
 Make = Callable[..., Sink]
@@ -221,6 +222,72 @@ def test_a_pattern_has_one_owner(make: Make, names: Names) -> None:
     assert f"redis-cli DEL 'syncer:meta:{names('thing:{id}')}'" in caught.value.hint
     make(key="theirs:{id}", hash="f" * 16, epoch=7)  # another installation's read model of the same name
     make()
+
+
+# -- what it remembers
+
+
+def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
+    """A flush, a restart, an eviction, a failover: its memory hangs on something else than before."""
+    port = free_port()
+    seen: list[Memory] = []
+    with redis_server(port=port) as url:
+        sink = make(url)
+        sink.write(docs(1))
+        seen += [sink.memory(), sink.memory()]
+        with redis.Redis.from_url(url) as client:
+            client.flushall()
+            seen.append(sink.memory())
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            client.config_set("maxmemory", "3mb")
+            for n in range(10):
+                client.set(f"filler:{n}", b"x" * 300_000)
+            with pytest.raises(Fatal, match="may evict") as caught:
+                sink.memory()
+            assert caught.value.hint == "redis-cli CONFIG SET maxmemory-policy noeviction"
+            client.config_set("maxmemory-policy", "noeviction")
+            seen.append(sink.memory())
+    with pytest.raises(Retry):
+        sink.memory()
+    with redis_server(port=port):
+        seen.append(sink.memory())
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 4
+
+
+def test_hazard_27_a_failover_that_loses_writes_is_told(make: Make, names: Names) -> None:
+    """The replica does not have the last write when it becomes the primary."""
+    quick = ("--repl-diskless-sync-delay", "0")
+    with redis_server(*quick) as first, redis_server() as second:
+        with redis.Redis.from_url(second) as connected:
+            new: Any = connected
+            sink, after = make(first), make(second, prepare=False)
+            sink.write(docs(1))
+            before = sink.memory()
+            new.execute_command("REPLICAOF", "127.0.0.1", first.rpartition(":")[2].partition("/")[0])
+            until(lambda: new.get(names("thing:1")))
+            with pytest.raises(Retry, match="replica"):
+                after.memory()
+            new.execute_command("REPLICAOF", "NO", "ONE")
+            assert sink.write(docs(2)).written == 1  # acknowledged, and lost
+            assert after.read(["1", "2"]) == docs(1).upserts
+            assert after.memory().documents != before.documents
+
+
+def test_hazard_27_one_server_of_a_cluster_that_is_emptied_is_told(make: Make, names: Names) -> None:
+    with redis_cluster() as url:
+        sink = make(url, connection={"cluster": True})
+        before = sink.memory()
+        key = names("thing:7")
+        with redis.RedisCluster.from_url(url) as cluster:
+            owner, other = _owner_and_another(cluster, key)
+            sink.write(docs(7))
+            _move(cluster, slot(key), owner, other)
+            with pytest.raises(Retry):  # it finds out that the slot has moved
+                sink.write(docs(7, at=2))
+            assert sink.memory() == before
+            cluster.get_redis_connection(other).flushall()
+        assert sink.memory().documents != before.documents
 
 
 # -- failures of the server

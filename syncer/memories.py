@@ -1,0 +1,93 @@
+"""Sinks that forget: what is done when one has lost the memory of deletes, or acknowledged writes.
+
+Both happen to servers that are otherwise in order, and neither is told by an error. So the sinks are asked
+every few seconds what their memory hangs on (`Sink.memory`), and the answer is compared with the one before,
+which is kept in the state topic.
+
+    deletes forgotten   An older write that is still on its way can bring a document back. None is sent after
+                        `max_age`; so later than that, every document that the sink holds is rendered again
+                        (a sweep), and those without a row go.
+    documents lost      Every root is rendered again, as in a backfill. Then a sweep: deletes are lost, too.
+
+The work is durable before the new answer is. Each process judges by what it has seen itself: one that
+could still reach the old primary after the others had noticed the new one may have lost more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import structlog
+
+from syncer.change import Work
+from syncer.errors import Retry
+from syncer.ports import Memory, Sink, WorkTopic
+
+log = structlog.get_logger()
+
+Noted = Mapping[str, Iterable[str]]
+"""Sink's name → its `Memory`, as JSON has it."""
+
+
+class Memories:
+    """Of one generation of one read model.
+
+    seen: what this process saw last, by sink; outlives this object. noted: what was written down.
+    note: writes down. work: takes the sweeps. refill: has every root rendered; durable when it returns.
+    lost: told the sink's name and what it lost, `deletes` or `documents`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        sinks: Iterable[Sink],
+        *,
+        seen: dict[str, Memory],
+        noted: Noted,
+        note: Callable[[Noted], None],
+        work: WorkTopic,
+        refill: Callable[[], None],
+        lost: Callable[[str, str], None],
+        max_age: float,
+    ) -> None:
+        self.model, self.sinks, self.max_age = model, list(sinks), max_age
+        self._seen, self._note, self._work, self._refill, self._lost = seen, note, work, refill, lost
+        for name, memory in noted.items():
+            self._seen.setdefault(name, Memory(*memory))
+
+    def look(self, now_ms: int) -> None:
+        """Ask each sink; have done what follows. Raises Fatal, and Retry if one of them cannot tell now."""
+        away: Retry | None = None
+        for sink in self.sinks:
+            try:
+                found = sink.memory()
+            except Retry as error:
+                away = error
+                continue
+            before = self._seen.get(sink.name)
+            if found == before:
+                continue
+            if before is not None:
+                self._mend(sink.name, before, found, now_ms)
+            self._note({**{name: tuple(one) for name, one in self._seen.items()}, sink.name: tuple(found)})
+            self._seen[sink.name] = found
+        if away is not None:
+            raise away
+
+    def _mend(self, sink: str, before: Memory, found: Memory, now_ms: int) -> None:
+        what = "documents" if found.documents != before.documents else "deletes"
+        # Twice what workers may hold, as after a truncate; and as long again for what the sink itself holds:
+        # Elasticsearch keeps a write for a minute while it waits for its shard.
+        later = now_ms + int(4000 * self.max_age)
+        if what == "documents":
+            self._refill()
+        self._work.put(Work("sweep", f"lost {what}", not_before_ms=later))
+        self._work.flush()
+        self._lost(sink, what)
+        log.warning(_TOLD[what], model=self.model, sink=sink, sweep_after_s=round(4 * self.max_age))
+
+
+_TOLD = {
+    "documents": "the sink may have lost acknowledged documents: all are rendered again, then swept",
+    "deletes": "the sink may have forgotten deletes: its documents are swept for ghosts",
+}

@@ -1,0 +1,43 @@
+"""What the shards of an index remember, from the cluster's state and their statistics. No I/O.
+
+A shard keeps the versions of deletes in the memory of its engine (`index.gc_deletes`), so whatever opens
+another engine forgets them: a restart, a failover, a relocation, closing and opening the index. All but the
+relocation raise the primary's term; that one gives the copy another allocation id. What was acknowledged
+stays, unless an operator forces a stale copy to be the primary or restores a snapshot: then the shard begins
+another history.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from syncer.ports import Memory
+
+Json = dict[str, Any]
+
+STATE = (
+    "?filter_path=metadata.indices.*.settings.index.uuid,metadata.indices.*.primary_terms"
+    ",routing_table.indices.*.shards.*.primary,routing_table.indices.*.shards.*.state"
+    ",routing_table.indices.*.shards.*.allocation_id.id"
+)
+STATS = (
+    "?level=shards&filter_path=indices.*.shards.*.routing.primary"
+    ",indices.*.shards.*.commit.user_data.history_uuid"
+)
+_ACTIVE = ("STARTED", "RELOCATING")
+
+
+def memory(state: Json, stats: Json) -> Memory | None:
+    """Of the one index that both answers are about; None while one of its primaries is not there."""
+    [metadata], [table] = (state[part]["indices"].values() for part in ("metadata", "routing_table"))
+    deletes = [metadata["settings"]["index"]["uuid"]]
+    documents = list(deletes)
+    [shards] = [index["shards"] for index in stats.get("indices", {}).values()] or [{}]
+    for number, term in sorted(metadata["primary_terms"].items()):
+        copies = [copy for copy in table["shards"][number] if copy["primary"] and copy["state"] in _ACTIVE]
+        histories = [copy for copy in shards.get(number, ()) if copy["routing"]["primary"]]
+        if not copies or not histories:
+            return None
+        deletes.append(f"{term}.{copies[0]['allocation_id']['id']}")
+        documents.append(histories[0]["commit"]["user_data"]["history_uuid"])
+    return Memory(" ".join(deletes), " ".join(documents))
