@@ -31,6 +31,10 @@ from syncer.sinks._target import Target
 Json = dict[str, Any]
 
 _PAGE = 5000
+_OURS = {
+    "index.gc_deletes": "a delete has to be remembered for longer than any write can take",
+    "index.translog.durability": "what is acknowledged has to be on disk",
+}
 _MAX_CONTENT = 100 << 20  # http.max_content_length, unless the server says otherwise
 
 
@@ -89,7 +93,9 @@ class Connection(BaseModel):
 
 def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[str]:
     """What is wrong with the declaration for documents of these fields; `check` prints it."""
-    return [f"mapping.{text}" for text in _mapping.problems(settings.mapping, fields)]
+    found = [f"mapping.{text}" for text in _mapping.problems(settings.mapping, fields)]
+    given = _flat(settings.settings)
+    return found + [f"settings.{name}: cannot be set; {why}" for name, why in _OURS.items() if name in given]
 
 
 class ElasticsearchSink:
@@ -142,7 +148,7 @@ class ElasticsearchSink:
             aliases[self.alias] = {}
         body = {
             "aliases": aliases,
-            "settings": {"index.gc_deletes": "1h", **_flat(self._settings.settings)},
+            "settings": _flat(self._settings.settings) | {"index.gc_deletes": "1h"},
             "mappings": _mapping.mapping(self._settings.mapping, self._model.fields)
             | {"_meta": {"syncer": self._target.meta()}},
         }

@@ -141,6 +141,6 @@ def forget(url: str, prefix: str) -> None:
     """Remove the keys that a sink keeps beside its documents."""
     with redis.Redis.from_url(url) as connected:
         keys = [*connected.scan_iter(f"*version:*{prefix}*", count=5000)]
-        keys += connected.scan_iter(f"syncer:meta:*{prefix}*")
+        keys += connected.scan_iter(f"syncer:*{prefix}*", count=5000)
         for start in range(0, len(keys), 1000):
             connected.unlink(*keys[start : start + 1000])

@@ -200,3 +200,10 @@ def test_a_mapping_that_is_fine(given: dict[str, Any]) -> None:
 def test_an_answer_of_something_else(raw: bytes) -> None:
     kind, _ = error_of(raw, "HTTP 502")
     assert kind == "HTTP 502"
+
+
+@pytest.mark.parametrize("settings", [{"gc_deletes": "1s"}, {"index": {"translog": {"durability": "async"}}}])
+def test_hazard_21_settings_that_would_forget_are_refused(settings: dict[str, object]) -> None:
+    block = {"index": "things", "settings": settings}
+    [found] = sinks.check("elasticsearch", block, ALL)
+    assert "cannot be set; " in found

@@ -22,6 +22,8 @@ _numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers SELECT n, 'Ada ' || n FROM generate_series(1, 20) n"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
 
+LOST = "the sink may have lost acknowledged documents: all are rendered again, then swept"
+
 
 @pytest.fixture(scope="module")
 def source(stack: Stack) -> Iterator[Source]:
@@ -66,30 +68,32 @@ def test_hazard_21_a_ghost_that_came_after_its_delete_was_forgotten_is_swept(sys
 
 def test_hazard_27_a_failover_that_lost_writes(system: System) -> None:
     """The replica stands still before the last changes; then it becomes the primary."""
-    with redis_server("--repl-diskless-sync-delay", "0") as first, redis_server() as second:
-        with proxy(host(first)) as link, redis.Redis.from_url(second) as connected:
-            replica: Any = connected
-            in_redis(system, first.replace(host(first), link.address))
-            replica.execute_command("REPLICAOF", *host(first).split(":"))
-            daemon = system.start()
-            system.execute(CUSTOMERS, FIVE)
-            system.until_right(system.summaries)
-            until(lambda: replica.dbsize() >= 40)
-            replica.execute_command("REPLICAOF", "NO", "ONE")
-            system.execute(
-                "UPDATE {schema}.customers SET name = 'Grace' WHERE id = 1",
-                "DELETE FROM {schema}.customers WHERE id = 20",
-                "INSERT INTO {schema}.customers VALUES (21, 'Edsger')",
-            )
-            system.until_right(system.summaries)
-            until(lambda: system.told(system.summaries)["lag_records"] == 0)
-            link.redirect(host(second))
-            assert system.written(system.summaries) != system.expected(system.summaries)
-            system.until_right(system.summaries)
-            assert daemon.said(
-                "the sink may have lost acknowledged documents: all are rendered again, then swept"
-            )
-            assert daemon.metric("syncer_sink_losses_total", model=system.summaries, what="documents") == 1
+    with (
+        redis_server("--repl-diskless-sync-delay", "0") as first,
+        redis_server() as second,
+        proxy(host(first)) as link,
+        redis.Redis.from_url(second) as connected,
+    ):
+        replica: Any = connected
+        in_redis(system, first.replace(host(first), link.address))
+        replica.execute_command("REPLICAOF", *host(first).split(":"))
+        daemon = system.start()
+        system.execute(CUSTOMERS, FIVE)
+        system.until_right(system.summaries)
+        until(lambda: replica.dbsize() >= 40)
+        replica.execute_command("REPLICAOF", "NO", "ONE")
+        system.execute(
+            "UPDATE {schema}.customers SET name = 'Grace' WHERE id = 1",
+            "DELETE FROM {schema}.customers WHERE id = 20",
+            "INSERT INTO {schema}.customers VALUES (21, 'Edsger')",
+        )
+        system.until_right(system.summaries)
+        until(lambda: system.told(system.summaries)["lag_records"] == 0)
+        link.redirect(host(second))
+        assert system.written(system.summaries) != system.expected(system.summaries)
+        system.until_right(system.summaries)
+        assert daemon.said(LOST, model=system.summaries)
+        assert daemon.metric("syncer_sink_losses_total", model=system.summaries, what="documents") == 1
 
 
 def test_hazard_27_a_flush_and_a_restart_without_persistence(system: System) -> None:

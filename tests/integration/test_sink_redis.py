@@ -258,20 +258,23 @@ def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
 def test_hazard_27_a_failover_that_loses_writes_is_told(make: Make, names: Names) -> None:
     """The replica does not have the last write when it becomes the primary."""
     quick = ("--repl-diskless-sync-delay", "0")
-    with redis_server(*quick) as first, redis_server() as second:
-        with redis.Redis.from_url(second) as connected:
-            new: Any = connected
-            sink, after = make(first), make(second, prepare=False)
-            sink.write(docs(1))
-            before = sink.memory()
-            new.execute_command("REPLICAOF", "127.0.0.1", first.rpartition(":")[2].partition("/")[0])
-            until(lambda: new.get(names("thing:1")))
-            with pytest.raises(Retry, match="replica"):
-                after.memory()
-            new.execute_command("REPLICAOF", "NO", "ONE")
-            assert sink.write(docs(2)).written == 1  # acknowledged, and lost
-            assert after.read(["1", "2"]) == docs(1).upserts
-            assert after.memory().documents != before.documents
+    with (
+        redis_server(*quick) as first,
+        redis_server() as second,
+        redis.Redis.from_url(second) as connected,
+    ):
+        new: Any = connected
+        sink, after = make(first), make(second, prepare=False)
+        sink.write(docs(1))
+        before = sink.memory()
+        new.execute_command("REPLICAOF", "127.0.0.1", first.rpartition(":")[2].partition("/")[0])
+        until(lambda: new.get(names("thing:1")))
+        with pytest.raises(Retry, match="replica"):
+            after.memory()
+        new.execute_command("REPLICAOF", "NO", "ONE")
+        assert sink.write(docs(2)).written == 1  # acknowledged, and lost
+        assert after.read(["1", "2"]) == docs(1).upserts
+        assert after.memory().documents != before.documents
 
 
 def test_hazard_27_one_server_of_a_cluster_that_is_emptied_is_told(make: Make, names: Names) -> None:
