@@ -90,6 +90,8 @@ class Outcome:
     """Not written now (busy, 429, cut connection): to be *rendered* again, never re-sent as they are."""
     again_reason: str = ""
     refused: list[Refusal] = field(default_factory=list)
+    request_bytes: int = field(default=0, compare=False)
+    """The size of a request that the sink takes at present (it may have too much to do); 0: no such limit."""
     newest: int = 0
     """The highest version that the sink had instead of ours, where it says it; 0 if none was newer."""
 
@@ -100,6 +102,7 @@ class Outcome:
         self.again += other.again
         self.again_reason = other.again_reason or self.again_reason
         self.refused += other.refused
+        self.request_bytes = other.request_bytes or self.request_bytes
         self.newest = max(self.newest, other.newest)
 
 

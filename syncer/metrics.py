@@ -72,6 +72,9 @@ TABLE: tuple[Spec, ...] = (
     Spec("syncer_documents_total", "counter", ("model", "sink", "outcome"), "documents",
          "Documents by what the sink did: written, deleted, older (it had the same or a newer version),"
          " again (rendered anew later), refused (dead-lettered)."),
+    Spec("syncer_bulk_bytes", "gauge", ("model", "sink"), "bytes",
+         "Size of a request to Elasticsearch at most: `max_bulk_bytes`, halved when the server has too much"
+         " to do (429, 413, 503, a time-out), and grown again while it has not."),
     Spec("syncer_sink_losses_total", "counter", ("model", "sink", "what"), "losses",
          "Times that a sink was found to have forgotten deletes or lost documents (restart, failover, flush):"
          " it is swept, or all is rendered again."),
@@ -104,6 +107,7 @@ class Metrics:
     dirty_roots: Counter
     roots_shown: Counter
     documents: Counter
+    bulk_bytes: Gauge
     sink_losses: Counter
     gate_waits: Counter
     gate_wait_seconds: Histogram
@@ -193,6 +197,8 @@ class ModelMetrics:
                 self._documents[sink, name] = child
             if count:
                 child.inc(count)
+        if outcome.request_bytes:
+            self._metrics.bulk_bytes.labels(self.name, sink).set(outcome.request_bytes)
 
     def lost(self, sink: str, what: str) -> None:
         """what: `deletes` or `documents`."""

@@ -193,6 +193,11 @@ class Rows(Protocol):
         ...
 
 
+SEND_WITHIN = 30.0
+"""Seconds after a call of `write` at which a sink sends nothing more of its batch, but returns the rest in
+`again`: however slow it is, a document is never much older than that and `max_age` when it is sent."""
+
+
 class Memory(NamedTuple):
     """What a sink's memory hangs on, as opaque texts: to be compared with what they were before."""
 

@@ -19,7 +19,7 @@ else    the document is at fault                                   refused
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from json import JSONDecoder
 from typing import Any, NamedTuple
 
@@ -74,14 +74,15 @@ def unfit(id: str) -> str:
     return f"the id has {size} bytes, Elasticsearch takes {MAX_ID_BYTES}" if size > MAX_ID_BYTES else ""
 
 
-def chunks(batch: Batch, max_bytes: int, largest: int, out: Outcome) -> Iterator[Chunk]:
-    """The batch in requests of at most `max_bytes`; a larger document has one of its own.
+def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcome) -> Iterator[Chunk]:
+    """The batch in requests of at most `max_bytes` (asked anew for each); a larger document has one of its
+    own.
 
     What cannot be sent (ids, documents of more than `largest` bytes) is added to `out.refused`.
     """
     ids: list[str] = []
     lines: list[bytes] = []
-    size = 0
+    size, most = 0, max_bytes()
     for id, line in _lines(batch):
         length = len(line)
         if length > largest:
@@ -90,9 +91,9 @@ def chunks(batch: Batch, max_bytes: int, largest: int, out: Outcome) -> Iterator
         if (len(id) > _SURELY_FIT or not id) and (reason := unfit(id)):
             out.refused.append(Refusal(id, reason))
             continue
-        if size + length > max_bytes and ids:
+        if size + length > most and ids:
             yield Chunk(ids, lines)
-            ids, lines, size = [], [], 0
+            ids, lines, size, most = [], [], 0, max_bytes()
         ids.append(id)
         lines.append(line)
         size += length
@@ -113,9 +114,9 @@ def _lines(batch: Batch) -> Iterator[tuple[str, bytes]]:
         yield id, b"%b%b}}\n" % (head, dumps(id))
 
 
-def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -> None:
-    """Add every item of the answer to `out`. Raises Fatal as in the table, Retry for an answer of another
-    length."""
+def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -> bool:
+    """Add every item of the answer to `out`. Returns whether the server had time for all of them (no 429).
+    Raises Fatal as in the table, Retry for an answer of another length."""
     items = answer.get("items", [])
     if items and "update" in items[0]:
         del items[0]
@@ -125,7 +126,8 @@ def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -
         deletes = chunk.deletes
         out.written += len(items) - deletes
         out.deleted += deletes
-        return
+        return True
+    in_time = True
     for id, item in zip(chunk.ids, items, strict=True):
         [(action, result)] = item.items()
         status, error = result["status"], result.get("error")
@@ -138,6 +140,8 @@ def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -
             target.older(id, given, found, out)
         else:
             _failed(id, status, error["type"], error.get("reason") or "", target, out)
+            in_time = in_time and status != 429
+    return in_time
 
 
 def _failed(id: str, status: int, kind: str, reason: str, target: Target, out: Outcome) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from elastic_transport import JsonSerializer, NdjsonSerializer, TlsError, TransportError
+from elastic_transport import ConnectionTimeout, JsonSerializer, NdjsonSerializer, TlsError, TransportError
 from elasticsearch import ApiError, Elasticsearch
 
 from syncer.errors import Fatal, Retry, SyncerError
@@ -17,6 +17,13 @@ Json = dict[str, Any]
 
 CREDENTIALS = "elasticsearch.username and password, or api_key, in the configuration; the user's privileges"
 DISK_FULL = "free disk space on the server; the block is lifted by itself"
+
+
+_BUSY = frozenset((408, 429, 503, 504))
+
+
+class Busy(Retry):
+    """It has too much to do, or took too long for this request: ask for less at a time."""
 
 
 class _Raw(JsonSerializer):
@@ -97,7 +104,8 @@ class Http:
             raise Fatal("the server is not trusted", where=self._where, why=str(error), hint=hint) from error
         except TransportError as error:
             why = f"{error} ({error.errors[0]})" if error.errors else str(error)
-            raise Retry("Elasticsearch does not answer", where=self._where, why=why) from error
+            kind_of = Busy if isinstance(error, ConnectionTimeout) else Retry
+            raise kind_of("Elasticsearch does not answer", where=self._where, why=why) from error
         raw = response.body
         return response.meta.status, raw if isinstance(raw, bytes) else b""
 
@@ -134,9 +142,9 @@ class Http:
             return Fatal(what, where=self._where, why=why, hint=CREDENTIALS)
         if kind == "index_not_found_exception":
             return Fatal("the index is gone", where=self._where, why=why, hint=self._resync)
-        if status < 500 and status not in (408, 429):
-            return Fatal(what, where=self._where, why=why)
-        return Retry(what, where=self._where, why=why)
+        if status in _BUSY:
+            return Busy(what, where=self._where, why=why)
+        return (Fatal if status < 500 else Retry)(what, where=self._where, why=why)
 
 
 def error_of(raw: bytes, default: str = "") -> tuple[str, str]:

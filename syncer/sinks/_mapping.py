@@ -171,3 +171,32 @@ def _copy_targets(properties: Mapping[str, Any]) -> Iterator[str]:
             target = spec.get("copy_to", ())
             yield from (target,) if isinstance(target, str) else target
             yield from _copy_targets(spec.get("properties", {}))
+
+
+_OURS = {
+    "index.gc_deletes": "a delete has to be remembered for longer than any write can take",
+    "index.translog.durability": "what is acknowledged has to be on disk",
+}
+
+
+def settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the index: the given ones and ours."""
+    return _flat(given) | {"index.gc_deletes": "1h"}
+
+
+def setting_problems(given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with given settings, one sentence each; empty when nothing is."""
+    found = _flat(given)
+    return [f"{name}: cannot be set; {why}" for name, why in _OURS.items() if name in found]
+
+
+def _flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings in their dotted form, beginning with `index.`, so that no two spellings meet."""
+    out: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{prefix}{name}.")
+        else:
+            full = prefix + name
+            out[full if full.startswith("index.") else f"index.{full}"] = value
+    return out

@@ -86,3 +86,12 @@ def pipeline(node: redis.Redis, commands: Sequence[Sequence[Any]]) -> list[Any]:
             add(*command)
         answers: list[Any] = pipe.execute(raise_on_error=False)
     return answers
+
+
+def values(answers: Iterable[Any]) -> Iterator[Any]:
+    """What keys hold: None for a key of another type, which is not ours. Raises what else went wrong."""
+    for answer in answers:
+        wrong = isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
+        if isinstance(answer, Exception) and not wrong:
+            raise answer
+        yield None if wrong else answer

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -22,19 +23,16 @@ from syncer.declaration.compile import Compiled
 from syncer.declaration.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry, SyncerError
-from syncer.ports import Memory
+from syncer.ports import SEND_WITHIN, Memory
 from syncer.sinks import _bulk, _mapping, _shards
-from syncer.sinks._elasticsearch_http import Http, client, error_of
+from syncer.sinks._bulk_size import BulkSize
+from syncer.sinks._elasticsearch_http import Busy, Http, client, error_of
 from syncer.sinks._fields import Bytes, Seconds, take_credentials_out
 from syncer.sinks._target import Target
 
 Json = dict[str, Any]
 
 _PAGE = 5000
-_OURS = {
-    "index.gc_deletes": "a delete has to be remembered for longer than any write can take",
-    "index.translog.durability": "what is acknowledged has to be on disk",
-}
 _MAX_CONTENT = 100 << 20  # http.max_content_length, unless the server says otherwise
 
 
@@ -94,8 +92,7 @@ class Connection(BaseModel):
 def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[str]:
     """What is wrong with the declaration for documents of these fields; `check` prints it."""
     found = [f"mapping.{text}" for text in _mapping.problems(settings.mapping, fields)]
-    given = _flat(settings.settings)
-    return found + [f"settings.{name}: cannot be set; {why}" for name, why in _OURS.items() if name in given]
+    return found + [f"settings.{text}" for text in _mapping.setting_problems(settings.settings)]
 
 
 class ElasticsearchSink:
@@ -119,7 +116,7 @@ class ElasticsearchSink:
         self._target = Target.of(self.name, model, epoch, generation)
         self._client = connection.client()
         self._http = Http(self._client, self.name, self._target.resync)
-        self._max_bytes = connection.max_bulk_bytes
+        self._size = BulkSize(connection.max_bulk_bytes)
         self._max_content = _MAX_CONTENT
         self._bulk_path = f"/{quote(self.write_alias)}/_bulk?require_alias=true&filter_path={_bulk.FILTER}"
 
@@ -141,6 +138,7 @@ class ElasticsearchSink:
             nodes = orjson.loads(raw).get("nodes", {}).values()
             limits = [node["http"]["max_content_length_in_bytes"] for node in nodes]
             self._max_content = min(limits, default=_MAX_CONTENT)
+            self._size.most = min(self._size.most, self._max_content)
 
     def _create(self) -> None:
         aliases: Json = {self.write_alias: {}}
@@ -148,7 +146,7 @@ class ElasticsearchSink:
             aliases[self.alias] = {}
         body = {
             "aliases": aliases,
-            "settings": _flat(self._settings.settings) | {"index.gc_deletes": "1h"},
+            "settings": _mapping.settings(self._settings.settings),
             "mappings": _mapping.mapping(self._settings.mapping, self._model.fields)
             | {"_meta": {"syncer": self._target.meta()}},
         }
@@ -202,35 +200,43 @@ class ElasticsearchSink:
 
     def write(self, batch: Batch) -> Outcome:
         """As the port says. Once a part of the batch is settled, a failure of the rest is told in `again`."""
-        out = Outcome()
-        chunks = _bulk.chunks(batch, min(self._max_bytes, self._max_content), self._max_content, out)
-        for chunk in chunks:
-            parts = [chunk]
-            while parts:
-                part = parts.pop()
-                try:
-                    parts += self._send(part, out)
-                except Retry as error:
-                    if out == Outcome():
-                        raise
-                    out.again_reason = str(error)
-                    for left in (part, *parts, *chunks):
-                        out.again += left.ids
-                    return out
+        out, began = Outcome(), time.monotonic()
+        chunks = _bulk.chunks(batch, lambda: self._size.bytes, self._max_content, out)
+        parts: list[_bulk.Chunk] = []
+        while part := parts.pop() if parts else next(chunks, None):
+            try:
+                if time.monotonic() - began > SEND_WITHIN:
+                    raise Retry("the rest of a batch waited for too long", where=self.name)
+                parts += self._send(part, out)
+            except Retry as error:
+                if out == Outcome():
+                    raise
+                out.again_reason = str(error)
+                out.again += [id for left in (part, *parts, *chunks) for id in left.ids]
+                parts.clear()
+        out.request_bytes = self._size.bytes
         return out
 
     def _send(self, chunk: _bulk.Chunk, out: Outcome) -> Sequence[_bulk.Chunk]:
         """One request. Returns its halves when the server refuses it as a whole because of what is in it."""
-        status, raw = self._http.ask("POST", self._bulk_path, chunk.body(), "application/x-ndjson")
+        body = chunk.body()
+        try:
+            status, raw = self._http.ask("POST", self._bulk_path, body, "application/x-ndjson")
+            if status not in (200, 400, 413):
+                raise self._http.failed("cannot write", status, raw)
+        except Busy:
+            self._size.refused(len(body))
+            raise
         if status == 200:
-            _bulk.settle(chunk, orjson.loads(raw), self._target, out)
-        elif status not in (400, 413):
-            raise self._http.failed("cannot write", status, raw)
-        elif len(chunk.ids) > 1:
+            in_time = _bulk.settle(chunk, orjson.loads(raw), self._target, out)
+            (self._size.took if in_time else self._size.refused)(len(body))
+            return ()
+        if status == 413:
+            self._size.refused(len(body))
+        if len(chunk.ids) > 1:
             return chunk.halves()
-        else:
-            kind, reason = error_of(raw, f"HTTP {status}")
-            out.refused.append(Refusal(chunk.ids[0], f"{kind}: {reason}"))
+        kind, reason = error_of(raw, f"HTTP {status}")
+        out.refused.append(Refusal(chunk.ids[0], f"{kind}: {reason}"))
         return ()
 
     def memory(self) -> Memory:
@@ -295,18 +301,6 @@ class ElasticsearchSink:
 
     def close(self) -> None:
         self._client.close()
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Json:
-    """Index settings in their dotted form, beginning with `index.`, so that no two spellings meet."""
-    out: Json = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{name}.")
-        else:
-            full = prefix + name
-            out[full if full.startswith("index.") else f"index.{full}"] = value
-    return out
 
 
 SINK = ElasticsearchSink

@@ -7,8 +7,8 @@ as a tombstone that expires. `_redis_keys.py` makes the keys. `syncer:meta:PATTE
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -23,12 +23,13 @@ from syncer.declaration.compile import Compiled
 from syncer.declaration.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
-from syncer.ports import Memory
+from syncer.ports import SEND_WITHIN, Memory
+from syncer.sinks import _redis_memory
 from syncer.sinks._fields import Seconds, take_credentials_out
 from syncer.sinks._redis_calls import Constants, Write, command, pipelines_of, writes_of
 from syncer.sinks._redis_keys import Keys, pattern_problem
 from syncer.sinks._redis_script import SCRIPT, flat, flat_json, nested_fields, trouble
-from syncer.sinks._redis_servers import FAILURES, Client, Servers, pipeline
+from syncer.sinks._redis_servers import FAILURES, Client, Servers, pipeline, values
 from syncer.sinks._target import Target
 
 _PAGE = 500
@@ -129,7 +130,7 @@ class RedisSink:
         there and is gone is no obstacle: `memory` tells it, and all is rendered again."""
         try:
             for node in self._servers.each():
-                self._identity(node)
+                _redis_memory.life(node, self.name)
             client, ours = self._servers.client(), orjson.dumps(self._target.meta())
             client.set(self._meta_key, ours, nx=True)
             raw: Any = client.get(self._meta_key)
@@ -139,39 +140,11 @@ class RedisSink:
             raise trouble(error, "Redis cannot be used", self.name) from error
 
     def memory(self) -> Memory:
-        """Writes are lost with a failover, a restart, a flush, an eviction. Each changes one of: the run or
-        the replication id of a server, the number of its evicted keys, the marks that we leave among the keys
-        (made here where there are none)."""
         try:
-            servers = sorted(self._identity(node) for node in self._servers.each())
-            marks = dict(self._marks(os.urandom(8).hex()))
+            return _redis_memory.memory(self._servers, self._keys.marks(self._clustered), self.name)
         except FAILURES as error:
             self._servers.refresh()
             raise trouble(error, "cannot be asked what it remembers", self.name) from error
-        return Memory("", " ".join([*servers, *(marks[key] for key in sorted(marks))]))
-
-    def _identity(self, node: redis.Redis) -> str:
-        """Which life of which server this is. Raises Fatal when it is set up to evict."""
-        info: Any = node.info()
-        if info["role"] != "master":
-            raise redis.ReadOnlyError("it is a replica")
-        policy = info.get("maxmemory_policy", "noeviction")
-        if info.get("maxmemory") and policy != "noeviction":
-            raise Fatal(
-                "Redis may evict documents and the memory of deletes",
-                where=self.name,
-                why=f"maxmemory-policy is {policy}",
-                hint="redis-cli CONFIG SET maxmemory-policy noeviction",
-            )
-        return f"{info['run_id']}.{info['master_replid']}.{info['evicted_keys']}"
-
-    def _marks(self, fresh: str) -> Iterator[tuple[str, str]]:
-        """The marks by key. On a cluster they are spread over the slots, and move with them."""
-        for node, groups in self._servers.owners(self._keys.marks(self._clustered), str):
-            keys = [key for group in groups for key in group]
-            pipeline(node, [["SET", key, fresh, "NX"] for key in keys])
-            for key, mark in zip(keys, _values(pipeline(node, [["GET", key] for key in keys])), strict=True):
-                yield key, mark.decode()
 
     def _accept(self, found: Mapping[str, Any]) -> bool:
         """Whether to record ours: for a later epoch or another generation."""
@@ -193,7 +166,7 @@ class RedisSink:
 
     def write(self, batch: Batch) -> Outcome:
         """As the port says. Once a part of the batch is settled, a failure of the rest is told in `again`."""
-        out = Outcome()
+        out, began = Outcome(), time.monotonic()
         writes = writes_of(batch, self._keys, as_hash=self._hash, out=out)
         failure: Exception | None = None
         try:
@@ -203,6 +176,8 @@ class RedisSink:
         for node, groups in owners:
             down: Exception | None = None
             for calls in pipelines_of(groups):
+                if time.monotonic() - began > SEND_WITHIN:
+                    down = redis.TimeoutError("the rest of a batch waited for too long")
                 try:
                     answers = [down] * len(calls) if down else self._execute(node, batch.version, calls)
                 except FAILURES as error:  # of this server; others may do
@@ -262,7 +237,7 @@ class RedisSink:
     def _ours(self, node: redis.Redis, ids: Sequence[str]) -> Iterator[str]:
         """Those whose version key says that we wrote them. It expires with its document or later."""
         versions = [["GET", self._keys.version(self._keys.document(id))] for id in ids]
-        for id, mark in zip(ids, _values(pipeline(node, versions)), strict=True):
+        for id, mark in zip(ids, values(pipeline(node, versions)), strict=True):
             if mark is not None and self._keys.ours(mark):
                 yield id
 
@@ -291,7 +266,7 @@ class RedisSink:
         return self._documents([id for group in groups for id in group], answers)
 
     def _documents(self, ids: Sequence[str], answers: Sequence[Any]) -> Iterator[tuple[str, bytes]]:
-        for id, answer in zip(ids, _values(answers), strict=True):
+        for id, answer in zip(ids, values(answers), strict=True):
             body = answer
             if isinstance(answer, Mapping):
                 body = flat_json({name.decode(): value.decode() for name, value in answer.items()})
@@ -312,15 +287,6 @@ class RedisSink:
 
     def close(self) -> None:
         self._servers.close()
-
-
-def _values(answers: Iterable[Any]) -> Iterator[Any]:
-    """What keys hold: None for a key of another type, which is not ours. Raises what else went wrong."""
-    for answer in answers:
-        wrong = isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
-        if isinstance(answer, Exception) and not wrong:
-            raise answer
-        yield None if wrong else answer
 
 
 SINK = RedisSink

@@ -16,6 +16,7 @@ from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal, Retry
+from syncer.sinks import elasticsearch
 from syncer.sinks.elasticsearch import ElasticsearchSink
 from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
 from tests.contracts.sinks import FIELDS, compiled
@@ -334,10 +335,69 @@ def test_a_closed_index_is_waited_for(make: Make, stack: Stack) -> None:
 def test_too_many_bytes_in_flight(make: Make, stack: Stack) -> None:
     sink = make()
     limit = "network.breaker.inflight_requests.limit"
-    with setting(stack, "/_cluster/settings", limit, "200kb"), pytest.raises(Retry) as caught:
-        sink.write(docs(*range(500), pad=1000))
-    assert "circuit_breaking_exception" in caught.value.why
-    assert sink.write(docs(*range(500), pad=1000)).written == 500
+    with setting(stack, "/_cluster/settings", limit, "200kb"):
+        for _ in range(3):  # the server counts a request's bytes twice
+            with pytest.raises(Retry) as caught:
+                sink.write(docs(*range(500), pad=1000))
+            assert "circuit_breaking_exception" in caught.value.why
+        out = sink.write(docs(*range(500), pad=1000))
+        assert (out.written, out.again) == (500, [])
+        assert out.request_bytes < 200_000
+
+
+def _busy(request: Request) -> bytes:
+    """An answer whose every item says 429."""
+    item = b'{"index":{"status":429,"error":{"type":"x","reason":"y"}}}'
+    return b'{"errors":true,"items":[%b]}' % b",".join([item] * request.body.count(b'"_id"'))
+
+
+def _late() -> str:
+    time.sleep(1.5)
+    return "cut"
+
+
+TOO_MUCH: dict[str, Callable[[Request], Any]] = {
+    "429": lambda request: (429, b"{}"),
+    "503": lambda request: (503, b"busy"),
+    "413": lambda request: (413, b"too large"),
+    "429 of items": lambda request: (200, _busy(request)),
+    "time-out": lambda request: _late(),
+}
+
+
+@pytest.mark.parametrize("how", TOO_MUCH)
+def test_requests_shrink_until_the_server_takes_them(make: Make, proxy: FaultProxy, how: str) -> None:
+    sink = make(connection={"url": proxy.url, "timeout": "1s"})
+    proxy.rule = lambda request: TOO_MUCH[how](request) if len(request.body) > 100_000 else "pass"
+    left, at = list(range(800)), 0
+    while left:
+        at += 1
+        try:
+            out = sink.write(docs(*left, at=at, pad=1000))
+        except Retry:
+            continue
+        left = [int(id) for id in out.again]
+    assert out.request_bytes < 200_000
+    assert sink.count() == 800
+    proxy.rule = lambda request: "pass"
+    sizes = [sink.write(docs(*range(600), at=at + n, pad=1000)).request_bytes for n in range(1, 4)]
+    assert sizes[-1] > sizes[0]
+
+
+def test_a_batch_that_takes_long_is_not_sent_to_the_end(
+    make: Make, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = make(connection={"url": proxy.url, "max_bulk_bytes": "10kB"})
+
+    def rule(request: Request) -> Any:
+        monkeypatch.setattr(elasticsearch, "SEND_WITHIN", -1.0)
+        return "pass"
+
+    proxy.rule = rule
+    out = sink.write(docs(*range(30), pad=1000))
+    assert 0 < out.written < 12
+    assert out.written + len(out.again) == 30
+    assert "waited for too long" in out.again_reason
 
 
 def test_a_busy_shard(make: Make, proxy: FaultProxy) -> None:
