@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from syncer.declaration.model import Model
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry, SyncerError
 from syncer.memories import Memories
-from syncer.metrics import ModelMetrics, Timer
+from syncer.metrics import ModelMetrics
 from syncer.pipeline import Lane, Limits, ranges
 from syncer.ports import Memory, Sink, Source
 from syncer.registry import Names, Registry
@@ -61,9 +62,27 @@ class LaneObserver:
         self.last_error = ""
         self.records, self.seconds = 0, 0.0
         self.progress = time.monotonic()
+        self._begun: dict[str, float] = {}
 
-    def stage(self, name: str) -> Timer:
-        return self.metrics.stage(name)
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._begun[name] = time.monotonic()
+        try:
+            with self.metrics.stage(name):
+                yield
+        finally:
+            del self._begun[name]
+
+    def stalled(self, after: float) -> str:
+        """Why this lane is not alive; empty when it is. Waiting for a server that is away is life: it is told,
+        again and again. Not so a call that never returns. after: seconds."""
+        now, begun = time.monotonic(), dict(self._begun)
+        if "write" in begun and now - begun["write"] > after:  # on a thread beside the lane's, which goes on
+            return f"lane {self.lane}: a sink has not answered for {now - begun['write']:.0f} s"
+        if now - self.progress > after:
+            where = f" (in stage {', '.join(begun)})" if begun else ""
+            return f"lane {self.lane} has made no progress for {now - self.progress:.0f} s{where}"
+        return ""
 
     def events(self, by_op: Mapping[str, int], skipped: int) -> None:
         self.metrics.batch(self.lane)
@@ -136,7 +155,7 @@ class Unit:
         self.workers = workers
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
-        self._since = time.monotonic()
+        self._since = self._progress = time.monotonic()
         self._time = Time()
         self._generation: int | None = None
         self._seen: dict[str, dict[str, Memory]] = {}
@@ -159,11 +178,16 @@ class Unit:
         return not self._thread.is_alive()
 
     def stalled(self) -> str:
-        """Why this is not alive: no lane may be silent for minutes. Empty when all is well."""
-        for observer in self.observers:
-            silent = time.monotonic() - observer.progress
-            if self.state == "running" and silent > _STALLED_AFTER:
-                return f"{self.model.name}: lane {observer.lane} has made no progress for {silent:.0f} s"
+        """Why this is not alive: neither it nor a lane may be silent for minutes. Empty when all is well."""
+        after = max(_STALLED_AFTER, 2 * self.config.postgres.statement_timeout)
+        if self.state == "running":
+            reasons = [reason for observer in self.observers if (reason := observer.stalled(after))]
+            return f"{self.model.name}: {reasons[0]}" if reasons else ""
+        silent = time.monotonic() - self._progress
+        if self._thread.is_alive() and silent > after:
+            return (
+                f"{self.model.name}: {self.state}, and no server has answered or refused for {silent:.0f} s"
+            )
         return ""
 
     def status(self) -> dict[str, Any]:
@@ -185,7 +209,7 @@ class Unit:
     def _supervise(self) -> None:
         pause = _BACK_OFF[0]
         while not self._stop.is_set():
-            began = time.monotonic()
+            began = self._progress = time.monotonic()
             try:
                 self._attempt()
             except Stopped:
@@ -213,6 +237,7 @@ class Unit:
         mended the cause. To try again is safe: offsets have not moved. False when told to stop."""
         failed = time.monotonic()
         while not self._stop.wait(_LOOK_EVERY):
+            self._progress = time.monotonic()
             with contextlib.suppress(Retry):
                 if self._registered() != self._generation or time.monotonic() - failed > _TRY_AGAIN:
                     return True

@@ -1,0 +1,120 @@
+"""What is dead and what only waits: a call that never returns, and servers that are away or hang."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from devstack import Stack
+from syncer import load
+from syncer import unit as module
+from syncer.config import load as load_config
+from syncer.metrics import Metrics
+from syncer.registry import Registry
+from syncer.unit import Unit
+from tests.integration.daemon import until
+from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.test_outages import behind_proxy
+
+_numbers = itertools.count(1)
+AFTER = 4.0
+CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
+FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    with streaming_source(stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+    """Silent for seconds is dead here."""
+    monkeypatch.setattr(module, "_STALLED_AFTER", AFTER)
+    with new_system(source, tmp_path, next(_numbers)) as system:
+        system.environment["SYNCER_POSTGRES__STATEMENT_TIMEOUT"] = "1s"
+        yield system
+
+
+@contextmanager
+def running(system: System, model: str) -> Iterator[Unit]:
+    """As the daemon runs it, in this process."""
+    config = load_config(environ=system.environment)
+    [declared] = load.declared(config, [model])
+    unit = Unit(config, declared, Registry(config), Metrics(CollectorRegistry()).for_model(model))
+    unit.start()
+    try:
+        yield unit
+    finally:
+        unit.stop()
+        assert unit.join(30)
+
+
+def test_a_sink_that_never_answers_is_dead_and_told(system: System) -> None:
+    system.environment["SYNCER_ELASTICSEARCH__TIMEOUT"] = "1h"
+    with behind_proxy(system, "elasticsearch") as link, running(system, system.orders) as unit:
+        system.execute(CUSTOMERS, FIVE)
+        system.until_right(system.orders)
+        assert unit.stalled() == ""
+        link.stall()
+        system.execute("UPDATE {schema}.orders SET status = 'paid'")
+        told = until(unit.stalled)
+        assert told.startswith(f"{system.orders}: lane changes: a sink has not answered for")
+        link.flow()
+        until(lambda: not unit.stalled())
+        system.until_right(system.orders)
+
+
+def test_a_database_that_swallows_everything_is_dead_and_told(system: System) -> None:
+    """It keeps the connection and acknowledges every packet, so no time-out of the network ends it."""
+    with behind_proxy(system, "postgres") as link, running(system, system.orders) as unit:
+        system.execute(CUSTOMERS, FIVE)
+        system.until_right(system.orders)
+        link.stall()
+        system.execute("UPDATE {schema}.orders SET status = 'paid'")
+        told = until(unit.stalled)
+        assert told.startswith(f"{system.orders}: lane changes has made no progress for")
+        link.flow()
+        until(lambda: not unit.stalled())
+        system.until_right(system.orders)
+
+
+def test_a_database_that_swallows_everything_from_the_start(system: System) -> None:
+    system.environment["SYNCER_POSTGRES__CONNECT_TIMEOUT"] = "1h"
+    with behind_proxy(system, "postgres") as link:
+        link.stall()
+        with running(system, system.orders) as unit:
+            told = until(unit.stalled)
+            assert "starting, and no server has answered or refused for" in told
+            link.flow()
+            until(lambda: unit.state == "running")
+            assert unit.stalled() == ""
+
+
+@pytest.mark.parametrize("server", ["elasticsearch", "redis", "postgres"])
+def test_who_waits_for_a_server_is_not_dead(system: System, server: str) -> None:
+    """Away, or silent for longer than its time-out: waited for, told, and no reason to restart the process."""
+    system.environment |= {"SYNCER_ELASTICSEARCH__TIMEOUT": "1s", "SYNCER_REDIS__TIMEOUT": "1s"}
+    model = system.summaries if server == "redis" else system.orders
+    with behind_proxy(system, server) as link, running(system, model) as unit:
+        system.execute(CUSTOMERS, FIVE)
+        system.until_right(model)
+        link.down() if server == "postgres" else link.stall()
+        system.execute(
+            "UPDATE {schema}.orders SET status = 'paid'", "UPDATE {schema}.customers SET name = 'B'"
+        )
+        until(lambda: unit.status()["state"] == "waiting")
+        end = time.monotonic() + 3 * AFTER
+        while time.monotonic() < end:
+            assert unit.stalled() == ""
+            assert unit.status()["state"] == "waiting"
+            time.sleep(0.2)
+        link.up() if server == "postgres" else link.flow()
+        system.until_right(model)
