@@ -74,8 +74,8 @@ class LaneObserver:
             del self._begun[name]
 
     def stalled(self, after: float) -> str:
-        """Why this lane is not alive; empty when it is. Waiting for a server that is away is life: it is told,
-        again and again. Not so a call that never returns. after: seconds."""
+        """Why this lane is not alive; empty when it is. To wait for a server that is away is life, and is told
+        again and again. A call that never returns is not. after: seconds."""
         now, begun = time.monotonic(), dict(self._begun)
         if "write" in begun and now - begun["write"] > after:  # on a thread beside the lane's, which goes on
             return f"lane {self.lane}: a sink has not answered for {now - begun['write']:.0f} s"
@@ -185,9 +185,7 @@ class Unit:
             return f"{self.model.name}: {reasons[0]}" if reasons else ""
         silent = time.monotonic() - self._progress
         if self._thread.is_alive() and silent > after:
-            return (
-                f"{self.model.name}: {self.state}, and no server has answered or refused for {silent:.0f} s"
-            )
+            return f"{self.model.name}: {self.state}, but nobody has answered or refused for {silent:.0f} s"
         return ""
 
     def status(self) -> dict[str, Any]:
