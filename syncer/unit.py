@@ -74,7 +74,7 @@ class LaneObserver:
             del self._begun[name]
 
     def stalled(self, after: float) -> str:
-        """Why this lane is not alive; empty when it is. To wait for a server that is away is life, and is told
+        """Why this lane is not alive; empty when it is. To wait for a server that is away is life, and told
         again and again. A call that never returns is not. after: seconds."""
         now, begun = time.monotonic(), dict(self._begun)
         if "write" in begun and now - begun["write"] > after:  # on a thread beside the lane's, which goes on

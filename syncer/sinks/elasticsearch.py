@@ -164,17 +164,19 @@ class ElasticsearchSink:
             raise Fatal(f"the index {self.index} {owner}", where=self.name, hint="choose another index name")
         self._target.check_epoch(meta["epoch"], "the index")
         self._target.check_hash(meta["hash"])
+        has_alias = self._check_read_alias()
         if meta["epoch"] < self._target.epoch:
             self._http.must("PUT", f"/{self.index}/_mapping", {"_meta": {"syncer": self._target.meta()}})
         missing = [self.write_alias] if self.write_alias not in info["aliases"] else []
-        if self.alias not in info["aliases"] and not self._check_read_alias():
+        if not has_alias:
             missing.append(self.alias)
         if missing:
             actions = [{"add": {"index": self.index, "alias": name}} for name in missing]
             self._http.must("POST", "/_aliases", {"actions": actions})
 
     def _check_read_alias(self) -> bool:
-        """Whether the read alias exists. Raises Fatal when its name is taken by what is not ours."""
+        """Whether the read alias exists. Raises Fatal when its name is taken by what is not ours, or by an
+        index of a later epoch: nobody would keep that one in step."""
         found = self._http.get(f"/{self.alias}")
         for index, info in (found or {}).items():
             meta = info["mappings"].get("_meta", {}).get("syncer", {})
@@ -184,6 +186,7 @@ class ElasticsearchSink:
                     f"the name {self.alias} is taken by {what}, which is not of this read model",
                     where=self.name, hint="choose another index name, or remove what has this one",
                 )  # fmt: skip
+            self._target.check_epoch(meta["epoch"], f"the index {index}, which is read,")
         return found is not None
 
     def promote(self) -> None:

@@ -129,7 +129,7 @@ def test_a_delete_is_not_undone_by_an_older_write(sink: Sink) -> None:
     assert holds(sink, {})
 
 
-def test_a_delete_of_an_absent_id_is_remembered(sink: Sink) -> None:
+def test_hazard_22_a_delete_of_an_absent_id_is_remembered(sink: Sink) -> None:
     assert put(sink, 7, deletes=("a",)).deleted == 1
     assert put(sink, 6, {"a": doc(1)}).older == 1
     assert holds(sink, {})
@@ -141,7 +141,7 @@ def test_a_newer_write_follows_a_delete(sink: Sink) -> None:
     assert holds(sink, {"a": doc(3)})
 
 
-def test_one_bad_document_leaves_the_others_alone(sink: Sink, target: Harness) -> None:
+def test_hazard_24_one_bad_document_leaves_the_others_alone(sink: Sink, target: Harness) -> None:
     upserts = {f"good{i}": doc(i) for i in range(20)}
     batch = dict(list(upserts.items())[:10]) | {"bad": target.bad("bad"), "": doc(0)} | upserts
     out = put(sink, 3, batch, deletes=("gone",))
@@ -204,7 +204,7 @@ def test_values_keep_every_digit(sink: Sink) -> None:
     assert values["name"] == "ü\0\n🙂"
 
 
-def test_a_line_break_in_a_document_harms_nobody(sink: Sink) -> None:
+def test_hazard_24_a_line_break_in_a_document_harms_nobody(sink: Sink) -> None:
     assert put(sink, 1, {"a": b'{\n  "n": 1\n}', "b": doc(2)}).written == 2
     assert json.loads(sink.read(["a"])["a"])["n"] in (1, "1")
 
@@ -260,7 +260,7 @@ def test_another_declaration_is_refused(sink: Sink, target: Harness) -> None:
     other.close()
 
 
-def test_an_earlier_epoch_is_refused_and_a_later_one_recorded(sink: Sink, target: Harness) -> None:
+def test_hazard_23_an_earlier_epoch_is_refused_and_a_later_one_recorded(sink: Sink, target: Harness) -> None:
     later, earlier = target.open(epoch=2), target.open(epoch=1)
     later.prepare()
     with pytest.raises(Fatal, match="later epoch"):
@@ -269,7 +269,7 @@ def test_an_earlier_epoch_is_refused_and_a_later_one_recorded(sink: Sink, target
         opened.close()
 
 
-def test_a_document_of_a_later_epoch_stops_the_writer(sink: Sink, target: Harness) -> None:
+def test_hazard_23_a_document_of_a_later_epoch_stops_the_writer(sink: Sink, target: Harness) -> None:
     later = target.open(epoch=2)
     assert put(later, version(2, 5), {"a": doc(1)}).written == 1
     later.close()

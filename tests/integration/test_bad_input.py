@@ -111,7 +111,7 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
     until(lambda: system.told(system.orders)["dead_letters"] == 0)
 
 
-def test_a_row_that_cannot_be_rendered_spoils_no_other(system: System) -> None:
+def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System) -> None:
     system.execute(CUSTOMERS, MANY, "UPDATE {schema}.orders SET parts = 0 WHERE id IN (7, 1500, 2999)")
     assert "3,000" in system.run("backfill", system.orders)
     assert sorted(map(int, system.written(system.orders))) == [
@@ -221,6 +221,28 @@ def test_hazard_22_an_index_that_is_deleted_is_told_and_not_made_again_in_part(s
     told = daemon.until_state(system.orders, "failed")["last_error"]
     assert "is gone, and its documents with it" in told and f"syncer resync {system.orders}" in told
     system.run("resync", system.orders, "--yes")
+    system.until_right()
+    daemon.until_ready()
+
+
+def test_hazard_23_a_lost_record_of_the_epoch_is_told_by_every_sink(system: System) -> None:
+    """Begun anew, the syncer would write versions that are all too small, or an index that nobody reads."""
+    system.execute(CUSTOMERS, FIVE)
+    for model in (system.orders, system.summaries):
+        system.run("backfill", model)
+        system.run("resync", model, "--yes")
+    system.until_right()
+    admin = AdminClient({"bootstrap.servers": system.stack.kafka})
+    topic = f"{system.prefix}.state"
+    admin.delete_topics([topic])[topic].result(10)
+    until(lambda: topic not in admin.list_topics(timeout=10).topics)
+    daemon = system.start(ready=False)
+    for model in (system.orders, system.summaries):
+        told = daemon.until_state(model, "failed")["last_error"]
+        assert "of a later epoch; the record of our own is lost" in told and f"syncer resync {model}" in told
+    system.execute("UPDATE {schema}.orders SET status = 'paid'")
+    for model in (system.orders, system.summaries):
+        system.run("resync", model, "--yes")
     system.until_right()
     daemon.until_ready()
 

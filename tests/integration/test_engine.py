@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
 from syncer.waiting import Stopped
 from tests.integration.daemon import until
-from tests.integration.engine import ORDERS, SCHEMA, Engine, Spy
+from tests.integration.engine import ORDERS, SCHEMA, Engine, Spy, Tape
 from tests.stack import Database
 
 TEN = "INSERT INTO orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 10) n"
@@ -88,6 +89,33 @@ def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine:
     assert now.not_before_ms == 0 and later.not_before_ms > (time.time() + 50) * 1000
     engine.work.records.pop()
     engine.drain(lanes[1])
+    assert engine.written() == engine.expected() == {}
+
+
+def test_hazard_26_what_a_slow_worker_writes_after_a_truncate_is_swept(engine: Engine) -> None:
+    """A row that was inserted just before: the first sweep cannot know of it, as no sink has it yet."""
+    filled(engine)
+    source, sink, go = Tape("here"), Spy(engine.store, engine.compiled), threading.Event()
+    slow = engine.lane(source, [sink])
+
+    def held_up(batch: Batch) -> None:
+        go.wait(20)
+
+    sink.then = held_up
+    txid = engine.execute("INSERT INTO orders VALUES (11, 1)")
+    event = {"op": "c", "after": order(11), "source": {"schema": "public", "table": "orders", "txId": txid}}
+    source.add(json.dumps(event).encode())
+    slow.step()  # rendered, and held up on its way to the sink
+    until(lambda: sink.batches)
+    engine.tell(engine.execute("TRUNCATE orders"), "orders", "t")
+    engine.drain(engine.lane(max_age=1.0))
+    work = engine.lane(engine.work, max_records=1)
+    while engine.written():
+        work.step()
+    go.set()
+    engine.drain(slow)
+    assert set(engine.written()) == {"11"}
+    engine.drain(work)
     assert engine.written() == engine.expected() == {}
 
 

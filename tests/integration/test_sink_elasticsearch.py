@@ -258,13 +258,13 @@ def test_the_reason_of_a_refusal_is_the_server_s(make: Make) -> None:
     assert set(reasons) == {"a", "b", "c"}
 
 
-def test_an_id_that_is_too_long_does_not_take_its_batch_along(make: Make) -> None:
+def test_hazard_24_an_id_that_is_too_long_does_not_take_its_batch_along(make: Make) -> None:
     out = make().write(Batch(1, {"x" * 513: b"{}", "я" * 257: b"{}", "ok": b"{}"}, ["y" * 600, "gone"]))
     assert (out.written, out.deleted, len(out.refused)) == (1, 1, 3)
     assert "has 514 bytes, Elasticsearch takes 512" in out.refused[1].reason
 
 
-def test_what_fails_the_whole_request_is_bisected(make: Make) -> None:
+def test_hazard_24_what_fails_the_whole_request_is_bisected(make: Make) -> None:
     """An empty line where a document should be: the server then reads the rest out of step."""
     batch = docs(*range(50))
     batch.upserts["empty"] = b""
@@ -273,7 +273,7 @@ def test_what_fails_the_whole_request_is_bisected(make: Make) -> None:
     assert [refusal.id for refusal in out.refused] == ["empty"]
 
 
-def test_a_document_above_the_server_s_limit(make: Make) -> None:
+def test_hazard_24_a_document_above_the_server_s_limit(make: Make) -> None:
     sink = make()
     out = sink.write(Batch(1, {"big": b'{"name":"%b"}' % (b"x" * (101 << 20)), "ok": b"{}"}, []))
     assert out.written == 1
@@ -293,7 +293,7 @@ def test_a_request_above_a_proxy_s_limit(make: Make, proxy: FaultProxy) -> None:
 # -- failures of the server
 
 
-def test_a_deleted_index_is_not_made_again(make: Make, stack: Stack) -> None:
+def test_hazard_22_a_deleted_index_is_not_made_again(make: Make, stack: Stack) -> None:
     sink = make()
     call(stack, "DELETE", f"/{sink.index}")
     for batch in (Batch(1, {}, ["1"]), docs(1), Batch(1, {"1": b"{}"}, ["2"])):
@@ -308,7 +308,7 @@ def test_a_deleted_index_is_not_made_again(make: Make, stack: Stack) -> None:
     assert found == []
 
 
-def test_a_lost_write_alias(make: Make, stack: Stack) -> None:
+def test_hazard_22_a_lost_write_alias(make: Make, stack: Stack) -> None:
     sink = make()
     call(stack, "DELETE", f"/{sink.index}/_alias/{sink.write_alias}")
     with pytest.raises(Fatal, match="the index is gone"):

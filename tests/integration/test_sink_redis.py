@@ -371,7 +371,7 @@ def test_memory_that_is_full_is_waited_for(make: Make, own: str) -> None:
     assert len(list(sink.ids())) == 2000
 
 
-def test_eviction_is_refused(make: Make, own: str) -> None:
+def test_hazard_27_eviction_is_refused(make: Make, own: str) -> None:
     with redis.Redis.from_url(own) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         make(own)  # nothing is evicted without a limit
@@ -402,7 +402,7 @@ def test_another_generation_takes_the_keys_over(make: Make) -> None:
 # -- a cluster
 
 
-def test_a_slot_that_moves(make: Make, names: Names) -> None:
+def test_hazard_27_a_slot_that_moves(make: Make, names: Names) -> None:
     with redis_cluster() as url:
         sink = make(url, connection={"cluster": True})
         assert sink.write(docs(*range(300))).written == 300
