@@ -141,7 +141,7 @@ def batches(arena: Arena, loaded: Loaded, found: Sequence[Range]) -> Iterator[Ba
 def bodies_of(batch: Batch) -> Iterator[Body]:
     """The product's own requests."""
     largest = 8 << 20
-    for chunk in _bulk.chunks(batch, largest, largest, Outcome()):
+    for chunk in _bulk.chunks(batch, lambda: largest, largest, Outcome()):
         yield Body(chunk.body(), len(chunk.ids) - chunk.deletes)
 
 
