@@ -58,7 +58,8 @@ class Work(NamedTuple):
     """A work item: roots to render, written to the read model's own topic.
 
     kind `keys`: exactly `keys`. kind `range`: every root with `low` < key <= `high` (`low` None: no bound).
-    kind `sweep`: every document that the sinks hold, so that those without a row go.
+    kind `sweep`: every document that the sinks hold, so that those without a row go; or that `sink` holds,
+    if it is named, of those the ones that it was given `since` (`ports.Memory.written`; empty: all).
     """
 
     kind: Literal["keys", "range", "sweep"]
@@ -74,3 +75,5 @@ class Work(NamedTuple):
     holds several partitions takes them as one, so many times as fast."""
     not_before_ms: int = 0
     """Wait until then (milliseconds since the Unix epoch)."""
+    sink: str = ""
+    since: str = ""

@@ -5,9 +5,10 @@ every few seconds what their memory hangs on (`Sink.memory`), and the answer is 
 which is kept in the state topic.
 
     deletes forgotten   An older write that is still on its way can bring a document back. None is sent after
-                        `max_age`; so later than that, every document that the sink holds is rendered again
-                        (a sweep), and those without a row go.
-    documents lost      Every root is rendered again, as in a backfill. Then a sweep: deletes are lost, too.
+                        `max_age`; so later than that, the documents that were written meanwhile are rendered
+                        again (a sweep), and those without a row go.
+    documents lost      Every root is rendered again, as in a backfill. Then a sweep of all that the sink
+                        holds: deletes are lost, too.
 
 The work is durable before the new answer is. Each process judges by what it has seen itself: one that
 could still reach the old primary after the others had noticed the new one may have lost more.
@@ -22,6 +23,8 @@ import structlog
 from syncer.change import Work
 from syncer.errors import Retry
 from syncer.ports import Memory, Sink, WorkTopic
+
+_NOTE_EVERY_MS = 60_000
 
 log = structlog.get_logger()
 
@@ -52,6 +55,8 @@ class Memories:
     ) -> None:
         self.model, self.sinks, self.max_age = model, list(sinks), max_age
         self._seen, self._note, self._work, self._refill, self._lost = seen, note, work, refill, lost
+        self._written: dict[str, str] = {}
+        self._noted_ms = 0
         for name, memory in noted.items():
             self._seen.setdefault(name, Memory(*memory))
 
@@ -60,28 +65,36 @@ class Memories:
         away: Retry | None = None
         for sink in self.sinks:
             try:
-                found = sink.memory()
+                self._compare(sink.name, sink.memory(), now_ms)
             except Retry as error:
                 away = error
-                continue
-            before = self._seen.get(sink.name)
-            if found == before:
-                continue
-            if before is not None:
-                self._mend(sink.name, before, found, now_ms)
-            self._note({**{name: tuple(one) for name, one in self._seen.items()}, sink.name: tuple(found)})
-            self._seen[sink.name] = found
         if away is not None:
             raise away
+
+    def _compare(self, sink: str, found: Memory, now_ms: int) -> None:
+        before = self._seen.get(sink)
+        changed = before is None or before[:2] != found[:2]
+        if before is not None and changed:
+            self._mend(sink, before, found, now_ms)
+        # How far the writes were is taken from the look before this one: a shard that moves takes writes in
+        # its new place an instant before the cluster tells of it.
+        written = self._written.get(sink, before.written if before else found.written)
+        seen = {**self._seen, sink: found._replace(written=written)}
+        if changed or now_ms - self._noted_ms > _NOTE_EVERY_MS:
+            self._note({name: tuple(memory) for name, memory in seen.items()})
+            self._noted_ms = now_ms
+        self._seen[sink], self._written[sink] = seen[sink], found.written
 
     def _mend(self, sink: str, before: Memory, found: Memory, now_ms: int) -> None:
         what = "documents" if found.documents != before.documents else "deletes"
         # Twice what workers may hold, as after a truncate; and as long again for what the sink itself holds:
         # Elasticsearch keeps a write for a minute while it waits for its shard.
         later = now_ms + int(4000 * self.max_age)
+        since = before.written
         if what == "documents":
             self._refill()
-        self._work.put(Work("sweep", f"lost {what}", not_before_ms=later))
+            since = ""
+        self._work.put(Work("sweep", f"lost {what}", not_before_ms=later, sink=sink, since=since))
         self._work.flush()
         self._lost(sink, what)
         log.warning(_TOLD[what], model=self.model, sink=sink, sweep_after_s=round(4 * self.max_age))
@@ -89,5 +102,5 @@ class Memories:
 
 _TOLD = {
     "documents": "the sink may have lost acknowledged documents: all are rendered again, then swept",
-    "deletes": "the sink may have forgotten deletes: its documents are swept for ghosts",
+    "deletes": "the sink may have forgotten deletes: what it is given meanwhile is swept for ghosts",
 }

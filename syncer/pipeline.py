@@ -247,13 +247,14 @@ class Lane:
             self._keys(left, settles)
         else:
             for sink in self.sinks:
-                self._hand_over(self._keys_of(sink), item.reason)
+                if item.sink in ("", sink.name):
+                    self._hand_over(self._keys_of(sink, item.since), item.reason)
             self.work.flush()
             self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles))
 
-    def _keys_of(self, sink: Sink) -> Iterator[Key]:
-        """The keys of all documents that a sink holds."""
-        for id in sink.ids():
+    def _keys_of(self, sink: Sink, since: str) -> Iterator[Key]:
+        """The keys of all documents that a sink holds, or of those that were written since."""
+        for id in sink.ids(since):
             try:
                 yield document.parse_id(id, len(self.compiled.key))
             except ValueError as error:

@@ -205,6 +205,8 @@ class Memory(NamedTuple):
     """Another text: it may have forgotten the versions of deletes, so that an older write can succeed."""
     documents: str
     """Another text: writes that it had acknowledged may be gone."""
+    written: str = ""
+    """How far its writes were, for `ids`; not to be compared. Empty: it cannot tell."""
 
 
 class Sink(Protocol):
@@ -242,8 +244,10 @@ class Sink(Protocol):
         """
         ...
 
-    def ids(self) -> Iterator[str]:
-        """The ids of all documents, in no order; those written meanwhile may be missing or not."""
+    def ids(self, since: str = "") -> Iterator[str]:
+        """The ids of all documents, in no order; those written meanwhile may be missing or not.
+
+        since: a `Memory.written`: only the documents written later, where the sink can tell."""
         ...
 
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:

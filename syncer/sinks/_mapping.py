@@ -176,6 +176,7 @@ def _copy_targets(properties: Mapping[str, Any]) -> Iterator[str]:
 _OURS = {
     "index.gc_deletes": "a delete has to be remembered for longer than any write can take",
     "index.translog.durability": "what is acknowledged has to be on disk",
+    "index.disable_sequence_numbers": "they tell what was written when deletes were forgotten",
 }
 
 

@@ -5,6 +5,9 @@ another engine forgets them: a restart, a failover, a relocation, closing and op
 relocation raise the primary's term; that one gives the copy another allocation id. What was acknowledged
 stays, unless an operator forces a stale copy to be the primary or restores a snapshot: then the shard begins
 another history.
+
+Every write of a shard has a number. What is below the global checkpoint is in all its copies, so whichever
+becomes the primary gives the next ones higher numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ STATE = (
 )
 STATS = (
     "?level=shards&filter_path=indices.*.shards.*.routing.primary"
-    ",indices.*.shards.*.commit.user_data.history_uuid"
+    ",indices.*.shards.*.commit.user_data.history_uuid,indices.*.shards.*.seq_no.global_checkpoint"
 )
 _ACTIVE = ("STARTED", "RELOCATING")
 
@@ -32,12 +35,14 @@ def memory(state: Json, stats: Json) -> Memory | None:
     [metadata], [table] = (state[part]["indices"].values() for part in ("metadata", "routing_table"))
     deletes = [metadata["settings"]["index"]["uuid"]]
     documents = list(deletes)
+    written = []
     [shards] = [index["shards"] for index in stats.get("indices", {}).values()] or [{}]
     for number, term in sorted(metadata["primary_terms"].items()):
         copies = [copy for copy in table["shards"][number] if copy["primary"] and copy["state"] in _ACTIVE]
-        histories = [copy for copy in shards.get(number, ()) if copy["routing"]["primary"]]
-        if not copies or not histories:
+        primaries = [copy for copy in shards.get(number, ()) if copy["routing"]["primary"]]
+        if not copies or not primaries:
             return None
         deletes.append(f"{term}.{copies[0]['allocation_id']['id']}")
-        documents.append(histories[0]["commit"]["user_data"]["history_uuid"])
-    return Memory(" ".join(deletes), " ".join(documents))
+        documents.append(primaries[0]["commit"]["user_data"]["history_uuid"])
+        written.append(primaries[0]["seq_no"]["global_checkpoint"])
+    return Memory(" ".join(deletes), " ".join(documents), str(min(written)))

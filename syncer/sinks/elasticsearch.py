@@ -243,17 +243,19 @@ class ElasticsearchSink:
         return ()
 
     def memory(self) -> Memory:
-        """Needs the privilege `monitor` of the cluster. Raises Retry while a primary is not started."""
+        """Needs the privilege `monitor` of the cluster. Raises Retry while a primary is not started.
+
+        The statistics come first: if the state then is as it was, so it was while they were written."""
+        stats = self._http.must("GET", f"/{self.index}/_stats/docs{_shards.STATS}")
         state = self._http.must("GET", f"/_cluster/state/metadata,routing_table/{self.index}{_shards.STATE}")
         if not state:
             raise self._target.gone(f"the index {self.index}")
-        stats = self._http.must("GET", f"/{self.index}/_stats/docs{_shards.STATS}")
         found = _shards.memory(state, stats)
         if found is None:
             raise Retry("not all primary shards are started", where=self.name)
         return found
 
-    def ids(self) -> Iterator[str]:
+    def ids(self, since: str = "") -> Iterator[str]:
         """Every id of this generation, by a point in time; raises Retry when that breaks off.
 
         https://www.elastic.co/docs/reference/elasticsearch/rest-apis/paginate-search-results#search-after
@@ -261,6 +263,8 @@ class ElasticsearchSink:
         self._http.must("POST", f"/{self.index}/_refresh")
         pit = self._http.must("POST", f"/{self.index}/_pit?keep_alive=2m")["id"]
         query: Json = {"size": _PAGE, "_source": False, "track_total_hits": False, "sort": ["_shard_doc"]}
+        if since:
+            query["query"] = {"range": {"_seq_no": {"gt": int(since)}}}
         try:
             while True:
                 query["pit"] = {"id": pit, "keep_alive": "2m"}

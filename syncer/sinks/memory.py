@@ -97,7 +97,7 @@ class MemorySink:
     def memory(self) -> Memory:
         return self.store.memory
 
-    def ids(self) -> Iterator[str]:
+    def ids(self, since: str = "") -> Iterator[str]:
         with self.store.lock:
             found = [id for id, (_, body) in self.store.documents.items() if body is not None]
         return iter(found)

@@ -221,7 +221,7 @@ class RedisSink:
                 self._target.older(write.id, version, int(result), out)
         return None
 
-    def ids(self) -> Iterator[str]:
+    def ids(self, since: str = "") -> Iterator[str]:
         """Every id; one may come twice (SCAN). Keys that only look like ours are left out."""
         kind = "hash" if self._hash else "string"
         try:

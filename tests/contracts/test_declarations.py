@@ -202,7 +202,14 @@ def test_an_answer_of_something_else(raw: bytes) -> None:
     assert kind == "HTTP 502"
 
 
-@pytest.mark.parametrize("settings", [{"gc_deletes": "1s"}, {"index": {"translog": {"durability": "async"}}}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gc_deletes": "1s"},
+        {"disable_sequence_numbers": True},
+        {"index": {"translog": {"durability": "async"}}},
+    ],
+)
 def test_hazard_21_settings_that_would_forget_are_refused(settings: dict[str, object]) -> None:
     block = {"index": "things", "settings": settings}
     [found] = sinks.check("elasticsearch", block, ALL)

@@ -226,12 +226,14 @@ def test_preparing_again_changes_nothing(sink: Sink, target: Harness) -> None:
 
 
 def test_its_memory_hangs_on_nothing_that_it_is_given(sink: Sink, target: Harness) -> None:
+    put(sink, 1, {"c": doc(1)})
     before = sink.memory()
     put(sink, 1, {"a": doc(1), "b": doc(1)})
     put(sink, 2, deletes=("a",))
     other = target.open()
     other.prepare()
-    assert sink.memory() == other.memory() == before
+    assert sink.memory()[:2] == other.memory()[:2] == before[:2]
+    assert {"b"} <= set(sink.ids(before.written)) <= {"b", "c"}
     other.close()
 
 

@@ -60,7 +60,9 @@ def test_hazard_21_a_ghost_that_came_after_its_delete_was_forgotten_is_swept(sys
     until(lambda: urllib3.request("PUT", late, json={"id": 5}).status == 201)
     assert "5" in system.written(system.orders)
     system.until_right(system.orders)
-    [told] = daemon.said("the sink may have forgotten deletes: its documents are swept for ghosts")
+    [told] = daemon.said(
+        "the sink may have forgotten deletes: what it is given meanwhile is swept for ghosts"
+    )
     assert told["model"] == system.orders
     assert daemon.metric("syncer_sink_losses_total", model=system.orders, what="deletes") == 1
     assert daemon.metric("syncer_sink_losses_total", model=system.summaries) == 0

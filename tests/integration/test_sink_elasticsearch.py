@@ -207,7 +207,7 @@ def test_ids_beyond_one_page(make: Make) -> None:
 
 def test_hazard_21_a_shard_that_opens_again_forgets_deletes_and_tells(make: Make, stack: Stack) -> None:
     sink = make(settings={"number_of_shards": 2, "number_of_replicas": 0})
-    sink.write(docs(1, at=5))
+    sink.write(docs(*range(100), at=5))
     assert sink.write(Batch(7, {}, ["1"])).deleted == 1
     assert sink.write(docs(1, at=6)).older == 1
     call(stack, "POST", f"/{sink.index}/_flush")
@@ -221,6 +221,8 @@ def test_hazard_21_a_shard_that_opens_again_forgets_deletes_and_tells(make: Make
     after = sink.memory()
     assert after.deletes != before.deletes
     assert after.documents == before.documents
+    assert "1" in set(sink.ids(before.written))
+    assert len(set(sink.ids(before.written))) < 50 < len(set(sink.ids()))
 
 
 def test_an_index_that_was_made_anew_has_lost_documents(make: Make, stack: Stack) -> None:

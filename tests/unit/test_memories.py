@@ -14,7 +14,7 @@ from syncer.ports import Memory
 from syncer.sinks.memory import MemorySink
 from tests.contracts.sinks import compiled
 
-FIRST = Memory("term 1", "history 1")
+FIRST = Memory("term 1", "history 1", "7")
 
 
 class Asked(MemorySink):
@@ -68,15 +68,15 @@ class Process:
         return self.done
 
 
-def sweep(what: str, at_ms: int) -> Work:
-    return Work("sweep", f"lost {what}", not_before_ms=at_ms)
+def sweep(what: str, at_ms: int, since: str = "") -> Work:
+    return Work("sweep", f"lost {what}", not_before_ms=at_ms, sink="memory:a", since=since)
 
 
 def test_the_first_answer_is_written_down_and_the_same_one_needs_nothing() -> None:
     state: dict[str, Any] = {}
     process = Process(state, Asked())
     assert process.look() == ["noted"]
-    assert state == {"memory:a": ["term 1", "history 1"]}
+    assert state == {"memory:a": ["term 1", "history 1", "7"]}
     assert process.look() == [] == Process(state, Asked()).look()
 
 
@@ -84,7 +84,7 @@ def test_hazard_21_deletes_forgotten_are_swept_once_no_older_write_can_be_on_its
     process = Process({}, sink := Asked())
     process.look()
     sink.answer = Memory("term 2", "history 1")
-    assert process.look(1_000) == [sweep("deletes", 121_000), "flushed", "deletes", "noted"]
+    assert process.look(1_000) == [sweep("deletes", 121_000, "7"), "flushed", "deletes", "noted"]
     assert process.look(2_000) == []
 
 
@@ -124,6 +124,25 @@ def test_each_process_judges_by_what_it_has_seen_itself() -> None:
         process.sinks[0].answer = Memory("term 2", "history 2")
         assert "refilled" in process.look()
     assert "refilled" not in Process(state, first.sinks[0]).look()
+
+
+def test_what_was_written_is_known_from_the_look_before_the_last() -> None:
+    """And written down once a minute, for a process that starts after the next loss."""
+    state: dict[str, Any] = {}
+    process = Process(state, sink := Asked())
+    memories = process.open()
+    for second in range(121):
+        sink.answer = FIRST._replace(written=str(second))
+        memories.look(second * 1000)
+    assert state["memory:a"][2] == "60"
+    sink.answer = Memory("term 2", "history 1", "130")
+    memories.look(125_000)
+    [item] = [one for one in process.done if isinstance(one, Work)]
+    assert item.since == "119"
+    assert state == {"memory:a": ["term 2", "history 1", "120"]}
+    later = Asked()
+    later.answer = Memory("term 3", "history 1", "300")
+    assert sweep("deletes", 120_000, "120") in Process(state, later).look()
 
 
 def test_a_sink_that_is_away_hides_no_other() -> None:
