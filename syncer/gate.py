@@ -90,7 +90,8 @@ class Gate:
         return Fatal(
             "a sink holds documents of a later clock than this PostgreSQL server has",
             where=self.model, why=f"clock {theirs}, the server's is {ours}",
-            hint=f"if the database or Kafka was made anew: syncer resync {self.model}",
+            hint=f"if documents were edited by hand: syncer verify {self.model} --repair; if the database or"
+            f" Kafka was made anew: syncer resync {self.model}",
         )  # fmt: skip
 
     def _why(self, unseen: list[int]) -> str:

@@ -34,15 +34,18 @@ def replay(errand: Errand, registry: Registry, asked: Sequence[Letter]) -> dict[
     errand.render(keys, "replay")
     errand.handle(records)
     now = {letter.subject: letter for letter in letters.read(registry.topics, topic)}
-    # A lane settles documents that are accepted; a record is done if it brought no new letter.
-    done = [
-        letter for letter in asked
-        if letter.subject.kind == "record" and letter.subject not in impossible
-        and letter.subject in now and now[letter.subject].position == letter.position
-    ]  # fmt: skip
+    left: dict[Subject, str] = {}
+    done: list[Letter] = []
+    for letter in asked:
+        standing = now.get(letter.subject)
+        if standing is None:  # accepted: the lane has settled it
+            continue
+        if letter.subject in impossible or standing.position != letter.position:
+            left[letter.subject] = impossible.get(letter.subject, standing.reason)
+        else:  # handled, and not refused again
+            done.append(letter)
     letters.settle(registry.writing, topic, done)
-    left = now.keys() & {letter.subject for letter in asked} - {letter.subject for letter in done}
-    return {subject: impossible.get(subject, now[subject].reason) for subject in left}
+    return left
 
 
 def _record(registry: Registry, letter: Letter) -> Record:

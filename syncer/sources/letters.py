@@ -117,16 +117,15 @@ class Standing:
         return len(self._known)
 
     def refresh(self, timeout: float = 30.0) -> None:
-        """Learn what others have written since the last time. Raises Retry if Kafka does not give it in time;
-        then the next call goes on from there."""
-        with self._lock:
-            for message in self._topics.messages(self._topic, self._next, timeout=timeout):
-                if len(self._known) >= self._capacity:
-                    return
-                topic, partition, offset = position_of(message)
-                self._next[topic, partition] = offset + 1
-                if (key := message.key()) is not None:
-                    self.fold(key, stands=message.value() is not None)
+        """Learn what others have written since the last time; for one thread. Raises Retry if Kafka does not
+        give it in time; then the next call goes on from there."""
+        for message in self._topics.messages(self._topic, self._next, timeout=timeout):
+            if len(self._known) >= self._capacity:
+                return
+            topic, partition, offset = position_of(message)
+            self._next[topic, partition] = offset + 1
+            if (key := message.key()) is not None:
+                self.fold(key, stands=message.value() is not None)
 
     def fold(self, key: bytes, *, stands: bool) -> list[bytes]:
         """A letter, or the tombstone of one. Returns the keys of the subject's letters that are older."""
