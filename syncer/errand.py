@@ -17,6 +17,7 @@ from syncer.change import Key, Position, Work
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.decode import encode_work
+from syncer.errors import Reject
 from syncer.metrics import ModelMetrics
 from syncer.offsets import Partition
 from syncer.pipeline import Lane
@@ -55,6 +56,13 @@ class Listed:
         """Nothing to close."""
 
 
+class _Quiet(LaneObserver):
+    """What is refused is told by the command, at its end."""
+
+    def rejected(self, error: Reject) -> None:
+        self.metrics.error("reject")
+
+
 class Errand(Unit):
     """Runs in the caller's thread. `opened` may be used in its `with` block, and not after it.
 
@@ -90,7 +98,7 @@ class Errand(Unit):
         if not records:
             return
         self._records, self._stop = records, threading.Event()
-        lane: Lane = self._lane(self.opened, LaneObserver("work", self.metrics), self._stop)
+        lane: Lane = self._lane(self.opened, _Quiet("work", self.metrics), self._stop)
         with contextlib.suppress(Stopped):
             lane.run()
 

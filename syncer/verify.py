@@ -20,15 +20,17 @@ from syncer.change import Key
 from syncer.declaration.compile import Compiled
 from syncer.document import Row
 from syncer.errors import Reject
-from syncer.ports import Rows, Sink, View
+from syncer.ports import Overflow, Rows, Sink, View
 
 _CHUNK = 1000
 _REMEMBERED = 5_000_000
+_FAILS = b""
+"""In the place of a document that cannot be rendered."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was found in one sink. The three lists hold ids."""
+    """What was found in one sink. The lists hold ids."""
 
     sink: str
     documents: int = 0
@@ -37,12 +39,14 @@ class Report:
     differing: list[str] = field(default_factory=list)
     ghosts: list[str] = field(default_factory=list)
     """In the sink, though PostgreSQL has no such row (or `where` excludes it)."""
+    failing: list[str] = field(default_factory=list)
+    """Rows of which no document can be rendered, so that there is nothing to compare with."""
     repaired: int = 0
     """Documents that were wrong and no longer are, since they were rendered again."""
 
     @property
     def wrong(self) -> list[str]:
-        return [*self.missing, *self.differing, *self.ghosts]
+        return [*self.missing, *self.differing, *self.ghosts, *self.failing]
 
     @property
     def equal(self) -> bool:
@@ -61,6 +65,7 @@ class Verify:
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.compiled, self.rows, self.patience, self.progress = compiled, rows, patience, progress
+        self._failing: set[str] = set()
 
     def __call__(self, sink: Sink) -> Report:
         report = Report(sink.name)
@@ -104,7 +109,10 @@ class Verify:
         low = None
         for high in highs:
             with self.rows.view() as view:
-                rows = view.render_range(low, high)
+                try:
+                    rows = view.render_range(low, high)
+                except (Reject, Overflow):
+                    rows = self._render(view, view.keys_in_range(low, high), exist=True)
             bodies = {row.id: row.body for row in rows if row.id is not None}
             yield list(bodies), bodies
             low = high
@@ -117,14 +125,19 @@ class Verify:
                 keys.append(document.parse_id(id, len(self.compiled.key)))
         return {row.id: row.body for row in self._render(view, keys) if row.id is not None}
 
-    def _render(self, view: View, keys: list[Key]) -> list[Row]:
+    def _render(self, view: View, keys: list[Key], *, exist: bool = False) -> list[Row]:
+        """As the view does, by halves if one fails. exist: the keys are of rows; others may be of none."""
         try:
             return view.render(keys) if keys else []
-        except Reject:
+        except (Reject, Overflow):
             if len(keys) == 1:
-                return []
+                id = document.document_id(keys[0])
+                if exist:
+                    self._failing.add(id)
+                return [Row(id, id, _FAILS)] if id in self._failing else []
             middle = len(keys) // 2
-            return self._render(view, keys[:middle]) + self._render(view, keys[middle:])
+            halves = keys[:middle], keys[middle:]
+            return [row for half in halves for row in self._render(view, half, exist=exist)]
 
     def _recheck(self, sink: Sink, ids: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -135,12 +148,14 @@ class Verify:
         return found
 
     def _compare(self, sink: Sink, ids: Sequence[str], bodies: dict[str, bytes | None]) -> dict[str, str]:
-        """id → `missing`, `differing` or `ghosts`, for those of the ids that are not equal."""
+        """id → `missing`, `differing`, `ghosts` or `failing`, for those of the ids that are not equal."""
         have = sink.read(ids)
         found: dict[str, str] = {}
         for id in ids:
             wanted, is_there = bodies.get(id), have.get(id)
-            if wanted is None:
+            if wanted == _FAILS:
+                found[id] = "failing"
+            elif wanted is None:
                 if is_there is not None:
                     found[id] = "ghosts"
             elif is_there is None:

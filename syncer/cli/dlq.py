@@ -100,7 +100,7 @@ def show(context: Context, model: str, name: str) -> None:
         _show_document(context.config, model, letter.subject.name)
     else:
         value = dead.content(registry.topics, letter) or b""
-        output.say(value.decode(errors="backslashreplace"))
+        output.say(_printable(value.decode(errors="backslashreplace")))
 
 
 @command(
@@ -126,7 +126,7 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
     metrics = Metrics(CollectorRegistry()).for_model(model)
     with Errand(config, declared, registry, metrics) as errand:
         left = try_again(errand, registry, letters)
-    output.say(f"{model}: {len(letters) - len(left)} of {len(letters)} letters settled")
+    output.say(f"{model}: {len(letters) - len(left)} of {_count(letters)} settled")
     for letter in letters:
         if letter.subject in left:
             output.say(f"{letter.subject.handle}  {_about(letter)}: {left[letter.subject]}")
@@ -151,9 +151,9 @@ def drop(context: Context, model: str, names: Sequence[str], every: bool, yes: b
     registry = Registry(context.config)
     load.declared(context.config, [model])
     letters = _chosen(_letters(registry, model), model, names, every=every)
-    confirm(f"Forget {len(letters)} dead letters of {model}?", yes)
+    confirm(f"Forget {_count(letters)} of {model}?", yes)
     dead.settle(registry.writing, _topic(registry, model), letters)
-    output.say(f"{model}: {len(letters)} letters dropped")
+    output.say(f"{model}: {_count(letters)} dropped")
 
 
 def _topic(registry: Registry, model: str) -> str:
@@ -188,9 +188,17 @@ def _show_document(config: Config, model: str, id: str) -> None:
             [row] = view.render([key_of(id, loaded.compiled)])
         show_row(row, loaded.compiled, compact=False)
     except Reject as error:
-        output.say(f"no document now: {error}", style="yellow", err=True)
+        output.say(f"no document now: {error.told}", style="yellow", err=True)
     finally:
         rows.close()
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def _count(letters: Sequence[Letter]) -> str:
+    return f"{len(letters):,} dead letter{'' if len(letters) == 1 else 's'}"
 
 
 def _about(letter: Letter) -> str:

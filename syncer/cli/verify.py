@@ -115,6 +115,9 @@ def _verify(
         return [verify.again(sink, report) for sink, report in zip(sinks, reports, strict=True)]
 
 
+_LISTS = {"failing": "cannot be rendered"}
+
+
 def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
     rows = [
         (
@@ -128,10 +131,10 @@ def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
     ]  # fmt: skip
     output.table(headers, rows, right=range(1, len(headers) - 1))
     for report in reports:
-        for what in ("missing", "differing", "ghosts"):
+        for what in ("missing", "differing", "ghosts", "failing"):
             if ids := getattr(report, what):
                 more = f" and {len(ids) - shown:,} more" if len(ids) > shown else ""
-                output.say(f"{report.sink}: {what}: {', '.join(ids[:shown])}{more}")
+                output.say(f"{report.sink}: {_LISTS.get(what, what)}: {', '.join(ids[:shown])}{more}")
     if all(report.equal for report in reports):
         return
     if repaired:

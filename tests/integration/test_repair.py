@@ -88,11 +88,20 @@ def test_what_was_done_by_hand_is_mended_beside_a_daemon(system: System) -> None
 
 
 def test_what_cannot_be_mended_is_told(system: System) -> None:
-    """A document that its sink refuses has a letter; one of a far later clock needs a resync."""
-    system.execute("UPDATE {schema}.orders SET address = 'no address' WHERE id = 4")
+    """A row that cannot be rendered and a document that its sink refuses have letters, and an id that can be
+    none of a row stays; what is of a far later clock needs a resync."""
+    system.execute(
+        "UPDATE {schema}.orders SET address = 'no address' WHERE id = 4",
+        "UPDATE {schema}.orders SET parts = 0 WHERE id = 5",
+    )
+    url = f"{system.stack.elasticsearch}/{system.orders}/_doc/nobody"
+    urllib3.request("PUT", url, json={"status": "no number"})
     report = repaired(system, system.orders, expect=1)["elasticsearch"]
-    assert (report["differing"], report["repaired"]) == (["4"], 0)
+    assert (report["differing"], report["failing"], report["ghosts"]) == (["4"], ["5"], ["nobody"])
+    assert (report["missing"], report["repaired"]) == ([], 0)
     assert "no address" in system.run("dlq", "show", system.orders, "4")
+    assert "division by zero" in system.run("dlq", "show", system.orders, "5")
+    assert "cannot be rendered: 5" in system.run("verify", system.orders, "--patience", "0", expect=1)
     version = document(system, 1, "GET")["_version"]
     assert split_version(version)[0] == 1
     document(system, 1, "PUT", f"?version_type=external&version={version + 10**9}", status="from the future")
