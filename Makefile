@@ -12,7 +12,7 @@ HOME_DIR ?= .devstack
 PYTEST_ARGS ?=
 CHECKED := $(wildcard syncer devstack demo bench tests)
 
-.PHONY: help venv tools demo test lint types layers unit integration bench torture stack stack-down lock format clean
+.PHONY: help venv tools demo test lint types layers unit simulate integration bench torture stack stack-down lock format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,10 +56,13 @@ layers: venv  ## the import rules between the layers of syncer/
 	@$(VENV)/bin/lint-imports --no-logo
 
 unit: tools  ## tests that need no server
-	@$(PY) -m pytest tests/unit $(PYTEST_ARGS)
+	@$(PY) -m pytest tests/unit tests/simulation $(PYTEST_ARGS)
+
+simulate: venv  ## the protocol in a million simulated schedules (SEED=… for the same ones again)
+	@$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED))
 
 integration: tools  ## tests on real servers, which they start and stop themselves
-	@$(PY) -m pytest tests --ignore=tests/unit $(PYTEST_ARGS)
+	@$(PY) -m pytest tests --ignore=tests/unit --ignore=tests/simulation $(PYTEST_ARGS)
 
 bench: tools  ## measure speed, latency and memory, beside what the servers can do alone
 	@$(PY) -m bench

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from syncer import load
@@ -18,6 +18,7 @@ from syncer.change import Work
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
+from syncer.gate import lasting
 from syncer.metrics import Metrics
 from syncer.pipeline import ranges
 from syncer.ports import Overflow, View
@@ -113,7 +114,7 @@ class Backfill:
         begins = self.registry.topics.ends([names.backfill_topic])
         if self.sweep:
             work.put(Work("sweep", "backfill", run_id))
-        with self._view(loaded) as view:
+        with self._rows(loaded) as rows, lasting(rows) as view:
             size = self._range_size(view)
             seconds = size * len(begins) / self.rate if self.rate else 0.0
             items, last = 0, None
@@ -164,11 +165,5 @@ class Backfill:
         most = self.config.backfill.range_documents
         return max(1, min(most, limit * roots // size)) if size else most
 
-    @contextmanager
-    def _view(self, loaded: load.Loaded) -> Iterator[View]:
-        rows = Postgres(self.config.postgres.arguments(), loaded.compiled, statement_timeout=3600)
-        try:
-            with rows.view() as view:
-                yield view
-        finally:
-            rows.close()
+    def _rows(self, loaded: load.Loaded) -> closing[Postgres]:
+        return closing(Postgres(self.config.postgres.arguments(), loaded.compiled, statement_timeout=3600))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from threading import Event
 from typing import NamedTuple
 
 from syncer.clock import Clock, split_version
 from syncer.errors import Fatal
 from syncer.ports import Observer, Rows, View
-from syncer.waiting import Patience
+from syncer.waiting import Patience, Time
 
 
 class Sight(NamedTuple):
@@ -69,21 +70,10 @@ class Gate:
                 self.observer.waiting(self._why(unseen))
                 told += 1
             back_off()
-        self._durable(lsn)
+        if not self.rows.flushed(lsn):
+            with self.observer.stage("durable"):
+                _durable(self.rows, lsn, self.wait)
         self.clock.durable(clock)
-
-    def _durable(self, lsn: int) -> None:
-        """A crash can take back asynchronous commits that a snapshot saw, and the clock soon looks sound
-        again. So nothing is written before the log is on disk up to where it was then."""
-        if self.rows.flushed(lsn):
-            return
-        with self.observer.stage("durable"):
-            back_off = self.wait.back_off(0.001, 0.01)
-            back_off()  # on a busy server the next commit does it
-            if not self.rows.flushed(lsn):
-                self.rows.flush()
-            while not self.rows.flushed(lsn):
-                back_off()
 
     def _lost(self, version: int) -> Fatal:
         theirs, ours = split_version(self.ahead)[1], split_version(version)[1]
@@ -107,3 +97,28 @@ class Gate:
             f"{len(unseen)} transactions are not visible yet, e.g. {unseen[0]} ({statuses.get(unseen[0])}):"
             " most often a synchronous standby that does not answer"
         )
+
+
+@contextmanager
+def lasting(rows: Rows, time: Time | None = None) -> Iterator[View]:
+    """A view for planning: when the block ends, what it saw is on disk, so that the plan may be relied on.
+    Otherwise a crash may bring rows back that are in no part of it, and whose events came long ago.
+
+    Raises Retry after such a crash: plan again.
+    """
+    with rows.view() as view:
+        yield view
+        lsn = view.head.insert_lsn
+    if not rows.flushed(lsn):
+        _durable(rows, lsn, Patience(Event(), lambda: None, time or Time()))
+
+
+def _durable(rows: Rows, lsn: int, wait: Patience) -> None:
+    """A crash can take back asynchronous commits that a snapshot saw, and the clock soon looks sound again. So
+    nothing that was made of it is written before the log is on disk up to where it was then."""
+    back_off = wait.back_off(0.001, 0.01)
+    back_off()  # on a busy server the next commit does it
+    if not rows.flushed(lsn):
+        rows.flush()
+    while not rows.flushed(lsn):
+        back_off()

@@ -28,6 +28,7 @@ from syncer.declaration.model import Model
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry, SyncerError
 from syncer.memories import Memories
+from syncer.gate import lasting
 from syncer.metrics import ModelMetrics
 from syncer.pipeline import Lane, Limits, ranges
 from syncer.ports import Memory, Sink, Source
@@ -332,7 +333,7 @@ class Unit:
 
         def refill() -> None:
             work = KafkaWork(self.registry.writing, names.backfill_topic)
-            with contextlib.closing(self._rows(loaded)) as rows, rows.view() as view:
+            with contextlib.closing(self._rows(loaded)) as rows, lasting(rows) as view:
                 for item in ranges(view, self.config.pipeline.chunk_documents, "lost documents"):
                     work.put(item)
             work.flush()

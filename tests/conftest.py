@@ -1,4 +1,4 @@
-"""Fixtures of all tests. Those in tests/unit need no server; all others share one stack.
+"""Fixtures of all tests. Those in tests/unit and tests/simulation need no server; all others share one stack.
 
 `stack` is started on first use, on random ports, and is gone after the run. To use one that runs already (a
 start takes 15 seconds):
@@ -22,9 +22,9 @@ from tests.stack.names import fresh_names
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything outside tests/unit carries the marker."""
+    """Everything that needs a server carries the marker."""
     for item in items:
-        if "unit" not in item.path.parts:
+        if not {"unit", "simulation"} & set(item.path.relative_to(item.config.rootpath).parts):
             item.add_marker(pytest.mark.integration)
 
 

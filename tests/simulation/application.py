@@ -1,0 +1,188 @@
+"""What the application does to its tables, and the read model that is declared over them.
+
+Orders (the root) have items, items name products: a link that the child holds, so that it moves; and one
+that has to be looked up through two tables. An order can be hidden, which takes its document away.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from syncer.change import Operation
+from syncer.declaration.compile import Compiled, compile
+from syncer.declaration.model import parse
+from tests.simulation.choices import Choices
+from tests.simulation.database import Database, Image, Rows, Transaction
+from tests.simulation.history import History
+from tests.simulation.odds import Odds
+from tests.unit.catalogs import catalog, table
+
+DECLARATION = """
+name: orders
+root: {table: public.orders}
+where: not hidden
+document:
+  note: note
+  items:
+    many: public.items
+    on: {order_id: id}
+    order_by: id
+    document: {n: n, product: {one: public.products, on: {id: product_id}, value: name}}
+sink: {memory: {}}
+"""
+
+
+@cache
+def compiled() -> Compiled:
+    """The declaration as the product compiles it."""
+    tables = catalog(
+        table("orders", "id bigint key, note bigint, hidden boolean", full=True),
+        table("items", "id bigint key, order_id bigint, product_id bigint, n bigint", full=True),
+        table("products", "id bigint key, name bigint"),
+    )
+    return compile(parse(DECLARATION, "orders.yaml"), tables)
+
+
+class Sizes(NamedTuple):
+    """Rows have the keys 1 to so many."""
+
+    orders: int
+    items: int
+    products: int
+
+
+def document(rows: Rows, id: int, sizes: Sizes) -> bytes | None:
+    """What the declaration says of an order; None if there is no document of it."""
+    order = rows.get(("orders", id))
+    if order is None or order["hidden"]:
+        return None
+    shown = []
+    for item in range(1, sizes.items + 1):
+        row = rows.get(("items", item))
+        if row is not None and row["order_id"] == id:
+            product = rows.get(("products", row["product_id"]))
+            shown.append((row["n"], product["name"] if product else None))
+    return b"%d %b" % (order["note"], str(shown).encode())
+
+
+def documents(rows: Rows, sizes: Sizes) -> dict[str, bytes]:
+    found = {str(id): document(rows, id, sizes) for id in range(1, sizes.orders + 1)}
+    return {id: body for id, body in found.items() if body is not None}
+
+
+class Application:
+    """Opens transactions, a few at a time, and goes on with any of them.
+
+    left: how many transactions it still begins. window, asynchronous, truncates: see `Odds`.
+    """
+
+    def __init__(
+        self, database: Database, choices: Choices, history: History, sizes: Sizes, odds: Odds, *, left: int
+    ) -> None:  # fmt: skip
+        self.database, self.choices, self.history, self.sizes = database, choices, history, sizes
+        self.left, self.odds = left, odds
+        self.window, self.asynchronous = choices.likely(odds.window), choices.likely(odds.asynchronous)
+        self.truncates = choices.likely(odds.truncates)
+        self._values = 10
+
+    def step(self) -> None:
+        """Begin a transaction, or go on with one."""
+        running = list(self.database.running.values())
+        if self.left and len(running) < 3:
+            at = self.choices.of(len(running) + 1)
+        elif running:
+            at = 1 + self.choices.of(len(running))
+        else:
+            self.database.flush()
+            return
+        if at == 0:
+            self._begin()
+        else:
+            self.proceed(running[at - 1])
+
+    def finish(self) -> None:
+        """Nothing stays open."""
+        for transaction in list(self.database.running.values()):
+            while transaction.xid in self.database.running:
+                self.proceed(transaction)
+        self.database.flush()
+
+    def touch(self) -> None:
+        """One more change, so that nobody stays idle."""
+        transaction = self.database.begin(0, asynchronous=False)
+        self.database.write(transaction, ("orders", 1), "u", {"id": 1, "note": 0, "hidden": False})
+
+    def proceed(self, transaction: Transaction) -> None:
+        """Commit, abort, or become visible."""
+        database, tell = self.database, self.history.tell
+        if transaction.commit_lsn:
+            if self.window and self.choices.likely(128):
+                return  # the standby has not answered yet
+            database.show(transaction)
+            tell("PostgreSQL", "%s is visible", transaction)
+        elif self.choices.likely(self.odds.rollbacks):
+            self.history.seen["an aborted transaction"] += 1
+            database.abort(transaction)
+            tell("application", "%s is rolled back", transaction)
+        else:
+            database.commit(transaction)
+            if transaction.asynchronous:
+                self.history.seen["an asynchronous commit"] += 1
+                tell("application", "%s commits, not on disk yet", transaction)
+            elif self.window and self.choices.likely(190):
+                self.history.seen["a transaction committed and not visible"] += 1
+                tell("application", "%s commits, not visible yet", transaction)
+                return
+            else:
+                tell("application", "%s commits", transaction)
+            database.show(transaction)
+
+    def _begin(self) -> None:
+        self.left -= 1
+        asynchronous = self.asynchronous and self.choices.likely(180)
+        transaction = self.database.begin(self.choices.of(4) // 3, asynchronous=asynchronous)
+        for _ in range(1 + self.choices.of(3)):
+            self._write(transaction)
+
+    def _write(self, transaction: Transaction) -> None:
+        """One statement, unless another transaction holds the row: then nothing."""
+        if self.truncates and self.choices.likely(24):
+            self._truncate(transaction)
+            return
+        at, (orders, items, _) = self.choices.of(10), self.odds.writes
+        name = "orders" if at < orders else "items" if at < orders + items else "products"
+        row = (name, 1 + self.choices.of(getattr(self.sizes, name)))
+        if not self.database.free(transaction, row):
+            return
+        old = self.database.current(transaction, row)
+        new = self._changed(name, row[1], old)
+        if new is None and old is None:
+            return
+        op: Operation = "c" if old is None else "d" if new is None else "u"
+        self.database.write(transaction, row, op, new)
+        self.history.tell("application", "%s: %s %s is %s", transaction, name, row[1], new or "deleted")
+
+    def _changed(self, name: str, id: int, old: Image | None) -> Image | None:
+        """The row's next image: an insert if there is none, else an update or a delete."""
+        self._values += 1
+        value, choose = self._values, self.choices.of
+        if name == "products":
+            return {"id": id, "name": value}
+        if name == "orders":
+            if old is None:
+                return {"id": id, "note": value, "hidden": False}
+            return ({**old, "note": value}, {**old, "hidden": not old["hidden"]}, None)[choose(3)]
+        order, product = 1 + choose(self.sizes.orders), 1 + choose(self.sizes.products)
+        if old is None:
+            return {"id": id, "order_id": order, "product_id": product, "n": value}
+        updates = {**old, "n": value}, {**old, "order_id": order}, {**old, "product_id": product}
+        return (*updates, None)[choose(4)]
+
+    def _truncate(self, transaction: Transaction) -> None:
+        name = ("items", "orders")[self.choices.of(2)]
+        ids = range(1, getattr(self.sizes, name) + 1)
+        if all(self.database.free(transaction, (name, id)) for id in ids):
+            self.history.seen["a truncate"] += 1
+            self.database.truncate(transaction, name, ids)
+            self.history.tell("application", "%s: truncates %s", transaction, name)

@@ -1,0 +1,204 @@
+"""PostgreSQL, as far as the protocol rests on it.
+
+Modelled: 64-bit transaction ids, given out in order; sub-transactions that use some; a transaction that is
+in progress, then logged as committed but not yet visible to snapshots (the synchronous replication window),
+then visible, or aborted; asynchronous commits, visible before they are on disk; snapshots made as
+`GetSnapshotData` makes them, from the running transactions and the latest completed id; row locks, held
+until visible; the log's insert and flush positions; a crash, which takes back what is not on disk and gives
+its ids out again; a server that goes on from an earlier state on another timeline.
+
+Left out: statements, indexes, vacuum, prepared transactions, wrap-around itself (ids begin near 2^32 now
+and then).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from syncer.change import Operation
+from syncer.clock import Identity, Snapshot
+from tests.simulation.history import History
+
+Image = dict[str, Any]
+RowId = tuple[str, int]
+"""Table and primary key."""
+Rows = dict[RowId, Image]
+
+
+class Logged(NamedTuple):
+    """A row change in the log, as a transaction made it."""
+
+    table: str
+    op: Operation
+    before: Image | None
+    after: Image | None
+    lsn: int
+
+
+@dataclass(slots=True, eq=False)
+class Transaction:
+    xid: int
+    last: int
+    """The highest of its own and its sub-transactions' ids."""
+    asynchronous: bool = False
+    changes: list[Logged] = field(default_factory=list)
+    writes: dict[RowId, Image | None] = field(default_factory=dict)
+    locks: list[RowId] = field(default_factory=list)
+    commit_lsn: int = 0
+    """Where its commit is logged; 0 while it is in progress."""
+
+    def __str__(self) -> str:
+        return f"transaction {self.xid}"
+
+
+class Database:
+    """One server. incarnation: connections are to one, and are lost with it."""
+
+    def __init__(self, history: History, xid: int, rows: Rows) -> None:
+        self.history = history
+        self.identity = Identity(7, 1)
+        self.incarnation = 0
+        self.rows, self.initial = rows, dict(rows)
+        self.next_xid, self.completed = xid, xid - 1
+        self.running: dict[int, Transaction] = {}
+        """In progress for snapshots: not ended, or not visible yet. In the order of their ids."""
+        self.locked: set[RowId] = set()
+        self.inserted = self.flushed = 100
+        self.logged: list[tuple[int, int]] = []
+        """Position and transaction id of every record."""
+        self.commits: list[Transaction] = []
+        """In the order of the log; what the connector reads, once it is on disk."""
+        self.fates: dict[int, str] = {}
+        self.seen_xids: set[int] = set()
+
+    # -- what clients see ---------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """`GetSnapshotData` (procarray.c): what runs, below the latest completed id + 1."""
+        xmax = self.completed + 1
+        xip = frozenset([xid for xid in self.running if xid < xmax])
+        return Snapshot(min(xip, default=xmax), xmax, xip)
+
+    def status(self, xid: int) -> str:
+        """`pg_xact_status`."""
+        if xid >= self.next_xid:
+            return "in the future"
+        return "in progress" if xid in self.running else self.fates.get(xid, "aborted")
+
+    # -- what transactions do -----------------------------------------------------------------------
+
+    def begin(self, subtransactions: int, *, asynchronous: bool) -> Transaction:
+        xid = self.next_xid
+        if xid in self.seen_xids:
+            self.history.seen["a transaction id was given out twice"] += 1
+        self.next_xid += 1 + subtransactions
+        self.seen_xids.add(xid)
+        transaction = Transaction(xid, self.next_xid - 1, asynchronous)
+        self.running[xid] = transaction
+        return transaction
+
+    def write(self, transaction: Transaction, row: RowId, op: Operation, image: Image | None) -> None:
+        """image: None for a delete. The row has to be free (`free`)."""
+        before = self.current(transaction, row)
+        if row not in self.locked:
+            self.locked.add(row)
+            transaction.locks.append(row)
+        transaction.writes[row] = image
+        if op != "t":
+            lsn = self._log(transaction.last)
+            transaction.changes.append(Logged(row[0], op, before, image, lsn))
+
+    def truncate(self, transaction: Transaction, table: str, ids: range) -> None:
+        """Its lock is on the table, which stands for all of its possible rows."""
+        for id in ids:
+            self.write(transaction, (table, id), "t", None)
+        transaction.changes.append(Logged(table, "t", None, None, self._log(transaction.last)))
+
+    def free(self, transaction: Transaction, row: RowId) -> bool:
+        return row not in self.locked or row in transaction.locks
+
+    def current(self, transaction: Transaction, row: RowId) -> Image | None:
+        """For a writer who holds the row's lock: nobody else has a later version."""
+        return transaction.writes[row] if row in transaction.writes else self.rows.get(row)
+
+    def commit(self, transaction: Transaction) -> None:
+        """Logged and, unless asynchronous, on disk; not visible yet."""
+        transaction.commit_lsn = self._log(transaction.last)
+        self.commits.append(transaction)
+        if not transaction.asynchronous:
+            self.flushed = self.inserted
+
+    def show(self, transaction: Transaction) -> None:
+        """It becomes visible, to all snapshots from now on."""
+        self._complete(transaction, "committed")
+        _apply(transaction, self.rows)
+
+    def abort(self, transaction: Transaction) -> None:
+        self._log(transaction.last)
+        self._complete(transaction, "aborted")
+
+    def flush(self) -> None:
+        self.flushed = self.inserted
+
+    def _complete(self, transaction: Transaction, fate: str) -> None:
+        del self.running[transaction.xid]
+        self.completed = max(self.completed, transaction.last)
+        self.fates[transaction.xid] = fate
+        self.locked.difference_update(transaction.locks)
+
+    def _log(self, xid: int) -> int:
+        self.inserted += 10
+        self.logged.append((self.inserted, xid))
+        return self.inserted
+
+    # -- what happens to it -------------------------------------------------------------------------
+
+    def crash(self) -> None:
+        """Immediate stop and recovery: what the flushed log says, and nothing else. The next id is the one
+        after the highest in that log (xlogrecovery.c)."""
+        self.history.seen["PostgreSQL crashed"] += 1
+        self.logged = [(lsn, xid) for lsn, xid in self.logged if lsn <= self.flushed]
+        lost = [t for t in self.commits if t.commit_lsn > self.flushed]
+        if any(t.xid not in self.running for t in lost):
+            self.history.seen["a crash took back visible transactions"] += 1
+        if lost:
+            self.history.tell("PostgreSQL", "crashes, and takes back %s", ", ".join(map(str, lost)))
+        else:
+            self.history.tell("PostgreSQL", "crashes")
+        self._recover([t for t in self.commits if t.commit_lsn <= self.flushed])
+
+    def restore(self, commits: int) -> None:
+        """Point-in-time recovery, or a standby that had less: so many commits, and another timeline."""
+        self.identity = Identity(self.identity.system, self.identity.timeline + 1)
+        kept = self.commits[:commits]
+        end = kept[-1].commit_lsn if kept else 100
+        self.logged = [(lsn, xid) for lsn, xid in self.logged if lsn <= end]
+        self.flushed = end
+        self._recover(kept)
+        self.history.tell(
+            "PostgreSQL", "goes on from an earlier state, on timeline %s", self.identity.timeline
+        )
+
+    def _recover(self, commits: list[Transaction]) -> None:
+        self.commits = commits
+        self.incarnation += 1
+        self.inserted = self.flushed
+        lowest = self.next_xid - 1 if not self.seen_xids else min(self.seen_xids) - 1
+        self.next_xid = max((xid for _, xid in self.logged), default=lowest) + 1
+        self.completed = self.next_xid - 1
+        self.running.clear()
+        self.locked.clear()
+        self.rows = dict(self.initial)
+        self.fates = {}
+        for transaction in commits:
+            _apply(transaction, self.rows)
+            self.fates[transaction.xid] = "committed"
+
+
+def _apply(transaction: Transaction, rows: Rows) -> None:
+    for row, image in transaction.writes.items():
+        if image is None:
+            rows.pop(row, None)
+        else:
+            rows[row] = image

@@ -1,0 +1,68 @@
+"""What happened, one line an event, and how often each kind of thing did.
+
+Lines are put together only when somebody reads them: nearly all schedules end well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+KINDS = (
+    "a batch waited at the gate",
+    "a batch without roots waited at the gate",
+    "a snapshot waited for the log on disk",
+    "roots that a look-up found",
+    "a root was not rendered again: rendered lately",
+    "roots went to the work topic",
+    "a truncate of a child made ranges",
+    "a truncate of the root made sweeps",
+    "a write was refused: the sink had something newer",
+    "a write of a dead process arrived",
+    "a zombie's write was refused",
+    "a piece was too old to be sent",
+    "a bulk failed before it was applied",
+    "a bulk was applied in part",
+    "a bulk was applied and not answered",
+    "a sink was busy with some documents",
+    "the sink forgot deletes in time",
+    "the sink's primary restarted",
+    "a rebalance",
+    "a zombie's commit was refused",
+    "a commit was lost",
+    "a record was delivered again",
+    "the connector repeated itself",
+    "a process was killed",
+    "a process stopped in order",
+    "a process froze until the end",
+    "Kafka did not acknowledge work items",
+    "an asynchronous commit",
+    "an aborted transaction",
+    "a transaction committed and not visible",
+    "PostgreSQL crashed",
+    "a crash took back visible transactions",
+    "a transaction id was given out twice",
+    "another timeline",
+    "stopped for another history",
+    "a truncate",
+    "a backfill",
+)
+"""What a round of schedules has to have exercised. Counted per schedule: in how many it happened."""
+
+
+class History:
+    """clock: tells the time of a line, in seconds."""
+
+    __slots__ = ("_clock", "_lines", "seen")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lines: list[tuple[float, str, str, tuple[object, ...]]] = []
+        self.seen: Counter[str] = Counter()
+
+    def tell(self, who: str, text: str, *values: object) -> None:
+        """text: with `%s` for the values, which must not change afterwards."""
+        self._lines.append((self._clock(), who, text, values))
+
+    def lines(self) -> list[str]:
+        return [f"t={at:<7.3f} {who:<18} {text % values}" for at, who, text, values in self._lines]

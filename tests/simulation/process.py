@@ -1,0 +1,230 @@
+"""A syncer process: the lanes of one read model, and what their errors do to it.
+
+It stands for `syncer/unit.py`, which needs threads and servers: what ends one lane ends its siblings; after
+`Retry` everything is opened again, with the clock that was last written down; `Fatal` leaves the read model
+stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import Protocol
+
+from syncer.clock import Clock, Identity
+from syncer.document import Outcome
+from syncer.errors import Fatal, Reject, Retry
+from syncer.pipeline import Lane, Limits
+from syncer.ports import Record
+from syncer.waiting import Stopped
+from tests.simulation.application import Sizes, compiled
+from tests.simulation.database import Database
+from tests.simulation.history import History
+from tests.simulation.rows import SimulatedRows
+from tests.simulation.scheduler import Actor, Scheduler, SimulatedTime, Stop
+from tests.simulation.sink import SimulatedSink, Store
+from tests.simulation.stream import Group, SimulatedSource, SimulatedWork, Topics
+
+_NOTHING = nullcontext()
+
+
+class Noted:
+    """What is written down of the clock, for processes that begin (`registry.py`)."""
+
+    def __init__(self, identity: Identity, clock: int) -> None:
+        self.identity, self.clock = identity, clock
+
+
+class Surroundings(Protocol):
+    """What a process needs of its world."""
+
+    database: Database
+    scheduler: Scheduler
+    history: History
+    sizes: Sizes
+    limits: Limits
+    noted: Noted
+    store: Store
+    groups: dict[str, Group]
+    work: Topics
+    members: dict[str, list[SimulatedSource]]
+    sinks_fail: bool
+    kafka_fails: bool
+    lane: type[Lane]
+    lanes_ended: bool
+
+    def rebalance(self) -> None: ...
+
+
+class Process:
+    """running: it has lanes. error: why it stays stopped."""
+
+    def __init__(self, world: Surroundings, number: int) -> None:
+        self.world, self.number = world, number
+        self.dead = False
+        self.lanes: list[Actor] = []
+        self.error: Fatal | None = None
+        self._open()
+
+    def __str__(self) -> str:
+        return f"worker {self.number}"
+
+    @property
+    def zombie(self) -> bool:
+        """Others have been given its partitions, and it does not know."""
+        return any(source.generation != source.group.generation for source in self.sources)
+
+    def tell_to_stop(self) -> None:
+        self.stop.set()
+
+    def note_clock(self) -> None:
+        noted = self.world.noted
+        noted.clock = max(noted.clock, self.clock.highest)
+
+    def _open(self) -> None:
+        world = self.world
+        self.stop = Stop()
+        self.time = SimulatedTime(world.scheduler, self)
+        self.clock = Clock(1, world.noted.identity, world.noted.clock)
+        self.ended: list[Retry | Fatal | Stopped] = []
+        self.sources: list[SimulatedSource] = []
+        try:
+            now = world.database.snapshot().clock
+            self.clock.version(world.database.identity, now, floor=self.clock.highest, model=str(self))
+        except Fatal as error:
+            self._failed(error)
+            return
+        for kind, group in world.groups.items():
+            who = str(self) if kind == "changes" else f"{self}, {kind}"
+            lane = self._lane(kind, group, who)
+            self.lanes.append(world.scheduler.spawn(who, self, partial(self._run, lane)))
+
+    def _lane(self, kind: str, group: Group, who: str) -> Lane:
+        world = self.world
+        history, scheduler = world.history, world.scheduler
+        source = SimulatedSource(group, scheduler, history, self.stop, who, loses=world.kafka_fails)
+        self.sources.append(source)
+        world.members[kind].append(source)
+        return world.lane(
+            compiled(),
+            source,
+            SimulatedRows(world.database, scheduler, history, world.sizes, who),
+            [SimulatedSink(world.store, self, who, fails=world.sinks_fail)],
+            clock=self.clock,
+            work=SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails),
+            dead_letters=NoLetters(),
+            observer=Watcher(history),
+            limits=world.limits,
+            stop=self.stop,
+            items="backfill",
+            time=self.time,
+        )
+
+    def _run(self, lane: Lane) -> None:
+        try:
+            lane.run()
+        except (Retry, Fatal, Stopped) as error:
+            self.ended.append(error)
+            self.stop.set()
+            self.world.lanes_ended = True
+
+    def supervise(self) -> None:
+        """When all lanes have ended: open again, or stay stopped."""
+        if self.error or not self.ended or any(not lane.greenlet.dead for lane in self.lanes):
+            return
+        self.lanes.clear()
+        self._leave()
+        history = self.world.history
+        for error in self.ended:
+            if isinstance(error, Fatal):
+                self._failed(error)
+                self.world.rebalance()
+                return
+        for error in self.ended:
+            if isinstance(error, Retry):
+                history.tell(str(self), "begins again: %s", error.what)
+                break
+        else:
+            history.seen["a process stopped in order"] += 1
+            history.tell(str(self), "has stopped, and is started again")
+        self._open()
+        self.world.rebalance()
+
+    def _failed(self, error: Fatal) -> None:
+        self.error = error
+        self.world.history.tell(str(self), "stops for good: %s (%s)", error.what, error.why)
+
+    def kill(self) -> None:
+        """Nothing of it goes on but the requests that have left it."""
+        self.dead = True
+        self._leave()
+        for actor in [a for a in self.world.scheduler.actors if a.process is self and not a.sent]:
+            self.world.scheduler.kill(actor)
+
+    def freeze(self, *, frozen: bool) -> None:
+        """As SIGSTOP does, for so long that its partitions are given to others."""
+        for source in self.sources:
+            source.frozen = frozen
+        for actor in self.world.scheduler.actors:
+            if actor.process is self:
+                actor.frozen = frozen
+
+    def _leave(self) -> None:
+        for kind, members in self.world.members.items():
+            self.world.members[kind] = [m for m in members if m not in self.sources]
+        for source in self.sources:
+            source.dead |= self.dead
+
+
+class Watcher:
+    """`ports.Observer`: counts what the schedules are to exercise."""
+
+    def __init__(self, history: History) -> None:
+        self._seen = history.seen
+        self._waited = False
+
+    def stage(self, name: str) -> nullcontext[None]:
+        return _NOTHING
+
+    def events(self, by_op: Mapping[str, int], skipped: int) -> None:
+        self._waited = False
+
+    def gate(self, seconds: float) -> None:
+        self._seen["a batch waited at the gate"] += 1
+        self._waited = True
+
+    def dirty(self, roots: int, shown: int) -> None:
+        if shown:
+            self._seen["a root was not rendered again: rendered lately"] += 1
+        if self._waited and not roots:
+            self._seen["a batch without roots waited at the gate"] += 1
+
+    def written(self, sink: str, outcome: Outcome) -> None:
+        """The sink counts."""
+
+    def waiting(self, reason: str) -> None:
+        if reason == "rendered too long ago":
+            self._seen["a piece was too old to be sent"] += 1
+
+    def rejected(self, error: Reject) -> None:
+        raise AssertionError(f"nothing is ever refused here: {error}")
+
+    def lag(self, records: int, seconds: float) -> None:
+        """Not looked at."""
+
+
+class NoLetters:
+    """`ports.DeadLetters`, which get none."""
+
+    def document(self, id: str, version: int, reason: str) -> None:
+        raise AssertionError(f"nothing is ever refused here: {reason}")
+
+    def record(self, record: Record, reason: str) -> None:
+        raise AssertionError(f"nothing is ever refused here: {reason}")
+
+    def accepted(self, ids: Iterable[str], version: int) -> None:
+        """There are none about them."""
+
+    def flush(self) -> None:
+        """Nothing is on its way."""

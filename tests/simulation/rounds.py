@@ -1,0 +1,100 @@
+"""Many schedules, in several processes; what they exercised, and the first failure, made short."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from tests.simulation.choices import decisions
+from tests.simulation.history import KINDS
+from tests.simulation.schedule import run
+from tests.simulation.shrink import shrink
+from tests.simulation.weaker import Weaker
+
+_PORTION = 2000
+AS_IT_IS = Weaker("nothing: the engine as it is")
+
+
+class Round(NamedTuple):
+    """schedules: how many were run. seen: in how many each kind of thing happened. failed: a seed, or None.
+    seconds: of the clock."""
+
+    schedules: int
+    seen: Counter[str]
+    failed: int | None
+    seconds: float
+
+
+def portion(first: int, count: int, rule: Weaker = AS_IT_IS) -> tuple[int, Counter[str], int | None]:
+    """Schedules of the seeds from `first`, until one fails: how many, what they exercised, the seed."""
+    seen: Counter[str] = Counter()
+    with rule.applied(), _seldom_collected():
+        for seed in range(first, first + count):
+            result = run(decisions(seed), lane=rule.lane, remembers=rule.remembers)
+            seen.update(kind for kind, times in result.seen.items() if times)
+            if result.failure:
+                return seed - first + 1, seen, seed
+    return count, seen, None
+
+
+def rounds(seed: int, count: int, processes: int, tell: Callable[[str], None]) -> Round:
+    """So many schedules, of the seeds from this one, in so many processes. tell: is told how far it is."""
+    began, done, seen = time.monotonic(), 0, Counter[str]()
+    firsts = range(seed, seed + count, _PORTION)
+    with ProcessPoolExecutor(processes) as pool:
+        sizes = [min(_PORTION, seed + count - first) for first in firsts]
+        for number, (ran, exercised, failed) in enumerate(pool.map(portion, firsts, sizes), 1):
+            done += ran
+            seen.update(exercised)
+            if failed is not None:
+                pool.shutdown(cancel_futures=True)
+                return Round(done, seen, failed, time.monotonic() - began)
+            if number % 25 == 0:
+                tell(f"{done:,} schedules, {done / (time.monotonic() - began):,.0f} a second")
+    return Round(done, seen, None, time.monotonic() - began)
+
+
+def report(done: Round) -> Iterator[str]:
+    """What was exercised, and how fast."""
+    yield f"{done.schedules:,} schedules in {done.seconds:.0f} s, with {_cpu(done)} of CPU; how many had:"
+    for kind in KINDS:
+        yield f"  {done.seen[kind]:>9,}  {kind}"
+
+
+def _cpu(done: Round) -> str:
+    own, theirs = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    seconds = own.ru_utime + own.ru_stime + theirs.ru_utime + theirs.ru_stime
+    return f"{seconds:.0f} s ({seconds / max(done.schedules, 1) * 1e6:.0f} µs each)"
+
+
+def told(seed: int, rule: Weaker = AS_IT_IS) -> str:
+    """A failing schedule as a person reads it: made short, one line an event."""
+
+    def failure(chosen: bytes) -> str:
+        return run(chosen, lane=rule.lane, remembers=rule.remembers).failure
+
+    with rule.applied():
+        short = shrink(decisions(seed), lambda chosen: bool(failure(chosen)))
+        result = run(short, lines=True, lane=rule.lane, remembers=rule.remembers)
+    return "\n".join(
+        [*result.lines, f"→ {result.failure}", f"seed {seed}: python -m tests.simulation --replay {seed}"]
+    )
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """A schedule leaves thousands of objects in cycles; to look for them in the middle of it takes a fifth of
+    the time."""
+    gc.collect()
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

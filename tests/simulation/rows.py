@@ -1,0 +1,145 @@
+"""`ports.Rows` over the simulated database: what `rows/postgres.py` does, without SQL.
+
+A view's rows are copied when its snapshot is taken: all that was visible then, and nothing else. So what a
+snapshot shows is not derived from its transaction ids, and the schedules compare the one with the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from syncer.change import Key
+from syncer.declaration.compile import Lookup
+from syncer.document import Row
+from syncer.errors import Retry
+from syncer.ports import Head, View
+from tests.simulation.application import Sizes, document
+from tests.simulation.database import Database
+from tests.simulation.history import History
+from tests.simulation.scheduler import Scheduler
+
+
+class SimulatedRows:
+    """One connection. A crash of the server closes it."""
+
+    def __init__(
+        self, database: Database, scheduler: Scheduler, history: History, sizes: Sizes, who: str
+    ) -> None:
+        self.database, self.scheduler, self.history, self.sizes = database, scheduler, history, sizes
+        self.who = who
+        self.incarnation: int | None = None
+
+    def view(self) -> SimulatedView:
+        return SimulatedView(self)
+
+    def alive(self) -> None:
+        """Raises Retry when the connection is gone."""
+        if self.incarnation != self.database.incarnation:
+            self.incarnation = None
+            raise Retry("cannot read from PostgreSQL", why="server closed the connection unexpectedly")
+
+    def flushed(self, lsn: int) -> bool:
+        self.scheduler.pause()
+        self.alive()
+        if lsn <= self.database.flushed:
+            return True
+        self.history.seen["a snapshot waited for the log on disk"] += 1
+        return False
+
+    def flush(self) -> None:
+        """A commit of our own; it may be late."""
+        self.scheduler.pause()
+        if self.incarnation == self.database.incarnation:
+            self.database.commit(self.database.begin(0, asynchronous=False))
+            self.database.show(self.database.commits[-1])
+            self.history.tell(self.who, "commits a message, so that the log goes to disk")
+
+    def statuses(self, xids: Collection[int]) -> dict[int, str]:
+        return {xid: self.database.status(xid) for xid in xids}
+
+    def close(self) -> None:
+        self.incarnation = None
+
+
+class SimulatedView:
+    """`ports.View`, and the context manager that opens it."""
+
+    head: Head
+
+    def __init__(self, rows: SimulatedRows) -> None:
+        self._rows = rows
+        self._pause = rows.scheduler.pause
+
+    def __enter__(self) -> View:
+        rows, database = self._rows, self._rows.database
+        self._pause()
+        if rows.incarnation is None:
+            rows.incarnation = database.incarnation
+        rows.alive()
+        snapshot, self.content, identity = database.snapshot(), dict(database.rows), database.identity
+        self._pause()  # the position is read after the snapshot was taken
+        rows.alive()
+        self.head = Head(snapshot, identity, database.inserted)
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None:
+            self._rows.close()
+            return
+        self._pause()
+        self._rows.alive()
+
+    def look_up(self, lookup: Lookup, values: Collection[Key]) -> Iterator[Key]:
+        """From products through items to orders: the only look-up of the declaration that needs rows."""
+        self._pause()
+        self._rows.alive()
+        products = {int(value) for (value,) in values}
+        orders = {
+            row["order_id"]
+            for (table, _), row in self.content.items()
+            if table == "items" and row["product_id"] in products
+        }
+        history = self._rows.history
+        history.tell(
+            self._rows.who, "looks up products %s at clock %s: orders %s",
+            products, self.head.snapshot.clock, orders,
+        )  # fmt: skip
+        if orders:
+            history.seen["roots that a look-up found"] += 1
+        for order in sorted(orders):
+            yield (str(order),)
+
+    def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
+        self._pause()
+        self._rows.alive()
+        if self.head.identity.timeline > 1:
+            self._rows.database.history.seen["rendered from another history"] += 1
+        self._rows.history.tell(
+            self._rows.who, "renders orders %s at clock %s", [*keys], self.head.snapshot.clock
+        )
+        return [self._row(id) for (id,) in keys]
+
+    def render_range(self, low: Key | None, high: Key, most: int = 0) -> list[Row]:
+        return self.render(self.keys_in_range(low, high))
+
+    def keys_in_range(self, low: Key | None, high: Key) -> list[Key]:
+        first = int(low[0]) if low else 0
+        return [key for key in self.first_keys(99) if first < int(key[0]) <= int(high[0])]
+
+    def first_keys(self, limit: int) -> list[Key]:
+        keys: list[Key] = [
+            (str(id),) for id in range(1, self._rows.sizes.orders + 1) if ("orders", id) in self.content
+        ]
+        return keys[:limit]
+
+    def boundaries(self, size: int) -> Iterator[Key]:
+        self._pause()
+        self._rows.alive()
+        keys = self.first_keys(99)
+        for at, key in enumerate(keys, 1):
+            if at % size == 0 or at == len(keys):
+                yield key
+
+    def _row(self, id: str) -> Row:
+        found = id if ("orders", int(id)) in self.content else None
+        return Row(id, found, document(self.content, int(id), self._rows.sizes))

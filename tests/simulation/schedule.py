@@ -1,0 +1,171 @@
+"""One schedule: accidents for a while, then calm, and every document has to be what the database says.
+
+When PostgreSQL went on with another history, the promise is another one: every process has stopped with
+Fatal, and nothing was written from that history.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from syncer.errors import Fatal
+from syncer.pipeline import Lane
+from tests.simulation.application import documents
+from tests.simulation.choices import Choices
+from tests.simulation.scheduler import Actor
+from tests.simulation.world import Broken, World
+
+TURNS = 50
+"""Of actors, in the time of accidents."""
+_ENOUGH = 2000
+"""Turns in which any calm end is reached."""
+
+
+class Result(NamedTuple):
+    """failure: empty if all went well. used: how many decisions were asked for."""
+
+    failure: str
+    seen: Counter[str]
+    used: int
+    lines: list[str]
+
+
+def run(
+    decisions: bytes, *, lines: bool = False, lane: type[Lane] = Lane, remembers: float = 3600.0
+) -> Result:
+    """lines: give the history, too. lane, remembers: see `World`."""
+    choices = Choices(decisions)
+    world = World(choices, lane=lane, remembers=remembers)
+    failure, used = "", 0
+    try:
+        schedule = Schedule(world)
+        schedule.accidents()
+        used = choices.at
+        schedule.calm()
+    except Broken as error:
+        failure = str(error)
+        used = used or choices.at
+    except Exception as error:
+        failure = repr(error)
+        used = used or choices.at
+    finally:
+        for actor in list(world.scheduler.actors):
+            world.scheduler.kill(actor)
+    return Result(failure, world.history.seen, used, world.history.lines() if lines else [])
+
+
+class Schedule:
+    """The two halves of a schedule, over a world."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.choices, self.scheduler = world, world.choices, world.scheduler
+
+    # -- the first half -----------------------------------------------------------------------------
+
+    def accidents(self) -> None:
+        world, choices = self.world, self.choices
+        possible = world.accidents()
+        for _ in range(TURNS):
+            if choices.used_up:
+                return
+            what = choices.of(16)
+            if what < 9:
+                self._somebody()
+            elif what < 12:
+                world.application.step()
+            elif what < 14:
+                world.connector.step()
+            elif world.backfills:
+                world.begin_backfill()
+            elif possible:
+                possible[choices.of(len(possible))]()
+            self._supervise()
+
+    def _somebody(self) -> None:
+        able = [a for a in self.scheduler.actors if not a.frozen and (a.ready is None or a.ready())]
+        actor = able[self.choices.of(len(able))] if able else None
+        if actor and not (actor.writes and self.world.slow_writes and self.choices.likely(170)):
+            self._turn(actor)
+        elif self.world.connector.behind:
+            self.world.connector.step()
+        else:
+            self.world.application.step()
+
+    def _turn(self, actor: Actor) -> None:
+        self.scheduler.run(actor)
+        if self.world.broken:
+            raise Broken(self.world.broken)
+
+    def _supervise(self) -> None:
+        if self.world.lanes_ended:
+            self.world.lanes_ended = False
+            for process in self.world.processes:
+                process.supervise()
+
+    # -- the second half ----------------------------------------------------------------------------
+
+    def calm(self) -> None:
+        """Writes stop and faults stop. One process may be frozen until the others are done; requests of dead
+        ones may arrive even after that."""
+        world, choices = self.world, self.choices
+        if choices.likely(60):
+            world.freeze()
+        late = [a for a in self.scheduler.actors if a.sent and a.process.dead and choices.likely(128)]
+        for actor in late:
+            actor.frozen = True
+        slept = (0.0, 20.0, 40.0, 4000.0)[choices.of(4)]
+        choices.calm()
+        self.scheduler.oversleeps = True
+        if world.backfills:
+            world.begin_backfill()
+        if world.database.identity.timeline > 1:
+            world.application.touch()
+        world.application.finish()
+        while world.connector.behind:
+            world.connector.step()
+        world.rebalance()
+        self._settle()
+        world.thaw(slept)
+        self._settle()
+        for actor in late:
+            self.scheduler.finish(actor)
+        self._check()
+
+    def _settle(self) -> None:
+        """Until nobody has anything to do."""
+        for _ in range(_ENOUGH):
+            able = [actor for actor in self.scheduler.actors if actor.runnable()]
+            for actor in able:
+                if not actor.greenlet.dead:
+                    self._turn(actor)
+            self._supervise()
+            if not able:
+                return
+        self.world.fail("it never comes to rest")
+
+    def _check(self) -> None:
+        world = self.world
+        stopped = [process.error for process in world.processes if process.error]
+        if world.database.identity.timeline > 1:
+            self._check_stopped(stopped)
+            return
+        if stopped:
+            world.fail(f"a process stopped for nothing: {stopped[0]}")
+        expected = documents(world.database.rows, world.sizes)
+        found = {id: body for id, (_, body) in world.store.documents.items()}
+        for id in sorted(expected.keys() | found.keys()):
+            if expected.get(id) != found.get(id):
+                world.fail(
+                    f"order {id} is {_shown(found.get(id))}, the database says {_shown(expected.get(id))}"
+                )
+
+    def _check_stopped(self, stopped: list[Fatal]) -> None:
+        for process in self.world.processes:
+            if process.error is None:
+                self.world.fail(f"{process} goes on with another history")
+        self.world.history.seen["stopped for another history"] += 1
+
+
+def _shown(body: bytes | None) -> str:
+    return body.decode() if body is not None else "not there"

@@ -1,0 +1,214 @@
+"""Who goes on next, and what time it is.
+
+An actor is a greenlet: a lane, or a write to the sinks that a lane waits for. It runs until it loses its
+turn, which it may wherever it calls `pause`, or must because what it waits for (`until`, `sleep`) is not
+there. The schedule picks the next one; nobody is ever owed a turn, so whoever is not picked is as good as
+frozen.
+
+Time passes only when a sleeper is picked, or by an accident. A request that is on its way when much time
+passes arrives first: networks do not hold on to one for a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Event
+from typing import Protocol, TypeVar
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from syncer.waiting import Time
+from tests.simulation.choices import Choices
+
+T = TypeVar("T")
+
+REQUEST_LIVES = 15.0
+"""Seconds after which a request that was begun has reached the sink, or never will."""
+_TURN_TAKES = 0.001
+_LOSES_TURN = 60  # of 256
+
+
+class Owner(Protocol):
+    """The process of an actor."""
+
+    dead: bool
+
+    @property
+    def zombie(self) -> bool:
+        """Others have been given its partitions, and it does not know."""
+        ...
+
+
+class Actor:
+    """One thread of a process. ready: what it waits for (None: nothing). wakes: when it goes on by itself."""
+
+    __slots__ = ("due", "frozen", "greenlet", "name", "process", "ready", "sent", "wakes", "writes")
+
+    def __init__(self, name: str, process: Owner, run: Callable[[], None], hub: greenlet) -> None:
+        self.name, self.process = name, process
+        self.greenlet = greenlet(run, hub)
+        self.ready: Callable[[], bool] | None = None
+        self.wakes = 0.0
+        self.writes = False
+        """It is a write to the sinks, no lane."""
+        self.due: float | None = None
+        """Of a write: by when it has arrived."""
+        self.sent = False
+        """Of a write: it is out of the process's hands."""
+        self.frozen = False
+        """Gets no turn, but what it has sent may arrive."""
+
+    def runnable(self) -> bool:
+        return not self.frozen and (self.ready is None or self.ready())
+
+
+class Scheduler:
+    """All actors of a world."""
+
+    def __init__(self, choices: Choices) -> None:
+        self.choices = choices
+        self.now = 0.0
+        self.oversleeps = False
+        """In the calm at the end nobody has to be exact: who waits for long, waits for longer."""
+        self.actors: list[Actor] = []
+        self._killing = False
+        self._hub = getcurrent()
+        self.current: Actor
+
+    # -- for the actors ---------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """A place where others may come in between."""
+        if self.choices.likely(_LOSES_TURN):
+            self._hub.switch()
+
+    def until(self, ready: Callable[[], bool]) -> None:
+        """Go on when it is so."""
+        if not ready():
+            if self._killing:
+                raise GreenletExit
+            actor = self.current
+            actor.ready = ready
+            self._hub.switch()
+            actor.ready = None
+
+    def sleep(self, seconds: float) -> None:
+        late = REQUEST_LIVES * 2 if self.oversleeps and seconds >= 0.5 else 0.0
+        self.current.wakes = self.now + seconds + late
+        self._hub.switch()
+
+    # -- for the schedule -------------------------------------------------------------------------
+
+    def spawn(self, name: str, process: Owner, run: Callable[[], None]) -> Actor:
+        actor = Actor(name, process, run, self._hub)
+        self.actors.append(actor)
+        return actor
+
+    def run(self, actor: Actor) -> None:
+        """Until it loses its turn or ends."""
+        if actor.wakes > self.now:
+            self.advance(actor.wakes)
+        self._turn(actor)
+
+    def advance(self, to: float) -> None:
+        """Time passes. What is on its way arrives before it is too late for it."""
+        for actor in [a for a in self.actors if a.due is not None and a.due < to]:
+            self.finish(actor)
+        self.now = max(self.now, to)
+
+    def finish(self, actor: Actor) -> None:
+        while not actor.greenlet.dead:
+            self._turn(actor)
+
+    def kill(self, actor: Actor) -> None:
+        """It ends where it is. What its `finally` asks of the world is answered without losing its turn."""
+        self.current, self._killing = actor, True
+        end, self.choices.end = self.choices.end, 0
+        actor.greenlet.throw()
+        self._killing, self.choices.end = False, end
+        if actor in self.actors:
+            self.actors.remove(actor)
+
+    def _turn(self, actor: Actor) -> None:
+        self.current = actor
+        self.now += _TURN_TAKES
+        actor.greenlet.switch()
+        if actor.greenlet.dead:
+            self.actors.remove(actor)
+
+
+class Stop(Event):
+    """`threading.Event` without the lock, which a single thread does not need and which takes time to
+    make."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def is_set(self) -> bool:
+        return self._told
+
+    def set(self) -> None:
+        self._told = True
+
+
+class Answer(Future[T]):
+    """A future without the lock. Whoever asks for the result waits for it."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self.value: T | None = None
+        self.error: BaseException | None = None
+        self.answered = False
+
+    def done(self) -> bool:
+        return self.answered
+
+    def result(self, timeout: float | None = None) -> T:
+        if error := self.exception(timeout):
+            raise error
+        return self.value  # type: ignore[return-value]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._scheduler.until(self.done)
+        return self.error
+
+
+class SimulatedTime(Time):
+    """`syncer.waiting.Time` for the lanes of one process."""
+
+    def __init__(self, scheduler: Scheduler, process: Owner) -> None:
+        self._scheduler, self._process = scheduler, process
+
+    def monotonic(self) -> float:
+        return self._scheduler.now
+
+    def now_ms(self) -> int:
+        return int(self._scheduler.now * 1000) + 1
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        if not event.is_set():
+            self._scheduler.sleep(seconds)
+        return event.is_set()
+
+    def beside(self, name: str, work: Callable[[], T]) -> Future[T]:
+        scheduler = self._scheduler
+        answer: Answer[T] = Answer(scheduler)
+
+        def run() -> None:
+            scheduler.current.due = scheduler.now + REQUEST_LIVES
+            try:
+                answer.value = work()
+            except Exception as error:
+                answer.error = error
+            answer.answered = True
+
+        scheduler.spawn(name, self._process, run).writes = True
+        return answer
+
+    def done(self, future: Future[T], seconds: float) -> bool:
+        if not future.done() and self._scheduler.choices.likely(4):
+            self._scheduler.sleep(seconds)
+            return future.done()
+        self._scheduler.until(future.done)
+        return True

@@ -1,0 +1,163 @@
+"""`ports.Sink`: a store that keeps, for every id, the highest version it was given; and what goes wrong
+with it.
+
+Modelled: external versions, as Elasticsearch compares them; a delete's version, which is forgotten after a
+time (`index.gc_deletes`) and when a shard's primary restarts; bulks that fail before they are applied, are
+applied in part, or are applied and never answered; documents that a busy server refuses; requests that
+arrive although the process that sent them is dead. Items of a bulk are applied one by one, with others in
+between.
+
+Left out: everything about indexes, mappings and refusals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+from greenlet import GreenletExit
+
+from syncer.document import Batch, Outcome
+from syncer.errors import Retry
+from syncer.ports import Memory
+from syncer.sinks._target import Target
+from tests.simulation.application import compiled
+from tests.simulation.history import History
+from tests.simulation.scheduler import Owner, Scheduler
+
+NORMAL, AWAY, CUT, BUSY = range(4)
+"""What becomes of a bulk: nothing special; not applied; applied in part or whole, not answered; some 429."""
+
+
+class Store:
+    """The server. remembers: seconds for which a delete's version is kept."""
+
+    def __init__(
+        self, scheduler: Scheduler, history: History, fail: Callable[[str], NoReturn], *,
+        remembers: float, unique: bool,
+    ) -> None:  # fmt: skip
+        self.scheduler, self.history, self.fail, self.remembers = scheduler, history, fail, remembers
+        self.documents: dict[str, tuple[int, bytes]] = {}
+        self.deleted: dict[str, tuple[int, float]] = {}
+        """Version and time of deletes."""
+        self._unique = unique
+        self._bodies: dict[tuple[str, int], bytes | None] = {}
+
+    def version(self, id: str) -> int:
+        """The one that a write is compared with; −1 if there is none."""
+        if id in self.documents:
+            return self.documents[id][0]
+        version, at = self.deleted.get(id, (-1, 0.0))
+        if version >= 0 and self.scheduler.now - at > self.remembers:
+            self.history.seen["the sink forgot deletes in time"] += 1
+            del self.deleted[id]
+            return -1
+        return version
+
+    def apply(self, id: str, version: int, body: bytes | None) -> None:
+        if self._unique and self._bodies.setdefault((id, version), body) != body:
+            self.fail(f"two contents of order {id} have the same version {version & 0xFFFFFFFFFFFF}")
+        if body is None:
+            self.documents.pop(id, None)
+            self.deleted[id] = (version, self.scheduler.now)
+        else:
+            self.deleted.pop(id, None)
+            self.documents[id] = (version, body)
+
+    def restart_primary(self) -> None:
+        self.history.seen["the sink's primary restarted"] += 1
+        self.history.tell("sink", "its primary restarts, and forgets deletes")
+        self.deleted.clear()
+
+
+class SimulatedSink:
+    """The `Sink` of one process."""
+
+    def __init__(self, store: Store, process: Owner, who: str, *, fails: bool) -> None:
+        self.name = "simulated"
+        self.store, self.process, self.who, self._fails = store, process, who, fails
+        self._target = Target.of(self.name, compiled(), 1, 1)
+
+    def write(self, batch: Batch) -> Outcome:
+        scheduler, history = self.store.scheduler, self.store.history
+        actor = scheduler.current
+        scheduler.pause()
+        fate = self._fate()
+        if fate == AWAY:
+            history.seen["a bulk failed before it was applied"] += 1
+            history.tell(self.who, "cannot reach the sink")
+            raise Retry("server away")
+        actor.sent = True
+        items: list[tuple[str, bytes | None]] = [
+            *batch.upserts.items(),
+            *((id, None) for id in batch.deletes),
+        ]
+        arrive = len(items) if fate != CUT else scheduler.choices.of(len(items) + 1)
+        out = Outcome()
+        for at, (id, body) in enumerate(items[:arrive]):
+            if at:
+                scheduler.pause()
+            if fate == BUSY and scheduler.choices.likely(128):
+                history.seen["a sink was busy with some documents"] += 1
+                history.tell(self.who, "the sink is too busy for order %s", id)
+                out.again.append(id)
+            else:
+                self._item(id, batch.version, body, out)
+        scheduler.pause()
+        if self.process.dead:
+            history.seen["a write of a dead process arrived"] += 1
+            raise GreenletExit
+        if fate == CUT:
+            whole = arrive == len(items)
+            history.seen[
+                "a bulk was applied and not answered" if whole else "a bulk was applied in part"
+            ] += 1
+            history.tell(self.who, "loses the connection to the sink")
+            raise Retry("connection lost")
+        actor.sent = False
+        return out
+
+    def _fate(self) -> int:
+        choices = self.store.scheduler.choices
+        return 1 + choices.of(3) if self._fails and choices.likely(50) else NORMAL
+
+    def _item(self, id: str, version: int, body: bytes | None, out: Outcome) -> None:
+        store, clock = self.store, version & 0xFFFFFFFFFFFF
+        what = "writes" if body is not None else "deletes"
+        held = store.version(id)
+        if held >= version:
+            store.history.seen["a write was refused: the sink had something newer"] += held > version
+            store.history.seen["a zombie's write was refused"] += self.process.zombie and held > version
+            store.history.tell(
+                self.who, "%s order %s at clock %s: kept, the sink has %s",
+                what, id, clock, held & 0xFFFFFFFFFFFF,
+            )  # fmt: skip
+            self._target.older(id, version, held, out)
+            return
+        store.history.tell(self.who, "%s order %s at clock %s: %s", what, id, clock, body or "gone")
+        store.apply(id, version, body)
+        out.written += body is not None
+        out.deleted += body is None
+
+    def ids(self) -> Iterator[str]:
+        return iter(list(self.store.documents))
+
+    def memory(self) -> Memory:
+        raise NotImplementedError
+
+    # -- not asked for by a lane ----------------------------------------------------------------------
+
+    def prepare(self, *, new: bool = True) -> None:
+        raise NotImplementedError
+
+    def promote(self) -> None:
+        raise NotImplementedError
+
+    def read(self, ids: Sequence[str]) -> dict[str, bytes]:
+        raise NotImplementedError
+
+    def stored(self, body: bytes) -> bytes | None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The store stays."""

@@ -1,0 +1,248 @@
+"""Debezium and Kafka: from the log to records, and consumer groups that share them.
+
+Modelled: the connector reads commits from the flushed log, in its order, and may begin again from an
+earlier one; a topic a table, partitions by key, so that nothing orders the records of two rows; groups
+whose partitions move at any moment, members that learn of it with their next poll and until then go on with
+what they have, their commits refused; commits that are lost; work items that were not acknowledged although
+some arrived.
+
+Left out: retention, missing offsets, transactions of Kafka, its brokers' failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Event
+
+import orjson
+
+from syncer.change import Position, Work
+from syncer.decode import encode_work
+from syncer.errors import Retry
+from syncer.ports import Record
+from tests.simulation.choices import Choices
+from tests.simulation.database import Database, Logged, Transaction
+from tests.simulation.history import History
+from tests.simulation.scheduler import Scheduler
+
+Partition = tuple[str, int]
+_WORK = {
+    "keys": "roots went to the work topic",
+    "range": "a truncate of a child made ranges",
+    "sweep": "a truncate of the root made sweeps",
+}
+
+
+class Topics:
+    """Records by partition."""
+
+    def __init__(self, names: list[str], partitions: int) -> None:
+        self.count, self.total = partitions, 0
+        self.records: dict[Partition, list[Record]] = {
+            (name, number): [] for name in names for number in range(partitions)
+        }
+
+    def add(self, partition: Partition, value: bytes) -> None:
+        records = self.records[partition]
+        records.append(Record(Position(*partition, len(records)), None, value))
+        self.total += 1
+
+
+class Connector:
+    """Publishes the committed transactions, one after the other."""
+
+    def __init__(
+        self, database: Database, topics: Topics, choices: Choices, history: History, *, repeats: bool
+    ) -> None:
+        self.database, self.topics, self.choices, self.history = database, topics, choices, history
+        self._repeats = repeats
+        self._next = self._saved = self._event = 0
+        self._wide = choices.likely(128)
+        """Transaction ids in events have 64 bits; 32 otherwise."""
+
+    @property
+    def behind(self) -> bool:
+        commits = self.database.commits
+        return self._next < len(commits) and commits[self._next].commit_lsn <= self.database.flushed
+
+    def begin_anew(self) -> None:
+        """From here on: another server has no slot, or one that knows less."""
+        self._next = self._saved = len(self.database.commits)
+        self._event = 0
+
+    def step(self) -> None:
+        """The next transaction, or the next event of it; or begin again where the offsets were saved."""
+        if self._repeats and self._next > self._saved and self.choices.likely(20):
+            self.history.seen["the connector repeated itself"] += 1
+            self.history.tell("connector", "begins again at %s", self.database.commits[self._saved])
+            self._next, self._event = self._saved, 0
+        elif self.behind:
+            transaction = self.database.commits[self._next]
+            last = len(transaction.changes)
+            until = last if not self.choices.likely(64) else min(self._event + 1, last)
+            for change in transaction.changes[self._event : until]:
+                self._publish(transaction, change)
+            self._event = until
+            if until == last:
+                self._next, self._event = self._next + 1, 0
+                if self.choices.likely(64):
+                    self._saved = self._next
+
+    def _publish(self, transaction: Transaction, change: Logged) -> None:
+        row = change.after or change.before
+        number = row["id"] % self.topics.count if row else 0
+        txid = transaction.xid if self._wide else transaction.xid % (1 << 32)
+        source = {"schema": "public", "table": change.table, "txId": txid, "lsn": change.lsn, "ts_ms": 1}
+        value = {"op": change.op, "before": change.before, "after": change.after, "source": source}
+        self.topics.add((change.table, number), orjson.dumps(value))
+        self.history.tell(
+            "connector", "publishes %s of %s: %s", change.table, transaction, change.after or change.before
+        )
+
+
+class Group:
+    """A consumer group: who has which partition, and what was committed."""
+
+    def __init__(self, topics: Topics) -> None:
+        self.topics = topics
+        self.generation = 0
+        self.owners: dict[Partition, SimulatedSource] = {}
+        self.committed: dict[Partition, int] = {}
+        self.delivered: dict[Partition, int] = {}
+
+    def assign(self, members: list[SimulatedSource], choices: Choices) -> None:
+        """Anew, each partition to any of the members."""
+        self.generation += 1
+        count = len(members)
+        self.owners = {
+            partition: members[(at + choices.of(count)) % count]
+            for at, partition in enumerate(self.topics.records)
+        } if members else {}  # fmt: skip
+
+
+class SimulatedSource:
+    """`ports.Source`: a member of a group."""
+
+    def __init__(
+        self, group: Group, scheduler: Scheduler, history: History, stop: Event, who: str, *, loses: bool
+    ) -> None:
+        self.group, self.scheduler, self.choices, self.history = group, scheduler, scheduler.choices, history
+        self.stop, self.who, self._loses = stop, who, loses
+        self.generation = -1
+        self.at: dict[Partition, int] = {}
+        self.dead = self.frozen = False
+        self._empty_at = -1
+        """How many records there were when there was nothing for us: a question saved."""
+
+    def ready(self) -> bool:
+        """Whether a poll would find something, or that partitions came or went; or the lane is to stop."""
+        if self.generation != self.group.generation or self.stop.is_set():
+            return True
+        topics = self.group.topics
+        if self._empty_at == topics.total:
+            return False
+        for partition, at in self.at.items():
+            if at < len(topics.records[partition]):
+                return True
+        self._empty_at = topics.total
+        return False
+
+    def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
+        self.scheduler.pause()
+        while True:
+            if timeout:
+                self.scheduler.until(self.ready)
+            self._learn()
+            found = self._take(max_records)
+            if found or not timeout or self.stop.is_set() or self.choices.likely(32):
+                return found
+
+    def _take(self, most: int) -> list[Record]:
+        if self.choices.likely(128):
+            most = 1 + self.choices.of(2)
+        found: list[Record] = []
+        for partition, at in self.at.items():
+            some = self.group.topics.records[partition][at : at + most - len(found)]
+            if some:
+                self.at[partition] = at + len(some)
+                found += some
+        if found:
+            self._delivered(found)
+        else:
+            self._empty_at = self.group.topics.total
+        return found
+
+    def _delivered(self, found: list[Record]) -> None:
+        self.history.tell(self.who, "polls %s", [(topic, p, o) for (topic, p, o), _, _ in found])
+        delivered = self.group.delivered
+        for (topic, number, offset), _, _ in found:
+            if offset < delivered.get((topic, number), 0):
+                self.history.seen["a record was delivered again"] += 1
+            else:
+                delivered[topic, number] = offset + 1
+
+    def _learn(self) -> None:
+        group = self.group
+        if self.generation == group.generation:
+            return
+        kept = self.at if self.generation == group.generation - 1 else {}  # else it was thrown out meanwhile
+        self.generation = group.generation
+        mine = [partition for partition, owner in group.owners.items() if owner is self]
+        self._empty_at = -1
+        self.at = {p: kept.get(p, group.committed.get(p, 0)) for p in mine}
+
+    def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
+        self.scheduler.pause()
+        ours = {p: offset for p, offset in next_offsets.items() if p in self.at}
+        if not ours or self.dead:
+            return
+        if self.generation != self.group.generation:
+            self.history.seen["a zombie's commit was refused"] += 1
+            self.history.tell(self.who, "commits %s: refused, the partitions were given to others", ours)
+        elif self._loses and self.choices.likely(40):
+            self.history.seen["a commit was lost"] += 1
+            self.history.tell(self.who, "commits %s: lost", ours)
+        else:
+            self.history.tell(self.who, "commits %s", ours)
+            self.group.committed |= ours
+
+    def keep(self) -> None:
+        self._learn()
+
+    def progress(self) -> dict[Partition, tuple[int, int]]:
+        records = self.group.topics.records
+        return {partition: (at, len(records[partition])) for partition, at in self.at.items()}
+
+    def close(self) -> None:
+        """The process leaves the group."""
+
+
+class SimulatedWork:
+    """`ports.WorkTopic`. What was put may arrive although `flush` fails."""
+
+    def __init__(
+        self, topics: Topics, topic: str, scheduler: Scheduler, history: History, *, fails: bool
+    ) -> None:
+        self.topics, self.topic, self.scheduler, self.history = topics, topic, scheduler, history
+        self._fails = fails
+        self._waiting: list[Work] = []
+
+    def put(self, item: Work) -> None:
+        self._waiting.append(item)
+
+    def flush(self) -> None:
+        self.scheduler.pause()
+        waiting, self._waiting = self._waiting, []
+        failed = self._fails and self.scheduler.choices.likely(40)
+        if failed:
+            waiting = waiting[: self.scheduler.choices.of(len(waiting) + 1)]
+        for item in waiting:
+            self.history.seen[_WORK[item.kind]] += 1
+            self.history.tell(
+                "work topic", "gets %s %s (%s)", item.kind, item.keys or item.high or "", item.reason
+            )
+            number = sum(map(len, self.topics.records.values())) % self.topics.count
+            self.topics.add((self.topic, number), encode_work(item))
+        if failed:
+            self.history.seen["Kafka did not acknowledge work items"] += 1
+            raise Retry("records were not acknowledged by Kafka")

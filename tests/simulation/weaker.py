@@ -1,0 +1,248 @@
+"""Rules that look sufficient and are not. Each has to be found out by the schedules, or those prove nothing.
+
+A weaker rule replaces methods of the engine while the tests run, or changes the world; the product has no
+switch for it. Next to each stands what goes wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest.mock import patch
+
+import orjson
+
+from syncer import document
+from syncer.change import Change, Key
+from syncer.clock import Clock, Identity, Snapshot, version
+from syncer.document import Row
+from syncer.gate import Sight
+from syncer.pipeline import Lane
+from syncer.ports import Record, Rows, View
+from syncer.recent import Recent
+from syncer.resolve import Dirty, Resolve
+from syncer.writer import Piece, Writer
+from tests.simulation.operator import Operator
+from tests.simulation.rows import SimulatedRows
+
+
+@dataclass(frozen=True, slots=True)
+class Weaker:
+    """patches: (class, method) → what replaces it. remembers: see `sink.Store`."""
+
+    wrong: str
+    patches: Mapping[tuple[type, str], Callable[..., Any]] = field(default_factory=dict)
+    lane: type[Lane] = Lane
+    remembers: float = 3600.0
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for (owner, name), function in self.patches.items():
+                stack.enter_context(patch.object(owner, name, function))
+            yield
+
+
+# -- versions -----------------------------------------------------------------------------------------
+
+
+class ByPosition(Lane):
+    """Documents get a position in the log as their version."""
+
+    def _at(self, sight: Sight) -> int:
+        """The log's position at the time of the snapshot."""
+        return sight.view.head.insert_lsn
+
+    def _piece(
+        self, sight: Sight, rows: list[Row], settles: Sequence[Record], committed_ms: int = 0
+    ) -> Piece:
+        batch = document.batch(
+            rows, version(1, (1 << 47) + self._at(sight))
+        )  # above what is there from before
+        return Piece(batch, sight.taken, settles, committed_ms)
+
+    def _newer(self, version: int) -> None:
+        """Says nothing about the snapshot clock."""
+
+
+class EventLsn(ByPosition):
+    """That of the newest event that made them dirty."""
+
+    lsn = 0
+
+    def _at(self, sight: Sight) -> int:
+        return self.lsn or super()._at(sight)
+
+    def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
+        self.lsn = max([orjson.loads(r.value)["source"]["lsn"] for r in settles if r.value], default=0)
+        super()._changes(changes, settles)
+
+
+_XMAX: Any = property(lambda snapshot: snapshot.xmax)
+
+
+# -- the gate -----------------------------------------------------------------------------------------
+
+
+def _sees_everything(self: Snapshot, xids: Collection[int]) -> list[int]:
+    return []
+
+
+class GateOnRenderOnly(Lane):
+    """Look-ups are made in whatever snapshot there is, and what they do not find is settled."""
+
+    def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
+        dirty, xids = Dirty(), set[int]()
+        for change in changes:
+            if places := self.route(change):
+                self.resolve(change, places, dirty)
+                xids.add(change.txid or 0)
+        with self.gate.rows.view() as view:
+            keys = self._look_up(view, dirty)
+        if not keys:
+            self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles))
+            return
+        with self.gate.sight(xids) as sight:
+            piece, left = self._render(sight, keys, settles)
+        self.writer.send(piece)
+        self._keys(left, settles)
+
+
+# -- resolving ----------------------------------------------------------------------------------------
+
+_resolve = Resolve.__call__
+
+
+def _only_after(self: Resolve, change: Change, places: Any, dirty: Dirty) -> None:
+    _resolve(self, change._replace(before=None) if change.op == "u" else change, places, dirty)
+
+
+def _whenever_rendered(
+    self: Recent, keys: Collection[Key], xids: Collection[int], now: Snapshot
+) -> list[Key]:
+    return [key for key in keys if key not in self._snapshots]
+
+
+# -- crashes ------------------------------------------------------------------------------------------
+
+
+def _on_disk(self: SimulatedRows, lsn: int) -> bool:
+    """What a crash may take back is written."""
+    return True
+
+
+def _passing(self: Operator, rows: Rows, time: Time) -> AbstractContextManager[View]:
+    """The ranges are made of what a crash may take back."""
+    return rows.view()
+
+
+_version = Clock.version
+
+
+def _remembers_at_once(self: Clock, identity: Identity, clock: int, *, floor: int, model: str) -> int:
+    self.durable(clock)
+    return _version(self, identity, clock, floor=floor, model=model)
+
+
+def _any_history(self: Clock, identity: Identity, clock: int, *, floor: int, model: str) -> int:
+    return version(self.epoch, clock)
+
+
+# -- writing ------------------------------------------------------------------------------------------
+
+
+def _send_again(self: Writer) -> None:
+    """What failed is sent once more as it was, as clients do that retry by themselves."""
+    if self._under_way is None:
+        return
+    piece, future = self._under_way
+    left = self._take(self._wait.result(future))
+    back_off = self._wait.back_off(0.05, 5.0)
+    while left:
+        back_off()
+        fresh = replace(piece, taken=self._wait.time.monotonic())
+        left = self._take(self._wait.result(self._begin(fresh)))
+    self._under_way = None
+    self._done(piece)
+
+
+_writer = Writer.__init__
+
+
+def _any_age(self: Writer, *arguments: Any, **named: Any) -> None:
+    _writer(self, *arguments, **{**named, "max_age": 1e9})
+
+
+class CommitFirst(Lane):
+    """What was polled is committed, then written."""
+
+    def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
+        ends = {(topic, number): offset + 1 for (topic, number, offset), _, _ in settles}
+        self.source.commit(ends, wait=True)
+        super()._changes(changes, settles)
+
+
+WEAKER: dict[str, Weaker] = {
+    "event LSN as version": Weaker(
+        "a transaction that logged first and committed last loses against one that it includes",
+        lane=EventLsn,
+    ),
+    "WAL position as version": Weaker(
+        "two snapshots with the same position show different rows: the first one stays",
+        lane=ByPosition,
+    ),
+    "xmax as version": Weaker(
+        "a transaction that began early and ends late does not raise it",
+        {(Snapshot, "clock"): _XMAX},
+    ),
+    "no gate": Weaker(
+        "an event is handled before its transaction can be seen",
+        {(Snapshot, "unseen"): _sees_everything},
+    ),
+    "a gate on the render only": Weaker(
+        "a look-up finds no root yet, and the event is settled",
+        lane=GateOnRenderOnly,
+    ),
+    "no before-images": Weaker(
+        "the order that an item leaves keeps it",
+        {(Resolve, "__call__"): _only_after},
+    ),
+    "recent without transactions": Weaker(
+        "a root that was rendered before the change counts as rendered",
+        {(Recent, "stale"): _whenever_rendered},
+    ),
+    "no flush wait": Weaker(
+        "a crash takes back what was written, and its transaction ids are given out again",
+        {(SimulatedRows, "flushed"): _on_disk},
+    ),
+    "a backfill of what is not on disk": Weaker(
+        "a crash takes back a delete, and the row lies in none of the ranges",
+        {(Operator, "view"): _passing},
+    ),
+    "the clock remembered at once": Weaker(
+        "after a crash the clock seems to have run backwards",
+        {(Clock, "version"): _remembers_at_once},
+    ),
+    "any history": Weaker(
+        "a restored server's rows are written",
+        {(Clock, "version"): _any_history},
+    ),
+    "a failed batch is sent again": Weaker(
+        "it arrives when the delete that came after it is forgotten",
+        {(Writer, "settle"): _send_again},
+    ),
+    "any age": Weaker(
+        "a document rendered long ago is written after its delete is forgotten",
+        {(Writer, "__init__"): _any_age},
+    ),
+    "deletes forgotten at once": Weaker(
+        "a write that is on its way brings the document back",
+        remembers=0.01,
+    ),
+    "commit before write": Weaker(
+        "what was under way when a process died is lost",
+        lane=CommitFirst,
+    ),
+}
