@@ -114,8 +114,8 @@ def lasting(rows: Rows, time: Time | None = None) -> Iterator[View]:
 
 
 def _durable(rows: Rows, lsn: int, wait: Patience) -> None:
-    """A crash can take back asynchronous commits that a snapshot saw, and the clock soon looks sound again. So
-    nothing that was made of it is written before the log is on disk up to where it was then."""
+    """A crash can take back asynchronous commits that a snapshot saw, and the clock soon looks sound again.
+    So nothing that was made of it is written before the log is on disk up to where it was then."""
     back_off = wait.back_off(0.001, 0.01)
     back_off()  # on a busy server the next commit does it
     if not rows.flushed(lsn):

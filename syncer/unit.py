@@ -27,8 +27,8 @@ from syncer.declaration import model as declaration
 from syncer.declaration.model import Model
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry, SyncerError
-from syncer.memories import Memories
 from syncer.gate import lasting
+from syncer.memories import Memories
 from syncer.metrics import ModelMetrics
 from syncer.pipeline import Lane, Limits, ranges
 from syncer.ports import Memory, Sink, Source

@@ -23,6 +23,7 @@ from syncer.pipeline import Lane
 from syncer.ports import Record, Rows, View
 from syncer.recent import Recent
 from syncer.resolve import Dirty, Resolve
+from syncer.waiting import Time
 from syncer.writer import Piece, Writer
 from tests.simulation.operator import Operator
 from tests.simulation.rows import SimulatedRows
@@ -158,12 +159,12 @@ def _send_again(self: Writer) -> None:
     if self._under_way is None:
         return
     piece, future = self._under_way
-    left = self._take(self._wait.result(future))
+    left = self._take(piece, self._wait.result(future))
     back_off = self._wait.back_off(0.05, 5.0)
     while left:
         back_off()
         fresh = replace(piece, taken=self._wait.time.monotonic())
-        left = self._take(self._wait.result(self._begin(fresh)))
+        left = self._take(piece, self._wait.result(self._begin(fresh)))
     self._under_way = None
     self._done(piece)
 
