@@ -139,7 +139,7 @@ class SimulatedSink:
         out.written += body is not None
         out.deleted += body is None
 
-    def ids(self) -> Iterator[str]:
+    def ids(self, since: str = "") -> Iterator[str]:
         return iter(list(self.store.documents))
 
     def memory(self) -> Memory:
