@@ -179,7 +179,7 @@ class Pipeline(Section):
         default=30, description="Report why, when a transaction stays invisible (seconds)"
     )
     max_age: Seconds = Field(
-        default=30, description="Render a batch again that was not written by then (seconds)"
+        default=30, le=600, description="Render a batch again that was not written by then (seconds)"
     )
     change_lanes: Count = Field(
         default=1, description="Batches of changes done at the same time, a process and read model"

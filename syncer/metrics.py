@@ -22,6 +22,7 @@ from syncer.document import Outcome
 STAGES = ("decode", "route", "resolve", "render", "durable", "write", "commit")
 OPERATIONS = ("c", "u", "d", "r", "t")
 ERRORS = ("retry", "reject", "fatal")
+LOSSES = ("deletes", "documents")
 STATES = ("starting", "running", "waiting", "failed", "stopped")
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -200,9 +201,9 @@ class ModelMetrics:
         if outcome.request_bytes:
             self._metrics.bulk_bytes.labels(self.name, sink).set(outcome.request_bytes)
 
-    def lost(self, sink: str, what: str) -> None:
-        """what: `deletes` or `documents`."""
-        self._metrics.sink_losses.labels(self.name, sink, what).inc()
+    def lost(self, sink: str, what: str, times: int = 1) -> None:
+        """what: one of `LOSSES`. times: 0 to be seen before the first."""
+        self._metrics.sink_losses.labels(self.name, sink, what).inc(times)
 
     def error(self, kind: str) -> None:
         """kind: retry, reject or fatal."""

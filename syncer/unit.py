@@ -29,7 +29,7 @@ from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry, SyncerError
 from syncer.gate import lasting
 from syncer.memories import Memories
-from syncer.metrics import ModelMetrics
+from syncer.metrics import LOSSES, ModelMetrics
 from syncer.pipeline import Lane, Limits, ranges
 from syncer.ports import Memory, Sink, Source
 from syncer.registry import Names, Registry
@@ -330,6 +330,9 @@ class Unit:
         self, loaded: load.Loaded, names: Names, registration: Registration, built: list[Sink]
     ) -> Memories:
         key = registration.key("memory")
+        for sink in built:
+            for what in LOSSES:
+                self.metrics.lost(sink.name, what, 0)
 
         def refill() -> None:
             work = KafkaWork(self.registry.writing, names.backfill_topic)

@@ -47,7 +47,9 @@ class Settings(BaseModel):
     expire: Seconds | None = Field(
         None, description="Documents vanish so long after they were last written, such as 7d (default: never)"
     )
-    tombstone: Seconds = Field(3600, description="How long a delete is remembered, such as 1h")
+    tombstone: Seconds = Field(
+        3600, description="How long a delete is remembered, such as 1h; half an hour at least", ge=1800
+    )
 
     @field_validator("key")
     @classmethod
