@@ -405,7 +405,6 @@ class Unit:
             if time.monotonic() - at < _LOOK_EVERY:
                 continue
             at = time.monotonic()
-            self._learn(opened.letters, timeout=1.0)
             looking = self._look(opened, looking)
             try:
                 generation = self._registered()
@@ -414,6 +413,7 @@ class Unit:
                     noted = clock.highest
             except Retry:  # Kafka is away: the lanes tell it, if it lasts
                 continue
+            self._learn(opened.letters, timeout=1.0)
             if generation != opened.registration.generation:
                 raise Retry(
                     "the read model was resynced: its new generation is opened", where=self.model.name
