@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis
+import urllib3
 from prometheus_client import CollectorRegistry
 
 import devstack
@@ -101,6 +103,22 @@ def test_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: System, priva
     daemon.until_ready()
     assert daemon.metric("syncer_gate_waits_total", model=system.orders) > 0
     until(lambda: system.told(system.orders)["lag_records"] == 0)
+
+
+def test_a_repair_moves_the_clock_of_a_quiet_server(system: System) -> None:
+    """Nothing but an edit by hand has happened since the documents were rendered."""
+    system.execute(CUSTOMERS, FIVE)
+    system.run("backfill")
+    for n in range(3):
+        url = f"{system.stack.elasticsearch}/{system.orders}/_doc/1"
+        assert urllib3.request("PUT", url, json={"status": f"edited {n}"}).status == 200
+    with redis.Redis.from_url(system.stack.redis) as client:
+        client.set(f"{system.prefix}:summary:1", '{"name": "Eve", "orders": []}')
+    said = system.run("verify", "--patience", "0", expect=1)
+    assert said.count("differing: 1") == 2
+    system.run("verify", "--repair", "--patience", "0")
+    for model in (system.orders, system.summaries):
+        assert system.written(model) == system.expected(model)
 
 
 def test_an_event_of_a_transaction_that_the_server_never_had_stops_the_read_model(system: System) -> None:
