@@ -27,6 +27,8 @@ KINDS = (
     "a sink was busy with some documents",
     "the sink forgot deletes in time",
     "the sink's primary restarted",
+    "the sink lost acknowledged writes",
+    "a process noticed that a sink forgot",
     "a rebalance",
     "a zombie's commit was refused",
     "a commit was lost",

@@ -40,6 +40,9 @@ class Odds(NamedTuple):
     truncates: int = 0
     backfills: int = 20
     restarts_primary: int = 0
+    """The sink forgets deletes."""
+    loses_writes: int = 0
+    """The sink goes back behind writes that it had acknowledged."""
     writes: tuple[int, int, int] = (4, 4, 2)
     """Out of ten statements, how many change orders, items, products."""
 
@@ -53,10 +56,14 @@ THEMES = {
         moves=256, waits=256, slow_writes=200, sinks_fail=100, window=30, writes=(7, 2, 1)
     ),
     "large work": Odds(
-        small=128, truncates=100, backfills=128, restarts_primary=100, kafka_fails=80, sinks_fail=80
+        small=128, truncates=100, backfills=128, kafka_fails=80, sinks_fail=80
+    ),
+    "sinks that forget": Odds(
+        moves=180, slow_writes=160, restarts_primary=180, loses_writes=128, kafka_fails=50, small=50,
+        writes=(6, 3, 1),
     ),
     "everything": Odds(
         crashes=60, restores=40, kills=100, waits=60, small=50, truncates=30, backfills=50,
-        restarts_primary=30, kafka_fails=60, sinks_fail=70, asynchronous=100,
+        restarts_primary=30, loses_writes=30, kafka_fails=60, sinks_fail=70, asynchronous=100,
     ),
 }  # fmt: skip

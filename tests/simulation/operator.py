@@ -52,13 +52,14 @@ class Operator:
                 world.history.tell("backfill", "failed, and is begun again: %s", error.what)
 
     def _plan(self, rows: SimulatedRows) -> None:
-        world = self.world
-        work = SimulatedWork(
-            world.ranges, "backfill", world.scheduler, world.history, fails=world.kafka_fails
-        )
+        work = ranges_topic(self.world)
         if self.sweep:
             work.put(Work("sweep", "backfill"))
-        with self.view(rows, SimulatedTime(world.scheduler, self)) as view:
+        with self.view(rows, SimulatedTime(self.world.scheduler, self)) as view:
             for item in ranges(view, 2, "backfill"):
                 work.put(item)
         work.flush()
+
+
+def ranges_topic(world: Surroundings) -> SimulatedWork:
+    return SimulatedWork(world.ranges, "backfill", world.scheduler, world.history, fails=world.kafka_fails)

@@ -8,19 +8,22 @@ stopped.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Protocol
 
 from syncer.clock import Clock, Identity
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry
-from syncer.pipeline import Lane, Limits
-from syncer.ports import Record
+from syncer.gate import lasting
+from syncer.memories import Memories
+from syncer.pipeline import Lane, Limits, ranges
+from syncer.ports import Memory, Record
 from syncer.waiting import Stopped
 from tests.simulation.application import Sizes, compiled
 from tests.simulation.database import Database
 from tests.simulation.history import History
+from tests.simulation.operator import ranges_topic
 from tests.simulation.rows import SimulatedRows
 from tests.simulation.scheduler import Actor, Scheduler, SimulatedTime, Stop
 from tests.simulation.sink import SimulatedSink, Store
@@ -34,6 +37,7 @@ class Noted:
 
     def __init__(self, identity: Identity, clock: int) -> None:
         self.identity, self.clock = identity, clock
+        self.memory: dict[str, Iterable[str]] = {}
 
 
 class Surroundings(Protocol):
@@ -48,6 +52,7 @@ class Surroundings(Protocol):
     store: Store
     groups: dict[str, Group]
     work: Topics
+    ranges: Topics
     members: dict[str, list[SimulatedSource]]
     sinks_fail: bool
     kafka_fails: bool
@@ -64,6 +69,7 @@ class Process:
         self.world, self.number = world, number
         self.dead = False
         self.lanes: list[Actor] = []
+        self.seen: dict[str, Memory] = {}
         self.error: Fatal | None = None
         self._open()
 
@@ -95,10 +101,47 @@ class Process:
         except Fatal as error:
             self._failed(error)
             return
+        self.sink = SimulatedSink(world.store, self, str(self), fails=world.sinks_fail)
+        self.memories = self._memories()
+        self.look()
         for kind, group in world.groups.items():
             who = str(self) if kind == "changes" else f"{self}, {kind}"
             lane = self._lane(kind, group, who)
             self.lanes.append(world.scheduler.spawn(who, self, partial(self._run, lane)))
+
+    def _memories(self) -> Memories:
+        world, who = self.world, f"{self}, looking"
+        scheduler, history = world.scheduler, world.history
+
+        def refill() -> None:
+            work = ranges_topic(world)
+            rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
+            with lasting(rows, self.time) as view:
+                for item in ranges(view, 2, "lost documents"):
+                    work.put(item)
+            work.flush()
+
+        def lost(sink: str, what: str) -> None:
+            history.seen["a process noticed that a sink forgot"] += 1
+            history.tell(who, "the sink lost %s", what)
+
+        return Memories(
+            str(self),
+            [self.sink],
+            seen=self.seen,
+            noted=world.noted.memory,
+            note=lambda noted: world.noted.memory.update(noted),
+            work=SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails),
+            refill=refill,
+            lost=lost,
+            max_age=world.limits.max_age,
+        )
+
+    def look(self) -> None:
+        """Ask the sink what it remembers; if that cannot be acted upon now, the next look does."""
+        if "work" in self.world.groups:
+            with suppress(Retry):
+                self.memories.look(self.time.now_ms())
 
     def _lane(self, kind: str, group: Group, who: str) -> Lane:
         world = self.world

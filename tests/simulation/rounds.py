@@ -11,6 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from structlog.testing import capture_logs
+
 from tests.simulation.choices import decisions
 from tests.simulation.history import KINDS
 from tests.simulation.schedule import run
@@ -34,7 +36,7 @@ class Round(NamedTuple):
 def portion(first: int, count: int, rule: Weaker = AS_IT_IS) -> tuple[int, Counter[str], int | None]:
     """Schedules of the seeds from `first`, until one fails: how many, what they exercised, the seed."""
     seen: Counter[str] = Counter()
-    with rule.applied(), _seldom_collected():
+    with rule.applied(), _seldom_collected(), capture_logs():
         for seed in range(first, first + count):
             result = run(decisions(seed), lane=rule.lane, remembers=rule.remembers)
             seen.update(kind for kind, times in result.seen.items() if times)
@@ -79,7 +81,7 @@ def told(seed: int, rule: Weaker = AS_IT_IS) -> str:
     def failure(chosen: bytes) -> str:
         return run(chosen, lane=rule.lane, remembers=rule.remembers).failure
 
-    with rule.applied():
+    with rule.applied(), capture_logs():
         short = shrink(decisions(seed), lambda chosen: bool(failure(chosen)))
         result = run(short, lines=True, lane=rule.lane, remembers=rule.remembers)
     return "\n".join(

@@ -125,12 +125,19 @@ class Schedule:
         while world.connector.behind:
             world.connector.step()
         world.rebalance()
+        self._look()
         self._settle()
         world.thaw(slept)
+        self._look()
         self._settle()
         for actor in late:
             self.scheduler.finish(actor)
         self._check()
+
+    def _look(self) -> None:
+        for process in self.world.processes:
+            if not process.error and process is not self.world.frozen:
+                process.look()
 
     def _settle(self) -> None:
         """Until nobody has anything to do."""

@@ -2,7 +2,8 @@
 with it.
 
 Modelled: external versions, as Elasticsearch compares them; a delete's version, which is forgotten after a
-time (`index.gc_deletes`) and when a shard's primary restarts; bulks that fail before they are applied, are
+time (`index.gc_deletes`) and when a shard's primary restarts; a server that goes back behind writes which it
+had acknowledged; bulks that fail before they are applied, are
 applied in part, or are applied and never answered; documents that a busy server refuses; requests that
 arrive although the process that sent them is dead. Items of a bulk are applied one by one, with others in
 between.
@@ -40,6 +41,10 @@ class Store:
         self.documents: dict[str, tuple[int, bytes]] = {}
         self.deleted: dict[str, tuple[int, float]] = {}
         """Version and time of deletes."""
+        self.restarts = self.losses = 0
+        self.written: list[str] = []
+        """The id of each document written, in order: a place in it is how far the writes were."""
+        self._before: dict[str, tuple[tuple[int, bytes] | None, tuple[int, float] | None]] = {}
         self._unique = unique
         self._bodies: dict[tuple[str, int], bytes | None] = {}
 
@@ -57,17 +62,36 @@ class Store:
     def apply(self, id: str, version: int, body: bytes | None) -> None:
         if self._unique and self._bodies.setdefault((id, version), body) != body:
             self.fail(f"two contents of order {id} have the same version {version & 0xFFFFFFFFFFFF}")
+        self._before[id] = self.documents.get(id), self.deleted.get(id)
         if body is None:
             self.documents.pop(id, None)
             self.deleted[id] = (version, self.scheduler.now)
         else:
             self.deleted.pop(id, None)
             self.documents[id] = (version, body)
+            self.written.append(id)
 
     def restart_primary(self) -> None:
         self.history.seen["the sink's primary restarted"] += 1
         self.history.tell("sink", "its primary restarts, and forgets deletes")
         self.deleted.clear()
+        self.restarts += 1
+
+    def lose_writes(self) -> None:
+        """Of some documents the last write, and of all of them the memory of deletes, as a replica may that
+        is made the primary."""
+        self.losses += 1
+        self.deleted.clear()
+        lost = [id for id in self._before if self.scheduler.choices.of(2)]
+        for id in lost:
+            document, deleted = self._before.pop(id)
+            self.documents.pop(id, None)
+            if document:
+                self.documents[id] = document
+            elif deleted:
+                self.deleted[id] = deleted
+        self.history.seen["the sink lost acknowledged writes"] += bool(lost)
+        self.history.tell("sink", "fails over, and loses the last writes of orders %s", lost)
 
 
 class SimulatedSink:
@@ -140,10 +164,12 @@ class SimulatedSink:
         out.deleted += body is None
 
     def ids(self, since: str = "") -> Iterator[str]:
-        return iter(list(self.store.documents))
+        written = dict.fromkeys(self.store.written[int(since) :]) if since else self.store.documents
+        return iter([id for id in written if id in self.store.documents])
 
     def memory(self) -> Memory:
-        raise NotImplementedError
+        store = self.store
+        return Memory(str(store.restarts), str(store.losses), str(len(store.written)))
 
     # -- not asked for by a lane ----------------------------------------------------------------------
 

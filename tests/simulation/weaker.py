@@ -19,6 +19,7 @@ from syncer.change import Change, Key
 from syncer.clock import Clock, Identity, Snapshot, version
 from syncer.document import Row
 from syncer.gate import Sight
+from syncer.memories import Memories
 from syncer.pipeline import Lane
 from syncer.ports import Record, Rows, View
 from syncer.recent import Recent
@@ -169,6 +170,10 @@ def _send_again(self: Writer) -> None:
     self._done(piece)
 
 
+def _leaves_it(self: Memories, *what: Any) -> None:
+    """Nothing is done about what a sink forgot."""
+
+
 _writer = Writer.__init__
 
 
@@ -241,6 +246,10 @@ WEAKER: dict[str, Weaker] = {
     "deletes forgotten at once": Weaker(
         "a write that is on its way brings the document back",
         remembers=0.01,
+    ),
+    "a sink that forgets is left alone": Weaker(
+        "a write that is on its way brings the document back, or lost writes stay lost",
+        {(Memories, "_mend"): _leaves_it},
     ),
     "commit before write": Weaker(
         "what was under way when a process died is lost",

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
-from syncer.change import Work
 from syncer.clock import version
-from syncer.decode import encode_work
 from syncer.pipeline import Lane, Limits
 from tests.simulation.application import Application, Sizes, documents
 from tests.simulation.choices import Choices
@@ -41,8 +39,10 @@ class World:
         self.broken, self.lanes_ended = "", False
         self.sizes = Sizes(2 + choices.of(2), 2, 1 + choices.likely(190))
         odds = tuple(THEMES.values())[choices.of(len(THEMES))]
-        small, restarts = choices.likely(odds.small), choices.likely(odds.restarts_primary)
-        self.restarts_primary, self.backfills = restarts, choices.likely(odds.backfills)
+        small, self.backfills = choices.likely(odds.small), choices.likely(odds.backfills)
+        self.restarts_primary = choices.likely(odds.restarts_primary)
+        self.loses_writes = choices.likely(odds.loses_writes)
+        forgets = self.restarts_primary or self.loses_writes
         self.crashes, self.restores = choices.likely(odds.crashes), choices.likely(odds.restores)
         self.moves, self.kills = choices.likely(odds.moves), choices.likely(odds.kills)
         self.waits, self.slow_writes = choices.likely(odds.waits), choices.likely(odds.slow_writes)
@@ -64,9 +64,9 @@ class World:
         )
         self.noted = Noted(self.database.identity, 0)
         self.groups = {"changes": Group(self.topics)}
-        if small or truncates or self.backfills or restarts:
+        if small or truncates or self.backfills or forgets:
             self.groups["work"] = Group(self.work)
-        if self.backfills:
+        if self.backfills or self.loses_writes:
             self.groups["backfill"] = Group(self.ranges)
         self.members: dict[str, list[SimulatedSource]] = {kind: [] for kind in self.groups}
         self.store = Store(
@@ -111,7 +111,9 @@ class World:
         if self.restores:
             possible.append(self._restore)
         if self.restarts_primary:
-            possible.append(self._restart_primary)
+            possible += [self.store.restart_primary, self._look]
+        if self.loses_writes:
+            possible += [self.store.lose_writes, self._look]
         return possible
 
     def _any_process(self) -> Process:
@@ -171,11 +173,11 @@ class World:
         self.history.tell("everybody", "is still for %s s", seconds)
         self.scheduler.advance(self.scheduler.now + seconds)
 
-    def _restart_primary(self) -> None:
-        """What the product does when it sees this is a sweep, once nothing older can arrive."""
-        self.store.restart_primary()
-        later = int((self.scheduler.now + 2 * self.limits.max_age) * 1000)
-        self.work.add(("work", 0), encode_work(Work("sweep", "primary", not_before_ms=later)))
+    def _look(self) -> None:
+        """As a process does every few seconds."""
+        process = self._any_process()
+        if not process.error and process is not self.frozen:
+            process.look()
 
     def _restore(self) -> None:
         if self.restores and self.database.commits:
