@@ -56,6 +56,7 @@ class Surroundings(Protocol):
     members: dict[str, list[SimulatedSource]]
     sinks_fail: bool
     kafka_fails: bool
+    forgets: bool
     lane: type[Lane]
     lanes_ended: bool
 
@@ -70,6 +71,7 @@ class Process:
         self.dead = False
         self.lanes: list[Actor] = []
         self.seen: dict[str, Memory] = {}
+        self.looking: Actor | None = None
         self.error: Fatal | None = None
         self._open()
 
@@ -138,10 +140,14 @@ class Process:
         )
 
     def look(self) -> None:
-        """Ask the sink what it remembers; if that cannot be acted upon now, the next look does."""
-        if "work" in self.world.groups:
-            with suppress(Retry):
-                self.memories.look(self.time.now_ms())
+        """Ask the sink what it remembers, beside the lanes."""
+        busy = self.looking is not None and not self.looking.greenlet.dead
+        if self.world.forgets and not busy and not self.error:
+            self.looking = self.world.scheduler.spawn(f"{self}, looking", self, self._look)
+
+    def _look(self) -> None:
+        with suppress(Retry):  # what cannot be acted upon now is noticed by the next look, too
+            self.memories.look(self.time.now_ms())
 
     def _lane(self, kind: str, group: Group, who: str) -> Lane:
         world = self.world

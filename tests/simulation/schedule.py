@@ -125,22 +125,23 @@ class Schedule:
         while world.connector.behind:
             world.connector.step()
         world.rebalance()
-        self._look()
         self._settle()
         world.thaw(slept)
-        self._look()
         self._settle()
         for actor in late:
             self.scheduler.finish(actor)
         self._check()
 
-    def _look(self) -> None:
-        for process in self.world.processes:
-            if not process.error and process is not self.world.frozen:
-                process.look()
-
     def _settle(self) -> None:
-        """Until nobody has anything to do."""
+        """Until nobody has anything to do; and then again, after a look at the sink."""
+        self._rest()
+        if self.world.forgets:
+            for process in self.world.processes:
+                if process is not self.world.frozen:
+                    process.look()
+            self._rest()
+
+    def _rest(self) -> None:
         for _ in range(_ENOUGH):
             able = [actor for actor in self.scheduler.actors if actor.runnable()]
             for actor in able:

@@ -42,7 +42,7 @@ class World:
         small, self.backfills = choices.likely(odds.small), choices.likely(odds.backfills)
         self.restarts_primary = choices.likely(odds.restarts_primary)
         self.loses_writes = choices.likely(odds.loses_writes)
-        forgets = self.restarts_primary or self.loses_writes
+        self.forgets = self.restarts_primary or self.loses_writes
         self.crashes, self.restores = choices.likely(odds.crashes), choices.likely(odds.restores)
         self.moves, self.kills = choices.likely(odds.moves), choices.likely(odds.kills)
         self.waits, self.slow_writes = choices.likely(odds.waits), choices.likely(odds.slow_writes)
@@ -64,7 +64,7 @@ class World:
         )
         self.noted = Noted(self.database.identity, 0)
         self.groups = {"changes": Group(self.topics)}
-        if small or truncates or self.backfills or forgets:
+        if small or truncates or self.backfills or self.forgets:
             self.groups["work"] = Group(self.work)
         if self.backfills or self.loses_writes:
             self.groups["backfill"] = Group(self.ranges)
@@ -176,7 +176,7 @@ class World:
     def _look(self) -> None:
         """As a process does every few seconds."""
         process = self._any_process()
-        if not process.error and process is not self.frozen:
+        if process is not self.frozen:
             process.look()
 
     def _restore(self) -> None:
