@@ -81,7 +81,13 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
 
     Raises Retry when the server cannot be reached, Fatal when it refuses us.
     """
-    options = {**PINNED, **PLANNING, "statement_timeout": f"{round(statement_timeout * 1000)}ms"}
+    options = {
+        **PINNED,
+        **PLANNING,
+        "statement_timeout": f"{round(statement_timeout * 1000)}ms",
+        # earlier: to wait for another's ALTER TABLE or TRUNCATE says nothing about the rows
+        "lock_timeout": f"{round(statement_timeout * 500)}ms",
+    }
     try:
         given = conninfo_to_dict(arguments.get("conninfo", ""))
         keep: dict[str, Any] = {name: value for name, value in _KEEPALIVE.items() if name not in given}
@@ -355,6 +361,7 @@ _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
     "42": (Fatal, "syncer check tells what does not fit the tables any more"),
     "53": (Retry, "the server is short of memory, disk or connections"),
     "54": (Reject, "a document is too large or too deep for the server"),
+    "55P03": (Retry, "who holds the lock: SELECT * FROM pg_locks WHERE mode = 'AccessExclusiveLock'"),
     "55": (Retry, ""),
     "57": (Retry, "longer statements: postgres.statement_timeout"),
     "58": (Retry, ""),

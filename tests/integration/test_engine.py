@@ -403,3 +403,18 @@ def test_row_security_that_is_enabled_later_stops_instead_of_deleting(
         finally:
             session.execute(sql.SQL("DROP OWNED BY {}").format(role))
             session.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+def test_a_table_that_is_locked_for_long_is_waited_for(engine: Engine) -> None:
+    """As by a slow ALTER TABLE. It is not its rows' fault: nothing may become a dead letter."""
+    filled(engine)
+    rows = engine.rows()
+    rows._statement_timeout = 0.5
+    with engine.database.connect(autocommit=False) as session:
+        session.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        for keys in ([("1",)], [("1",), ("2",)]):
+            with pytest.raises(Retry, match="lock timeout") as error, rows.view() as view:
+                view.render(keys)
+            assert "AccessExclusiveLock" in error.value.hint
+    with rows.view() as view:
+        assert len(view.render([("1",), ("2",)])) == 2
