@@ -1,7 +1,9 @@
 """What a Redis remembers hangs on: the lives of its servers, and marks that we leave among the keys.
 
 Acknowledged writes are lost with a failover, a restart, a flush or an eviction. Each of them changes one of:
-the run id or the replication id of a server, the number of its evicted keys, a mark.
+the run id or the replication id of a server, the number of its evicted keys, a mark. (A server that was
+demoted and promoted again has its run id, but another replication id. That one changes also when a server is
+given its first replica: then all is rendered for nothing.)
 """
 
 from __future__ import annotations

@@ -258,26 +258,36 @@ def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
     assert len(set(seen)) == 4
 
 
-def test_hazard_27_a_failover_that_loses_writes_is_told(make: Make, names: Names) -> None:
-    """The replica does not have the last write when it becomes the primary."""
+def test_hazard_27_a_failover_that_loses_writes_is_told_and_so_is_one_back(make: Make, names: Names) -> None:
+    """The replica does not have the last write when it becomes the primary; then the first one gets its data,
+    and is the primary again, in the same process as before."""
     quick = ("--repl-diskless-sync-delay", "0")
     with (
         redis_server(*quick) as first,
-        redis_server() as second,
-        redis.Redis.from_url(second) as connected,
+        redis_server(*quick) as second,
+        redis.Redis.from_url(first) as one,
+        redis.Redis.from_url(second) as other,
     ):
-        new: Any = connected
         sink, after = make(first), make(second, prepare=False)
         sink.write(docs(1))
-        before = sink.memory()
-        new.execute_command("REPLICAOF", "127.0.0.1", first.rpartition(":")[2].partition("/")[0])
-        until(lambda: new.get(names("thing:1")))
+        replicate(other, first)
         with pytest.raises(Retry, match="replica"):
             after.memory()
-        new.execute_command("REPLICAOF", "NO", "ONE")
+        before = sink.memory()
+        other.replicaof("NO", "ONE")
         assert sink.write(docs(2)).written == 1  # acknowledged, and lost
         assert after.read(["1", "2"]) == docs(1).upserts
         assert after.memory().documents != before.documents
+        replicate(one, second)
+        one.replicaof("NO", "ONE")
+        assert sink.read(["1", "2"]) == docs(1).upserts
+        assert sink.memory().documents != before.documents
+
+
+def replicate(client: redis.Redis, url: str) -> None:
+    """Make it a replica, and wait until it has everything."""
+    client.replicaof("127.0.0.1", url.rpartition(":")[2].partition("/")[0])
+    until(lambda: client.info("replication").get("master_link_status") == "up")
 
 
 def test_hazard_27_one_server_of_a_cluster_that_is_emptied_is_told(make: Make, names: Names) -> None:
