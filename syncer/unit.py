@@ -72,7 +72,7 @@ class LaneObserver:
             with self.metrics.stage(name):
                 yield
         finally:
-            del self._begun[name]
+            self._begun.pop(name, None)
 
     def stalled(self, after: float) -> str:
         """Why this lane is not alive; empty when it is. To wait for a server that is away is life, and told
