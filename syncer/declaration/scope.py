@@ -187,7 +187,7 @@ class Group:
             if node.where is not None:
                 conditions.append(filtered(self.inner, node))
         tail = self.inner.joined(both(*conditions))
-        return f"SELECT {', '.join(outputs)} FROM {source}{tail}{' GROUP BY k' if by else ''}"
+        return f"SELECT {', '.join(outputs)} FROM {source}{tail}{' GROUP BY 1' if by else ''}"
 
     def _parent(self, node: Node) -> str:
         if node.parent is None:

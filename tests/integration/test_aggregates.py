@@ -95,3 +95,33 @@ sink: {{memory: {{}}}}
     assert found["groups"] == {"ok": 2.10}
     assert found["texts"] == {"false": "c", "true": "a"}
     assert other["groups"] == {} and other["f0"] is None
+
+
+def test_groups_are_by_the_value_whatever_columns_are_called(database: Database) -> None:
+    """The tables have columns with the names that the SQL uses inside."""
+    database.execute(
+        "CREATE TABLE root (k int PRIMARY KEY)",
+        "CREATE TABLE item (k int PRIMARY KEY, v int, n int, doc int, root_k int)",
+        "INSERT INTO root VALUES (1)",
+        "INSERT INTO item VALUES (1, 5, 1, 1, 1), (2, 5, 1, 1, 1), (3, 6, 1, 1, 1)",
+    )
+    model = parse(
+        """
+name: groups
+root: {table: root}
+document:
+  by: {value: count(items), group_by: items.v}
+  deep: {value: count(items.same), group_by: items.same.n}
+  items:
+    many: item
+    on: {root_k: k}
+    relations: {same: {many: item, on: {v: v}}}
+    value: k
+sink: {memory: {}}
+""",
+        "m.yaml",
+    )
+    with database.connect() as conn:
+        rows = conn.execute(compile(model, load(conn, tables(model))).render.encode(), [["1"]]).fetchall()
+    [(_, _, text)] = rows
+    assert json.loads(text) == {"by": {"5": 2, "6": 1}, "deep": {"1": 5}, "items": [1, 2, 3]}
