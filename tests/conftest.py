@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import devstack
 from tests.stack import Database, Names
 from tests.stack.database import fresh_database
 from tests.stack.names import fresh_names
+
+settings.register_profile("long", max_examples=2000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

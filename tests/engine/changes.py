@@ -1,0 +1,172 @@
+"""What PostgreSQL logged, told as Debezium tells it.
+
+The log is decoded by PostgreSQL's own `pgoutput` (manual, "Logical Replication Message Formats"), without
+Kafka Connect. tests/integration/test_events.py shows that Debezium's events look like these.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import psycopg
+
+from syncer.route import UNAVAILABLE
+from tests.engine.schema import Schema
+
+SLOT = PUBLICATION = "engine"
+_READ = (
+    f"SELECT data FROM pg_logical_slot_get_binary_changes('{SLOT}', NULL, NULL,"
+    f" 'proto_version', '1', 'publication_names', '{PUBLICATION}')"
+).encode()
+_FLUSH = b"SELECT pg_logical_emit_message(true, 'flush', '')"
+"""Only what is on disk is decoded, and asynchronous commits get there when they like."""
+_INVENTED = {"integer": "0", "text": "", "numeric": "0", "date": "1970-01-01", "boolean": "f"}
+"""What Debezium fills a NOT NULL column with that the before-image lacks."""
+
+
+class Event(NamedTuple):
+    table: str
+    key: str
+    """Of the row, as text; empty for a truncate."""
+    xid: int
+    value: bytes
+
+
+def begin(connection: psycopg.Connection[Any]) -> None:
+    """From here on, all tables' changes are kept for `read`."""
+    options = "WITH (publish_via_partition_root = true)"
+    connection.execute(f"CREATE PUBLICATION {PUBLICATION} FOR ALL TABLES {options}".encode())
+    connection.execute(f"SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')".encode())
+
+
+def read(connection: psycopg.Connection[Any], schema: Schema | None) -> list[Event]:
+    """What was committed since the last call, in the order of commits. None: let it go."""
+    connection.execute(_FLUSH)
+    found = connection.execute(_READ, binary=True).fetchall()
+    return list(_Decoder(schema).events(data for (data,) in found)) if schema else []
+
+
+class _Reader:
+    """One message of pgoutput."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def number(self, format: str) -> int:
+        (found,) = struct.unpack_from(f">{format}", self.data, self.at)
+        self.at += struct.calcsize(f">{format}")
+        return int(found)
+
+    def text(self) -> str:
+        end = self.data.index(b"\0", self.at)
+        found, self.at = self.data[self.at : end].decode(), end + 1
+        return found
+
+    def letter(self) -> str:
+        self.at += 1
+        return chr(self.data[self.at - 1])
+
+    def row(self) -> list[str | bool | None]:
+        """Texts; None for NULL; False for what is not told."""
+        found: list[str | bool | None] = []
+        for _ in range(self.number("H")):
+            match self.letter():
+                case "n":
+                    found.append(None)
+                case "u":
+                    found.append(False)
+                case "t":
+                    size = self.number("I")
+                    found.append(self.data[self.at : self.at + size].decode())
+                    self.at += size
+        return found
+
+
+class _Decoder:
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.relations: dict[int, tuple[str, list[str]]] = {}
+        self.xid = 0
+
+    def events(self, messages: Iterator[bytes]) -> Iterator[Event]:
+        for data in messages:
+            message = _Reader(data)
+            match message.letter():
+                case "B":
+                    message.at += 16
+                    self.xid = message.number("I")
+                case "R":
+                    oid = message.number("I")
+                    message.text()
+                    name = message.text()
+                    message.letter()
+                    columns = []
+                    for _ in range(message.number("H")):
+                        message.letter()
+                        columns.append(message.text())
+                        message.at += 8
+                    self.relations[oid] = name, columns
+                case "I" | "U" | "D" as kind:
+                    table, columns = self.relations[message.number("I")]
+                    images = {}
+                    while message.at < len(data):
+                        which = message.letter()
+                        images[which] = dict(zip(columns, message.row(), strict=True))
+                    yield from self._row(kind, table, images)
+                case "T":
+                    count = message.number("I")
+                    message.letter()
+                    for _ in range(count):
+                        yield self._event(self.relations[message.number("I")][0], "t", None, None)
+
+    def _row(self, kind: str, table: str, images: dict[str, dict[str, Any]]) -> Iterator[Event]:
+        """A new key is told as a delete and a create."""
+        old, full, new = images.get("K"), images.get("O"), images.get("N")
+        before = full or (old and self._invented(table, old))
+        if new and full:
+            new = {name: full[name] if value is False else value for name, value in new.items()}
+        key = self.schema[table].key
+        if kind == "U" and before and new and any(before[name] != new[name] for name in key):
+            yield self._event(table, "d", before, None)
+            yield self._event(table, "c", None, new)
+        else:
+            yield self._event(table, {"I": "c", "U": "u", "D": "d"}[kind], before, new)
+
+    def _invented(self, table: str, told: dict[str, Any]) -> dict[str, Any]:
+        """Told is the key only (or all, of a partition under FULL whose root is not). Debezium makes up the
+        rest of what cannot be NULL."""
+        columns = self.schema[table].columns
+        made = {c.name: _INVENTED[c.type] for c in columns if c.not_null and told.get(c.name) is None}
+        return told | made
+
+    def _event(self, table: str, op: str, before: Any, after: Any) -> Event:
+        source = {"schema": "public", "table": table, "txId": self.xid, "ts_ms": 1}
+        images = {"before": self._values(table, before), "after": self._values(table, after)}
+        row = after or before or {}
+        key = "|".join(str(row[name]) for name in self.schema[table].key) if row else ""
+        return Event(table, key, self.xid, json.dumps({"op": op, **images, "source": source}).encode())
+
+    def _values(self, table: str, row: dict[str, Any] | None) -> dict[str, Any] | None:
+        if row is None:
+            return None
+        return {name: _value(value, self.schema[table].column(name).type) for name, value in row.items()}
+
+
+def _value(text: str | bool | None, type: str) -> Any:
+    """Under the handling modes that `syncer check` insists on."""
+    if text is None:
+        return None
+    if text is False:
+        return UNAVAILABLE
+    assert isinstance(text, str)
+    match type:
+        case "integer":
+            return int(text)
+        case "boolean":
+            return text == "t"
+        case "date":
+            return f"{text}Z"
+    return text

@@ -1,0 +1,237 @@
+"""The documents that there should be: a read model's tree, walked over the rows in plain Python.
+
+Written from the words of the README, without any of the syncer's SQL or code. Slow, and hard to get wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from functools import partial, reduce
+from operator import add
+from typing import Any, TypeVar
+
+from tests.engine.schema import Schema
+from tests.engine.tree import (
+    Aggregate,
+    Expression,
+    Field,
+    Grouped,
+    Key,
+    Level,
+    Link,
+    Name,
+    Order,
+    Shown,
+    Tree,
+)
+
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
+"""By table."""
+Place = TypeVar("Place", "_Here", "_Chain")
+
+
+def documents(schema: Schema, tree: Tree, rows: Rows) -> dict[str, Any]:
+    """By id."""
+    world = _World(schema, rows)
+    found = {}
+    for row in rows[tree.table]:
+        here = _Here(world, row, tree.level)
+        if here.passes(tree.where):
+            found[_id([row[column] for column in schema[tree.table].key])] = here.document(tree.level.fields)
+    return found
+
+
+class _World:
+    def __init__(self, schema: Schema, rows: Rows) -> None:
+        self.schema = schema
+        self.rows = rows
+
+
+class _Here:
+    """One row at its place in the tree (`tree.Here`)."""
+
+    def __init__(self, world: _World, row: Row, level: Level) -> None:
+        self.world = world
+        self.row = row
+        self.level = level
+
+    # -- the rows that relations lead to --------------------------------------------------------------------
+
+    def follow(self, key: Key) -> list[_Here]:
+        """The related rows that pass the filter, in order, without the limit."""
+        link = self.level.links[key]
+        found = []
+        for row in self.world.rows[link.table]:
+            there = _Here(self.world, row, link.level)
+            matched = all(
+                row[its] is not None and row[its] == self.row[ours] and self.row[ours] is not None
+                for its, ours in link.on
+            )
+            if matched and there.passes(link.where):
+                found.append(there)
+        return _sorted(found, self.order(link))
+
+    def one(self, key: Key) -> _Here | None:
+        found = self.follow(key)
+        assert len(found) <= 1
+        return found[0] if found else None
+
+    def order(self, link: Link) -> list[Order]:
+        """What is declared, then the primary key."""
+        key = [Order(Name((), name)) for name in self.world.schema[link.table].key]
+        return [*link.order, *key]
+
+    def passes(self, where: Expression | None) -> bool:
+        return where is None or where.of(self) is True
+
+    # -- expressions ----------------------------------------------------------------------------------------
+
+    def name(self, name: Name) -> Any:
+        here: _Here | None = self
+        for key in name.through:
+            here = here.one(key) if here else None
+        return here.row[name.column] if here else None
+
+    def aggregate(self, call: Aggregate) -> Any:
+        return _aggregate(call, self.chains(call))
+
+    def chains(self, call: Aggregate) -> list[_Chain]:
+        """The rows at the end of the chain, with all rows on the way, in the order of the relations,
+        outer ones first."""
+        found = [_Chain(self, {(): self})]
+        orders: list[Order] = []
+        path: tuple[Key, ...] = ()
+        for key in call.chain:
+            before, path = path, (*path, key)
+            link = self._level(before).links[key]
+            if link.kind == "many":
+                orders += [replace(order, by=order.by.after(path)) for order in self.order(link)]
+            found = [
+                _Chain(self, {**chain.at, path: there})
+                for chain in found
+                for there in chain.at[before].follow(key)
+            ]
+        return _sorted(found, [*call.order, *orders])
+
+    def _level(self, path: tuple[Key, ...]) -> Level:
+        return reduce(lambda level, key: level.links[key].level, path, self.level)
+
+    # -- documents ------------------------------------------------------------------------------------------
+
+    def document(self, fields: dict[str, Field]) -> Row:
+        return {name: self._field(entry) for name, entry in fields.items()}
+
+    def _field(self, entry: Field) -> Any:
+        if isinstance(entry, Expression):
+            return json(entry.of(self))
+        if isinstance(entry, Grouped):
+            return self._grouped(entry)
+        if isinstance(entry, dict):
+            return self.document(entry)
+        assert isinstance(entry, Shown)
+        link = self.level.links[entry.key]
+        found = self.follow(entry.key)
+        if link.kind == "one":
+            return found[0]._element() if found else None
+        return [there._element() for there in found[: link.limit]]
+
+    def _element(self) -> Any:
+        return json(self.level.value.of(self)) if self.level.value else self.document(self.level.fields)
+
+    def _grouped(self, entry: Grouped) -> Row:
+        groups: dict[str, list[_Chain]] = {}
+        for chain in self.chains(entry.value):
+            value = chain.name(entry.by)
+            if value is not None:
+                groups.setdefault(text(value), []).append(chain)
+        return {value: json(_aggregate(entry.value, chains)) for value, chains in groups.items()}
+
+
+class _Chain:
+    """The rows of a chain of relations, by the way to each (`tree.Here`): what an aggregate is over."""
+
+    def __init__(self, outer: _Here, at: dict[tuple[Key, ...], _Here]) -> None:
+        self.outer = outer
+        self.at = at
+
+    def name(self, name: Name) -> Any:
+        known = max((path for path in self.at if name.through[: len(path)] == path), key=len)
+        return self.at[known].name(Name(name.through[len(known) :], name.column))
+
+    def aggregate(self, call: Aggregate) -> Any:
+        raise AssertionError("an aggregate of an aggregate")
+
+
+def _aggregate(call: Aggregate, chains: list[_Chain]) -> Any:
+    """A group whose rows the filter leaves out has its value of no rows."""
+    chains = [chain for chain in chains if call.where is None or call.where.of(chain) is True]
+    if call.argument is None:
+        return len(chains)
+    values = [call.argument.of(chain) for chain in chains]
+    if call.distinct:
+        values = sorted(_first_of_equals(values), key=lambda value: (value is None, value or 0))
+    there = [value for value in values if value is not None]
+    match call.function:
+        case "count":
+            return len(there)
+        case "sum":
+            return reduce(add, there) if there else None
+        case "min":
+            return reduce(lambda a, b: min(b, a), there) if there else None
+        case "max":
+            return reduce(lambda a, b: max(b, a), there) if there else None
+        case "first":
+            return values[0] if values else None
+        case "last":
+            return values[-1] if values else None
+        case "array_agg":
+            return values
+        case "string_agg":
+            return ",".join(there) if there else None
+        case "bool_and":
+            return all(there) if there else None
+    raise AssertionError(call.function)
+
+
+def _first_of_equals(values: list[Any]) -> list[Any]:
+    return list({value: value for value in reversed(values)}.values()) if values else []
+
+
+def _sorted(found: list[Place], orders: Iterable[Order]) -> list[Place]:
+    """Stable sorts, the last order first; ties stay as they are, also when descending."""
+    for order in reversed(list(orders)):
+        by = partial(_by, order.by)
+        there = sorted((x for x in found if by(x) is not None), key=by, reverse=order.descending)
+        nulls = [x for x in found if by(x) is None]
+        nulls_first = order.descending if order.nulls_first is None else order.nulls_first
+        found = nulls + there if nulls_first else there + nulls
+    return found
+
+
+def _by(name: Name, here: _Here | _Chain) -> Any:
+    return here.name(name)
+
+
+def _id(values: list[Any]) -> str:
+    """The id of a document: `|` between key columns, `|` and `\\` escaped by `\\`."""
+    if len(values) == 1:
+        return text(values[0])
+    return "|".join(text(value).replace("\\", "\\\\").replace("|", "\\|") for value in values)
+
+
+def text(value: Any) -> str:
+    """As PostgreSQL writes it."""
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+
+
+def json(value: Any) -> Any:
+    """What JSON makes of it; decimals that look different are different."""
+    if isinstance(value, list):
+        return [json(item) for item in value]
+    if isinstance(value, Decimal):
+        return f"decimal {value}" if value.as_tuple().exponent else int(value)
+    return value.isoformat() if isinstance(value, date) else value

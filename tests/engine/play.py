@@ -1,0 +1,217 @@
+"""One case being played: the tables, the application's sessions, the lanes of the read model, the oracle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from threading import Event
+from typing import Any
+
+import psycopg
+from prometheus_client import CollectorRegistry
+from psycopg.rows import dict_row
+
+from syncer.checks import check_model
+from syncer.clock import Clock
+from syncer.declaration.compile import compile
+from syncer.declaration.model import parse, tables
+from syncer.errors import Retry
+from syncer.metrics import Metrics
+from syncer.pipeline import Lane, Limits, ranges
+from syncer.rows import catalog as rows_catalog
+from syncer.rows.fingerprint import fingerprint
+from syncer.rows.postgres import Postgres, connect
+from syncer.sinks.memory import Store
+from syncer.unit import LaneObserver
+from tests.engine import changes, oracle
+from tests.engine.application import OPTIONS, Session
+from tests.engine.arbitrary import Case
+from tests.engine.changes import Event as Change
+from tests.engine.statements import SESSIONS, Action, Transaction, Write
+from tests.engine.world import FakeTime, FrailSink, Letters, Topics, WorkTopics
+
+PARTITIONS = 2
+LIMITS = Limits(
+    max_records=100, chunk_documents=2, fan_out=3, commit_interval=0.0, gate_timeout=1.0, max_age=5.0
+)
+"""Small, so that a handful of rows is too much for one batch."""
+
+
+class Play:
+    """dsn: of a database of our own, whose slot is there (`changes.begin`)."""
+
+    def __init__(self, dsn: str, case: Case) -> None:
+        self.dsn, self.case = dsn, case
+        self.admin = psycopg.connect(dsn, autocommit=True, options=OPTIONS)
+        create = ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public", *case.schema.sql(case.identities)]
+        self.admin.execute("; ".join(create).encode())
+        self.sessions = [Session(dsn) for _ in range(SESSIONS + 1)]
+        self.told: list[Change] = []
+        self.time = FakeTime()
+        self.time.meanwhile = self.release_one
+        self.changes, self.work, self.letters = Topics(), WorkTopics(), Letters()
+        self.clock, self.observed = Clock(1), Metrics(CollectorRegistry()).for_model("model")
+        self.model = parse(case.declaration, "model.yaml")
+        self.rows: list[Postgres] = []
+        self.store = Store()
+        self.compile()
+
+    # -- the application ------------------------------------------------------------------------------------
+
+    def act(self, action: Action) -> None:
+        if isinstance(action, Transaction):
+            self._whole(action)
+            return
+        session = self.sessions[action.session]
+        if session.late:
+            return
+        if isinstance(action, Write):
+            session.begin()
+            session.run(action.step)
+        elif session.open:
+            session.end(action.how, self.admin)
+
+    def _whole(self, action: Transaction) -> None:
+        """In the last session. A truncate that is seen late would lock the engine out for as long."""
+        session = self.sessions[-1]
+        if session.late:
+            session.release(self.admin)
+        session.begin()
+        for step in action.steps:
+            session.run(step)
+        truncates = any(str(step).startswith("TRUNCATE") for step in action.steps)
+        session.end("COMMIT" if truncates else action.how, self.admin)
+
+    def commit_all(self) -> None:
+        for session in self.sessions:
+            if session.open and not session.late:
+                session.end("COMMIT", self.admin)
+
+    def release_one(self) -> None:
+        """Something is waited for: one of the late commits becomes visible."""
+        for session in self.sessions:
+            if session.late:
+                session.release(self.admin)
+                return
+
+    # -- Debezium -------------------------------------------------------------------------------------------
+
+    def stream(self) -> None:
+        """What was committed goes to the topics: one for each table, partitioned by key."""
+        used = {table.name for table in self.compiled.tables}
+        for change in changes.read(self.admin, self.case.schema):
+            if change.table in used:
+                self.told.append(change)
+                self._produce(change)
+
+    def tell_again(self, count: int) -> None:
+        """Debezium was killed before it wrote down how far it was."""
+        for change in self.told[-count:]:
+            self._produce(change)
+
+    def _produce(self, change: Change) -> None:
+        self.changes.add((change.table, sum(change.key.encode()) % PARTITIONS), change.value)
+
+    # -- the syncer -----------------------------------------------------------------------------------------
+
+    def compile(self) -> None:
+        """From the tables as they are, and begin where was committed: as after a start."""
+        connection = connect({"conninfo": self.dsn})
+        catalog, print_ = rows_catalog.load_stable(connection, tables(self.model))
+        connection.close()
+        self.compiled = compile(self.model, catalog)
+        findings = check_model("model.yaml", self.compiled, catalog)
+        assert not [finding for finding in findings if finding.severity == "error"], findings
+        self.sink = FrailSink(self.compiled, self.store)
+        self.sink.prepare()
+        for rows in self.rows:
+            rows.close()
+        self.rows = []
+        for _ in range(2):
+            arguments = {"conninfo": self.dsn}
+            print_sql = fingerprint(catalog)
+            self.rows.append(Postgres(arguments, self.compiled, fingerprint=print_sql, expected=print_))
+        self.restart()
+
+    def restart(self) -> None:
+        """New lanes go on where was committed. What the old ones were writing is still on its way."""
+        self.changes.close()
+        self.work.close()
+        self.lanes = [self._lane(self.changes, self.rows[0]), self._lane(self.work, self.rows[1])]
+
+    def _lane(self, source: Topics, rows: Postgres) -> Lane:
+        observer = LaneObserver("changes" if source is self.changes else "work", self.observed)
+        return Lane(
+            self.compiled, source, rows, [self.sink], clock=self.clock, work=self.work, limits=LIMITS,
+            dead_letters=self.letters, observer=observer, stop=Event(), time=self.time,
+        )  # fmt: skip
+
+    def follow(self, take: Iterable[tuple[int, int]] | None) -> None:
+        """What was committed is told, and a batch of it is taken; None: all of it."""
+        self.stream()
+        self.step(self.lanes[0], self.everything if take is None else take)
+
+    @property
+    def everything(self) -> list[tuple[int, int]]:
+        """More than there is."""
+        return [(0, LIMITS.max_records)] * PARTITIONS * len(self.case.schema.tables)
+
+    def step(self, lane: Lane, take: Iterable[tuple[int, int]]) -> None:
+        """One batch. When the tables were altered (a truncate does), all begins again."""
+        source: Any = lane.source
+        source.take = take
+        try:
+            lane.step()
+        except Retry:
+            self.compile()
+        finally:
+            source.take = ()
+
+    def backfill(self) -> None:
+        try:
+            with self.rows[1].view() as view:
+                for item in ranges(view, 2, "backfill"):
+                    self.work.put(item)
+        except Retry:
+            self.compile()
+            self.backfill()
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Until nothing is left to do, in the topics and on the way to the sink. What is committed and not
+        visible becomes so when it is waited for; what nobody waits for, at the end."""
+        self.stream()
+        while any(lane.source.waiting() or lane.writer.busy for lane in self.lanes):  # type: ignore[attr-defined]
+            for lane in self.lanes:
+                self.step(lane, self.everything)
+        self.time.finish(len(self.time.held))
+        for _ in self.sessions:
+            self.release_one()
+
+    def expected(self) -> dict[str, Any]:
+        rows: oracle.Rows = {}
+        with self.admin.transaction(), self.admin.cursor(row_factory=dict_row) as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            for table in self.case.schema.tables:
+                rows[table.name] = cursor.execute(f"SELECT * FROM {table.name}".encode()).fetchall()
+        return oracle.documents(self.case.schema, self.case.tree, rows)
+
+    def written(self) -> dict[str, Any]:
+        found = self.sink.read(list(self.sink.ids()))
+        return {id: json.loads(body, parse_float=exact(Decimal)) for id, body in found.items()}
+
+    def close(self) -> None:
+        for session in self.sessions:
+            if session.late:
+                session.release(self.admin)
+            session.close()
+        for rows in self.rows:
+            rows.close()
+        changes.read(self.admin, None)
+        self.admin.close()
+
+
+def exact(number: Callable[[str], Decimal]) -> Callable[[str], Any]:
+    return lambda text: oracle.json(number(text))

@@ -1,0 +1,167 @@
+"""What the application does: statements over a schema, as Hypothesis draws them and as SQL tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.engine.schema import LONG, VALUES, Column, Schema, Table, literal
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """May fail, and is undone alone then."""
+
+    sql: str
+
+    def __str__(self) -> str:
+        return self.sql
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How Hypothesis shows it."""
+        printer.text(str(self))
+
+
+@dataclass(frozen=True)
+class Savepoint:
+    """Statements in a savepoint, and whether it is rolled back."""
+
+    statements: tuple[Statement, ...]
+    undone: bool
+
+    def __str__(self) -> str:
+        inner = "; ".join(map(str, self.statements))
+        return f"SAVEPOINT s; {inner}; {'ROLLBACK TO' if self.undone else 'RELEASE'} s"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How Hypothesis shows it."""
+        printer.text(str(self))
+
+
+Step = Statement | Savepoint
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """As a whole, in a session of its own."""
+
+    steps: tuple[Step, ...]
+    how: str
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How Hypothesis shows it."""
+        printer.text(f"{'; '.join(map(str, self.steps))}; {self.how}")
+
+
+@dataclass(frozen=True)
+class Write:
+    """In a session's transaction, which stays open."""
+
+    session: int
+    step: Step
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How Hypothesis shows it."""
+        printer.text(f"session {self.session}: {self.step}")
+
+
+@dataclass(frozen=True)
+class End:
+    """Of a session's transaction."""
+
+    session: int
+    how: str
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How Hypothesis shows it."""
+        printer.text(f"session {self.session}: {self.how}")
+
+
+Action = Transaction | Write | End
+SESSIONS = 2
+ENDS = ("COMMIT", "COMMIT", "COMMIT, seen late", "COMMIT, seen late", "COMMIT, asynchronous", "ROLLBACK")
+
+
+def values(column: Column) -> st.SearchStrategy[Any]:
+    found = VALUES[column.type]
+    if column.name in "pqrs" and column.type == "text":
+        found = (*found, LONG)  # keys are not so long
+    given = st.sampled_from(found)
+    return given if column.not_null else given | st.none()
+
+
+@st.composite
+def statements(draw: Draw, tables: Sequence[Table]) -> Statement:
+    """A row, or some rows, of one table."""
+    table = draw(st.sampled_from(tables))
+    kind = draw(st.sampled_from(["update"] * 4 + ["insert", "upsert", "upsert", "delete"]))
+    match kind:
+        case "insert":
+            return Statement(_insert(draw, table))
+        case "upsert":
+            key = ", ".join(table.key)
+            return Statement(f"{_insert(draw, table)} ON CONFLICT ({key}) DO UPDATE SET {_set(draw, table)}")
+        case "update":
+            return Statement(f"UPDATE {table.name} SET {_set(draw, table)}{draw(_some(table))}")
+    return Statement(f"DELETE FROM {table.name}{draw(_some(table, all_rows=False))}")
+
+
+@st.composite
+def rows(draw: Draw, schema: Schema) -> list[Statement]:
+    """Some rows in every table, each on its own: one that fits no foreign key is left out."""
+    return [
+        Statement(_insert(draw, table, max_size=1))
+        for table in schema.tables
+        for _ in range(draw(st.integers(3, 6)))
+    ]
+
+
+def truncates(tables: Sequence[Table]) -> st.SearchStrategy[Statement]:
+    return st.sampled_from(tables).map(lambda table: Statement(f"TRUNCATE {table.name} CASCADE"))
+
+
+def steps(tables: Sequence[Table]) -> st.SearchStrategy[Step]:
+    one = statements(tables)
+    several = st.builds(Savepoint, st.lists(one, min_size=1, max_size=2).map(tuple), st.booleans())
+    return st.one_of(*[one] * 7, several)
+
+
+def actions(tables: Sequence[Table]) -> st.SearchStrategy[Action]:
+    """On these tables. Only whole transactions truncate, because that locks everybody out."""
+    one, session = steps(tables), st.integers(0, SESSIONS - 1)
+    several = st.lists(one, min_size=1, max_size=4).map(tuple)
+    emptied = st.tuples(one, truncates(tables), one)
+    some = st.integers(0, 39).flatmap(lambda dice: emptied if dice == 39 else several)
+    whole = st.builds(Transaction, some, st.sampled_from(ENDS))
+    write = st.builds(Write, session, one)
+    end = st.builds(End, session, st.sampled_from(ENDS))  # soon: an open transaction locks its rows
+    return st.one_of(whole, whole, whole, whole, write, end, end)
+
+
+def _insert(draw: Draw, table: Table, max_size: int = 2) -> str:
+    columns = [column for column in table.columns if not column.generated]
+    row = st.tuples(*map(values, columns)).map(lambda row: f"({', '.join(map(literal, row))})")
+    given = draw(st.lists(row, min_size=1, max_size=max_size, unique=True))
+    return f"INSERT INTO {table.name} ({', '.join(c.name for c in columns)}) VALUES {', '.join(given)}"
+
+
+def _set(draw: Draw, table: Table) -> str:
+    """Mostly one column; a key column, too."""
+    columns = st.sampled_from([column for column in table.columns if not column.generated])
+    chosen = draw(st.lists(columns, min_size=1, max_size=2, unique=True))
+    return ", ".join(f"{column.name} = {literal(draw(values(column)))}" for column in chosen)
+
+
+@st.composite
+def _some(draw: Draw, table: Table, *, all_rows: bool = True) -> str:
+    """A condition: by a column's value; or all rows."""
+    keys = [table.column(name) for name in table.key]
+    column = draw(st.sampled_from(draw(st.sampled_from([keys, keys, table.columns]))))
+    value = literal(draw(values(column)))
+    equal = f"{column.name} IS NULL" if value == "NULL" else f"{column.name} = {value}"
+    return f" WHERE {equal}" if not all_rows or draw(st.integers(0, 3)) else ""

@@ -1,0 +1,183 @@
+"""A read model as a tree of values, which knows its YAML. What it means is for `oracle.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Key = tuple[str, ...]
+"""A relation's name at its row: one word, or two if it is in an object."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A column, of this row or of one that relations lead to."""
+
+    through: tuple[Key, ...]
+    column: str
+
+    def __str__(self) -> str:
+        return ".".join([*(word for key in self.through for word in key), self.column])
+
+    def after(self, path: tuple[Key, ...]) -> Name:
+        """The same, named from where the path begins that leads here."""
+        return Name((*path, *self.through), self.column)
+
+
+class Here(Protocol):
+    """The row that an expression is evaluated at."""
+
+    def name(self, name: Name) -> Any: ...
+
+    def aggregate(self, call: Aggregate) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Expression:
+    """SQL, and what it means in Python."""
+
+    sql: str
+    type: str
+    of: Callable[[Here], Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Order:
+    by: Name
+    descending: bool = False
+    nulls_first: bool | None = None
+    """None: as SQL has it, last when ascending and first when descending."""
+
+    def __str__(self) -> str:
+        nulls = {None: "", True: " nulls first", False: " nulls last"}[self.nulls_first]
+        return f"{self.by}{' desc' if self.descending else ''}{nulls}"
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    function: str
+    chain: tuple[Key, ...]
+    """The relations to the rows that it is over; the last is a `many`."""
+    argument: Expression | None
+    """None: the rows themselves are counted."""
+    type: str
+    distinct: bool = False
+    where: Expression | None = None
+    order: tuple[Order, ...] = ()
+
+    @property
+    def sql(self) -> str:
+        inner = self.argument.sql if self.argument else ".".join(word for key in self.chain for word in key)
+        inner = f"distinct {inner}" if self.distinct else inner
+        separated = f"{inner}, ','" if self.function == "string_agg" else inner
+        by = f" order by {', '.join(map(str, self.order))}" if self.order else ""
+        kept = f" filter (where {self.where.sql})" if self.where else ""
+        return f"{self.function}({separated}{by}){kept}"
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """An object: an aggregate for each value of a name along its chain."""
+
+    value: Aggregate
+    by: Name
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A relation as a field of the document."""
+
+    key: Key
+
+
+Field = Expression | Grouped | Shown | dict[str, Any]
+"""A dict: a nested object over the same row."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What is said of one row: its relations, shown or not, and its document or value."""
+
+    links: dict[Key, Link]
+    fields: dict[str, Field] = field(default_factory=dict)
+    value: Expression | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    kind: str
+    """`one` or `many`."""
+    table: str
+    on: tuple[tuple[str, str], ...]
+    """(its column, our column)"""
+    level: Level
+    where: Expression | None = None
+    order: tuple[Order, ...] = ()
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Tree:
+    table: str
+    level: Level
+    where: Expression | None = None
+
+    def yaml(self) -> dict[str, Any]:
+        """What PyYAML writes as the declaration."""
+        filtered = {"where": self.where.sql} if self.where else {}
+        root = {"table": f"public.{self.table}"}
+        return {"name": "model", "root": root, **filtered, **_level(self.level), "sink": {"memory": {}}}
+
+    def links(self) -> Iterator[Link]:
+        yield from _links(self.level)
+
+
+def _links(level: Level) -> Iterator[Link]:
+    for link in level.links.values():
+        yield link
+        yield from _links(link.level)
+
+
+def _level(level: Level) -> dict[str, Any]:
+    shown = set(_shown(level.fields))
+    hidden = {".".join(key): _link(link) for key, link in level.links.items() if key not in shown}
+    told: dict[str, Any] = {"relations": hidden} if hidden else {}
+    if level.fields:
+        told["document"] = _fields(level, level.fields)
+    if level.value:
+        told["value"] = level.value.sql
+    return told
+
+
+def _shown(fields: dict[str, Field]) -> Iterator[Key]:
+    for entry in fields.values():
+        if isinstance(entry, Shown):
+            yield entry.key
+        elif isinstance(entry, dict):
+            yield from _shown(entry)
+
+
+def _fields(level: Level, fields: dict[str, Field]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for name, entry in fields.items():
+        if isinstance(entry, Expression):
+            told[name] = entry.sql
+        elif isinstance(entry, Grouped):
+            told[name] = {"value": entry.value.sql, "group_by": str(entry.by)}
+        elif isinstance(entry, Shown):
+            told[name] = _link(level.links[entry.key])
+        else:
+            told[name] = {"object": _fields(level, entry)}
+    return told
+
+
+def _link(link: Link) -> dict[str, Any]:
+    told: dict[str, Any] = {link.kind: link.table, "on": dict(link.on)}
+    if link.where:
+        told["where"] = link.where.sql
+    if link.order:
+        told["order_by"] = [str(order) for order in link.order]
+    if link.limit:
+        told["limit"] = link.limit
+    return told | _level(link.level)

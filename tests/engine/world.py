@@ -1,0 +1,167 @@
+"""What surrounds the engine here: a time that passes when it is waited for, topics, a sink that fails.
+
+Everything runs on one thread, in the order that the test likes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Event
+from typing import Any, TypeVar
+
+from syncer.change import Position, Work
+from syncer.declaration.compile import Compiled
+from syncer.decode import encode_work
+from syncer.document import Batch, Outcome
+from syncer.errors import Retry
+from syncer.ports import Record
+from syncer.sinks.memory import MemorySink, Store
+from syncer.waiting import Time
+
+T = TypeVar("T")
+Partition = tuple[str, int]
+
+
+class FakeTime(Time):
+    """Waiting takes no time, and is when something may happen (`meanwhile`). What is begun beside is held
+    until it is waited for, or until `finish`: so that a write can be slow, or come from the dead."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.held: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def now_ms(self) -> int:
+        return int(self.now * 1000)
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        self.now += seconds
+        self.meanwhile()
+        return event.is_set()
+
+    def beside(self, name: str, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self.held.append((future, work))
+        return future
+
+    def done(self, future: Future[T], seconds: float) -> bool:
+        for held in self.held:
+            if held[0] is future:
+                self.held.remove(held)
+                _finish(*held)
+                break
+        return future.done()
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+    def finish(self, count: int) -> None:
+        """The oldest of what is held, so many."""
+        for _ in range(min(count, len(self.held))):
+            _finish(*self.held.popleft())
+
+
+def _finish(future: Future[Any], work: Callable[[], Any]) -> None:
+    try:
+        future.set_result(work())
+    except Exception as error:  # whatever it is, it is raised where the result is asked for
+        future.set_exception(error)
+
+
+class Topics:
+    """`ports.Source` of several partitions: `take` says from which, and how much, the next poll takes."""
+
+    def __init__(self) -> None:
+        self.records: dict[Partition, list[Record]] = {}
+        self.at: dict[Partition, int] = {}
+        self.committed: dict[Partition, int] = {}
+        self.take: Iterable[tuple[int, int]] = ()
+
+    def add(self, partition: Partition, value: bytes) -> None:
+        records = self.records.setdefault(partition, [])
+        records.append(Record(Position(*partition, len(records)), b"", value))
+
+    def waiting(self) -> list[Partition]:
+        return [p for p, records in self.records.items() if self.at.get(p, 0) < len(records)]
+
+    def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
+        """take: (which of the waiting partitions, how many records)."""
+        found: list[Record] = []
+        for which, count in self.take:
+            if waiting := self.waiting():
+                partition = waiting[which % len(waiting)]
+                at = self.at.get(partition, 0)
+                found += self.records[partition][at : at + count]
+                self.at[partition] = min(at + count, len(self.records[partition]))
+        return found
+
+    def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
+        self.committed.update(next_offsets)
+
+    def keep(self) -> None:
+        """There is no group to stay in."""
+
+    def progress(self) -> dict[Partition, tuple[int, int]]:
+        return {p: (self.at.get(p, 0), len(records)) for p, records in self.records.items()}
+
+    def close(self) -> None:
+        """Whoever opens it next begins where was committed."""
+        self.at = dict(self.committed)
+
+
+class WorkTopics(Topics):
+    """`ports.WorkTopic`, and the source of the lane that takes from it."""
+
+    topic = "work"
+
+    def put(self, item: Work) -> None:
+        self.add((self.topic, 0), encode_work(item))
+
+    def flush(self) -> None:
+        """Nothing is on its way."""
+
+
+class Letters(list[tuple[bytes, str]]):
+    """`ports.DeadLetters`."""
+
+    def put(self, key: bytes, reason: str, record: Record | None) -> None:
+        self.append((key, reason))
+
+    def flush(self) -> None:
+        """Nothing is on its way."""
+
+
+class FrailSink(MemorySink):
+    """Fails as it is told: the next write only."""
+
+    def __init__(self, model: Compiled, store: Store) -> None:
+        super().__init__(model=model, store=store)
+        self.fault = ""
+
+    def fail(self, how: str) -> None:
+        self.fault = how
+
+    def write(self, batch: Batch) -> Outcome:
+        fault, self.fault = self.fault, ""
+        match fault:
+            case "away":
+                raise Retry("no answer")
+            case "answer lost":
+                super().write(batch)
+                raise Retry("no answer")
+            case "half":
+                return self._half(batch, batch.ids())
+        return super().write(batch)
+
+    def _half(self, batch: Batch, ids: Sequence[str]) -> Outcome:
+        """Every second one is taken."""
+        taken = set(ids[::2])
+        upserts = {id: body for id, body in batch.upserts.items() if id in taken}
+        outcome = super().write(Batch(batch.version, upserts, [id for id in batch.deletes if id in taken]))
+        outcome.again += [id for id in ids if id not in taken]
+        return outcome
