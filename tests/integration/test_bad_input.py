@@ -160,7 +160,9 @@ def test_a_column_dropped_under_the_daemon_stops_its_read_model_alone(system: Sy
     system.until_right()
 
 
-def test_a_table_without_the_identity_it_needs_is_refused_also_while_running(system: System) -> None:
+def test_hazard_02_a_table_without_the_identity_it_needs_is_refused_also_while_running(
+    system: System,
+) -> None:
     system.execute("ALTER TABLE {schema}.orders REPLICA IDENTITY DEFAULT", CUSTOMERS, FIVE)
     fix = f"ALTER TABLE {system.schema}.orders REPLICA IDENTITY FULL"
     assert fix in system.run("check", expect=1)

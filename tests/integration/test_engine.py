@@ -50,7 +50,7 @@ def filled(engine: Engine) -> Engine:
 # -- what is too large for one batch ------------------------------------------------------------------------
 
 
-def test_a_huge_fan_out_goes_through_the_work_topic(engine: Engine) -> None:
+def test_hazard_20_a_huge_fan_out_goes_through_the_work_topic(engine: Engine) -> None:
     txid = engine.execute(
         "INSERT INTO orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 3500) n",
         "INSERT INTO orders (id, customer_id) VALUES (9000, 2)",
@@ -377,7 +377,7 @@ def test_what_was_shown_but_not_acknowledged_is_not_settled_by_later_events(
 # -- rows that are hidden -----------------------------------------------------------------------------------
 
 
-def test_row_security_that_is_enabled_later_stops_instead_of_deleting(
+def test_hazard_12_row_security_that_is_enabled_later_stops_instead_of_deleting(
     engine: Engine, database: Database
 ) -> None:
     filled(engine)

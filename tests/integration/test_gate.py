@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,10 +18,12 @@ import urllib3
 from prometheus_client import CollectorRegistry
 
 import devstack
-from devstack import Stack
+from devstack import Stack, process
+from devstack.servers import Postgres as PostgresServer
 from syncer.backfill import Backfill
 from syncer.clock import Clock
 from syncer.config import load as load_config
+from syncer.errors import Fatal, Retry
 from syncer.gate import Gate
 from syncer.load import declared, one
 from syncer.metrics import Metrics
@@ -29,7 +33,9 @@ from syncer.unit import LaneObserver
 from syncer.waiting import Patience, Time
 from tests.conftest import temporary_home
 from tests.integration.daemon import until
+from tests.integration.engine import SCHEMA, Engine
 from tests.integration.system import Source, System, new_system, streaming_source
+from tests.stack.database import fresh_database
 
 _numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
@@ -69,7 +75,7 @@ def set_up(dsn: str, **settings: str) -> None:
             until(lambda n=name, v=value: admin.execute("SELECT current_setting(%s)", [n]).fetchone() == (v,))  # type: ignore[misc]
 
 
-def test_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: System, private: Stack) -> None:
+def test_hazard_01_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: System, private: Stack) -> None:
     """It is in the log, so its events come; it stays invisible until its synchronous standby has answered."""
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
@@ -121,7 +127,9 @@ def test_a_repair_moves_the_clock_of_a_quiet_server(system: System) -> None:
         assert system.written(model) == system.expected(model)
 
 
-def test_an_event_of_a_transaction_that_the_server_never_had_stops_the_read_model(system: System) -> None:
+def test_hazard_10_an_event_of_a_transaction_that_never_was_stops_the_read_model(
+    system: System,
+) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     system.until_right()
@@ -134,7 +142,9 @@ def test_an_event_of_a_transaction_that_the_server_never_had_stops_the_read_mode
     assert daemon.metric("syncer_errors_total", model=system.orders, kind="fatal") == 1
 
 
-def test_what_a_snapshot_saw_is_on_disk_before_it_may_be_written(system: System, private: Stack) -> None:
+def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(
+    system: System, private: Stack
+) -> None:
     config = load_config(environ=system.environment)
     loaded = one(config, declared(config, [system.orders])[0])
     rows = Postgres(config.postgres.arguments(), loaded.compiled)
@@ -175,3 +185,67 @@ def test_a_backfill_is_planned_from_what_is_on_disk(system: System, private: Sta
     private.kill("postgres")
     private.launch("postgres")
     assert system.database.query(f"SELECT count(*), max(id) FROM {system.schema}.orders") == [(run.roots, 4)]
+
+
+def test_hazard_09_what_a_crash_takes_back_was_never_written(private: Stack, tmp_path: Path) -> None:
+    """An asynchronous commit is seen, rendered, and gone after a crash; soon the clock is as high again, and
+    neither identifier nor timeline tell. So nothing leaves before the log is on disk."""
+    with fresh_database(private) as database:
+        database.execute(*SCHEMA.split(";"))
+        engine = Engine(database, tmp_path)
+        lane = engine.lane()
+        seen: list[Any] = []
+
+        class Crash(Postgres):
+            """The server crashes when the view has ended, and before it was asked for the log on disk."""
+
+            def flushed(self, lsn: int) -> bool:
+                seen.extend(database.query("SELECT id, note FROM orders"))
+                private.kill("postgres")
+                private.launch("postgres")
+                return super().flushed(lsn)
+
+        lane.gate.rows = Crash(engine.config.postgres.arguments(), engine.compiled)
+        with contextlib.suppress(psycopg.OperationalError), database.connect() as session:
+            session.execute("SET synchronous_commit = off")
+            session.execute("INSERT INTO orders VALUES (1, 1, 'lost')")
+            engine.tell(None, "orders", "c", after={"id": 1, "customer_id": 1, "note": "lost"})
+            with pytest.raises(Retry):
+                lane.step()
+        assert seen == [(1, "lost")]
+        assert database.query("SELECT id, note FROM orders") == []
+        assert engine.sink.batches == [] and engine.changes.committed == 0
+        txid = engine.execute("INSERT INTO orders VALUES (2, 2, 'kept')")
+        engine.tell(txid, "orders", "c", after={"id": 2, "customer_id": 2, "note": "kept"})
+        engine.changes.close()  # whoever goes on begins where was committed
+        engine.drain(engine.lane())
+        assert engine.written() == engine.expected() == {"2": {"note": "kept", "customer": "Grace"}}
+        engine.close()
+
+
+def test_hazard_10_ids_of_32_bits_are_widened_after_they_wrapped(tmp_path: Path) -> None:
+    """Events tell the low half of a transaction's id, snapshots all of it."""
+    own = devstack.start(temporary_home(), only=["postgres"], ephemeral=True)
+    try:
+        server = own.server("postgres")
+        assert isinstance(server, PostgresServer)
+        own.halt("postgres")
+        reset: list[str | Path] = [server.program("pg_resetwal"), "--epoch=7", server.folder / "data"]
+        process.run(reset, account=own.site.account, env=server.env(), cwd=server.folder)
+        own.launch("postgres")
+        with fresh_database(own) as database:
+            database.execute(*SCHEMA.split(";"))
+            engine = Engine(database, tmp_path)
+            txid = engine.execute("INSERT INTO orders VALUES (1, 2, 'x')")
+            assert txid >> 32 == 7
+            engine.tell(txid % 2**32, "orders", "c", after={"id": 1, "customer_id": 2, "note": "x"})
+            engine.tell(None, "orders", "c", after={"id": 1, "customer_id": 2, "note": "x"})
+            engine.drain(engine.lane(max_records=1))
+            assert engine.written() == engine.expected() == {"1": {"note": "x", "customer": "Grace"}}
+            engine.tell(txid % 2**32 + (1 << 29), "orders", after={"id": 1, "customer_id": 2, "note": "x"})
+            with pytest.raises(Fatal, match="does not have") as error:
+                engine.drain(engine.lane())
+            assert "in the future" in error.value.why
+            engine.close()
+    finally:
+        own.remove()

@@ -72,6 +72,18 @@ def test_nothing_is_taken_out_of_a_publication(shop: Database) -> None:
     assert codes(shop, ORDERS, PARTS) == set()
 
 
+def test_hazard_05_a_partitioned_table_is_published_by_its_own_name_or_refused(shop: Database) -> None:
+    """Published by leaf, its events go to topics that nobody reads."""
+    shop.execute("CREATE PUBLICATION pub FOR TABLE parts")
+    published = "SELECT tablename FROM pg_publication_tables WHERE pubname = 'pub'"
+    assert shop.query(published) == [("parts1",)]
+    assert codes(shop, PARTS) == {"via-root"}
+    with shop.connect() as conn:
+        ensure_publication(conn, "pub", [PARTS])
+    assert shop.query(published) == [("parts",)]
+    assert codes(shop, PARTS) == set()
+
+
 def test_all_tables_are_a_publication_of_each(shop: Database) -> None:
     shop.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root)")
     assert codes(shop, ORDERS, PARTS, ODD) == set()

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -14,9 +15,9 @@ from syncer.catalog import Catalog
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse, tables
 from syncer.declaration.tree import Node, bind
-from syncer.document import document_id
+from syncer.document import Row, document_id
 from syncer.rows.catalog import load
-from syncer.rows.postgres import PINNED
+from syncer.rows.postgres import PINNED, Postgres
 from tests.stack import Database
 
 SCHEMA = [
@@ -483,7 +484,7 @@ def test_columns_that_are_not_used_do_not_change_documents(conn: psycopg.Connect
     assert {"gross", "net", "vat"} <= root.used
 
 
-def test_the_same_rows_give_the_same_bytes_however_they_lie(conn: psycopg.Connection[Any]) -> None:
+def test_hazard_13_the_same_rows_give_the_same_bytes_however_they_lie(conn: psycopg.Connection[Any]) -> None:
     model = compiled(conn)
     before = sorted(render(conn, model, every_key(conn)))
     for name in NAMES:
@@ -499,3 +500,25 @@ def test_the_same_rows_give_the_same_bytes_however_they_lie(conn: psycopg.Connec
         conn.execute("DROP TABLE copy")
     conn.execute("ANALYZE")
     assert sorted(render(conn, model, every_key(conn))) == before
+
+
+def test_hazard_13_settings_of_role_and_database_change_no_document(database: Database) -> None:
+    """What a session could bring along is pinned; `now()` is refused (tests/unit/test_expressions.py)."""
+    database.execute(*SCHEMA)
+    with database.connect() as session:
+        fill(session, seed=1)
+        model, keys = compiled(session), every_key(session)
+
+    def documents() -> list[Row]:
+        with closing(Postgres({"conninfo": database.dsn}, model)) as rows, rows.view() as view:
+            return sorted(view.render(keys), key=lambda row: row.asked)
+
+    before = documents()
+    assert len(before) > 5
+    for setting in (
+        "TimeZone = 'Asia/Kathmandu'", "DateStyle = 'German'", "extra_float_digits = -5",
+        "search_path = shop", "IntervalStyle = 'postgres'", "bytea_output = 'escape'",
+    ):  # fmt: skip
+        database.execute(f"ALTER DATABASE {database.name} SET {setting}")
+    assert database.query("SHOW TimeZone") == [("Asia/Kathmandu",)]
+    assert documents() == before

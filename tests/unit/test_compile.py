@@ -110,7 +110,7 @@ def test_all_mistakes_are_told_at_once_and_each_once() -> None:
         ({"primary_key": ("ci",)}, "public.t.ci, of its primary key, is of the type citext"),
     ],
 )
-def test_tables_that_cannot_be_followed(changes: dict[str, object], told: str) -> None:
+def test_hazard_05_tables_that_cannot_be_followed_are_refused(changes: dict[str, object], told: str) -> None:
     wrong = replace(table("t", "id int key, j jsonb, ci citext"), **changes)  # type: ignore[arg-type]
     with pytest.raises(Fatal) as error:
         compile(

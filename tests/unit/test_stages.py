@@ -83,7 +83,7 @@ def test_an_update_of_unused_columns_touches_nothing() -> None:
     assert route(item("u", row, {**row, "price": "2.51"})) == [ITEM]
 
 
-def test_hazard_3_in_doubt_an_update_counts() -> None:
+def test_hazard_03_in_doubt_an_update_counts() -> None:
     route = Route(MODEL)
     row = {"order_id": 1, "price": "2.50"}
     assert route(item("u", None, row)) == [ITEM], "no before-image"
@@ -103,6 +103,14 @@ def test_both_images_of_a_link_are_dirty() -> None:
     Resolve(MODEL)(item("u", {"order_id": 1}, {"order_id": 2}), [ITEM], dirty)
     Resolve(MODEL)(item("d", {"order_id": 3}, None), [ITEM], dirty)
     Resolve(MODEL)(item("c", None, {"order_id": None}), [ITEM], dirty)
+    assert list(dirty.keys) == [("1",), ("2",), ("3",)]
+
+
+def test_hazard_08_keys_are_deduplicated_never_events() -> None:
+    """A row that moved twice dirties all three roots, though only its last event has its last state."""
+    dirty = Dirty()
+    for before, after in ((1, 2), (2, 3), (2, 3)):
+        Resolve(MODEL)(item("u", {"id": 7, "order_id": before}, {"id": 7, "order_id": after}), [ITEM], dirty)
     assert list(dirty.keys) == [("1",), ("2",), ("3",)]
 
 

@@ -1,0 +1,184 @@
+"""Replica identities: what events do not tell, and that nothing runs where that could matter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devstack import Stack
+from syncer import decode, load
+from syncer.change import Change, Position
+from syncer.config import Config
+from syncer.config import load as load_config
+from syncer.connect import Connect
+from syncer.errors import Fatal, Retry
+from syncer.resolve import Dirty, Resolve
+from syncer.route import Route
+from syncer.rows.fingerprint import fingerprint
+from syncer.rows.postgres import Postgres
+from tests.stack import Database, Names
+from tests.stack.connector import definition, events, streaming
+
+AT = Position("topic", 0, 0)
+
+
+def configured(database: Database, folder: Path, declaration: str) -> Config:
+    (folder / "models").mkdir(exist_ok=True)
+    (folder / "models" / "model.yaml").write_text(declaration)
+    environment = {
+        "SYNCER_MODELS": str(folder / "models"),
+        "SYNCER_POSTGRES__DSN": database.dsn,
+        "SYNCER_KAFKA__BOOTSTRAP_SERVERS": "nowhere:1",
+        "SYNCER_KAFKA__TOPIC_PREFIX": "here",
+    }
+    return load_config(environ=environment)
+
+
+# -- while running ------------------------------------------------------------------------------------------
+
+MADE_LATER = {
+    "a partition made later": [
+        "CREATE TABLE child (id int, parent_id int, PRIMARY KEY (id)) PARTITION BY RANGE (id)",
+        "CREATE TABLE child1 PARTITION OF child FOR VALUES FROM (0) TO (10)",
+        "ALTER TABLE child1 REPLICA IDENTITY FULL",
+        "CREATE TABLE child2 PARTITION OF child FOR VALUES FROM (10) TO (20)",
+    ],
+    "an identity's index dropped": [
+        "CREATE TABLE child (id int PRIMARY KEY, parent_id int NOT NULL)",
+        "CREATE UNIQUE INDEX told ON child (id, parent_id)",
+        "ALTER TABLE child REPLICA IDENTITY USING INDEX told",
+        "DROP INDEX told",
+    ],
+    "no identity": [
+        "CREATE TABLE child (id int PRIMARY KEY, parent_id int)",
+        "ALTER TABLE child REPLICA IDENTITY FULL",
+        "ALTER TABLE child REPLICA IDENTITY NOTHING",
+    ],
+}
+PARENTS = """
+name: parents
+root: {table: public.parent}
+document: {id: id, children: {many: public.child, on: {parent_id: id}, value: id}}
+sink: {memory: {}}
+"""
+
+
+@pytest.mark.parametrize("statements", MADE_LATER.values(), ids=MADE_LATER)
+def test_hazard_02_an_identity_that_goes_is_noticed_in_the_next_batch(
+    database: Database, tmp_path: Path, statements: list[str]
+) -> None:
+    *before, later = statements
+    database.execute("CREATE TABLE parent (id int PRIMARY KEY)", *before)
+    config = configured(database, tmp_path, PARENTS)
+    [model] = load.declared(config)
+    loaded = load.ready(config, model)
+    arguments = config.postgres.arguments()
+    rows = Postgres(
+        arguments, loaded.compiled, fingerprint=fingerprint(loaded.catalog), expected=loaded.fingerprint
+    )
+    with closing(rows):
+        with rows.view():
+            pass
+        database.execute(later)
+        with pytest.raises(Retry, match="the tables were altered"), rows.view():
+            pass
+    with pytest.raises(Fatal, match="replica identity") as error:
+        load.ready(config, model)
+    assert error.value.hint.startswith("syncer check parents")
+
+
+# -- what events tell ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def connect(stack: Stack) -> Iterator[Connect]:
+    with closing(Connect(stack.connect)) as client:
+        yield client
+
+
+@contextmanager
+def followed(stack: Stack, connect: Connect, database: Database, names: Names) -> Iterator[Any]:
+    """A function that runs statements and gives the changes that Debezium tells of them."""
+    database.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)")
+
+    def changes(*statements: str, count: int) -> list[Change]:
+        database.execute(*statements)
+        found = events(stack, names, count)
+        values = [json.dumps(event).encode() for table in sorted(found) for _, event in found[table]]
+        return [change for value in values if (change := decode.change(AT, value)) is not None]
+
+    with streaming(stack, connect, definition(database, names), database):
+        yield changes
+
+
+UNTOLD = """
+name: things
+root: {table: public.thing}
+document: {id: id, pair: pair, double: double, lasts: lasts}
+sink: {memory: {}}
+"""
+
+
+def test_hazard_03_updates_whose_images_look_alike_count(
+    stack: Stack, connect: Connect, database: Database, names: Names, tmp_path: Path
+) -> None:
+    """Generated columns are in neither image, an interval loses digits; under FULL."""
+    database.execute(
+        "CREATE TYPE two AS (a int, b int)",
+        """CREATE TABLE thing (id int PRIMARY KEY, pair two, half int, lasts interval, spare text,
+               double int GENERATED ALWAYS AS (half * 2) STORED)""",
+        "ALTER TABLE thing REPLICA IDENTITY FULL",
+    )
+    config = configured(database, tmp_path, UNTOLD)
+    route = Route(load.ready(config, load.declared(config)[0]).compiled)
+    with followed(stack, connect, database, names) as changes:
+        created, *updates = changes(
+            "INSERT INTO thing VALUES (1, ROW(1, 2), 5, '1 month', 'a')",
+            "UPDATE thing SET pair = ROW(1, 3)",
+            "UPDATE thing SET half = 6",
+            "UPDATE thing SET lasts = '30 days'",
+            count=4,
+        )
+    assert route(created)
+    for update in updates:
+        assert update.op == "u" and "double" not in {**update.before, **update.after}
+        assert route(update), update
+
+
+LED = """
+name: projects
+root: {table: public.project}
+document: {id: id, lead: {one: public.person, on: {badge: lead}, value: name}}
+sink: {memory: {}}
+"""
+
+
+def test_hazard_04_a_one_link_on_another_column_needs_the_old_value(
+    stack: Stack, connect: Connect, database: Database, names: Names, tmp_path: Path
+) -> None:
+    """A badge changes hands: the project that showed its old owner is found by the value before."""
+    database.execute(
+        "CREATE TABLE person (id int PRIMARY KEY, badge text UNIQUE, name text)",
+        "CREATE TABLE project (id int PRIMARY KEY, lead text)",
+    )
+    config = configured(database, tmp_path, LED)
+    [model] = load.declared(config)
+    with followed(stack, connect, database, names) as changes:
+        _, moved = changes(
+            "INSERT INTO person VALUES (1, 'a', 'Ada')", "UPDATE person SET badge = 'b'", count=2
+        )
+        assert moved.before is None, "with the default identity, the old value is not told"
+        with pytest.raises(Fatal, match="the replica identity leaves out badge"):
+            load.ready(config, model)
+        database.execute("ALTER TABLE person REPLICA IDENTITY FULL")
+        compiled = load.ready(config, model).compiled
+        [moved] = changes("UPDATE person SET badge = 'c'", count=1)
+    dirty = Dirty()
+    Resolve(compiled)(moved, Route(compiled)(moved), dirty)
+    [values] = dirty.lookups.values()
+    assert set(values) == {("b",), ("c",)}
