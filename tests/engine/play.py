@@ -29,7 +29,8 @@ from tests.engine.application import OPTIONS, Session
 from tests.engine.arbitrary import Case
 from tests.engine.changes import Event as Change
 from tests.engine.statements import SESSIONS, Action, Transaction, Write
-from tests.engine.world import FakeTime, FrailSink, Letters, Topics, WorkTopics
+from tests.engine.world import FakeTime, FrailSink, Topics, WorkTopics
+from tests.integration.engine import Letters
 
 PARTITIONS = 2
 LIMITS = Limits(

@@ -108,7 +108,7 @@ class History(RuleBasedStateMachine):
             if have.get(id) != want.get(id):
                 note(f"document {id}\n  is        {have.get(id)}\n  should be {want.get(id)}")
         assert have == want
-        assert not self.play.letters
+        assert not self.play.letters.written
 
     def teardown(self) -> None:
         if self.play:

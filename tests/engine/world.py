@@ -126,16 +126,6 @@ class WorkTopics(Topics):
         """Nothing is on its way."""
 
 
-class Letters(list[tuple[bytes, str]]):
-    """`ports.DeadLetters`."""
-
-    def put(self, key: bytes, reason: str, record: Record | None) -> None:
-        self.append((key, reason))
-
-    def flush(self) -> None:
-        """Nothing is on its way."""
-
-
 class FrailSink(MemorySink):
     """Fails as it is told: the next write only."""
 
