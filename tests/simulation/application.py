@@ -182,7 +182,8 @@ class Application:
     def _truncate(self, transaction: Transaction) -> None:
         name = ("items", "orders")[self.choices.of(2)]
         ids = range(1, getattr(self.sizes, name) + 1)
-        if all(self.database.free(transaction, (name, id)) for id in ids):
+        free = all(self.database.free(transaction, (name, id)) for id in ids)
+        if free and self.database.unread(name):
             self.history.seen["a truncate"] += 1
             self.database.truncate(transaction, name, ids)
             self.history.tell("application", "%s: truncates %s", transaction, name)

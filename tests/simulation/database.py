@@ -14,7 +14,7 @@ and then).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from syncer.change import Operation
 from syncer.clock import Identity, Snapshot
@@ -24,6 +24,13 @@ Image = dict[str, Any]
 RowId = tuple[str, int]
 """Table and primary key."""
 Rows = dict[RowId, Image]
+
+
+class Reader(Protocol):
+    """Who has a snapshot open: what it shows, and the tables that were read in it."""
+
+    content: Rows
+    read: set[str]
 
 
 class Logged(NamedTuple):
@@ -71,6 +78,10 @@ class Database:
         """In the order of the log; what the connector reads, once it is on disk."""
         self.fates: dict[int, str] = {}
         self.seen_xids: set[int] = set()
+        self.readers: list[Reader] = []
+        """Open snapshots."""
+        self.truncated: dict[str, Transaction] = {}
+        """Tables that are locked against readers, and by whom."""
 
     # -- what clients see ---------------------------------------------------------------------------
 
@@ -110,10 +121,15 @@ class Database:
             transaction.changes.append(Logged(row[0], op, before, image, lsn))
 
     def truncate(self, transaction: Transaction, table: str, ids: range) -> None:
-        """Its lock is on the table, which stands for all of its possible rows."""
+        """Its lock is on the table: on all of its possible rows, and against readers."""
+        self.truncated[table] = transaction
         for id in ids:
             self.write(transaction, (table, id), "t", None)
         transaction.changes.append(Logged(table, "t", None, None, self._log(transaction.last)))
+
+    def unread(self, table: str) -> bool:
+        """Whether no open snapshot has read the table, and nobody else truncates it."""
+        return table not in self.truncated and not any(table in reader.read for reader in self.readers)
 
     def free(self, transaction: Transaction, row: RowId) -> bool:
         return row not in self.locked or row in transaction.locks
@@ -130,7 +146,11 @@ class Database:
             self.flushed = self.inserted
 
     def show(self, transaction: Transaction) -> None:
-        """It becomes visible, to all snapshots from now on."""
+        """It becomes visible, to all snapshots from now on. A truncate is seen by earlier ones, too, if they
+        have not read the table yet (PostgreSQL manual, "Caveats" of concurrency control)."""
+        for table in [table for table, by in self.truncated.items() if by is transaction]:
+            for reader in self.readers:
+                reader.content = {row: image for row, image in reader.content.items() if row[0] != table}
         self._complete(transaction, "committed")
         _apply(transaction, self.rows)
 
@@ -146,6 +166,8 @@ class Database:
         self.completed = max(self.completed, transaction.last)
         self.fates[transaction.xid] = fate
         self.locked.difference_update(transaction.locks)
+        for table in [table for table, by in self.truncated.items() if by is transaction]:
+            del self.truncated[table]
 
     def _log(self, xid: int) -> int:
         self.inserted += 10
@@ -189,6 +211,8 @@ class Database:
         self.completed = self.next_xid - 1
         self.running.clear()
         self.locked.clear()
+        self.truncated.clear()
+        self.readers.clear()
         self.rows = dict(self.initial)
         self.fates = {}
         for transaction in commits:

@@ -7,7 +7,7 @@ stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Protocol
@@ -57,6 +57,7 @@ class Surroundings(Protocol):
     sinks_fail: bool
     kafka_fails: bool
     forgets: bool
+    change_lanes: int
     lane: type[Lane]
     lanes_ended: bool
 
@@ -106,10 +107,15 @@ class Process:
         self.sink = SimulatedSink(world.store, self, str(self), fails=world.sinks_fail)
         self.memories = self._memories()
         self.look()
-        for kind, group in world.groups.items():
+        for kind, group in [*world.groups.items(), *self._more()]:
             who = str(self) if kind == "changes" else f"{self}, {kind}"
             lane = self._lane(kind, group, who)
             self.lanes.append(world.scheduler.spawn(who, self, partial(self._run, lane)))
+
+    def _more(self) -> Iterator[tuple[str, Group]]:
+        """Several lanes of changes, as a process may have."""
+        for _ in range(1, self.world.change_lanes):
+            yield "changes", self.world.groups["changes"]
 
     def _memories(self) -> Memories:
         world, who = self.world, f"{self}, looking"

@@ -77,22 +77,35 @@ class SimulatedView:
             rows.incarnation = database.incarnation
         rows.alive()
         snapshot, self.content, identity = database.snapshot(), dict(database.rows), database.identity
+        self.read: set[str] = set()
+        database.readers.append(self)
         self._pause()  # the position is read after the snapshot was taken
         rows.alive()
         self.head = Head(snapshot, identity, database.inserted)
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self._pause()
+        if self in self._rows.database.readers:
+            self._rows.database.readers.remove(self)
         if kind is not None:
             self._rows.close()
-            return
+        else:
+            self._rows.alive()
+
+    def _read(self, *tables: str) -> None:
+        """Waits while one of them is being truncated."""
         self._pause()
+        truncated = self._rows.database.truncated
+        if truncated:
+            self._rows.scheduler.until(lambda: not any(table in truncated for table in tables))
         self._rows.alive()
+        self.read.update(tables)
 
     def look_up(self, lookup: Lookup, values: Collection[Key]) -> Iterator[Key]:
         """From products through items to orders: the only look-up of the declaration that needs rows."""
-        self._pause()
-        self._rows.alive()
+        self._read("items")
         products = {int(value) for (value,) in values}
         orders = {
             row["order_id"]
@@ -110,8 +123,7 @@ class SimulatedView:
             yield (str(order),)
 
     def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
-        self._pause()
-        self._rows.alive()
+        self._read("orders", "items", "products")
         if self.head.identity.timeline > 1:
             self._rows.database.history.seen["rendered from another history"] += 1
         self._rows.history.tell(
@@ -123,6 +135,7 @@ class SimulatedView:
         return self.render(self.keys_in_range(low, high))
 
     def keys_in_range(self, low: Key | None, high: Key) -> list[Key]:
+        self._read("orders")
         first = int(low[0]) if low else 0
         return [key for key in self.first_keys(99) if first < int(key[0]) <= int(high[0])]
 
@@ -133,8 +146,7 @@ class SimulatedView:
         return keys[:limit]
 
     def boundaries(self, size: int) -> Iterator[Key]:
-        self._pause()
-        self._rows.alive()
+        self._read("orders")
         keys = self.first_keys(99)
         for at, key in enumerate(keys, 1):
             if at % size == 0 or at == len(keys):

@@ -42,6 +42,7 @@ class World:
         small, self.backfills = choices.likely(odds.small), choices.likely(odds.backfills)
         self.restarts_primary = choices.likely(odds.restarts_primary)
         self.loses_writes = choices.likely(odds.loses_writes)
+        self.change_lanes = 1 + choices.likely(40)
         self.forgets = self.restarts_primary or self.loses_writes
         self.crashes, self.restores = choices.likely(odds.crashes), choices.likely(odds.restores)
         self.moves, self.kills = choices.likely(odds.moves), choices.likely(odds.kills)
