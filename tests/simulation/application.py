@@ -161,7 +161,7 @@ class Application:
             return
         op: Operation = "c" if old is None else "d" if new is None else "u"
         self.database.write(transaction, row, op, new)
-        self.history.tell("application", "%s: %s %s is %s", transaction, name, row[1], new or "deleted")
+        self.history.tell("application", "%s: %s %s is %s", transaction, name[:-1], row[1], new or "deleted")
 
     def _changed(self, name: str, id: int, old: Image | None) -> Image | None:
         """The row's next image: an insert if there is none, else an update or a delete."""

@@ -45,6 +45,8 @@ class Logged(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Transaction:
+    number: int
+    """For a person: 1, 2, …"""
     xid: int
     last: int
     """The highest of its own and its sub-transactions' ids."""
@@ -56,18 +58,21 @@ class Transaction:
     """Where its commit is logged; 0 while it is in progress."""
 
     def __str__(self) -> str:
-        return f"transaction {self.xid}"
+        return f"T{self.number}"
 
 
 class Database:
-    """One server. incarnation: connections are to one, and are lost with it."""
+    """One server. xid: its next transaction id; what came before is not told of.
+
+    incarnation: connections are to one, and are lost with it.
+    """
 
     def __init__(self, history: History, xid: int, rows: Rows) -> None:
         self.history = history
         self.identity = Identity(7, 1)
         self.incarnation = 0
         self.rows, self.initial = rows, dict(rows)
-        self.next_xid, self.completed = xid, xid - 1
+        self.next_xid, self.completed, self.base = xid, xid - 1, xid - 1
         self.running: dict[int, Transaction] = {}
         """In progress for snapshots: not ended, or not visible yet. In the order of their ids."""
         self.locked: set[RowId] = set()
@@ -105,7 +110,7 @@ class Database:
             self.history.seen["a transaction id was given out twice"] += 1
         self.next_xid += 1 + subtransactions
         self.seen_xids.add(xid)
-        transaction = Transaction(xid, self.next_xid - 1, asynchronous)
+        transaction = Transaction(xid - self.base, xid, self.next_xid - 1, asynchronous)
         self.running[xid] = transaction
         return transaction
 
@@ -206,8 +211,7 @@ class Database:
         self.commits = commits
         self.incarnation += 1
         self.inserted = self.flushed
-        lowest = self.next_xid - 1 if not self.seen_xids else min(self.seen_xids) - 1
-        self.next_xid = max((xid for _, xid in self.logged), default=lowest) + 1
+        self.next_xid = max((xid for _, xid in self.logged), default=self.base) + 1
         self.completed = self.next_xid - 1
         self.running.clear()
         self.locked.clear()

@@ -81,6 +81,7 @@ class SimulatedView:
         database.readers.append(self)
         self._pause()  # the position is read after the snapshot was taken
         rows.alive()
+        self._clock = snapshot.clock - database.base  # for a person
         self.head = Head(snapshot, identity, database.inserted)
         return self
 
@@ -115,7 +116,7 @@ class SimulatedView:
         history = self._rows.history
         history.tell(
             self._rows.who, "looks up products %s at clock %s: orders %s",
-            products, self.head.snapshot.clock, orders,
+            products, self._clock, orders or "none",
         )  # fmt: skip
         if orders:
             history.seen["roots that a look-up found"] += 1
@@ -127,7 +128,7 @@ class SimulatedView:
         if self.head.identity.timeline > 1:
             self._rows.database.history.seen["rendered from another history"] += 1
         self._rows.history.tell(
-            self._rows.who, "renders orders %s at clock %s", [*keys], self.head.snapshot.clock
+            self._rows.who, "renders orders %s at clock %s", ", ".join(k for (k,) in keys), self._clock
         )
         return [self._row(id) for (id,) in keys]
 

@@ -33,4 +33,5 @@ def shrink(decisions: bytes, fails: Callable[[bytes], bool], tries: int = 4000) 
                 at += size
         if decisions == before or size > 1:
             size //= 2
-    return decisions.rstrip(b"\0")
+    short = decisions.rstrip(b"\0")
+    return short if fails(short) else decisions

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from greenlet import GreenletExit
 
+from syncer.clock import split_version
 from syncer.document import Batch, Outcome
 from syncer.errors import Retry
 from syncer.ports import Memory
@@ -31,13 +32,15 @@ NORMAL, AWAY, CUT, BUSY = range(4)
 
 
 class Store:
-    """The server. remembers: seconds for which a delete's version is kept."""
+    """The server. base: see `Database`. remembers: seconds for which a delete's version is kept. unique: no
+    two contents of a document may have one version."""
 
     def __init__(
         self, scheduler: Scheduler, history: History, fail: Callable[[str], NoReturn], *,
-        remembers: float, unique: bool,
+        base: int, remembers: float, unique: bool,
     ) -> None:  # fmt: skip
         self.scheduler, self.history, self.fail, self.remembers = scheduler, history, fail, remembers
+        self._base = base
         self.documents: dict[str, tuple[int, bytes]] = {}
         self.deleted: dict[str, tuple[int, float]] = {}
         """Version and time of deletes."""
@@ -61,7 +64,7 @@ class Store:
 
     def apply(self, id: str, version: int, body: bytes | None) -> None:
         if self._unique and self._bodies.setdefault((id, version), body) != body:
-            self.fail(f"two contents of order {id} have the same version {version & 0xFFFFFFFFFFFF}")
+            self.fail(f"two contents of order {id} have the same version {self.shown(version)}")
         self._before[id] = self.documents.get(id), self.deleted.get(id)
         if body is None:
             self.documents.pop(id, None)
@@ -70,6 +73,10 @@ class Store:
             self.deleted.pop(id, None)
             self.documents[id] = (version, body)
             self.written.append(id)
+
+    def shown(self, version: int) -> int:
+        """The clock of a version, for a person."""
+        return split_version(version)[1] - self._base
 
     def restart_primary(self) -> None:
         self.history.seen["the sink's primary restarted"] += 1
@@ -146,7 +153,8 @@ class SimulatedSink:
         return 1 + choices.of(3) if self._fails and choices.likely(50) else NORMAL
 
     def _item(self, id: str, version: int, body: bytes | None, out: Outcome) -> None:
-        store, clock = self.store, version & 0xFFFFFFFFFFFF
+        store = self.store
+        clock = store.shown(version)
         what = "writes" if body is not None else "deletes"
         held = store.version(id)
         if held >= version:
@@ -154,7 +162,7 @@ class SimulatedSink:
             store.history.seen["a zombie's write was refused"] += self.process.zombie and held > version
             store.history.tell(
                 self.who, "%s order %s at clock %s: kept, the sink has %s",
-                what, id, clock, held & 0xFFFFFFFFFFFF,
+                what, id, clock, store.shown(held),
             )  # fmt: skip
             self._target.older(id, version, held, out)
             return

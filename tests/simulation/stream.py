@@ -96,7 +96,7 @@ class Connector:
         value = {"op": change.op, "before": change.before, "after": change.after, "source": source}
         self.topics.add((change.table, number), orjson.dumps(value))
         self.history.tell(
-            "connector", "publishes %s of %s: %s", change.table, transaction, change.after or change.before
+            "connector", "publishes %s: %s is %s", transaction, change.table[:-1], change.after or "gone"
         )
 
 
@@ -173,7 +173,9 @@ class SimulatedSource:
         return found
 
     def _delivered(self, found: list[Record]) -> None:
-        self.history.tell(self.who, "polls %s", [(topic, p, o) for (topic, p, o), _, _ in found])
+        self.history.tell(
+            self.who, "polls %s", ", ".join([f"{topic}-{p}@{o}" for (topic, p, o), _, _ in found])
+        )
         delivered = self.group.delivered
         for (topic, number, offset), _, _ in found:
             if offset < delivered.get((topic, number), 0):

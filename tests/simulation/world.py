@@ -71,7 +71,8 @@ class World:
             self.groups["backfill"] = Group(self.ranges)
         self.members: dict[str, list[SimulatedSource]] = {kind: [] for kind in self.groups}
         self.store = Store(
-            self.scheduler, self.history, self.fail, remembers=remembers, unique=not truncates
+            self.scheduler, self.history, self.fail, base=self.database.base, remembers=remembers,
+            unique=not truncates
         )  # fmt: skip
         if not self.backfills:
             first = version(1, self.database.snapshot().clock)
@@ -128,7 +129,7 @@ class World:
     def _note(self) -> None:
         process = self._any_process()
         process.note_clock()
-        self.history.tell(str(process), "notes its highest clock, %s", self.noted.clock)
+        self.history.tell(str(process), "notes its highest clock")
 
     def freeze(self) -> None:
         """SIGSTOP, one process, until the calm: so its partitions are given to others. Best while it
