@@ -20,8 +20,9 @@ def fingerprint(catalog: Catalog, *, publication: str = "") -> sql.Composed:
     membership of `publication`), and not by ANALYZE, VACUUM or changes of rows.
 
     It takes no parameters and a fraction of a millisecond, so it can be part of every batch's first
-    statement. What rewrites a table (TRUNCATE, VACUUM FULL) changes it too: `ALTER COLUMN … TYPE … USING`
-    changes values without a change event and cannot be told from those.
+    statement. A TRUNCATE does not change it, except of a partition: that sends no change event if it is
+    truncated by itself, so its file counts, too. `ALTER COLUMN … TYPE … USING`, which changes values without
+    a change event, is seen as a new version of the column.
     """
     oids = [table.oid for table in catalog.tables.values()]
     trees = [table.oid for table in catalog.tables.values() if table.kind not in ("table", "view")]
@@ -43,7 +44,8 @@ def fingerprint(catalog: Catalog, *, publication: str = "") -> sql.Composed:
 
 # `oid >= 16384` (FirstNormalObjectId: what users made) keeps the planner on the catalogs' indexes.
 _RELATION_PRINT = sql.SQL("""
-(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin,
+(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.relnamespace, c.relname, c.relkind,
+            c.relpersistence, c.relreplident, c.relrowsecurity, c.relforcerowsecurity,
             (SELECT pg_catalog.string_agg(i.indexrelid::text, ' ' ORDER BY i.indexrelid)
                FROM pg_catalog.pg_index i
               WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),
@@ -60,7 +62,8 @@ _TREE_PRINT = sql.SQL("""
     SELECT i.inhrelid, i.xmin::text FROM pg_catalog.pg_inherits i WHERE i.inhparent = ANY ({})
     UNION ALL
     SELECT i.inhrelid, i.xmin::text FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
- SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.xmin, tree.link,
+ SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.relfilenode, c.relpersistence, c.relreplident,
+            tree.link,
             (SELECT pg_catalog.string_agg(i.indexrelid::text, ' ' ORDER BY i.indexrelid)
                FROM pg_catalog.pg_index i
               WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),

@@ -48,6 +48,8 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
 
 
 def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
+    pool = urllib3.PoolManager(maxsize=32, timeout=60.0, retries=False)
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -62,8 +64,12 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             if isinstance(answer, str):
                 kept = {"content-type", "accept"}
                 headers = {name: value for name, value in self.headers.items() if name.lower() in kept}
-                got = urllib3.request(self.command, proxy.upstream + self.path, body=body, headers=headers)
-                if answer == "cut after":
+                try:
+                    url = proxy.upstream + self.path
+                    got = pool.request(self.command, url, body=body, headers=headers)
+                except urllib3.exceptions.HTTPError:  # it is away: so are we
+                    got = None
+                if answer == "cut after" or got is None:
                     self.close_connection = True
                     return
                 answer = (got.status, got.data)

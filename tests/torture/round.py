@@ -86,15 +86,20 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path, say: Callable[[s
 
 
 def _burn(workload: Workload, fire: Fire, seconds: float) -> None:
-    """A backfill under fire first; then without one, as it would hide what a change should have done."""
+    """A backfill under fire first; then without one, as it would hide what a change should have done. Of what
+    makes every document dirty, little: it would hide the same."""
     began = time.monotonic()
+    workload.calm()
     try:
         workload.start()
         fire.begin()
         fire.go_on(began + seconds * 0.4, backfills=True)
         fire.finish_backfill(time.monotonic() + 2 * SETTLES_WITHIN)
-        workload.calm()
-        fire.go_on(time.monotonic() + seconds * 0.6, backfills=False)
+        workload.do("truncate projects")
+        fire.go_on(time.monotonic() + seconds * 0.3, backfills=False)
+        workload.do("truncate entries")
+        workload.do("edit all people")
+        fire.go_on(time.monotonic() + seconds * 0.3, backfills=False)
         fire.end()
     finally:
         fire.servers.whole()
