@@ -13,24 +13,18 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-import psycopg
 import structlog
 from prometheus_client import CollectorRegistry
 
 from syncer import __version__
 from syncer.config import Config
-from syncer.declaration.model import Model
+from syncer.declaration.model import Model, tables
 from syncer.errors import Fatal
 from syncer.http import Server
 from syncer.metrics import Metrics
 from syncer.registry import Registry
 from syncer.unit import Unit
-
-_SLOTS_EVERY = 10.0
-_SLOTS = """
-SELECT slot_name, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint
-  FROM pg_catalog.pg_replication_slots
- WHERE database = pg_catalog.current_database() AND restart_lsn IS NOT NULL"""
+from syncer.watch import Watch
 
 log = structlog.get_logger()
 
@@ -43,8 +37,11 @@ class App:
         self.config, self.broken = config, broken
         self.metrics = Metrics(CollectorRegistry())
         self.registry = Registry(config)
+        own = {table for model in models for table in tables(model)}
+        self.watch = Watch(config, self.registry, self.metrics, own)
         self.units = [
-            Unit(config, model, self.registry, self.metrics.for_model(model.name)) for model in models
+            Unit(config, model, self.registry, self.metrics.for_model(model.name), source=self.watch.reason)
+            for model in models
         ]
         self._stop = threading.Event()
 
@@ -60,7 +57,7 @@ class App:
                 log.error("a read model cannot be read", error=str(error))
             for unit in self.units:
                 unit.start()
-            threading.Thread(target=self._measure_slots, name="slots", daemon=True).start()
+            self.watch.start()
             while not self._stop.wait(1.0):
                 for unit in self.units:
                     unit.export()
@@ -74,6 +71,8 @@ class App:
 
     def live(self) -> tuple[bool, str]:
         stalled = [reason for unit in self.units if (reason := unit.stalled())]
+        if not self.watch.alive:
+            stalled.append("the watch over connector and slot has ended; see the log")
         return not stalled, "; ".join(stalled)
 
     def ready(self) -> tuple[bool, str]:
@@ -87,10 +86,16 @@ class App:
 
     def status(self) -> dict[str, Any]:
         models = {unit.model.name: unit.status() for unit in self.units}
-        return {"version": __version__, "models": models, "broken": [str(error) for error in self.broken]}
+        return {
+            "version": __version__,
+            "models": models,
+            "source": self.watch.status(),
+            "broken": [str(error) for error in self.broken],
+        }
 
     def _end(self) -> None:
         began = time.monotonic()
+        self.watch.stop()
         for unit in self.units:
             unit.stop()
         left = [
@@ -101,18 +106,6 @@ class App:
         log.info(
             "stopped", seconds=round(time.monotonic() - began, 2), unfinished=[u.model.name for u in left]
         )
-
-    def _measure_slots(self) -> None:
-        """The WAL that slots hold back, on a thread of its own: a server may be silent for long. That it is
-        away is told by the read models; not here again."""
-        arguments = {**self.config.postgres.arguments(), "options": "-c statement_timeout=5s"}
-        while not self._stop.wait(_SLOTS_EVERY):
-            try:
-                with psycopg.connect(**arguments, autocommit=True) as connection:
-                    for slot, behind in connection.execute(_SLOTS):
-                        self.metrics.slot_bytes_behind.labels(slot).set(behind)
-            except psycopg.Error as error:
-                log.debug("cannot measure the replication slots", error=str(error))
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         log.info("stopping", signal=signal.Signals(number).name)

@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from syncer import load
+from syncer.altered import Alterations
 from syncer.change import Work
 from syncer.config import Config
 from syncer.declaration.model import Model
@@ -76,6 +77,7 @@ class Backfill:
         loaded = load.ready(self.config, self.model)
         begun = self.registry.open(loaded.compiled, building=self.building)
         names, key = begun.names, begun.registration.key("backfill")
+        Alterations(self.config, self.registry, begun.registration, loaded).note_first()
         found = self.registry.state.load().get(key)
         run = Run(**found) if found else None
         if run is None or not run.planned or run.finished_ms or again:

@@ -199,6 +199,15 @@ class Backfill(Section):
     workers: Count = Field(default=2, description="Ranges rendered at the same time")
 
 
+class Watch(Section):
+    """How `syncer run` watches connector, slot, publication and the stream of changes as a whole."""
+
+    interval: Seconds = Field(default=10, description="Look, and send a message, this often (seconds)")
+    overdue: Seconds = Field(
+        default=120, description="Tell, when such a message has not come within this time (seconds)"
+    )
+
+
 class Config(Section):
     """All settings. The sections of the sinks are checked by `connection`."""
 
@@ -210,6 +219,7 @@ class Config(Section):
     log: Log = Field(default_factory=Log)
     pipeline: Pipeline = Field(default_factory=Pipeline)
     backfill: Backfill = Field(default_factory=Backfill)
+    watch: Watch = Field(default_factory=Watch)
     _tree: layered.Tree = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:

@@ -168,14 +168,35 @@ class Connect:
         elif diff.action != "unchanged":
             self.validate(wanted)
             self._call("PUT", f"{_path(wanted.name)}/config", dict(wanted.config), definition=wanted)
+            self._wait_begun(wanted.name)
         return diff
 
     def restart(self, name: str) -> None:
         """Start what has failed of the connector again; returns when that shows, or after five seconds."""
         self._call("POST", f"{_path(name)}/restart?includeTasks=true&onlyFailed=true")
+        self._wait_begun(name)
+
+    def _wait_begun(self, name: str) -> None:
+        """Until an earlier failure does not show any more; at most five seconds: it may have failed again."""
         deadline = time.monotonic() + 5
         while (status := self.status(name)) and status.failure and time.monotonic() < deadline:
             time.sleep(0.1)
+
+    def stop(self, name: str) -> None:
+        """Returns when its tasks have ended."""
+        self._call("PUT", f"{_path(name)}/stop")
+        deadline = time.monotonic() + self._timeout
+        while (status := self.status(name)) and (status.tasks or status.state != "STOPPED"):
+            if time.monotonic() > deadline:
+                raise Retry(f"connector {name!r} does not stop", where=self.url)
+            time.sleep(_BUSY)
+
+    def resume(self, name: str) -> None:
+        self._call("PUT", f"{_path(name)}/resume")
+
+    def forget_offsets(self, name: str) -> None:
+        """Of a stopped connector: where it was in the log (Connect 3.6 and later)."""
+        self._call("DELETE", f"{_path(name)}/offsets")
 
     def delete(self, name: str) -> bool:
         """Stop and remove the connector; False if there was none. Its slot stays, and holds back the log."""
@@ -194,7 +215,8 @@ class Connect:
             if status and status.failure:
                 raise Fatal(
                     f"connector {name!r} has failed", where=self.url, why=status.failure,
-                    hint="mend the cause, then: syncer connectors apply",
+                    hint="mend the cause, then: syncer connectors apply"
+                    " (if the slot or the log that it needs is gone: syncer connectors reset)",
                 )  # fmt: skip
             since = (since if since is not None else now) if status and status.running else None
             if status and since is not None and now - since >= steady:

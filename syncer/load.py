@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from syncer import sinks
+from syncer import connectors, sinks
 from syncer.catalog import Catalog
 from syncer.checks import check_model
 from syncer.config import Config
@@ -35,6 +35,8 @@ class Loaded:
     catalog: Catalog
     fingerprint: str
     """Of the tables as the catalog has them: another one means to compile again."""
+    publication: str = ""
+    """The connector's, if its definition is known."""
 
     @property
     def name(self) -> str:
@@ -91,10 +93,10 @@ def one(config: Config, model: Model) -> Loaded:
         return compiled(connection, model)
 
 
-def compiled(connection: psycopg.Connection[Any], model: Model) -> Loaded:
-    """As `one`, over an open session."""
-    catalog, print_ = rows_catalog.load_stable(connection, declaration.tables(model))
-    return Loaded(model, compile(model, catalog), catalog, print_)
+def compiled(connection: psycopg.Connection[Any], model: Model, publication: str = "") -> Loaded:
+    """As `one`, over an open session. publication: whose membership belongs to the fingerprint."""
+    catalog, print_ = rows_catalog.load_stable(connection, declaration.tables(model), publication=publication)
+    return Loaded(model, compile(model, catalog), catalog, print_, publication)
 
 
 def models(config: Config, names: Collection[str] = ()) -> list[Loaded]:
@@ -124,7 +126,7 @@ def ready(config: Config, model: Model) -> Loaded:
     """As `one`. Raises Fatal also for what would make documents wrong: the errors, not the warnings, of
     `syncer check`, and SQL that PostgreSQL will not plan."""
     with reading(config) as connection:
-        loaded = compiled(connection, model)
+        loaded = compiled(connection, model, connectors.publication(config))
         row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
         if row and row[0]:
             raise standby(model.name)

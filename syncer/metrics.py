@@ -89,6 +89,18 @@ TABLE: tuple[Spec, ...] = (
          "Dead letters that stand (at most 100,000 are counted): `syncer dlq list`."),
     Spec("syncer_slot_bytes_behind", "gauge", ("slot",), "bytes",
          "WAL that PostgreSQL keeps for the replication slot."),
+    Spec("syncer_slot_active", "gauge", ("slot",), "0 or 1",
+         "Whether a connector reads the slot of the definition."),
+    Spec("syncer_slot_lost", "gauge", ("slot",), "0 or 1",
+         "1 when the slot is not there, or the log that it needs is gone: changes are lost."),
+    Spec("syncer_connector_running", "gauge", ("connector",), "0 or 1",
+         "Whether the connector and its task run, as Kafka Connect last said; kept while that is away."),
+    Spec("syncer_publication_findings", "gauge", ("publication",), "findings",
+         "What keeps the publication from sending every change of the read models' tables: 0 when it does."),
+    Spec("syncer_canary_seconds", "gauge", ("prefix",), "seconds",
+         "Age of the oldest message that was committed to PostgreSQL's log and has not come through Kafka."),
+    Spec("syncer_stream_breaks", "gauge", ("prefix",), "breaks",
+         "How often changes of this topic prefix are known to have been lost before they reached Kafka."),
     Spec("syncer_build_info", "gauge", ("version", "python"), "1",
          "Always 1; the labels tell what runs."),
 )
@@ -115,6 +127,12 @@ class Metrics:
     errors: Counter
     dead_letters: Gauge
     slot_bytes_behind: Gauge
+    slot_active: Gauge
+    slot_lost: Gauge
+    connector_running: Gauge
+    publication_findings: Gauge
+    canary_seconds: Gauge
+    stream_breaks: Gauge
     build_info: Gauge
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -17,7 +17,7 @@ from syncer.declaration.compile import Compiled
 from syncer.errors import Fatal
 from syncer.rows.postgres import connect
 from syncer.sources.letters import CONFIG as LETTERS
-from syncer.sources.state import Registration, State
+from syncer.sources.state import Registration, State, Stream
 from syncer.sources.topics import MAX_BYTES, Topics, topic_of
 from syncer.sources.writing import Writing
 
@@ -92,10 +92,13 @@ class Registry:
         """
         values = self.state.load()
         known = values.get(_key(compiled.name, building))
+        if known:
+            self.check_unbroken(Registration(**known))
         names = Names.make(self.config, compiled.name, compiled.tables, known["generation"] if known else 1)
         self._create(names)
         if known:
             registration = Registration(**known)
+            self.check_topics(registration)
         else:
             registration = self.register(compiled, names, epoch=1, generation=1, building=building)
         built = bool(values.get(registration.key("sinks")))
@@ -115,6 +118,46 @@ class Registry:
         clock = values.get(registration.key("clock"), {})
         return Begun(registration, names, clock, built)
 
+    # -- the stream of changes as a whole -------------------------------------------------------------
+
+    @property
+    def stream_key(self) -> str:
+        return f"~{self.config.kafka.topic_prefix}"
+
+    def stream(self, max_age: float = 0.0) -> Stream:
+        return Stream(**self.state.load(max_age).get(self.stream_key, {}))
+
+    def broken(self, why: str, known: Stream, *, slot: str = "") -> Stream:
+        """Write down that changes were lost on their way, so that every read model that began before is
+        stopped, in every process. known: the stream that broke; one that is followed by another already
+        stays as it is. slot: the one that is there now."""
+        now = self.stream()
+        if now.number == known.number:
+            now = Stream(now.number + 1, why, time.time_ns() // 1_000_000, slot)
+            self.state.save(self.stream_key, now)
+        return now
+
+    def check_unbroken(self, registration: Registration, max_age: float = 0.0) -> None:
+        """Raises Fatal if changes were lost since the read model began."""
+        stream = self.stream(max_age)
+        if registration.stream < stream.number:
+            raise Fatal(
+                "changes were lost on their way from PostgreSQL to Kafka", where=registration.model,
+                why=stream.why, hint=f"syncer resync {registration.model}",
+            )  # fmt: skip
+
+    def check_topics(self, registration: Registration) -> None:
+        """Raises Fatal if a topic was deleted and made again: its offsets may look as if nothing was lost."""
+        for topic, id in self.topics.ids(list(registration.topics)).items():
+            if id != registration.topics[topic]:
+                raise Fatal(
+                    "a topic was deleted and made again: what it held is lost", where=f"topic {topic}",
+                    why=f"its id was {registration.topics[topic]}, and is {id}",
+                    hint=f"syncer resync {registration.model}",
+                )  # fmt: skip
+
+    # -- the beginning ---------------------------------------------------------------------------------
+
     def note_built(self, registration: Registration) -> None:
         self.state.save(registration.key("sinks"), {"built": True})
 
@@ -132,6 +175,8 @@ class Registry:
         ends = self.topics.ends(names.changes)  # first: −1 below then means that nothing came before these
         with connect(self.config.postgres.arguments()) as connection:
             row = connection.execute(_OLDEST_TRANSACTION).fetchone()
+        stream = self.stream().number
+        ids = self.topics.ids([*names.changes, names.work_topic, names.backfill_topic])
         now = time.time_ns() // 1_000_000
         since = min(now - _LOOK_BACK_MS, (row and row[0]) or now)
         back = self.topics.ends(names.changes, at_ms=since)
@@ -139,13 +184,13 @@ class Registry:
         for (topic, partition), end in ends.items():
             offset = back.get((topic, partition), -1)
             starts.setdefault(topic, {})[str(partition)] = min(offset, end) if offset >= 0 else end
-        registration = Registration(compiled.name, compiled.hash, epoch, generation, starts, now)
+        registration = Registration(compiled.name, compiled.hash, epoch, generation, starts, now, stream, ids)
         self.state.save(_key(compiled.name, building), registration)
         return registration
 
     def _create(self, names: Names) -> None:
         week, large = {"retention.ms": str(7 * 24 * 3600 * 1000)}, {"max.message.bytes": str(MAX_BYTES)}
-        made = self.topics.create(names.changes, week)
+        made = self.topics.create(names.changes, week | large)
         self.topics.create([names.work_topic, names.backfill_topic], week | large)
         self._create_letters(names.dead_letters)
         for topic in set(names.changes) - set(made):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 
 from syncer import load
+from syncer.altered import Alterations
 from syncer.clock import Clock, Identity, version
 from syncer.config import Config
 from syncer.declaration import model as declaration
@@ -131,6 +132,7 @@ class Opened:
     registration: Registration
     letters: Standing
     memories: Memories
+    alterations: Alterations
 
 
 class Unit:
@@ -139,6 +141,7 @@ class Unit:
     work_only: take work items but no changes (`syncer backfill`, which may run beside a daemon), with so many
     workers on the backfill's ranges.
     building: the generation that a resync is building, not the one in force.
+    source: tells why changes may not come at all; empty when they do.
     """
 
     def __init__(
@@ -151,8 +154,10 @@ class Unit:
         work_only: bool = False,
         workers: int = 1,
         building: bool = False,
+        source: Callable[[], str] = str,
     ) -> None:
         self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
+        self.source = source
         self.workers = workers
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
@@ -190,7 +195,7 @@ class Unit:
         return ""
 
     def status(self) -> dict[str, Any]:
-        reasons = [o.reason for o in self.observers if o.reason]
+        reasons = [reason for reason in (*(o.reason for o in self.observers), self.source()) if reason]
         changes = [o for o in self.observers if o.lane == "changes"]
         errors = [o.last_error for o in self.observers if o.last_error]
         idle = time.monotonic() - self._since if self.state in ("waiting", "failed") else 0.0
@@ -318,7 +323,9 @@ class Unit:
         self._learn(letters, timeout=5.0)
         memories = self._memories(loaded, begun.names, registration, built)
         memories.look(self._time.now_ms())
-        return Opened(loaded, begun.names, clock, built, registration, letters, memories)
+        alterations = Alterations(self.config, self.registry, registration, loaded)
+        alterations.note_first()
+        return Opened(loaded, begun.names, clock, built, registration, letters, memories, alterations)
 
     def _learn(self, letters: Standing, timeout: float) -> None:
         """Of the letters that others have written. What is not known yet can be learned later."""
@@ -363,7 +370,7 @@ class Unit:
         return Postgres(
             self.config.postgres.arguments(),
             loaded.compiled,
-            fingerprint=fingerprint(loaded.catalog),
+            fingerprint=fingerprint(loaded.catalog, publication=loaded.publication),
             expected=loaded.fingerprint,
             statement_timeout=self.config.postgres.statement_timeout,
         )
@@ -396,28 +403,71 @@ class Unit:
         return KafkaSource(self.registry.settings, group, topics, name=self.model.name)
 
     def _watch(self, opened: Opened, ended: threading.Event) -> None:
-        """Until told to stop or a lane ends. Now and then, write down the highest clock, so that a restart
-        notices one that ran backwards; and look whether a resync has begun another generation, and whether
-        a sink has lost its memory (beside: it may not answer for a minute)."""
-        clock, noted, at = opened.clock, opened.clock.highest, time.monotonic()
+        """Until told to stop or a lane ends. Now and then, look whether the tables were altered or a resync
+        has begun another generation (the lanes look only when there is work), and whether a sink has lost its
+        memory (beside: it may not answer for a minute). And write down the highest clock, so that a restart
+        notices one that ran backwards."""
+        rows = self._rows(opened.loaded)
         looking: Future[None] | None = None
-        while not self._stop.is_set() and not ended.wait(0.05):
-            if time.monotonic() - at < _LOOK_EVERY:
-                continue
-            at = time.monotonic()
-            looking = self._look(opened, looking)
-            try:
-                generation = self._registered()
-                if clock.highest > noted:
-                    self._note(opened)
-                    noted = clock.highest
-            except Retry:  # Kafka is away: the lanes tell it, if it lasts
-                continue
-            self._learn(opened.letters, timeout=1.0)
-            if generation != opened.registration.generation:
-                raise Retry(
-                    "the read model was resynced: its new generation is opened", where=self.model.name
-                )
+        seeing: Future[None] | None = None
+        try:
+            if not self.work_only:
+                self._render_again(opened, rows, ended)
+            noted = opened.clock.highest
+            while not self._over(ended, _LOOK_EVERY):
+                looking = self._look(opened, looking)
+                seeing = self._see(rows, seeing)
+                try:
+                    generation = self._registered()
+                    self.registry.check_unbroken(opened.registration, _LOOK_EVERY - 1)
+                    self.registry.check_topics(opened.registration)
+                    if opened.clock.highest > noted:
+                        self._note(opened)
+                        noted = opened.clock.highest
+                except Retry:  # Kafka is away: the lanes tell it, if it lasts
+                    continue
+                self._learn(opened.letters, timeout=1.0)
+                if generation != opened.registration.generation:
+                    raise Retry(
+                        "the read model was resynced: its new generation is opened", where=self.model.name
+                    )
+        finally:
+            if seeing is None or seeing.done():
+                rows.close()
+
+    def _see(self, rows: Postgres, last: Future[None] | None) -> Future[None]:
+        """Look at the tables, once there was an answer the last time. Raises Retry of then: they were
+        altered, or the server is away."""
+        if last is not None:
+            if not last.done():
+                return last
+            last.result()
+
+        def look() -> None:
+            with rows.view():
+                pass
+
+        return self._time.beside(f"{self.model.name}-tables", look)
+
+    def _render_again(self, opened: Opened, rows: Postgres, ended: threading.Event) -> None:
+        """If the tables were altered so that documents may be wrong, also while nothing ran."""
+
+        def breathe() -> None:
+            if self._over(ended):
+                raise Stopped
+
+        work = KafkaWork(self.registry.writing, opened.names.work_topic)
+        with contextlib.suppress(Stopped):
+            opened.alterations.render_again(rows, work, self.config.backfill.range_documents, breathe)
+
+    def _over(self, ended: threading.Event, seconds: float = 0.0) -> bool:
+        """Whether it is told to stop, or a lane has ended, within so many seconds."""
+        until = time.monotonic() + seconds
+        while not self._stop.is_set() and not ended.is_set():
+            if time.monotonic() >= until:
+                return False
+            ended.wait(0.05)
+        return True
 
     def _look(self, opened: Opened, last: Future[None] | None) -> Future[None]:
         """Ask the sinks what they remember, once they have answered the last time. Raises Fatal of then."""

@@ -7,7 +7,14 @@ Nothing is changed; each finding says what to run.
 from syncer.checks.connector import check_connector
 from syncer.checks.finding import Finding
 from syncer.checks.model import check_model, needed_columns, unpublishable
-from syncer.checks.source import Publication, Slot, SourceFacts, check_source, publication_statements
+from syncer.checks.source import (
+    Publication,
+    Slot,
+    SourceFacts,
+    check_publication,
+    check_source,
+    publication_statements,
+)
 
 __all__ = [
     "Finding",
@@ -16,6 +23,7 @@ __all__ = [
     "SourceFacts",
     "check_connector",
     "check_model",
+    "check_publication",
     "check_source",
     "needed_columns",
     "publication_statements",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
+from syncer.canary import PREFIX as CANARY
 from syncer.change import TableName
 from syncer.checks.finding import Finding, Severity
 
@@ -97,7 +98,7 @@ def check_connector(
     (`needed_columns`); without them, every column counts as needed.
     """
     findings = [found for rule in RULES if (found := _judge(rule, config, where))]
-    for check in (_names, _lists, _columns, _forms, _pace):
+    for check in (_names, _lists, _columns, _forms, _messages, _pace):
         findings += check(config, where, _Wanted(tables, topic_prefix, publication, needed))
     return findings
 
@@ -209,7 +210,24 @@ def _forms(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[F
         yield Finding("error", "connector-setting", f"{where}: lsn.flush.mode", "is manual", why, "remove it")
 
 
+def _messages(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
+    for key, included in (("message.prefix.include.list", True), ("message.prefix.exclude.list", False)):
+        patterns = _patterns(config.get(key, ""))
+        if config.get(key) and any(p.fullmatch(CANARY) for p in patterns or ()) != included:
+            what = f"keeps back messages of prefix {CANARY}"
+            why = "these tell the syncer that no change is lost on the way"
+            fix = f'"{key}": "{CANARY}"' if included else f'"{key}": "syncer\\\\..*"'
+            yield Finding("error", "connector-messages", f"{where}: {key}", what, why, fix)
+
+
 def _pace(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
+    if _number(config, "producer.override.max.request.size", 1 << 20) < 1 << 24:
+        why = "a row that is larger (twice its size under REPLICA IDENTITY FULL) stops the connector"
+        at, fix = (
+            f"{where}: producer.override.max.request.size",
+            '"producer.override.max.request.size": "16777216"',
+        )
+        yield Finding("warning", "connector-limit", at, "is below 16 MiB", why, fix)
     if _number(config, "poll.interval.ms", 500) > 50:
         why = "each change waits up to so long before it is sent"
         yield Finding(

@@ -71,7 +71,7 @@ def check_source(
 
     connector_role: the role that the connector logs in as, if it is not the syncer's own.
     """
-    return [*_server(facts, connector_role), *_publication(facts, tables), *_slot(facts)]
+    return [*_server(facts, connector_role), *check_publication(facts, tables), *_slot(facts)]
 
 
 def publication_statements(
@@ -168,7 +168,8 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
         )
 
 
-def _publication(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Finding]:
+def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Finding]:
+    """Which changes of these tables the publication does not send."""
     at = f"publication {facts.publication_name}"
     publication = facts.publication
     whole = [table for table in tables if table not in facts.roots]

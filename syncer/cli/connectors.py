@@ -13,12 +13,14 @@ from syncer import load
 from syncer.cli import output
 from syncer.cli.check import say_finding
 from syncer.cli.context import Context, as_json, command, confirm, group, yes_option
-from syncer.cli.survey import MENDED_BY_APPLY, Survey, connect, find_definition, survey
+from syncer.cli.survey import MENDED_BY_APPLY, Survey, survey
 from syncer.config import Config
 from syncer.connect import Connect
+from syncer.connectors import connect, find_definition
 from syncer.definition import Definition
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.registry import Registry
+from syncer.rows.log import drop_slot
 from syncer.rows.postgres import classify
 from syncer.rows.publication import (
     Open,
@@ -26,9 +28,13 @@ from syncer.rows.publication import (
     read_facts,
     wait_for_open_transactions,
 )
-from syncer.sources.topics import topic_of
+from syncer.sources.topics import MAX_BYTES, topic_of
 
-TOPIC = {"retention.ms": str(7 * 24 * 3600 * 1000), "cleanup.policy": "delete"}
+TOPIC = {
+    "retention.ms": str(7 * 24 * 3600 * 1000),
+    "cleanup.policy": "delete",
+    "max.message.bytes": str(MAX_BYTES),
+}
 
 
 @group(
@@ -182,6 +188,49 @@ def _slot(config: Config, definition: Definition) -> dict[str, Any] | str:
             return asdict(slot) if slot else "not there"
     except SyncerError as error:
         return f"unknown: {error.why or error.what}"
+
+
+@command(
+    "reset",
+    """
+    syncer connectors reset
+    syncer connectors reset --yes            in scripts
+    """,
+    connectors,
+)
+@click.option(
+    "--timeout", type=click.FloatRange(0), default=60, show_default=True,
+    help="Wait so many seconds for the connector to run.",
+)  # fmt: skip
+@yes_option
+def reset(context: Context, timeout: float, yes: bool) -> None:
+    """Have a connector begin anew whose slot is gone, or cannot be read any more.
+
+    Debezium's stored position is forgotten, the slot dropped and made again. What was committed in between
+    never arrives: all read models stop, and each needs a resync; the commands are printed.
+    """
+    config = context.config
+    definition = find_definition(config)
+    slot = definition.config.get("slot.name", "")
+    registry = Registry(config)
+    with closing(connect(config)) as client, _session(config) as session:
+        if client.config(definition.name) is None:
+            raise Fatal("there is no such connector", where=definition.name, hint="syncer connectors apply")
+        confirm(f"Give up the position of {definition.name}? Every read model needs a resync then.", yes)
+        client.stop(definition.name)
+        client.forget_offsets(definition.name)
+        try:
+            drop_slot(session, slot, timeout)
+        except psycopg.Error as error:
+            raise classify(error, f"cannot drop slot {slot}") from error
+        why = "the connector was reset"
+        stream = registry.broken(why, registry.stream())
+        client.resume(definition.name)
+        client.wait_running(definition.name, timeout)
+    registry.broken(why, stream, slot=slot)  # again: what was committed before the slot was made is lost, too
+    output.say(f"connector {definition.name} is running, from now on. Next:", style="green")
+    for name in sorted(key for key in registry.state.load() if "/" not in key and key[0] != "~"):
+        output.say(f"  syncer resync {name}")
 
 
 @command("delete", "syncer connectors delete --yes", connectors)

@@ -8,10 +8,11 @@ from dataclasses import asdict
 import click
 
 from syncer import load
-from syncer.cli import output, survey
+from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, models_argument
 from syncer.config import Config
 from syncer.connect import Status
+from syncer.connectors import connect, find_definition
 from syncer.declaration import model
 from syncer.errors import SyncerError
 from syncer.registry import Registry
@@ -65,8 +66,8 @@ def source_lines(config: Config) -> list[str]:
     if not config.connect.url:
         return []
     try:
-        definition = survey.find_definition(config)
-        state = survey.connect(config).status(definition.name)
+        definition = find_definition(config)
+        state = connect(config).status(definition.name)
         lines = [f"connector {definition.name}: {_connector(state)}"]
         slot = definition.config.get("slot.name", "")
         with load.reading(config) as connection:

@@ -17,9 +17,9 @@ from syncer import load, sinks
 from syncer.change import TableName
 from syncer.checks import Finding, SourceFacts, check_connector, check_model, check_source, needed_columns
 from syncer.config import Config
-from syncer.connect import Connect
+from syncer.connectors import connect, find_definition
 from syncer.declaration.model import Mistakes, Model, together
-from syncer.definition import Definition, load_definitions
+from syncer.definition import Definition
 from syncer.errors import Fatal, SyncerError
 from syncer.rows.publication import read_facts
 
@@ -72,33 +72,6 @@ def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> S
         if live and config.connect.url:
             _live(config, definition, result)
     return result
-
-
-def find_definition(config: Config) -> Definition:
-    """The one connector of the folder whose `topic.prefix` is ours. Raises Fatal if there is none, or two."""
-    folder = config.connect.definitions
-    prefix = config.kafka.topic_prefix
-    found = [d for d in load_definitions(folder) if d.config.get("topic.prefix") == prefix]
-    if len(found) == 1:
-        return found[0]
-    where, hint = str(folder), "see kafka.topic_prefix and connect.definitions in the configuration"
-    if not found:
-        raise Fatal(f"no connector is defined that has topic.prefix {prefix}", where=where, hint=hint)
-    why = ", ".join(d.path for d in found)
-    raise Fatal(f"several connectors have topic.prefix {prefix}", where=where, why=why, hint=hint)
-
-
-def connect(config: Config) -> Connect:
-    """Raises Fatal when connect.url is not set."""
-    settings = config.connect
-    if not settings.url:
-        raise Fatal(
-            "connect.url is not set", where="configuration", hint="SYNCER_CONNECT__URL=http://host:8083"
-        )
-    password = settings.password.get_secret_value() if settings.password else ""
-    return Connect(
-        settings.url, username=settings.username or "", password=password, timeout=settings.timeout
-    )
 
 
 @contextmanager

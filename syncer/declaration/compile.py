@@ -63,7 +63,7 @@ def compile(model: Model, catalog: Catalog) -> Compiled:
         occurrences=occurrences,
         fields=document.fields,
         **statements,
-        hash=_hash(model, root, statements, catalog),
+        hash=_hash(model, root, statements),
     )
 
 
@@ -193,14 +193,15 @@ def _placed(sql: str) -> str:
     return sql.replace("%", "%%").replace(_PARAMETER, "%s")
 
 
-def _hash(model: Model, root: Node, statements: dict[str, str], catalog: Catalog) -> str:
+def _hash(model: Model, root: Node, statements: dict[str, str]) -> str:
     """16 hex digits that change when documents, or what is made for them, would."""
-    types = [
-        [".".join(node.path), name, column.type, list(catalog.enums.get(column.type, ()))]
+    # What a table says differently without a change of type (an enum's labels) is told by its shape.
+    types = sorted(
+        [".".join(node.path), name, column.type]
         for node in root.walk()
         for name, column in node.table.columns.items()
         if name in node.used
-    ]
+    )
     declaration = model.declaration.model_dump(mode="json")
     content = [RENDERER_VERSION, declaration, statements["render"], types]
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))

@@ -9,6 +9,8 @@ Keys of the topic, each written by one party:
     MODEL/N/memory     what its sinks' memory hung on when last asked           the daemon
     MODEL/N/backfill   its backfill under way or last done                        backfill
     MODEL/error        the error that stopped it; empty when it runs              the daemon
+    ~PREFIX            `Stream`: of the connector with this topic.prefix          the daemon, connectors
+    ~PREFIX/canary     the last message of a canary, and where to look for it     the daemon
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ class Registration:
     starts: Mapping[str, Mapping[str, int]]
     """Topic → partition (as text) → the offset it began at."""
     registered_ms: int
+    stream: int = 0
+    """`Stream.number` at that time: a higher one means that changes were lost since."""
+    topics: Mapping[str, str] = field(default_factory=dict)
+    """The ids of its topics: another one under the same name does not go on where this one ended."""
 
     def key(self, what: str) -> str:
         """The topic's key for something of this generation."""
@@ -59,6 +65,19 @@ class Run:
     ends: Mapping[str, int] = field(default_factory=dict)
     """Partition of the work topic (as text) → the offset of its first item, and after its last."""
     finished_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is known of a connector's stream of changes as a whole."""
+
+    number: int = 0
+    """How often it was broken: changes before the last break may never have arrived."""
+    why: str = ""
+    """What the last break was known by."""
+    at_ms: int = 0
+    slot: str = ""
+    """The replication slot, once it has been seen: that it is not there then is a break."""
 
 
 class State:
@@ -86,9 +105,9 @@ class State:
                 values[record.key.decode()] = orjson.loads(record.value) if record.value else {}
         return values
 
-    def save(self, key: str, value: Mapping[str, Any] | Registration | Run) -> None:
+    def save(self, key: str, value: Mapping[str, Any] | Registration | Run | Stream) -> None:
         """Durable when this returns. Raises Retry otherwise."""
-        fields = asdict(value) if isinstance(value, Registration | Run) else dict(value)
+        fields = asdict(value) if isinstance(value, Registration | Run | Stream) else dict(value)
         outbox = Outbox(self._writing)
         outbox.put(self._topic, key.encode(), orjson.dumps(fields))
         outbox.flush()

@@ -18,6 +18,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import (
@@ -106,6 +107,17 @@ class Topics:
             time.sleep(0.05)  # creation is acknowledged before every broker knows the topic
         return missing
 
+    def ids(self, topics: Collection[str]) -> dict[str, str]:
+        """What tells each topic from a later one of its name; those that are not there are left out."""
+        found = {}
+        for name, future in self._admin.describe_topics(TopicCollection(list(topics))).items():
+            try:
+                found[name] = str(self._result(future, f"cannot describe topic {name}").topic_id)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise away(f"cannot describe topic {name}", error) from error
+        return found
+
     def config(self, topic: str, key: str) -> str | None:
         """A topic's setting, e.g. `cleanup.policy`."""
         try:
@@ -132,12 +144,19 @@ class Topics:
     def ends(self, topics: Collection[str], at_ms: int | None = None) -> dict[Partition, int]:
         """The end offset of every partition; or, with at_ms, the first offset of that time or later (where
         there is none: −1)."""
+        spec = OffsetSpec.latest() if at_ms is None else OffsetSpec.for_timestamp(at_ms)  # type: ignore[no-untyped-call]
+        return self._offsets(topics, spec)
+
+    def begins(self, topics: Collection[str]) -> dict[Partition, int]:
+        """The first offset that every partition still has."""
+        return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+    def _offsets(self, topics: Collection[str], spec: Any) -> dict[Partition, int]:
         existing = self.existing()
-        spec: Any = OffsetSpec.latest() if at_ms is None else OffsetSpec.for_timestamp(at_ms)  # type: ignore[no-untyped-call]
         wanted = {TopicPartition(t, p): spec for t in topics for p in range(existing.get(t, 0))}
         if not wanted:
             return {}
-        what, deadline = "cannot read the end offsets", time.monotonic() + _SOON
+        what, deadline = "cannot read the offsets", time.monotonic() + _SOON
         while True:
             try:
                 futures = self._admin.list_offsets(wanted)

@@ -91,7 +91,7 @@ def test_all_tables_are_a_publication_of_each(shop: Database) -> None:
         assert ensure_publication(conn, "pub", [ORDERS, PARTS, ODD]) == []
 
 
-def test_filters_and_column_lists_are_found(shop: Database) -> None:
+def test_hazard_7_row_filters_and_column_lists_are_found(shop: Database) -> None:
     with shop.connect() as conn:
         if conn.info.server_version < 150000:
             pytest.skip("PostgreSQL 15 brought row filters and column lists")
@@ -124,7 +124,7 @@ def test_a_domain_over_an_enum_is_found_because_debezium_fails_on_it(shop: Datab
            ALTER TABLE bad REPLICA IDENTITY USING INDEX bad_u; DROP INDEX bad_u""",
     ],
 )
-def test_a_table_whose_updates_would_fail_is_not_published(shop: Database, table: str) -> None:
+def test_hazard_16_a_table_whose_updates_would_fail_is_not_published(shop: Database, table: str) -> None:
     shop.execute(*table.split(";"))
     bad = TableName("public", "bad")
     with shop.connect() as conn:
@@ -174,7 +174,9 @@ def waiting_for_all(database: Database) -> Iterator[tuple[threading.Event, list[
         thread.join()
 
 
-def test_open_and_prepared_transactions_are_waited_for_and_later_ones_are_not(shop: Database) -> None:
+def test_hazard_14_open_and_prepared_transactions_are_waited_for_and_later_ones_are_not(
+    shop: Database,
+) -> None:
     prepared = f"p_{shop.name}"
     with (
         shop.connect(application_name="slow app") as slow,

@@ -90,7 +90,7 @@ def test_an_identity_without_the_primary_key_is_refused_even_for_the_root() -> N
     assert (found.code, found.fix) == ("identity", "ALTER TABLE public.orders REPLICA IDENTITY FULL;")
 
 
-def test_no_identity_makes_the_applications_updates_fail() -> None:
+def test_hazard_16_no_identity_makes_the_applications_updates_fail() -> None:
     found = only(findings(table(ORDERS, "nothing")))
     assert found.code == "identity-nothing" and "application's own UPDATE" in found.why
 
@@ -214,7 +214,7 @@ def test_a_sound_source_has_no_findings() -> None:
         ({"slot": Slot("s", "wal2json", "shop", True, "reserved", 0)}, "slot-other", "slot.name"),
     ],
 )
-def test_sources_that_would_lose_changes(changes: dict[str, Any], code: str, fix: str) -> None:
+def test_hazard_7_sources_that_would_lose_changes(changes: dict[str, Any], code: str, fix: str) -> None:
     found = only(source(**changes))
     assert found.code == code
     assert fix in found.fix

@@ -62,6 +62,8 @@ def test_the_demos_connector_has_no_findings() -> None:
         ("key.converter", None, "error"),
         ("unavailable.value.placeholder", "?", "error"),
         ("lsn.flush.mode", "manual", "error"),
+        ("message.prefix.exclude.list", "syncer.*", "error"),
+        ("message.prefix.include.list", "app,audit", "error"),
         ("message.key.columns", "public.orders:status", "error"),
         ("table.include.list", "public.orders", "error"),
         ("table.exclude.list", "public.order.*", "error"),
@@ -69,6 +71,7 @@ def test_the_demos_connector_has_no_findings() -> None:
         ("column.exclude.list", "public.orders.note", "error"),
         ("topic.creation.default.cleanup.policy", "compact,delete", "error"),
         ("tombstones.on.delete", None, "warning"),
+        ("producer.override.max.request.size", None, "warning"),
         ("table.include.list", "public.(", "warning"),
         ("heartbeat.interval.ms", None, "warning"),
         ("converters", "mine", "warning"),
@@ -77,7 +80,7 @@ def test_the_demos_connector_has_no_findings() -> None:
         ("provide.transaction.metadata", "true", "note"),
     ],
 )
-def test_settings_that_lose_or_alter_changes(key: str, value: str | None, severity: str) -> None:
+def test_hazard_7_settings_that_lose_or_alter_changes(key: str, value: str | None, severity: str) -> None:
     found = only(connector({key: value}))
     assert found.severity == severity
     assert found.where == f"connector: {key}"

@@ -1,0 +1,93 @@
+"""Tables that were altered so that documents may be wrong without any change event: all are rendered again.
+
+The shape of the tables (`shape.py`) is noted for each generation before anything is rendered. When the
+daemon opens a read model and finds another one, it hands out all roots and a sweep as work items, and only
+then notes it; so nothing is missed that came while nothing ran, and a daemon that is killed begins again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg
+import structlog
+
+from syncer import load, shape
+from syncer.change import TableName, Work
+from syncer.config import Config
+from syncer.load import Loaded
+from syncer.pipeline import ranges
+from syncer.ports import Rows
+from syncer.registry import Registry
+from syncer.rows import shape as rows_shape
+from syncer.rows.publication import Open, wait_for_open_transactions
+from syncer.shape import Altered, Shape
+from syncer.sources.state import Registration
+from syncer.sources.writing import KafkaWork
+
+log = structlog.get_logger()
+
+
+class Alterations:
+    """Of one generation of a read model."""
+
+    def __init__(
+        self, config: Config, registry: Registry, registration: Registration, loaded: Loaded
+    ) -> None:
+        self.config, self.registry, self.registration, self.loaded = config, registry, registration, loaded
+        self._key = registration.key("shape")
+
+    def note_first(self) -> None:
+        """Before the first document is rendered: what all of them rest on."""
+        if self._noted() is None:
+            with load.reading(self.config) as connection:
+                self._note(self._read(connection))
+
+    def render_again(
+        self, rows: Rows, work: KafkaWork, size: int, breathe: Callable[[], None]
+    ) -> Altered | None:
+        """Hand out all roots, in ranges of so many, if documents may be wrong. breathe: called now and then;
+        may raise to give up. Raises Retry when a server is away, or a table is altered at this moment."""
+        with load.reading(self.config) as connection:
+            noted, now = self._noted() or {}, self._read(connection)
+            if now == noted:
+                return None
+            found = shape.compare(noted, now, rows_shape.filled(connection, now))
+        if found:
+            log.warning("all documents are rendered again", model=self.loaded.name, why=found.why)
+            if found.unseen:
+                self._wait(breathe)
+            work.put(Work("sweep", "altered"))
+            # The second one comes when no worker can still hold what it rendered before.
+            later = time.time_ns() // 1_000_000 + int(2000 * self.config.pipeline.max_age)
+            work.put(Work("sweep", "altered", not_before_ms=later))
+            with rows.view() as view:
+                for item in ranges(view, size, "altered"):
+                    work.put(item)
+                    breathe()
+            work.flush()
+        self._note(now)
+        return found
+
+    def _wait(self, breathe: Callable[[], None]) -> None:
+        def progress(still: Open) -> None:
+            log.info("waiting for open transactions", model=self.loaded.name, open=str(still))
+            breathe()
+
+        with contextlib.closing(psycopg.connect(**self.config.postgres.arguments(), autocommit=True)) as own:
+            wait_for_open_transactions(own, progress=progress)
+
+    def _read(self, connection: psycopg.Connection[Any]) -> Shape:
+        used: dict[TableName, frozenset[str]] = {}
+        for place in self.loaded.compiled.occurrences:
+            used[place.table] = used.get(place.table, frozenset()) | place.used
+        return rows_shape.read(connection, used, self.loaded.publication)
+
+    def _noted(self) -> Mapping[str, Any] | None:
+        return self.registry.state.load().get(self._key)
+
+    def _note(self, now: Shape) -> None:
+        self.registry.state.save(self._key, now)

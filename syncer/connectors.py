@@ -1,0 +1,43 @@
+"""The one connector that feeds the read models: its definition, and Kafka Connect as it is configured."""
+
+from __future__ import annotations
+
+from syncer.config import Config
+from syncer.connect import Connect
+from syncer.definition import Definition, load_definitions
+from syncer.errors import Fatal
+
+
+def find_definition(config: Config) -> Definition:
+    """The one connector of the folder whose `topic.prefix` is ours. Raises Fatal if there is none, or two."""
+    folder = config.connect.definitions
+    prefix = config.kafka.topic_prefix
+    found = [d for d in load_definitions(folder) if d.config.get("topic.prefix") == prefix]
+    if len(found) == 1:
+        return found[0]
+    where, hint = str(folder), "see kafka.topic_prefix and connect.definitions in the configuration"
+    if not found:
+        raise Fatal(f"no connector is defined that has topic.prefix {prefix}", where=where, hint=hint)
+    why = ", ".join(d.path for d in found)
+    raise Fatal(f"several connectors have topic.prefix {prefix}", where=where, why=why, hint=hint)
+
+
+def connect(config: Config) -> Connect:
+    """Raises Fatal when connect.url is not set."""
+    settings = config.connect
+    if not settings.url:
+        raise Fatal(
+            "connect.url is not set", where="configuration", hint="SYNCER_CONNECT__URL=http://host:8083"
+        )
+    password = settings.password.get_secret_value() if settings.password else ""
+    return Connect(
+        settings.url, username=settings.username or "", password=password, timeout=settings.timeout
+    )
+
+
+def publication(config: Config) -> str:
+    """The publication of the connector's definition; empty if there is no definition to tell it."""
+    try:
+        return find_definition(config).config.get("publication.name", "")
+    except Fatal:
+        return ""

@@ -1,0 +1,87 @@
+"""Sends the canary's messages on their way and looks for them where they come out; see `canary.py`.
+
+What is noted in the state topic is a message that is committed for certain, and where to look for it: whoever
+comes next expects it before any of his own.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+import psycopg
+import structlog
+
+from syncer import canary
+from syncer.canary import Canary, Mark
+from syncer.registry import Registry
+from syncer.rows.log import emit
+from syncer.sources.state import Stream
+from syncer.sources.topics import Partition
+
+_TOPIC = {"retention.ms": str(7 * 24 * 3600 * 1000), "cleanup.policy": "delete"}
+
+log = structlog.get_logger()
+
+
+class Probe:
+    """One process's canary. For one thread."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.topic = f"{registry.config.kafka.topic_prefix}.message"
+        self._key = f"{registry.stream_key}/canary"
+        self._canary = Canary(secrets.token_hex(6))
+        self._next: dict[Partition, int] = {}
+        self._stream: Stream | None = None
+
+    def look(self, connection: psycopg.Connection[Any], stream: Stream) -> float:
+        """Take what has arrived, then send another; returns the seconds that the oldest message under way has
+        taken until now. stream: as it is noted; a proof of loss begins another one.
+
+        Raises psycopg.Error or Retry when a server is away; what it could not do it does the next time.
+        """
+        if self._stream is None or self._stream.number != stream.number:
+            self._begin(stream)
+        self._read()
+        self._send(connection)
+        return self._canary.age(time.monotonic())
+
+    def _begin(self, stream: Stream) -> None:
+        """Read from where the message that was noted last can be. If Kafka has removed that part of the topic
+        since, or the topic is another one, nothing can be said about it."""
+        self.registry.topics.create([self.topic], _TOPIC, partitions=1)
+        begins, ends = self.registry.topics.begins([self.topic]), self.registry.topics.ends([self.topic])
+        noted = self.registry.state.load().get(self._key, {})
+        start = {(self.topic, int(p)): offset for p, offset in noted.get("from", {}).items()}
+        there = all(p in ends and begins[p] <= offset <= ends[p] for p, offset in start.items())
+        self._canary.forget()
+        self._next = ends
+        if noted and noted["stream"] == stream.number and there:
+            self._next = start
+            self._canary.committed(Mark(noted["series"], noted["number"]), time.monotonic())
+        self._stream = stream
+
+    def _send(self, connection: psycopg.Connection[Any]) -> None:
+        """Noted after it is committed: what is noted is expected for certain. If this process ends in
+        between, nobody expects it."""
+        mark = self._canary.next()
+        begun = self._stream.number if self._stream else 0
+        note: dict[str, Any] = {"series": mark.series, "number": mark.number, "stream": begun}
+        note["from"] = {str(p): offset for (_, p), offset in self._next.items()}
+        emit(connection, canary.PREFIX, str(mark))
+        self._canary.committed(mark, time.monotonic())
+        self.registry.state.save(self._key, note)
+
+    def _read(self) -> None:
+        start = {p: self._next.get(p, 0) for p in self.registry.topics.ends([self.topic])}
+        for record in self.registry.topics.read_all(self.topic, start):
+            topic, partition, offset = record.position
+            self._next[topic, partition] = offset + 1
+            mark = canary.read(record.value)
+            lost = self._canary.arrived(mark) if mark else []
+            if lost and self._stream:
+                why = f"message {lost[0]} was committed to PostgreSQL's log before {mark}, and did not come"
+                log.error("changes were lost", why=why)
+                self._stream = self.registry.broken(why, self._stream, slot=self._stream.slot)

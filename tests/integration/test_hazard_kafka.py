@@ -1,0 +1,163 @@
+"""Kafka forgets or is made anew: offsets that have no answer, expire or belong to another topic."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from devstack import Stack
+from syncer.errors import Fatal
+from syncer.sources.kafka import KafkaSource
+from tests.integration.daemon import until
+from tests.integration.system import Source, System, new_system, streaming_source
+
+_numbers = itertools.count(1)
+FIRST = (
+    "INSERT INTO {schema}.customers VALUES (1, 'Ada')",
+    "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 5) n",
+)
+CHANGE = "UPDATE {schema}.orders SET status = status || '!'"
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    with streaming_source(stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path) -> Iterator[System]:
+    with new_system(source, tmp_path, next(_numbers)) as system:
+        yield system
+
+
+@pytest.fixture
+def admin(stack: Stack) -> AdminClient:
+    return AdminClient({"bootstrap.servers": stack.kafka})
+
+
+def begun(system: System) -> None:
+    """A read model that was right, and nothing runs."""
+    system.run("backfill", system.orders)
+    daemon = system.start(system.orders)
+    system.execute(*FIRST)
+    system.until_right(system.orders)
+    until(lambda: daemon.metric("syncer_lag_records") == 0)
+    daemon.stop()
+
+
+def settings(stack: Stack) -> dict[str, str]:
+    return {"bootstrap.servers": stack.kafka}
+
+
+def make(system: System, name: str, partitions: int) -> str:
+    topic = f"{system.prefix}.{name}"
+    system.topics().create([topic], {}, partitions=partitions)
+    return topic
+
+
+def polled(source: KafkaSource) -> list[bytes | None]:
+    """The first records that come."""
+    try:
+        records = until(lambda: source.poll(0.5, 100, 1 << 20))
+    finally:
+        source.close()
+    return [record.value for record in records]
+
+
+def test_hazard_18_a_partition_that_is_idle_begins_at_its_end(stack: Stack, system: System) -> None:
+    """Found: asked for the offsets of ten minutes ago, Kafka says −1 for a partition without records since.
+    Its end stands for that, and is committed at once: what comes before the first poll is not missed."""
+    topic = system.topic("orders")
+    system.topics().create([topic], {}, partitions=2)
+    producer = Producer(settings(stack))
+    now = time.time_ns() // 1_000_000
+    for partition, age in ((0, HOUR_MS), (1, HOUR_MS), (1, 1000)):
+        producer.produce(topic, b"null", partition=partition, timestamp=now - age)
+    assert producer.flush(10) == 0
+    assert system.topics().ends([topic], at_ms=now - 600_000)[topic, 0] == -1
+    system.run("backfill", system.orders)
+    starts = system.state().load()[system.orders]["starts"]
+    assert starts[topic] == {"0": 1, "1": 1}
+    committed = system.topics().committed(f"{system.prefix}.{system.orders}.1")
+    assert {p: offset for p, offset in committed.items() if p[0] == topic} == {(topic, 0): 1, (topic, 1): 1}
+
+
+def test_hazard_19_a_partition_made_later_begins_at_its_start(
+    stack: Stack, system: System, admin: AdminClient
+) -> None:
+    topic = make(system, "growing", 1)
+    group = f"{system.prefix}.growing"
+    system.topics().commit(group, {(topic, 0): 0})
+    admin.create_partitions([NewPartitions(topic, 2)])[topic].result(10)
+    until(lambda: system.topics().existing()[topic] == 2)
+    producer = Producer(settings(stack))
+    producer.produce(topic, b"early", partition=1)
+    assert producer.flush(10) == 0
+    assert polled(KafkaSource(settings(stack), group, [topic], name="growing")) == [b"early"]
+
+
+def test_hazard_19_records_trimmed_before_they_were_read_are_told(
+    stack: Stack, system: System, admin: AdminClient
+) -> None:
+    """A partition made later whose first records are gone already."""
+    topic = make(system, "trimmed", 1)
+    producer = Producer(settings(stack))
+    for value in (b"gone", b"there"):
+        producer.produce(topic, value, partition=0)
+    assert producer.flush(10) == 0
+    [deleted] = admin.delete_records([TopicPartition(topic, 0, 1)]).values()
+    deleted.result(10)
+    with pytest.raises(Fatal, match="no longer has the records") as told:
+        polled(KafkaSource(settings(stack), f"{system.prefix}.trimmed", [topic], name="orders"))
+    assert told.value.hint == "syncer resync orders"
+
+
+def test_hazard_19_offsets_that_expired_begin_where_the_read_model_began(
+    system: System, admin: AdminClient
+) -> None:
+    """They look like a new read model; the state topic knows that it is none."""
+    begun(system)
+    groups = [f"{system.prefix}.{system.orders}.1{lane}" for lane in ("", ".work", ".backfill")]
+    until(lambda: not any(system.topics().members(group) for group in groups))
+    for deleted in admin.delete_consumer_groups(groups).values():
+        deleted.result(10)
+    system.execute(CHANGE)
+    daemon = system.start(system.orders)
+    system.until_right(system.orders)
+    assert system.state().load()[system.orders]["generation"] == 1
+    assert daemon.metric("syncer_events_total") >= 11  # of all that came since it began
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["daemon runs", "daemon is down"])
+def test_hazard_19_a_topic_made_again_under_its_name(
+    stack: Stack, system: System, admin: AdminClient, running: bool
+) -> None:
+    """With as many records as before, it would look like progress."""
+    begun(system)
+    topic = system.topic("orders")
+    ends = system.topics().ends([topic])
+    daemon = system.start(system.orders) if running else None
+    admin.delete_topics([topic])[topic].result(10)
+    until(lambda: topic not in system.topics().existing())
+    system.topics().create([topic], {}, partitions=len(ends))
+    producer = Producer(settings(stack))
+    for (_, partition), end in ends.items():
+        for _ in range(end):
+            producer.produce(topic, b"null", partition=partition)
+    assert producer.flush(10) == 0
+    daemon = daemon or system.start(system.orders, ready=False)
+    reason = daemon.until_state(system.orders, "failed")["reason"]
+    assert f"topic {topic}: a topic was deleted and made again" in reason
+    assert f"syncer resync {system.orders}" in reason
+    system.run("resync", system.orders, "--yes")
+    daemon.until_ready()
+    system.execute(CHANGE)
+    system.until_right(system.orders)

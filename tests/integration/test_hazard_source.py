@@ -1,0 +1,279 @@
+"""The way from PostgreSQL to Kafka breaks: slot, connector, publication, position.
+
+Each test has a database, a connector and a daemon of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from devstack import Stack
+from syncer.connect import Connect
+from tests.integration.daemon import Daemon, until
+from tests.integration.system import Source, System, new_system, streaming_source
+
+ORDERS = (
+    "INSERT INTO {schema}.customers VALUES (1, 'Ada')",
+    "INSERT INTO {schema}.orders (id, customer_id) VALUES (1, 1)",
+)
+ANOTHER = "INSERT INTO {{schema}}.orders (id, customer_id) VALUES ({}, 1)"
+
+
+@pytest.fixture
+def source(stack: Stack) -> Iterator[Source]:
+    with streaming_source(stack) as source:
+        yield source
+
+
+@pytest.fixture
+def system(source: Source, tmp_path: Path) -> Iterator[System]:
+    with new_system(source, tmp_path, 1) as system:
+        system.environment |= {"SYNCER_WATCH__INTERVAL": "500ms", "SYNCER_WATCH__OVERDUE": "5s"}
+        yield system
+
+
+@pytest.fixture
+def connect(stack: Stack) -> Iterator[Connect]:
+    client = Connect(stack.connect)
+    yield client
+    client.close()
+
+
+def begin(system: System, *options: str) -> Daemon:
+    """A daemon whose read models are right, and which has seen messages come through."""
+    system.run("backfill")
+    daemon = system.start(*options)
+    system.execute(*ORDERS)
+    system.until_right()
+    canary_comes(daemon, system)
+    return daemon
+
+
+def canary_comes(daemon: Daemon, system: System) -> None:
+    topic = f"{system.topic_prefix}.message"
+    before = sum(system.topics().ends([topic]).values())
+    until(lambda: sum(system.topics().ends([topic]).values()) > before + 2, daemon.log.read_text)
+
+
+def drop_slot(system: System, name: str) -> None:
+    """From under whoever reads it."""
+
+    def dropped() -> bool:
+        try:
+            system.database.query(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s",
+                [name],
+            )
+            system.database.query("SELECT pg_drop_replication_slot(%s)", [name])
+        except psycopg.errors.ObjectInUse:
+            return False
+        return True
+
+    until(dropped)
+
+
+@contextmanager
+def stopped(connect: Connect, name: str) -> Iterator[None]:
+    """The connector, during the block."""
+    connect.stop(name)
+    yield
+    connect.resume(name)
+    connect.wait_running(name, 60, steady=0)
+
+
+def failed(daemon: Daemon, model: str, *words: str) -> None:
+    reason = daemon.until_state(model, "failed")["reason"]
+    for word in words:
+        assert word in reason
+
+
+def resync(system: System, daemon: Daemon) -> None:
+    """As the message says; afterwards everything is right, and stays so."""
+    for model in (system.orders, system.summaries):
+        system.run("resync", model, "--yes")
+    daemon.until_ready()
+    system.execute(ANOTHER.format(100))
+    system.until_right()
+
+
+def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> None:
+    """Found: Debezium 3.6 fails when its slot is gone; once its offsets are reset it makes a new one, runs,
+    and what was committed between never comes. The daemon knows the slot, and stops when it is gone."""
+    daemon = begin(system)
+    drop_slot(system, source.names.prefix)
+    system.execute(ANOTHER.format(2))
+    for model in (system.orders, system.summaries):
+        failed(
+            daemon,
+            model,
+            "changes were lost",
+            f"slot {source.names.prefix} is gone",
+            f"syncer resync {model}",
+        )
+    until(lambda: "syncer connectors reset" in daemon.get("/status")[1], daemon.log.read_text)
+    assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 1
+    said = system.run("connectors", "reset", "--yes")
+    assert f"syncer resync {system.orders}" in said
+    resync(system, daemon)
+    assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 0
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["daemon runs", "daemon is down"])
+def test_hazard_15_a_slot_that_was_advanced(
+    source: Source, system: System, connect: Connect, running: bool
+) -> None:
+    """Found: Debezium 3.6 takes a slot that is ahead of its position as it is, also with
+    `offset.mismatch.strategy=trust_offset`; it runs, and what was skipped never comes."""
+    daemon = begin(system)
+    slot = source.names.prefix
+    with stopped(connect, source.connector.name):
+        until(lambda: daemon.status(system.orders)["state"] == "waiting", daemon.log.read_text)
+        system.execute(ANOTHER.format(2))
+        if not running:
+            daemon.stop()
+        system.database.query("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [slot])
+    if not running:
+        daemon = system.start(ready=False)
+    failed(daemon, system.orders, "changes were lost", "did not come", f"syncer resync {system.orders}")
+    system.execute(ANOTHER.format(3))
+    resync(system, daemon)
+    assert daemon.metric("syncer_stream_breaks") == 1
+
+
+def test_hazard_15_offsets_that_were_reset(source: Source, system: System, connect: Connect) -> None:
+    """With its slot, a connector without offsets goes on where the slot is: nothing is lost, and nothing is
+    told. Repeated messages are no gap."""
+    daemon = begin(system)
+    with stopped(connect, source.connector.name):
+        connect.forget_offsets(source.connector.name)
+        system.execute(ANOTHER.format(2))
+    system.until_right()
+    canary_comes(daemon, system)
+    until(daemon.ready, daemon.log.read_text)
+    assert daemon.metric("syncer_stream_breaks") == 0
+
+
+def test_hazard_15_a_publication_that_is_made_again(source: Source, system: System, connect: Connect) -> None:
+    """Found: with its publication gone, the connector fails; with a new one and started again it is RUNNING,
+    and nothing comes: the log from between cannot be decoded. Told by the slot and the canary."""
+    daemon = begin(system)
+    system.database.execute("DROP PUBLICATION pub")
+    told = daemon.until_state(system.orders, "waiting")
+    until(lambda: "publication pub: it does not exist" in daemon.get("/status")[1], told)
+    assert daemon.metric("syncer_publication_findings", publication="pub") == 1
+    system.execute(ANOTHER.format(2))
+    until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
+    system.database.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)")
+    connect.restart(source.connector.name)
+    connect.wait_running(source.connector.name, 60, steady=0)
+    until(lambda: "has not come" in daemon.get("/status")[1], daemon.log.read_text)
+    assert daemon.status(system.orders)["state"] == "waiting"
+    system.run("connectors", "reset", "--yes")
+    failed(daemon, system.orders, "the connector was reset", f"syncer resync {system.orders}")
+    resync(system, daemon)
+
+
+def test_hazard_15_a_quiet_database_does_not_hold_the_log(source: Source, system: System) -> None:
+    """Found: heartbeats alone do not move the slot while only tables outside of the publication are written;
+    the canary's message does."""
+    system.database.execute(
+        "DROP PUBLICATION pub",
+        "CREATE TABLE noise (id int)",
+        f"CREATE PUBLICATION pub FOR TABLE {system.schema}.orders, {system.schema}.customers",
+    )
+    begin(system)
+
+    def confirmed() -> int:
+        query = "SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = %s"
+        return int(system.database.query(query, [source.names.prefix])[0][0])
+
+    system.database.execute("INSERT INTO noise SELECT generate_series(1, 10000)")
+    [[now]] = system.database.query("SELECT (pg_current_wal_lsn() - '0/0')::bigint")
+    until(lambda: confirmed() >= now, lambda: (confirmed(), now))
+
+
+def test_hazard_15_a_table_that_left_the_publication_and_came_back(system: System) -> None:
+    """Found: RUNNING, the canary comes, and what was changed in between never does. Its membership is part of
+    the tables' shape: all documents are rendered again, once the transactions open then have ended."""
+    orders = f"{system.schema}.orders"
+    publish = f"CREATE PUBLICATION pub FOR TABLE {orders}, {system.schema}.customers"
+    system.database.execute("DROP PUBLICATION pub", publish)
+    daemon = begin(system)
+    with system.database.connect(autocommit=False) as slow:
+        slow.execute(f"UPDATE {orders} SET status = 'open at its return'".encode())
+        system.database.execute(f"ALTER PUBLICATION pub DROP TABLE {orders}")
+        system.execute(ANOTHER.format(2))
+        system.database.execute(f"ALTER PUBLICATION pub ADD TABLE {orders}")
+        until(lambda: daemon.said("waiting for open transactions"), daemon.log.read_text)
+    system.until_right()
+    assert daemon.metric("syncer_stream_breaks") == 0
+
+
+def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_beginning(system: System) -> None:
+    """Found: a table joins the publication while a transaction that changed it is open, and its changes are
+    never sent."""
+    orders = f"{system.schema}.orders"
+    system.database.execute("DROP PUBLICATION pub")
+    system.execute(*ORDERS)
+    command = [sys.executable, "-m", "syncer", "backfill", system.orders]
+    with system.database.connect(autocommit=False) as slow:
+        slow.execute(f"UPDATE {orders} SET status = 'unseen'".encode())
+        system.database.execute(f"CREATE PUBLICATION pub FOR TABLE {orders}, {system.schema}.customers")
+        backfill = subprocess.Popen(
+            command, env=system.environment, cwd=system.folder, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert backfill.stdout
+        until(lambda: f"pid {slow.info.backend_pid}" in backfill.stdout.readline())  # type: ignore[union-attr]
+        slow.commit()
+    backfill.communicate(timeout=60)
+    assert backfill.returncode == 0
+    system.start(system.orders)
+    assert system.written(system.orders)["1"]["status"] == "unseen"
+
+
+def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: System, connect: Connect) -> None:
+    """Found: one row above the producer's limit stops the connector, and so every read model. `check` insists
+    on a limit of 16 MiB; what is larger still is told with its cause."""
+    limit = {"producer.override.max.request.size": "100000"}
+    connect.apply(replace(source.connector, config={**source.connector.config, **limit}))
+    connect.wait_running(source.connector.name, 60)
+    daemon = begin(system)
+    system.execute("INSERT INTO {schema}.customers VALUES (2, repeat('x', 200000))")
+    daemon.until_state(system.orders, "waiting")
+    until(lambda: "RecordTooLargeException" in daemon.status(system.orders)["reason"], daemon.log.read_text)
+    connect.apply(source.connector)
+    connect.wait_running(source.connector.name, 60)
+    daemon.until_ready()
+    system.until_right()
+
+
+def test_a_connector_that_fails_is_told_and_mended(source: Source, system: System, connect: Connect) -> None:
+    """And one that begins again is no trouble: nothing is lost."""
+    daemon = begin(system)
+    with stopped(connect, source.connector.name):
+        told = daemon.until_state(system.orders, "waiting")
+        assert f"connector {source.connector.name}" in told["reason"]
+        assert "stopped" in told["reason"]
+        assert daemon.metric("syncer_connector_running") == 0
+        system.execute(ANOTHER.format(2))
+        assert daemon.ready() is False
+    daemon.until_ready()
+    system.until_right()
+    assert daemon.metric("syncer_connector_running") == 1
+    assert daemon.said("mended")
+
+
+def test_kafka_connect_that_is_away_is_no_trouble(system: System) -> None:
+    system.environment["SYNCER_CONNECT__URL"] = "http://127.0.0.1:1"
+    daemon = begin(system)
+    canary_comes(daemon, system)
+    assert daemon.ready(), daemon.get("/readyz")
+    assert '"connector": "unknown"' in daemon.get("/status")[1]
