@@ -18,6 +18,7 @@ import structlog
 from syncer import load, shape
 from syncer.change import TableName, Work
 from syncer.config import Config
+from syncer.errors import Retry
 from syncer.load import Loaded
 from syncer.pipeline import ranges
 from syncer.ports import Rows
@@ -84,7 +85,11 @@ class Alterations:
         used: dict[TableName, frozenset[str]] = {}
         for place in self.loaded.compiled.occurrences:
             used[place.table] = used.get(place.table, frozenset()) | place.used
-        return rows_shape.read(connection, used, self.loaded.publication)
+        found = rows_shape.read(connection, used, self.loaded.publication)
+        for table, columns in used.items():
+            if not columns <= found["tables"].get(str(table), {"columns": {}})["columns"].keys():
+                raise Retry("the tables were altered: the read model is compiled again", where=str(table))
+        return found
 
     def _noted(self) -> Mapping[str, Any] | None:
         return self.registry.state.load().get(self._key)

@@ -91,11 +91,16 @@ class State:
 
     def load(self, max_age: float = 0.0) -> dict[str, dict[str, Any]]:
         """The last value of every key, as of at most `max_age` seconds ago: all read models of a process look
-        at it now and then, and one reading serves them all."""
-        with self._lock:
+        at it now and then, and one reading serves them all. With `max_age`, nobody waits for another one
+        longer than a second: Kafka may be away."""
+        if not self._lock.acquire(timeout=1.0 if max_age and self._values else -1):
+            return self._values
+        try:
             if not self._values or time.monotonic() - self._read > max_age:
                 self._values, self._read = self._load(), time.monotonic()
             return self._values
+        finally:
+            self._lock.release()
 
     def _load(self) -> dict[str, dict[str, Any]]:
         self._topics.create([self._topic], _CONFIG, partitions=1)
