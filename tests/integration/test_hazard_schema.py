@@ -118,7 +118,7 @@ def rendered_again(system: System, daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("case", SILENT)
-def test_hazard_6_is_noticed_while_the_daemon_runs(system: System, case: str) -> None:
+def test_hazard_06_is_noticed_while_the_daemon_runs(system: System, case: str) -> None:
     """No event tells of it; the fingerprint does, also when nothing else happens."""
     daemon = started(system)
     system.execute(";".join(SILENT[case]))  # in one transaction, as a migration does
@@ -127,7 +127,7 @@ def test_hazard_6_is_noticed_while_the_daemon_runs(system: System, case: str) ->
 
 
 @pytest.mark.parametrize("case", SILENT)
-def test_hazard_6_is_noticed_when_the_daemon_comes_back(system: System, case: str) -> None:
+def test_hazard_06_is_noticed_when_the_daemon_comes_back(system: System, case: str) -> None:
     """The shape of the tables is noted before the first document is rendered."""
     started(system).stop()
     system.execute(";".join(SILENT[case]))
@@ -137,7 +137,7 @@ def test_hazard_6_is_noticed_when_the_daemon_comes_back(system: System, case: st
     assert daemon.metric("syncer_events_total") == 0, "it was an event that told"
 
 
-def test_hazard_6_what_alters_no_document_renders_nothing(system: System) -> None:
+def test_hazard_06_what_alters_no_document_renders_nothing(system: System) -> None:
     daemon = system.start(things(system))
     for statement in HARMLESS:
         before = len(daemon.said("waiting"))

@@ -91,7 +91,7 @@ def test_all_tables_are_a_publication_of_each(shop: Database) -> None:
         assert ensure_publication(conn, "pub", [ORDERS, PARTS, ODD]) == []
 
 
-def test_hazard_7_row_filters_and_column_lists_are_found(shop: Database) -> None:
+def test_hazard_07_row_filters_and_column_lists_are_found(shop: Database) -> None:
     with shop.connect() as conn:
         if conn.info.server_version < 150000:
             pytest.skip("PostgreSQL 15 brought row filters and column lists")

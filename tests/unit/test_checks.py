@@ -214,7 +214,7 @@ def test_a_sound_source_has_no_findings() -> None:
         ({"slot": Slot("s", "wal2json", "shop", True, "reserved", 0)}, "slot-other", "slot.name"),
     ],
 )
-def test_hazard_7_sources_that_would_lose_changes(changes: dict[str, Any], code: str, fix: str) -> None:
+def test_hazard_07_sources_that_would_lose_changes(changes: dict[str, Any], code: str, fix: str) -> None:
     found = only(source(**changes))
     assert found.code == code
     assert fix in found.fix

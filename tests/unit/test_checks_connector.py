@@ -80,7 +80,7 @@ def test_the_demos_connector_has_no_findings() -> None:
         ("provide.transaction.metadata", "true", "note"),
     ],
 )
-def test_hazard_7_settings_that_lose_or_alter_changes(key: str, value: str | None, severity: str) -> None:
+def test_hazard_07_settings_that_lose_or_alter_changes(key: str, value: str | None, severity: str) -> None:
     found = only(connector({key: value}))
     assert found.severity == severity
     assert found.where == f"connector: {key}"
