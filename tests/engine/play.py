@@ -135,8 +135,10 @@ class Play:
             self.rows.append(Postgres(arguments, self.compiled, fingerprint=print_sql, expected=print_))
         self.restart()
 
-    def restart(self) -> None:
-        """New lanes go on where was committed. What the old ones were writing is still on its way."""
+    def restart(self, *, lost: bool = False) -> None:
+        """New lanes go on where was committed. What the old ones were writing is on its way, or lost."""
+        if lost:
+            self.time.held.clear()
         self.changes.close()
         self.work.close()
         self.lanes = [self._lane(self.changes, self.rows[0]), self._lane(self.work, self.rows[1])]

@@ -33,6 +33,7 @@ TAKE = st.lists(st.tuples(st.integers(0, 7), st.integers(1, 3)), min_size=1, max
 DISTURBANCES: dict[str, Callable[[Play], None]] = {
     "a commit that nobody saw becomes visible": Play.release_one,
     "the syncer is killed, its last write is on the way": Play.restart,
+    "the syncer is killed, its last write is lost": lambda play: play.restart(lost=True),
     "a write on the way arrives": lambda play: play.time.finish(1),
     "Debezium repeats itself": lambda play: play.tell_again(4),
     "the sink will be away": lambda play: play.sink.fail("away"),
