@@ -171,7 +171,7 @@ def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(
     assert system.database.query(f"SELECT name FROM {system.schema}.customers") == [("Ada",)]
 
 
-def test_a_backfill_is_planned_from_what_is_on_disk(system: System, private: Stack) -> None:
+def test_hazard_28_a_backfill_is_planned_from_what_is_on_disk(system: System, private: Stack) -> None:
     """Found by the simulation: a row whose delete a crash takes back has no event, and lay in no range."""
     system.execute(CUSTOMERS, FIVE)
     config = load_config(environ=system.environment)

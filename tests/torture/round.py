@@ -108,11 +108,11 @@ def _burn(workload: Workload, fire: Fire, seconds: float) -> None:
 
 def settle(deployment: Deployment, fire: Fire, expected: Expected, deadline: float) -> None:
     """Until every document is as expected, and nothing is left to be done."""
-    found, waiting = [], []
+    found = []
     for _ in until(deadline, pause=0.5):
         found = compare(deployment, expected)
-        waiting = [] if found else [s for s in deployment.status() if s["lag_records"] or s["work_records"]]
-        if not found and not waiting:
+        if not found and not any(s["lag_records"] or s["work_records"] for s in deployment.status()):
             return
     said = "\n".join(daemon.tail() for daemon in fire.daemons)
-    raise NotRight(f"not within {SETTLES_WITHIN:.0f} s, {waiting}: {told(found)}\n{said}")
+    said += deployment.run("status", "--json") + deployment.run("connectors", "status")
+    raise NotRight(f"not within {SETTLES_WITHIN:.0f} s: {told(found)}\n{said}")
