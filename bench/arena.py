@@ -96,7 +96,7 @@ class Arena:
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement in a transaction of its own; it is committed when this returns."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values)
+            cursor = connection.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 
     def scalar(self, statement: str, *values: Any) -> int:
