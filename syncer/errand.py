@@ -19,12 +19,13 @@ from syncer.declaration.model import Model
 from syncer.decode import encode_work
 from syncer.errors import Reject
 from syncer.metrics import ModelMetrics
+from syncer.observer import LaneObserver
 from syncer.offsets import Partition
 from syncer.pipeline import Lane
 from syncer.ports import Record, Source
 from syncer.registry import Names, Registry
 from syncer.rows.postgres import Postgres
-from syncer.unit import LaneObserver, Opened, Unit
+from syncer.unit import Opened, Unit
 from syncer.waiting import Stopped
 
 

@@ -18,12 +18,12 @@ from syncer.declaration.compile import compile
 from syncer.declaration.model import parse, tables
 from syncer.errors import Retry
 from syncer.metrics import Metrics
+from syncer.observer import LaneObserver
 from syncer.pipeline import Lane, Limits, ranges
 from syncer.rows import catalog as rows_catalog
 from syncer.rows.fingerprint import fingerprint
 from syncer.rows.postgres import Postgres, connect
 from syncer.sinks.memory import Store
-from syncer.unit import LaneObserver
 from tests.engine import changes, oracle
 from tests.engine.application import OPTIONS, Session
 from tests.engine.arbitrary import Case

@@ -18,11 +18,11 @@ from syncer.config import load as load_config
 from syncer.decode import encode_work
 from syncer.document import Batch, Outcome
 from syncer.metrics import Metrics
+from syncer.observer import LaneObserver
 from syncer.pipeline import Lane, Limits
 from syncer.ports import Record, Sink
 from syncer.rows.postgres import Postgres
 from syncer.sinks.memory import Connection, MemorySink, Settings, Store
-from syncer.unit import LaneObserver
 from tests.stack import Database
 
 SCHEMA = """

@@ -27,9 +27,9 @@ from syncer.errors import Fatal, Retry
 from syncer.gate import Gate
 from syncer.load import declared, one
 from syncer.metrics import Metrics
+from syncer.observer import LaneObserver
 from syncer.registry import Registry
 from syncer.rows.postgres import Postgres
-from syncer.unit import LaneObserver
 from syncer.waiting import Patience, Time
 from tests.conftest import temporary_home
 from tests.integration.daemon import until
