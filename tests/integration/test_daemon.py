@@ -202,8 +202,8 @@ def test_a_backfill_beside_the_daemon_keeps_its_rate_while_rows_change(system: S
 
 
 def test_a_backfill_that_is_interrupted_ends_in_order(system: System) -> None:
-    system.execute(CUSTOMERS, ORDERS.format(1, 2000))
-    process = backfill(system, "--rate", "300")
+    system.execute(CUSTOMERS, ORDERS.format(1, 4000))
+    process = backfill(system, "--rate", "150")
     until(lambda: len(system.written(system.orders)) > 100)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=20)[0]
