@@ -5,5 +5,5 @@
     round.py       one round: writers and faults for a while; then all is left to settle, and is compared
     __main__.py    many rounds: `make torture SEED=… MINUTES=…`
 
-Not yet part of `make test`: it has found too much to be left unattended.
+Not yet part of `make test`: too few rounds have been seen.
 """

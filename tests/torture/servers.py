@@ -22,6 +22,13 @@ from tests.contracts.fault_proxy import Answer, FaultProxy, Request, fault_proxy
 from tests.convergence.deployment import Deployment
 from tests.integration.proxy import Proxy, proxy
 
+# Larger than those of `tests/convergence`: here there is more to catch up with.
+_SIZES = {
+    "SYNCER_PIPELINE__FAN_OUT": "500",
+    "SYNCER_PIPELINE__CHUNK_DOCUMENTS": "200",
+    "SYNCER_PIPELINE__MAX_RECORDS": "2000",
+    "SYNCER_BACKFILL__RANGE_DOCUMENTS": "200",
+}
 _BUSY = b'{"error":{"type":"circuit_breaking_exception","reason":"too much at once"},"status":429}'
 
 
@@ -139,7 +146,7 @@ def between(deployment: Deployment) -> Iterator[Servers]:
         ):  # fmt: skip
             wire = closing.enter_context(proxy(f"127.0.0.1:{urlsplit(url).port}"))
             wires[name], environment[name] = wire, _through(url, wire.port)
-        deployment.environment |= {
+        deployment.environment |= _SIZES | {
             "SYNCER_POSTGRES__DSN": environment["postgres"],
             "SYNCER_REDIS__URL": environment["redis"],
             "SYNCER_ELASTICSEARCH__URL": environment["elasticsearch"],
