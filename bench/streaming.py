@@ -62,7 +62,7 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
     with following(arena, "orders") as daemon:
         documents = _Elasticsearch(arena, loaded)
         for what, load in loads:
-            limits.warm_up(arena, lambda: len(load.ids) / run(arena, daemon, load, documents).seconds, say)  # noqa: B023
+            limits.warm_up(arena, partial(rate, arena, daemon, load, documents), say)
             machine.reset_peak(daemon.pid)
             runs = []
             for _ in range(arena.sizes.repetitions):
@@ -144,6 +144,11 @@ def run(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str]
     if rendered < len(load.ids):
         raise Failed(f"{rendered} documents were written, although {len(load.ids)} changed")
     return Streamed(done - committed, in_kafka - committed, cpu, rendered, spent)
+
+
+def rate(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str]], bool]) -> float:
+    """Documents a second of one run."""
+    return len(load.ids) / run(arena, daemon, load, right).seconds
 
 
 def add(

@@ -16,11 +16,12 @@ import psycopg
 import structlog
 
 from syncer import load, shape
-from syncer.change import TableName, Work
+from syncer.change import TableName
 from syncer.config import Config
 from syncer.errors import Retry
+from syncer.gate import lasting
 from syncer.load import Loaded
-from syncer.pipeline import ranges
+from syncer.pipeline import ranges, sweeps
 from syncer.ports import Rows
 from syncer.registry import Registry
 from syncer.rows import shape as rows_shape
@@ -61,11 +62,9 @@ class Alterations:
             log.warning("all documents are rendered again", model=self.loaded.name, why=found.why)
             if found.unseen:
                 self._wait(breathe)
-            work.put(Work("sweep", "altered"))
-            # The second one comes when no worker can still hold what it rendered before.
-            later = time.time_ns() // 1_000_000 + int(2000 * self.config.pipeline.max_age)
-            work.put(Work("sweep", "altered", not_before_ms=later))
-            with rows.view() as view:
+            for item in sweeps("altered", time.time_ns() // 1_000_000, self.config.pipeline.max_age):
+                work.put(item)
+            with lasting(rows) as view:
                 for item in ranges(view, size, "altered"):
                     work.put(item)
                     breathe()

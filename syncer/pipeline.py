@@ -212,10 +212,8 @@ class Lane:
                 self.wait.breathe()
             handed_over = True
         if dirty.root_gone:
-            # The second sweep comes when no worker can still hold what it rendered before the truncate.
-            later = self.time.now_ms() + int(2000 * self.limits.max_age)
-            self.work.put(Work("sweep", "truncate"))
-            self.work.put(Work("sweep", "truncate", not_before_ms=later))
+            for item in sweeps("truncate", self.time.now_ms(), self.limits.max_age):
+                self.work.put(item)
             handed_over = True
         if handed_over:
             self.work.flush()
@@ -360,3 +358,8 @@ def ranges(view: View, size: int, reason: str, run: str = "", seconds: float = 0
     for high in view.boundaries(size):
         yield Work("range", reason, run, low=low, high=high, seconds=seconds)
         low = high
+
+
+def sweeps(reason: str, now_ms: int, max_age: float) -> tuple[Work, Work]:
+    """A sweep now, and another when no worker can still hold what it rendered before."""
+    return Work("sweep", reason), Work("sweep", reason, not_before_ms=now_ms + int(2000 * max_age))

@@ -339,13 +339,22 @@ class Unit:
         rows = self._rows(opened.loaded)
         looking: Future[None] | None = None
         seeing: Future[None] | None = None
+
+        def look_at_sinks() -> None:
+            with contextlib.suppress(Retry):  # one is away: the lanes tell it, if it lasts
+                opened.memories.look(self._time.now_ms())
+
+        def look_at_tables() -> None:
+            with rows.view():  # Retry if they were altered
+                pass
+
         try:
             if not self.work_only:
                 self._render_again(opened, rows, ended)
             noted = opened.clock.highest
             while not self._over(ended, _LOOK_EVERY):
-                looking = self._look(opened, looking)
-                seeing = self._see(rows, seeing)
+                looking = self._beside("memories", look_at_sinks, looking)
+                seeing = self._beside("tables", look_at_tables, seeing)
                 try:
                     generation = self._registered()
                     self.registry.check_unbroken(opened.registration, _LOOK_EVERY - 1)
@@ -364,19 +373,14 @@ class Unit:
             if seeing is None or seeing.done():
                 rows.close()
 
-    def _see(self, rows: Postgres, last: Future[None] | None) -> Future[None]:
-        """Look at the tables, once there was an answer the last time. Raises Retry of then: they were
-        altered, or the server is away."""
+    def _beside(self, what: str, look: Callable[[], None], last: Future[None] | None) -> Future[None]:
+        """Look beside, once there was an answer the last time: a server may be silent for a minute. Raises
+        what the last look raised."""
         if last is not None:
             if not last.done():
                 return last
             last.result()
-
-        def look() -> None:
-            with rows.view():
-                pass
-
-        return self._time.beside(f"{self.model.name}-tables", look)
+        return self._time.beside(f"{self.model.name}-{what}", look)
 
     def _render_again(self, opened: Opened, rows: Postgres, ended: threading.Event) -> None:
         """If the tables were altered so that documents may be wrong, also while nothing ran."""
@@ -397,17 +401,6 @@ class Unit:
                 return False
             ended.wait(0.05)
         return True
-
-    def _look(self, opened: Opened, last: Future[None] | None) -> Future[None]:
-        """Ask the sinks what they remember, once they have answered the last time. Raises Fatal of then."""
-        if last is not None:
-            if not last.done():
-                return last
-            with contextlib.suppress(Retry):  # a server is away: as above
-                last.result()
-        return self._time.beside(
-            f"{self.model.name}-memories", lambda: opened.memories.look(self._time.now_ms())
-        )
 
     def _note(self, opened: Opened) -> None:
         if opened.clock.identity:

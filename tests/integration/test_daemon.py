@@ -10,31 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from devstack import Stack
 from syncer.metrics import STATES, TABLE
 from tests.integration.daemon import until
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import System
 
-_numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 ORDERS = "INSERT INTO {{schema}}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series({}, {}) n"
-
-
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
-
-
-@pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        yield system
 
 
 def backfill(system: System, *options: str) -> subprocess.Popen[str]:

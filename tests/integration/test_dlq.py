@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 import urllib3
 
 from devstack import Stack
@@ -18,26 +14,13 @@ from syncer.sources.letters import CONFIG, KafkaDeadLetters, Standing, read
 from syncer.sources.topics import Topics
 from syncer.sources.writing import Outbox, Writing
 from tests.integration.daemon import until
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import System
 from tests.stack import Names
 
-_numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
 NO_ADDRESS = "UPDATE {schema}.orders SET address = 'no address' WHERE id = 3"
 NO_PARTS = "UPDATE {schema}.orders SET parts = 0 WHERE id = 4"
-
-
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
-
-
-@pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        yield system
 
 
 def listed(system: System, model: str) -> dict[str, dict[str, Any]]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from devstack import Stack
 from tests.integration.daemon import until
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import System
 
-_numbers = itertools.count(1)
 ODD = """
 name: {prefix}-odd
 root: {{table: {schema}.odd}}
@@ -31,18 +26,6 @@ TABLES = (
     "CREATE INDEX ON {schema}.kids (odd)",
     "ALTER TABLE {schema}.kids REPLICA IDENTITY FULL",
 )
-
-
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
-
-
-@pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        yield system
 
 
 @pytest.mark.parametrize(

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import urllib3
 
-from devstack import Stack
 from syncer.clock import version
 from tests.contracts.redis_servers import free_port, redis_server
 from tests.integration.daemon import until
 from tests.integration.proxy import proxy
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import System
 
-_numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers SELECT n, 'Ada ' || n FROM generate_series(1, 20) n"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
 
 LOST = "the sink may have lost acknowledged documents: all are rendered again, then swept"
 
 
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
-
-
 @pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        system.environment["SYNCER_PIPELINE__MAX_AGE"] = "1s"
-        yield system
+def system(system: System) -> System:
+    system.environment["SYNCER_PIPELINE__MAX_AGE"] = "1s"
+    return system
 
 
 def host(url: str) -> str:

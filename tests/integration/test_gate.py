@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -34,10 +33,9 @@ from syncer.waiting import Patience, Time
 from tests.conftest import temporary_home
 from tests.integration.daemon import until
 from tests.integration.engine import SCHEMA, Engine
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import Source, System, streaming_source
 from tests.stack.database import fresh_database
 
-_numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
 
@@ -57,12 +55,6 @@ def private() -> Iterator[Stack]:
 def source(stack: Stack, private: Stack) -> Iterator[Source]:
     with streaming_source(private, stack) as source:
         yield source
-
-
-@pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        yield system
 
 
 def set_up(dsn: str, **settings: str) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
@@ -15,27 +12,14 @@ from devstack import Stack
 from syncer.errors import Fatal
 from syncer.sources.kafka import KafkaSource
 from tests.integration.daemon import until
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import System
 
-_numbers = itertools.count(1)
 FIRST = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada')",
     "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 5) n",
 )
 CHANGE = "UPDATE {schema}.orders SET status = status || '!'"
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
-
-
-@pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        yield system
 
 
 @pytest.fixture

@@ -5,17 +5,11 @@ PostgreSQL 15."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from devstack import Stack
 from tests.integration.daemon import Daemon, until
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import System
 
-_numbers = itertools.count(1)
 SCHEMA = (
     "CREATE TYPE {schema}.mood AS ENUM ('sad', 'glad')",
     """CREATE TABLE {schema}.things (id bigint, k int, n int, mood {schema}.mood DEFAULT 'sad', spare int,
@@ -77,20 +71,13 @@ HARMLESS = (
 )
 
 
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
-
-
 @pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        system.execute(*SCHEMA)
-        system.declare("things", THINGS)
-        system.run("backfill", things(system))
-        assert wrong(system) == {}
-        yield system
+def system(system: System) -> System:
+    system.execute(*SCHEMA)
+    system.declare("things", THINGS)
+    system.run("backfill", things(system))
+    assert wrong(system) == {}
+    return system
 
 
 def things(system: System) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,24 +15,11 @@ from syncer.config import load as load_config
 from syncer.errors import Retry
 from syncer.rows.postgres import Postgres
 from tests.integration.proxy import Proxy, kafka_proxy, proxy
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import Source, System
 
-_numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
 SERVERS = ("postgres", "kafka", "elasticsearch", "redis")
-
-
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
-
-
-@pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        yield system
 
 
 @contextmanager

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import urllib3
 
-from devstack import Stack
 from syncer.clock import split_version
 from tests.integration.daemon import until
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import System
 
-_numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace'), (3, 'Edsger')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
 
 
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
-
-
 @pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        system.execute(CUSTOMERS, FIVE)
-        system.run("backfill")
-        yield system
+def system(system: System) -> System:
+    system.execute(CUSTOMERS, FIVE)
+    system.run("backfill")
+    return system
 
 
 def document(system: System, id: int, method: str, query: str = "", **body: Any) -> dict[str, Any]:

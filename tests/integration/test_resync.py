@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 import urllib3
 
-from devstack import Stack
 from tests.integration.daemon import until
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import System
 
-_numbers = itertools.count(1)
 ROWS = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')",
     "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 500) n",
 )
-
-
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
-
-
-@pytest.fixture
-def system(source: Source, tmp_path: Path) -> Iterator[System]:
-    with new_system(source, tmp_path, next(_numbers)) as system:
-        yield system
 
 
 def read_index(system: System) -> list[str]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from devstack import Stack
 from syncer import load
 from syncer import unit as module
 from syncer.config import load as load_config
@@ -19,19 +18,13 @@ from syncer.metrics import Metrics
 from syncer.registry import Registry
 from syncer.unit import Unit
 from tests.integration.daemon import until
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.integration.system import Source, System, new_system
 from tests.integration.test_outages import behind_proxy
 
 _numbers = itertools.count(1)
 AFTER = 3.0
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
-
-
-@pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with streaming_source(stack) as source:
-        yield source
 
 
 @pytest.fixture

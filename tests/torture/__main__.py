@@ -54,9 +54,7 @@ def _sum(reports: list[Report]) -> str:
     faults: Counter[str] = sum((Counter(report.faults) for report in reports), Counter())
     each = "".join(f"\n  {count:5}  {name}" for name, count in faults.most_common())
     rows = sum(report.rows for report in reports)
-    return (
-        f"{len(reports)} rounds, {faults.total()} faults, {rows:,} rows written, every document equal{each}"
-    )
+    return f"{len(reports)} rounds ended equal: {faults.total()} faults, {rows:,} rows written{each}"
 
 
 if __name__ == "__main__":
