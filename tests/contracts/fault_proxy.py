@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,8 +78,9 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             self.send_header("content-type", "application/json")
             self.send_header("x-elastic-product", "Elasticsearch")
             self.send_header("content-length", str(len(answer[1])))
-            self.end_headers()
-            self.wfile.write(answer[1])
+            with contextlib.suppress(ConnectionError):  # nobody is left who could be told
+                self.end_headers()
+                self.wfile.write(answer[1])
 
         do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815
 

@@ -131,4 +131,8 @@ class Faults:
 
     def _count(self, what: str) -> None:
         self.done[what] += 1
-        self.log.append(f"{time.monotonic() - self._began:6.2f} s  {what}")
+        self.say(what)
+
+    def say(self, what: str) -> None:
+        """For the log."""
+        self.log.append(f"{time.strftime('%H:%M:%S')}  {time.monotonic() - self._began:6.2f} s  {what}")

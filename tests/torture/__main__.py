@@ -1,15 +1,16 @@
 """Many rounds, each with a seed of its own: `make torture SEED=… MINUTES=…`.
 
-The seed repeats a round's random choices, not its timing. Figures go to build/torture.jsonl, a line a round.
+The seed repeats a round's random choices, not its timing. Figures go to build/torture.jsonl, a line a
+round; what faults there were and what the syncer said, to build/torture/SEED/logs.
 Exit status 1 at the first round in which a document is wrong in the end.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -39,10 +40,11 @@ def main(seed: int | None, minutes: float, seconds: float) -> None:
         while not reports or time.monotonic() - began < minutes * 60:
             number = str(first + len(reports))
             print(f"seed {number} …", flush=True)
-            with tempfile.TemporaryDirectory(prefix="syncer-torture-") as folder:
-                reports.append(play(stack, number, seconds, Path(folder), print))
+            folder = _FIGURES.parent / "torture" / number
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            reports.append(play(stack, number, seconds, folder.absolute()))
             print(reports[-1], flush=True)
-            _FIGURES.parent.mkdir(exist_ok=True)
             with _FIGURES.open("ab") as figures:
                 figures.write(orjson.dumps(reports[-1].as_dict()) + b"\n")
     finally:

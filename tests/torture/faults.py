@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from tests.convergence.deployment import Deployment
@@ -15,12 +16,15 @@ _AWAY = 4
 
 
 class Fire(Faults):
-    """Faults of the syncer's processes, and of everything that they talk to."""
+    """Faults of the syncer's processes, and of everything that they talk to: of several servers at once, one
+    at a time of each."""
 
     def __init__(self, deployment: Deployment, servers: Servers, seed: str) -> None:
         super().__init__(deployment, seed)
         self.servers = servers
         self._table = self._of_servers()
+        self._threads = ThreadPoolExecutor(len({server for server, _ in self._table.values()}))
+        self._burning: dict[str, Future[None]] = {}
 
     def go_on(self, deadline: float, *, backfills: bool) -> None:
         """Until the deadline (monotonic seconds); every kind once before any is repeated."""
@@ -36,14 +40,40 @@ class Fire(Faults):
         while time.monotonic() < deadline:
             if not names:
                 names = self.random.sample([*processes, *self._table], len(processes) + len(self._table))
-            name = names.pop()
-            if name in processes:
-                processes[name]()  # counts itself
-            else:
-                self._table[name]()
-                self._count(name)
+            free = next((name for name in names if self._free(name)), None)
+            if free in processes:
+                processes[free]()  # counts itself
+            elif free is not None:
+                self._set_alight(free)
+            if free is not None:
+                names.remove(free)
             self._look_after()
             time.sleep(self.random.uniform(0.2, 2.0))
+        self.quench()
+
+    def quench(self) -> None:
+        """Until every server is back. Raises what went wrong."""
+        for burning in self._burning.values():
+            burning.result()
+
+    def _free(self, name: str) -> bool:
+        if name not in self._table:
+            return True
+        burning = self._burning.get(self._table[name][0])
+        if burning is not None and burning.done():
+            burning.result()
+        return burning is None or burning.done()
+
+    def _set_alight(self, name: str) -> None:
+        server, fault = self._table[name]
+        seconds = self.random.uniform(0.1, 3.0)
+        self._count(name)
+
+        def burn() -> None:
+            fault(seconds)
+            self.say(f"- {name}")
+
+        self._burning[server] = self._threads.submit(burn)
 
     def _freeze_daemon(self) -> None:
         """For longer or shorter than it takes to be counted as dead, while another one goes on."""
@@ -55,27 +85,28 @@ class Fire(Faults):
         self._await_ready()
         super().finish_backfill(deadline)
 
-    def _of_servers(self) -> Mapping[str, Callable[[], None]]:
-        servers, soon = self.servers, partial(self.random.uniform, 0.1, 3.0)
+    def _of_servers(self) -> Mapping[str, tuple[str, Callable[[float], None]]]:
+        """By name: which server, and what is done to it, given seconds."""
+        servers = self.servers
         return {
-            "postgres crashed": lambda: servers.crash_postgres(down=soon()),
-            "commits stalled": lambda: servers.stall_commits(1 + soon()),
-            "columns changed": servers.change_columns,
-            "postgres cut off": lambda: servers.cut("postgres", soon()),
-            "postgres stalled": lambda: servers.stall("postgres", soon()),
-            "kafka killed": lambda: servers.kill("kafka", down=soon()),
-            "connect killed": lambda: servers.kill("connect", down=soon()),
-            "connector restarted": servers.restart_connector,
-            "elasticsearch killed": lambda: servers.kill("elasticsearch", down=soon()),
-            "elasticsearch restarted": lambda: servers.restart("elasticsearch"),
-            "elasticsearch busy": lambda: servers.busy(1 + soon()),
-            "bulk requests lost": lambda: servers.answer("cut", soon()),
-            "bulk answers lost": lambda: servers.answer("cut after", 1 + soon()),
-            "elasticsearch cut off": lambda: servers.cut("elasticsearch", soon()),
-            "redis killed": lambda: servers.kill("redis", down=soon()),
-            "redis flushed": servers.flush_redis,
-            "redis cut off": lambda: servers.cut("redis", soon()),
-            "redis stalled": lambda: servers.stall("redis", soon()),
+            "postgres crashed": ("postgres", servers.crash_postgres),
+            "commits stalled": ("postgres", servers.stall_commits),
+            "columns changed": ("postgres", lambda _: servers.change_columns()),
+            "postgres cut off": ("postgres", partial(servers.cut, "postgres")),
+            "postgres stalled": ("postgres", partial(servers.stall, "postgres")),
+            "kafka killed": ("kafka", partial(servers.kill, "kafka")),
+            "connect killed": ("kafka", partial(servers.kill, "connect")),
+            "connector restarted": ("kafka", lambda _: servers.restart_connector()),
+            "elasticsearch killed": ("elasticsearch", partial(servers.kill, "elasticsearch")),
+            "elasticsearch restarted": ("elasticsearch", lambda _: servers.restart("elasticsearch")),
+            "elasticsearch busy": ("elasticsearch", servers.busy),
+            "bulk requests lost": ("elasticsearch", partial(servers.answer, "cut")),
+            "bulk answers lost": ("elasticsearch", partial(servers.answer, "cut after")),
+            "elasticsearch cut off": ("elasticsearch", partial(servers.cut, "elasticsearch")),
+            "redis killed": ("redis", partial(servers.kill, "redis")),
+            "redis flushed": ("redis", lambda _: servers.flush_redis()),
+            "redis cut off": ("redis", partial(servers.cut, "redis")),
+            "redis stalled": ("redis", partial(servers.stall, "redis")),
         }
 
     def _await_ready(self) -> None:

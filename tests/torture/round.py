@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tests.convergence.oracle import Oracle
 from tests.convergence.workload import Workload
 from tests.stack.database import fresh_database
 from tests.stack.names import fresh_names
+from tests.torture.autopsy import autopsy
 from tests.torture.faults import Fire
 from tests.torture.servers import between
 
@@ -50,8 +50,11 @@ class Report:
         )
 
 
-def play(stack: Stack, seed: str, seconds: float, folder: Path, say: Callable[[str], None]) -> Report:
-    """Raises NotRight when a document is wrong in the end; AssertionError when a process ended by itself."""
+def play(stack: Stack, seed: str, seconds: float, folder: Path) -> Report:
+    """folder: for settings and logs.
+
+    Raises NotRight when a document is wrong in the end; AssertionError when a process ended by itself.
+    """
     began = time.monotonic()
     with (
         fresh_database(stack) as database,
@@ -72,10 +75,9 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path, say: Callable[[s
             deployment.run("verify", "--patience", "5")
             for daemon in fire.daemons:
                 daemon.terminate()
-        except BaseException:
-            say("\n".join(fire.log))
-            raise
         finally:
+            (folder / "logs" / "faults.log").write_text("\n".join(fire.log) + "\n")
+            fire.quench()
             servers.whole()  # those who clean up need them
             workload.close()
     faults = {name: n for name, n in fire.done.items() if not name.endswith(("started", "done"))}
@@ -95,14 +97,15 @@ def _burn(workload: Workload, fire: Fire, seconds: float) -> None:
         fire.begin()
         fire.go_on(began + seconds * 0.4, backfills=True)
         fire.finish_backfill(time.monotonic() + 2 * SETTLES_WITHIN)
+        fire.say("truncate projects")
         workload.do("truncate projects")
         fire.go_on(time.monotonic() + seconds * 0.3, backfills=False)
+        fire.say("truncate entries, edit all people")
         workload.do("truncate entries")
         workload.do("edit all people")
         fire.go_on(time.monotonic() + seconds * 0.3, backfills=False)
         fire.end()
     finally:
-        fire.servers.whole()
         workload.stop()
 
 
@@ -113,6 +116,7 @@ def settle(deployment: Deployment, fire: Fire, expected: Expected, deadline: flo
         found = compare(deployment, expected)
         if not found and not any(s["lag_records"] or s["work_records"] for s in deployment.status()):
             return
+    autopsy(deployment, found, deployment.folder)
     said = "\n".join(daemon.tail() for daemon in fire.daemons)
     said += deployment.run("status", "--json") + deployment.run("connectors", "status")
     raise NotRight(f"not within {SETTLES_WITHIN:.0f} s: {told(found)}\n{said}")

@@ -1,7 +1,7 @@
 """What is done to the servers, and to the connections between them and the syncer.
 
 The syncer's connections to PostgreSQL, Elasticsearch and Redis go through proxies; Debezium's, the writers'
-and the test's own do not. Everything is whole again when a method returns.
+and the test's own do not. What a method breaks is whole again when it returns.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BUSY = b'{"error":{"type":"circuit_breaking_exception","reason":"too much at on
 
 
 class Servers:
-    """The stack behind a deployment. For one thread."""
+    """The stack behind a deployment. For one thread a server."""
 
     def __init__(self, deployment: Deployment, search: FaultProxy, wires: dict[str, Proxy]) -> None:
         self.stack, self.deployment = deployment.stack, deployment
@@ -42,7 +42,7 @@ class Servers:
 
     # -- servers -------------------------------------------------------------------------------------------
 
-    def kill(self, name: str, *, down: float) -> None:
+    def kill(self, name: str, down: float) -> None:
         """SIGKILL; started again after so many seconds."""
         self.stack.kill(name)
         time.sleep(down)
@@ -52,7 +52,7 @@ class Servers:
         """In its orderly way."""
         self.stack.restart(name)
 
-    def crash_postgres(self, *, down: float) -> None:
+    def crash_postgres(self, down: float) -> None:
         """An immediate shutdown: what was committed asynchronously and is not on disk is lost."""
         self.stack.kill("postgres", signal.SIGQUIT)
         self.stack.processes["postgres"].wait_gone(20)
