@@ -87,8 +87,8 @@ class Memories:
 
     def _mend(self, sink: str, before: Memory, found: Memory, now_ms: int) -> None:
         what = "documents" if found.documents != before.documents else "deletes"
-        # Twice what workers may hold, as after a truncate; and as long again for what the sink itself holds:
-        # Elasticsearch keeps a write for a minute while it waits for its shard.
+        # A document is sent within `max_age`, and held by the sink while it waits for a shard for as long
+        # again; twice that, for a process that stands still between looking at the time and sending.
         later = now_ms + int(4000 * self.max_age)
         since = before.written
         if what == "documents":

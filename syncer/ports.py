@@ -193,11 +193,6 @@ class Rows(Protocol):
         ...
 
 
-SEND_WITHIN = 30.0
-"""Seconds after a call of `write` at which a sink sends nothing more of its batch, but returns the rest in
-`again`: however slow it is, a document is never much older than that and `max_age` when it is sent."""
-
-
 class Memory(NamedTuple):
     """What a sink's memory hangs on, as opaque texts: to be compared with what they were before."""
 
@@ -227,8 +222,11 @@ class Sink(Protocol):
         """Make this generation the one that applications read. Idempotent."""
         ...
 
-    def write(self, batch: Batch) -> Outcome:
+    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
         """Write each document unless the sink has the same or a newer version of it.
+
+        within: seconds after which nothing more of it may be sent; the rest is returned in `again`. Nor may
+        the server hold what was sent, while it waits for something, for longer than that.
 
         Blocks until the sink has acknowledged. One document's failure leaves the others alone. Never
         retries by itself: what it could not write it returns in `again`. Raises Retry when nothing can be

@@ -30,7 +30,7 @@ class Piece:
 
 
 class Writer:
-    """max_age: seconds after its snapshot at which a piece is no longer sent.
+    """max_age: seconds after its snapshot at which nothing of a piece is sent any more.
 
     again: renders ids anew, piece by piece. done: told of each piece that every sink has acknowledged.
     refused: told id, version and reason of what a sink will never take. newer: told the highest version that
@@ -99,13 +99,15 @@ class Writer:
 
     def _write(self, piece: Piece) -> Outcome:
         """To every sink; a sink that is away makes the whole piece one to render again."""
-        if self._wait.time.monotonic() - piece.taken > self.max_age:
-            return Outcome(again=piece.batch.ids(), again_reason="rendered too long ago")
         total = Outcome()
         with self._observer.stage("write"):
             for sink in self.sinks:
+                within = piece.taken + self.max_age - self._wait.time.monotonic()
+                if within <= 0:
+                    total.add(Outcome(again=piece.batch.ids(), again_reason="rendered too long ago"))
+                    break
                 try:
-                    outcome = sink.write(piece.batch)
+                    outcome = sink.write(piece.batch, within)
                 except Retry as error:
                     outcome = Outcome(again=piece.batch.ids(), again_reason=str(error))
                 self._observer.written(sink.name, outcome)

@@ -23,7 +23,7 @@ from syncer.declaration.compile import Compiled
 from syncer.declaration.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry, SyncerError
-from syncer.ports import SEND_WITHIN, Memory
+from syncer.ports import Memory
 from syncer.sinks import _bulk, _mapping, _shards
 from syncer.sinks._bulk_size import BulkSize
 from syncer.sinks._elasticsearch_http import Busy, Http, client, error_of
@@ -201,30 +201,34 @@ class ElasticsearchSink:
 
     # -- documents ----------------------------------------------------------------------------------------
 
-    def write(self, batch: Batch) -> Outcome:
+    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
         """As the port says. Once a part of the batch is settled, a failure of the rest is told in `again`."""
         out, began = Outcome(), time.monotonic()
         chunks = _bulk.chunks(batch, lambda: self._size.bytes, self._max_content, out)
         parts: list[_bulk.Chunk] = []
         while part := parts.pop() if parts else next(chunks, None):
             try:
-                if time.monotonic() - began > SEND_WITHIN:
+                left = began + within - time.monotonic()
+                if left <= 0:
                     raise Retry("the rest of a batch waited for too long", where=self.name)
-                parts += self._send(part, out)
+                parts += self._send(part, out, left)
             except Retry as error:
                 if out == Outcome():
                     raise
                 out.again_reason = str(error)
-                out.again += [id for left in (part, *parts, *chunks) for id in left.ids]
+                out.again += [id for rest in (part, *parts, *chunks) for id in rest.ids]
                 parts.clear()
         out.request_bytes = self._size.bytes
         return out
 
-    def _send(self, chunk: _bulk.Chunk, out: Outcome) -> Sequence[_bulk.Chunk]:
-        """One request. Returns its halves when the server refuses it as a whole because of what is in it."""
+    def _send(self, chunk: _bulk.Chunk, out: Outcome, within: float) -> Sequence[_bulk.Chunk]:
+        """One request. Returns its halves when the server refuses it as a whole because of what is in it.
+
+        within: seconds for which Elasticsearch may wait for a shard (by itself it would for a minute)."""
         body = chunk.body()
+        path = f"{self._bulk_path}&timeout={max(1, round(within * 1000))}ms"
         try:
-            status, raw = self._http.ask("POST", self._bulk_path, body, "application/x-ndjson")
+            status, raw = self._http.ask("POST", path, body, "application/x-ndjson")
             if status not in (200, 400, 413):
                 raise self._http.failed("cannot write", status, raw)
         except Busy:

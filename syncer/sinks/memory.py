@@ -77,7 +77,7 @@ class MemorySink:
     def promote(self) -> None:
         """There is one generation only, which is read."""
 
-    def write(self, batch: Batch) -> Outcome:
+    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
         out = Outcome()
         wanted = [*batch.upserts.items(), *((id, None) for id in batch.deletes)]
         with self.store.lock:

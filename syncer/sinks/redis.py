@@ -23,7 +23,7 @@ from syncer.declaration.compile import Compiled
 from syncer.declaration.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
-from syncer.ports import SEND_WITHIN, Memory
+from syncer.ports import Memory
 from syncer.sinks import _redis_memory
 from syncer.sinks._fields import Seconds, take_credentials_out
 from syncer.sinks._redis_calls import Constants, Write, command, pipelines_of, writes_of
@@ -166,7 +166,7 @@ class RedisSink:
 
     # -- documents ----------------------------------------------------------------------------------------
 
-    def write(self, batch: Batch) -> Outcome:
+    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
         """As the port says. Once a part of the batch is settled, a failure of the rest is told in `again`."""
         out, began = Outcome(), time.monotonic()
         writes = writes_of(batch, self._keys, as_hash=self._hash, out=out)
@@ -178,7 +178,7 @@ class RedisSink:
         for node, groups in owners:
             down: Exception | None = None
             for calls in pipelines_of(groups):
-                if time.monotonic() - began > SEND_WITHIN:
+                if time.monotonic() - began > within:
                     down = redis.TimeoutError("the rest of a batch waited for too long")
                 try:
                     answers = [down] * len(calls) if down else self._execute(node, batch.version, calls)

@@ -134,5 +134,8 @@ class Faults:
         self.say(what)
 
     def say(self, what: str) -> None:
-        """For the log."""
-        self.log.append(f"{time.strftime('%H:%M:%S')}  {time.monotonic() - self._began:6.2f} s  {what}")
+        """For the log, which is a file beside the syncer's own."""
+        line = f"{time.strftime('%H:%M:%S')}  {time.monotonic() - self._began:6.2f} s  {what}"
+        self.log.append(line)
+        with (self.deployment.folder / "logs" / "faults.log").open("a") as out:
+            print(line, file=out)

@@ -136,17 +136,17 @@ class FrailSink(MemorySink):
     def fail(self, how: str) -> None:
         self.fault = how
 
-    def write(self, batch: Batch) -> Outcome:
+    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
         fault, self.fault = self.fault, ""
         match fault:
             case "away":
                 raise Retry("no answer")
             case "answer lost":
-                super().write(batch)
+                super().write(batch, within)
                 raise Retry("no answer")
             case "half":
                 return self._half(batch, batch.ids())
-        return super().write(batch)
+        return super().write(batch, within)
 
     def _half(self, batch: Batch, ids: Sequence[str]) -> Outcome:
         """Every second one is taken."""

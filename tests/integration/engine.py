@@ -114,9 +114,9 @@ class Spy(MemorySink):
         self.batches: list[Batch] = []
         self.then: Callable[[Batch], Outcome | None] = lambda batch: None
 
-    def write(self, batch: Batch) -> Outcome:
+    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
         self.batches.append(batch)
-        return self.then(batch) or super().write(batch)
+        return self.then(batch) or super().write(batch, within)
 
 
 class Engine:

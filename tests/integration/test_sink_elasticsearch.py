@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import urllib3
@@ -16,7 +17,6 @@ from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal, Retry
-from syncer.sinks import elasticsearch
 from syncer.sinks.elasticsearch import ElasticsearchSink
 from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
 from tests.contracts.sinks import FIELDS, compiled
@@ -386,20 +386,28 @@ def test_requests_shrink_until_the_server_takes_them(make: Make, proxy: FaultPro
     assert sizes[-1] > sizes[0]
 
 
-def test_a_batch_that_takes_long_is_not_sent_to_the_end(
-    make: Make, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_takes_long_is_not_sent_to_the_end(make: Make, proxy: FaultProxy) -> None:
     sink = make(connection={"url": proxy.url, "max_bulk_bytes": "10kB"})
 
-    def rule(request: Request) -> Any:
-        monkeypatch.setattr(elasticsearch, "SEND_WITHIN", -1.0)
+    def slow(request: Request) -> Any:
+        time.sleep(1.1)
         return "pass"
 
-    proxy.rule = rule
-    out = sink.write(docs(*range(30), pad=1000))
+    proxy.rule = slow
+    out = sink.write(docs(*range(30), pad=1000), 1.0)
     assert 0 < out.written < 12
     assert out.written + len(out.again) == 30
     assert "waited for too long" in out.again_reason
+
+
+def test_the_server_may_not_hold_a_write_for_longer_than_it_may_be_sent(
+    make: Make, proxy: FaultProxy
+) -> None:
+    """A minute, by itself; a shard that comes back in that time may have forgotten a delete."""
+    make(connection={"url": proxy.url}).write(docs(1), 2.0)
+    [request] = [request for request in proxy.seen if "_bulk" in request.path]
+    [timeout] = parse_qs(urlsplit(request.path).query)["timeout"]
+    assert timeout.endswith("ms") and 0 < int(timeout.removesuffix("ms")) <= 2000
 
 
 def test_a_busy_shard(make: Make, proxy: FaultProxy) -> None:

@@ -109,7 +109,7 @@ class SimulatedSink:
         self.store, self.process, self.who, self._fails = store, process, who, fails
         self._target = Target.of(self.name, compiled(), 1, 1)
 
-    def write(self, batch: Batch) -> Outcome:
+    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
         scheduler, history = self.store.scheduler, self.store.history
         actor = scheduler.current
         scheduler.pause()

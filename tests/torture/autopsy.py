@@ -16,9 +16,8 @@ from tests.convergence.documents import Difference
 
 
 def autopsy(deployment: Deployment, found: Sequence[Difference], folder: Path) -> None:
-    """Write to the folder: the wrong documents with their versions and shards, what PostgreSQL's clock is, and
-    every record of the syncer's own topics with its time.
-    """
+    """Write to the folder: wrong documents with versions and shards, PostgreSQL's snapshot, and every record
+    of the syncer's own topics with their times."""
     with (folder / "wrong.jsonl").open("w") as out:
         with deployment.database.connect() as connection:
             row = connection.execute("SELECT pg_current_snapshot()::text, now()::text").fetchone()

@@ -76,7 +76,6 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path) -> Report:
             for daemon in fire.daemons:
                 daemon.terminate()
         finally:
-            (folder / "logs" / "faults.log").write_text("\n".join(fire.log) + "\n")
             fire.quench()
             servers.whole()  # those who clean up need them
             workload.close()
