@@ -32,13 +32,20 @@ class Process:
         return start_time(self.pid) == self.started
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal it, if it lives; SIGKILL also goes to everything below it, as it could not pass that on."""
+        """Signal it, if it lives."""
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self, seconds: float = 10) -> None:
+        """SIGKILL, also for everything below it, as it could not pass that on; wait until all are gone."""
         if not self.alive():
             return
-        family = [self.pid, *descendants(self.pid)] if number == signal.SIGKILL else [self.pid]
-        for pid in family:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        family = [self, *(Process(pid, start_time(pid) or "") for pid in descendants(self.pid))]
+        for one in family:
+            one.signal(signal.SIGKILL)
+        for one in family:
+            one.wait_gone(seconds)
 
     def wait_gone(self, seconds: float) -> bool:
         """Wait for its end; False if it still lives after so many seconds."""

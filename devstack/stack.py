@@ -111,7 +111,7 @@ class Stack:
         try:
             wait_ready(server, started, failed or threading.Event())
         except BaseException:
-            started.signal(signal.SIGKILL)
+            started.kill()
             raise
 
     def halt(self, name: str, seconds: float = 30) -> None:
@@ -120,8 +120,7 @@ class Stack:
             return
         known.signal(SERVERS[name].stop_signal)
         if not known.wait_gone(seconds):
-            known.signal(signal.SIGKILL)
-            known.wait_gone(seconds)
+            known.kill()
 
     def restart(self, name: str) -> None:
         """Stop a server (if it runs) and start it on the same port and data."""
@@ -131,9 +130,10 @@ class Stack:
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal a server: SIGKILL crashes it (waits for its end), SIGSTOP and SIGCONT freeze and thaw."""
         known = self.processes[name]
-        known.signal(number)
         if number == signal.SIGKILL:
-            known.wait_gone(10)
+            known.kill()
+        else:
+            known.signal(number)
 
     def stop(self) -> None:
         """Stop all servers: first those that need others."""
