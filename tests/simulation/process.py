@@ -60,6 +60,7 @@ class Surroundings(Protocol):
     change_lanes: int
     lane: type[Lane]
     lanes_ended: bool
+    knotted: list[object]
 
     def rebalance(self) -> None: ...
 
@@ -69,6 +70,7 @@ class Process:
 
     def __init__(self, world: Surroundings, number: int) -> None:
         self.world, self.number = world, number
+        world.knotted.append(self)
         self.dead = False
         self.lanes: list[Actor] = []
         self.seen: dict[str, Memory] = {}
@@ -161,7 +163,7 @@ class Process:
         source = SimulatedSource(group, scheduler, history, self.stop, who, loses=world.kafka_fails)
         self.sources.append(source)
         world.members[kind].append(source)
-        return world.lane(
+        lane = world.lane(
             compiled(),
             source,
             SimulatedRows(world.database, scheduler, history, world.sizes, who),
@@ -175,6 +177,8 @@ class Process:
             items="backfill",
             time=self.time,
         )
+        world.knotted.append(lane)
+        return lane
 
     def _run(self, lane: Lane) -> None:
         try:

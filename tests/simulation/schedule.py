@@ -52,7 +52,9 @@ def run(
     finally:
         for actor in list(world.scheduler.actors):
             world.scheduler.kill(actor)
-    return Result(failure, world.history.seen, used, world.history.lines() if lines else [])
+    result = Result(failure, world.history.seen, used, world.history.lines() if lines else [])
+    world.untie()
+    return result
 
 
 class Schedule:

@@ -33,6 +33,8 @@ class World:
 
     def __init__(self, choices: Choices, *, lane: type[Lane] = Lane, remembers: float = 3600.0) -> None:
         self.choices, self.lane = choices, lane
+        self.knotted: list[object] = [self]
+        """What refers to itself in the end."""
         self.scheduler = Scheduler(choices)
         self.history = History(lambda: self.scheduler.now)
         self.frozen: Process | None = None
@@ -92,6 +94,14 @@ class World:
     def fail(self, why: str) -> NoReturn:
         self.broken = self.broken or why
         raise Broken(why)
+
+    def untie(self) -> None:
+        """After the end: nothing refers to itself any more, so that all of it goes at once. Left to the
+        garbage collector, a schedule takes about half as long again."""
+        for group in self.groups.values():
+            group.owners.clear()
+        for thing in (self.scheduler, *self.knotted):
+            vars(thing).clear()
 
     def rebalance(self) -> None:
         """Every group's partitions are dealt out anew, among those that are there."""
