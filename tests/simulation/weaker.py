@@ -28,6 +28,7 @@ from syncer.waiting import Time
 from syncer.writer import Piece, Writer
 from tests.simulation.operator import Operator
 from tests.simulation.rows import SimulatedRows
+from tests.simulation.sink import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,10 @@ def _any_age(self: Writer, *arguments: Any, **named: Any) -> None:
     _writer(self, *arguments, **{**named, "max_age": 1e9})
 
 
+def _has_nothing(self: Store, id: str) -> int:
+    return -1
+
+
 class CommitFirst(Lane):
     """What was polled is committed, then written."""
 
@@ -246,6 +251,10 @@ WEAKER: dict[str, Weaker] = {
     "deletes forgotten at once": Weaker(
         "a write that is on its way brings the document back",
         remembers=0.01,
+    ),
+    "a sink keeps whatever comes last": Weaker(
+        "a late write of an older snapshot replaces a newer document",
+        {(Store, "version"): _has_nothing},
     ),
     "a sink that forgets is left alone": Weaker(
         "a write that is on its way brings the document back, or lost writes stay lost",
