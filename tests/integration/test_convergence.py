@@ -102,7 +102,7 @@ def test_verify_tells_what_a_hand_has_changed(deployment: Deployment, workload: 
     person, *_ = sorted(expected["people", "redis"])
     with redis.Redis.from_url(deployment.stack.redis) as client:
         client.hincrby(f"{deployment.names.prefix}:person:{person}", "leads", 1)
-    reports = json.loads(deployment.run("verify", "--patience", "0", "--json", expect=1))
+    reports = json.loads(deployment.run("verify", "--patience", "0", "--json", expect=(1,)))
     said = {
         report["sink"].partition(":")[0] + what: report[what]
         for report in reports

@@ -1,0 +1,45 @@
+"""The one fault that nobody mends by itself: the slot is gone, and with it changes. It has to be told, with
+the commands; and those have to make everything right again."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+
+from tests.convergence.deployment import MODELS, Deployment, until
+from tests.convergence.workload import Workload
+
+NOTICED_WITHIN = 60.0
+
+
+def lose_slot(deployment: Deployment, workload: Workload) -> None:
+    """Drop it, write what never arrives, wait until every read model says so, and do as it says."""
+    _drop(deployment)
+    for name in ("add many", "forget many", "add a project"):
+        workload.do(name)
+    for _ in until(time.monotonic() + NOTICED_WITHIN, pause=1.0):
+        told = {model["model"]: model["last_error"] for model in deployment.status(expect=(0, 1))}
+        if all(f"syncer resync {model}" in error for model, error in told.items()):
+            break
+    else:
+        raise AssertionError(f"a lost slot was not noticed within {NOTICED_WITHIN:.0f} s: {told}")
+    deployment.run("connectors", "reset", "--yes")
+    for model in MODELS:
+        deployment.run("resync", deployment.model(model), "--yes")
+
+
+def _drop(deployment: Deployment) -> None:
+    """From under whoever reads it."""
+    slot = [deployment.names.prefix]
+    for _ in until(time.monotonic() + NOTICED_WITHIN):
+        with deployment.database.connect() as session:
+            session.execute(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s", slot
+            )
+            try:
+                session.execute("SELECT pg_drop_replication_slot(%s)", slot)
+            except psycopg.errors.ObjectInUse:
+                continue
+            return
+    raise AssertionError("the slot was in use all the time")
