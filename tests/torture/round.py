@@ -122,7 +122,8 @@ def settle(deployment: Deployment, fire: Fire, expected: Expected, deadline: flo
     for _ in until(deadline, pause=0.5):
         found = compare(deployment, expected)
         status = deployment.status(expect=(0, 1))
-        if not found and not any(s["state"] == "failed" or s["lag_records"] or s["work_records"] for s in status):
+        busy = [s for s in status if s["state"] == "failed" or s["lag_records"] or s["work_records"]]
+        if not found and not busy:
             return
     autopsy(deployment, found, deployment.folder)
     said = "\n".join(daemon.tail() for daemon in fire.daemons)
