@@ -245,14 +245,14 @@ class PostgresView:
     def _keys(
         self, condition: LiteralString, parameters: Sequence[Any], limit: int | None = None
     ) -> list[Key]:
-        columns = [sql.Identifier(column) for column in self._compiled.key]
+        columns = [sql.Identifier("t", _escaped(column)) for column in self._compiled.key]
         key = sql.SQL("({})").format(sql.SQL(", ").join(columns))
         bound = sql.SQL("({})").format(sql.SQL(", ").join(sql.Placeholder() * len(columns)))
-        statement = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {}").format(
+        statement = sql.SQL("SELECT {} FROM {} t WHERE {} ORDER BY {} LIMIT {}").format(
             sql.SQL(", ").join(sql.SQL("{}::text").format(column) for column in columns),
-            sql.Identifier(*self._compiled.root),
+            sql.Identifier(*map(_escaped, self._compiled.root)),
             sql.SQL(condition).format(key=key, bound=bound),
-            sql.SQL(", ").join(columns),
+            sql.SQL(", ").join(columns),  # with the alias: the plain name would mean the text above
             sql.Literal(limit),
         )
         return list(self._stream(statement, parameters))
@@ -367,6 +367,11 @@ _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
     "58": (Retry, ""),
     "XX": (Retry, "see the server's log"),
 }
+
+
+def _escaped(name: str) -> str:
+    """For a statement with parameters: psycopg looks for placeholders in quoted names, too."""
+    return name.replace("%", "%%")
 
 
 def _columns(keys: Collection[Key]) -> list[list[str]]:

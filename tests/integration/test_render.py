@@ -415,6 +415,19 @@ def test_ranges_cover_the_table_once(conn: psycopg.Connection[Any]) -> None:
         assert {r[0]: r for r in found} == whole
 
 
+def test_keys_come_in_key_order_whatever_their_columns_are_called(database: Database) -> None:
+    """A `%` is psycopg's own sign; and ORDER BY means a column of the output before one of the table."""
+    database.execute('CREATE TABLE things ("k%s" int PRIMARY KEY)')
+    database.execute("INSERT INTO things VALUES (9), (10), (11)")
+    declared = "name: m\nroot: {table: things}\ndocument: {id: '\"k%s\"'}\nsink: {memory: {}}"
+    with database.connect() as session:
+        rows = Postgres({"conninfo": database.dsn}, compiled(session, declared))
+    with closing(rows), rows.view() as view:
+        assert view.first_keys(2) == [("9",), ("10",)]
+        assert view.keys_in_range(("9",), ("11",)) == [("10",), ("11",)]
+        assert view.keys_in_range(None, ("10",)) == [("9",), ("10",)]
+
+
 def test_look_ups_find_the_roots_whose_tree_holds_the_row(conn: psycopg.Connection[Any]) -> None:
     for seed in range(10, 14):
         for name in NAMES:
