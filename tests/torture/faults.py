@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
 from tests.convergence.deployment import Deployment
@@ -53,6 +53,7 @@ class Fire(Faults):
 
     def quench(self) -> None:
         """Until every server is back. Raises what went wrong."""
+        wait(self._burning.values())  # of all, before one of them raises
         for burning in self._burning.values():
             burning.result()
 

@@ -84,9 +84,11 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path) -> Report:
             for daemon in fire.daemons:
                 daemon.terminate()
         finally:
-            fire.quench()
-            servers.whole()  # those who clean up need them
-            workload.close()
+            try:
+                fire.quench()
+            finally:
+                servers.whole()  # those who clean up need them
+                workload.close()
     faults = {name: n for name, n in fire.done.items() if not name.endswith(("started", "done"))}
     return Report(
         seed, round(time.monotonic() - began, 1), workload.transactions, workload.rows, faults,
