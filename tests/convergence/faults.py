@@ -19,7 +19,6 @@ class Faults:
         self.deployment = deployment
         self.random = random.Random(f"{seed}/faults")
         self.done: Counter[str] = Counter()
-        self.log: list[str] = []
         self._began = time.monotonic()
         self.daemons: list[Process] = []
         self.backfill: Process | None = None
@@ -136,6 +135,5 @@ class Faults:
     def say(self, what: str) -> None:
         """For the log, which is a file beside the syncer's own."""
         line = f"{time.strftime('%H:%M:%S')}  {time.monotonic() - self._began:6.2f} s  {what}"
-        self.log.append(line)
         with (self.deployment.folder / "logs" / "faults.log").open("a") as out:
             print(line, file=out)
