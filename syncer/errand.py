@@ -21,11 +21,9 @@ from syncer.errors import Reject
 from syncer.metrics import ModelMetrics
 from syncer.observer import LaneObserver
 from syncer.offsets import Partition
-from syncer.pipeline import Lane
-from syncer.ports import Record, Source
-from syncer.registry import Names, Registry
-from syncer.rows.postgres import Postgres
-from syncer.unit import Opened, Unit
+from syncer.opening import Opening
+from syncer.ports import Record
+from syncer.registry import Registry
 from syncer.waiting import Stopped
 
 
@@ -64,19 +62,19 @@ class _Quiet(LaneObserver):
         self.metrics.error("reject")
 
 
-class Errand(Unit):
+class Errand:
     """Runs in the caller's thread. `opened` may be used in its `with` block, and not after it.
 
     Raises Fatal or Retry where a read model would stop or wait with them.
     """
 
     def __init__(self, config: Config, model: Model, registry: Registry, metrics: ModelMetrics) -> None:
-        super().__init__(config, model, registry, metrics, work_only=True)
-        self._records: Sequence[Record] = ()
+        self.config, self.metrics = config, metrics
+        self._opening = Opening(config, model, registry, metrics)
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Errand:
-        self.opened: Opened = self._open(self._closing)
+        self.opened = self._opening.open(self._closing)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,18 +88,11 @@ class Errand(Unit):
             records.append(Record(at, None, encode_work(Work("keys", reason, keys=some))))
         self.handle(records)
 
-    def rows(self) -> Postgres:
-        """A connection of its own, to be closed."""
-        return self._rows(self.opened.loaded)
-
     def handle(self, records: Sequence[Record]) -> None:
         """Take these records as if their topics gave them, one after the other."""
         if not records:
             return
-        self._records, self._stop = records, threading.Event()
-        lane: Lane = self._lane(self.opened, _Quiet("work", self.metrics), self._stop)
+        done = threading.Event()
+        lane = self.opened.lane(Listed(records, done), _Quiet("work", self.metrics), done, items=True)
         with contextlib.suppress(Stopped):
             lane.run()
-
-    def _source(self, names: Names, lane: str) -> Source:
-        return Listed(self._records, self._stop)

@@ -8,7 +8,7 @@ kind      meaning                                      what is done, and where
 ========  ===========================================  ==============================================
 `Reject`  this record or document can never be taken   a dead letter, and on it goes: `pipeline.py`
 `Retry`   a sink is away or busy                       back-off, then rendered again: `writer.py`
-`Retry`   PostgreSQL or Kafka is; tables were altered  back-off, then all is opened again: `unit.py`
+`Retry`   PostgreSQL or Kafka is; tables do not fit    back-off, then all is opened again: `unit.py`
 `Fatal`   going on would lose or falsify data          this read model stops, no other: `unit.py`
 ========  ===========================================  ==============================================
 

@@ -23,6 +23,7 @@ from syncer.declaration.model import Model
 from syncer.errors import Fatal
 from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
+from syncer.rows.fingerprint import Fingerprint, altered
 from syncer.rows.postgres import classify, connect, standby
 
 
@@ -33,8 +34,8 @@ class Loaded:
     model: Model
     compiled: Compiled
     catalog: Catalog
-    fingerprint: str
-    """Of the tables as the catalog has them: another one means to compile again."""
+    fingerprint: Fingerprint
+    """Of the tables as the catalog has them: another one means to look again."""
     publication: str = ""
     """The connector's, if its definition is known."""
 
@@ -143,6 +144,15 @@ def ready(config: Config, model: Model) -> Loaded:
             raise Fatal(first.what + more, where=first.where, why=first.why, hint=hint)
         plan(connection, loaded)
     return loaded
+
+
+def look_again(config: Config, loaded: Loaded) -> Fingerprint:
+    """Of the tables as they are now, if what was compiled of others fits these just as well. Raises Retry if
+    not, and what `ready` raises."""
+    now = ready(config, loaded.model)
+    if (now.compiled, now.publication) != (loaded.compiled, loaded.publication):
+        raise altered(loaded.name)
+    return now.fingerprint
 
 
 def plan(connection: psycopg.Connection[Any], loaded: Loaded) -> None:

@@ -173,8 +173,8 @@ class Rows(Protocol):
     """The database that says what is true."""
 
     def view(self) -> AbstractContextManager[View]:
-        """Raises Retry when the server is away, when it is a standby, and when the read model's tables are
-        no longer what they were at start (compile again); Fatal when it refuses us."""
+        """Raises Retry when the server is away, when it is a standby, and when the read model does not fit
+        its tables any more (compile again); Fatal when it refuses us."""
         ...
 
     def flushed(self, lsn: int) -> bool:

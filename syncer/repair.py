@@ -38,7 +38,7 @@ def repair(errand: Errand, ids: Collection[str]) -> None:
             keys.append(document.parse_id(id, len(opened.loaded.compiled.key)))
     epoch, clock = split_version(_newest(opened.sinks, list(ids)))
     if epoch == opened.registration.epoch:
-        with closing(errand.rows()) as rows:
+        with closing(opened.rows()) as rows:
             _move_clock(rows, clock, opened.loaded.name)
     errand.render(keys, "repair")
 

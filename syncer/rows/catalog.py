@@ -18,7 +18,7 @@ from psycopg.rows import tuple_row
 from syncer.catalog import Catalog, Column, Identity, Index, Leaf, Table
 from syncer.change import TableName
 from syncer.errors import Retry
-from syncer.rows.fingerprint import fingerprint
+from syncer.rows.fingerprint import Fingerprint, fingerprint
 
 __all__ = ["fingerprint", "load", "load_stable"]
 
@@ -202,19 +202,19 @@ def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalo
 
 def load_stable(
     conn: psycopg.Connection[Any], tables: Collection[TableName], *, publication: str = ""
-) -> tuple[Catalog, str]:
+) -> tuple[Catalog, Fingerprint]:
     """A catalog and the fingerprint that belongs to it, even if someone alters tables at this moment.
 
     Raises Retry when the tables keep changing.
     """
     catalog = load(conn, tables)
     for _ in range(5):
-        query = sql.SQL("SELECT {}").format(fingerprint(catalog, publication=publication))
+        query = fingerprint(catalog, publication=publication)
         with conn.cursor(row_factory=tuple_row) as cursor:
-            row = cursor.execute(query).fetchone()
+            row = cursor.execute(sql.SQL("SELECT {}").format(query)).fetchone()
         again = load(conn, tables)
         if row and _without_estimates(again) == _without_estimates(catalog):
-            return again, str(row[0])
+            return again, Fingerprint(query, str(row[0]))
         catalog = again
     raise Retry("read the catalog", where=", ".join(map(str, sorted(tables))), why="tables are being altered")
 

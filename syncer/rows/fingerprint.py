@@ -1,17 +1,61 @@
 """A cheap fingerprint of a read model's tables, part of every batch's first statement.
 
 Another fingerprint means that what the read model was compiled from may be true no longer: read the
-catalog again, compile again. Where a change can alter values without a change event (`ALTER COLUMN …
-TYPE … USING`, a partition attached), only this tells.
+catalog again, compile again, and go on if the same came out. Where a change can alter values without a
+change event (`ALTER COLUMN … TYPE … USING`, a partition attached), only this tells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from psycopg import sql
 
 from syncer.catalog import Catalog
+from syncer.errors import Retry
+
+
+class Fingerprint(NamedTuple):
+    """sql: asks for it, as `fingerprint` makes it; value: what the tables said that it belongs to."""
+
+    sql: sql.Composable
+    value: str
+
+
+class Tables:
+    """The tables that a compiled read model fits, as one fingerprint; shared by its connections' threads.
+
+    again: reads the catalog anew; returns the fingerprint of the tables as they are now if the read model
+    fits these, too. Raises Retry otherwise, as when there is no `again`: compile again.
+
+    A snapshot with another fingerprint is given up, before anything else is read in it. So it does not matter
+    which connection notices first, nor that one begins before and another after an alteration: each snapshot
+    that is used shows tables that the read model was found to fit.
+    """
+
+    def __init__(
+        self, name: str, fingerprint: Fingerprint, again: Callable[[], Fingerprint] | None = None
+    ) -> None:
+        self.name, self.fingerprint, self._again = name, fingerprint, again
+        self._lock = threading.Lock()
+
+    def look_again(self, seen: Fingerprint) -> None:
+        """A snapshot did not have this fingerprint: read the catalog, unless another thread has since."""
+        with self._lock:
+            if self.fingerprint is seen:
+                if self._again is None:
+                    raise altered(self.name)
+                self.fingerprint = self._again()
+
+
+def altered(name: str) -> Retry:
+    """The tables are others than those that the read model was compiled from."""
+    return Retry(
+        "the tables were altered: the read model is compiled again",
+        where=name, hint="nothing to do, unless it comes again: syncer check",
+    )  # fmt: skip
 
 
 def fingerprint(catalog: Catalog, *, publication: str = "") -> sql.Composed:

@@ -23,6 +23,7 @@ from syncer.declaration.compile import Compiled, Lookup
 from syncer.document import Row
 from syncer.errors import Fatal, Reject, Retry, SyncerError
 from syncer.ports import Head, Overflow
+from syncer.rows.fingerprint import Fingerprint, Tables, altered
 from syncer.rows.streamed import Streamed
 
 PINNED: Mapping[str, str] = {
@@ -60,6 +61,7 @@ _PAGE = 8192
 _LONG_PAGE_HEADER = 40
 _STREAM = 1000
 _TIMED_OUT = "57014"
+_ALTERATIONS = 5  # of the tables, while one view begins
 _HEAD = sql.SQL("""
 SELECT pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_current_snapshot()::text,
@@ -106,8 +108,7 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
 class Postgres:
     """`Rows` for one read model, on one connection: for one thread at a time.
 
-    fingerprint: SQL of a scalar that tells whether the tables are still those that were compiled;
-    expected: its value at that time (None: whatever the first view says).
+    tables: what a view has to show for the read model to fit it (None: that is not looked at).
     """
 
     def __init__(
@@ -115,15 +116,14 @@ class Postgres:
         arguments: Mapping[str, Any],
         compiled: Compiled,
         *,
-        fingerprint: sql.Composable | None = None,
-        expected: str | None = None,
+        tables: Tables | None = None,
         statement_timeout: float = 60.0,
     ) -> None:
         self.compiled = compiled
         self._arguments = dict(arguments)
         self._statement_timeout = statement_timeout
-        self._head = _HEAD.format(fingerprint or sql.SQL("''"))
-        self.expected = expected
+        self._tables = tables or Tables(compiled.name, Fingerprint(sql.SQL("''"), ""))
+        self._head = self._tables.fingerprint, _HEAD.format(self._tables.fingerprint.sql)
         self._connection: psycopg.Connection[Any] | None = None
         self._streamed: Streamed | None = None
         self._lock = threading.Lock()
@@ -134,11 +134,7 @@ class Postgres:
         with self._lock:
             try:
                 connection = self._open()
-                with connection.pipeline():
-                    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    cursor = connection.execute(self._head, prepare=True)
-                    connection.execute("SAVEPOINT render")
-                head = self._read_head(cursor.fetchone())
+                head = self._begin(connection)
                 yield PostgresView(self._streamed or Streamed(connection), self.compiled, head)
                 connection.execute("COMMIT")
             except psycopg.Error as error:
@@ -192,18 +188,25 @@ class Postgres:
             self._streamed = Streamed(self._connection)
         return self._connection
 
-    def _read_head(self, row: Any) -> Head:
-        in_recovery, snapshot, system, insert_lsn, walfile, print_ = row
-        if in_recovery:
-            raise standby(self.compiled.name)
-        if self.expected is None:
-            self.expected = print_
-        elif print_ != self.expected:
-            raise Retry(
-                "the tables were altered: the read model is compiled again",
-                where=self.compiled.name, hint="nothing to do, unless it comes again: syncer check",
-            )  # fmt: skip
-        return Head(Snapshot.parse(snapshot), Identity(system, int(walfile[:8], 16)), insert_lsn)
+    def _begin(self, connection: psycopg.Connection[Any]) -> Head:
+        """A snapshot of tables that the read model fits."""
+        for _ in range(_ALTERATIONS):
+            wanted = self._tables.fingerprint
+            if wanted is not self._head[0]:
+                self._head = wanted, _HEAD.format(wanted.sql)
+            with connection.pipeline():
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                cursor = connection.execute(self._head[1], prepare=True)
+                connection.execute("SAVEPOINT render")
+            row: Any = cursor.fetchone()
+            in_recovery, snapshot, system, insert_lsn, walfile, found = row
+            if in_recovery:
+                raise standby(self.compiled.name)
+            if found == wanted.value:
+                return Head(Snapshot.parse(snapshot), Identity(system, int(walfile[:8], 16)), insert_lsn)
+            connection.execute("ROLLBACK")
+            self._tables.look_again(wanted)
+        raise altered(self.compiled.name)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -21,7 +21,7 @@ from syncer.metrics import Metrics
 from syncer.observer import LaneObserver
 from syncer.pipeline import Lane, Limits, ranges
 from syncer.rows import catalog as rows_catalog
-from syncer.rows.fingerprint import fingerprint
+from syncer.rows.fingerprint import Tables
 from syncer.rows.postgres import Postgres, connect
 from syncer.sinks.memory import Store
 from tests.engine import changes, oracle
@@ -131,8 +131,7 @@ class Play:
         self.rows = []
         for _ in range(2):
             arguments = {"conninfo": self.dsn}
-            print_sql = fingerprint(catalog)
-            self.rows.append(Postgres(arguments, self.compiled, fingerprint=print_sql, expected=print_))
+            self.rows.append(Postgres(arguments, self.compiled, tables=Tables(self.model.name, print_)))
         self.restart()
 
     def restart(self, *, lost: bool = False) -> None:

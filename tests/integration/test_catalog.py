@@ -198,14 +198,14 @@ def test_the_fingerprint_changes_with_the_tables_and_with_nothing_else(
 ) -> None:
     schema.execute("CREATE PUBLICATION mine FOR TABLE plain, part")
     with schema.connect() as conn:
-        catalog, before = load_stable(conn, [PLAIN, PART, ODD], publication="mine")
-        query = sql.SQL("SELECT {}").format(fingerprint(catalog, publication="mine"))
-        assert conn.execute(query).fetchone() == (before,)
+        _, before = load_stable(conn, [PLAIN, PART, ODD], publication="mine")
+        query = sql.SQL("SELECT {}").format(before.sql)
+        assert conn.execute(query).fetchone() == (before.value,)
         for part in statement.split("; "):
             conn.execute(part.encode())
         row = conn.execute(query).fetchone()
         assert row
-        assert (row[0] != before) == (statement in CHANGED)
+        assert (row[0] != before.value) == (statement in CHANGED)
 
 
 def test_the_fingerprint_is_cheap_enough_for_every_batch(schema: Database) -> None:

@@ -6,6 +6,7 @@ PostgreSQL 15."""
 from __future__ import annotations
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from tests.integration.daemon import Daemon, until
 from tests.integration.system import System
@@ -124,14 +125,44 @@ def test_hazard_06_is_noticed_when_the_daemon_comes_back(system: System, case: s
     assert daemon.metric("syncer_events_total") == 0, "it was an event that told"
 
 
+FITS = "the tables were altered, and the read model fits them as it is"
+
+
+def members(system: System) -> dict[str, tuple[str, set[str]]]:
+    """The consumer groups' members. Whoever leaves and joins again has another id."""
+    admin = AdminClient({"bootstrap.servers": system.stack.kafka})
+    unit = f"{system.prefix}.{things(system)}.1"
+    asked = admin.describe_consumer_groups([unit, f"{unit}.work", f"{unit}.backfill"])
+    groups = {name: future.result() for name, future in asked.items()}
+    return {n: (g.state.name, {member.member_id for member in g.members}) for n, g in groups.items()}
+
+
+@pytest.mark.parametrize("case", ["a leaf truncated", "a leaf detached", "tables swapped by rename"])
+def test_hazard_06_lanes_go_on_if_the_read_model_fits_the_altered_tables(system: System, case: str) -> None:
+    """They stay in their groups, and all is rendered again for each alteration."""
+    system.environment["SYNCER_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS"] = "60000"  # also when it is slow
+    daemon = started(system)
+    before = members(system)
+    assert all(state == "STABLE" and ids for state, ids in before.values()), before
+    for times, statements in enumerate((SILENT[case], SILENT["a child's column altered, using"]), 1):
+        system.execute(";".join(statements))
+        until(lambda times=times: len(daemon.said("all documents are rendered again")) == times)  # type: ignore[misc]
+        until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
+    system.execute("UPDATE {schema}.notes SET note = 'last' WHERE id = 3")
+    until(lambda: daemon.metric("syncer_events_total") > FIRST, daemon.log.read_text)
+    until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
+    assert members(system) == before
+    assert daemon.said(FITS) and not daemon.said("waiting"), daemon.log.read_text()
+
+
 def test_hazard_06_what_alters_no_document_renders_nothing(system: System) -> None:
     daemon = system.start(things(system))
+    daemon.until_ready()
     for statement in HARMLESS:
-        before = len(daemon.said("waiting"))
+        before = len(daemon.said(FITS))
         system.execute(statement)
         if not statement.startswith(("CREATE INDEX", "VACUUM")):  # others are noticed, and looked at
-            until(lambda before=before: len(daemon.said("waiting")) > before, daemon.log.read_text)  # type: ignore[misc]
-        daemon.until_ready()
+            until(lambda before=before: len(daemon.said(FITS)) > before, daemon.log.read_text)  # type: ignore[misc]
     daemon.stop()
     daemon = system.start(things(system))
     assert daemon.metric("syncer_batches_total", lane="work") == 0

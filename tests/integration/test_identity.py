@@ -19,7 +19,7 @@ from syncer.connect import Connect
 from syncer.errors import Fatal, Retry
 from syncer.resolve import Dirty, Resolve
 from syncer.route import Route
-from syncer.rows.fingerprint import fingerprint
+from syncer.rows.fingerprint import Tables
 from syncer.rows.postgres import Postgres
 from tests.stack import Database, Names
 from tests.stack.connector import definition, events, streaming
@@ -78,9 +78,7 @@ def test_hazard_02_an_identity_that_goes_is_noticed_in_the_next_batch(
     [model] = load.declared(config)
     loaded = load.ready(config, model)
     arguments = config.postgres.arguments()
-    rows = Postgres(
-        arguments, loaded.compiled, fingerprint=fingerprint(loaded.catalog), expected=loaded.fingerprint
-    )
+    rows = Postgres(arguments, loaded.compiled, tables=Tables(model.name, loaded.fingerprint))
     with closing(rows):
         with rows.view():
             pass

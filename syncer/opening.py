@@ -1,0 +1,214 @@
+"""Opening a read model: every server has answered, nothing is there that would make documents wrong.
+
+What is opened is what the lanes share (`Opened`). It is closed and opened anew after whatever may have
+changed any of it; only tables may be altered meanwhile, as long as what was compiled fits them (`Tables`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass, fields, replace
+
+import structlog
+
+from syncer import load
+from syncer.altered import Alterations
+from syncer.clock import Clock, Identity, version
+from syncer.config import Config
+from syncer.declaration import model as declaration
+from syncer.declaration.model import Model
+from syncer.errors import Retry
+from syncer.gate import lasting
+from syncer.memories import Memories
+from syncer.metrics import LOSSES, ModelMetrics
+from syncer.pipeline import Lane, Limits, ranges
+from syncer.ports import Memory, Observer, Sink, Source
+from syncer.registry import Names, Registry
+from syncer.rows.fingerprint import Fingerprint, Tables
+from syncer.rows.postgres import Postgres
+from syncer.sources.kafka import KafkaSource
+from syncer.sources.letters import KafkaDeadLetters, Standing
+from syncer.sources.state import Registration
+from syncer.sources.writing import KafkaWork, Outbox
+from syncer.waiting import Time
+
+REGISTERED_FOR = 4.0
+"""Seconds for which the state topic is not read again."""
+_WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get theirs
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A read model whose servers have all answered: what its lanes share."""
+
+    config: Config
+    registry: Registry
+    loaded: load.Loaded
+    tables: Tables
+    names: Names
+    clock: Clock
+    sinks: list[Sink]
+    registration: Registration
+    letters: Standing
+    memories: Memories
+    alterations: Alterations
+
+    def rows(self) -> Postgres:
+        """A connection for one thread, to be closed by whoever asked."""
+        return _rows(self.config, self.loaded, self.tables)
+
+    def source(self, lane: str) -> Source:
+        """What a lane of this kind takes from: `changes`, `work` or `backfill`."""
+        names = self.names
+        group, topics = {
+            "changes": (names.group, names.changes),
+            "work": (names.work_group, (names.work_topic,)),
+            "backfill": (names.backfill_group, (names.backfill_topic,)),
+        }[lane]
+        return KafkaSource(self.registry.settings, group, topics, name=self.loaded.name)
+
+    def work(self) -> KafkaWork:
+        """Where work is put that is too large for a batch."""
+        return KafkaWork(self.registry.writing, self.names.work_topic)
+
+    def lane(self, source: Source, observer: Observer, stop: threading.Event, *, items: bool) -> Lane:
+        """items: whether the source gives work items, not changes."""
+        limits = Limits(**{f.name: getattr(self.config.pipeline, f.name) for f in fields(Limits)})
+        if items:
+            limits = replace(limits, max_records=_WORK_RECORDS)
+        outbox = Outbox(self.registry.writing)
+        return Lane(
+            self.loaded.compiled,
+            source,
+            self.rows(),
+            self.sinks,
+            clock=self.clock,
+            work=self.work(),
+            dead_letters=KafkaDeadLetters(outbox, self.names.dead_letters, self.letters),
+            observer=observer,
+            limits=limits,
+            stop=stop,
+            items=self.names.backfill_topic,
+        )
+
+    def note_clock(self) -> None:
+        """So that a restart notices a clock that ran backwards."""
+        if self.clock.identity:
+            value = {**self.clock.identity._asdict(), "clock": self.clock.highest}
+            self.registry.state.save(self.registration.key("clock"), value)
+
+
+class Opening:
+    """One read model, however often it is opened.
+
+    building: the generation that a resync is building, not the one in force.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        registry: Registry,
+        metrics: ModelMetrics,
+        *,
+        building: bool = False,
+    ) -> None:
+        self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
+        self.building = building
+        self.generation: int | None = None
+        """That was opened last."""
+        self._seen: dict[str, dict[str, Memory]] = {}
+
+    def registered(self) -> int | None:
+        """The generation that is to be kept in step; None if the read model is new."""
+        known = self.registry.registered(self.model.name, building=self.building, max_age=REGISTERED_FOR)
+        generation: int | None = known.get("generation")
+        return generation
+
+    def open(self, closing: contextlib.ExitStack) -> Opened:
+        """closing: of what was opened, also if the rest could not be. Raises Retry and Fatal."""
+        generation = self.registered()
+        if self.generation is not None and generation != self.generation:
+            self.model = declaration.load(self.model.file)  # it may be why there was a resync
+        self.generation = generation
+        loaded = load.ready(self.config, self.model)
+        tables = Tables(loaded.name, loaded.fingerprint, lambda: self._look_again(loaded))
+        rows = _rows(self.config, loaded, tables)
+        closing.callback(rows.close)
+        with rows.view():  # a standby is refused before anything is recorded
+            pass
+        begun = self.registry.open(loaded.compiled, building=self.building)
+        registration, noted = begun.registration, begun.clock
+        self.generation = registration.generation
+        identity = Identity(noted["system"], noted["timeline"]) if noted else None
+        clock = Clock(registration.epoch, identity, noted.get("clock", 0))
+        with rows.view() as view:
+            now = view.head.snapshot.clock
+            clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
+        rows.close()
+        built = load.build_sinks(
+            self.config, loaded, epoch=registration.epoch, generation=registration.generation
+        )
+        for sink in built:
+            closing.callback(sink.close)
+        for sink in built:
+            sink.prepare(new=not begun.built)
+        if not begun.built:
+            self.registry.note_built(registration)
+        # While a generation is built, the letters about those that are read are not its own to settle.
+        oldest = version(registration.epoch, 0) if self.building else 0
+        letters = Standing(self.registry.topics, begun.names.dead_letters, oldest=oldest)
+        with contextlib.suppress(Retry):  # what is not known yet can be learned later
+            letters.refresh(timeout=5.0)
+        memories = self._memories(loaded, tables, begun.names, registration, built)
+        memories.look(Time().now_ms())
+        alterations = Alterations(self.config, self.registry, registration, loaded)
+        alterations.note_first()
+        return Opened(
+            self.config, self.registry, loaded, tables, begun.names, clock, built, registration, letters,
+            memories, alterations,
+        )  # fmt: skip
+
+    def _look_again(self, loaded: load.Loaded) -> Fingerprint:
+        found = load.look_again(self.config, loaded)
+        log.info("the tables were altered, and the read model fits them as it is", model=loaded.name)
+        return found
+
+    def _memories(
+        self, loaded: load.Loaded, tables: Tables, names: Names, registration: Registration, built: list[Sink]
+    ) -> Memories:
+        key = registration.key("memory")
+        for sink in built:
+            for what in LOSSES:
+                self.metrics.lost(sink.name, what, 0)
+
+        def refill() -> None:
+            work = KafkaWork(self.registry.writing, names.backfill_topic)
+            with contextlib.closing(_rows(self.config, loaded, tables)) as rows, lasting(rows) as view:
+                for item in ranges(view, self.config.pipeline.chunk_documents, "lost documents"):
+                    work.put(item)
+            work.flush()
+
+        return Memories(
+            self.model.name,
+            built,
+            seen=self._seen.setdefault(key, {}),
+            noted=self.registry.state.load().get(key, {}),
+            note=lambda value: self.registry.state.save(key, value),
+            work=KafkaWork(self.registry.writing, names.work_topic),
+            refill=refill,
+            lost=self.metrics.lost,
+            max_age=self.config.pipeline.max_age,
+        )
+
+
+def _rows(config: Config, loaded: load.Loaded, tables: Tables) -> Postgres:
+    return Postgres(
+        config.postgres.arguments(),
+        loaded.compiled,
+        tables=tables,
+        statement_timeout=config.postgres.statement_timeout,
+    )
