@@ -71,6 +71,10 @@ SELECT pg_catalog.pg_is_in_recovery(),
        CASE WHEN NOT pg_catalog.pg_is_in_recovery()
             THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
        {}""")
+_LOCKED = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
+"""Takes no snapshot, and every reader holds this lock; only the order matters. A table that is rewritten by
+ALTER TABLE, or truncated, is empty to each snapshot from before (manual, "Caveats" of MVCC); so the snapshot is
+taken once nobody can do either."""
 _FLUSH = (
     "BEGIN READ WRITE; SET LOCAL synchronous_commit = local;"
     "SELECT pg_catalog.pg_logical_emit_message(true, 'syncer.flush', ''); COMMIT"
@@ -124,6 +128,8 @@ class Postgres:
         self._statement_timeout = statement_timeout
         self._tables = tables or Tables(compiled.name, Fingerprint(sql.SQL("''"), ""))
         self._head = self._tables.fingerprint, _HEAD.format(self._tables.fingerprint.sql)
+        names = sorted({compiled.root, *(place.table for place in compiled.occurrences)})
+        self._locked = _LOCKED.format(sql.SQL(", ").join(sql.Identifier(*name) for name in names))
         self._connection: psycopg.Connection[Any] | None = None
         self._streamed: Streamed | None = None
         self._lock = threading.Lock()
@@ -196,6 +202,7 @@ class Postgres:
                 self._head = wanted, _HEAD.format(wanted.sql)
             with connection.pipeline():
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                connection.execute(self._locked)
                 cursor = connection.execute(self._head[1], prepare=True)
                 connection.execute("SAVEPOINT render")
             row: Any = cursor.fetchone()
@@ -360,6 +367,7 @@ _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
     "28": (Fatal, "set SYNCER_POSTGRES__PASSWORD or postgres.password_file"),
     "3D": (Fatal, "see postgres.dsn: the database is not there"),
     "40": (Retry, ""),
+    "42P01": (Retry, "a table is gone: the read model is compiled again"),
     "42501": (Fatal, "syncer check prints the GRANT to run; with row security the role needs BYPASSRLS"),
     "42": (Fatal, "syncer check tells what does not fit the tables any more"),
     "53": (Retry, "the server is short of memory, disk or connections"),
