@@ -89,7 +89,10 @@ def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcom
             out.refused.append(Refusal(id, f"{length} bytes, the server takes {largest} in a request"))
             continue
         if (len(id) > _SURELY_FIT or not id) and (reason := unfit(id)):
-            out.refused.append(Refusal(id, reason))
+            if line.startswith(_DELETE):
+                out.deleted += 1  # nothing can be there
+            else:
+                out.refused.append(Refusal(id, reason))
             continue
         if size + length > most and ids:
             yield Chunk(ids, lines)

@@ -52,8 +52,8 @@ def writes_of(batch: Batch, keys: Keys, *, as_hash: bool, out: Outcome) -> list[
                 continue
         writes.append(Write(id, keys.document(id), values, len(body) + len(id)))
     for id in batch.deletes:
-        if reason := _unfit(id, b""):
-            out.refused.append(Refusal(id, reason))
+        if _unfit(id, b""):
+            out.deleted += 1  # nothing can be there
         else:
             writes.append(Write(id, keys.document(id), None, len(id)))
     return writes

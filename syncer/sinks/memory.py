@@ -82,7 +82,9 @@ class MemorySink:
         wanted = [*batch.upserts.items(), *((id, None) for id in batch.deletes)]
         with self.store.lock:
             for id, body in wanted:
-                if not id:
+                if not id and body is None:
+                    out.deleted += 1  # nothing can be there
+                elif not id:
                     out.refused.append(Refusal(id, "the id is empty"))
                 elif body is not None and (reason := _unfit(body)):
                     out.refused.append(Refusal(id, reason))

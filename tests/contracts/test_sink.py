@@ -151,6 +151,15 @@ def test_hazard_24_one_bad_document_leaves_the_others_alone(sink: Sink, target: 
     assert sink.read(list(upserts)) == {id: sink.stored(body) for id, body in upserts.items()}
 
 
+def test_a_delete_of_an_id_that_cannot_be_there_is_done(sink: Sink) -> None:
+    """A child row that links to '' names such a root, and so does a row that could not be written and is
+    deleted."""
+    put(sink, 3, {"a": doc(1)})
+    assert put(sink, 4, deletes=("", "x" * 513, "a")) == Outcome(deleted=3)
+    assert put(sink, 5, deletes=("",)) == Outcome(deleted=1)
+    assert holds(sink, {})
+
+
 def test_a_refused_document_leaves_what_was_there(sink: Sink, target: Harness, kind: str) -> None:
     if kind.startswith("redis"):  # what Redis refuses there is not a document of ours
         assert put(sink, 3, {"x": target.bad("x")}).refused
