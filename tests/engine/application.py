@@ -9,7 +9,7 @@ from psycopg import pq
 
 from tests.engine.statements import Savepoint, Statement, Step
 
-OPTIONS = "-c lock_timeout=10 -c synchronous_commit=local"
+OPTIONS = "-c lock_timeout=10 -c synchronous_commit=local -c timezone=UTC"
 """Locks are not waited for: whoever holds one is waiting for us."""
 
 

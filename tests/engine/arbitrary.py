@@ -1,18 +1,20 @@
 """Hypothesis makes small schemas, and read models over them.
 
-Names tell what they are: tables a, b, …; key columns k, l; links r0, r1, …; a nested object `o`.
+Names tell what they are: tables a, b, …; key columns k, l; others p, q, …; links r0, r1, …; a nested object
+`o`. Now and then they are odd ones (`ODD`), which need quotes, or look like something else to SQL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import yaml
 from hypothesis import strategies as st
 
-from tests.engine.schema import VALUES, Column, Reference, Schema, Table, literal
+from tests.engine.schema import VALUES, Column, Identity, Reference, Schema, Table, literal, word
 from tests.engine.tree import (
     Aggregate,
     Expression,
@@ -29,8 +31,15 @@ from tests.engine.tree import (
 )
 
 DEPTH = 4
-KEYS = ["integer"] * 4 + ["text", "numeric", "date"]
-TYPES = ["integer"] * 4 + ["text", "numeric", "date", "boolean"]
+RARE = ["bigint", "varchar", "character(3)", "timestamptz", "uuid", "bytea", "mood"]
+KEYS = ["integer"] * 6 + ["text", "text", "numeric", "numeric", "date", "rare"]
+TYPES = ["integer"] * 6 + ["text", "text", "numeric", "numeric", "date", "boolean", "rare"]
+ODD = {
+    "a": "A b", "b": "select", "c": "c%s", "k": "k%s", "l": 'L "x"', "p": "select", "q": "q.é", "r": "a0",
+    "s": "v", "g": "g%", "r0": "r 0", "r1": "R1",
+}  # fmt: skip
+ALIKE = ({"integer", "bigint", "numeric"}, {"text", "varchar"})
+"""Types that PostgreSQL compares without a cast."""
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
@@ -39,32 +48,49 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 @st.composite
 def schemas(draw: Draw) -> Schema:
-    tables = [draw(_tables(name)) for name in "abc"[: draw(st.integers(1, 3))]]
-    return Schema(tuple(replace(t, references=tuple(_references(draw, t, tables))) for t in tables))
+    odd = draw(st.integers(0, 3)) == 3
+    tables = [draw(_tables(letter, odd=odd)) for letter in "abc"[: draw(st.sampled_from([1, 2, 2, 3, 3]))]]
+    return Schema(tuple(replace(t, references=tuple(_references(draw, t, tables))) for t in tables), odd)
+
+
+def _named(name: str, odd: bool) -> str:
+    return ODD[name] if odd else name
 
 
 @st.composite
-def _tables(draw: Draw, name: str) -> Table:
-    key = [Column(k, draw(st.sampled_from(KEYS)), True) for k in "kl"[: draw(st.sampled_from([1, 1, 2]))]]
+def _types(draw: Draw, found: list[str]) -> str:
+    type: str = draw(st.sampled_from(found))
+    return draw(st.sampled_from(RARE)) if type == "rare" else type
+
+
+@st.composite
+def _tables(draw: Draw, letter: str, *, odd: bool) -> Table:
+    named = partial(_named, odd=odd)
+    key = [
+        Column(named(k), draw(_types(KEYS)), True, key=True) for k in "kl"[: draw(st.sampled_from([1, 1, 2]))]
+    ]
     others = [
-        Column(c, draw(st.sampled_from(TYPES)), draw(st.integers(0, 3)) == 3)
+        Column(named(c), draw(_types(TYPES)), draw(st.integers(0, 2)) == 2)
         for c in "pqrs"[: draw(st.integers(1, 4))]
     ]
-    made = [Column("g", "integer", generated=f"{c.name} * 2") for c in others if c.type == "integer"]
+    whole = [word(c.name) for c in others if c.type == "integer"]
+    made = [Column(named("g"), "integer", generated=f"{name} * 2") for name in whole]
     if not draw(st.booleans()):
         made = []
     partitioned = draw(st.integers(0, 4)) == 4
     unique = ""
-    if not partitioned and others[0].type in KEYS and draw(st.integers(0, 2)) == 2:
+    if not partitioned and others[0].type not in ("boolean", "mood") and draw(st.integers(0, 2)) == 2:
         unique = others[0].name
-    return Table(name, (*key, *others, *made[:1]), tuple(c.name for c in key), unique, (), partitioned)
+    columns = (*key, *others, *made[:1])
+    had = draw(st.integers(0, 4)) == 4
+    return Table(named(letter), columns, tuple(c.name for c in key), unique, (), partitioned, had)
 
 
 def _references(draw: Draw, table: Table, tables: list[Table]) -> Iterator[Reference]:
     """Now and then a column is a foreign key."""
     for column in table.columns:
         fitting = [t for t in tables if len(t.key) == 1 and t.column(t.key[0]).type == column.type]
-        if fitting and column.name in "pqrs" and draw(st.integers(0, 4)) == 4:
+        if fitting and not (column.key or column.generated) and draw(st.integers(0, 4)) == 4:
             there = draw(st.sampled_from(fitting))
             action = draw(st.sampled_from(["CASCADE", "NO ACTION" if column.not_null else "SET NULL"]))
             yield Reference(column.name, there.name, there.key[0], action)
@@ -79,7 +105,7 @@ class Case:
 
     schema: Schema
     tree: Tree
-    identities: dict[str, str]
+    identities: dict[str, Identity]
 
     @property
     def declaration(self) -> str:
@@ -103,15 +129,23 @@ def cases(draw: Draw) -> Case:
     schema = draw(schemas())
     table = draw(st.sampled_from(schema.tables))
     level = draw(_levels(schema, table, DEPTH - 1, hidden=False))
-    where = draw(_conditions(_Names(schema, table, level.links))) if draw(st.integers(0, 3)) == 3 else None
+    columns = _Names(schema, table, level.links).columns()
+    where = draw(_conditions(columns)) if draw(st.integers(0, 2)) == 2 else None
     tree = Tree(table.name, level, where)
     return Case(schema, tree, {t.name: _identity(draw, t, tree) for t in schema.tables})
 
 
-def _identity(draw: Draw, table: Table, tree: Tree) -> str:
-    """DEFAULT is enough where rows are found by their key alone."""
+def _identity(draw: Draw, table: Table, tree: Tree) -> Identity:
+    """DEFAULT is enough where rows are found by their key alone; an index has columns that are not NULL."""
     linked = {its for link in tree.links() if link.table == table.name for its, _ in link.on}
-    return "DEFAULT" if linked <= set(table.key) and draw(st.booleans()) else "FULL"
+    needed = [c for c in table.columns if c.key or c.name in linked]
+    fitting: list[Identity] = ["FULL"]
+    if linked <= set(table.key):
+        fitting.append("DEFAULT")
+    if all(column.not_null for column in needed):
+        fitting.append(tuple(column.name for column in needed))
+    found: Identity = draw(st.sampled_from(fitting))
+    return found
 
 
 @st.composite
@@ -122,7 +156,8 @@ def _levels(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: boo
     least = 1 if depth == DEPTH - 1 else 0
     for number in range(draw(st.integers(least, 2)) if depth else 0):
         nested = not hidden and draw(st.integers(0, 3)) == 3
-        key: Key = ("o", f"r{number}") if nested else (f"r{number}",)
+        relation = _named(f"r{number}", schema.odd)
+        key: Key = ("o", relation) if nested else (relation,)
         unseen = hidden or (not nested and draw(st.integers(0, 3)) == 3)
         links[key] = draw(_links(schema, table, depth - 1, hidden=unseen))
         shown += [] if unseen else [key]
@@ -133,7 +168,8 @@ def _levels(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: boo
         shown_only = {key: link for key, link in links.items() if key not in shown}
         return Level(shown_only, {}, draw(_expressions(_Names(schema, table, shown_only))))
     fields: dict[str, Field] = {"id": _name(Name((), table.key[0]), "")}
-    fields |= {f"f{n}": draw(_entries(names)) for n in range(draw(st.integers(0, 2)))}
+    field = 'f"{}.é' if schema.odd else "f{}"
+    fields |= {field.format(n): draw(_entries(names)) for n in range(draw(st.integers(0, 2)))}
     for key in shown:
         within = fields.setdefault("o", {"i": draw(_expressions(names))}) if len(key) == 2 else fields
         assert isinstance(within, dict)
@@ -157,7 +193,7 @@ def _links(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: bool
     kind = "one" if unique and draw(st.integers(0, 3)) else "many"
     level = draw(_levels(schema, other, depth, hidden=hidden))
     names = _Names(schema, other, level.links)
-    where = draw(_conditions(names)) if draw(st.integers(0, 4)) == 4 else None
+    where = draw(_conditions(names.columns())) if draw(st.integers(0, 4)) == 4 else None
     order: list[Order] = []
     limit = None
     if kind == "many":
@@ -167,8 +203,8 @@ def _links(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: bool
 
 
 def _linkable(one: Column, other: Column) -> bool:
-    numbers = {one.type, other.type} <= {"integer", "numeric"}
-    return (one.type == other.type or numbers) and not (one.generated or other.generated)
+    alike = any({one.type, other.type} <= types for types in ALIKE)
+    return (one.type == other.type or alike) and not (one.generated or other.generated)
 
 
 # -- expressions ------------------------------------------------------------------------------------------
@@ -207,30 +243,35 @@ def _name(name: Name, type: str) -> Expression:
     return Expression(str(name), type, lambda here: here.name(name))
 
 
+Columns = list[tuple[Name, str]]
+"""Each with its type."""
+
+
 @st.composite
 def _expressions(draw: Draw, names: _Names) -> Expression:
     """A value: a column, a calculation, an aggregate."""
-    found: Expression = draw(_scalars(names))
+    found: Expression = draw(_scalars(names.columns()))
     if names.chains() and draw(st.booleans()):
         call = draw(_aggregates(names))
         found = Expression(call.sql, call.type, lambda here: here.aggregate(call))
-        if found.type in ("integer", "numeric") and draw(st.booleans()):
+        if found.type in ("integer", "bigint", "numeric") and draw(st.booleans()):
             found = _coalesced(found)
     return found
 
 
 @st.composite
-def _scalars(draw: Draw, names: _Names) -> Expression:
-    found: Expression = _name(*draw(st.sampled_from(names.columns())))
-    others = [_name(*item) for item in names.columns() if item[1] == found.type]
+def _scalars(draw: Draw, columns: Columns, others: Columns | None = None) -> Expression:
+    """One of the columns, or a calculation with it, perhaps with one of the others."""
+    found: Expression = _name(*draw(st.sampled_from(columns)))
+    same = [_name(*item) for item in [*columns, *(others or [])] if item[1] == found.type]
     match found.type if draw(st.integers(0, 2)) == 2 else "":
-        case "integer" | "numeric":
-            return _sum_of(found, draw(st.sampled_from(others)))
+        case "integer" | "bigint" | "numeric":
+            return _sum_of(found, draw(st.sampled_from(same)))
         case "text":
-            return _joined(found, draw(st.sampled_from(others)))
+            return _joined(found, draw(st.sampled_from(same)))
         case "boolean":
-            found = draw(_conditions(names))
-    return found
+            found = draw(_conditions(columns))
+    return found if draw(st.integers(0, 5)) else draw(_cases(found, columns))
 
 
 def _sum_of(one: Expression, other: Expression) -> Expression:
@@ -258,68 +299,118 @@ def _coalesced(inner: Expression) -> Expression:
 
 
 @st.composite
-def _conditions(draw: Draw, names: _Names) -> Expression:
-    name, type = draw(st.sampled_from(names.columns()))
+def _cases(draw: Draw, inner: Expression, columns: Columns) -> Expression:
+    """NULL, unless something is so."""
+    condition = draw(_conditions(columns))
+
+    def of(here: Here) -> Any:
+        return inner.of(here) if condition.of(here) is True else None
+
+    return Expression(f"case when {condition.sql} then {inner.sql} end", inner.type, of)
+
+
+@st.composite
+def _conditions(draw: Draw, columns: Columns) -> Expression:
+    found = draw(_comparisons(columns))
+    match draw(st.integers(0, 11)):
+        case 9:
+            return _negated(found)
+        case 10 | 11 as dice:
+            return _both(found, draw(_comparisons(columns)), "or" if dice == 11 else "and")
+    assert isinstance(found, Expression)
+    return found
+
+
+def _negated(inner: Expression) -> Expression:
+    def of(here: Here) -> Any:
+        found = inner.of(here)
+        return None if found is None else not found
+
+    return Expression(f"not ({inner.sql})", "boolean", of)
+
+
+def _both(one: Expression, other: Expression, how: str) -> Expression:
+    """Of three values: false decides an `and`, true an `or`, then NULL does."""
+
+    def of(here: Here) -> Any:
+        found = [one.of(here), other.of(here)]
+        if (how == "or") in found:
+            return how == "or"
+        return None if None in found else how == "and"
+
+    return Expression(f"({one.sql}) {how} ({other.sql})", "boolean", of)
+
+
+@st.composite
+def _comparisons(draw: Draw, columns: Columns) -> Expression:
+    """Of a column with constants, or with another column."""
+    name, type = draw(st.sampled_from(columns))
+    others = [other for other, its in columns if its == type and other != name]
+    kinds = ["<>", ">=", "=", "in", "is null", "or null", *(["<", "is distinct from"] if others else [])]
+    kind = draw(st.sampled_from(kinds))
+    other = draw(st.sampled_from(others)) if kind in ("<", "is distinct from") else None
+    some = draw(st.lists(st.sampled_from(VALUES[type]), min_size=2, max_size=2)) if kind == "in" else []
     value = draw(st.sampled_from(VALUES[type]))
-    kind = draw(st.sampled_from(["<>", ">=", "is null", "or null"]))
 
     def of(here: Here) -> Any:
         found = here.name(name)
-        if kind == "is null":
-            return found is None
-        if kind == "or null":
-            return found is None or found == value
-        return None if found is None else found != value if kind == "<>" else found >= value
+        than = here.name(other) if other else value
+        match kind:
+            case "is null":
+                return found is None
+            case "or null":
+                return found is None or found == value
+            case "is distinct from":
+                return found != than
+        if found is None or than is None:
+            return None
+        return {"<>": found != than, ">=": found >= than, "=": found == than, "<": found < than}.get(
+            kind, found in some
+        )
 
-    told = {"is null": f"{name} is null", "or null": f"{name} = {literal(value)} or {name} is null"}
-    sql = told.get(kind, f"{name} {kind} {literal(value)}")
-    return Expression(sql, "boolean", of)
+    told = {
+        "is null": f"{name} is null",
+        "or null": f"{name} = {literal(value)} or {name} is null",
+        "in": f"{name} in ({', '.join(map(literal, some))})",
+    }
+    return Expression(told.get(kind, f"{name} {kind} {other or literal(value)}"), "boolean", of)
 
 
 @st.composite
 def _orders(draw: Draw, names: _Names) -> Order:
     by, _ = draw(st.sampled_from(names.columns()))
-    return Order(by, draw(st.booleans()), draw(st.none() | st.booleans()))
+    is_null = draw(st.integers(0, 5)) == 5
+    return Order(by, draw(st.booleans()), draw(st.none() | st.booleans()), is_null)
 
 
-_OF_ANY = ("count", "first", "last", "array_agg")
+_OF_ANY = ("count", "first", "last", "array_agg", "array")
+_LISTS = ("first", "last", "array_agg", "array", "string_agg")
+_NUMBERS = ("sum", "sum", "avg", "min", "max")
 _OF_TYPE = {
-    "integer": ("sum", "min", "max"), "numeric": ("sum", "min", "max"), "date": ("min", "max"),
-    "text": ("string_agg", "min", "max"), "boolean": ("bool_and",),
+    "integer": _NUMBERS, "bigint": _NUMBERS, "numeric": _NUMBERS, "text": ("string_agg", "min", "max"),
+    "boolean": ("bool_and", "bool_or", "every"), "uuid": (), "bytea": (),
 }  # fmt: skip
 
 
 @st.composite
 def _aggregates(draw: Draw, names: _Names) -> Aggregate:
+    """Over the rows at the end of a chain of relations. Their columns may be calculated with ours."""
     chain, there = draw(st.sampled_from(names.chains()))
+    columns = [(name.after(chain), type) for name, type in there.columns()]
+    kept = draw(_conditions(columns)) if draw(st.integers(0, 2)) == 2 else None
     if draw(st.integers(0, 3)) == 0:
-        return Aggregate("count", chain, None, "integer", where=draw(st.none() | _kept(chain, there)))
-    inner, type = draw(st.sampled_from(there.columns()))
-    name = inner.after(chain)
-    function = draw(st.sampled_from((*_OF_ANY, *_OF_TYPE[type])))
-    distinct = function in ("count", "sum", "array_agg") and draw(st.integers(0, 2)) == 2
-    kept = draw(st.none() | _kept(chain, there))
-    listed = function in ("first", "last", "array_agg", "string_agg") and not distinct
-    order = draw(st.lists(_orders(there), max_size=1)) if listed else []
+        return Aggregate("count", chain, None, "integer", where=kept)
+    inner = draw(_scalars(columns, names.columns()))
+    function = draw(st.sampled_from((*_OF_ANY, *_OF_TYPE.get(inner.type, ("min", "max")) * 2)))
+    distinct = function in (
+        "count", "sum", "avg", "array_agg", "array", "string_agg"
+    ) and draw(st.integers(0, 2)) == 2  # fmt: skip
+    order = draw(st.lists(_orders(there), max_size=2)) if function in _LISTS and not distinct else []
+    result = {"count": "integer", "avg": "numeric", "array_agg": "array", "array": "array"}
     return Aggregate(
-        function, chain, _name(name, type),
-        {"count": "integer", "array_agg": "array"}.get(function, type), distinct, kept,
+        function, chain, inner, result.get(function, inner.type), distinct, kept,
         tuple(replace(item, by=item.by.after(chain)) for item in order),
     )  # fmt: skip
-
-
-@st.composite
-def _kept(draw: Draw, chain: tuple[Key, ...], there: _Names) -> Expression:
-    """A filter over the rows at the end of the chain."""
-    inner, type = draw(st.sampled_from(there.columns()))
-    name = inner.after(chain)
-    value = draw(st.sampled_from(VALUES[type]))
-
-    def of(here: Here) -> Any:
-        found = here.name(name)
-        return None if found is None else found == value
-
-    return Expression(f"{name} = {literal(value)}", "boolean", of)
 
 
 @st.composite

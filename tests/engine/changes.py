@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -23,7 +24,11 @@ _READ = (
 ).encode()
 _FLUSH = b"SELECT pg_logical_emit_message(true, 'flush', '')"
 """Only what is on disk is decoded, and asynchronous commits get there when they like."""
-_INVENTED = {"integer": "0", "text": "", "numeric": "0", "date": "1970-01-01", "boolean": "f"}
+_INVENTED = {
+    "integer": "0", "bigint": "0", "text": "", "varchar": "", "character(3)": "", "numeric": "0",
+    "date": "1970-01-01", "timestamptz": "1970-01-01 00:00:00+00", "boolean": "f", "mood": "",
+    "uuid": "00000000-0000-0000-0000-000000000000", "bytea": "\\x",
+}  # fmt: skip
 """What Debezium fills a NOT NULL column with that the before-image lacks."""
 
 
@@ -163,10 +168,15 @@ def _value(text: str | bool | None, type: str) -> Any:
         return UNAVAILABLE
     assert isinstance(text, str)
     match type:
-        case "integer":
+        case "integer" | "bigint":
             return int(text)
         case "boolean":
             return text == "t"
         case "date":
             return f"{text}Z"
+        case "timestamptz":
+            at = datetime.fromisoformat(text)
+            return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        case "bytea":
+            return text.removeprefix("\\x")
     return text

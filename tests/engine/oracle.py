@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import date
-from decimal import Decimal
+from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from functools import partial, reduce
 from operator import add
 from typing import Any, TypeVar
+from uuid import UUID
 
 from tests.engine.schema import Schema
 from tests.engine.tree import (
@@ -180,6 +181,9 @@ def _aggregate(call: Aggregate, chains: list[_Chain]) -> Any:
             return len(there)
         case "sum":
             return reduce(add, there) if there else None
+        case "avg":
+            mean = Decimal(reduce(add, there)) / len(there) if there else None
+            return mean if mean is None else mean.quantize(Decimal("0.01"), ROUND_HALF_UP)
         case "min":
             return reduce(lambda a, b: min(b, a), there) if there else None
         case "max":
@@ -188,12 +192,14 @@ def _aggregate(call: Aggregate, chains: list[_Chain]) -> Any:
             return values[0] if values else None
         case "last":
             return values[-1] if values else None
-        case "array_agg":
+        case "array_agg" | "array":
             return values
         case "string_agg":
             return ",".join(there) if there else None
-        case "bool_and":
+        case "bool_and" | "every":
             return all(there) if there else None
+        case "bool_or":
+            return any(there) if there else None
     raise AssertionError(call.function)
 
 
@@ -204,7 +210,7 @@ def _first_of_equals(values: list[Any]) -> list[Any]:
 def _sorted(found: list[Place], orders: Iterable[Order]) -> list[Place]:
     """Stable sorts, the last order first; ties stay as they are, also when descending."""
     for order in reversed(list(orders)):
-        by = partial(_by, order.by)
+        by = partial(_by, order)
         there = sorted((x for x in found if by(x) is not None), key=by, reverse=order.descending)
         nulls = [x for x in found if by(x) is None]
         nulls_first = order.descending if order.nulls_first is None else order.nulls_first
@@ -212,8 +218,9 @@ def _sorted(found: list[Place], orders: Iterable[Order]) -> list[Place]:
     return found
 
 
-def _by(name: Name, here: _Here | _Chain) -> Any:
-    return here.name(name)
+def _by(order: Order, here: _Here | _Chain) -> Any:
+    found = here.name(order.by)
+    return found is None if order.is_null else found
 
 
 def _id(values: list[Any]) -> str:
@@ -223,15 +230,35 @@ def _id(values: list[Any]) -> str:
     return "|".join(text(value).replace("\\", "\\\\").replace("|", "\\|") for value in values)
 
 
+class Padded(str):
+    """Of `character(n)`: as text, without the blanks at its end."""
+
+    __slots__ = ()
+
+
 def text(value: Any) -> str:
-    """As PostgreSQL writes it."""
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    """As PostgreSQL casts it to text."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case Padded():
+            return value.rstrip(" ")
+        case datetime():
+            return value.isoformat(" ").removesuffix(":00")
+        case bytes():
+            return f"\\x{value.hex()}"
+    return str(value)
 
 
 def json(value: Any) -> Any:
     """What JSON makes of it; decimals that look different are different."""
-    if isinstance(value, list):
-        return [json(item) for item in value]
-    if isinstance(value, Decimal):
-        return f"decimal {value}" if value.as_tuple().exponent else int(value)
-    return value.isoformat() if isinstance(value, date) else value
+    match value:
+        case list():
+            return [json(item) for item in value]
+        case Decimal():
+            return f"decimal {value}" if value.as_tuple().exponent else int(value)
+        case date():
+            return value.isoformat()
+        case UUID() | bytes():
+            return text(value)
+    return value

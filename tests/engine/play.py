@@ -28,6 +28,7 @@ from tests.engine import changes, oracle
 from tests.engine.application import OPTIONS, Session
 from tests.engine.arbitrary import Case
 from tests.engine.changes import Event as Change
+from tests.engine.schema import word
 from tests.engine.statements import SESSIONS, Action, Transaction, Write
 from tests.engine.world import FakeTime, FrailSink, Topics, WorkTopics
 from tests.integration.engine import Letters
@@ -197,7 +198,11 @@ class Play:
         with self.admin.transaction(), self.admin.cursor(row_factory=dict_row) as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             for table in self.case.schema.tables:
-                rows[table.name] = cursor.execute(f"SELECT * FROM {table.name}".encode()).fetchall()
+                found = cursor.execute(f"SELECT * FROM {word(table.name)}".encode()).fetchall()
+                padded = [column.name for column in table.columns if column.type == "character(3)"]
+                for row in found:
+                    row |= {name: oracle.Padded(row[name]) for name in padded if row[name] is not None}
+                rows[table.name] = found
         return oracle.documents(self.case.schema, self.case.tree, rows)
 
     def written(self) -> dict[str, Any]:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 LONG = "x" * 200
 """Kept outside the row (`toast_tuple_target`), so that an update that leaves it alone does not log it."""
 VALUES: dict[str, tuple[Any, ...]] = {
     "integer": (0, 1, 2, 3, 4),
-    "text": ("a", "b", "a|b", "\\"),
+    "bigint": (0, 1, 2, (1 << 53) + 1),
+    "text": ("a", "b", "a|b", "\\", "é'%"),
+    "varchar": ("a", "b", "a|b"),
+    "character(3)": ("a  ", "b  ", "a|b"),
     "numeric": (Decimal(1), Decimal("1.00"), Decimal("2.5")),
     "date": (date(2024, 2, 29), date(1, 1, 1)),
+    "timestamptz": (datetime(2024, 2, 29, 12, 34, 56, 123456, UTC), datetime(1, 1, 1, tzinfo=UTC)),
+    "uuid": (UUID(int=0), UUID(int=1 << 127), UUID(int=(1 << 127) + 10)),
+    "bytea": (b"", b"\0\xff", b"a"),
+    "mood": ("high", "low"),
     "boolean": (False, True),
 }
 """Few enough for rows to meet, many enough to tell apart: equal keys that look different, ids that need
-escapes."""
+escapes, numbers that no double holds. `mood` is an enum, its labels in this order."""
+
+
+Identity = str | tuple[str, ...]
+"""A replica identity: FULL, DEFAULT, or the columns of an index."""
+_REMAINDER = "FOR VALUES WITH (MODULUS 2, REMAINDER {})"
 
 
 @dataclass(frozen=True)
@@ -27,10 +40,11 @@ class Column:
     type: str
     not_null: bool = False
     generated: str = ""
+    key: bool = False
 
     def __str__(self) -> str:
         made = f" GENERATED ALWAYS AS ({self.generated}) STORED" if self.generated else ""
-        return f"{self.name} {self.type}{' NOT NULL' if self.not_null else ''}{made}"
+        return f"{word(self.name)} {self.type}{' NOT NULL' if self.not_null else ''}{made}"
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,7 @@ class Reference:
     on_delete: str
 
     def __str__(self) -> str:
-        told = f"FOREIGN KEY ({self.column}) REFERENCES {self.table} ({self.key})"
+        told = f"FOREIGN KEY ({word(self.column)}) REFERENCES {word(self.table)} ({word(self.key)})"
         return f"{told} ON UPDATE CASCADE ON DELETE {self.on_delete}"
 
 
@@ -56,41 +70,67 @@ class Table:
     """A column that is unique besides the key."""
     references: tuple[Reference, ...] = ()
     partitioned: bool = False
+    had: bool = False
+    """Whether it once had another column, the first."""
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
 
-    def sql(self, identity: str) -> Iterator[str]:
-        unique = f", UNIQUE ({self.unique})" if self.unique else ""
-        by = f" PARTITION BY HASH ({self.key[0]})" if self.partitioned else ""
+    def sql(self, identity: Identity) -> Iterator[str]:
+        name = word(self.name)
+        unique = f", UNIQUE ({word(self.unique)})" if self.unique else ""
+        by = f" PARTITION BY HASH ({word(self.key[0])})" if self.partitioned else ""
         columns = ", ".join(map(str, self.columns))
-        yield f"CREATE TABLE {self.name} ({columns}, PRIMARY KEY ({', '.join(self.key)}){unique}){by}"
+        had = "had integer, " if self.had else ""
+        yield f"CREATE TABLE {name} ({had}{columns}, PRIMARY KEY ({words(self.key)}){unique}){by}"
+        if self.had:
+            yield f"ALTER TABLE {name} DROP had"
         leaves = [self.name]
         if self.partitioned:
             leaves = [f"{self.name}_{n}" for n in range(2)]
-            for n, leaf in enumerate(leaves):
-                part = f"FOR VALUES WITH (MODULUS 2, REMAINDER {n})"
-                yield f"CREATE TABLE {leaf} PARTITION OF {self.name} {part}"
+            yield f"CREATE TABLE {word(leaves[0])} PARTITION OF {name} {_REMAINDER.format(0)}"
+            columns = ", ".join(map(str, reversed(self.columns)))  # a leaf may have an order of its own
+            yield f"CREATE TABLE {word(leaves[1])} ({columns})"
+            yield f"ALTER TABLE {name} ATTACH PARTITION {word(leaves[1])} {_REMAINDER.format(1)}"
         for leaf in leaves:
-            yield f"ALTER TABLE {leaf} REPLICA IDENTITY {identity}"
-            outside = [f", ALTER {c.name} SET STORAGE EXTERNAL" for c in self.columns if c.type == "text"]
-            yield f"ALTER TABLE {leaf} SET (toast_tuple_target = 128){''.join(outside)}"
+            how = identity
+            if not isinstance(identity, str):
+                index = f"{leaf}_identity"
+                yield f"CREATE UNIQUE INDEX {word(index)} ON {word(leaf)} ({words(identity)})"
+                how = f"USING INDEX {word(index)}"
+            yield f"ALTER TABLE {word(leaf)} REPLICA IDENTITY {how}"
+            texts = [c for c in self.columns if c.type == "text"]
+            outside = [f", ALTER {word(c.name)} SET STORAGE EXTERNAL" for c in texts]
+            yield f"ALTER TABLE {word(leaf)} SET (toast_tuple_target = 128){''.join(outside)}"
 
 
 @dataclass(frozen=True)
 class Schema:
     tables: tuple[Table, ...]
+    odd: bool = False
+    """Whether its names, and those over it, are odd ones."""
 
     def __getitem__(self, name: str) -> Table:
         return next(table for table in self.tables if table.name == name)
 
-    def sql(self, identities: dict[str, str]) -> Iterator[str]:
-        """identities: FULL or DEFAULT, by table."""
+    def sql(self, identities: dict[str, Identity]) -> Iterator[str]:
+        """identities: by table."""
+        yield f"CREATE TYPE mood AS ENUM ({', '.join(map(literal, VALUES['mood']))})"
         for table in self.tables:
             yield from table.sql(identities[table.name])
         for table in self.tables:
             for reference in table.references:
-                yield f"ALTER TABLE {table.name} ADD {reference}"
+                yield f"ALTER TABLE {word(table.name)} ADD {reference}"
+
+
+def word(name: str) -> str:
+    """A name in SQL, quoted if it has to be."""
+    plain = name.isascii() and name.replace("_", "a").isalnum() and name.islower() and name != "select"
+    return name if plain else '"' + name.replace('"', '""') + '"'
+
+
+def words(names: Iterable[str]) -> str:
+    return ", ".join(map(word, names))
 
 
 def literal(value: Any) -> str:
@@ -101,4 +141,6 @@ def literal(value: Any) -> str:
         return str(value)
     if isinstance(value, str) and len(value) == len(LONG):
         return f"repeat('{value[0]}', {len(value)})"
-    return f"'{value}'"
+    if isinstance(value, bytes):
+        return f"'\\x{value.hex()}'"
+    return "'" + str(value).replace("'", "''") + "'"

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.engine.schema import LONG, VALUES, Column, Schema, Table, literal
+from tests.engine.schema import LONG, VALUES, Column, Schema, Table, literal, word, words
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -89,8 +89,8 @@ ENDS = ("COMMIT", "COMMIT", "COMMIT, seen late", "COMMIT, seen late", "COMMIT, a
 
 def values(column: Column) -> st.SearchStrategy[Any]:
     found = VALUES[column.type]
-    if column.name in "pqrs" and column.type == "text":
-        found = (*found, LONG)  # keys are not so long
+    if not column.key and column.type == "text":
+        found = (*found, LONG, "")  # keys are not so long, and a document's id is not empty
     given = st.sampled_from(found)
     return given if column.not_null else given | st.none()
 
@@ -104,11 +104,11 @@ def statements(draw: Draw, tables: Sequence[Table]) -> Statement:
         case "insert":
             return Statement(_insert(draw, table))
         case "upsert":
-            key = ", ".join(table.key)
-            return Statement(f"{_insert(draw, table)} ON CONFLICT ({key}) DO UPDATE SET {_set(draw, table)}")
+            inserted = f"{_insert(draw, table)} ON CONFLICT ({words(table.key)})"
+            return Statement(f"{inserted} DO UPDATE SET {_set(draw, table)}")
         case "update":
-            return Statement(f"UPDATE {table.name} SET {_set(draw, table)}{draw(_some(table))}")
-    return Statement(f"DELETE FROM {table.name}{draw(_some(table, all_rows=False))}")
+            return Statement(f"UPDATE {word(table.name)} SET {_set(draw, table)}{draw(_some(table))}")
+    return Statement(f"DELETE FROM {word(table.name)}{draw(_some(table, all_rows=False))}")
 
 
 @st.composite
@@ -121,14 +121,26 @@ def rows(draw: Draw, schema: Schema) -> list[Statement]:
     ]
 
 
+@st.composite
+def replacements(draw: Draw, tables: Sequence[Table]) -> Savepoint:
+    """A row is deleted, and another one takes its key at once."""
+    table = draw(st.sampled_from(tables))
+    columns = [column for column in table.columns if not column.generated]
+    row = {column.name: literal(draw(values(column))) for column in columns}
+    key = " AND ".join(f"{word(name)} = {row[name]}" for name in table.key)
+    deleted = f"DELETE FROM {word(table.name)} WHERE {key}"
+    inserted = f"INSERT INTO {word(table.name)} ({words(row)}) VALUES ({', '.join(row.values())})"
+    return Savepoint((Statement(deleted), Statement(inserted)), False)
+
+
 def truncates(tables: Sequence[Table]) -> st.SearchStrategy[Statement]:
-    return st.sampled_from(tables).map(lambda table: Statement(f"TRUNCATE {table.name} CASCADE"))
+    return st.sampled_from(tables).map(lambda table: Statement(f"TRUNCATE {word(table.name)} CASCADE"))
 
 
 def steps(tables: Sequence[Table]) -> st.SearchStrategy[Step]:
     one = statements(tables)
     several = st.builds(Savepoint, st.lists(one, min_size=1, max_size=2).map(tuple), st.booleans())
-    return st.one_of(*[one] * 7, several)
+    return st.one_of(*[one] * 7, several, replacements(tables))
 
 
 def actions(tables: Sequence[Table]) -> st.SearchStrategy[Action]:
@@ -147,14 +159,15 @@ def _insert(draw: Draw, table: Table, max_size: int = 2) -> str:
     columns = [column for column in table.columns if not column.generated]
     row = st.tuples(*map(values, columns)).map(lambda row: f"({', '.join(map(literal, row))})")
     given = draw(st.lists(row, min_size=1, max_size=max_size, unique=True))
-    return f"INSERT INTO {table.name} ({', '.join(c.name for c in columns)}) VALUES {', '.join(given)}"
+    names = words(column.name for column in columns)
+    return f"INSERT INTO {word(table.name)} ({names}) VALUES {', '.join(given)}"
 
 
 def _set(draw: Draw, table: Table) -> str:
     """Mostly one column; a key column, too."""
     columns = st.sampled_from([column for column in table.columns if not column.generated])
     chosen = draw(st.lists(columns, min_size=1, max_size=2, unique=True))
-    return ", ".join(f"{column.name} = {literal(draw(values(column)))}" for column in chosen)
+    return ", ".join(f"{word(column.name)} = {literal(draw(values(column)))}" for column in chosen)
 
 
 @st.composite
@@ -163,5 +176,5 @@ def _some(draw: Draw, table: Table, *, all_rows: bool = True) -> str:
     keys = [table.column(name) for name in table.key]
     column = draw(st.sampled_from(draw(st.sampled_from([keys, keys, table.columns]))))
     value = literal(draw(values(column)))
-    equal = f"{column.name} IS NULL" if value == "NULL" else f"{column.name} = {value}"
+    equal = f"{word(column.name)} IS NULL" if value == "NULL" else f"{word(column.name)} = {value}"
     return f" WHERE {equal}" if not all_rows or draw(st.integers(0, 3)) else ""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -71,6 +72,7 @@ class History(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.play: Play | None = None
+        self.compared = False
 
     @initialize(case=cases(), data=st.data())
     def rows_of_before(self, case: Case, data: Any) -> None:
@@ -81,24 +83,29 @@ class History(RuleBasedStateMachine):
         self.play.backfill()
 
     @rule(data=st.data())
-    def act(self, data: Any) -> None:
-        """The application writes; what is committed is told, and a batch of it taken, or more later."""
+    def happen(self, data: Any) -> None:
+        """The application writes; what is committed is told, and a batch of it taken, or more later. Or the
+        syncer works, or is disturbed."""
         assert self.play
-        one = st.tuples(actions(self.play.case.tables), st.none() | TAKE)
-        for action, take in data.draw(st.lists(one, min_size=1, max_size=4), "written, taken"):
-            self.play.act(action)
-            self.play.follow(take)
+        written = st.tuples(actions(self.play.case.tables), st.none() | TAKE)
+        disturbed = st.sampled_from(sorted(DISTURBANCES))
+        one = st.one_of(written, written, written, written, TAKE, disturbed)
+        for event in data.draw(st.lists(one, min_size=1, max_size=8), "events"):
+            self.tell(self.play, event)
+        self.compared = False
 
-    @rule(take=TAKE)
-    def work(self, take: list[tuple[int, int]]) -> None:
-        assert self.play
-        self.play.step(self.play.lanes[1], take)
+    def tell(self, play: Play, event: Any) -> None:
+        """One event."""
+        match event:
+            case str():
+                DISTURBANCES[event](play)
+            case list():
+                play.step(play.lanes[1], event)
+            case action, take:
+                play.act(action)
+                play.follow(take)
 
-    @rule(what=st.sampled_from(sorted(DISTURBANCES)))
-    def disturb(self, what: str) -> None:
-        assert self.play
-        DISTURBANCES[what](self.play)
-
+    @precondition(lambda self: not self.compared)
     @rule()
     def compare(self) -> None:
         """Nothing is missing, nothing is left over, nothing is stale; nothing was refused."""
@@ -110,6 +117,7 @@ class History(RuleBasedStateMachine):
                 note(f"document {id}\n  is        {have.get(id)}\n  should be {want.get(id)}")
         assert have == want
         assert not self.play.letters.written
+        self.compared = True
 
     def teardown(self) -> None:
         if self.play:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tests.engine.schema import word
+
 Key = tuple[str, ...]
 """A relation's name at its row: one word, or two if it is in an object."""
 
@@ -18,7 +20,7 @@ class Name:
     column: str
 
     def __str__(self) -> str:
-        return ".".join([*(word for key in self.through for word in key), self.column])
+        return ".".join(map(word, [*(part for key in self.through for part in key), self.column]))
 
     def after(self, path: tuple[Key, ...]) -> Name:
         """The same, named from where the path begins that leads here."""
@@ -48,10 +50,13 @@ class Order:
     descending: bool = False
     nulls_first: bool | None = None
     """None: as SQL has it, last when ascending and first when descending."""
+    is_null: bool = False
+    """By whether it is NULL."""
 
     def __str__(self) -> str:
         nulls = {None: "", True: " nulls first", False: " nulls last"}[self.nulls_first]
-        return f"{self.by}{' desc' if self.descending else ''}{nulls}"
+        by = f"({self.by} is null)" if self.is_null else self.by
+        return f"{by}{' desc' if self.descending else ''}{nulls}"
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,13 @@ class Aggregate:
 
     @property
     def sql(self) -> str:
-        inner = self.argument.sql if self.argument else ".".join(word for key in self.chain for word in key)
+        inner = self.argument.sql if self.argument else ".".join(map(word, sum(self.chain, ())))
         inner = f"distinct {inner}" if self.distinct else inner
         separated = f"{inner}, ','" if self.function == "string_agg" else inner
         by = f" order by {', '.join(map(str, self.order))}" if self.order else ""
         kept = f" filter (where {self.where.sql})" if self.where else ""
-        return f"{self.function}({separated}{by}){kept}"
+        call = f"{self.function}({separated}{by}){kept}"
+        return f"round({call}, 2)" if self.function == "avg" else call
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class Tree:
     def yaml(self) -> dict[str, Any]:
         """What PyYAML writes as the declaration."""
         filtered = {"where": self.where.sql} if self.where else {}
-        root = {"table": f"public.{self.table}"}
+        root = {"table": f"public.{word(self.table)}"}
         return {"name": "model", "root": root, **filtered, **_level(self.level), "sink": {"memory": {}}}
 
     def links(self) -> Iterator[Link]:
@@ -173,7 +179,8 @@ def _fields(level: Level, fields: dict[str, Field]) -> dict[str, Any]:
 
 
 def _link(link: Link) -> dict[str, Any]:
-    told: dict[str, Any] = {link.kind: link.table, "on": dict(link.on)}
+    on = {word(its): word(ours) for its, ours in link.on}
+    told: dict[str, Any] = {link.kind: word(link.table), "on": on}
     if link.where:
         told["where"] = link.where.sql
     if link.order:
