@@ -72,8 +72,8 @@ SELECT pg_catalog.pg_is_in_recovery(),
             THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
        {}""")
 _LOCKED = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
-"""Takes no snapshot, and every reader holds this lock; only the order matters. A table that is rewritten by ALTER
-TABLE, or truncated, is empty to each snapshot from before; so the snapshot is taken once nobody can do either.
+"""Takes no snapshot, and every reader holds this lock; only the order matters. A table that is rewritten by
+ALTER TABLE, or truncated, is empty to each snapshot from before; so it is taken once nobody can do either.
 https://www.postgresql.org/docs/current/mvcc-caveats.html"""
 _FLUSH = (
     "BEGIN READ WRITE; SET LOCAL synchronous_commit = local;"
