@@ -85,7 +85,7 @@ class Database:
         self.seen_xids: set[int] = set()
         self.readers: list[Reader] = []
         """Open snapshots."""
-        self.truncated: dict[str, Transaction] = {}
+        self.taken: dict[str, Transaction] = {}
         """Tables that are locked against readers, and by whom."""
 
     # -- what clients see ---------------------------------------------------------------------------
@@ -127,14 +127,24 @@ class Database:
 
     def truncate(self, transaction: Transaction, table: str, ids: range) -> None:
         """Its lock is on the table: on all of its possible rows, and against readers."""
-        self.truncated[table] = transaction
+        self.taken[table] = transaction
         for id in ids:
             self.write(transaction, (table, id), "t", None)
         transaction.changes.append(Logged(table, "t", None, None, self._log(transaction.last)))
 
+    def rewrite(self, transaction: Transaction, table: str, ids: range) -> None:
+        """As ALTER TABLE does that changes nothing which is used: locked like a truncated table, its rows are
+        what they were, and no event tells of it."""
+        self.taken[table] = transaction
+        for row in [(table, id) for id in ids]:
+            if row not in self.locked:
+                self.locked.add(row)
+                transaction.locks.append(row)
+        self._log(transaction.last)
+
     def unread(self, table: str) -> bool:
-        """Whether no open snapshot has read the table, and nobody else truncates it."""
-        return table not in self.truncated and not any(table in reader.read for reader in self.readers)
+        """Whether no open transaction has read the table, and nobody else has taken it."""
+        return table not in self.taken and not any(table in reader.read for reader in self.readers)
 
     def free(self, transaction: Transaction, row: RowId) -> bool:
         return row not in self.locked or row in transaction.locks
@@ -151,9 +161,9 @@ class Database:
             self.flushed = self.inserted
 
     def show(self, transaction: Transaction) -> None:
-        """It becomes visible, to all snapshots from now on. A truncate is seen by earlier ones, too, if they
-        have not read the table yet (PostgreSQL manual, "Caveats" of concurrency control)."""
-        for table in [table for table, by in self.truncated.items() if by is transaction]:
+        """It becomes visible, to all snapshots from now on. Earlier ones see a table empty that it truncated
+        or rewrote, if they have not read it yet (PostgreSQL manual, "Caveats" of concurrency control)."""
+        for table in [table for table, by in self.taken.items() if by is transaction]:
             for reader in self.readers:
                 reader.content = {row: image for row, image in reader.content.items() if row[0] != table}
         self._complete(transaction, "committed")
@@ -171,8 +181,8 @@ class Database:
         self.completed = max(self.completed, transaction.last)
         self.fates[transaction.xid] = fate
         self.locked.difference_update(transaction.locks)
-        for table in [table for table, by in self.truncated.items() if by is transaction]:
-            del self.truncated[table]
+        for table in [table for table, by in self.taken.items() if by is transaction]:
+            del self.taken[table]
 
     def _log(self, xid: int) -> int:
         self.inserted += 10
@@ -215,7 +225,7 @@ class Database:
         self.completed = self.next_xid - 1
         self.running.clear()
         self.locked.clear()
-        self.truncated.clear()
+        self.taken.clear()
         self.readers.clear()
         self.rows = dict(self.initial)
         self.fates = {}

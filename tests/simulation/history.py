@@ -47,6 +47,7 @@ KINDS = (
     "another timeline",
     "stopped for another history",
     "a truncate",
+    "a rewritten table",
     "a backfill",
 )
 """What a round of schedules has to have exercised. Counted per schedule: in how many it happened."""

@@ -13,8 +13,8 @@ from syncer.declaration.compile import Lookup
 from syncer.document import Row
 from syncer.errors import Retry
 from syncer.ports import Head, View
-from tests.simulation.application import Sizes, document
-from tests.simulation.database import Database
+from tests.simulation.application import TABLES, Sizes, document
+from tests.simulation.database import Database, Rows
 from tests.simulation.history import History
 from tests.simulation.scheduler import Scheduler
 
@@ -70,37 +70,55 @@ class SimulatedView:
         self._rows = rows
         self._pause = rows.scheduler.pause
 
+        self.content: Rows = {}
+        self.read: set[str] = set()
+
     def __enter__(self) -> View:
         rows, database = self._rows, self._rows.database
         self._pause()
         if rows.incarnation is None:
             rows.incarnation = database.incarnation
         rows.alive()
-        snapshot, self.content, identity = database.snapshot(), dict(database.rows), database.identity
-        self.read: set[str] = set()
         database.readers.append(self)
+        try:
+            self._begin()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        """As `rows/postgres.py` does: the locks come first."""
+        self._read(*TABLES)
+        self._look()
+
+    def _look(self) -> None:
+        rows, database = self._rows, self._rows.database
+        snapshot, self.content, identity = database.snapshot(), dict(database.rows), database.identity
         self._pause()  # the position is read after the snapshot was taken
         rows.alive()
         self._clock = snapshot.clock - database.base  # for a person
         self.head = Head(snapshot, identity, database.inserted)
-        return self
+
+    def _end(self) -> None:
+        if self in self._rows.database.readers:
+            self._rows.database.readers.remove(self)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
             self._pause()
-        if self in self._rows.database.readers:
-            self._rows.database.readers.remove(self)
+        self._end()
         if kind is not None:
             self._rows.close()
         else:
             self._rows.alive()
 
     def _read(self, *tables: str) -> None:
-        """Waits while one of them is being truncated."""
+        """Waits while one of them is being rewritten or truncated, and nobody can do that afterwards."""
         self._pause()
-        truncated = self._rows.database.truncated
-        if truncated:
-            self._rows.scheduler.until(lambda: not any(table in truncated for table in tables))
+        taken = self._rows.database.taken
+        if taken and not self.read.issuperset(tables):
+            self._rows.scheduler.until(lambda: not any(table in taken for table in tables))
         self._rows.alive()
         self.read.update(tables)
 

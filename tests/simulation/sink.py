@@ -32,12 +32,11 @@ NORMAL, AWAY, CUT, BUSY = range(4)
 
 
 class Store:
-    """The server. base: see `Database`. remembers: seconds for which a delete's version is kept. unique: no
-    two contents of a document may have one version."""
+    """The server. base: see `Database`. remembers: seconds for which a delete's version is kept."""
 
     def __init__(
         self, scheduler: Scheduler, history: History, fail: Callable[[str], NoReturn], *,
-        base: int, remembers: float, unique: bool,
+        base: int, remembers: float,
     ) -> None:  # fmt: skip
         self.scheduler, self.history, self.fail, self.remembers = scheduler, history, fail, remembers
         self._base = base
@@ -48,7 +47,6 @@ class Store:
         self.written: list[str] = []
         """The id of each document written, in order: a place in it is how far the writes were."""
         self._before: dict[str, tuple[tuple[int, bytes] | None, tuple[int, float] | None]] = {}
-        self._unique = unique
         self._bodies: dict[tuple[str, int], bytes | None] = {}
 
     def version(self, id: str) -> int:
@@ -63,7 +61,7 @@ class Store:
         return version
 
     def apply(self, id: str, version: int, body: bytes | None) -> None:
-        if self._unique and self._bodies.setdefault((id, version), body) != body:
+        if self._bodies.setdefault((id, version), body) != body:
             self.fail(f"two contents of order {id} have the same version {self.shown(version)}")
         self._before[id] = self.documents.get(id), self.deleted.get(id)
         if body is None:

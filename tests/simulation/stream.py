@@ -11,7 +11,7 @@ Left out: retention, missing offsets, transactions of Kafka, its brokers' failur
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Event
 
 import orjson
@@ -36,7 +36,7 @@ _WORK = {
 class Topics:
     """Records by partition."""
 
-    def __init__(self, names: list[str], partitions: int) -> None:
+    def __init__(self, names: Sequence[str], partitions: int) -> None:
         self.count, self.total = partitions, 0
         self.records: dict[Partition, list[Record]] = {
             (name, number): [] for name in names for number in range(partitions)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from syncer.clock import version
 from syncer.pipeline import Lane, Limits
-from tests.simulation.application import Application, Sizes, documents
+from tests.simulation.application import TABLES, Application, Sizes, documents
 from tests.simulation.choices import Choices
 from tests.simulation.database import Database, Rows
 from tests.simulation.history import History
@@ -60,7 +60,7 @@ class World:
             self.database, choices, self.history, self.sizes, odds, left=3 + choices.of(4)
         )
         truncates = self.application.truncates
-        self.topics = Topics(["orders", "items", "products"], 1 + choices.of(2))
+        self.topics = Topics(TABLES, 1 + choices.of(2))
         self.work, self.ranges = Topics(["work"], 1), Topics(["backfill"], 1)
         self.connector = Connector(
             self.database, self.topics, choices, self.history, repeats=choices.likely(odds.repeats)
@@ -73,9 +73,8 @@ class World:
             self.groups["backfill"] = Group(self.ranges)
         self.members: dict[str, list[SimulatedSource]] = {kind: [] for kind in self.groups}
         self.store = Store(
-            self.scheduler, self.history, self.fail, base=self.database.base, remembers=remembers,
-            unique=not truncates
-        )  # fmt: skip
+            self.scheduler, self.history, self.fail, base=self.database.base, remembers=remembers
+        )
         if not self.backfills:
             first = version(1, self.database.snapshot().clock)
             self.store.documents = {id: (first, body) for id, body in documents(rows, self.sizes).items()}
