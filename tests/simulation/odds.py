@@ -51,7 +51,7 @@ THEMES = {
     "visibility": Odds(
         window=256, asynchronous=0, moves=200, slow_writes=30, repeats=128, writes=(2, 4, 4)
     ),
-    "crashes": Odds(asynchronous=256, crashes=256, rollbacks=90, window=60),
+    "crashes": Odds(asynchronous=256, crashes=256, rollbacks=90, window=60, backfills=60),
     "late writes and deletes": Odds(
         moves=256, waits=256, slow_writes=200, sinks_fail=100, window=30, writes=(7, 2, 1)
     ),
