@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from devstack import Stack
 from syncer.connect import Connect
 from tests.integration.daemon import Daemon, until
 from tests.integration.system import Source, System, new_system, streaming_source
+from tests.stack.database import drop_slots
 
 ORDERS = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada')",
@@ -62,23 +62,6 @@ def canary_comes(daemon: Daemon, system: System) -> None:
     until(lambda: sum(system.topics().ends([topic]).values()) > before + 2, daemon.log.read_text)
 
 
-def drop_slot(system: System, name: str) -> None:
-    """From under whoever reads it."""
-
-    def dropped() -> bool:
-        try:
-            system.database.query(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s",
-                [name],
-            )
-            system.database.query("SELECT pg_drop_replication_slot(%s)", [name])
-        except psycopg.errors.ObjectInUse:
-            return False
-        return True
-
-    until(dropped)
-
-
 @contextmanager
 def stopped(connect: Connect, name: str) -> Iterator[None]:
     """The connector, during the block."""
@@ -107,7 +90,8 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
     """Found: Debezium 3.6 fails when its slot is gone; once its offsets are reset it makes a new one, runs,
     and what was committed between never comes. The daemon knows the slot, and stops when it is gone."""
     daemon = begin(system)
-    drop_slot(system, source.names.prefix)
+    with system.database.connect() as admin:
+        drop_slots(admin, system.database.name)
     system.execute(ANOTHER.format(2))
     for model in (system.orders, system.summaries):
         failed(

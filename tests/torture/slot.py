@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import time
 
-import psycopg
-
 from tests.convergence.deployment import MODELS, Deployment, until
 from tests.convergence.workload import Workload
+from tests.stack.database import drop_slots
 
 NOTICED_WITHIN = 60.0
 
 
 def lose_slot(deployment: Deployment, workload: Workload) -> None:
     """Drop it, write what never arrives, wait until every read model says so, and do as it says."""
-    _drop(deployment)
+    with deployment.database.connect() as admin:
+        drop_slots(admin, deployment.database.name)
     for name in ("add many", "forget many", "add a project"):
         workload.do(name)
     for _ in until(time.monotonic() + NOTICED_WITHIN, pause=1.0):
@@ -27,19 +27,3 @@ def lose_slot(deployment: Deployment, workload: Workload) -> None:
     deployment.run("connectors", "reset", "--yes")
     for model in MODELS:
         deployment.run("resync", deployment.model(model), "--yes")
-
-
-def _drop(deployment: Deployment) -> None:
-    """From under whoever reads it."""
-    slot = [deployment.names.prefix]
-    for _ in until(time.monotonic() + NOTICED_WITHIN):
-        with deployment.database.connect() as session:
-            session.execute(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s", slot
-            )
-            try:
-                session.execute("SELECT pg_drop_replication_slot(%s)", slot)
-            except psycopg.errors.ObjectInUse:
-                continue
-            return
-    raise AssertionError("the slot was in use all the time")
