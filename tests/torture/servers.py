@@ -81,12 +81,14 @@ class Servers:
         urllib3.request("POST", f"{url}?includeTasks=true", timeout=30)
 
     def change_columns(self) -> None:
-        """A column comes, with a value in every row, and another goes: a migration of the application."""
+        """A column comes, with a value in every row, and another goes: a migration of the application. Every
+        other time the table is rewritten for it."""
         self._columns += 1
+        value = ("7", "random()")[self._columns % 2]
         with self.deployment.database.connect() as session:
             session.execute("SET lock_timeout = '500ms'")
             for statement in (
-                f"ALTER TABLE projects ADD COLUMN more_{self._columns} integer DEFAULT 7",
+                f"ALTER TABLE projects ADD COLUMN more_{self._columns} float DEFAULT {value}",
                 f"ALTER TABLE projects DROP COLUMN IF EXISTS more_{self._columns - 1}",
             ):
                 for _ in range(40):
