@@ -7,6 +7,7 @@ start takes 15 seconds):
 """
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,12 @@ from tests.stack.database import fresh_database
 from tests.stack.names import fresh_names
 
 settings.register_profile("long", max_examples=2000)
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores SIGINT, and so would every process that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

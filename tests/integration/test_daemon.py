@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from syncer.metrics import STATES, TABLE
 from tests.integration.daemon import until
@@ -19,14 +21,19 @@ CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 ORDERS = "INSERT INTO {{schema}}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series({}, {}) n"
 
 
-def backfill(system: System, *options: str) -> subprocess.Popen[str]:
+@contextmanager
+def backfill(system: System, *options: str) -> Iterator[subprocess.Popen[str]]:
     """`syncer backfill` of the orders in the background, in ranges of 100; its output is to be read."""
     system.environment["SYNCER_BACKFILL__RANGE_DOCUMENTS"] = "100"
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "syncer", "backfill", system.orders, *options],
         env=system.environment, cwd=system.folder, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_what_it_tells_of_itself(system: System) -> None:
@@ -132,16 +139,14 @@ def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) ->
 
 def test_a_backfill_that_is_killed_goes_on_where_it_was(system: System) -> None:
     system.execute(CUSTOMERS, ORDERS.format(1, 3000))
-    first = backfill(system, "--rate", "1000")
-    until(lambda: len(system.written(system.orders)) > 700)
-    first.kill()
-    first.communicate()
+    with backfill(system, "--rate", "1000"):
+        until(lambda: len(system.written(system.orders)) > 700)
     told = system.told(system.orders)
     assert (told["backfill"], told["state"]) == ("unfinished", "stopped")
     done = len(system.written(system.orders))
     assert done < 3000
-    second = backfill(system)
-    said = second.communicate()[0]
+    with backfill(system) as second:
+        said = second.communicate()[0]
     assert (
         second.returncode == 0 and "going on where an earlier run stopped" in said and "done, 3,000" in said
     )
@@ -169,8 +174,8 @@ def test_a_backfill_beside_the_daemon_keeps_its_rate_while_rows_change(system: S
     writer.start()
     try:
         began = time.monotonic()
-        process = backfill(system, "--rate", "600", "--workers", "2")
-        said = process.communicate()[0]
+        with backfill(system, "--rate", "600", "--workers", "2") as process:
+            said = process.communicate()[0]
         took = time.monotonic() - began
     finally:
         stop.set()
@@ -185,9 +190,9 @@ def test_a_backfill_beside_the_daemon_keeps_its_rate_while_rows_change(system: S
 
 def test_a_backfill_that_is_interrupted_ends_in_order(system: System) -> None:
     system.execute(CUSTOMERS, ORDERS.format(1, 4000))
-    process = backfill(system, "--rate", "150")
-    until(lambda: len(system.written(system.orders)) > 100)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=20)[0]
+    with backfill(system, "--rate", "150") as process:
+        until(lambda: len(system.written(system.orders)) > 100)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[0]
     assert process.returncode == 130 and "the same command goes on from here" in said
     assert "Traceback" not in said
