@@ -26,7 +26,7 @@ settings.register_profile("long", max_examples=2000)
 
 
 def pytest_configure() -> None:
-    """A shell's background job ignores SIGINT, and so would every process that tests start to interrupt it."""
+    """A background job of a shell ignores SIGINT, and so would every process that a test interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
