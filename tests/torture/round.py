@@ -53,8 +53,8 @@ class Report:
         )
 
 
-def play(stack: Stack, seed: str, seconds: float, folder: Path) -> Report:
-    """folder: for settings and logs.
+def play(stack: Stack, seed: str, seconds: float, folder: Path, *, within: float = SETTLES_WITHIN) -> Report:
+    """folder: for settings and logs. within: seconds, see `SETTLES_WITHIN`.
 
     Raises NotRight when a document is wrong in the end; AssertionError when a process ended by itself.
     """
@@ -70,17 +70,17 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path) -> Report:
         try:
             workload.seed_rows(60)
             deployment.run("connectors", "apply", "--yes")
-            _burn(workload, fire, seconds)
+            _burn(workload, fire, seconds, 2 * within)
             ended = time.monotonic()
             expected = Oracle(database).documents()
-            settle(deployment, fire, expected, ended + SETTLES_WITHIN)
+            settle(deployment, fire, expected, ended + within)
             settled = time.monotonic() - ended
             deployment.run("verify", "--patience", "5")
             if fire.random.random() < _SLOT_LOST:
                 fire.say("slot dropped")
                 lose_slot(deployment, workload)
                 fire.done["slot dropped"] += 1
-                settle(deployment, fire, Oracle(database).documents(), time.monotonic() + SETTLES_WITHIN)
+                settle(deployment, fire, Oracle(database).documents(), time.monotonic() + within)
             for daemon in fire.daemons:
                 daemon.terminate()
         finally:
@@ -96,8 +96,10 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path) -> Report:
     )  # fmt: skip
 
 
-def _burn(workload: Workload, fire: Fire, seconds: float) -> None:
-    """A backfill under fire first; then without one, as it would hide what a change should have done. Of what
+def _burn(workload: Workload, fire: Fire, seconds: float, patience: float) -> None:
+    """patience: seconds for the backfill, once nothing disturbs it.
+
+    A backfill under fire first; then without one, as it would hide what a change should have done. Of what
     makes every document dirty, little: it would hide the same."""
     began = time.monotonic()
     workload.calm()
@@ -105,7 +107,7 @@ def _burn(workload: Workload, fire: Fire, seconds: float) -> None:
         workload.start()
         fire.begin()
         fire.go_on(began + seconds * 0.4, backfills=True)
-        fire.finish_backfill(time.monotonic() + 2 * SETTLES_WITHIN)
+        fire.finish_backfill(time.monotonic() + patience)
         fire.say("truncate projects")
         workload.do("truncate projects")
         fire.go_on(time.monotonic() + seconds * 0.3, backfills=False)
@@ -120,7 +122,7 @@ def _burn(workload: Workload, fire: Fire, seconds: float) -> None:
 
 def settle(deployment: Deployment, fire: Fire, expected: Expected, deadline: float) -> None:
     """Until every document is as expected, and nothing is left to be done."""
-    found = []
+    began, found = time.monotonic(), []
     for _ in until(deadline, pause=0.5):
         found = compare(deployment, expected)
         status = deployment.status(expect=(0, 1))
@@ -130,4 +132,4 @@ def settle(deployment: Deployment, fire: Fire, expected: Expected, deadline: flo
     autopsy(deployment, found, deployment.folder)
     said = "\n".join(daemon.tail() for daemon in fire.daemons)
     said += deployment.run("status", expect=(0, 1)) + deployment.run("connectors", "status")
-    raise NotRight(f"not within {SETTLES_WITHIN:.0f} s: {told(found)}\n{said}")
+    raise NotRight(f"not within {deadline - began:.0f} s: {told(found)}\n{said}")
