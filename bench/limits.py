@@ -29,7 +29,8 @@ from syncer.change import Key
 from syncer.document import Batch, Outcome
 from syncer.load import Loaded
 from syncer.ports import View
-from syncer.rows.postgres import Postgres, connect
+from syncer.rows.postgres import Postgres
+from syncer.rows.session import connect
 from syncer.sinks import _bulk
 
 STEP = "limits"

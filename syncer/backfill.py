@@ -24,8 +24,9 @@ from syncer.metrics import Metrics
 from syncer.pipeline import ranges
 from syncer.ports import Overflow, View
 from syncer.registry import Names, Registry
-from syncer.rows.postgres import Postgres, connect
+from syncer.rows.postgres import Postgres
 from syncer.rows.publication import wait_for_open_transactions
+from syncer.rows.session import connect
 from syncer.sources.letters import Standing
 from syncer.sources.state import Run
 from syncer.sources.writing import KafkaWork

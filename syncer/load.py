@@ -24,7 +24,7 @@ from syncer.errors import Fatal
 from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
 from syncer.rows.fingerprint import Fingerprint, altered
-from syncer.rows.postgres import classify, connect, standby
+from syncer.rows.session import classify, connect, standby
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from syncer.change import TableName
 from syncer.config import Config
 from syncer.declaration.compile import Compiled
 from syncer.errors import Fatal
-from syncer.rows.postgres import connect
+from syncer.rows.session import connect
 from syncer.sources.letters import CONFIG as LETTERS
 from syncer.sources.state import Registration, State, Stream
 from syncer.sources.topics import MAX_BYTES, Topics, topic_of

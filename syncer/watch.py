@@ -31,8 +31,8 @@ from syncer.probe import Probe
 from syncer.registry import Registry
 from syncer.rows import catalog
 from syncer.rows.log import kept
-from syncer.rows.postgres import connect as session
 from syncer.rows.publication import read_facts
+from syncer.rows.session import connect as session
 from syncer.sources.state import Stream
 
 _ANSWER = 5.0  # seconds for a statement

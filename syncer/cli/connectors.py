@@ -21,13 +21,13 @@ from syncer.definition import Definition
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.registry import Registry
 from syncer.rows.log import drop_slot
-from syncer.rows.postgres import classify
 from syncer.rows.publication import (
     Open,
     ensure_publication,
     read_facts,
     wait_for_open_transactions,
 )
+from syncer.rows.session import classify
 from syncer.sources.topics import MAX_BYTES, topic_of
 
 TOPIC = {

@@ -59,7 +59,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A read model, ready to run. Every statement pins nothing: `rows/postgres.py` pins the session."""
+    """A read model, ready to run. Every statement pins nothing: `rows/session.py` pins the session."""
 
     name: str
     root: TableName

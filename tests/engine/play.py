@@ -22,7 +22,8 @@ from syncer.observer import LaneObserver
 from syncer.pipeline import Lane, Limits, ranges
 from syncer.rows import catalog as rows_catalog
 from syncer.rows.fingerprint import Tables
-from syncer.rows.postgres import Postgres, connect
+from syncer.rows.postgres import Postgres
+from syncer.rows.session import connect
 from syncer.sinks.memory import Store
 from tests.engine import changes, oracle
 from tests.engine.application import OPTIONS, Session

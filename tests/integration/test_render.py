@@ -17,7 +17,8 @@ from syncer.declaration.model import parse, tables
 from syncer.declaration.tree import Node, bind
 from syncer.document import Row, document_id
 from syncer.rows.catalog import load
-from syncer.rows.postgres import PINNED, Postgres
+from syncer.rows.postgres import Postgres
+from syncer.rows.session import PINNED
 from tests.stack import Database
 
 SCHEMA = [

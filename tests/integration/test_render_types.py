@@ -13,7 +13,7 @@ from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse, tables
 from syncer.errors import Fatal
 from syncer.rows.catalog import load
-from syncer.rows.postgres import PINNED
+from syncer.rows.session import PINNED
 from tests.stack import Database
 
 

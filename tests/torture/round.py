@@ -97,10 +97,10 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path, *, within: float
 
 
 def _burn(workload: Workload, fire: Fire, seconds: float, patience: float) -> None:
-    """patience: seconds for the backfill, once nothing disturbs it.
+    """A backfill under fire first; then without one, as it would hide what a change should have done. Of what
+    makes every document dirty, little: it would hide the same.
 
-    A backfill under fire first; then without one, as it would hide what a change should have done. Of what
-    makes every document dirty, little: it would hide the same."""
+    patience: seconds for the backfill, once nothing disturbs it."""
     began = time.monotonic()
     workload.calm()
     try:
