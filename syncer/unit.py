@@ -124,7 +124,6 @@ class Unit:
                 if time.monotonic() - began > 60:
                     pause = _BACK_OFF[0]
                 self._tell("waiting", error)
-                self.registry.topics.renew()
                 self._stop.wait(pause)
                 pause = min(pause * 2, _BACK_OFF[1])
             except Exception as error:

@@ -35,7 +35,9 @@ from syncer.errors import Fatal, Retry
 from syncer.ports import Record
 
 Partition = tuple[str, int]
-_TIMEOUT = 20.0
+_TIMEOUT, _FIRST_TIMEOUT = 20.0, 5.0
+"""Seconds. After a broker's restart a client can wait for an answer that never comes, and a new one gets it
+at once. So the first wait is short; each that was in vain doubles the next, for a Kafka that is slow."""
 MAX_BYTES = 16 << 20
 """The largest record of our own topics: a dead letter holds the record that nobody could read."""
 _SOON = 10.0  # the first thing asked: whether Kafka is there at all
@@ -62,11 +64,12 @@ class Topics:
     def __init__(self, settings: Mapping[str, Any], *, partitions: int, replication_factor: int) -> None:
         self._settings = dict(settings)
         self._partitions, self._replicas = partitions, replication_factor
-        self.renew()
+        self._patience = _FIRST_TIMEOUT
+        self._renew()
 
-    def renew(self) -> None:
+    def _renew(self) -> None:
         """A new client. After an outage, one can wait for ever for a group's coordinator
-        (confluentinc/librdkafka#5511)."""
+        (confluentinc/librdkafka#5511); others who wait for the same get an error at once."""
         try:
             self._admin = AdminClient({"log_level": 2, **self._settings})
         except KafkaException as error:
@@ -209,11 +212,15 @@ class Topics:
             raise away(f"cannot describe group {group}", error) from error
 
     def _result(self, future: Future[Any], what: str) -> Any:
+        waited = self._patience
         try:
-            return future.result(_TIMEOUT)
+            found = future.result(waited)
         except TimeoutError:
-            self.renew()
-            raise Retry(what, where="Kafka", why=f"no answer in {_TIMEOUT:.0f} s") from None
+            self._patience = min(2 * waited, _TIMEOUT)
+            self._renew()
+            raise Retry(what, where="Kafka", why=f"no answer in {waited:.0f} s") from None
+        self._patience = _FIRST_TIMEOUT
+        return found
 
     def read_one(self, topic: str, partition: int, offset: int, timeout: float = 5.0) -> Record | None:
         """The record at an offset; None if there is none. For `status`."""

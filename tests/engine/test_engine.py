@@ -56,6 +56,7 @@ def dsn() -> Iterator[str]:
                 "synchronous_commit = local",
                 "synchronous_standby_names = 'nobody'",
                 "fsync = off",
+                "autovacuum = off",  # it locks catalogs, and nobody waits for a lock here
             ):
                 admin.execute(f"ALTER SYSTEM SET {setting}".encode())
             admin.execute("SELECT pg_reload_conf()")
