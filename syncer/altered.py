@@ -64,10 +64,9 @@ class Alterations:
                 self._wait(breathe)
             for item in sweeps("altered", time.time_ns() // 1_000_000, self.config.pipeline.max_age):
                 work.put(item)
-            with lasting(rows) as view:
-                for item in ranges(view, size, "altered"):
-                    work.put(item)
-                    breathe()
+            for item in lasting(rows, lambda view: ranges(view, size, "altered")):
+                work.put(item)
+                breathe()
             work.flush()
         self._note(now)
         return found

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from syncer import load
 from syncer.altered import Alterations
-from syncer.change import Work
+from syncer.change import Key, Work
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
@@ -117,22 +117,31 @@ class Backfill:
         begins = self.registry.topics.ends([names.backfill_topic])
         if self.sweep:
             work.put(Work("sweep", "backfill", run_id))
-        with self._rows(loaded) as rows, lasting(rows) as view:
-            size = self._range_size(view)
+        with self._rows(loaded) as rows:
+            with rows.view() as view:
+                size = self._range_size(view)
             seconds = size * len(begins) / self.rate if self.rate else 0.0
-            items, last = 0, None
-            for items, last in enumerate(ranges(view, size, "backfill", run_id, seconds), 1):
-                work.put(last)
-                if items % 100 == 0:
-                    report(Progress("planning", items * size, 0))
-            rest = view.keys_in_range(last.low, last.high) if last and last.high else []
+            rest: list[Key] = []
+
+            def plan(view: View) -> Iterator[Work]:
+                last: Work | None = None
+                for items, last in enumerate(ranges(view, size, "backfill", run_id, seconds), 1):
+                    yield last
+                    if items % 100 == 0:
+                        report(Progress("planning", items * size, 0))
+                if last and last.high:
+                    rest.extend(view.keys_in_range(last.low, last.high))
+
+            planned = lasting(rows, plan)
+        for item in planned:
+            work.put(item)
         work.flush()
         ends = {
             str(p): offset for (_, p), offset in self.registry.topics.ends([names.backfill_topic]).items()
         }
         first = {str(p): offset for (_, p), offset in begins.items()}
-        roots = max(items - 1, 0) * size + len(rest)
-        return Run(run_id, True, items, roots, started_ms, first, ends)
+        roots = max(len(planned) - 1, 0) * size + len(rest)
+        return Run(run_id, True, len(planned), roots, started_ms, first, ends)
 
     def _watch(self, unit: Unit, names: Names, run: Run, report: Callable[[Progress], None]) -> None:
         total = sum(run.ends.values()) - sum(run.begins.values())

@@ -7,15 +7,17 @@ So whatever answers for a batch is asked only in a snapshot that sees all of it;
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from syncer.clock import Clock, split_version
 from syncer.errors import Fatal
 from syncer.ports import Observer, Rows, View
 from syncer.waiting import Patience, Time
+
+T = TypeVar("T")
 
 
 class Sight(NamedTuple):
@@ -99,18 +101,23 @@ class Gate:
         )
 
 
-@contextmanager
-def lasting(rows: Rows, time: Time | None = None) -> Iterator[View]:
-    """A view for planning: when the block ends, what it saw is on disk, so that the plan may be relied on.
-    Otherwise a crash may bring rows back that are in no part of it, and whose events came long ago.
+def lasting(rows: Rows, plan: Callable[[View], Iterable[T]], wait: Patience | None = None) -> list[T]:
+    """What is planned of the root's table, whole, once the view is closed (a walk over a large index holds a
+    lock) and what it saw is on disk, so that the plan may be relied on. Otherwise a crash may bring rows back
+    that are in no part of it, and whose events came long ago.
 
-    Raises Retry after such a crash: plan again.
+    wait: None if nobody has to be kept in a group meanwhile. Raises Retry after such a crash: plan again.
     """
-    with rows.view() as view:
-        yield view
+    planned = []
+    with rows.view(root_only=True) as view:
+        for part in plan(view):
+            planned.append(part)
+            if wait:
+                wait.breathe()
         lsn = view.head.insert_lsn
     if not rows.flushed(lsn):
-        _durable(rows, lsn, Patience(Event(), lambda: None, time or Time()))
+        _durable(rows, lsn, wait or Patience(Event(), lambda: None, Time()))
+    return planned
 
 
 def _durable(rows: Rows, lsn: int, wait: Patience) -> None:

@@ -138,14 +138,14 @@ class Opening:
         tables = Tables(loaded.name, loaded.fingerprint, lambda: self._look_again(loaded))
         rows = _rows(self.config, loaded, tables)
         closing.callback(rows.close)
-        with rows.view():  # a standby is refused before anything is recorded
+        with rows.view(root_only=True):  # a standby is refused before anything is recorded
             pass
         begun = self.registry.open(loaded.compiled, building=self.building)
         registration, noted = begun.registration, begun.clock
         self.generation = registration.generation
         identity = Identity(noted["system"], noted["timeline"]) if noted else None
         clock = Clock(registration.epoch, identity, noted.get("clock", 0))
-        with rows.view() as view:
+        with rows.view(root_only=True) as view:
             now = view.head.snapshot.clock
             clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
         rows.close()
@@ -187,8 +187,9 @@ class Opening:
 
         def refill() -> None:
             work = KafkaWork(self.registry.writing, names.backfill_topic)
-            with contextlib.closing(_rows(self.config, loaded, tables)) as rows, lasting(rows) as view:
-                for item in ranges(view, self.config.pipeline.chunk_documents, "lost documents"):
+            size = self.config.pipeline.chunk_documents
+            with contextlib.closing(_rows(self.config, loaded, tables)) as rows:
+                for item in lasting(rows, lambda view: ranges(view, size, "lost documents")):
                     work.put(item)
             work.flush()
 

@@ -31,7 +31,7 @@ from syncer.clock import Clock
 from syncer.declaration.compile import Compiled
 from syncer.document import Row
 from syncer.errors import Reject
-from syncer.gate import Gate, Sight
+from syncer.gate import Gate, Sight, lasting
 from syncer.lag import Lag
 from syncer.offsets import Offsets
 from syncer.ports import DeadLetters, Observer, Overflow, Record, Rows, Sink, Source, View, WorkTopic
@@ -193,6 +193,7 @@ class Lane:
             stale = keys if asked else self.recent.stale(keys, xids, sight.view.head.snapshot)
             self.observer.dirty(len(keys), len(keys) - len(stale))
             piece, left = self._render(sight, stale, settles, committed_ms)
+        self._truncates(dirty)
         self.writer.send(piece)
         self._keys(left, settles, committed_ms)
 
@@ -206,18 +207,22 @@ class Lane:
                 if len(keys) >= self.limits.fan_out:
                     self._hand_over(keys, "fan-out")
                     keys, handed_over = {}, True
-        if dirty.all_roots:
-            for item in ranges(view, self.limits.chunk_documents, "truncate"):
-                self.work.put(item)
-                self.wait.breathe()
-            handed_over = True
-        if dirty.root_gone:
-            for item in sweeps("truncate", self.time.now_ms(), self.limits.max_age):
-                self.work.put(item)
-            handed_over = True
         if handed_over:
             self.work.flush()
         return list(dirty.keys | keys)
+
+    def _truncates(self, dirty: Dirty) -> None:
+        """They name no keys: all roots or all documents go to the work topic, before the batch is settled."""
+        if dirty.all_roots:
+            size = self.limits.chunk_documents
+            for item in lasting(self.gate.rows, lambda view: ranges(view, size, "truncate"), self.wait):
+                self.work.put(item)
+                self.wait.breathe()
+        if dirty.root_gone:
+            for item in sweeps("truncate", self.time.now_ms(), self.limits.max_age):
+                self.work.put(item)
+        if dirty.all_roots or dirty.root_gone:
+            self.work.flush()
 
     def _hand_over(self, keys: Iterable[Key], reason: str) -> None:
         left = iter(keys)

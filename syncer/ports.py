@@ -172,8 +172,11 @@ class View(Protocol):
 class Rows(Protocol):
     """The database that says what is true."""
 
-    def view(self) -> AbstractContextManager[View]:
-        """Raises Retry when the server is away, when it is a standby, and when the read model does not fit
+    def view(self, *, root_only: bool = False) -> AbstractContextManager[View]:
+        """All tables of the read model are locked against ALTER TABLE, as any reader locks them, before the
+        snapshot is taken. root_only: only the root's, and nothing else may be read.
+
+        Raises Retry when the server is away, when it is a standby, and when the read model does not fit
         its tables any more (compile again); Fatal when it refuses us."""
         ...
 

@@ -199,7 +199,7 @@ class Unit:
                 opened.memories.look(self._time.now_ms())
 
         def look_at_tables() -> None:
-            with rows.view():  # Retry if they were altered, and have to be compiled again
+            with rows.view(root_only=True):  # Retry if they were altered, and have to be compiled again
                 pass
 
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, LiteralString
@@ -14,14 +15,14 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from syncer.change import Key
+from syncer.change import Key, TableName
 from syncer.clock import Identity, Snapshot
 from syncer.declaration.compile import Compiled, Lookup
 from syncer.document import Row
 from syncer.errors import Reject, Retry
 from syncer.ports import Head, Overflow
 from syncer.rows.fingerprint import Fingerprint, Tables, altered
-from syncer.rows.session import classify, connect, standby
+from syncer.rows.session import classify, connect, lock_timeout, standby
 from syncer.rows.streamed import Streamed
 
 _PAGE = 8192
@@ -42,6 +43,10 @@ _LOCKED = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
 """Takes no snapshot, and every reader holds this lock; only the order matters. A table that is rewritten by
 ALTER TABLE, or truncated, is empty to each snapshot from before; so it is taken once nobody can do either.
 https://www.postgresql.org/docs/current/mvcc-caveats.html"""
+_LOCK_TRY, _LOCK_PAUSE = 0.1, 0.1
+"""Seconds. Who waits for one table while holding others can be in the way of a migration that wants those:
+after `deadlock_timeout` (1 s) that would be ended, not we. So all are let go long before that."""
+_LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = {}")  # milliseconds
 _FLUSH = (
     "BEGIN READ WRITE; SET LOCAL synchronous_commit = local;"
     "SELECT pg_catalog.pg_logical_emit_message(true, 'syncer.flush', ''); COMMIT"
@@ -68,19 +73,21 @@ class Postgres:
         self._statement_timeout = statement_timeout
         self._tables = tables or Tables(compiled.name, Fingerprint(sql.SQL("''"), ""))
         self._head = self._tables.fingerprint, _HEAD.format(self._tables.fingerprint.sql)
-        names = sorted({compiled.root, *(place.table for place in compiled.occurrences)})
-        self._locked = _LOCKED.format(sql.SQL(", ").join(sql.Identifier(*name) for name in names))
+        self._locked = _locked({compiled.root, *(place.table for place in compiled.occurrences)})
+        self._root_locked = _locked({compiled.root})
+        self._lock_quickly = _LOCK_TIMEOUT.format(round(_LOCK_TRY * 1000))
+        self._lock_patiently = _LOCK_TIMEOUT.format(round(lock_timeout(statement_timeout) * 1000))
         self._connection: psycopg.Connection[Any] | None = None
         self._streamed: Streamed | None = None
         self._lock = threading.Lock()
 
     @contextmanager
-    def view(self) -> Iterator[PostgresView]:
+    def view(self, *, root_only: bool = False) -> Iterator[PostgresView]:
         """See `ports.Rows.view`."""
         with self._lock:
             try:
                 connection = self._open()
-                head = self._begin(connection)
+                head = self._begin(connection, self._root_locked if root_only else self._locked)
                 yield PostgresView(self._streamed or Streamed(connection), self.compiled, head)
                 connection.execute("COMMIT")
             except psycopg.Error as error:
@@ -134,18 +141,13 @@ class Postgres:
             self._streamed = Streamed(self._connection)
         return self._connection
 
-    def _begin(self, connection: psycopg.Connection[Any]) -> Head:
+    def _begin(self, connection: psycopg.Connection[Any], locked: sql.Composed) -> Head:
         """A snapshot of tables that the read model fits."""
         for _ in range(_ALTERATIONS):
             wanted = self._tables.fingerprint
             if wanted is not self._head[0]:
                 self._head = wanted, _HEAD.format(wanted.sql)
-            with connection.pipeline():
-                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                connection.execute(self._locked)
-                cursor = connection.execute(self._head[1], prepare=True)
-                connection.execute("SAVEPOINT render")
-            row: Any = cursor.fetchone()
+            row = self._try_to_begin(connection, locked)
             in_recovery, snapshot, system, insert_lsn, walfile, found = row
             if in_recovery:
                 raise standby(self.compiled.name)
@@ -154,6 +156,25 @@ class Postgres:
             connection.execute("ROLLBACK")
             self._tables.look_again(wanted)
         raise altered(self.compiled.name)
+
+    def _try_to_begin(self, connection: psycopg.Connection[Any], locked: sql.Composed) -> Any:
+        """The first row of a view, once its tables are free."""
+        deadline = time.monotonic() + lock_timeout(self._statement_timeout)
+        while True:
+            try:
+                with connection.pipeline():
+                    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    connection.execute(self._lock_quickly)
+                    connection.execute(locked)
+                    connection.execute(self._lock_patiently)
+                    cursor = connection.execute(self._head[1], prepare=True)
+                    connection.execute("SAVEPOINT render")
+                return cursor.fetchone()
+            except psycopg.errors.LockNotAvailable:
+                if time.monotonic() > deadline:
+                    raise
+                connection.execute("ROLLBACK")
+                time.sleep(_LOCK_PAUSE)
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -259,6 +280,10 @@ def reached(flushed: int, inserted: int) -> bool:
     """
     into_page = inserted % _PAGE
     return flushed >= (inserted - into_page if into_page in (24, _LONG_PAGE_HEADER) else inserted)
+
+
+def _locked(tables: Collection[TableName]) -> sql.Composed:
+    return _LOCKED.format(sql.SQL(", ").join(sql.Identifier(*name) for name in sorted(tables)))
 
 
 def _escaped(name: str) -> str:

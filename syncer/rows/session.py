@@ -52,8 +52,7 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
         **PINNED,
         **PLANNING,
         "statement_timeout": f"{round(statement_timeout * 1000)}ms",
-        # earlier: to wait for another's ALTER TABLE or TRUNCATE says nothing about the rows
-        "lock_timeout": f"{round(statement_timeout * 500)}ms",
+        "lock_timeout": f"{round(lock_timeout(statement_timeout) * 1000)}ms",
     }
     try:
         given = conninfo_to_dict(arguments.get("conninfo", ""))
@@ -68,6 +67,11 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
     except psycopg.Error as error:
         raise classify(error, "cannot connect to PostgreSQL") from error
     return connection
+
+
+def lock_timeout(statement_timeout: float) -> float:
+    """Seconds. Earlier: to wait for another's ALTER TABLE or TRUNCATE says nothing about the rows."""
+    return statement_timeout / 2
 
 
 def standby(where: str) -> Retry:

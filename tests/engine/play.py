@@ -17,6 +17,7 @@ from syncer.clock import Clock
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse, tables
 from syncer.errors import Retry
+from syncer.gate import lasting
 from syncer.metrics import Metrics
 from syncer.observer import LaneObserver
 from syncer.pipeline import Lane, Limits, ranges
@@ -174,9 +175,8 @@ class Play:
 
     def backfill(self) -> None:
         try:
-            with self.rows[1].view() as view:
-                for item in ranges(view, 2, "backfill"):
-                    self.work.put(item)
+            for item in lasting(self.rows[1], lambda view: ranges(view, 2, "backfill")):
+                self.work.put(item)
         except Retry:
             self.compile()
             self.backfill()

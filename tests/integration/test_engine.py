@@ -15,8 +15,12 @@ import pytest
 from psycopg import sql
 
 from syncer import decode
+from syncer.change import Work
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
+from syncer.gate import lasting
+from syncer.pipeline import ranges
+from syncer.ports import View
 from syncer.waiting import Stopped
 from tests.integration.daemon import until
 from tests.integration.engine import ORDERS, SCHEMA, Engine, Spy, Tape
@@ -424,6 +428,49 @@ def test_hazard_29_a_table_that_is_rewritten_before_a_view_is_not_empty(engine: 
         until(lambda: engine.database.query(waits)[0][0] == 1)
         session.commit()
         assert rendered.result(30) == [True, True]
+
+
+def test_a_migration_of_several_tables_goes_before_a_view(engine: Engine) -> None:
+    """Found: a view that held one table and waited for another was in a deadlock with a migration that had
+    the second and wanted the first; after `deadlock_timeout` PostgreSQL ended the migration."""
+    filled(engine)
+    rows = engine.rows()
+
+    def render() -> list[bool]:
+        with rows.view() as view:
+            return [row.body is not None for row in view.render([("1",), ("2",)])]
+
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
+    with ThreadPoolExecutor(1) as beside, engine.database.connect(autocommit=False) as migration:
+        migration.execute("SET deadlock_timeout = '10s'")  # the view's own look at deadlocks comes first
+        migration.execute("ALTER TABLE orders ADD COLUMN more int")
+        rendered = beside.submit(render)
+        for _ in range(3):  # tries of the view
+            until(lambda: engine.database.query(waits)[0][0] == 1)
+            until(lambda: engine.database.query(waits)[0][0] == 0)
+        migration.execute("ALTER TABLE customers ADD COLUMN more int")
+        migration.commit()
+        assert rendered.result(30) == [True, True]
+
+
+def test_while_ranges_are_cut_only_the_root_is_locked(engine: Engine) -> None:
+    """A walk over a large index takes long, and whoever alters a table waits, with all who come after."""
+    filled(engine)
+    held = (
+        "SELECT DISTINCT relation::regclass::text FROM pg_locks JOIN pg_class c ON c.oid = relation"
+        " WHERE relkind = 'r' AND mode = 'AccessShareLock' AND relnamespace = 'public'::regnamespace"
+    )
+    found = []
+
+    def plan(view: View) -> Iterator[Work]:
+        for item in ranges(view, 5, "test"):
+            found.append(engine.database.query(held))
+            yield item
+
+    planned = lasting(engine.rows(), plan)
+    assert [item.high for item in planned] == [("5",), ("10",)]
+    assert found == [[("orders",)]] * 2
+    assert engine.database.query(held) == [], "what becomes of the ranges holds no lock"
 
 
 def test_a_table_that_is_locked_for_long_is_waited_for(engine: Engine) -> None:

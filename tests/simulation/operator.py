@@ -11,11 +11,12 @@ from syncer.change import Work
 from syncer.errors import Retry
 from syncer.gate import lasting
 from syncer.pipeline import ranges
+from syncer.waiting import Patience
 from tests.simulation.application import Sizes
 from tests.simulation.database import Database
 from tests.simulation.history import History
 from tests.simulation.rows import SimulatedRows
-from tests.simulation.scheduler import Scheduler, SimulatedTime
+from tests.simulation.scheduler import Scheduler, SimulatedTime, Stop
 from tests.simulation.stream import SimulatedWork, Topics
 
 
@@ -34,7 +35,7 @@ class Operator:
     """sweep: remove what has no row, too. A command that failed is given again."""
 
     dead = zombie = False
-    view = staticmethod(lasting)
+    lasting = staticmethod(lasting)
 
     def __init__(self, world: Surroundings, *, sweep: bool) -> None:
         self.world, self.sweep = world, sweep
@@ -55,9 +56,9 @@ class Operator:
         work = ranges_topic(self.world)
         if self.sweep:
             work.put(Work("sweep", "backfill"))
-        with self.view(rows, SimulatedTime(self.world.scheduler, self)) as view:
-            for item in ranges(view, 2, "backfill"):
-                work.put(item)
+        wait = Patience(Stop(), lambda: None, SimulatedTime(self.world.scheduler, self))
+        for item in self.lasting(rows, lambda view: ranges(view, 2, "backfill"), wait):
+            work.put(item)
         work.flush()
 
 

@@ -19,7 +19,7 @@ from syncer.gate import lasting
 from syncer.memories import Memories
 from syncer.pipeline import Lane, Limits, ranges
 from syncer.ports import Memory, Record
-from syncer.waiting import Stopped
+from syncer.waiting import Patience, Stopped
 from tests.simulation.application import Sizes, compiled
 from tests.simulation.database import Database
 from tests.simulation.history import History
@@ -119,6 +119,9 @@ class Process:
         for _ in range(1, self.world.change_lanes):
             yield "changes", self.world.groups["changes"]
 
+    def _patience(self) -> Patience:
+        return Patience(Stop(), lambda: None, self.time)
+
     def _memories(self) -> Memories:
         world, who = self.world, f"{self}, looking"
         scheduler, history = world.scheduler, world.history
@@ -126,9 +129,8 @@ class Process:
         def refill() -> None:
             work = ranges_topic(world)
             rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
-            with lasting(rows, self.time) as view:
-                for item in ranges(view, 2, "lost documents"):
-                    work.put(item)
+            for item in lasting(rows, lambda view: ranges(view, 2, "lost documents"), self._patience()):
+                work.put(item)
             work.flush()
 
         def lost(sink: str, what: str) -> None:

@@ -29,8 +29,8 @@ class SimulatedRows:
         self.who = who
         self.incarnation: int | None = None
 
-    def view(self) -> SimulatedView:
-        return SimulatedView(self)
+    def view(self, *, root_only: bool = False) -> SimulatedView:
+        return SimulatedView(self, ("orders",) if root_only else TABLES)
 
     def alive(self) -> None:
         """Raises Retry when the connection is gone."""
@@ -66,8 +66,8 @@ class SimulatedView:
 
     head: Head
 
-    def __init__(self, rows: SimulatedRows) -> None:
-        self._rows = rows
+    def __init__(self, rows: SimulatedRows, tables: Sequence[str]) -> None:
+        self._rows, self._tables = rows, tables
         self._pause = rows.scheduler.pause
 
         self.content: Rows = {}
@@ -89,7 +89,7 @@ class SimulatedView:
 
     def _begin(self) -> None:
         """As `rows/postgres.py` does: the locks come first."""
-        self._read(*TABLES)
+        self._read(*self._tables)
         self._look()
 
     def _look(self) -> None:

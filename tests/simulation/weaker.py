@@ -6,8 +6,8 @@ switch for it. Next to each stands what goes wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
@@ -15,7 +15,7 @@ from unittest.mock import patch
 import orjson
 
 from syncer import document
-from syncer.change import Change, Key
+from syncer.change import Change, Key, Work
 from syncer.clock import Clock, Identity, Snapshot, version
 from syncer.document import Row
 from syncer.gate import Sight
@@ -24,7 +24,7 @@ from syncer.pipeline import Lane
 from syncer.ports import Record, Rows, View
 from syncer.recent import Recent
 from syncer.resolve import Dirty, Resolve
-from syncer.waiting import Time
+from syncer.waiting import Patience
 from syncer.writer import Piece, Writer
 from tests.simulation.operator import Operator
 from tests.simulation.rows import SimulatedRows, SimulatedView
@@ -136,9 +136,12 @@ def _on_disk(self: SimulatedRows, lsn: int) -> bool:
     return True
 
 
-def _passing(self: Operator, rows: Rows, time: Time) -> AbstractContextManager[View]:
+def _passing(
+    self: Operator, rows: Rows, plan: Callable[[View], Iterable[Work]], wait: Patience
+) -> list[Work]:
     """The ranges are made of what a crash may take back."""
-    return rows.view()
+    with rows.view() as view:
+        return list(plan(view))
 
 
 _version = Clock.version
@@ -234,7 +237,7 @@ WEAKER: dict[str, Weaker] = {
     ),
     "a backfill of what is not on disk": Weaker(
         "a crash takes back a delete, and the row lies in none of the ranges",
-        {(Operator, "view"): _passing},
+        {(Operator, "lasting"): _passing},
     ),
     "the clock remembered at once": Weaker(
         "after a crash the clock seems to have run backwards",
