@@ -58,6 +58,18 @@ class Snapshot(NamedTuple):
         return [wide for wide in map(self.widen, xids) if not self.sees(wide)]
 
 
+class Beginning(NamedTuple):
+    """A snapshot from when a read model began, and PostgreSQL's clock then, in milliseconds. The backfill,
+    which comes later, covers whatever was committed before."""
+
+    snapshot: Snapshot
+    now_ms: int
+
+    def covers(self, xid: int, committed_ms: int) -> bool:
+        """Whether a transaction had ended by then. The time is asked, too: ids of 32 bits wrap."""
+        return committed_ms <= self.now_ms and self.snapshot.sees(self.snapshot.widen(xid))
+
+
 class Identity(NamedTuple):
     """Which history the clock belongs to. Another one needs another epoch."""
 

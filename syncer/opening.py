@@ -92,6 +92,7 @@ class Opened:
             limits=limits,
             stop=stop,
             items=self.names.backfill_topic,
+            beginning=self.registration.beginning,
         )
 
     def note_clock(self) -> None:

@@ -27,10 +27,10 @@ from threading import Event
 
 from syncer import decode, document
 from syncer.change import Change, Key, Work
-from syncer.clock import Clock
+from syncer.clock import Beginning, Clock
 from syncer.declaration.compile import Compiled
 from syncer.document import Row
-from syncer.errors import Reject
+from syncer.errors import Fatal, Reject
 from syncer.gate import Gate, Sight, lasting
 from syncer.lag import Lag
 from syncer.offsets import Offsets
@@ -76,12 +76,14 @@ class Lane:
         limits: Limits,
         stop: Event,
         items: str = "",
+        beginning: Beginning | None = None,
         time: Time | None = None,
     ) -> None:
-        """items: a topic of work items besides `work`, if that is what the source gives."""
+        """items: a topic of work items besides `work`, if that is what the source gives. beginning: of the
+        read model."""
         self.compiled, self.source, self.sinks = compiled, source, sinks
         self.work, self.dead_letters, self.observer = work, dead_letters, observer
-        self.limits, self.time = limits, time or Time()
+        self.limits, self.beginning, self.time = limits, beginning, time or Time()
         self.wait = Patience(stop, self._keep, self.time)
         self.route, self.resolve = Route(compiled), Resolve(compiled)
         self.gate = Gate(compiled.name, rows, clock, self.wait, observer, limits.gate_timeout)
@@ -175,7 +177,13 @@ class Lane:
             for change in changes:
                 places = self.route(change)
                 if places:
-                    self.resolve(change, places, dirty)
+                    try:
+                        self.resolve(change, places, dirty)
+                    except Fatal:  # e.g. a column had another name then; what came of it is backfilled
+                        if not self._covered(change):
+                            raise
+                        skipped += 1
+                        continue
                     if change.txid is not None:
                         xids.add(change.txid)
                 else:
@@ -196,6 +204,12 @@ class Lane:
         self._truncates(dirty)
         self.writer.send(piece)
         self._keys(left, settles, committed_ms)
+
+    def _covered(self, change: Change) -> bool:
+        """Whether a change was committed before the read model began."""
+        if self.beginning is None or change.txid is None or change.op == "r":
+            return False
+        return self.beginning.covers(change.txid, change.committed_ms)
 
     def _look_up(self, view: View, dirty: Dirty) -> list[Key]:
         """Stage 4: all dirty roots. What is too much for one batch goes to the work topic."""

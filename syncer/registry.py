@@ -22,8 +22,9 @@ from syncer.sources.topics import MAX_BYTES, Topics, topic_of
 from syncer.sources.writing import Writing
 
 _LOOK_BACK_MS = 600_000
-_OLDEST_TRANSACTION = """
-SELECT (extract(epoch FROM min(began)) * 1000)::bigint
+_BEGINNING = """
+SELECT (extract(epoch FROM min(began)) * 1000)::bigint, pg_catalog.pg_current_snapshot()::text,
+       (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint
   FROM (SELECT xact_start FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL
          UNION ALL SELECT prepared FROM pg_catalog.pg_prepared_xacts) AS open (began)"""
 
@@ -174,17 +175,20 @@ class Registry:
         self._create(names)
         ends = self.topics.ends(names.changes)  # first: −1 below then means that nothing came before these
         with connect(self.config.postgres.arguments()) as connection:
-            row = connection.execute(_OLDEST_TRANSACTION).fetchone()
+            row: Any = connection.execute(_BEGINNING).fetchone()
+        oldest, snapshot, snapshot_ms = row
         stream = self.stream().number
         ids = self.topics.ids([*names.changes, names.work_topic, names.backfill_topic])
         now = time.time_ns() // 1_000_000
-        since = min(now - _LOOK_BACK_MS, (row and row[0]) or now)
+        since = min(now - _LOOK_BACK_MS, oldest or now)
         back = self.topics.ends(names.changes, at_ms=since)
         starts: dict[str, dict[str, int]] = {}
         for (topic, partition), end in ends.items():
             offset = back.get((topic, partition), -1)
             starts.setdefault(topic, {})[str(partition)] = min(offset, end) if offset >= 0 else end
-        registration = Registration(compiled.name, compiled.hash, epoch, generation, starts, now, stream, ids)
+        registration = Registration(
+            compiled.name, compiled.hash, epoch, generation, starts, now, stream, ids, snapshot, snapshot_ms
+        )
         self.state.save(_key(compiled.name, building), registration)
         return registration
 

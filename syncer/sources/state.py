@@ -23,6 +23,7 @@ from typing import Any
 
 import orjson
 
+from syncer.clock import Beginning, Snapshot
 from syncer.sources.topics import Topics
 from syncer.sources.writing import Outbox, Writing
 
@@ -45,6 +46,14 @@ class Registration:
     """`Stream.number` at that time: a higher one means that changes were lost since."""
     topics: Mapping[str, str] = field(default_factory=dict)
     """The ids of its topics: another one under the same name does not go on where this one ended."""
+    snapshot: str = ""
+    """Of PostgreSQL at that time, as its text."""
+    snapshot_ms: int = 0
+    """When it was taken, by PostgreSQL's clock."""
+
+    @property
+    def beginning(self) -> Beginning | None:
+        return Beginning(Snapshot.parse(self.snapshot), self.snapshot_ms) if self.snapshot else None
 
     def key(self, what: str) -> str:
         """The topic's key for something of this generation."""

@@ -8,7 +8,7 @@ import sys
 import urllib3
 
 from tests.integration.daemon import until
-from tests.integration.system import System
+from tests.integration.system import SUMMARIES, System
 
 ROWS = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')",
@@ -46,6 +46,26 @@ def test_an_interrupted_resync_leaves_what_is_read_in_step(system: System) -> No
     system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0")
     system.until_right()
     assert "ghosts" in system.run("verify")
+
+
+def test_events_of_before_a_column_was_renamed_do_not_stop_the_resync(system: System) -> None:
+    """They lack the column that links. What they tell was committed before the resync began, so its backfill
+    has it."""
+    system.execute(*ROWS)
+    system.run("backfill")
+    daemon = system.start()
+    system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id < 9")
+    system.until_right()
+    daemon.stop()
+    documents = system.expected(system.summaries)
+    system.execute("ALTER TABLE {schema}.orders RENAME customer_id TO buyer_id")
+    system.declare("summaries", SUMMARIES.replace("on: {{customer_id: id}}", "on: {{buyer_id: id}}"))
+    system.run("resync", system.summaries, "--yes")
+    assert system.written(system.summaries) == documents
+    daemon = system.start(system.summaries)
+    system.execute("DELETE FROM {schema}.orders WHERE buyer_id = 1")
+    until(lambda: system.written(system.summaries)["1"]["orders"] == [])
+    assert daemon.status(system.summaries)["state"] == "running"
 
 
 def test_one_broken_declaration_stops_no_other(system: System) -> None:

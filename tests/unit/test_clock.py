@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncer.clock import Clock, Identity, Snapshot, split_version, version
+from syncer.clock import Beginning, Clock, Identity, Snapshot, split_version, version
 from syncer.errors import Fatal
 
 HOME = Identity(7, 1)
@@ -45,6 +45,16 @@ def test_hazard_10_an_events_32_bit_id_is_widened_to_the_nearest_possible() -> N
     assert around.widen((9 << 32) + 15) == (5 << 32) + 15, "the high half is not trusted"
     assert Snapshot.parse("700:710:").widen(705) == 705
     assert Snapshot.parse("700:710:").widen((1 << 32) - 5) == (1 << 32) - 5, "nothing below zero"
+
+
+def test_what_had_ended_when_a_read_model_began() -> None:
+    wrap = 5 << 32
+    around = Beginning(Snapshot.parse(f"{wrap + 10}:{wrap + 20}:{wrap + 10},{wrap + 15}"), 1000)
+    assert around.covers(9, 990)
+    assert around.covers(16, 1000)
+    assert not around.covers(15, 990), "it was running then"
+    assert not around.covers(20, 990), "it began later"
+    assert not around.covers(9, 1001), "its id is of after a wrap"
 
 
 @given(st.integers(0, 1 << 47), st.integers(-(1 << 31), (1 << 30) - 1))
