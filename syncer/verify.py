@@ -104,7 +104,7 @@ class Verify:
 
     def _roots(self) -> Iterator[tuple[list[str], dict[str, bytes | None]]]:
         """Every root, a range at a time, each in a snapshot of its own."""
-        with self.rows.view() as view:
+        with self.rows.view(root_only=True) as view:
             highs = list(view.boundaries(_CHUNK))
         low = None
         for high in highs:
