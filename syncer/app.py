@@ -44,6 +44,8 @@ class App:
             for model in models
         ]
         self._stop = threading.Event()
+        self.unfinished: list[str] = []
+        """Read models whose threads are still there after the end: a server does not answer them."""
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises Fatal if every read model has stopped with an error."""
@@ -98,14 +100,9 @@ class App:
         self.watch.stop()
         for unit in self.units:
             unit.stop()
-        left = [
-            u
-            for u in self.units
-            if not u.join(max(0.1, began + self.config.pipeline.stop_timeout - time.monotonic()))
-        ]
-        log.info(
-            "stopped", seconds=round(time.monotonic() - began, 2), unfinished=[u.model.name for u in left]
-        )
+        until = began + self.config.pipeline.stop_timeout
+        self.unfinished = [u.model.name for u in self.units if not u.join(max(0.1, until - time.monotonic()))]
+        log.info("stopped", seconds=round(time.monotonic() - began, 2), unfinished=self.unfinished)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         log.info("stopping", signal=signal.Signals(number).name)

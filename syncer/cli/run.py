@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 from syncer import load, logs
@@ -26,4 +28,10 @@ def run(context: Context, models: Sequence[str]) -> None:
     """
     config = context.config
     logs.configure(config.log.level, config.log.format)
-    App(config, *load.sound(config, models)).run()
+    app = App(config, *load.sound(config, models))
+    app.run()
+    if app.unfinished:
+        # Python would wait for the clients that those threads are in, and they for their servers.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
