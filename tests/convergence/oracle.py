@@ -121,7 +121,8 @@ class Oracle:
     def _totals(self, tasks: Sequence[Row]) -> Row:
         entries = [entry for task in tasks for entry in self._entries(task)]
         hours = [task["hours"] for task in tasks]
-        average = (sum(hours) / len(hours)).quantize(Decimal("0.01"), ROUND_HALF_UP) if hours else None
+        # + 0: PostgreSQL has no -0.00
+        average = (sum(hours) / len(hours)).quantize(Decimal("0.01"), ROUND_HALF_UP) + 0 if hours else None
         return {
             "tasks": len(tasks),
             "cost": _sum(task["hours"] * Decimal("12.5") for task in tasks),
