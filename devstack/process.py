@@ -37,15 +37,19 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def kill(self, seconds: float = 10) -> None:
-        """SIGKILL, also for everything below it, as it could not pass that on; wait until all are gone."""
+    def kill(self, seconds: float = 60) -> None:
+        """SIGKILL, also for everything below it, as it could not pass that on; wait until all are gone.
+
+        Raises DevstackError if one of them is still there after so many seconds: its ports are, too.
+        """
         if not self.alive():
             return
         family = [self, *(Process(pid, start_time(pid) or "") for pid in descendants(self.pid))]
         for one in family:
             one.signal(signal.SIGKILL)
         for one in family:
-            one.wait_gone(seconds)
+            if not one.wait_gone(seconds):
+                raise DevstackError(f"process {one.pid} is still there {seconds:g} s after SIGKILL")
 
     def wait_gone(self, seconds: float) -> bool:
         """Wait for its end; False if it still lives after so many seconds."""
@@ -90,7 +94,18 @@ def run(command: Sequence[str | Path], *, account: Account, env: Mapping[str, st
 def start_time(pid: int) -> str | None:
     """When a process started, as text that no other process shares; None if it is gone or a zombie."""
     fields = _stat(pid)
-    return f"{BOOT_ID.read_text().strip()}/{fields[19]}" if fields and fields[0] != "Z" else None
+    if not fields or (fields[0] == "Z" and not _other_threads(pid)):
+        return None
+    return f"{BOOT_ID.read_text().strip()}/{fields[19]}"
+
+
+def _other_threads(pid: int) -> bool:
+    """Whether a process whose first thread has ended has others, which still hold its ports: those of a JVM
+    can take seconds to end."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except OSError:
+        return False
 
 
 def descendants(pid: int) -> list[int]:
