@@ -36,9 +36,17 @@ class Resolve:
 
     def __init__(self, compiled: Compiled) -> None:
         self._root = Lookup(compiled.key, compiled.key_types, None)
+        self._name = compiled.name
+        self._need_before = frozenset(p.table for p in compiled.occurrences if p.needs_before)
 
     def __call__(self, change: Change, places: Sequence[Occurrence], dirty: Dirty) -> None:
         """Add what the change dirties at these places. Raises Fatal if the event lacks what it needs."""
+        if change.before is None and change.op == "u" and change.table in self._need_before:
+            raise Fatal(
+                "an update does not tell the old row: the document that the row left may still show it",
+                where=str(change.table), why="it was logged under a replica identity weaker than FULL",
+                hint=f"syncer resync {self._name}",
+            )  # fmt: skip
         for place in places:
             if change.op == "t":
                 dirty.all_roots |= place.lookup is not None

@@ -124,8 +124,16 @@ def _occurrence(node: Node) -> Occurrence:
     lookup = _lookup(node) if node.parent is not None else None
     parent = node.parent.table.name if node.parent is not None else None
     theirs = tuple(column for _, column in node.on) if parent else ()
+    needs_before = full and lookup is not None and not set(lookup.columns) <= set(table.primary_key)
     return Occurrence(
-        ".".join(node.path), table.name, lookup, frozenset(node.used), comparable, parent, theirs
+        ".".join(node.path),
+        table.name,
+        lookup,
+        frozenset(node.used),
+        comparable,
+        parent,
+        theirs,
+        needs_before,
     )
 
 

@@ -43,6 +43,10 @@ class Occurrence:
     """The table that it is linked to; None for the root."""
     parent_columns: tuple[str, ...] = ()
     """The parent's side of the link, which is searched when a row of this table changes."""
+    needs_before: bool = False
+    """Whether an update without its before-image is one that was logged under a weaker replica identity, and
+    may hide the root that the row left: the link is no part of the primary key, and the identity is FULL on
+    every leaf. (Under an index, the image is left out if none of its columns changed.)"""
 
 
 @dataclass(frozen=True, slots=True)

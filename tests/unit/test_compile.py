@@ -159,6 +159,15 @@ def test_look_ups_and_used_columns() -> None:
     assert found["items.product"].used == {"id", "sku", "name"}
 
 
+def test_hazard_02_where_an_update_has_to_tell_the_old_row() -> None:
+    """Where the link is no part of the key, and FULL makes PostgreSQL tell it each time."""
+    text = "name: c\nroot: {table: customers}\ndocument:\n  orders: {many: orders, on: {customer_id: id}, "
+    text += "document: {id: id, customer: {one: customers, on: {id: customer_id}, value: name}}}\n"
+    text += "  items: {many: order_items, on: {order_id: id}, value: id}\nsink: {memory: {}}\n"
+    found = {o.path: o.needs_before for o in compiled(text).occurrences}
+    assert found == {"": False, "orders": True, "orders.customer": False, "items": False}
+
+
 def test_an_order_counts_only_where_it_shows() -> None:
     text = "name: n\nroot: {table: orders}\ndocument:\n  x: FUNCTION(items.quantity)\nrelations:\n"
     text += "  items: {many: order_items, on: {order_id: id}, order_by: unit_price}\nsink: {memory: {}}\n"
