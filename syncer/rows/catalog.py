@@ -209,7 +209,7 @@ def load_stable(
     """
     catalog = load(conn, tables)
     for _ in range(5):
-        query = fingerprint(catalog, publication=publication)
+        query = fingerprint(catalog, publication=publication, schemas=conn.info.server_version >= 150000)
         with conn.cursor(row_factory=tuple_row) as cursor:
             row = cursor.execute(sql.SQL("SELECT {}").format(query)).fetchone()
         again = load(conn, tables)

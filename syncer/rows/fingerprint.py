@@ -58,10 +58,13 @@ def altered(name: str) -> Retry:
     )  # fmt: skip
 
 
-def fingerprint(catalog: Catalog, *, publication: str = "") -> sql.Composed:
+def fingerprint(catalog: Catalog, *, publication: str = "", schemas: bool = False) -> sql.Composed:
     """A scalar subquery, in parentheses: a text that changes when these tables are altered in any way that
-    can matter to a read model (columns, types, enum labels, partitions, identities, row security,
-    membership of `publication`), and not by ANALYZE, VACUUM or changes of rows.
+    can matter to a read model (names, columns, types, enum labels, partitions, inheritance, identities, row
+    security, membership of `publication`), also if they are altered back, and not by ANALYZE, VACUUM or
+    changes of rows. It changes whenever the shape of the tables (`rows/shape.py`) tells of an alteration.
+
+    schemas: whether publications may name schemas, too (PostgreSQL 15 and up).
 
     It takes no parameters and a fraction of a millisecond, so it can be part of every batch's first
     statement. A TRUNCATE does not change it, except of a partition: that sends no change event if it is
@@ -82,7 +85,12 @@ def fingerprint(catalog: Catalog, *, publication: str = "") -> sql.Composed:
     if own_types:
         parts.append(_TYPE_PRINT.format(_oids(oids)))
     if publication:
-        parts.append(_PUBLICATION_PRINT.format(publication=sql.Literal(publication), oids=_oids(oids)))
+        of_schemas = _SCHEMAS_PRINT.format(_oids(oids)) if schemas else sql.SQL("''")
+        parts.append(
+            _PUBLICATION_PRINT.format(
+                publication=sql.Literal(publication), oids=_oids(oids), of_schemas=of_schemas
+            )
+        )
     return sql.SQL("(SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {})))").format(sql.SQL(", ").join(parts))
 
 
@@ -90,7 +98,12 @@ def fingerprint(catalog: Catalog, *, publication: str = "") -> sql.Composed:
 _RELATION_PRINT = sql.SQL("""
 (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.relnamespace, c.relname, c.relkind,
             c.relpersistence, c.relreplident, c.relrowsecurity, c.relforcerowsecurity,
-            (SELECT pg_catalog.string_agg(i.indexrelid::text, ' ' ORDER BY i.indexrelid)
+            (SELECT t.xmin FROM pg_catalog.pg_type t WHERE t.oid = c.reltype),
+            (SELECT pg_catalog.string_agg(i.inhrelid::text, ' ' ORDER BY i.inhrelid)
+               FROM pg_catalog.pg_inherits i
+              WHERE c.relkind = 'r' AND c.oid IN (i.inhrelid, i.inhparent)),
+            (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.indexrelid,
+                        CASE WHEN i.indisreplident THEN i.xmin END), ' ' ORDER BY i.indexrelid)
                FROM pg_catalog.pg_index i
               WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),
             ',' ORDER BY c.oid)
@@ -108,7 +121,8 @@ _TREE_PRINT = sql.SQL("""
     SELECT i.inhrelid, i.xmin::text FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
  SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.relfilenode, c.relpersistence,
             c.relreplident, tree.link,
-            (SELECT pg_catalog.string_agg(i.indexrelid::text, ' ' ORDER BY i.indexrelid)
+            (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.indexrelid,
+                        CASE WHEN i.indisreplident THEN i.xmin END), ' ' ORDER BY i.indexrelid)
                FROM pg_catalog.pg_index i
               WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),
             ',' ORDER BY c.oid)
@@ -136,8 +150,15 @@ _TYPE_PRINT = sql.SQL("""
 _PUBLICATION_PRINT = sql.SQL("""
 (SELECT pg_catalog.concat_ws(' ', p.oid, p.xmin,
             (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.xmin), ',' ORDER BY r.oid)
-               FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ANY ({oids})))
+               FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ANY ({oids})),
+            {of_schemas})
    FROM pg_catalog.pg_publication p WHERE p.pubname = {publication})""")
+
+_SCHEMAS_PRINT = sql.SQL("""
+(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.oid, s.xmin), ',' ORDER BY s.oid)
+   FROM pg_catalog.pg_publication_namespace s
+  WHERE s.pnpubid = p.oid
+    AND s.pnnspid IN (SELECT c.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = ANY ({})))""")
 
 
 def _oids(oids: Iterable[int]) -> sql.Literal:

@@ -60,6 +60,22 @@ SILENT = {
         "CREATE TABLE {schema}.notes (id bigint PRIMARY KEY, note text)",
     ),
     "an enum's value renamed": ("ALTER TYPE {schema}.mood RENAME VALUE 'sad' TO 'blue'",),
+    # All looks as before afterwards.
+    "a leaf detached, updated and attached": (
+        "ALTER TABLE {schema}.things DETACH PARTITION {schema}.things1",
+        "UPDATE {schema}.things1 SET n = n * 10",
+        "ALTER TABLE {schema}.things ATTACH PARTITION {schema}.things1 FOR VALUES IN (1)",
+    ),
+    "a table renamed, updated and renamed back": (
+        "ALTER TABLE {schema}.notes RENAME TO aside",
+        "UPDATE {schema}.aside SET note = upper(note)",
+        "ALTER TABLE {schema}.aside RENAME TO notes",
+    ),
+    "updated while updates were not published": (
+        "ALTER PUBLICATION pub SET (publish = 'insert')",
+        "UPDATE {schema}.notes SET note = upper(note)",
+        "ALTER PUBLICATION pub SET (publish = 'insert, update, delete, truncate')",
+    ),
 }
 HARMLESS = (
     "ALTER TABLE {schema}.things ADD more text DEFAULT 'x'",

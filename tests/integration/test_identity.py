@@ -16,7 +16,7 @@ from syncer.change import Change, Position
 from syncer.config import Config
 from syncer.config import load as load_config
 from syncer.connect import Connect
-from syncer.errors import Fatal, Retry
+from syncer.errors import Fatal
 from syncer.resolve import Dirty, Resolve
 from syncer.route import Route
 from syncer.rows.fingerprint import Tables
@@ -73,21 +73,46 @@ def test_hazard_02_an_identity_that_goes_is_noticed_in_the_next_batch(
     database: Database, tmp_path: Path, statements: list[str]
 ) -> None:
     *before, later = statements
-    database.execute("CREATE TABLE parent (id int PRIMARY KEY)", *before)
-    config = configured(database, tmp_path, PARENTS)
+    with watched(database, tmp_path, PARENTS, *before) as rows:
+        database.execute(later)
+        with pytest.raises(Fatal, match="replica identity") as error, rows.view():
+            pass
+        assert error.value.hint.startswith("syncer check parents")
+
+
+@contextmanager
+def watched(database: Database, folder: Path, declaration: str, *tables: str) -> Iterator[Postgres]:
+    """The read model's rows as the daemon reads them: whenever the tables are altered it looks again."""
+    database.execute("CREATE TABLE parent (id int PRIMARY KEY)", *tables)
+    config = configured(database, folder, declaration)
     [model] = load.declared(config)
     loaded = load.ready(config, model)
-    arguments = config.postgres.arguments()
-    rows = Postgres(arguments, loaded.compiled, tables=Tables(model.name, loaded.fingerprint))
-    with closing(rows):
+    tables_ = Tables(model.name, loaded.fingerprint, lambda: load.look_again(config, loaded))
+    with closing(Postgres(config.postgres.arguments(), loaded.compiled, tables=tables_)) as rows:
         with rows.view():
             pass
-        database.execute(later)
-        with pytest.raises(Retry, match="the tables were altered"), rows.view():
+        yield rows
+
+
+PARENT = """
+name: parents
+root: {table: public.parent}
+document: {id: id}
+sink: {memory: {}}
+"""
+
+
+def test_hazard_05_a_table_that_is_inherited_from_later_is_refused_in_the_next_batch(
+    database: Database, tmp_path: Path
+) -> None:
+    """SELECT shows the child's rows; no event tells of them."""
+    with watched(database, tmp_path, PARENT) as rows:
+        database.execute("CREATE TABLE child () INHERITS (parent)")
+        with pytest.raises(Fatal, match="inheritance"), rows.view():
             pass
-    with pytest.raises(Fatal, match="replica identity") as error:
-        load.ready(config, model)
-    assert error.value.hint.startswith("syncer check parents")
+        database.execute("DROP TABLE child")
+        with rows.view():
+            pass
 
 
 # -- what events tell ---------------------------------------------------------------------------------------
