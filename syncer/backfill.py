@@ -24,6 +24,7 @@ from syncer.metrics import Metrics
 from syncer.pipeline import ranges
 from syncer.ports import Overflow, View
 from syncer.registry import Names, Registry
+from syncer.rows.fingerprint import Tables
 from syncer.rows.postgres import Postgres
 from syncer.rows.publication import wait_for_open_transactions
 from syncer.rows.session import connect
@@ -178,4 +179,7 @@ class Backfill:
         return max(1, min(most, limit * roots // size)) if size else most
 
     def _rows(self, loaded: load.Loaded) -> closing[Postgres]:
-        return closing(Postgres(self.config.postgres.arguments(), loaded.compiled, statement_timeout=3600))
+        """Raises Retry if the tables are not those that were compiled."""
+        tables = Tables(loaded.name, loaded.fingerprint, lambda: load.look_again(self.config, loaded))
+        arguments = self.config.postgres.arguments()
+        return closing(Postgres(arguments, loaded.compiled, tables=tables, statement_timeout=3600))

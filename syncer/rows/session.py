@@ -130,5 +130,6 @@ _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
     "55": (Retry, ""),
     "57": (Retry, "longer statements: postgres.statement_timeout"),
     "58": (Retry, ""),
+    "72": (Retry, "old_snapshot_threshold took the snapshot: another one is taken"),
     "XX": (Retry, "see the server's log"),
 }

@@ -1,0 +1,27 @@
+"""What an error of PostgreSQL means for a read model."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from syncer.errors import Fatal, Reject, Retry, SyncerError
+from syncer.rows.session import classify
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ("22012", Reject),  # division by zero
+        ("40001", Retry),  # serialization failure
+        ("42501", Fatal),  # insufficient privilege
+        ("42P01", Retry),  # undefined table
+        ("42703", Fatal),  # undefined column
+        ("57P01", Retry),  # admin shutdown
+        ("72000", Retry),  # snapshot too old
+    ],
+)
+def test_the_class_of_a_state_decides(state: str, kind: type[SyncerError]) -> None:
+    error = classify(psycopg.errors.lookup(state)("said"), "cannot read")
+    assert type(error) is kind
+    assert state in error.why
