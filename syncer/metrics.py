@@ -23,6 +23,7 @@ STAGES = ("decode", "route", "resolve", "render", "durable", "write", "commit")
 OPERATIONS = ("c", "u", "d", "r", "t")
 ERRORS = ("retry", "reject", "fatal")
 LOSSES = ("deletes", "documents")
+REFRESHES = ("altered", "lost documents", "truncate")
 STATES = ("starting", "running", "waiting", "failed", "stopped")
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -79,6 +80,9 @@ TABLE: tuple[Spec, ...] = (
     Spec("syncer_sink_losses_total", "counter", ("model", "sink", "what"), "losses",
          "Times that a sink was found to have forgotten deletes or lost documents (restart, failover, flush):"
          " it is swept, or all is rendered again."),
+    Spec("syncer_full_refreshes_total", "counter", ("model", "reason"), "refreshes",
+         "Times that all documents were handed out to be rendered again without a command: tables were"
+         " altered without change events, a sink lost documents, a table below the root was truncated."),
     Spec("syncer_gate_waits_total", "counter", ("model",), "batches",
          "Batches whose transactions were not all visible to the first snapshot."),
     Spec("syncer_gate_wait_seconds", "histogram", ("model",), "seconds",
@@ -122,6 +126,7 @@ class Metrics:
     documents: Counter
     bulk_bytes: Gauge
     sink_losses: Counter
+    full_refreshes: Counter
     gate_waits: Counter
     gate_wait_seconds: Histogram
     errors: Counter
@@ -171,6 +176,7 @@ class ModelMetrics:
         self._stages = {stage: metrics.stage_seconds.labels(name, stage) for stage in STAGES}
         self._events = {op: metrics.events.labels(name, op) for op in OPERATIONS}
         self._errors = {kind: metrics.errors.labels(name, kind) for kind in ERRORS}
+        self._refreshes = {reason: metrics.full_refreshes.labels(name, reason) for reason in REFRESHES}
         self._skipped = metrics.events_skipped.labels(name, "unused")
         self._dirty = metrics.dirty_roots.labels(name)
         self._shown = metrics.roots_shown.labels(name)
@@ -222,6 +228,12 @@ class ModelMetrics:
     def lost(self, sink: str, what: str, times: int = 1) -> None:
         """what: one of `LOSSES`. times: 0 to be seen before the first."""
         self._metrics.sink_losses.labels(self.name, sink, what).inc(times)
+        if what == "documents" and times:
+            self.refresh("lost documents")
+
+    def refresh(self, reason: str) -> None:
+        """All documents are rendered again; reason: one of `REFRESHES`."""
+        self._refreshes[reason].inc()
 
     def error(self, kind: str) -> None:
         """kind: retry, reject or fatal."""

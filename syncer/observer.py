@@ -57,6 +57,9 @@ class LaneObserver:
     def dirty(self, roots: int, shown: int) -> None:
         self.metrics.dirty(roots, shown)
 
+    def refresh(self, reason: str) -> None:
+        self.metrics.refresh(reason)
+
     def gate(self, seconds: float) -> None:
         self.metrics.gate(seconds)
 

@@ -232,6 +232,7 @@ class Lane:
             for item in lasting(self.gate.rows, lambda view: ranges(view, size, "truncate"), self.wait):
                 self.work.put(item)
                 self.wait.breathe()
+            self.observer.refresh("truncate")
         if dirty.root_gone:
             for item in sweeps("truncate", self.time.now_ms(), self.limits.max_age):
                 self.work.put(item)

@@ -100,6 +100,10 @@ class Observer(Protocol):
         """A batch's dirty roots, and how many of them were rendered lately as the events tell."""
         ...
 
+    def refresh(self, reason: str) -> None:
+        """All roots were handed over to be rendered again."""
+        ...
+
     def gate(self, seconds: float) -> None:
         """The gate made a batch wait so long."""
         ...

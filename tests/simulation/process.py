@@ -255,6 +255,9 @@ class Watcher:
         self._seen["a batch waited at the gate"] += 1
         self._waited = True
 
+    def refresh(self, reason: str) -> None:
+        """Not looked at."""
+
     def dirty(self, roots: int, shown: int) -> None:
         if shown:
             self._seen["a root was not rendered again: rendered lately"] += 1

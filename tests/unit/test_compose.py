@@ -110,6 +110,16 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(expression: str) -> Non
         } | {"le"}
 
 
+def test_what_has_stopped_pages_at_once_and_what_waits_only_if_it_lasts() -> None:
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+    stopped = [r for r in rules if 'state="failed"' in r["expr"]]
+    assert stopped and not any("for" in rule for rule in stopped)
+    waits = [r for r in rules if re.search('state="waiting"|kind="retry"', r["expr"])]
+    assert waits and all(rule["for"] == "10m" for rule in waits)
+    for rule in rules:
+        assert not re.search(r"syncer_errors_total(?!\{kind=)", rule["expr"]), "not all kinds are alike"
+
+
 def test_the_dashboard_asks_the_data_source_that_is_provisioned() -> None:
     provisioned = yaml.safe_load(
         (ROOT / "config/grafana/provisioning/datasources/prometheus.yml").read_text()

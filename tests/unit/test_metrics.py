@@ -40,6 +40,9 @@ def test_what_a_model_counts(registry: CollectorRegistry) -> None:
     m.events({"u": 2}, skipped=1)
     m.gate(0.25)
     m.error("reject")
+    m.lost("memory:x", "deletes")
+    m.lost("memory:x", "documents")
+    m.refresh("altered")
     m.lag("changes", 7, 1.5)
     m.lag("work", 2)
     m.state("running")
@@ -53,6 +56,9 @@ def test_what_a_model_counts(registry: CollectorRegistry) -> None:
         ("syncer_gate_wait_seconds_sum", "", ""): 0.25,
         ("syncer_errors_total", "kind", "reject"): 1,
         ("syncer_errors_total", "kind", "fatal"): 0,
+        ("syncer_full_refreshes_total", "reason", "altered"): 1,
+        ("syncer_full_refreshes_total", "reason", "lost documents"): 1,
+        ("syncer_full_refreshes_total", "reason", "truncate"): 0,
         ("syncer_lag_records", "lane", "changes"): 7,
         ("syncer_lag_records", "lane", "work"): 2,
         ("syncer_lag_seconds", "", ""): 1.5,
