@@ -11,7 +11,7 @@ Pure arithmetic; `rows/postgres.py` reads the snapshots.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from syncer.errors import Fatal
@@ -85,13 +85,23 @@ class Clock:
 
     epoch: 1 and up; raised by `syncer resync`.
     identity, highest: the history and the highest clock seen so far (None and 0 for a new read model).
+    backwards: told that the clock ran backwards, before that is raised. It has to be remembered: the clock
+    grows, and looks sound again once it is past `highest`. (Another identity stays another.)
     Shared by the threads of one read model; assignments to `highest` may race, which only lowers it.
     """
 
-    def __init__(self, epoch: int, identity: Identity | None = None, highest: int = 0) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        identity: Identity | None = None,
+        highest: int = 0,
+        *,
+        backwards: Callable[[Fatal], None] = lambda _: None,
+    ) -> None:
         self.epoch = epoch
         self.identity = identity
         self.highest = highest
+        self._backwards = backwards
 
     def version(self, identity: Identity, clock: int, *, floor: int, model: str) -> int:
         """The document version of a snapshot, `epoch << 48 | clock`.
@@ -100,17 +110,15 @@ class Clock:
         Raises Fatal when the server's history changed or its clock ran backwards (failover,
         point-in-time restore, another server under the same name).
         """
-        hint = f"if this server is the right one now: syncer resync {model}"
         if self.identity is not None and identity != self.identity:
             raise Fatal(
                 "the PostgreSQL server has another history than the documents were rendered from",
-                where=model, why=f"was {self.identity}, is {identity}", hint=hint,
+                where=model, why=f"was {self.identity}, is {identity}", hint=_resync(model),
             )  # fmt: skip
         if clock < floor:
-            raise Fatal(
-                "the snapshot clock of PostgreSQL ran backwards (restored or failed over?)",
-                where=model, why=f"was {floor}, is {clock}", hint=hint,
-            )  # fmt: skip
+            error = ran_backwards(model, f"was {floor}, is {clock}")
+            self._backwards(error)
+            raise error
         self.identity = identity
         return version(self.epoch, clock)
 
@@ -118,6 +126,16 @@ class Clock:
         """What a snapshot of this clock saw is on disk. Not before: a crash takes back what was not (aborts
         are never waited for), and a clock that falls for that reason is no other history."""
         self.highest = max(self.highest, clock)
+
+
+def ran_backwards(model: str, why: str) -> Fatal:
+    """This server has lost what documents were rendered from."""
+    what = "the snapshot clock of PostgreSQL ran backwards (restored or failed over?)"
+    return Fatal(what, where=model, why=why, hint=_resync(model))
+
+
+def _resync(model: str) -> str:
+    return f"if this server is the right one now: syncer resync {model}"
 
 
 def version(epoch: int, clock: int) -> int:

@@ -18,7 +18,7 @@ from syncer.clock import Clock, Identity, version
 from syncer.config import Config
 from syncer.declaration import model as declaration
 from syncer.declaration.model import Model
-from syncer.errors import Retry
+from syncer.errors import Fatal, Retry
 from syncer.gate import lasting
 from syncer.memories import Memories
 from syncer.metrics import LOSSES, ModelMetrics
@@ -60,7 +60,7 @@ class Opened:
         """A connection for one thread, to be closed by whoever asked."""
         return _rows(self.config, self.loaded, self.tables)
 
-    def source(self, lane: str) -> Source:
+    def source(self, lane: str) -> KafkaSource:
         """What a lane of this kind takes from: `changes`, `work` or `backfill`."""
         names = self.names
         group, topics = {
@@ -97,9 +97,10 @@ class Opened:
 
     def note_clock(self) -> None:
         """So that a restart notices a clock that ran backwards."""
-        if self.clock.identity:
+        key, noted = self.registration.key("clock"), self.registry.state.load(REGISTERED_FOR)
+        if self.clock.identity and self.clock.highest > noted.get(key, {}).get("clock", 0):
             value = {**self.clock.identity._asdict(), "clock": self.clock.highest}
-            self.registry.state.save(self.registration.key("clock"), value)
+            self.registry.state.save(key, value)
 
 
 class Opening:
@@ -122,6 +123,8 @@ class Opening:
         self.generation: int | None = None
         """That was opened last."""
         self._seen: dict[str, dict[str, Memory]] = {}
+        self._backwards: tuple[Registration, Fatal] | None = None
+        """The clock ran backwards, and that could not be written down yet."""
 
     def registered(self) -> int | None:
         """The generation that is to be kept in step; None if the read model is new."""
@@ -131,6 +134,7 @@ class Opening:
 
     def open(self, closing: contextlib.ExitStack) -> Opened:
         """closing: of what was opened, also if the rest could not be. Raises Retry and Fatal."""
+        self._note_backwards()
         generation = self.registered()
         if self.generation is not None and generation != self.generation:
             self.model = declaration.load(self.model.file)  # it may be why there was a resync
@@ -145,7 +149,10 @@ class Opening:
         registration, noted = begun.registration, begun.clock
         self.generation = registration.generation
         identity = Identity(noted["system"], noted["timeline"]) if noted else None
-        clock = Clock(registration.epoch, identity, noted.get("clock", 0))
+        clock = Clock(
+            registration.epoch, identity, noted.get("clock", 0),
+            backwards=lambda error: self._ran_backwards(registration, error),
+        )  # fmt: skip
         with rows.view(root_only=True) as view:
             now = view.head.snapshot.clock
             clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
@@ -172,6 +179,18 @@ class Opening:
             self.config, self.registry, loaded, tables, begun.names, clock, built, registration, letters,
             memories, alterations,
         )  # fmt: skip
+
+    def _ran_backwards(self, registration: Registration, error: Fatal) -> None:
+        """Kafka may be away: then it is written down before anything is opened again."""
+        self._backwards = registration, error
+        with contextlib.suppress(Retry):
+            self._note_backwards()
+
+    def _note_backwards(self) -> None:
+        if found := self._backwards:
+            registration, error = found
+            self.registry.note_backwards(registration, error.why)
+            self._backwards = None
 
     def _look_again(self, loaded: load.Loaded) -> Fingerprint:
         found = load.look_again(self.config, loaded)

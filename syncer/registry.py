@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from syncer.change import TableName
+from syncer.clock import ran_backwards
 from syncer.config import Config
 from syncer.declaration.compile import Compiled
 from syncer.errors import Fatal
@@ -95,6 +96,7 @@ class Registry:
         known = values.get(_key(compiled.name, building))
         if known:
             self.check_unbroken(Registration(**known))
+            self.check_clock(Registration(**known))
         names = Names.make(self.config, compiled.name, compiled.tables, known["generation"] if known else 1)
         self._create(names)
         if known:
@@ -146,6 +148,18 @@ class Registry:
                 "changes were lost on their way from PostgreSQL to Kafka", where=registration.model,
                 why=stream.why, hint=f"syncer resync {registration.model}",
             )  # fmt: skip
+
+    def note_backwards(self, registration: Registration, why: str) -> None:
+        """That the clock of its epoch ran backwards, for every process and from now on."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.state.save(registration.key("backwards"), {"why": f"{why}, noticed {at}"})
+
+    def check_clock(self, registration: Registration, max_age: float = 0.0) -> None:
+        """Raises Fatal if the clock of its epoch was ever seen to run backwards. It may have caught up since,
+        but there are documents of what the server has lost."""
+        found = self.state.load(max_age).get(registration.key("backwards"))
+        if found:
+            raise ran_backwards(registration.model, found["why"])
 
     def check_topics(self, registration: Registration) -> None:
         """Raises Fatal if a topic was deleted and made again: its offsets may look as if nothing was lost."""

@@ -5,6 +5,7 @@ Keys of the topic, each written by one party:
     MODEL              `Registration`: epoch, generation, where it began         registering, resync
     MODEL/next         the one that a resync is building; empty if none is        resync
     MODEL/N/clock      history and highest clock that generation N has seen       the daemon
+    MODEL/N/backwards  that this clock ran backwards: only a resync ends that     whoever noticed
     MODEL/N/sinks      its sinks have been made                                   the daemon
     MODEL/N/memory     what its sinks' memory hung on when last asked           the daemon
     MODEL/N/backfill   its backfill under way or last done                        backfill

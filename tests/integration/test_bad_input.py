@@ -282,12 +282,19 @@ def test_a_clock_that_ran_backwards_needs_a_resync(system: System) -> None:
         str(noted["clock"] + 1_000_000),
         f"syncer resync {system.orders}",
     )
+    daemon.stop()
+    state.save(f"{system.orders}/1/clock", noted)  # as if the server's clock had caught up
+    daemon = system.start(ready=False)
+    failed(daemon, system.orders, "ran backwards", "noticed", f"syncer resync {system.orders}")
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     system.until_right(system.summaries)
     system.run("resync", system.orders, "--yes")
     system.until_right()
     daemon.until_ready()
+    state.save(f"{system.summaries}/1/backwards", {"why": "another process saw it"})
+    failed(daemon, system.summaries, "ran backwards", "another process saw it")
     daemon.stop()
+    state.save(f"{system.summaries}/1/backwards", {})
     state.save(f"{system.summaries}/1/clock", state.load()[f"{system.summaries}/1/clock"] | {"system": 1})
     failed(
         system.start(ready=False), system.summaries, "another history", f"syncer resync {system.summaries}"

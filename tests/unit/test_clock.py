@@ -94,6 +94,17 @@ def test_a_clock_that_runs_backwards_stops_the_read_model() -> None:
     assert clock.version(HOME, 100, floor=clock.highest, model="orders") == version(1, 100)
 
 
+def test_that_it_ran_backwards_is_told_once_to_be_remembered() -> None:
+    told: list[Fatal] = []
+    clock = Clock(1, HOME, 100, backwards=told.append)
+    with pytest.raises(Fatal) as raised:
+        clock.version(HOME, 99, floor=clock.highest, model="orders")
+    assert told == [raised.value]
+    with pytest.raises(Fatal, match="another history"):
+        clock.version(Identity(8, 1), 200, floor=100, model="orders")
+    assert told == [raised.value], "another identity stays another by itself"
+
+
 def test_a_snapshot_taken_before_another_threads_is_no_clock_running_backwards() -> None:
     clock = Clock(1, HOME, 100)
     floor = clock.highest
