@@ -7,22 +7,21 @@ then notes it; so nothing is missed that came while nothing ran, and a daemon th
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import psycopg
 import structlog
 
 from syncer import load, shape
-from syncer.change import TableName
+from syncer.change import TableName, Work
 from syncer.config import Config
 from syncer.errors import Retry
 from syncer.gate import lasting
 from syncer.load import Loaded
 from syncer.pipeline import ranges, sweeps
-from syncer.ports import Rows
+from syncer.ports import Rows, View
 from syncer.registry import Registry
 from syncer.rows import shape as rows_shape
 from syncer.rows.publication import Open, wait_for_open_transactions
@@ -64,7 +63,13 @@ class Alterations:
                 self._wait(breathe)
             for item in sweeps("altered", time.time_ns() // 1_000_000, self.config.pipeline.max_age):
                 work.put(item)
-            for item in lasting(rows, lambda view: ranges(view, size, "altered")):
+
+            def plan(view: View) -> Iterator[Work]:
+                for item in ranges(view, size, "altered"):
+                    breathe()
+                    yield item
+
+            for item in lasting(rows, plan):
                 work.put(item)
                 breathe()
             work.flush()
@@ -76,7 +81,7 @@ class Alterations:
             log.info("waiting for open transactions", model=self.loaded.name, open=str(still))
             breathe()
 
-        with contextlib.closing(psycopg.connect(**self.config.postgres.arguments(), autocommit=True)) as own:
+        with load.reading(self.config) as own:
             wait_for_open_transactions(own, progress=progress)
 
     def _read(self, connection: psycopg.Connection[Any]) -> Shape:

@@ -13,7 +13,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import structlog
@@ -26,9 +25,9 @@ from syncer.observer import LaneObserver
 from syncer.opening import REGISTERED_FOR, Opened, Opening
 from syncer.pipeline import Lane
 from syncer.registry import Registry
-from syncer.rows.fingerprint import Fingerprint
-from syncer.rows.postgres import Postgres
-from syncer.waiting import Stopped, Time
+from syncer.sources.kafka import KafkaSource
+from syncer.supervision import Supervision
+from syncer.waiting import Stopped
 
 _LOOK_EVERY = REGISTERED_FOR + 1
 _TRY_AGAIN = 60.0
@@ -65,7 +64,7 @@ class Unit:
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
         self._since = self._progress = time.monotonic()
-        self._time = Time()
+        self._supervision: Supervision | None = None
         self.observers: list[LaneObserver] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=f"{model.name}-unit", daemon=True)
@@ -87,13 +86,19 @@ class Unit:
     def stalled(self) -> str:
         """Why this is not alive: neither it nor a lane may be silent for minutes. Empty when all is well."""
         after = max(_STALLED_AFTER, 2 * self.config.postgres.statement_timeout)
-        if self.state == "running":
-            reasons = [reason for observer in self.observers if (reason := observer.stalled(after))]
-            return f"{self.model.name}: {reasons[0]}" if reasons else ""
+        if self.state == "running" and self._supervision:
+            reasons = [*(observer.stalled(after) for observer in self.observers)]
+            reasons.append(self._supervision.stalled(after))
+            return next((f"{self.model.name}: {reason}" for reason in reasons if reason), "")
         silent = time.monotonic() - self._progress
         if self._thread.is_alive() and silent > after:
             return f"{self.model.name}: {self.state}, but nobody has answered or refused for {silent:.0f} s"
         return ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it runs, and all that follows from altered tables was handed out."""
+        return self.state == "running" and self._supervision is not None and self._supervision.settled
 
     def status(self) -> dict[str, Any]:
         reasons = [reason for reason in (*(o.reason for o in self.observers), self.source()) if reason]
@@ -159,18 +164,27 @@ class Unit:
         self.observers = [LaneObserver(kind, self.metrics) for kind in kinds]
         for observer in self.observers:
             observer.kin = [other for other in self.observers if other.lane == observer.lane]
-        threads = []
+        threads, changes = [], list[KafkaSource]()
         for observer in self.observers:
-            lane = opened.lane(opened.source(observer.lane), observer, stop, items=observer.lane != "changes")
+            source = opened.source(observer.lane)
+            if observer.lane == "changes":
+                changes.append(source)
+            lane = opened.lane(source, observer, stop, items=observer.lane != "changes")
             name = f"{self.model.name}-{observer.lane}"
             threads.append(threading.Thread(target=_run_lane, args=(lane, ended, stop), name=name))
+        # One process is enough to have all rendered again: Kafka chooses it, and another one if it dies.
+        first = opened.names.changes[0], 0
+        self._supervision = Supervision(
+            opened, self.opening, self.metrics, stop=self._stop, ended=stop,
+            leads=lambda: any(source.holds(first) for source in changes),
+        )  # fmt: skip
         for thread in threads:
             thread.start()
         self.error = ""
         self._set("running")
         self._remember_error("")
         try:
-            self._watch(opened, stop)
+            self._supervision.run()
         finally:
             stop.set()
             for thread in threads:
@@ -182,82 +196,6 @@ class Unit:
         with contextlib.suppress(Retry):
             opened.note_clock()
         raise Stopped
-
-    def _watch(self, opened: Opened, ended: threading.Event) -> None:
-        """Until told to stop or a lane ends. Now and then, look whether the tables were altered or a resync
-        has begun another generation (the lanes look only when there is work), and whether a sink has lost its
-        memory (beside: it may not answer for a minute). And write down the highest clock, so that a restart
-        notices one that ran backwards."""
-        rows = opened.rows()
-        looking: Future[None] | None = None
-        seeing: Future[None] | None = None
-        rendered: Fingerprint | None = None
-        noted = opened.clock.highest
-
-        def look_at_sinks() -> None:
-            with contextlib.suppress(Retry):  # one is away: the lanes tell it, if it lasts
-                opened.memories.look(self._time.now_ms())
-
-        def look_at_tables() -> None:
-            with rows.view(root_only=True):  # Retry if they were altered, and have to be compiled again
-                pass
-
-        try:
-            while True:
-                self.metrics.dead_letters(len(opened.letters))
-                if rendered is not opened.tables.fingerprint and not self.work_only:
-                    rendered = opened.tables.fingerprint
-                    self._render_again(opened, rows, ended)
-                if self._over(ended, _LOOK_EVERY):
-                    return
-                looking = self._beside("memories", look_at_sinks, looking)
-                seeing = self._beside("tables", look_at_tables, seeing)
-                try:
-                    generation = self.opening.registered()
-                    self.registry.check_unbroken(opened.registration, REGISTERED_FOR)
-                    self.registry.check_topics(opened.registration)
-                    if opened.clock.highest > noted:
-                        opened.note_clock()
-                        noted = opened.clock.highest
-                except Retry:  # Kafka is away: the lanes tell it, if it lasts
-                    continue
-                if generation != opened.registration.generation:
-                    what = "the read model was resynced: its new generation is opened"
-                    raise Retry(what, where=self.model.name)
-                with contextlib.suppress(Retry):
-                    opened.letters.refresh(timeout=1.0)
-        finally:
-            if seeing is None or seeing.done():
-                rows.close()
-
-    def _beside(self, what: str, look: Callable[[], None], last: Future[None] | None) -> Future[None]:
-        """Look beside, once there was an answer the last time: a server may be silent for a minute. Raises
-        what the last look raised."""
-        if last is not None:
-            if not last.done():
-                return last
-            last.result()
-        return self._time.beside(f"{self.model.name}-{what}", look)
-
-    def _render_again(self, opened: Opened, rows: Postgres, ended: threading.Event) -> None:
-        """If the tables were altered so that documents may be wrong, also while nothing ran."""
-
-        def breathe() -> None:
-            if self._over(ended):
-                raise Stopped
-
-        size = self.config.backfill.range_documents
-        with contextlib.suppress(Stopped):
-            opened.alterations.render_again(rows, opened.work(), size, breathe)
-
-    def _over(self, ended: threading.Event, seconds: float = 0.0) -> bool:
-        """Whether it is told to stop, or a lane has ended, within so many seconds."""
-        until = time.monotonic() + seconds
-        while not self._stop.is_set() and not ended.is_set():
-            if time.monotonic() >= until:
-                return False
-            ended.wait(0.05)
-        return True
 
     def _remember_error(self, error: str) -> None:
         """For `syncer status`, which may be asked when this process is gone. Kafka may be what is away."""

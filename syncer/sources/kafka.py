@@ -145,6 +145,10 @@ class KafkaSource:
             result[topic, partition] = (position, max(end, position))
         return result
 
+    def holds(self, partition: Partition) -> bool:
+        """Whether it was given this partition, and it was not taken away. Any thread may ask."""
+        return partition in self._next
+
     def close(self) -> None:
         self._consumer.close()
 

@@ -1,0 +1,110 @@
+"""What looks after a read model while its lanes run: no part holds up the others; one process is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from syncer import unit as module
+from syncer.sources.state import Stream
+from tests.integration.daemon import Daemon, until
+from tests.integration.system import System
+from tests.integration.test_outages import behind_proxy
+from tests.integration.test_stalled import CUSTOMERS, FIVE, running
+
+WAITS = "waiting for open transactions"
+AGAIN = "all documents are rendered again"
+AFTER = 3.0
+ENDS_THE_WAIT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE query LIKE '%pg_snapshot_xip%' AND pid <> pg_backend_pid()"""
+
+
+@contextmanager
+def returned(system: System) -> Iterator[None]:
+    """The publication was made anew, so that changes may have got lost; and a transaction of then is open."""
+    with system.database.connect(autocommit=False) as slow:
+        slow.execute(f"UPDATE {system.schema}.orders SET status = 'open' WHERE id = 1".encode())
+        system.execute(
+            "DROP PUBLICATION pub;"
+            "CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)"
+        )
+        yield
+
+
+def test_a_wait_for_open_transactions_holds_up_nothing(system: System) -> None:
+    """Found: for up to an hour, a proven loss did not stop the read model; and the wait's own connection had
+    neither time-outs nor an error that was told as what it is."""
+    system.execute(CUSTOMERS, FIVE)
+    system.run("backfill", system.orders)
+    daemon = system.start(system.orders)
+    with returned(system):
+        until(lambda: daemon.said(WAITS), daemon.log.read_text)
+        until(lambda: system.database.query(ENDS_THE_WAIT))
+        until(lambda: len(daemon.said(AGAIN)) == 2, daemon.log.read_text)
+        until(lambda: daemon.status(system.orders)["state"] == "running", daemon.log.read_text)
+        assert not daemon.said("unexpected error") and not daemon.said("failed"), daemon.log.read_text()
+        state, key = system.state(), f"~{system.topic_prefix}"
+        known = state.load().get(key, {})
+        state.save(key, Stream(**{**known, "number": known.get("number", 0) + 1, "why": "a test says so"}))
+        told = daemon.until_state(system.orders, "failed", 30)
+        assert "a test says so" in told["reason"]
+
+
+def test_one_of_two_daemons_has_all_rendered_again_and_the_other_if_it_dies(system: System) -> None:
+    system.execute(CUSTOMERS, FIVE)
+    system.run("backfill", system.orders)
+    daemons = [system.start(system.orders) for _ in range(2)]
+    group = f"{system.prefix}.{system.orders}.1"
+    until(lambda: system.topics().members(group) == 2)
+    with returned(system):
+        noticed = "the tables were altered, and the read model fits them as it is"
+        until(lambda: all(daemon.said(noticed) for daemon in daemons))
+        seen = sum(len(daemon.said(WAITS)) for daemon in daemons)
+        until(lambda: sum(len(daemon.said(WAITS)) for daemon in daemons) > seen + 8)
+        leaders = [daemon for daemon in daemons if daemon.said(AGAIN)]
+        assert len(leaders) == 1, "each of them renders all again"
+        leaders[0].kill()
+        [left] = [daemon for daemon in daemons if daemon.alive]
+        until(lambda: left.said(WAITS), left.log.read_text)
+    system.until_right(system.orders)
+    until(lambda: refreshes(left) == 1, left.log.read_text)
+
+
+def refreshes(daemon: Daemon) -> float:
+    return daemon.metric("syncer_full_refreshes_total", reason="altered")
+
+
+def test_a_look_that_never_ends_is_told(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when there is no work in which the lanes would notice; and its connection is closed in the end."""
+    monkeypatch.setattr(module, "_STALLED_AFTER", AFTER)
+    system.environment["SYNCER_POSTGRES__STATEMENT_TIMEOUT"] = "1s"
+    system.environment["SYNCER_POSTGRES__DSN"] += "?application_name=looks"
+    with behind_proxy(system, "postgres") as link:
+        with running(system, system.orders) as unit:
+            system.execute(CUSTOMERS, FIVE)
+            system.until_right(system.orders)
+            assert unit.stalled() == ""
+            link.stall()
+            told = until(unit.stalled)
+            assert told.startswith(f"{system.orders}: supervision: {system.orders}-tables has not answered")
+            assert unit.state == "running"
+        link.flow()
+        asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'looks'"
+        until(lambda: system.database.query(asked) == [(0,)])
+
+
+def test_who_is_idle_notices_that_the_clock_ran_backwards(system: System) -> None:
+    with running(system, system.orders) as unit:
+        system.execute(CUSTOMERS, FIVE)
+        system.until_right(system.orders)
+        assert unit._supervision
+        unit._supervision.opened.clock.highest += 1_000_000  # seen by this process, and by no other
+        until(lambda: unit.state == "failed")
+        assert "ran backwards" in unit.error
+        assert "ran backwards" in str(until(lambda: system.state().load().get(f"{system.orders}/1/error")))
+    with running(system, system.orders) as unit:
+        until(lambda: unit.state == "failed")
+        assert "ran backwards" in unit.error and "noticed" in unit.error
