@@ -13,7 +13,8 @@ anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 from syncer import load
 from syncer.backfill import Backfill, Progress
@@ -22,6 +23,7 @@ from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal
 from syncer.metrics import Metrics
+from syncer.offsets import Partition
 from syncer.registry import Names, Registry
 from syncer.sources.letters import Letter, read, settle
 from syncer.sources.state import Registration, Run
@@ -53,10 +55,10 @@ def resync(
     # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
     backfill = Backfill(config, model, registry, rate=rate, sweep=True, building=True)
     run = backfill.run(metrics, workers, report, again=True)
-    _catch_up(config, model, registry, metrics, names, report)
-    for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation):
-        sink.promote()
-        sink.close()
+    with _in_step(config, model, registry, metrics, names, report):
+        for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation):
+            sink.promote()
+            sink.close()
     registry.adopt(registration)
     _settle_letters(registry, names, registration)
     return run
@@ -78,28 +80,49 @@ def _settle_letters(registry: Registry, names: Names, registration: Registration
     settle(registry.writing, names.dead_letters, letters)
 
 
-def _catch_up(
+@contextmanager
+def _in_step(
     config: Config,
     model: Model,
     registry: Registry,
     metrics: Metrics,
     names: Names,
     report: Callable[[Progress], None],
-) -> None:
-    """Take changes until what was there at the beginning of this is settled."""
-    ends = registry.topics.ends(names.changes)
+) -> Iterator[None]:
+    """Take changes. The block runs, while they go on to be taken, once all is settled that was there at the
+    beginning, and all that came of it (fan-outs, renders of altered tables): no document is older there.
+
+    Not waited for is a sweep whose time has not come. It looks for what a slow worker may still write to
+    this generation, of which nobody can have an older document; the daemon does it after the swap.
+    """
     unit = Unit(config, model, registry, metrics.for_model(model.name), building=True)
-    unit.start()
-    try:
-        while True:
-            done = registry.topics.committed(names.group)
-            left = sum(max(0, end - done.get(partition, 0)) for partition, end in ends.items())
+
+    def until(left: Callable[[], int], what: str) -> None:
+        while number := left():
             if unit.state == "failed":
                 raise Fatal("the resync stopped", where=model.name, why=unit.error)
-            if not left:
-                return
-            report(Progress("rendering", 0, 0, f"{left} changes to catch up with"))
+            report(Progress("rendering", 0, 0, f"{number} {what} to catch up with"))
             time.sleep(_LOOK_EVERY)
+
+    def settled(topics: Collection[str]) -> Callable[[], int]:
+        ends = registry.topics.ends(topics)
+        return lambda: _unsettled(registry, names, ends)
+
+    unit.start()
+    try:
+        until(settled(names.changes), "changes")
+        until(lambda: not unit.settled, "look at the tables")
+        for _ in range(2):  # a sweep is settled once it has handed over keys
+            until(settled([names.work_topic, names.backfill_topic]), "work items")
+        yield
     finally:
         unit.stop()
         unit.join()
+
+
+def _unsettled(registry: Registry, names: Names, ends: Mapping[Partition, int]) -> int:
+    """Records before these ends that the generation has not settled."""
+    done: dict[Partition, int] = {}
+    for group in (names.group, names.work_group, names.backfill_group):
+        done |= registry.topics.committed(group)
+    return sum(max(0, end - done.get(partition, 0)) for partition, end in ends.items())

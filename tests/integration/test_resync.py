@@ -1,12 +1,24 @@
-"""A resync that is interrupted changes nothing; one broken declaration stops no other read model."""
+"""A resync that is interrupted changes nothing; one that ends leaves nothing older. A broken declaration
+stops no other."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
+import pytest
 import urllib3
+from prometheus_client import CollectorRegistry
 
+from syncer import load, resync
+from syncer.backfill import Backfill
+from syncer.change import Work
+from syncer.config import load as load_config
+from syncer.errors import Retry
+from syncer.metrics import Metrics
+from syncer.registry import Names, Registry
+from syncer.sources.writing import KafkaWork
 from tests.integration.daemon import until
 from tests.integration.system import SUMMARIES, System
 
@@ -66,6 +78,41 @@ def test_events_of_before_a_column_was_renamed_do_not_stop_the_resync(system: Sy
     system.execute("DELETE FROM {schema}.orders WHERE buyer_id = 1")
     until(lambda: system.written(system.summaries)["1"]["orders"] == [])
     assert daemon.status(system.summaries)["state"] == "running"
+
+
+def test_readers_are_not_given_a_generation_with_work_left(system: System) -> None:
+    """Fan-outs and renders of altered tables are on the work topic: what they mean is older until they are
+    settled. A sweep that waits for its time is left to the daemon."""
+    system.execute(*ROWS)
+    config = load_config(environ=system.environment)
+    [model] = load.declared(config, [system.orders])
+    registry, compiled = Registry(config), load.ready(config, model).compiled
+    names = Names.make(config, model.name, compiled.tables, 1)
+    registry.register(compiled, names, epoch=1, generation=1, building=True)
+    work, later = KafkaWork(registry.writing, names.work_topic), time.time_ns() // 1_000_000 + 3_600_000
+    work.put(Work("sweep", "altered", not_before_ms=later))
+    for start in range(1, 500, 10):
+        work.put(Work("keys", "fan-out", keys=tuple((str(id),) for id in range(start, start + 10))))
+    work.put(Work("sweep", "altered"))
+    work.flush()
+    ends = registry.topics.ends([names.work_topic])
+    with resync._in_step(config, model, registry, Metrics(CollectorRegistry()), names, lambda _: None):
+        done = registry.topics.committed(names.work_group)
+        assert all(done[partition] >= end for partition, end in ends.items())
+        index = f"{system.orders}-000001"
+        urllib3.request("POST", f"{system.stack.elasticsearch}/{index}/_refresh")
+        count = urllib3.request("GET", f"{system.stack.elasticsearch}/{index}/_count").json()["count"]
+        assert count == 500
+
+
+def test_a_backfill_is_planned_of_the_tables_that_it_was_compiled_for(system: System) -> None:
+    config = load_config(environ=system.environment)
+    [model] = load.declared(config, [system.orders])
+    registry, loaded = Registry(config), load.ready(config, model)
+    begun = registry.open(loaded.compiled)
+    system.execute("ALTER TABLE {schema}.orders ALTER amount TYPE bigint")
+    with pytest.raises(Retry, match="the tables were altered"):
+        Backfill(config, model, registry).plan(loaded, begun.names, lambda _: None)
 
 
 def test_one_broken_declaration_stops_no_other(system: System) -> None:
