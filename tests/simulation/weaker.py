@@ -119,7 +119,7 @@ _resolve = Resolve.__call__
 
 
 def _only_after(self: Resolve, change: Change, places: Any, dirty: Dirty) -> None:
-    _resolve(self, change._replace(before=None) if change.op == "u" else change, places, dirty)
+    _resolve(self, change._replace(before=change.after) if change.op == "u" else change, places, dirty)
 
 
 def _whenever_rendered(
