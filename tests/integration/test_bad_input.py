@@ -155,9 +155,9 @@ def test_hazard_02_a_table_without_the_identity_it_needs_is_refused_also_while_r
     daemon = system.start()
     system.run("backfill")
     system.until_right()
-    system.execute("ALTER TABLE {schema}.orders REPLICA IDENTITY DEFAULT", MOVED)
+    system.execute("ALTER TABLE {schema}.orders REPLICA IDENTITY DEFAULT")
     failed(daemon, system.summaries, "replica identity", f"syncer check {system.summaries}")
-    system.execute(fix)
+    system.execute(MOVED, fix)
     daemon.stop()
     daemon = system.start(ready=False)  # it is in order again; but what was logged meanwhile is not
     failed(daemon, system.summaries, "does not tell the old row", f"syncer resync {system.summaries}")
