@@ -23,7 +23,8 @@ from syncer.opening import REGISTERED_FOR, Opened, Opening
 from syncer.rows.fingerprint import Fingerprint
 from syncer.waiting import Stopped, Time
 
-_LOOK_EVERY = REGISTERED_FOR + 1
+LOOK_EVERY = REGISTERED_FOR + 1
+"""Seconds between two looks."""
 _TICK = 0.05
 _PLANS_WITHIN = 3600.0  # seconds: to plan is one statement without a time-out, a walk over a large index
 
@@ -113,7 +114,7 @@ class Supervision:
 
     def run(self) -> None:
         """Until told to stop or a lane ends. Raises Fatal, and Retry to have the read model opened again."""
-        due = time.monotonic() + _LOOK_EVERY
+        due = time.monotonic() + LOOK_EVERY
         self.metrics.dead_letters(len(self.opened.letters))
         try:
             while not self._over(_TICK):
@@ -127,7 +128,7 @@ class Supervision:
                     self._sinks.begin(self._look_at_sinks)
                 self._look_at_state()
                 self.metrics.dead_letters(len(self.opened.letters))
-                due = time.monotonic() + _LOOK_EVERY
+                due = time.monotonic() + LOOK_EVERY
         finally:
             self._tables.at_end(self._rows.close)
 

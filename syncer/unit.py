@@ -22,14 +22,13 @@ from syncer.declaration.model import Model
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.metrics import ModelMetrics
 from syncer.observer import LaneObserver
-from syncer.opening import REGISTERED_FOR, Opened, Opening
+from syncer.opening import Opened, Opening
 from syncer.pipeline import Lane
 from syncer.registry import Registry
 from syncer.sources.kafka import KafkaSource
-from syncer.supervision import Supervision
+from syncer.supervision import LOOK_EVERY, Supervision
 from syncer.waiting import Stopped
 
-_LOOK_EVERY = REGISTERED_FOR + 1
 _TRY_AGAIN = 60.0
 _STALLED_AFTER = 300.0
 _BACK_OFF = (0.2, 10.0)
@@ -146,7 +145,7 @@ class Unit:
         """After a failure: wait until a resync has built another generation, or a minute: someone may have
         mended the cause. To try again is safe: offsets have not moved. False when told to stop."""
         failed, opening = time.monotonic(), self.opening
-        while not self._stop.wait(_LOOK_EVERY):
+        while not self._stop.wait(LOOK_EVERY):
             self._progress = time.monotonic()
             with contextlib.suppress(Retry):
                 if opening.registered() != opening.generation or time.monotonic() - failed > _TRY_AGAIN:

@@ -117,9 +117,7 @@ class Database:
     def write(self, transaction: Transaction, row: RowId, op: Operation, image: Image | None) -> None:
         """image: None for a delete. The row has to be free (`free`)."""
         before = self.current(transaction, row)
-        if row not in self.locked:
-            self.locked.add(row)
-            transaction.locks.append(row)
+        self._lock(transaction, row)
         transaction.writes[row] = image
         if op != "t":
             lsn = self._log(transaction.last)
@@ -136,11 +134,14 @@ class Database:
         """As ALTER TABLE does that changes nothing which is used: locked like a truncated table, its rows are
         what they were, and no event tells of it."""
         self.taken[table] = transaction
-        for row in [(table, id) for id in ids]:
-            if row not in self.locked:
-                self.locked.add(row)
-                transaction.locks.append(row)
+        for id in ids:
+            self._lock(transaction, (table, id))
         self._log(transaction.last)
+
+    def _lock(self, transaction: Transaction, row: RowId) -> None:
+        if row not in self.locked:
+            self.locked.add(row)
+            transaction.locks.append(row)
 
     def unread(self, table: str) -> bool:
         """Whether no open transaction has read the table, and nobody else has taken it."""
