@@ -8,26 +8,27 @@ then notes it; so nothing is missed that came while nothing ran, and a daemon th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 import structlog
 
 from syncer import load, shape
-from syncer.change import TableName, Work
+from syncer.change import TableName
 from syncer.config import Config
 from syncer.errors import Retry
 from syncer.gate import lasting
 from syncer.load import Loaded
-from syncer.pipeline import ranges, sweeps
-from syncer.ports import Rows, View
+from syncer.planning import ranges, sweeps
+from syncer.ports import Rows
 from syncer.registry import Registry
 from syncer.rows import shape as rows_shape
 from syncer.rows.publication import Open, wait_for_open_transactions
 from syncer.shape import Altered, Shape
 from syncer.sources.state import Registration
 from syncer.sources.writing import KafkaWork
+from syncer.waiting import Patience
 
 log = structlog.get_logger()
 
@@ -47,11 +48,9 @@ class Alterations:
             with load.reading(self.config) as connection:
                 self._note(self._read(connection))
 
-    def render_again(
-        self, rows: Rows, work: KafkaWork, size: int, breathe: Callable[[], None]
-    ) -> Altered | None:
-        """Hand out all roots, in ranges of so many, if documents may be wrong. breathe: called now and then;
-        may raise to give up. Raises Retry when a server is away, or a table is altered at this moment."""
+    def render_again(self, rows: Rows, work: KafkaWork, size: int, wait: Patience) -> Altered | None:
+        """Hand out all roots, in ranges of so many, if documents may be wrong. Raises Retry when a server is
+        away, or a table is altered at this moment."""
         with load.reading(self.config) as connection:
             noted, now = self._noted() or {}, self._read(connection)
             if now == noted:
@@ -60,26 +59,20 @@ class Alterations:
         if found:
             log.warning("all documents are rendered again", model=self.loaded.name, why=found.why)
             if found.unseen:
-                self._wait(breathe)
+                self._wait(wait)
             for item in sweeps("altered", time.time_ns() // 1_000_000, self.config.pipeline.max_age):
                 work.put(item)
-
-            def plan(view: View) -> Iterator[Work]:
-                for item in ranges(view, size, "altered"):
-                    breathe()
-                    yield item
-
-            for item in lasting(rows, plan):
+            for item in lasting(rows, lambda view: ranges(view, size, "altered"), wait):
                 work.put(item)
-                breathe()
+                wait.breathe()
             work.flush()
         self._note(now)
         return found
 
-    def _wait(self, breathe: Callable[[], None]) -> None:
+    def _wait(self, wait: Patience) -> None:
         def progress(still: Open) -> None:
             log.info("waiting for open transactions", model=self.loaded.name, open=str(still))
-            breathe()
+            wait.breathe()
 
         with load.reading(self.config) as own:
             wait_for_open_transactions(own, progress=progress)

@@ -21,7 +21,7 @@ from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
 from syncer.gate import lasting
 from syncer.metrics import Metrics
-from syncer.pipeline import ranges
+from syncer.planning import ranges
 from syncer.ports import Overflow, View
 from syncer.registry import Names, Registry
 from syncer.rows.fingerprint import Tables
@@ -32,6 +32,7 @@ from syncer.sources.letters import Standing
 from syncer.sources.state import Run
 from syncer.sources.writing import KafkaWork
 from syncer.unit import Unit
+from syncer.waiting import Patience
 
 _SAMPLE = 200
 _LOOK_EVERY = 0.2
@@ -133,7 +134,7 @@ class Backfill:
                 if last and last.high:
                     rest.extend(view.keys_in_range(last.low, last.high))
 
-            planned = lasting(rows, plan)
+            planned = lasting(rows, plan, Patience())
         for item in planned:
             work.put(item)
         work.flush()

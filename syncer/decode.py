@@ -15,6 +15,7 @@ from syncer.change import Change, Image, Position, TableName, Work
 from syncer.errors import Reject
 
 _OPERATIONS = frozenset("cudrt")
+_NEEDS = {"keys": ("keys",), "range": ("high",), "sweep": ()}  # by the kind of a work item
 _REPLAY = "see what wrote it (syncer dlq show), then: syncer dlq replay, or syncer resync MODEL"
 
 
@@ -72,8 +73,8 @@ def change(position: Position, value: bytes | None) -> Change | None:
     return Change(table, op, envelope.before, envelope.after, txid, source.ts_ms or 0)  # type: ignore[arg-type]
 
 
-def work(position: Position, value: bytes | None) -> Work | None:
-    """The work item of a record, as `encode_work` wrote it."""
+def work(position: Position, value: bytes | None, columns: int) -> Work | None:
+    """The work item of a record, as `encode_work` wrote it; its keys have so many columns."""
     if value is None:
         return None
     try:
@@ -82,9 +83,18 @@ def work(position: Position, value: bytes | None) -> Work | None:
         for bound in ("low", "high"):
             if fields.get(bound) is not None:
                 fields[bound] = tuple(fields[bound])
-        return Work(**fields)
+        item = Work(**fields)
+        bounds = tuple(bound for bound in (item.low, item.high) if bound is not None)
+        if any(
+            len(key) != columns or not all(isinstance(part, str) for part in key)
+            for key in item.keys + bounds
+        ):
+            raise TypeError(f"a key that has not {columns} texts")
+        if item.kind not in _NEEDS or not all(getattr(item, name) for name in _NEEDS[item.kind]):
+            raise TypeError(f"kind {item.kind!r} without what it needs")
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise _undecodable("a work item", position, error) from error
+    return item
 
 
 def encode_work(item: Work) -> bytes:

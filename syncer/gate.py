@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from threading import Event
 from typing import NamedTuple, TypeVar
 
 from syncer.clock import Clock, split_version
 from syncer.errors import Fatal
 from syncer.ports import Observer, Rows, View
-from syncer.waiting import Patience, Time
+from syncer.waiting import Patience
 
 T = TypeVar("T")
 
@@ -52,7 +51,7 @@ class Gate:
         lsn: int | None = None
         while lsn is None:
             floor, taken = self.clock.highest, self.wait.time.monotonic()
-            with self.rows.view() as view:
+            with self.rows.view(wait=self.wait) as view:
                 head = view.head
                 clock = head.snapshot.clock
                 version = self.clock.version(head.identity, clock, floor=floor, model=self.model)
@@ -101,22 +100,21 @@ class Gate:
         )
 
 
-def lasting(rows: Rows, plan: Callable[[View], Iterable[T]], wait: Patience | None = None) -> list[T]:
+def lasting(rows: Rows, plan: Callable[[View], Iterable[T]], wait: Patience) -> list[T]:
     """What is planned of the root's table, whole, once the view is closed (a walk over a large index holds a
     lock) and what it saw is on disk, so that the plan may be relied on. Otherwise a crash may bring rows back
     that are in no part of it, and whose events came long ago.
 
-    wait: None if nobody has to be kept in a group meanwhile. Raises Retry after such a crash: plan again.
+    Raises Retry after such a crash: plan again.
     """
     planned = []
-    with rows.view(root_only=True) as view:
+    with rows.view(root_only=True, wait=wait) as view:
         for part in plan(view):
             planned.append(part)
-            if wait:
-                wait.breathe()
+            wait.breathe()
         lsn = view.head.insert_lsn
     if not rows.flushed(lsn):
-        _durable(rows, lsn, wait or Patience(Event(), lambda: None, Time()))
+        _durable(rows, lsn, wait)
     return planned
 
 

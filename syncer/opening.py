@@ -22,7 +22,8 @@ from syncer.errors import Fatal, Retry
 from syncer.gate import lasting
 from syncer.memories import Memories
 from syncer.metrics import LOSSES, ModelMetrics
-from syncer.pipeline import Lane, Limits, ranges
+from syncer.pipeline import Lane, Limits
+from syncer.planning import ranges
 from syncer.ports import Memory, Observer, Sink, Source
 from syncer.registry import Names, Registry
 from syncer.rows.fingerprint import Fingerprint, Tables
@@ -31,7 +32,7 @@ from syncer.sources.kafka import KafkaSource
 from syncer.sources.letters import KafkaDeadLetters, Standing
 from syncer.sources.state import Registration
 from syncer.sources.writing import KafkaWork, Outbox
-from syncer.waiting import Time
+from syncer.waiting import Patience, Time
 
 REGISTERED_FOR = 4.0
 """Seconds for which the state topic is not read again."""
@@ -209,7 +210,7 @@ class Opening:
             work = KafkaWork(self.registry.writing, names.backfill_topic)
             size = self.config.pipeline.chunk_documents
             with contextlib.closing(_rows(self.config, loaded, tables)) as rows:
-                for item in lasting(rows, lambda view: ranges(view, size, "lost documents")):
+                for item in lasting(rows, lambda view: ranges(view, size, "lost documents"), Patience()):
                     work.put(item)
             work.flush()
 

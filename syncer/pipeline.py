@@ -5,13 +5,14 @@
     3 route     which places of the tree does each change touch?      route.py
     4 resolve   touched places → dirty roots                          resolve.py, recent.py
     5 gate      a snapshot that sees every transaction of the batch   gate.py, clock.py
-    6 render    dirty roots → documents, in that snapshot             rows/
+    6 render    dirty roots → documents, in that snapshot             render.py, rows/
     7 write     documents → every sink, with the snapshot's version   writer.py, sinks/
     8 commit    the offsets of what every sink has acknowledged       offsets.py
     9 lag       what is left                                          lag.py
 
 A `Lane` runs this for one read model over one source. A read model has a lane for its changes and others
-for its work topic, where everything goes that is too large for one batch; so neither waits for the other.
+for its work topic, where everything goes that is too large for one batch (`planning.py`); so neither waits
+for the other.
 
 `Retry`, `Fatal` and `Stopped` leave `run` (`unit.py` says what happens then). Only what every sink has
 acknowledged is ever committed, so whoever goes on repeats at most what was under way.
@@ -22,20 +23,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from threading import Event
 
 from syncer import decode, document
 from syncer.change import Change, Key, Work
 from syncer.clock import Beginning, Clock
 from syncer.declaration.compile import Compiled
-from syncer.document import Row
+from syncer.document import Batch
 from syncer.errors import Fatal, Reject
 from syncer.gate import Gate, Sight, lasting
 from syncer.lag import Lag
 from syncer.offsets import Offsets
-from syncer.ports import DeadLetters, Observer, Overflow, Record, Rows, Sink, Source, View, WorkTopic
+from syncer.planning import ranges, some, sweeps
+from syncer.ports import DeadLetters, Observer, Record, Rows, Sink, Source, View, WorkTopic
 from syncer.recent import Recent
+from syncer.render import Render
 from syncer.resolve import Dirty, Resolve
 from syncer.route import Route
 from syncer.waiting import Patience, Time
@@ -93,8 +95,11 @@ class Lane:
         )  # fmt: skip
         self.offsets, self.lag = Offsets(limits.commit_interval), Lag(self.time.now_ms())
         self.recent = Recent()
+        self.render = Render(
+            limits.chunk_documents, limits.chunk_bytes, recent=self.recent, wait=self.wait,
+            observer=observer, spoilt=self._dead_letter,
+        )  # fmt: skip
         self._rejected: set[str] = set()  # documents, since the last piece was done
-        self._chunk = limits.chunk_documents
         self._item_topics = {work.topic, items}
         self._due = 0.0
 
@@ -118,11 +123,11 @@ class Lane:
         records = self.source.poll(timeout, self.limits.max_records, self.limits.max_bytes)
         if records:
             changes, items = self._decode(records)
-            if not items:
-                self._changes(changes, records)
             for record, item in items:  # a lane has either; each item is large enough to be settled alone
                 self._item(item, record)
                 self._tell()
+            if len(items) < len(records):  # changes, or what could not be read: that is settled, too
+                self._changes(changes, records)
         else:
             self.writer.settle()
             self.lag.idle(self.source.progress(), self.time.now_ms())
@@ -152,7 +157,7 @@ class Lane:
             for record in records:
                 try:
                     if record.position.topic in self._item_topics:
-                        item = decode.work(record.position, record.value)
+                        item = decode.work(record.position, record.value, len(self.compiled.key))
                         if item is not None:
                             items.append((record, item))
                         continue
@@ -200,9 +205,9 @@ class Lane:
             asked = any(change.op == "r" for change in changes)
             stale = keys if asked else self.recent.stale(keys, xids, sight.view.head.snapshot)
             self.observer.dirty(len(keys), len(keys) - len(stale))
-            piece, left = self._render(sight, stale, settles, committed_ms)
+            batch, left = self.render(sight, stale)
         self._truncates(dirty)
-        self.writer.send(piece)
+        self._send(sight, batch, left, settles, committed_ms)
         self._keys(left, settles, committed_ms)
 
     def _covered(self, change: Change) -> bool:
@@ -219,7 +224,7 @@ class Lane:
             for key in view.look_up(lookup, values):
                 keys[key] = None
                 if len(keys) >= self.limits.fan_out:
-                    self._hand_over(keys, "fan-out")
+                    self._put(some(keys, self.limits.chunk_documents, "fan-out"))
                     keys, handed_over = {}, True
         if handed_over:
             self.work.flush()
@@ -229,20 +234,16 @@ class Lane:
         """They name no keys: all roots or all documents go to the work topic, before the batch is settled."""
         if dirty.all_roots:
             size = self.limits.chunk_documents
-            for item in lasting(self.gate.rows, lambda view: ranges(view, size, "truncate"), self.wait):
-                self.work.put(item)
-                self.wait.breathe()
+            self._put(lasting(self.gate.rows, lambda view: ranges(view, size, "truncate"), self.wait))
             self.observer.refresh("truncate")
         if dirty.root_gone:
-            for item in sweeps("truncate", self.time.now_ms(), self.limits.max_age):
-                self.work.put(item)
+            self._put(sweeps("truncate", self.time.now_ms(), self.limits.max_age))
         if dirty.all_roots or dirty.root_gone:
             self.work.flush()
 
-    def _hand_over(self, keys: Iterable[Key], reason: str) -> None:
-        left = iter(keys)
-        while some := tuple(islice(left, self.limits.chunk_documents)):
-            self.work.put(Work("keys", reason, keys=some))
+    def _put(self, items: Iterable[Work]) -> None:
+        for item in items:
+            self.work.put(item)
             self.wait.breathe()
 
     def _item(self, item: Work, record: Record) -> None:
@@ -260,13 +261,14 @@ class Lane:
             self._keys(list(dict.fromkeys(item.keys)), settles)
         elif item.kind == "range" and item.high is not None:
             with self.gate.sight() as sight:
-                piece, left = self._render_range(sight, item.low, item.high, settles)
-            self.writer.send(piece)
+                batch, left = self.render.between(sight, item.low, item.high)
+            self._send(sight, batch, left, settles)
             self._keys(left, settles)
         else:
             for sink in self.sinks:
                 if item.sink in ("", sink.name):
-                    self._hand_over(self._keys_of(sink, item.since), item.reason)
+                    keys = self._keys_of(sink, item.since)
+                    self._put(some(keys, self.limits.chunk_documents, item.reason))
             self.work.flush()
             self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles))
 
@@ -284,64 +286,22 @@ class Lane:
         while keys:
             self.wait.breathe()
             with self.gate.sight() as sight:
-                piece, keys = self._render(sight, keys, settles, committed_ms)
-            self.writer.send(piece)
+                batch, keys = self.render(sight, keys)
+            self._send(sight, batch, keys, settles, committed_ms)
 
-    def _render(
-        self, sight: Sight, keys: list[Key], settles: Sequence[Record] = (), committed_ms: int = 0
-    ) -> tuple[Piece, list[Key]]:
-        """Stage 6: a piece of as many roots as fit, and the roots that are left. The last one settles."""
-        with self.observer.stage("render"):
-            while True:
-                now, left = keys[: self._chunk], keys[self._chunk :]
-                try:
-                    rows = self._rows(sight, now)
-                    break
-                except Overflow as over:
-                    self._chunk = max(1, min(over.fits(self.limits.chunk_bytes), len(now) // 2))
-        self.recent.rendered(now, sight.view.head.snapshot)
-        return self._piece(sight, rows, () if left else settles, committed_ms), left
-
-    def _render_range(
-        self, sight: Sight, low: Key | None, high: Key, settles: Sequence[Record]
-    ) -> tuple[Piece, list[Key]]:
-        try:
-            with self.observer.stage("render"):
-                rows = sight.view.render_range(low, high, self.limits.chunk_bytes)
-        except (Reject, Overflow):
-            return self._render(sight, sight.view.keys_in_range(low, high), settles)
-        return self._piece(sight, rows, settles), []
-
-    def _rows(self, sight: Sight, keys: list[Key]) -> list[Row]:
-        """Render; if one row spoils the statement, halve it until that one is alone with its error."""
-        if not keys:
-            return []
-        self.wait.breathe()
-        try:
-            return sight.view.render(keys, self.limits.chunk_bytes)
-        except Reject as error:
-            if len(keys) > 1:
-                middle = len(keys) // 2
-                return self._rows(sight, keys[:middle]) + self._rows(sight, keys[middle:])
-            self._dead_letter(document.document_id(keys[0]), sight.version, error)
-            return []
-
-    def _piece(
-        self, sight: Sight, rows: list[Row], settles: Sequence[Record], committed_ms: int = 0
-    ) -> Piece:
-        batch = document.batch(rows, sight.version)
-        if batch.upserts:
-            fits = int(self.limits.chunk_bytes * len(batch.upserts) / max(batch.size, 1))
-            self._chunk = max(1, min(self.limits.chunk_documents, fits))
-        return Piece(batch, sight.taken, settles, committed_ms)
+    def _send(
+        self, sight: Sight, batch: Batch, left: list[Key], settles: Sequence[Record], committed_ms: int = 0
+    ) -> None:
+        """Stage 7. left: roots that come in a later piece, which settles the records then."""
+        self.writer.send(Piece(batch, sight.taken, () if left else settles, committed_ms))
 
     def _again(self, ids: list[str]) -> Iterator[Piece]:
         """For the writer: the same documents as they are now."""
         left = [document.parse_id(id, len(self.compiled.key)) for id in ids]
         while left:
             with self.gate.sight() as sight:
-                piece, left = self._render(sight, left)
-            yield piece
+                batch, left = self.render(sight, left)
+            yield Piece(batch, sight.taken)
 
     def _refused(self, id: str, version: int, reason: str) -> None:
         self._dead_letter(id, version, Reject("a sink refused a document", where=id, why=reason))
@@ -370,16 +330,3 @@ class Lane:
         with self.observer.stage("commit"):
             self.dead_letters.flush()
             self.source.commit(self.offsets.take(), wait=wait)
-
-
-def ranges(view: View, size: int, reason: str, run: str = "", seconds: float = 0.0) -> Iterable[Work]:
-    """The root table cut into work items of about `size` roots, in key order."""
-    low: Key | None = None
-    for high in view.boundaries(size):
-        yield Work("range", reason, run, low=low, high=high, seconds=seconds)
-        low = high
-
-
-def sweeps(reason: str, now_ms: int, max_age: float) -> tuple[Work, Work]:
-    """A sweep now, and another when no worker can still hold what it rendered before."""
-    return Work("sweep", reason), Work("sweep", reason, not_before_ms=now_ms + int(2000 * max_age))

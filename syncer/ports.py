@@ -6,7 +6,8 @@ port in `tests/contracts/`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -176,9 +177,12 @@ class View(Protocol):
 class Rows(Protocol):
     """The database that says what is true."""
 
-    def view(self, *, root_only: bool = False) -> AbstractContextManager[View]:
+    def view(
+        self, *, root_only: bool = False, wait: Callable[[float], None] = time.sleep
+    ) -> AbstractContextManager[View]:
         """All tables of the read model are locked against ALTER TABLE, as any reader locks them, before the
-        snapshot is taken. root_only: only the root's, and nothing else may be read.
+        snapshot is taken. root_only: only the root's, and nothing else may be read. wait: so many seconds,
+        while a table is locked by another; may raise to give up.
 
         Raises Retry when the server is away, when it is a standby, and when the read model does not fit
         its tables any more (compile again); Fatal when it refuses us."""

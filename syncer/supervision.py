@@ -21,7 +21,7 @@ from syncer.errors import Retry
 from syncer.metrics import ModelMetrics
 from syncer.opening import REGISTERED_FOR, Opened, Opening
 from syncer.rows.fingerprint import Fingerprint
-from syncer.waiting import Stopped, Time
+from syncer.waiting import Patience, Stopped, Time
 
 LOOK_EVERY = REGISTERED_FOR + 1
 """Seconds between two looks."""
@@ -168,15 +168,15 @@ class Supervision:
             return
         opened, found = self.opened, self.opened.tables.fingerprint
 
-        def breathe() -> None:
+        def keep() -> None:
             self._altered.moved()
             if self._over() or not self._leads():  # whoever leads now begins anew
                 raise Stopped
 
         def compare() -> None:
-            size = opened.config.backfill.range_documents
+            size, wait = opened.config.backfill.range_documents, Patience(self._ended, keep)
             with contextlib.closing(opened.rows()) as rows, contextlib.suppress(Stopped):
-                if opened.alterations.render_again(rows, opened.work(), size, breathe):
+                if opened.alterations.render_again(rows, opened.work(), size, wait):
                     self.metrics.refresh("altered")
                 self._compared = found
 

@@ -50,12 +50,18 @@ class Stopped(Exception):
 
 
 class Patience:
-    """stop: set from outside. keep: called about once a second, to stay in the consumer group."""
+    """stop: set from outside. keep: called about once a second, to stay in the consumer group; it may raise
+    to give up."""
 
-    def __init__(self, stop: Event, keep: Callable[[], None], time: Time) -> None:
-        self._stop = stop
-        self.keep, self.time = keep, time
-        self._kept = time.monotonic()
+    def __init__(
+        self,
+        stop: Event | None = None,
+        keep: Callable[[], None] = lambda: None,
+        time: Time | None = None,
+    ) -> None:
+        self._stop = stop or Event()
+        self.keep, self.time = keep, time or Time()
+        self._kept = self.time.monotonic()
 
     def check(self) -> None:
         """Raise Stopped if told to stop."""

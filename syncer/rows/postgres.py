@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, LiteralString
 
@@ -82,12 +82,15 @@ class Postgres:
         self._lock = threading.Lock()
 
     @contextmanager
-    def view(self, *, root_only: bool = False) -> Iterator[PostgresView]:
+    def view(
+        self, *, root_only: bool = False, wait: Callable[[float], None] = time.sleep
+    ) -> Iterator[PostgresView]:
         """See `ports.Rows.view`."""
         with self._lock:
             try:
                 connection = self._open()
-                head = self._begin(connection, self._root_locked if root_only else self._locked)
+                locked = self._root_locked if root_only else self._locked
+                head = self._begin(connection, locked, wait)
                 yield PostgresView(self._streamed or Streamed(connection), self.compiled, head)
                 connection.execute("COMMIT")
             except psycopg.Error as error:
@@ -141,13 +144,15 @@ class Postgres:
             self._streamed = Streamed(self._connection)
         return self._connection
 
-    def _begin(self, connection: psycopg.Connection[Any], locked: sql.Composed) -> Head:
+    def _begin(
+        self, connection: psycopg.Connection[Any], locked: sql.Composed, wait: Callable[[float], None]
+    ) -> Head:
         """A snapshot of tables that the read model fits."""
         for _ in range(_ALTERATIONS):
             wanted = self._tables.fingerprint
             if wanted is not self._head[0]:
                 self._head = wanted, _HEAD.format(wanted.sql)
-            row = self._try_to_begin(connection, locked)
+            row = self._try_to_begin(connection, locked, wait)
             in_recovery, snapshot, system, insert_lsn, walfile, found = row
             if in_recovery:
                 raise standby(self.compiled.name)
@@ -157,7 +162,9 @@ class Postgres:
             self._tables.look_again(wanted)
         raise altered(self.compiled.name)
 
-    def _try_to_begin(self, connection: psycopg.Connection[Any], locked: sql.Composed) -> Any:
+    def _try_to_begin(
+        self, connection: psycopg.Connection[Any], locked: sql.Composed, wait: Callable[[float], None]
+    ) -> Any:
         """The first row of a view, once its tables are free."""
         deadline = time.monotonic() + lock_timeout(self._statement_timeout)
         while True:
@@ -174,7 +181,7 @@ class Postgres:
                 if time.monotonic() > deadline:
                     raise
                 connection.execute("ROLLBACK")
-                time.sleep(_LOCK_PAUSE)
+                wait(_LOCK_PAUSE)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -20,12 +20,14 @@ from syncer.errors import Retry
 from syncer.gate import lasting
 from syncer.metrics import Metrics
 from syncer.observer import LaneObserver
-from syncer.pipeline import Lane, Limits, ranges
+from syncer.pipeline import Lane, Limits
+from syncer.planning import ranges
 from syncer.rows import catalog as rows_catalog
 from syncer.rows.fingerprint import Tables
 from syncer.rows.postgres import Postgres
 from syncer.rows.session import connect
 from syncer.sinks.memory import Store
+from syncer.waiting import Patience
 from tests.engine import changes, oracle
 from tests.engine.application import OPTIONS, Session
 from tests.engine.arbitrary import Case
@@ -175,7 +177,7 @@ class Play:
 
     def backfill(self) -> None:
         try:
-            for item in lasting(self.rows[1], lambda view: ranges(view, 2, "backfill")):
+            for item in lasting(self.rows[1], lambda view: ranges(view, 2, "backfill"), Patience()):
                 self.work.put(item)
         except Retry:
             self.compile()

@@ -19,9 +19,9 @@ from syncer.change import Work
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
 from syncer.gate import lasting
-from syncer.pipeline import ranges
+from syncer.planning import ranges
 from syncer.ports import View
-from syncer.waiting import Stopped
+from syncer.waiting import Patience, Stopped
 from tests.integration.daemon import until
 from tests.integration.engine import ORDERS, SCHEMA, Engine, Spy, Tape
 from tests.stack import Database
@@ -64,7 +64,7 @@ def test_hazard_20_a_huge_fan_out_goes_through_the_work_topic(engine: Engine) ->
     engine.tell(txid, "orders", "c", after=order(9000, 2))
     lane = engine.lane(fan_out=1000, chunk_documents=300)
     engine.drain(lane)
-    items = [decode.work(record.position, record.value) for record in engine.work.records]
+    items = [decode.work(record.position, record.value, 1) for record in engine.work.records]
     assert all(item and (item.kind, item.reason) == ("keys", "fan-out") for item in items)
     assert max(len(item.keys) for item in items if item) == 300
     handed = {key for item in items if item for key in item.keys}
@@ -82,19 +82,33 @@ def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine:
     engine.tell(txid, "customers", "t")
     lanes = engine.lane(chunk_documents=4), engine.lane(engine.work)
     engine.drain(*lanes)
-    items = [decode.work(record.position, record.value) for record in engine.work.records]
+    items = [decode.work(record.position, record.value, 1) for record in engine.work.records]
     assert [item and (item.kind, item.low, item.high) for item in items] == [
         ("range", None, ("4",)), ("range", ("4",), ("8",)), ("range", ("8",), ("10",))
     ]  # fmt: skip
     assert engine.written() == engine.expected()
     engine.tell(engine.execute("TRUNCATE orders"), "orders", "t")
     engine.drain(lanes[0])
-    now, later = (decode.work(record.position, record.value) for record in engine.work.records[3:])
+    now, later = (decode.work(record.position, record.value, 1) for record in engine.work.records[3:])
     assert now and later and (now.kind, later.kind) == ("sweep", "sweep")
     assert now.not_before_ms == 0 and later.not_before_ms > (time.time() + 50) * 1000
     engine.work.records.pop()
     engine.drain(lanes[1])
     assert engine.written() == engine.expected() == {}
+
+
+def test_a_work_item_that_cannot_be_read_is_settled_with_its_neighbours(engine: Engine) -> None:
+    engine.execute(TEN)
+    for value in (
+        b"junk",
+        b'{"kind":"keys","reason":"test","keys":[["1"]]}',
+        b'{"kind":"keys","reason":"?"}',
+    ):
+        engine.work.add(value)
+    engine.drain(engine.lane(engine.work))
+    assert engine.written().keys() == {"1"}
+    assert len(engine.letters.written) == 2
+    assert engine.work.committed == 3
 
 
 def test_hazard_26_what_a_slow_worker_writes_after_a_truncate_is_swept(engine: Engine) -> None:
@@ -467,7 +481,7 @@ def test_while_ranges_are_cut_only_the_root_is_locked(engine: Engine) -> None:
             found.append(engine.database.query(held))
             yield item
 
-    planned = lasting(engine.rows(), plan)
+    planned = lasting(engine.rows(), plan, Patience())
     assert [item.high for item in planned] == [("5",), ("10",)]
     assert found == [[("orders",)]] * 2
     assert engine.database.query(held) == [], "what becomes of the ranges holds no lock"
@@ -486,3 +500,18 @@ def test_a_table_that_is_locked_for_long_is_waited_for(engine: Engine) -> None:
             assert "AccessExclusiveLock" in error.value.hint
     with rows.view() as view:
         assert len(view.render([("1",), ("2",)])) == 2
+
+
+def test_who_waits_for_a_locked_table_keeps_its_partitions_and_stops_when_told(engine: Engine) -> None:
+    filled(engine)
+    kept = engine.changes.kept
+    txid = engine.execute("UPDATE orders SET note = 'sent' WHERE id = 1")
+    engine.tell(txid, "orders", before=order(1, 2), after=order(1, 2, "sent"))
+    with engine.database.connect(autocommit=False) as session:
+        session.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        with engine.running(engine.lane()) as ended:
+            until(lambda: engine.changes.kept > kept + 1)
+            assert not ended
+        assert isinstance(ended[0], Stopped)
+    engine.drain(engine.lane())
+    assert engine.written() == engine.expected()

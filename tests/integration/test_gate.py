@@ -29,7 +29,7 @@ from syncer.metrics import Metrics
 from syncer.observer import LaneObserver
 from syncer.registry import Registry
 from syncer.rows.postgres import Postgres
-from syncer.waiting import Patience, Time
+from syncer.waiting import Patience
 from tests.conftest import temporary_home
 from tests.integration.daemon import until
 from tests.integration.engine import SCHEMA, Engine
@@ -143,7 +143,7 @@ def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(
     stop = threading.Event()
     observer = LaneObserver("changes", Metrics(CollectorRegistry()).for_model(system.orders))
     clock = Clock(1)
-    gate = Gate(system.orders, rows, clock, Patience(stop, lambda: None, Time()), observer, 5.0)
+    gate = Gate(system.orders, rows, clock, Patience(stop), observer, 5.0)
 
     def behind() -> int:
         query = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn())::bigint"

@@ -10,7 +10,7 @@ from typing import Protocol
 from syncer.change import Work
 from syncer.errors import Retry
 from syncer.gate import lasting
-from syncer.pipeline import ranges
+from syncer.planning import ranges
 from syncer.waiting import Patience
 from tests.simulation.application import Sizes
 from tests.simulation.database import Database

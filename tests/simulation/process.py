@@ -17,7 +17,8 @@ from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry
 from syncer.gate import lasting
 from syncer.memories import Memories
-from syncer.pipeline import Lane, Limits, ranges
+from syncer.pipeline import Lane, Limits
+from syncer.planning import ranges
 from syncer.ports import Memory, Record
 from syncer.waiting import Patience, Stopped
 from tests.simulation.application import Sizes, compiled

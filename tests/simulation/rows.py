@@ -6,7 +6,7 @@ snapshot shows is not derived from its transaction ids, and the schedules compar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from syncer.change import Key
 from syncer.declaration.compile import Lookup
@@ -29,7 +29,8 @@ class SimulatedRows:
         self.who = who
         self.incarnation: int | None = None
 
-    def view(self, *, root_only: bool = False) -> SimulatedView:
+    def view(self, *, root_only: bool = False, wait: Callable[[float], None] | None = None) -> SimulatedView:
+        """`wait` goes unused: who waits for a lock here gives way to the others."""
         return SimulatedView(self, ("orders",) if root_only else TABLES)
 
     def alive(self) -> None:

@@ -17,7 +17,6 @@ import orjson
 from syncer import document
 from syncer.change import Change, Key, Work
 from syncer.clock import Clock, Identity, Snapshot, version
-from syncer.document import Row
 from syncer.gate import Sight
 from syncer.memories import Memories
 from syncer.pipeline import Lane
@@ -54,17 +53,20 @@ class Weaker:
 class ByPosition(Lane):
     """Documents get a position in the log as their version."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        by_clock = self.gate.sight
+
+        @contextmanager
+        def by_position(xids: Collection[int] = ()) -> Iterator[Sight]:
+            with by_clock(xids) as sight:  # above what is there from before
+                yield sight._replace(version=version(1, (1 << 47) + self._at(sight)))
+
+        self.gate.sight = by_position  # type: ignore[method-assign]
+
     def _at(self, sight: Sight) -> int:
         """The log's position at the time of the snapshot."""
         return sight.view.head.insert_lsn
-
-    def _piece(
-        self, sight: Sight, rows: list[Row], settles: Sequence[Record], committed_ms: int = 0
-    ) -> Piece:
-        batch = document.batch(
-            rows, version(1, (1 << 47) + self._at(sight))
-        )  # above what is there from before
-        return Piece(batch, sight.taken, settles, committed_ms)
 
     def _newer(self, version: int) -> None:
         """Says nothing about the snapshot clock."""
@@ -108,8 +110,8 @@ class GateOnRenderOnly(Lane):
             self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles))
             return
         with self.gate.sight(xids) as sight:
-            piece, left = self._render(sight, keys, settles)
-        self.writer.send(piece)
+            batch, left = self.render(sight, keys)
+        self._send(sight, batch, left, settles)
         self._keys(left, settles)
 
 

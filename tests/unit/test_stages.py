@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import orjson
@@ -67,12 +68,30 @@ def test_an_undecodable_record_names_its_place(value: bytes) -> None:
 def test_work_items_survive_the_topic() -> None:
     for work in (
         Work("keys", "fan-out", keys=(("1", "a|b"), ("2", ""))),
-        Work("range", "backfill", "r1", low=None, high=("9",), seconds=0.5),
+        Work("range", "backfill", "r1", low=None, high=("9", "1"), seconds=0.5),
         Work("sweep", "truncate", not_before_ms=5),
     ):
-        assert decode.work(AT, decode.encode_work(work)) == work
-    with pytest.raises(Reject, match="work item"):
-        decode.work(AT, b'{"kind":"keys","what":1}')
+        assert decode.work(AT, decode.encode_work(work), 2) == work
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"\x00", "not valid|unexpected|character"),
+        (b"[]", "list"),
+        (b'{"kind":"keys","what":1}', "what"),
+        (b'{"kind":"keys","reason":"replay"}', "'keys' without what it needs"),
+        (b'{"kind":"range","reason":"backfill","low":["1"]}', "'range' without what it needs"),
+        (b'{"kind":"all","reason":"backfill"}', "'all'"),
+        (b'{"kind":"keys","reason":"replay","keys":[["1"],["2","3"]]}', "has not 1 texts"),
+        (b'{"kind":"keys","reason":"replay","keys":[[1]]}', "has not 1 texts"),
+        (b'{"kind":"range","reason":"backfill","high":["1","2"]}', "has not 1 texts"),
+    ],
+)
+def test_a_work_item_that_cannot_be_done_is_refused(value: bytes, why: str) -> None:
+    with pytest.raises(Reject, match="cannot read a work item") as error:
+        decode.work(AT, value, 1)
+    assert re.search(why, error.value.why)
 
 
 # -- route ------------------------------------------------------------------------------------------
