@@ -229,8 +229,11 @@ class Sink(Protocol):
         """
         ...
 
-    def promote(self) -> None:
-        """Make this generation the one that applications read. Idempotent."""
+    def promote(self) -> list[str]:
+        """Make this generation the one that applications read. Idempotent.
+
+        Returns what is left of other generations, which nobody keeps in step any more: names for a person
+        who deletes them."""
         ...
 
     def write(self, batch: Batch, within: float = 30.0) -> Outcome:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from syncer import load
 from syncer.backfill import Backfill, Progress
@@ -32,6 +33,14 @@ from syncer.unit import Unit
 _LOOK_EVERY = 0.1
 
 
+class Built(NamedTuple):
+    """What a resync made, and what it left."""
+
+    run: Run
+    left: list[str]
+    """Of earlier generations: see `ports.Sink.promote`."""
+
+
 def resync(
     config: Config,
     model: Model,
@@ -41,7 +50,7 @@ def resync(
     report: Callable[[Progress], None],
     *,
     rate: float | None = None,
-) -> Run:
+) -> Built:
     """Until the new generation is in step and read. Raises Fatal if it cannot be built; what was read before
     is then still read, and the same command begins anew."""
     loaded = load.ready(config, model)
@@ -54,14 +63,14 @@ def resync(
     )
     # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
     backfill = Backfill(config, model, registry, rate=rate, sweep=True, building=True)
-    run = backfill.run(metrics, workers, report, again=True)
+    run, left = backfill.run(metrics, workers, report, again=True), list[str]()
     with _in_step(config, model, registry, metrics, names, report):
         for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation):
-            sink.promote()
+            left += sink.promote()
             sink.close()
     registry.adopt(registration)
     _settle_letters(registry, names, registration)
-    return run
+    return Built(run, left)
 
 
 def _settle_letters(registry: Registry, names: Names, registration: Registration) -> None:

@@ -60,7 +60,7 @@ def backfill(
     if sys.stdin.isatty():
         confirm(f"Render all documents of {', '.join(m.name for m in found)}?", yes)
     registry, metrics = Registry(config), Metrics(CollectorRegistry())
-    with interruptible(), Progress("documents") as progress:
+    with interruptible("the same command goes on from here"), Progress("documents") as progress:
         for model in found:
 
             def report(step: Step, name: str = model.name) -> None:
@@ -82,13 +82,13 @@ def told(step: Step) -> str:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(how_to_go_on: str) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the command in order; the work that was handed out stays in Kafka."""
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        output.say("stopped; the same command goes on from here", err=True)
+        output.say(f"stopped; {how_to_go_on}", err=True)
         raise click.exceptions.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, previous)

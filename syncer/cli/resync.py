@@ -39,13 +39,20 @@ def resync(context: Context, model: str, workers: int | None, rate: float | None
     [found] = load.declared(config, [model])
     confirm(f"Build {model} anew?", yes)
     registry, metrics = Registry(config), Metrics(CollectorRegistry())
-    with interruptible(), Progress("documents") as progress:
+    with (
+        interruptible("what is read is as it was; the same command begins anew"),
+        Progress("documents") as progress,
+    ):
 
         def report(step: Step) -> None:
             progress.update(model, step.roots, step.total, told(step))
 
-        run = engine.resync(
+        run, left = engine.resync(
             config, found, registry, metrics, workers or config.backfill.workers, report, rate=rate
         )
         seconds = (run.finished_ms - run.started_ms) / 1000
         progress.say(f"{model}: built anew, {run.roots:,} documents in {seconds:,.1f} s")
+        if left:
+            progress.say(
+                f"  nobody keeps these in step any more; delete them when you like: {', '.join(left)}"
+            )

@@ -189,7 +189,7 @@ class ElasticsearchSink:
             self._target.check_epoch(meta["epoch"], f"the index {index}, which is read,")
         return found is not None
 
-    def promote(self) -> None:
+    def promote(self) -> list[str]:
         """Point the read alias at this generation, and at no other, in one step."""
         self._check_read_alias()
         readers = self._http.get(f"/_alias/{self.alias}") or {}
@@ -198,6 +198,12 @@ class ElasticsearchSink:
         ]
         actions.append({"add": {"index": self.index, "alias": self.alias}})
         self._http.must("POST", "/_aliases", {"actions": actions})
+        indexes = self._http.get(f"/{self.alias}-*") or {}  # also of resyncs that were given up
+        return sorted(name for name, info in indexes.items() if name != self.index and self._is_ours(info))
+
+    def _is_ours(self, info: Json) -> bool:
+        """Whether this read model made an index."""
+        return bool(info["mappings"].get("_meta", {}).get("syncer", {}).get("model") == self._model.name)
 
     # -- documents ----------------------------------------------------------------------------------------
 

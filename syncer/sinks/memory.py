@@ -74,8 +74,9 @@ class MemorySink:
                     self._target.check_hash(built.hash)
             self.store.built = self._target
 
-    def promote(self) -> None:
+    def promote(self) -> list[str]:
         """There is one generation only, which is read."""
+        return []
 
     def write(self, batch: Batch, within: float = 30.0) -> Outcome:
         out = Outcome()

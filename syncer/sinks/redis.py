@@ -161,8 +161,9 @@ class RedisSink:
             self._target.check_hash(found["hash"])
         return (self._target.epoch, self._target.generation) > (found["epoch"], found["generation"])
 
-    def promote(self) -> None:
+    def promote(self) -> list[str]:
         """Generations share the keys: each document is read as soon as it is written."""
+        return []
 
     # -- documents ----------------------------------------------------------------------------------------
 

@@ -52,9 +52,10 @@ def test_an_interrupted_resync_leaves_what_is_read_in_step(system: System) -> No
     assert system.told(system.orders)["generation"] == 1
     daemon.until_ready()
 
-    system.run("resync", system.orders, "--yes")
+    said = system.run("resync", system.orders, "--yes")
     [now] = read_index(system)
     assert now > f"{system.orders}-000001"
+    assert f"delete them when you like: {system.orders}-000001" in said
     system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0")
     system.until_right()
     assert "ghosts" in system.run("verify")

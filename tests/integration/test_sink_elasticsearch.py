@@ -144,12 +144,13 @@ def test_a_second_generation_leaves_readers_with_the_first(make: Make, stack: St
     second.prepare()
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
     for _ in range(2):
-        second.promote()
+        assert second.promote() == [first.index]
         assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [second.index]
     first.prepare()
     first.write(docs(3))  # the old one can still be fed
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [second.index]
-    first.promote()
+    call(stack, "PUT", f"/{first.alias}-of-others")
+    assert first.promote() == [second.index]
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
 
 

@@ -182,7 +182,7 @@ class SimulatedSink:
     def prepare(self, *, new: bool = True) -> None:
         raise NotImplementedError
 
-    def promote(self) -> None:
+    def promote(self) -> list[str]:
         raise NotImplementedError
 
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
