@@ -23,6 +23,7 @@ from syncer.sources.topics import MAX_BYTES, Topics, topic_of
 from syncer.sources.writing import Writing
 
 _LOOK_BACK_MS = 600_000
+_LATELY = 60.0  # seconds: one reading of the state does for all that `check` looks at
 _BEGINNING = """
 SELECT (extract(epoch FROM min(began)) * 1000)::bigint, pg_catalog.pg_current_snapshot()::text,
        (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint
@@ -90,7 +91,7 @@ class Registry:
     def open(self, compiled: Compiled, *, building: bool = False) -> Begun:
         """Register the read model if it is new. building: the generation that a resync is building.
 
-        Raises Fatal when its documents were rendered from another declaration.
+        Raises Fatal when its documents were rendered from another declaration, or columns of other types.
         """
         values = self.state.load()
         known = values.get(_key(compiled.name, building))
@@ -109,17 +110,22 @@ class Registry:
             # Nothing was made of the earlier declaration; where it began holds for this one, too.
             registration = replace(registration, hash=compiled.hash)
             self.state.save(_key(compiled.name, building), registration)
-        if registration.hash != compiled.hash:
-            raise Fatal(
-                "the read model was changed since its documents were rendered",
-                where=compiled.name, why=f"declaration {registration.hash} then, {compiled.hash} now",
-                hint=f"syncer resync {compiled.name}",
-            )  # fmt: skip
+        check_hash(registration, compiled)
         starts = {(t, int(p)): o for t, all_ in registration.starts.items() for p, o in all_.items()}
         have = self.topics.committed(names.group)
         self.topics.commit(names.group, {p: o for p, o in starts.items() if p not in have})
         clock = values.get(registration.key("clock"), {})
         return Begun(registration, names, clock, built)
+
+    def check(self, compiled: Compiled) -> None:
+        """Raises Fatal when `open` would refuse a read model that is registered. Nothing is written."""
+        values = self.state.load(_LATELY)
+        registration = Registration(**values[compiled.name])
+        self.check_unbroken(registration, _LATELY)
+        self.check_clock(registration, _LATELY)
+        self.check_topics(registration)
+        if values.get(registration.key("sinks")):
+            check_hash(registration, compiled)
 
     # -- the stream of changes as a whole -------------------------------------------------------------
 
@@ -224,6 +230,17 @@ class Registry:
         made = self.topics.create([topic], LETTERS, partitions=1)
         if not made and self.topics.config(topic, "cleanup.policy") != LETTERS["cleanup.policy"]:
             self.topics.configure(topic, LETTERS)
+
+
+def check_hash(registration: Registration, compiled: Compiled) -> None:
+    """Raises Fatal when the documents are not what the declaration and the tables' columns give now."""
+    if registration.hash != compiled.hash:
+        raise Fatal(
+            "the read model was changed since its documents were rendered", where=compiled.name,
+            why="its file, or the types of its tables' columns "
+            f"(hash {registration.hash} then, {compiled.hash} now)",
+            hint=f"syncer resync {compiled.name}",
+        )  # fmt: skip
 
 
 def _key(model: str, building: bool) -> str:

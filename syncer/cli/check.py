@@ -29,9 +29,9 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 @as_json
 @click.pass_context
 def check(ctx: click.Context, context: Context, models: Sequence[str], only_sql: bool, as_json: bool) -> None:
-    """Compare configuration, read models and connector with the database; say what to run.
+    """Compare configuration, read models and connector with the database and the servers; say what to run.
 
-    Nothing is changed. Errors would make documents wrong or stop the application; warnings make it slow or
+    Nothing is changed. Whether Kafka and the sinks' servers answer, and let us, is asked, too. Errors would make documents wrong or stop the application; warnings make it slow or
     fragile. Exit code 1 if there are errors.
     """
     found = survey(context.config, models)

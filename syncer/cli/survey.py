@@ -1,12 +1,12 @@
 """Gathers the facts for `syncer check` and `syncer connectors apply`, and has `checks/` judge them.
 
 One mistake does not hide the others: what cannot be read, because something before it is wrong, becomes a
-finding, and the rest is looked at. Only PostgreSQL has to answer.
+finding, and the rest is looked at. Only PostgreSQL has to answer. `servers.py` asks the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ import psycopg
 from syncer import load, sinks
 from syncer.change import TableName
 from syncer.checks import Finding, SourceFacts, check_connector, check_model, check_source, needed_columns
+from syncer.cli import servers
 from syncer.config import Config
 from syncer.connectors import connect, find_definition
 from syncer.declaration.model import Mistakes, Model, together
@@ -45,7 +46,8 @@ class Survey:
 
 
 def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> Survey:
-    """Look at everything; live: at the connector that runs, too. Raises Retry when PostgreSQL is away."""
+    """Look at everything; live: at the connector that runs and the servers, too. Raises Retry when PostgreSQL
+    is away."""
     result = Survey()
     definition: Definition | None = None
     with _as_finding(result, "Connector", "connector-definition"):
@@ -69,8 +71,12 @@ def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> S
     result.findings["Connector"] = result.findings.pop("Connector")  # in the order of the way
     if definition is not None:
         _connector(config, definition, result)
-        if live and config.connect.url:
-            _live(config, definition, result)
+    if live:
+        kafka = servers.kafka(config, result.loaded)
+        if config.connect.url and definition is not None:
+            _live(config, definition, result, registered=kafka.registered)
+        result.findings["Kafka"] = kafka.findings
+        result.findings |= servers.sinks_of(config, models)
     return result
 
 
@@ -151,16 +157,23 @@ def _judge(config: Config, settings: Any, result: Survey, where: str) -> list[Fi
     )
 
 
-def _live(config: Config, definition: Definition, result: Survey) -> None:
-    """The connector as Kafka Connect has it. That it is away, or the connector not there yet, is no error."""
+def _not_there(where: str, registered: Collection[str]) -> Finding:
+    fix = "syncer connectors apply"
+    if not registered:
+        return Finding("warning", "not-applied", where, "it is not there yet", fix=fix)
+    why = f"no change reaches {', '.join(registered)}, and its slot holds back ever more log"
+    return Finding("error", "not-applied", where, "it is not there any more", why, fix)
+
+
+def _live(config: Config, definition: Definition, result: Survey, *, registered: Collection[str]) -> None:
+    """The connector as Kafka Connect has it. That it is away, or the connector not there yet, is no error;
+    but once read models are registered, a connector was there."""
     found = result.findings.setdefault("Kafka Connect", [])
     client, where = connect(config), f"connector {definition.name}"
     try:
         settings = client.config(definition.name)
         if settings is None:
-            found.append(
-                Finding("warning", "not-applied", where, "it is not there yet", fix="syncer connectors apply")
-            )
+            found.append(_not_there(where, registered))
             return
         found += [f for f in _judge(config, settings, result, where) if f.severity == "error"]
         status = client.status(definition.name)

@@ -1,8 +1,9 @@
 """The sinks, found by name: `elasticsearch` in a declaration means the module `syncer.sinks.elasticsearch`.
 
 A sink is one module that has `Settings` (its block in a read model), `Connection` (its block in
-`config/syncer.yaml`), `problems` (what `check` says about a block) and `SINK` (the class). Nothing else has
-to be edited to add one; the contract suite in `tests/contracts/` says what it must do.
+`config/syncer.yaml`), `problems` (what `check` says about a block), `obstacles` (what it says about the
+server) and `SINK` (the class). Nothing else has to be edited to add one; the contract suite in
+`tests/contracts/` says what it must do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Protocol, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from syncer.declaration.compile import Compiled, Field
-from syncer.errors import Fatal
+from syncer.errors import Fatal, SyncerError
 from syncer.ports import Sink
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -34,6 +35,10 @@ class SinkModule(Protocol):
     SINK: SinkClass
 
     def problems(self, settings: Any, fields: Sequence[Field]) -> list[str]: ...
+
+    def obstacles(self, connection: Any, settings: Sequence[Any]) -> list[SyncerError]:
+        """Why nothing could be written to the server as these blocks say. It is asked, and not changed."""
+        ...
 
 
 def kinds() -> list[str]:

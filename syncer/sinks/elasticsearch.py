@@ -95,6 +95,40 @@ def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[str]:
     return found + [f"settings.{text}" for text in _mapping.setting_problems(settings.settings)]
 
 
+def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:
+    """That it is away, or that the user lacks privileges. Without security, everybody has all."""
+    where = f"Elasticsearch at {connection.url}"
+    with contextlib.closing(connection.client()) as server:
+        http = Http(server, where, "")
+        try:
+            missing = _missing_privileges(http, sorted({one.index for one in settings}))
+        except SyncerError as error:
+            return [error]
+    if not missing:
+        return []
+    hint = "give them to the user (or key) of elasticsearch.username (api_key), by a role"
+    return [Fatal("privileges are missing", where=where, why="; ".join(missing), hint=hint)]
+
+
+def _missing_privileges(http: Http, aliases: Sequence[str]) -> list[str]:
+    """https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-security-has-privileges"""
+    names = [name for alias in aliases for name in (alias, f"{alias}-*")]
+    wanted = {
+        "cluster": ["monitor"], "index": [{"names": names, "privileges": ["manage", "read", "write"]}],
+    }  # fmt: skip
+    status, raw = http.ask("POST", "/_security/user/_has_privileges", wanted)
+    if status in (401, 403):
+        raise http.failed("cannot sign in", status, raw)
+    if status != 200:  # there is no security to ask
+        http.must("GET", "/_cluster/health?filter_path=status")
+        return []
+    found = orjson.loads(raw)
+    missing = [f"{one} of the cluster" for one, has in found["cluster"].items() if not has]
+    for name, given in found["index"].items():
+        missing += [f"{one} of the index {name}" for one, has in given.items() if not has]
+    return missing
+
+
 class ElasticsearchSink:
     """The `Sink` port over one index. Safe to share between threads."""
 

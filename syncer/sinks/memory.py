@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from syncer.declaration.compile import Compiled, Field
 from syncer.document import Batch, Outcome, Refusal
+from syncer.errors import SyncerError
 from syncer.ports import Memory
 from syncer.sinks._target import Target
 
@@ -43,6 +44,10 @@ class Store:
 
 
 def problems(settings: Settings, fields: Sequence[Field]) -> list[str]:
+    return []
+
+
+def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:
     return []
 
 

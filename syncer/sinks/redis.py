@@ -22,7 +22,7 @@ from redis.retry import Retry as ClientRetry
 from syncer.declaration.compile import Compiled
 from syncer.declaration.compile import Field as DocumentField
 from syncer.document import Batch, Outcome, Refusal
-from syncer.errors import Fatal, Retry
+from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Memory
 from syncer.sinks import _redis_memory
 from syncer.sinks._fields import Seconds, take_credentials_out
@@ -96,6 +96,21 @@ class Connection(BaseModel):
 def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[str]:
     """What is wrong with the declaration for documents of these fields; `check` prints it."""
     return nested_fields(fields) if settings.format == "hash" else []
+
+
+def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:
+    """That it is away, is a replica, may evict, or does not let us run `INFO`."""
+    servers, where = Servers(connection.client), f"Redis at {connection.url}"
+    try:
+        for node in servers.each():
+            _redis_memory.life(node, where)
+    except Fatal as error:
+        return [error]
+    except FAILURES as error:
+        return [trouble(error, "Redis cannot be used", where)]
+    finally:
+        servers.close()
+    return []
 
 
 class RedisSink:

@@ -114,6 +114,10 @@ class State:
 
     def _load(self) -> dict[str, dict[str, Any]]:
         self._topics.create([self._topic], _CONFIG, partitions=1)
+        return self.read()
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """The last value of every key, as of now; the topic is not made if it is not there."""
         values: dict[str, dict[str, Any]] = {}
         for record in self._topics.read_all(self._topic):
             if record.key is not None:

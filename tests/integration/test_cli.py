@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from devstack import Stack
 from syncer import cli
+from syncer.sources.topics import Topics
 from tests.stack import Database, Names
 
 SHOP = Path(__file__).parents[2] / "connectors" / "shop.json"
@@ -281,6 +282,50 @@ def test_servers_that_are_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SYNCER_POSTGRES__DSN", "postgresql://a:hunter2@127.0.0.1:1/x")
     result = run("check", expect=4)
     assert "cannot connect to PostgreSQL" in result.stderr and "hunter2" not in result.output
+
+
+def test_each_server_that_is_away_is_a_finding(
+    run: Run, stack: Stack, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mend(database)
+    run("connectors", "apply", "--yes")
+    monkeypatch.setenv("SYNCER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("SYNCER_ELASTICSEARCH__URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("SYNCER_REDIS__URL", "redis://127.0.0.1:1/0")
+    said = run("check", expect=1).stdout
+    assert "→ is Kafka up? see kafka.bootstrap_servers" in said
+    assert "error: Elasticsearch at http://127.0.0.1:1: Elasticsearch does not answer" in said
+    assert "→ is it up? see elasticsearch.url in the configuration" in said
+    assert "error: Redis at redis://127.0.0.1:1/0: Redis cannot be used" in said
+    assert "→ is it up? see redis.url in the configuration" in said
+    assert "3 errors" in said and "Kafka Connect: ok" in said
+    monkeypatch.setenv("SYNCER_KAFKA__BOOTSTRAP_SERVERS", stack.kafka)
+    assert run("check", "--sql", expect=1).stdout == ""
+    said = run("check", "orders", expect=1).stdout
+    assert "Elasticsearch at" in said and "Redis" not in said  # which this read model does not use
+
+
+def test_a_resync_that_is_due_is_told(
+    run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path
+) -> None:
+    mend(database)
+    run("connectors", "apply", "--yes")
+    run("check")
+    topics = Topics({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
+    assert names("state") not in topics.existing()  # check asks, and makes nothing
+    run("backfill", "customers", "stock")
+    run("check")
+    database.execute("ALTER TABLE stock ALTER COLUMN quantity TYPE bigint")
+    customers = tmp_path / "models" / "customers.yaml"
+    customers.write_text(customers.read_text().replace("  name: name", "  name: upper(name)"))
+    said = run("check", expect=1).stdout
+    for model in ("customers", "stock"):
+        assert f"error: {model}: the read model was changed since its documents were rendered" in said
+        assert f"→ syncer resync {model}" in said
+    assert "2 errors" in said and "its file, or the types of its tables' columns" in said
+    run("connectors", "delete", "--yes")
+    said = run("check", "customers", expect=1).stdout
+    assert "it is not there any more\n    no change reaches customers" in said
 
 
 def test_a_wrong_password_needs_an_operator(

@@ -17,7 +17,7 @@ from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal, Retry
-from syncer.sinks.elasticsearch import ElasticsearchSink
+from syncer.sinks.elasticsearch import Connection, ElasticsearchSink, Settings, obstacles
 from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
 from tests.contracts.sinks import FIELDS, compiled
 from tests.integration.daemon import until
@@ -444,6 +444,36 @@ def test_wrong_credentials(make: Make, proxy: FaultProxy, status: int) -> None:
         with pytest.raises(Fatal, match="unable to authenticate") as caught:
             act()
         assert "elasticsearch.username" in caught.value.hint
+
+
+def test_obstacles_are_told_and_nothing_is_made(stack: Stack, proxy: FaultProxy, names: Names) -> None:
+    settings = [
+        Settings.model_validate({"index": names("things")}),
+        Settings.model_validate({"index": names("others")}),
+    ]
+    assert (
+        obstacles(Connection.model_validate({"url": stack.elasticsearch}), settings) == []
+    )  # without security
+    assert call(stack, "GET", f"/{names('*')}") == {}
+
+    def privileges(**given: bool) -> bytes:
+        held = {"manage": True, "read": True, "write": True}
+        index = {names("things"): held, f"{names('things')}-*": held | given}
+        return json.dumps({"cluster": {"monitor": not given}, "index": index}).encode()
+
+    connection = Connection.model_validate({"url": proxy.url})
+    proxy.rule = lambda request: (200, privileges())
+    assert obstacles(connection, settings) == []
+    asked = json.loads(proxy.seen[-1].body)["index"][0]["names"]
+    assert set(asked) == {names("things"), names("things-*"), names("others"), names("others-*")}
+    proxy.rule = lambda request: (200, privileges(manage=False))
+    [found] = obstacles(connection, settings)
+    assert found.why == f"monitor of the cluster; manage of the index {names('things')}-*"
+    proxy.rule = lambda request: (401, b'{"error": {"type": "security_exception", "reason": "who?"}}')
+    [found] = obstacles(connection, settings)
+    assert isinstance(found, Fatal) and "elasticsearch.username" in found.hint
+    [found] = obstacles(Connection.model_validate({"url": "http://127.0.0.1:1"}), settings)
+    assert isinstance(found, Retry) and found.where == "Elasticsearch at http://127.0.0.1:1"
 
 
 def test_no_server(make: Make) -> None:

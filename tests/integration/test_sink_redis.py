@@ -16,6 +16,7 @@ from syncer.document import Batch
 from syncer.errors import Fatal, Retry
 from syncer.ports import Memory, Sink
 from syncer.sinks._redis_keys import Keys, slot
+from syncer.sinks.redis import Connection, Settings, obstacles
 from tests.contracts.redis_servers import free_port, redis_cluster, redis_server
 from tests.contracts.sinks import FIELDS, compiled, forget
 from tests.integration.daemon import until
@@ -392,6 +393,25 @@ def test_hazard_27_eviction_is_refused(make: Make, own: str) -> None:
         with pytest.raises(Fatal, match="allkeys-lru") as caught:
             make(own)
     assert caught.value.hint == "redis-cli CONFIG SET maxmemory-policy noeviction"
+
+
+def test_obstacles_are_told_and_nothing_is_made(own: str) -> None:
+    settings = [Settings.model_validate({"key": "thing:{id}"})]
+    with redis.Redis.from_url(own) as connected:
+        client: Any = connected
+        assert obstacles(Connection.model_validate({"url": own}), settings) == []
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", "100mb")
+        [found] = obstacles(Connection.model_validate({"url": own}), settings)
+        assert found.hint == "redis-cli CONFIG SET maxmemory-policy noeviction"
+        client.execute_command("ACL", "SETUSER", "writer", "on", ">secret", "~*", "+@all", "-info")
+        [found] = obstacles(
+            Connection.model_validate({"url": own, "username": "writer", "password": "secret"}), settings
+        )
+        assert isinstance(found, Fatal) and "redis.username and password" in found.hint
+        assert client.dbsize() == 0
+    [found] = obstacles(Connection.model_validate({"url": "redis://127.0.0.1:1/0"}), settings)
+    assert isinstance(found, Retry) and found.where == "Redis at redis://127.0.0.1:1/0"
 
 
 def test_a_replica_is_waited_for(make: Make, own: str) -> None:

@@ -1,0 +1,66 @@
+"""Asks Kafka and the servers behind the sinks whether the read models could be kept in step there.
+
+For `syncer check`: nothing is made or written, and a server that is away is a finding like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from syncer import sinks
+from syncer.checks import Finding
+from syncer.config import Config
+from syncer.declaration.model import Model
+from syncer.errors import Fatal, SyncerError
+from syncer.load import Loaded
+from syncer.registry import Registry
+
+
+class Kafka(NamedTuple):
+    findings: list[Finding]
+    registered: list[str]
+    """The read models that began, as far as Kafka told."""
+
+
+def kafka(config: Config, loaded: Sequence[Loaded]) -> Kafka:
+    """Whether Kafka answers, and whether a read model that is registered there has to be built anew."""
+    found: list[Finding] = []
+    registered: list[str] = []
+    try:
+        registry = Registry(config)
+        known = registry.state.read()
+        for one in loaded:
+            if known.get(one.name):
+                registered.append(one.name)
+                try:
+                    registry.check(one.compiled)
+                except Fatal as error:
+                    found.append(_finding(error, "resync"))
+    except SyncerError as error:
+        found.append(_finding(error, "kafka", "see kafka.bootstrap_servers"))
+    return Kafka(found, registered)
+
+
+def sinks_of(config: Config, models: Sequence[Model]) -> dict[str, list[Finding]]:
+    """Heading → findings, for each kind of sink that the read models use. A block that cannot be read is
+    left out: that is told with its read model."""
+    result: dict[str, list[Finding]] = {}
+    for kind in dict.fromkeys(kind for model in models for kind in model.declaration.sink):
+        with suppress(Fatal):
+            module = sinks.find(kind)
+            connection = config.connection(kind, module.Connection)
+            blocks = []
+            for model in models:
+                if kind in model.declaration.sink:
+                    with suppress(Fatal):
+                        blocks.append(sinks.parse(module.Settings, model.declaration.sink[kind], where=kind))
+            errors = module.obstacles(connection, blocks)
+            hint = f"is it up? see {kind}.url in the configuration"
+            result[f"Sink {kind}"] = [_finding(error, "sink-server", hint) for error in errors]
+    return result
+
+
+def _finding(error: SyncerError, code: str, hint: str = "") -> Finding:
+    return Finding("error", code, error.where or "Kafka", error.what, error.why, error.hint or hint)
