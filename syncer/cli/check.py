@@ -20,7 +20,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
     """
     syncer check
     syncer check orders
-    syncer check --sql | psql -1        run what it says, after reading it
+    syncer check --sql > todo.sql       to read, and then: psql -v ON_ERROR_STOP=1 -f todo.sql
     syncer check --json | jq '.findings[] | select(.severity == "error")'
     """,
 )
@@ -31,8 +31,8 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 def check(ctx: click.Context, context: Context, models: Sequence[str], only_sql: bool, as_json: bool) -> None:
     """Compare configuration, read models and connector with the database and the servers; say what to run.
 
-    Nothing is changed. Whether Kafka and the sinks' servers answer, and let us, is asked, too. Errors would make documents wrong or stop the application; warnings make it slow or
-    fragile. Exit code 1 if there are errors.
+    Nothing is changed; Kafka and the sinks' servers are only asked. Errors would make documents wrong or stop
+    the application; warnings make it slow or fragile. Exit code 1 if there are errors.
     """
     found = survey(context.config, models)
     if as_json:
