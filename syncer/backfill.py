@@ -122,6 +122,8 @@ class Backfill:
         with self._rows(loaded) as rows:
             with rows.view() as view:
                 size = self._range_size(view)
+            if self.rate:  # a range is rendered at once, and waited for after: about one a second
+                size = max(1, min(size, round(self.rate / len(begins))))
             seconds = size * len(begins) / self.rate if self.rate else 0.0
             rest: list[Key] = []
 

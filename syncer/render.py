@@ -69,7 +69,9 @@ class Render:
             if len(keys) > 1:
                 middle = len(keys) // 2
                 return self._rows(sight, keys[:middle]) + self._rows(sight, keys[middle:])
-            self._spoilt(document.document_id(keys[0]), sight.version, error)
+            id = document.document_id(keys[0])
+            error.where += f", document {id}"
+            self._spoilt(id, sight.version, error)
             return []
 
     def _batch(self, sight: Sight, rows: list[Row]) -> Batch:

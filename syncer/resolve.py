@@ -98,17 +98,15 @@ def text(value: Any, base: str) -> str:
 
 
 def _date(value: str) -> str:
-    """`-0043-03-15Z`, `+20240-01-01Z`: ISO years have a zero and signs, PostgreSQL's have BC."""
-    return _BEYOND.get(value) or _years(value).removesuffix("Z")
+    return _timestamp(value).removesuffix("Z")
 
 
 def _timestamp(value: str) -> str:
-    return _BEYOND.get(value) or _years(value)
-
-
-def _years(value: str) -> str:
-    if value.startswith("-"):
-        year, rest = value[1:].split("-", 1)
+    """`-0043-03-15Z`, `0000-01-01Z`, `+20240-01-01Z`: ISO years have signs, and a zero, which is 1 BC."""
+    if value in _BEYOND:
+        return _BEYOND[value]
+    if value.startswith(("-", "0000-")):
+        year, rest = value.removeprefix("-").split("-", 1)
         return f"{int(year) + 1:04}-{rest.removesuffix('Z')} BC"
     return value.removeprefix("+")
 
@@ -119,6 +117,8 @@ _BEYOND = {
     "-5877611-06-22Z": "-infinity",
     "+294247-01-10T04:00:25.2Z": "infinity",
     "-290308-12-21T19:59:27.6Z": "-infinity",
+    "infinity": "infinity",  # timestamptz
+    "-infinity": "-infinity",
     "POSITIVE_INFINITY": "Infinity",
     "NEGATIVE_INFINITY": "-Infinity",
 }

@@ -207,6 +207,8 @@ class Unit:
     def _set(self, state: str) -> None:
         if state != self.state:
             self._since = time.monotonic()
+            if state == "running":
+                log.info("running", model=self.model.name, after=self.state)
         self.state = state
         self.export()
 
@@ -220,7 +222,8 @@ class Unit:
     def _tell(self, state: str, error: SyncerError) -> None:
         if str(error) != self.error or state == "failed":
             say = log.error if state == "failed" else log.warning
-            say(state, model=self.model.name, error=error)
+            more = {"tried_again_after_s": _TRY_AGAIN} if state == "failed" else {}
+            say(state, model=self.model.name, error=error, **more)
         self.error = self.last_error = str(error)
         self.metrics.error("fatal" if state == "failed" else "retry")
         self._set(state)

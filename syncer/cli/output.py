@@ -27,7 +27,8 @@ def exit_code(error: SyncerError) -> int:
 def console(*, err: bool = False) -> Console:
     """Of what standard output (or error) is at this moment."""
     stream = sys.stderr if err else sys.stdout
-    return Console(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else 10_000)
+    width = None if stream.isatty() else 10_000
+    return Console(file=stream, highlight=False, emoji=False, soft_wrap=True, width=width)
 
 
 def say(text: str = "", *, style: str = "", err: bool = False) -> None:

@@ -40,7 +40,7 @@ def resync(context: Context, model: str, workers: int | None, rate: float | None
     confirm(f"Build {model} anew?", yes)
     registry, metrics = Registry(config), Metrics(CollectorRegistry())
     with (
-        interruptible("what is read is as it was; the same command begins anew"),
+        interruptible("the resync is not finished: the same command begins it anew"),
         Progress("documents") as progress,
     ):
 

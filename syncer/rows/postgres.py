@@ -158,7 +158,7 @@ class Postgres:
                 raise standby(self.compiled.name)
             if found == wanted.value:
                 return Head(Snapshot.parse(snapshot), Identity(system, int(walfile[:8], 16)), insert_lsn)
-            connection.execute("ROLLBACK")
+            self._roll_back()
             self._tables.look_again(wanted)
         raise altered(self.compiled.name)
 
@@ -180,8 +180,12 @@ class Postgres:
             except psycopg.errors.LockNotAvailable:
                 if time.monotonic() > deadline:
                     raise
-                connection.execute("ROLLBACK")
+                self._roll_back()
                 wait(_LOCK_PAUSE)
+
+    def _roll_back(self) -> None:
+        if self._streamed is not None:
+            self._streamed.run(b"ROLLBACK")
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -254,10 +258,9 @@ class PostgresView:
             with closing(self._streamed(statement, parameters, prepare=prepare)) as parts:
                 for part in parts:
                     value: Any = part.get_value
-                    rows += [
-                        Row(value(i, 0).decode(), (found := value(i, 1)) and found.decode(), value(i, 2))
-                        for i in range(part.ntuples)
-                    ]
+                    for i in range(part.ntuples):
+                        asked, found, body = value(i, 0), value(i, 1), value(i, 2)
+                        rows.append(Row(asked.decode(), None if found is None else found.decode(), body))
                     if most:
                         size += sum(len(row.body) for row in rows[-part.ntuples :] if row.body)
                         if size > most and len(rows) > 1:

@@ -39,6 +39,12 @@ def record(**changes: Any) -> bytes:
     return json.dumps(event | changes).encode()
 
 
+WORDS = """
+name: {prefix}-words
+root: {{table: {schema}.words}}
+document: {{n: n}}
+sink: {{redis: {{key: "{prefix}:word:{{id}}"}}}}
+"""
 SOURCE = {"schema": "SCHEMA", "table": "orders"}
 BAD = [
     b"\xff\xfe no JSON",
@@ -112,9 +118,22 @@ def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System)
     until(lambda: system.told(system.orders)["dead_letters"] == 2)
     letters = daemon.said("dead letter", model=system.orders)
     assert letters and all("division by zero" in one["why"] and one["hint"] for one in letters)
+    assert {one["where"] for one in letters} == {f"{system.orders}, document {n}" for n in (8, 2999)}
     system.execute("UPDATE {schema}.orders SET parts = 2 WHERE parts = 0")
     system.until_right()
     until(lambda: system.told(system.orders)["dead_letters"] == 0)
+
+
+def test_a_row_with_an_empty_key_is_a_dead_letter_and_missing(system: System) -> None:
+    system.execute(
+        "CREATE TABLE {schema}.words (id text PRIMARY KEY, n int)",
+        "INSERT INTO {schema}.words VALUES ('', 1), ('a', 2)",
+    )
+    system.declare("words", WORDS)
+    model = f"{system.prefix}-words"
+    system.run("backfill", model)
+    assert "the id is empty" in system.run("dlq", "list", model)
+    assert "missing: (empty)" in system.run("verify", model, "--patience", "0", expect=1)
 
 
 # -- tables -------------------------------------------------------------------------------------------------

@@ -502,6 +502,27 @@ def test_a_table_that_is_locked_for_long_is_waited_for(engine: Engine) -> None:
         assert len(view.render([("1",), ("2",)])) == 2
 
 
+def test_what_was_prepared_stays_so_while_a_table_is_waited_for(engine: Engine) -> None:
+    """psycopg forgets all prepared statements of a session at a ROLLBACK, also those that are not its own."""
+    filled(engine)
+    rows = engine.rows()
+    for _ in range(3):  # psycopg prepares what comes again
+        with rows.view() as view:
+            assert len(view.render([("1",)])) == 1
+    with engine.database.connect(autocommit=False) as session:
+        session.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        waited = []
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            session.rollback()
+
+        for _ in range(3):
+            with rows.view(wait=wait) as view:
+                assert len(view.render([("1",)])) == 1
+    assert waited == [0.1]
+
+
 def test_who_waits_for_a_locked_table_keeps_its_partitions_and_stops_when_told(engine: Engine) -> None:
     filled(engine)
     kept = engine.changes.kept

@@ -13,6 +13,7 @@ from devstack import Stack
 from syncer.change import TableName
 from syncer.checks import check_connector, check_source
 from syncer.connect import Connect
+from syncer.resolve import text
 from syncer.rows.publication import ensure_publication, read_facts
 from tests.stack import Database, Names
 from tests.stack.connector import definition, events, streaming
@@ -52,6 +53,7 @@ ENCODINGS: list[tuple[str, str, Any]] = [
     ("date", "2024-02-29", "2024-02-29Z"),
     ("date", "0001-01-01", "0001-01-01Z"),
     ("date", "0044-03-15 BC", "-0043-03-15Z"),
+    ("date", "0001-12-31 BC", "0000-12-31Z"),
     ("date", "20240-01-01", "+20240-01-01Z"),
     ("date", "infinity", "-5877611-06-21Z"),
     ("date", "-infinity", "-5877611-06-22Z"),
@@ -59,12 +61,14 @@ ENCODINGS: list[tuple[str, str, Any]] = [
     ("timestamp", "2024-02-29 12:34:00", "2024-02-29T12:34:00Z"),
     ("timestamp", "1500-01-01 00:00:00.1", "1500-01-01T00:00:00.1Z"),
     ("timestamp", "0044-03-15 01:02:03 BC", "-0043-03-15T01:02:03Z"),
+    ("timestamp", "0001-01-01 00:00:00 BC", "0000-01-01T00:00:00Z"),
     ("timestamp", "20240-01-01 00:00:00", "+20240-01-01T00:00:00Z"),
     ("timestamp", "infinity", "+294247-01-10T04:00:25.2Z"),
     ("timestamp", "-infinity", "-290308-12-21T19:59:27.6Z"),
     ("timestamptz", "2024-02-29 10:34:56.123456+00", "2024-02-29T10:34:56.123456Z"),
     ("timestamptz", "2024-02-29 12:34:00+00", "2024-02-29T12:34:00.000000Z"),
     ("timestamptz", "0044-03-15 01:02:03+00 BC", "-0043-03-15T01:02:03.000000Z"),
+    ("timestamptz", "0001-01-01 00:00:00+00 BC", "0000-01-01T00:00:00.000000Z"),
     ("timestamptz", "20240-01-01 00:00:00+00", "+20240-01-01T00:00:00.000000Z"),
     ("timestamptz", "infinity", "infinity"),
     ("timestamptz", "-infinity", "-infinity"),
@@ -77,7 +81,14 @@ ENCODINGS: list[tuple[str, str, Any]] = [
     ("macaddr", "08:00:2b:01:02:03", "08:00:2b:01:02:03"),
     ("macaddr8", "08:00:2b:01:02:03:04:05", "08:00:2b:01:02:03:04:05"),
     ("ltree", "a.b", "a.b"),
-    # refused as keys and links, and this is why
+]
+BASES = {
+    "posint": "integer",
+    "numeric(10,2)": "numeric",
+    "timestamp": "timestamp without time zone",
+    "timestamptz": "timestamp with time zone",
+}
+REFUSED: list[tuple[str, str, Any]] = [  # as keys and links, and this is why
     ("time", "24:00:00", "00:00:00Z"),
     ("timetz", "12:00:00+05:30", "06:30:00Z"),
     ("real", "1.1", 1.1),
@@ -91,23 +102,26 @@ ENCODINGS: list[tuple[str, str, Any]] = [
 def test_how_each_type_of_key_looks_in_an_event(
     stack: Stack, database: Database, names: Names, connect: Connect
 ) -> None:
+    every = ENCODINGS + REFUSED
     database.execute(
         "CREATE EXTENSION citext", "CREATE EXTENSION ltree", "CREATE TYPE mood AS ENUM ('so so')",
         "CREATE DOMAIN posint AS int CHECK (value > 0)", "CREATE TYPE pair AS (a int, b text)",
-        *(f"CREATE TABLE t{i} (k {kind} PRIMARY KEY)" for i, (kind, _, _) in enumerate(ENCODINGS)),
+        *(f"CREATE TABLE t{i} (k {kind} PRIMARY KEY)" for i, (kind, _, _) in enumerate(every)),
         "CREATE PUBLICATION pub FOR ALL TABLES",
     )  # fmt: skip
     with streaming(stack, connect, definition(database, names), database):
         with database.connect() as conn:
-            for i, (kind, text, _) in enumerate(ENCODINGS):
-                conn.execute(f"INSERT INTO t{i} VALUES (CAST(CAST(%s AS text) AS {kind}))".encode(), [text])
-                stored = conn.execute(f"SELECT k::text FROM t{i}".encode()).fetchone()
-                assert stored == (text,), kind
-        found = events(stack, names, len(ENCODINGS))
-    told = [(kind, text, found[f"t{i}"][0][0]["k"]) for i, (kind, text, _) in enumerate(ENCODINGS)]
-    assert told == ENCODINGS
-    assert [event["after"]["k"] for i in range(len(ENCODINGS)) for _, event in found[f"t{i}"]] == [
-        value for _, _, value in ENCODINGS
+            for i, (kind, stored, _) in enumerate(every):
+                conn.execute(f"INSERT INTO t{i} VALUES (CAST(CAST(%s AS text) AS {kind}))".encode(), [stored])
+                assert conn.execute(f"SELECT k::text FROM t{i}".encode()).fetchone() == (stored,), kind
+        found = events(stack, names, len(every))
+    told = [(kind, stored, found[f"t{i}"][0][0]["k"]) for i, (kind, stored, _) in enumerate(every)]
+    assert told == every
+    for kind, stored, value in ENCODINGS:
+        query = f"SELECT CAST(CAST(%s AS text) AS {kind})::text"
+        assert database.query(query, [text(value, BASES.get(kind, kind))]) == [(stored,)], kind
+    assert [event["after"]["k"] for i in range(len(every)) for _, event in found[f"t{i}"]] == [
+        value for _, _, value in every
     ]
 
 

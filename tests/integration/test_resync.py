@@ -116,6 +116,17 @@ def test_a_backfill_is_planned_of_the_tables_that_it_was_compiled_for(system: Sy
         Backfill(config, model, registry).plan(loaded, begun.names, lambda _: None)
 
 
+def test_a_limited_backfill_is_cut_into_ranges_of_about_a_second(system: System) -> None:
+    system.execute(*ROWS)
+    config = load_config(environ=system.environment)
+    [model] = load.declared(config, [system.orders])
+    registry, loaded = Registry(config), load.ready(config, model)
+    names = registry.open(loaded.compiled).names
+    partitions = len(registry.topics.ends([names.backfill_topic]))
+    backfill = Backfill(config, model, registry, rate=20.0 * partitions)
+    assert backfill.plan(loaded, names, lambda _: None).items == 500 / 20
+
+
 def test_one_broken_declaration_stops_no_other(system: System) -> None:
     system.declare("broken", "name: broken\nroot: [what\n")
     daemon = system.start(ready=False)

@@ -173,7 +173,9 @@ def test_event_values_become_the_text_of_their_type() -> None:
     assert text("-5877611-06-21Z", "date") == "infinity"
     assert text("2024-02-29T12:34:56.1Z", "timestamp without time zone") == "2024-02-29T12:34:56.1Z"
     assert text("-0043-03-15T00:00:00Z", "timestamp with time zone") == "0044-03-15T00:00:00 BC"
+    assert text("0000-12-31Z", "date") == "0001-12-31 BC"
     assert text("infinity", "timestamp with time zone") == "infinity"
+    assert text("-infinity", "timestamp with time zone") == "-infinity"
     for value, base in ((1.5, "numeric"), (18262, "date"), ({"scale": 1}, "numeric"), (1_000, "numeric")):
         with pytest.raises(Fatal, match="handling modes"):
             text(value, base)
