@@ -134,9 +134,8 @@ def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
         for what in ("missing", "differing", "ghosts", "failing"):
             if ids := getattr(report, what):
                 more = f" and {len(ids) - shown:,} more" if len(ids) > shown else ""
-                output.say(
-                    f"{report.sink}: {_LISTS.get(what, what)}: {', '.join(id or '(empty)' for id in ids[:shown])}{more}"
-                )
+                told = ", ".join(id or "(empty)" for id in ids[:shown])
+                output.say(f"{report.sink}: {_LISTS.get(what, what)}: {told}{more}")
     if all(report.equal for report in reports):
         return
     if repaired:
