@@ -116,21 +116,24 @@ class Supervision:
         """Until told to stop or a lane ends. Raises Fatal, and Retry to have the read model opened again."""
         due = time.monotonic() + LOOK_EVERY
         self.metrics.dead_letters(len(self.opened.letters))
-        try:
-            while not self._over(_TICK):
-                self._moved = time.monotonic()
-                self._render_again()
-                if self._moved < due:
-                    continue
-                if self._tables.ready():
-                    self._tables.begin(self._look_at_tables)
-                if self._sinks.ready():
-                    self._sinks.begin(self._look_at_sinks)
-                self._look_at_state()
-                self.metrics.dead_letters(len(self.opened.letters))
-                due = time.monotonic() + LOOK_EVERY
-        finally:
-            self._tables.at_end(self._rows.close)
+        while not self._over(_TICK):
+            self._moved = time.monotonic()
+            self._render_again()
+            if self._moved < due:
+                continue
+            if self._tables.ready():
+                self._tables.begin(self._look_at_tables)
+            if self._sinks.ready():
+                self._sinks.begin(self._look_at_sinks)
+            self._look_at_state()
+            self.metrics.dead_letters(len(self.opened.letters))
+            due = time.monotonic() + LOOK_EVERY
+
+    def close(self) -> None:
+        """Once the lanes have ended. A look that is still under way would open again what is closed now."""
+        self._tables.at_end(self._rows.close)
+        for sink in self.opened.sinks:
+            self._sinks.at_end(sink.close)
 
     def _look_at_tables(self) -> None:
         """The lanes look only when there is work."""

@@ -188,6 +188,7 @@ class Unit:
             stop.set()
             for thread in threads:
                 thread.join()
+            self._supervision.close()
         errors = [error for error in ended if not isinstance(error, Stopped)]
         errors.sort(key=lambda error: not isinstance(error, Fatal))
         if errors:
