@@ -134,7 +134,8 @@ class Unit:
                 # A defect of ours must not take the other read models along; it is told as what it is.
                 if not isinstance(error, SyncerError):
                     log.exception("unexpected error", model=self.model.name)
-                    error = Fatal("unexpected error", where=self.model.name, why=repr(error))
+                    hint = "a defect of the syncer: its log has the traceback"
+                    error = Fatal("unexpected error", where=self.model.name, why=repr(error), hint=hint)
                 self._tell("failed", error)
                 self._remember_error(str(error))
                 if not self._another_try():
