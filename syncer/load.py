@@ -23,6 +23,7 @@ from syncer.declaration.model import Model
 from syncer.errors import Fatal
 from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
+from syncer.rows import plan as rows_plan
 from syncer.rows.fingerprint import Fingerprint, altered
 from syncer.rows.session import classify, connect, standby
 
@@ -156,11 +157,5 @@ def look_again(config: Config, loaded: Loaded) -> Fingerprint:
 
 
 def plan(connection: psycopg.Connection[Any], loaded: Loaded) -> None:
-    """Render nothing, so that PostgreSQL reads the statement: types that do not fit (text + integer) show
-    only there. Raises Fatal."""
-    try:
-        connection.execute(loaded.compiled.render.encode(), [[] for _ in loaded.compiled.key])
-    except psycopg.Error as error:
-        raise classify(
-            error, "PostgreSQL refuses what the declaration asks for", where=loaded.model.file
-        ) from error
+    """See `rows/plan.py`."""
+    rows_plan.plan(connection, loaded.model, loaded.catalog, loaded.compiled)

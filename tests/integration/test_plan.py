@@ -1,0 +1,112 @@
+"""What only PostgreSQL can refuse is told with file, line and expression, as every other mistake is."""
+
+import pytest
+
+from syncer.declaration.compile import compile
+from syncer.declaration.model import parse, tables
+from syncer.errors import Fatal, Retry
+from syncer.rows.catalog import load
+from syncer.rows.plan import plan
+from syncer.rows.session import PINNED
+from tests.stack import Database
+
+SCHEMA = """
+CREATE TABLE loans (id bigint PRIMARY KEY, reader text, due timestamptz, tags text[], days int);
+CREATE TABLE copies (id bigint PRIMARY KEY, loan_id bigint, title text, price numeric, at date);
+CREATE INDEX ON copies (loan_id)"""
+SOUND = """\
+name: loans
+root: {table: public.loans}
+where: id > 0
+relations:
+  paid: {many: public.copies, on: {loan_id: id}, where: price > 0}
+document:
+  reader: reader
+  late: due > '2026-01-01'
+  copies:
+    many: public.copies
+    on: {loan_id: id}
+    where: title <> ''
+    order_by: [at, price desc]
+    document: {title: title, about: {object: {price: price}}}
+  by_title: {value: sum(copies.price), group_by: copies.title}
+  spent: sum(paid.price)
+sink: {redis: {key: 'loan:{id}'}}
+"""
+
+
+@pytest.fixture
+def library(database: Database) -> Database:
+    database.execute(*SCHEMA.split(";"))
+    return database
+
+
+def planned(database: Database, text: str) -> None:
+    model = parse(text, "m.yaml")
+    with database.connect() as connection:
+        for name, value in PINNED.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        catalog = load(connection, tables(model))
+        plan(connection, model, catalog, compile(model, catalog))
+
+
+def mistakes(database: Database, text: str) -> list[str]:
+    """What PostgreSQL refuses of it, one by one."""
+    with pytest.raises(Fatal) as caught:
+        planned(database, text)
+    assert "syncer check" not in str(caught.value)
+    return [str(one) for one in getattr(caught.value, "each", [caught.value])]
+
+
+def test_a_sound_declaration_is_taken(library: Database) -> None:
+    planned(library, SOUND)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "shown"),
+    [
+        ("late: due > '2026-01-01'", "late: due * 2", 8, "due * 2: operator does not exist"),
+        ("late: due > '2026-01-01'", "late: \"'abc'::int + days\"", 8, "invalid input syntax"),
+        ("where: id > 0", "where: reader > 0", 3, "reader > 0: operator does not exist"),
+        ("where: title <> ''", "where: title > 0", 12, "title > 0: operator does not exist"),
+        ("[at, price desc]", "[at, title * 2]", 13, "at, title * 2: operator does not exist"),
+        ("{price: price}", "{price: price || at - title}", 14, "price || at - title: "),
+        ("sum(copies.price)", "sum(copies.title)", 15, "sum(copies.title) by copies.title: function"),
+        ("where: price > 0", "where: price > at", 5, "price > at: operator does not exist"),
+    ],
+    ids=str,
+)
+def test_an_expression_that_is_refused_has_its_line(
+    library: Database, right: str, wrong: str, line: int, shown: str
+) -> None:
+    [said] = mistakes(library, SOUND.replace(right, wrong))
+    assert said.startswith(
+        f"m.yaml:{line}: PostgreSQL refuses {shown}" if ":" in shown else f"m.yaml:{line}: "
+    )
+    assert shown in said and "\n  → " in said
+
+
+def test_all_that_are_refused_are_told(library: Database) -> None:
+    said = mistakes(
+        library, SOUND.replace("reader: reader", "reader: due - reader").replace("> '2026-01-01'", "* 2")
+    )
+    assert [line.partition(": ")[0] for line in said] == ["m.yaml:7", "m.yaml:8"]
+
+
+def test_where_no_expression_is_to_blame_the_sql_is_shown(library: Database) -> None:
+    model = parse(SOUND, "m.yaml")
+    with library.connect() as connection:
+        catalog = load(connection, tables(model))
+        library.execute("ALTER TABLE copies RENAME loan_id TO loan")
+        with pytest.raises(Fatal, match=r"near … .*loan_id") as caught:
+            plan(connection, model, catalog, compile(model, catalog))
+    assert caught.value.where == "m.yaml"
+
+
+def test_what_is_no_mistake_of_the_declaration_is_none(library: Database) -> None:
+    model = parse(SOUND, "m.yaml")
+    with library.connect() as connection:
+        catalog = load(connection, tables(model))
+        library.execute("DROP TABLE copies")
+        with pytest.raises(Retry, match="copies"):
+            plan(connection, model, catalog, compile(model, catalog))
