@@ -12,6 +12,12 @@ def find_definition(config: Config) -> Definition:
     """The one connector of the folder whose `topic.prefix` is ours. Raises Fatal if there is none, or two."""
     folder = config.connect.definitions
     prefix = config.kafka.topic_prefix
+    if not folder.is_dir():
+        raise Fatal(
+            "there is no folder of connector definitions", where=str(folder.absolute()),
+            why="connect.definitions is relative to the current folder" if not folder.is_absolute() else "",
+            hint="set connect.definitions, as SYNCER_CONNECT__DEFINITIONS or in the configuration",
+        )  # fmt: skip
     found = [d for d in load_definitions(folder) if d.config.get("topic.prefix") == prefix]
     if len(found) == 1:
         return found[0]

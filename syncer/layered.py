@@ -142,7 +142,7 @@ def build(cls: type[M], tree: Tree, at: Path_ = (), values: Mapping[str, Any] | 
     if len(found) == 1:
         raise found[0] from None
     raise Fatal(
-        f"{len(found)} errors in the configuration", where=tree.name, why="".join(f"\n  {f}" for f in found)
+        f"{len(found)} errors in the configuration", where=tree.name, why="\n".join(map(str, found))
     ) from None
 
 
@@ -201,10 +201,20 @@ def _problem(cls: type[BaseModel], item: Any, tree: Tree, at: Path_) -> Fatal:
             owner = field.annotation if field and isinstance(field.annotation, type) else None
         return unknown(dotted, where, owner.model_fields if owner else ())
     if item["type"] == "missing":
-        variable = ENV_PREFIX + "__".join(path).upper()
-        return Fatal(f"{dotted} is missing", where=tree.name, hint=f"set it there, or as {variable}")
+        variables = [ENV_PREFIX + "__".join(one).upper() for one in _required(cls, path, len(at))]
+        hint = f"set it there, or as {' and '.join(variables)}"
+        return Fatal(f"{dotted} is missing", where=tree.name, hint=hint)
     message = mask_text(item["msg"].removeprefix("Value error, "))
     return Fatal(f"{dotted} is not right", where=where, why=message[:1].lower() + message[1:])
+
+
+def _required(cls: type[BaseModel], path: Path_, depth: int) -> list[Path_]:
+    """What has to be set for `path` to be there: of a section, those of its keys that have no default."""
+    field = cls.model_fields.get(path[depth]) if len(path) == depth + 1 else None
+    section = field.annotation if field else None
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return [(*path, name) for name, one in section.model_fields.items() if one.is_required()]
+    return [path]
 
 
 def unknown(dotted: str, where: str, names: Iterable[str]) -> Fatal:

@@ -49,7 +49,7 @@ def say_error(error: SyncerError) -> None:
     if text["where"]:
         lines.append(f"  [dim]where:[/] {escape(text['where'])}")
     if text["why"]:
-        lines.append(f"  [dim]why:[/]   {escape(text['why'])}")
+        lines.append(f"  [dim]why:[/]   {escape(text['why'])}".replace("\n", "\n" + 9 * " "))
     if text["hint"]:
         lines.append(f"  [green]→ {escape(text['hint'])}[/]")
     out.print("\n".join(lines))

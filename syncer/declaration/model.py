@@ -242,7 +242,11 @@ def load_sound(folder: str | Path) -> tuple[list[Model], list[Fatal]]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise Fatal("there is no folder of read models", where=str(folder))
+        raise Fatal(
+            "there is no folder of read models", where=str(folder.absolute()),
+            why="models is relative to the current folder" if not folder.is_absolute() else "",
+            hint="set models in the configuration, or --models FOLDER",
+        )  # fmt: skip
     errors: list[Fatal] = []
     models: dict[str, Model] = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml")):

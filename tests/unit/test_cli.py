@@ -15,10 +15,11 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 
-from syncer import cli
+from syncer import cli, config
 from syncer.cli import output
 from syncer.cli.config import file_schema, markdown
 from syncer.cli.progress import Progress
+from syncer.connectors import find_definition
 from syncer.errors import Fatal, Reject, Retry
 
 REPOSITORY = Path(__file__).parents[2]
@@ -106,6 +107,30 @@ def test_wrong_settings_need_an_operator(settings: Path) -> None:
     assert "Traceback" not in result.output
     result = CliRunner().invoke(cli.main, ["config", "show", "--debug", "-c", str(settings)])
     assert isinstance(result.exception, Fatal)
+
+
+def test_what_is_missing_is_told_as_it_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(cli.main, ["status"]).stderr
+    assert "as SYNCER_POSTGRES__DSN\n" in told
+    assert "as SYNCER_KAFKA__BOOTSTRAP_SERVERS and SYNCER_KAFKA__TOPIC_PREFIX\n" in told
+    assert all(line.partition("why:")[2].strip() for line in told.splitlines() if "why:" in line)
+    monkeypatch.setenv("SYNCER_POSTGRES__DSN", "dbname=shop")
+    monkeypatch.setenv("SYNCER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    told = CliRunner().invoke(cli.main, ["status"]).stderr
+    assert "kafka.topic_prefix is missing" in told and "as SYNCER_KAFKA__TOPIC_PREFIX\n" in told
+    monkeypatch.setenv("SYNCER_KAFKA__TOPIC_PREFIX", "shop")
+    told = CliRunner().invoke(cli.main, ["status"]).stderr
+    assert f"where: {tmp_path / 'readmodels'}\n" in told and "relative to the current folder" in told
+    with pytest.raises(Fatal) as caught:
+        find_definition(config.load())
+    assert caught.value.where == str(tmp_path / "connectors")
+    assert "there is no folder" in caught.value.what and "SYNCER_CONNECT__DEFINITIONS" in caught.value.hint
+
+
+def test_sql_to_run_is_for_a_psql_that_stops_at_errors() -> None:
+    told = CliRunner().invoke(cli.main, ["check", "--help"]).output
+    assert "psql -v ON_ERROR_STOP=1" in told  # psql -1 runs no CREATE INDEX CONCURRENTLY
 
 
 def test_a_server_that_is_away_is_exit_code_4(settings: Path, tmp_path: Path) -> None:
