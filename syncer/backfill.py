@@ -102,7 +102,7 @@ class Backfill:
         self.registry.state.save(key, run)
         letters = Standing(self.registry.topics, names.dead_letters)
         letters.refresh()
-        note = f"{len(letters):,} dead letters: syncer dlq list {self.model.name}" if len(letters) else ""
+        note = f"dead letters: {len(letters):,} (syncer dlq list {self.model.name})" if len(letters) else ""
         report(Progress("done", run.roots, run.roots, note))
         return run
 

@@ -54,3 +54,7 @@ class Reject(SyncerError):
 
 class Fatal(SyncerError):
     """Permanent for the read model: an operator has to act. Offsets stay where they are."""
+
+
+class Unknown(Fatal):
+    """A name that was asked for is none: a mistake of whoever asked, and of nothing that is there."""

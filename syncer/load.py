@@ -5,7 +5,6 @@ What every command and the daemon begin with. `declared` needs no server; the re
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from syncer.config import Config
 from syncer.declaration import model as declaration
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import Model
-from syncer.errors import Fatal
+from syncer.declaration.names import nearest
+from syncer.errors import Fatal, Unknown
 from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
 from syncer.rows import plan as rows_plan
@@ -58,7 +58,8 @@ def declared(config: Config, names: Collection[str] = ()) -> list[Model]:
 
 def sound(config: Config, names: Collection[str] = ()) -> tuple[list[Model], list[Fatal]]:
     """As `declared`, but what is wrong with some files is told beside the others: one read model's mistake
-    stops no other. Raises Fatal for a name that is none of the readable ones, and when none is readable."""
+    stops no other. Raises Unknown for a name that is none of the readable ones, Fatal when none is
+    readable."""
     found, errors = declaration.load_sound(config.models)
     if not found and errors:
         raise declaration.together(errors)
@@ -71,9 +72,8 @@ def sound(config: Config, names: Collection[str] = ()) -> tuple[list[Model], lis
         if name not in known:
             if errors:  # it may be one of these
                 raise declaration.together(errors)
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-            raise Fatal(f"there is no read model called {name}", where=str(config.models), hint=hint)
+            hint = nearest(name, known)
+            raise Unknown(f"there is no read model called {name}", where=str(config.models), hint=hint)
     return [known[name] for name in dict.fromkeys(names)] if names else found, errors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 from typing import Any
@@ -10,7 +11,7 @@ import click
 
 import syncer
 from syncer.cli import context, output
-from syncer.errors import SyncerError
+from syncer.errors import Fatal, SyncerError
 
 COMMANDS = (
     "check", "explain", "preview", "connectors", "backfill", "run", "status", "verify", "dlq", "resync",
@@ -33,7 +34,8 @@ Exit codes:
 
 
 class Commands(click.Group):
-    """Finds commands by `COMMANDS`, and says errors of ours as text instead of a traceback."""
+    """Finds commands by `COMMANDS`, and says errors of ours as text instead of a traceback; ends without one
+    when its output is not taken."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -47,12 +49,21 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         shared = ctx.ensure_object(context.Context)
         try:
-            return super().invoke(ctx)
-        except SyncerError as error:
-            if shared.debug:
+            try:
+                return super().invoke(ctx)
+            except SyncerError as error:
+                if shared.debug:
+                    raise
+                output.say_error(error)
+                ctx.exit(output.exit_code(error))
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ENOSPC):
                 raise
-            output.say_error(error)
-            ctx.exit(output.exit_code(error))
+            output.give_up()
+            if error.errno == errno.EPIPE:  # whoever read it, as `head`, has seen enough
+                ctx.exit(output.PIPE)
+            output.say_error(Fatal("the output cannot be written", why=str(error.strerror)))
+            ctx.exit(output.OPERATOR)
 
 
 @click.group(

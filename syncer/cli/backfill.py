@@ -70,7 +70,7 @@ def backfill(
                 metrics, workers or config.backfill.workers, report, again=again
             )
             seconds = (run.finished_ms - run.started_ms) / 1000
-            progress.say(f"{model.name}: done, {run.roots:,} documents in {seconds:,.1f} s")
+            progress.say(f"{model.name}: done, {output.counted(run.roots, 'document')} in {seconds:,.1f} s")
 
 
 _NOTES = {"waiting": "waiting for open transactions", "planning": "planning ranges"}

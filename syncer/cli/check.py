@@ -43,7 +43,7 @@ def check(ctx: click.Context, context: Context, models: Sequence[str], only_sql:
             click.echo(statement)
     else:
         say_findings(found)
-        counts = [f"{len(found.all(s))} {s}{'' if len(found.all(s)) == 1 else 's'}" for s in STYLES]
+        counts = [output.counted(len(found.all(s)), s) for s in STYLES]
         output.say(", ".join(counts), style="bold")
     if found.all("error"):
         ctx.exit(output.FINDING)

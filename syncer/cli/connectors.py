@@ -176,7 +176,8 @@ def _say_status(state: Any, slot: dict[str, Any] | str, differs: int) -> None:
     if state.failure:
         output.say(state.failure, style="red")
     if differs:
-        output.say(f"{differs} settings differ from the definition: syncer connectors apply", style="yellow")
+        settings = f"{output.counted(differs, 'setting')} differ{'s' if differs == 1 else ''}"
+        output.say(f"{settings} from the definition: syncer connectors apply", style="yellow")
 
 
 def _slot(config: Config, definition: Definition) -> dict[str, Any] | str:

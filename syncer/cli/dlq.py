@@ -123,6 +123,8 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
     config, registry = context.config, Registry(context.config)
     [declared] = load.declared(config, [model])
     letters = _chosen(_letters(registry, model), model, names, every=every)
+    if not letters:
+        return
     metrics = Metrics(CollectorRegistry()).for_model(model)
     with Errand(config, declared, registry, metrics) as errand:
         left = try_again(errand, registry, letters)
@@ -151,6 +153,8 @@ def drop(context: Context, model: str, names: Sequence[str], every: bool, yes: b
     registry = Registry(context.config)
     load.declared(context.config, [model])
     letters = _chosen(_letters(registry, model), model, names, every=every)
+    if not letters:
+        return
     confirm(f"Forget {_count(letters)} of {model}?", yes)
     dead.settle(registry.writing, _topic(registry, model), letters)
     output.say(f"{model}: {_count(letters)} dropped")
@@ -165,9 +169,12 @@ def _letters(registry: Registry, model: str) -> list[Letter]:
 
 
 def _chosen(letters: Sequence[Letter], model: str, names: Sequence[str], *, every: bool) -> list[Letter]:
-    """Those with these names or handles. What is about a document of that id comes before a handle."""
+    """Those with these names or handles. What is about a document of that id comes before a handle. Says so
+    when none stands."""
     if every == bool(names):
         raise click.UsageError("Name letters, or give --all.")
+    if every and not letters:
+        output.say(f"{model}: no dead letter stands")
     if every:
         return list(letters)
     known = {one.subject.handle: one for one in letters} | {one.subject.name: one for one in letters}
@@ -198,7 +205,7 @@ def _printable(text: str) -> str:
 
 
 def _count(letters: Sequence[Letter]) -> str:
-    return f"{len(letters):,} dead letter{'' if len(letters) == 1 else 's'}"
+    return output.counted(len(letters), "dead letter")
 
 
 def _about(letter: Letter) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,20 +19,40 @@ from rich.table import Table
 from rich.tree import Tree
 
 from syncer import layered
-from syncer.errors import Retry, SyncerError
+from syncer.errors import Retry, SyncerError, Unknown
 
-FINDING, OPERATOR, AWAY = 1, 3, 4
+FINDING, USAGE, OPERATOR, AWAY = 1, 2, 3, 4
+PIPE = 128 + signal.SIGPIPE
+"""As of a program that does not catch SIGPIPE: who read the output has closed it."""
+_KINDS = ((Retry, AWAY), (Unknown, USAGE))
 
 
 def exit_code(error: SyncerError) -> int:
-    return AWAY if isinstance(error, Retry) else OPERATOR
+    return next((code for kind, code in _KINDS if isinstance(error, kind)), OPERATOR)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 document`, `2,000 documents`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the process with 1, which is a finding."""
+        raise BrokenPipeError(errno.EPIPE, "the output was closed")
+
+
+def give_up() -> None:
+    """Standard output takes nothing any more: what is left in its buffer goes nowhere, in silence."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: it is no file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console(*, err: bool = False) -> Console:
     """Of what standard output (or error) is at this moment."""
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else 10_000
-    return Console(file=stream, highlight=False, emoji=False, soft_wrap=True, width=width)
+    return _Console(file=stream, highlight=False, emoji=False, soft_wrap=True, width=width)
 
 
 def say(text: str = "", *, style: str = "", err: bool = False) -> None:

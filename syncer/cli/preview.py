@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import click
 
 from syncer import document, load
+from syncer.change import Key
 from syncer.cli import output
 from syncer.cli.context import Context, command
 from syncer.declaration.compiled import Compiled
 from syncer.document import Row
 from syncer.errors import Reject
+from syncer.ports import View
 from syncer.rows.postgres import Postgres
 
 
@@ -31,7 +33,8 @@ def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str
     """Print the documents of these keys as PostgreSQL has them now.
 
     Nothing is written. The columns of a composite key are joined by `|` (and `|` or `\\` in them escaped by
-    `\\`), as in the ids of documents. Exit code 1 if there is no document for one of the keys.
+    `\\`), as in the ids of documents. Exit code 1 if there is no document for one of the keys, or its row
+    cannot be rendered.
     """
     config = context.config
     [loaded] = load.models(config, [model])
@@ -43,10 +46,14 @@ def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str
         with rows.view() as view:
             for text in keys:
                 key = key_of(text, loaded.compiled)
+                check_key(view, key, text)
                 try:
                     [row] = view.render([key])
                 except Reject as error:
-                    raise click.UsageError(f"{text!r}: {error.why or error.what}") from error
+                    missing = True
+                    where = f"{loaded.compiled.root}, key {text}"
+                    output.say_error(Reject("no document", where=where, why=error.why, hint=error.hint))
+                    continue
                 missing |= row.body is None
                 show_row(row, loaded.compiled, compact)
     finally:
@@ -61,6 +68,14 @@ def key_of(text: str, compiled: Compiled) -> tuple[str, ...]:
     except ValueError as error:
         columns = "|".join(compiled.key)
         raise click.UsageError(f"{error}; give it as {columns}") from error
+
+
+def check_key(view: View, key: Key, text: str) -> None:
+    """Raises UsageError if PostgreSQL cannot read the key: no row is between it and itself."""
+    try:
+        view.render_range(key, key)
+    except Reject as error:
+        raise click.UsageError(f"{text!r}: {error.why or error.what}") from error
 
 
 def show_row(row: Row, compiled: Compiled, compact: bool) -> None:

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from syncer import load
 from syncer import resync as engine
 from syncer.backfill import Progress as Step
+from syncer.cli import output
 from syncer.cli.backfill import interruptible, told
 from syncer.cli.context import Context, command, confirm, yes_option
 from syncer.cli.progress import Progress
@@ -51,7 +52,7 @@ def resync(context: Context, model: str, workers: int | None, rate: float | None
             config, found, registry, metrics, workers or config.backfill.workers, report, rate=rate
         )
         seconds = (run.finished_ms - run.started_ms) / 1000
-        progress.say(f"{model}: built anew, {run.roots:,} documents in {seconds:,.1f} s")
+        progress.say(f"{model}: built anew, {output.counted(run.roots, 'document')} in {seconds:,.1f} s")
         if left:
             progress.say(
                 f"  nobody keeps these in step any more; delete them when you like: {', '.join(left)}"

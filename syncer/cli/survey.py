@@ -21,7 +21,7 @@ from syncer.config import Config
 from syncer.connectors import connect, find_definition
 from syncer.declaration.model import Mistakes, Model, together
 from syncer.definition import Definition
-from syncer.errors import Fatal, SyncerError
+from syncer.errors import Fatal, SyncerError, Unknown
 from syncer.rows.publication import read_facts
 
 MENDED_BY_APPLY = frozenset({"no-publication", "not-published", "operations", "via-root"})
@@ -85,6 +85,8 @@ def _as_finding(result: Survey, title: str, code: str) -> Iterator[None]:
     found = result.findings.setdefault(title, [])
     try:
         yield
+    except Unknown:
+        raise
     except Fatal as error:
         for one in error.each if isinstance(error, Mistakes) else [error]:
             found.append(Finding("error", code, one.where or title, one.what, one.why, one.hint))

@@ -30,7 +30,7 @@ from pydantic_core import ErrorDetails
 
 from syncer.change import TableName
 from syncer.declaration import lined_yaml
-from syncer.declaration.names import nearest, spellings
+from syncer.declaration.names import Shaped, nearest, spellings
 from syncer.errors import Fatal
 
 _SQL: dict[str, Any] = {"type": ["string", "number", "boolean"]}
@@ -153,7 +153,10 @@ Document = Annotated[dict[Name, Entry], Field(min_length=1, description="Field: 
 class Declaration(Shape):
     """A read model: one document for each row of the root table, kept in step in every sink."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=100)
+    name: Annotated[
+        str,
+        Shaped(r"^[a-z][a-z0-9_-]*$", "a lower-case letter, and then lower-case letters, digits, _ or -"),
+    ] = Field(max_length=100)
     root: Root
     where: Filter = None
     relations: dict[Name, Relation] = {}

@@ -8,12 +8,34 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from syncer.change import TableName
 
 T = TypeVar("T")
 _WORD = re.compile(r'(?:^|\.)("(?:[^"\0]|"")+"|[^".\s\0]+)')
+
+
+class Shaped(NamedTuple):
+    """For `Annotated[str, …]`: a text of this pattern. What it has to be is said in words, in schemas by the
+    pattern."""
+
+    pattern: str
+    words: str
+
+    def check(self, text: str) -> str:
+        if not re.search(self.pattern, text):
+            raise ValueError(f"it has to be {self.words}")
+        return text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Any:
+        return handler(schema) | {"pattern": self.pattern}
 
 
 class Word(NamedTuple):
@@ -26,7 +48,9 @@ def words(text: str) -> list[Word]:
     text = text.strip()
     parts = _WORD.findall(text)
     if not parts or ".".join(parts) != text:
-        raise ValueError(f"{text!r} is not a name")
+        quoted = re.sub(r'[^."]*\s[^."]*', r'"\g<0>"', text.replace('"', ""))
+        hint = f"; a word with spaces is quoted, as in '{quoted}'" if '"' in quoted else ""
+        raise ValueError(f"{text!r} is not a name{hint}")
     return [Word(p[1:-1].replace('""', '"'), True) if p[0] == '"' else Word(p) for p in parts]
 
 

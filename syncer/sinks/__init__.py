@@ -72,7 +72,8 @@ def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: 
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(first["loc"][-1]), schema.model_fields, 1)
             hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(schema.model_fields)}"
-        raise Fatal(f"{field}: {first['msg']}", where=where, hint=hint) from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise Fatal(f"{field}: {message}", where=where, hint=hint) from None
 
 
 def check(kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "") -> list[str]:

@@ -12,7 +12,7 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import orjson
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from syncer.declaration.compile import Compiled
 from syncer.declaration.compile import Field as DocumentField
+from syncer.declaration.names import Shaped
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Memory
@@ -41,9 +42,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    index: str = Field(
+    index: Annotated[
+        str,
+        Shaped(
+            r"^[^A-Z\\/*?\"<>| ,#:._+-][^A-Z\\/*?\"<>| ,#:]*$",
+            'in lower case, without spaces and \\ / * ? " < > | , # :, and not begin with one of . _ + -',
+        ),
+    ] = Field(
         description="The alias that applications read; the indexes behind it are INDEX-000001 and so on",
-        pattern=r"^[^A-Z\\/*?\"<>| ,#:._+-][^A-Z\\/*?\"<>| ,#:]*$",
         max_length=200,
     )
     mapping: dict[str, Any] = Field(

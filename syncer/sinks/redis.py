@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 import redis
@@ -21,6 +21,7 @@ from redis.retry import Retry as ClientRetry
 
 from syncer.declaration.compile import Compiled
 from syncer.declaration.compile import Field as DocumentField
+from syncer.declaration.names import Shaped
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Memory
@@ -64,10 +65,8 @@ class Connection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    url: str = Field(
-        "redis://127.0.0.1:6379/0",
-        description="redis://host:port/database; rediss:// for TLS",
-        pattern=r"^(rediss?|unix)://",
+    url: Annotated[str, Shaped(r"^(rediss?|unix)://", "redis://host:port/database, or rediss:// for TLS")] = (
+        Field("redis://127.0.0.1:6379/0", description="redis://host:port/database; rediss:// for TLS")
     )
     username: str | None = Field(None, description="An ACL user (default: the default user)")
     password: SecretStr | None = Field(None, description="Its password")

@@ -218,7 +218,7 @@ def test_a_changed_definition_is_shown_and_applied(
     path = tmp_path / "connectors" / "shop.json"
     path.write_text(path.read_text().replace('"max.batch.size": "8192"', '"max.batch.size": "4096"'))
     assert "it differs from" in run("check").output
-    assert "1 settings differ" in run("connectors", "status").output
+    assert "1 setting differs" in run("connectors", "status").output
     assert "~ max.batch.size: 8192 → 4096" in run("connectors", "apply", "--yes").output
     assert "0 errors, 0 warnings" in run("check").output
 
@@ -234,10 +234,10 @@ def test_explain(run: Run) -> None:
     assert [t["table"] for t in told["tables"]] == ["public.orders", "public.customers"]
     assert told["tables"][0]["columns"] == ["customer_id", "id", "status", "total"]
     assert told["sinks"]["elasticsearch"]["mapping"]["properties"]["id"] == {"type": "long"}
-    assert "did you mean orders?" in run("explain", "order", expect=3).stderr
+    assert "did you mean 'orders'?" in run("explain", "order", expect=2).stderr
 
 
-def test_preview(run: Run) -> None:
+def test_preview(run: Run, tmp_path: Path) -> None:
     result = run("preview", "orders", "1")
     assert json.loads(result.stdout) == {"id": 1, "total": 10.1, "customer": {"name": "Ada"}}
     assert '"total": 10.10,' in result.stdout
@@ -250,6 +250,22 @@ def test_preview(run: Run) -> None:
     assert json.loads(run("preview", "stock", r"berlin|a\|1").stdout) == {"quantity": 4}
     assert "give it as warehouse|sku" in run("preview", "stock", "berlin", expect=2).stderr
     assert "invalid input syntax" in run("preview", "orders", "one", expect=2).stderr
+    path = tmp_path / "models" / "orders.yaml"
+    path.write_text(path.read_text().replace("total: total", "total: total / (id - 1)"))
+    result = run("preview", "orders", "1", "3", expect=1)
+    assert "error: no document\n  where: public.orders, key 1\n  why:   division by zero" in result.stderr
+    assert "Usage" not in result.stderr and json.loads(result.stdout)["id"] == 3
+
+
+def test_a_name_that_no_read_model_has_is_wrong_usage(run: Run) -> None:
+    for command in ("check", "explain", "status", "verify", "resync", "backfill"):
+        said = run(command, "order", expect=2).stderr
+        assert "there is no read model called order" in said and "did you mean 'orders'?" in said
+
+
+def test_no_letters_are_none_to_drop_or_replay(run: Run) -> None:
+    for command in ("drop", "replay"):
+        assert run("dlq", command, "orders", "--all").stdout == "orders: no dead letter stands\n"
 
 
 def test_mistakes_do_not_hide_each_other(run: Run, database: Database, tmp_path: Path) -> None:

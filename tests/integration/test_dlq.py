@@ -39,7 +39,7 @@ def takes_any_address(system: System) -> None:
 def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system: System) -> None:
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     orders = system.orders
-    assert f"2 dead letters: syncer dlq list {orders}" in system.run("backfill", orders)
+    assert f"dead letters: 2 (syncer dlq list {orders})" in system.run("backfill", orders)
     letters = listed(system, orders)
     assert letters.keys() == {"3", "4"}
     assert "no address" in letters["3"]["reason"] and "division by zero" in letters["4"]["reason"]

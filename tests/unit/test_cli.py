@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +24,7 @@ from syncer.cli import output
 from syncer.cli.config import file_schema, markdown
 from syncer.cli.progress import Progress
 from syncer.connectors import find_definition
-from syncer.errors import Fatal, Reject, Retry
+from syncer.errors import Fatal, Reject, Retry, Unknown
 
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = """\
@@ -143,7 +147,28 @@ def test_a_server_that_is_away_is_exit_code_4(settings: Path, tmp_path: Path) ->
     assert result.exit_code == 4, result.output
     assert "cannot connect to PostgreSQL" in result.stderr and "hunter2" not in result.output
     result = CliRunner().invoke(cli.main, [*line[:-1], "b"])
-    assert result.exit_code == 3 and "there is no read model called b" in result.stderr
+    assert result.exit_code == 2 and "there is no read model called b" in result.stderr
+
+
+def test_an_output_that_is_not_taken_ends_a_command_without_a_traceback(settings: Path) -> None:
+    command = [sys.executable, "-m", "syncer", "config", "show", "-c", str(settings)]
+    reader, writer = os.pipe()
+    os.close(reader)  # as `head`, when it has seen enough
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+    failing = [*command[:-1], str(settings / "none")]
+    assert subprocess.run(failing, stdout=writer, stderr=writer).returncode == 128 + signal.SIGPIPE
+    os.close(writer)
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 3
+    assert ended.stderr == "error: the output cannot be written\n  why:   No space left on device\n"
+
+
+def test_one_of_something_is_no_plural() -> None:
+    assert [output.counted(n, "document") for n in (0, 1, 2000)] == [
+        "0 documents", "1 document", "2,000 documents",
+    ]  # fmt: skip
 
 
 def test_errors_say_what_where_why_and_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +176,7 @@ def test_errors_say_what_where_why_and_what_to_run(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == (
         "error: no [table]\n  where: a.yaml:3\n  why:   x://u:***@h\n  → syncer check\n"
     )
-    assert [output.exit_code(e("x")) for e in (Fatal, Reject, Retry)] == [3, 3, 4]
+    assert [output.exit_code(e("x")) for e in (Fatal, Reject, Retry, Unknown)] == [3, 3, 4, 2]
 
 
 def test_tables_are_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

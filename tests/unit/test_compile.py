@@ -50,6 +50,7 @@ def mistakes(old: str, new: str, text: str = ORDERS) -> str:
     [
         ("{table: orders}", "{table: order}", "m.yaml:2: there is no table public.order\n  → did you mean 'public.orders'?"),
         ("many: order_items", "many: items", "m.yaml:8: there is no table public.items"),
+        ("many: order_items", "many: k.T Mixed", "a word with spaces is quoted, as in 'k.\"T Mixed\"'"),
         ("many: order_items", "many: a.b.c", "m.yaml:8: 'a.b.c' is not the name of a table"),
         ("{order_id: id}", "{ordr_id: id}", "m.yaml:9: public.order_items has no column ordr_id\n  → did you mean 'order_id'?"),
         ("{order_id: id}", "{order_id: idd}", "m.yaml:9: public.orders has no column idd\n  → did you mean 'id'?"),

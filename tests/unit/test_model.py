@@ -82,7 +82,7 @@ def test_tables_are_all_that_may_be_meant() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        ("name: orders", "name: Orders", 1, "'name': string should match pattern"),
+        ("name: orders", "name: Orders", 1, "'name': it has to be a lower-case letter, and then"),
         ("where: status", "wehre: status", 3, "unknown key 'wehre'\n  → did you mean 'where'?"),
         ("    many: public.order_items", "    mnay: public.order_items", 8, "did you mean 'many'?"),
         ("    limit: 50", "    limit: 0", 12, "'limit': input should be greater than 0"),
