@@ -133,7 +133,9 @@ def test_hazard_06_is_noticed_while_the_daemon_runs(system: System, case: str) -
 @pytest.mark.parametrize("case", SILENT)
 def test_hazard_06_is_noticed_when_the_daemon_comes_back(system: System, case: str) -> None:
     """The shape of the tables is noted before the first document is rendered."""
-    started(system).stop()
+    daemon = started(system)
+    until(lambda: system.told(things(system))["lag_records"] == 0)  # committed: no event comes twice
+    daemon.stop()
     system.execute(";".join(SILENT[case]))
     assert wrong(system), "nothing is wrong"
     daemon = system.start(things(system))
