@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import urllib3
 
+from syncer.checks.running import IDLE, Status, Task, remedy, told_lines
 from syncer.definition import MASK, Definition, is_secret
 from syncer.errors import Fatal, Retry, SyncerError
 
@@ -36,11 +37,17 @@ class Diff:
 
     name: str
     action: str
-    """`create`, `change`, `restart` (as wanted, but failed) or `unchanged`."""
+    """`create`, `change`, `restart` (as wanted, but failed), `resume` (the same, but idle), `unchanged`."""
     changes: tuple[Change, ...] = ()
+    idle: str = ""
+    """`paused` or `stopped`, if it is: it is resumed, too."""
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.action}"]
+        if self.idle:
+            lines = [f"{self.name}: resume (it is {self.idle})"]
+            if self.action != "resume":
+                lines[0] += f" and {self.action}"
         for key, old, new in self.changes:
             if old is None:
                 lines.append(f"  + {key}: {new}")
@@ -49,33 +56,6 @@ class Diff:
             else:
                 lines.append(f"  ~ {key}: {old} → {new}")
         return "\n".join(lines)
-
-
-class Task(NamedTuple):
-    id: int
-    state: str
-    """`RUNNING`, `FAILED`, `UNASSIGNED`, `PAUSED`, `RESTARTING`, `STOPPED`, `DESTROYED`."""
-    trace: str
-    """Of a failure: what was thrown and what caused it, without the stack."""
-
-
-@dataclass(frozen=True)
-class Status:
-    name: str
-    state: str
-    trace: str
-    tasks: tuple[Task, ...]
-
-    @property
-    def running(self) -> bool:
-        return self.state == "RUNNING" and bool(self.tasks) and all(t.state == "RUNNING" for t in self.tasks)
-
-    @property
-    def failure(self) -> str:
-        """Why it failed; empty if it did not."""
-        if self.state == "FAILED":
-            return self.trace or "the connector failed"
-        return "\n".join(f"task {t.id}: {t.trace or 'failed'}" for t in self.tasks if t.state == "FAILED")
 
 
 class Connect:
@@ -120,9 +100,9 @@ class Connect:
         found = self._call("GET", f"{_path(name)}/status", absent=None)
         if found is None:
             return None
-        tasks = tuple(Task(t["id"], t["state"], _first_lines(t.get("trace"))) for t in found["tasks"])
+        tasks = tuple(Task(t["id"], t["state"], told_lines(t.get("trace"))) for t in found["tasks"])
         connector = found["connector"]
-        return Status(name, connector["state"], _first_lines(connector.get("trace")), tasks)
+        return Status(name, connector["state"], told_lines(connector.get("trace")), tasks)
 
     def plan(self, wanted: Definition) -> Diff:
         """What `apply` would do."""
@@ -136,10 +116,13 @@ class Connect:
         )
         if have is None:
             return Diff(wanted.name, "create", changes)
-        if changes:
-            return Diff(wanted.name, "change", changes)
         status = self.status(wanted.name)
-        return Diff(wanted.name, "restart" if status and status.failure else "unchanged")
+        idle = status.state.lower() if status and status.state in IDLE else ""
+        if changes:
+            return Diff(wanted.name, "change", changes, idle)
+        if status and status.failure:
+            return Diff(wanted.name, "restart", idle=idle)
+        return Diff(wanted.name, "resume" if idle else "unchanged", idle=idle)
 
     def validate(self, wanted: Definition) -> None:
         """Have Connect try the settings; Debezium logs in to the database. Raises Fatal with complaints."""
@@ -161,13 +144,17 @@ class Connect:
             )  # fmt: skip
 
     def apply(self, wanted: Definition) -> Diff:
-        """Validate, then create or change the connector, unless it is as wanted. Returns what was done."""
+        """Validate, then create or change the connector, unless it is as wanted; have it run. Returns what
+        was done."""
         diff = self.plan(wanted)
-        if diff.action == "restart":
-            self.restart(wanted.name)
-        elif diff.action != "unchanged":
+        if diff.action in ("create", "change"):
             self.validate(wanted)
             self._call("PUT", f"{_path(wanted.name)}/config", dict(wanted.config), definition=wanted)
+        if diff.idle:
+            self.resume(wanted.name)
+        if diff.action == "restart":
+            self.restart(wanted.name)
+        elif diff.action in ("create", "change"):
             self._wait_begun(wanted.name)
         return diff
 
@@ -203,7 +190,8 @@ class Connect:
         return self._call("DELETE", _path(name), absent=False) is not False
 
     def wait_running(self, name: str, timeout: float, *, steady: float = 1.0) -> Status:
-        """Wait until the connector and its tasks have run for `steady` seconds.
+        """Wait until the connector and its tasks have run for `steady` seconds. No proof that it sends: one
+        is RUNNING before it has connected, and until it comes to what it failed on (`probe.Echo`).
 
         Raises Fatal with the cause when one has failed, Retry after the time-out (seconds).
         """
@@ -215,17 +203,17 @@ class Connect:
             if status and status.failure:
                 raise Fatal(
                     f"connector {name!r} has failed", where=self.url, why=status.failure,
-                    hint="mend the cause, then: syncer connectors apply"
-                    " (if the slot or the log that it needs is gone: syncer connectors reset)",
+                    hint=remedy(status.failure),
                 )  # fmt: skip
             since = (since if since is not None else now) if status and status.running else None
             if status and since is not None and now - since >= steady:
                 return status
             if now >= deadline:
-                state = status.state if status else "unknown"
+                why = f"it is {status.word if status else 'without a state'}"
                 raise Retry(
-                    f"connector {name!r} does not run yet", where=self.url, why=f"its state is {state}"
-                )
+                    f"connector {name!r} does not run yet", where=self.url, why=why,
+                    hint="syncer connectors status",
+                )  # fmt: skip
             time.sleep(0.1)
 
     def _call(
@@ -291,9 +279,3 @@ def _message(answer: urllib3.BaseHTTPResponse) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error).rpartition(">: ")[2] or type(error).__name__
-
-
-def _first_lines(trace: str | None, most: int = 4) -> str:
-    lines = [line.strip() for line in (trace or "").splitlines()]
-    told = [line for line in lines if line and not line.startswith(("at ", "... "))]
-    return "\n".join(told[:most])

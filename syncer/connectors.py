@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from syncer.config import Config
 from syncer.connect import Connect
-from syncer.definition import Definition, load_definitions
+from syncer.definition import Definition, load_definition, load_definitions
 from syncer.errors import Fatal
 
+_NAMES = ("topic.prefix", "slot.name", "publication.name")
 
-def find_definition(config: Config) -> Definition:
-    """The one connector of the folder whose `topic.prefix` is ours. Raises Fatal if there is none, or two."""
+
+def find_definition(config: Config, *, names_only: bool = False) -> Definition:
+    """The one connector of the folder whose `topic.prefix` is ours. names_only: placeholders are filled in
+    there only, so that secrets need not be known. Raises Fatal if there is none, or two."""
     folder = config.connect.definitions
     prefix = config.kafka.topic_prefix
     if not folder.is_dir():
@@ -18,9 +23,9 @@ def find_definition(config: Config) -> Definition:
             why="connect.definitions is relative to the current folder" if not folder.is_absolute() else "",
             hint="set connect.definitions, as SYNCER_CONNECT__DEFINITIONS or in the configuration",
         )  # fmt: skip
-    found = [d for d in load_definitions(folder) if d.config.get("topic.prefix") == prefix]
+    found = [d for d in load_definitions(folder, needed=_NAMES) if d.config.get("topic.prefix") == prefix]
     if len(found) == 1:
-        return found[0]
+        return found[0] if names_only else load_definition(Path(found[0].path))
     where, hint = str(folder), "see kafka.topic_prefix and connect.definitions in the configuration"
     if not found:
         raise Fatal(f"no connector is defined that has topic.prefix {prefix}", where=where, hint=hint)
@@ -44,6 +49,6 @@ def connect(config: Config) -> Connect:
 def publication(config: Config) -> str:
     """The publication of the connector's definition; empty if there is no definition to tell it."""
     try:
-        return find_definition(config).config.get("publication.name", "")
+        return find_definition(config, names_only=True).config.get("publication.name", "")
     except Fatal:
         return ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +58,11 @@ def is_secret(key: str) -> bool:
     return _SECRET.search(key) is not None
 
 
-def load_definition(path: Path, environment: Mapping[str, str] = os.environ) -> Definition:
-    """Read one file: `{"name": …, "config": {…}}`.
+def load_definition(
+    path: Path, environment: Mapping[str, str] = os.environ, *, needed: Collection[str] | None = None
+) -> Definition:
+    """Read one file: `{"name": …, "config": {…}}`. needed: the settings that will be used, if not all are;
+    the placeholders of others stay as they are.
 
     Raises Fatal if it is not such JSON, or a placeholder has nothing to stand for.
     """
@@ -78,15 +81,19 @@ def load_definition(path: Path, environment: Mapping[str, str] = os.environ) -> 
     config: dict[str, str] = {}
     masked: set[str] = set()
     for key, value in document["config"].items():
-        config[key], secret = _fill_in(_text(value), f"{path}: {key}", environment)
+        config[key], secret = _text(value), False
+        if needed is None or key in needed:
+            config[key], secret = _fill_in(config[key], f"{path}: {key}", environment)
         if secret:
             masked.add(key)
     return Definition(str(document.get("name") or path.stem), config, frozenset(masked), str(path))
 
 
-def load_definitions(folder: Path, environment: Mapping[str, str] = os.environ) -> list[Definition]:
+def load_definitions(
+    folder: Path, environment: Mapping[str, str] = os.environ, *, needed: Collection[str] | None = None
+) -> list[Definition]:
     """All `*.json` of a folder, by name. Raises Fatal as `load_definition`, and if two have one name."""
-    found = [load_definition(path, environment) for path in sorted(folder.glob("*.json"))]
+    found = [load_definition(path, environment, needed=needed) for path in sorted(folder.glob("*.json"))]
     _refuse_twins(found)
     return found
 

@@ -85,3 +85,28 @@ class Probe:
                 why = f"message {lost[0]} was committed to PostgreSQL's log before {mark}, and did not come"
                 log.error("changes were lost", why=why)
                 self._stream = self.registry.broken(why, self._stream, slot=self._stream.slot)
+
+
+class Echo:
+    """Whether a connector that was just started sends what is committed now, and so all before it. For one
+    thread. connection: in autocommit."""
+
+    def __init__(self, registry: Registry, connection: psycopg.Connection[Any]) -> None:
+        self._topics, self._connection = registry.topics, connection
+        self._topic = f"{registry.config.kafka.topic_prefix}.message"
+        self._mark = Mark(secrets.token_hex(6), 0)
+        self._topics.create([self._topic], _TOPIC, partitions=1)
+        self._next = self._topics.ends([self._topic])
+
+    def came(self) -> bool:
+        """Whether one of its messages did; another one is committed until then: the slot may be made only
+        now. Raises psycopg.Error or Retry when a server is away."""
+        for record in self._topics.read_all(self._topic, self._next):
+            topic, partition, offset = record.position
+            self._next[topic, partition] = offset + 1
+            mark = canary.read(record.value)
+            if mark and mark.series == self._mark.series:
+                return True
+        self._mark = Mark(self._mark.series, self._mark.number + 1)
+        emit(self._connection, canary.PREFIX, str(self._mark))
+        return False

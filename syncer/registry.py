@@ -152,7 +152,8 @@ class Registry:
         if registration.stream < stream.number:
             raise Fatal(
                 "changes were lost on their way from PostgreSQL to Kafka", where=registration.model,
-                why=stream.why, hint=f"syncer resync {registration.model}",
+                why=stream.why, hint=f"syncer resync {registration.model}" if stream.slot else
+                f"syncer connectors reset, then: syncer resync {registration.model}",
             )  # fmt: skip
 
     def note_backwards(self, registration: Registration, why: str) -> None:

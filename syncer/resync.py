@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from syncer import load
+from syncer.arrival import require_slot
 from syncer.backfill import Backfill, Progress
 from syncer.clock import split_version
 from syncer.config import Config
@@ -51,8 +52,9 @@ def resync(
     *,
     rate: float | None = None,
 ) -> Built:
-    """Until the new generation is in step and read. Raises Fatal if it cannot be built; what was read before
-    is then still read, and the same command begins anew."""
+    """Until the new generation is in step and read. Raises Fatal if it cannot be built, or changes are being
+    lost on their way; what was read before is then still read, and the same command begins anew."""
+    require_slot(config, model.name)
     loaded = load.ready(config, model)
     known, begun = registry.registered(model.name), registry.registered(model.name, building=True)
     epoch = max(known.get("epoch", 0), begun.get("epoch", 0)) + 1

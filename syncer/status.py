@@ -13,6 +13,7 @@ from typing import Any
 from syncer import decode
 from syncer.change import TableName
 from syncer.errors import Reject
+from syncer.reasons import written
 from syncer.registry import Names, Registry
 from syncer.sources.letters import Standing
 
@@ -25,12 +26,13 @@ class ModelStatus:
 
     model: str
     state: str
-    """`new` (never run), `running`, `stopped`, `failed`."""
+    """`new` (never run), `running`, `waiting` (it goes on by itself once its reason is mended), `stopped`,
+    `failed`."""
     members: int
     """Consumers that take changes now."""
     lag_records: int
     lag_seconds: float | None
-    """Age of the oldest waiting change; None if that record is gone."""
+    """Age of the oldest waiting change; None if that record is gone, or if none waits because none comes."""
     work_records: int
     """Work items waiting: backfill ranges, large fan-outs."""
     backfill: str
@@ -40,38 +42,58 @@ class ModelStatus:
     epoch: int
     generation: int
     last_error: str
+    """What stopped it; empty once it runs again."""
+    reason: str
+    """Why it waits, failed, or is not told of changes."""
 
 
-def status(registry: Registry, tables: Mapping[str, Collection[TableName]]) -> list[ModelStatus]:
-    """tables: read model → its tables, for those to be told of. Raises Retry when Kafka is away."""
+def status(
+    registry: Registry, tables: Mapping[str, Collection[TableName]], *, source: str = ""
+) -> list[ModelStatus]:
+    """tables: read model → its tables, for those to be told of. source: why changes do not come at all; empty
+    when they do. Raises Retry when Kafka is away."""
     values = registry.state.load()
-    return [_one(registry, model, own, values) for model, own in tables.items()]
+    return [_one(registry, model, own, values, source) for model, own in tables.items()]
 
 
 def _one(
-    registry: Registry, model: str, tables: Collection[TableName], values: Mapping[str, Mapping[str, Any]]
+    registry: Registry,
+    model: str,
+    tables: Collection[TableName],
+    values: Mapping[str, Mapping[str, Any]],
+    source: str,
 ) -> ModelStatus:
     known = values.get(model)
     error = values.get(f"{model}/error", {}).get("error", "")
+    waits = written(values.get(f"{model}/waiting", {}), time.time_ns() // 1_000_000)
     if known is None:
-        return ModelStatus(model, "new", 0, 0, None, 0, "never", 0, 0, 0, error)
+        reason = error or waits or source
+        state = "waiting" if waits else "new"
+        return ModelStatus(model, state, 0, 0, None, 0, "never", 0, 0, 0, error, reason)
     names = Names.make(registry.config, model, tables, known["generation"])
     lag, oldest = _changes(registry, names)
     work_ends = registry.topics.ends([names.work_topic, names.backfill_topic])
     work_done = registry.topics.committed(names.work_group) | registry.topics.committed(names.backfill_group)
     members = registry.topics.members(names.group)
+    reason = error or waits or source
+    state = "running" if members else "stopped"
+    if error:
+        state = "failed"
+    elif waits or (members and source):
+        state = "waiting"
     return ModelStatus(
         model,
-        "failed" if error else "running" if members else "stopped",
+        state,
         members,
         lag,
-        oldest,
+        None if reason and not lag else oldest,  # none waits, and none comes: that is not to be in step
         sum(max(0, end - work_done.get(p, 0)) for p, end in work_ends.items()),
         _told(values.get(f"{model}/{known['generation']}/backfill")),
         _standing(registry, names),
         known["epoch"],
         known["generation"],
         error,
+        reason,
     )
 
 

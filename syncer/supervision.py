@@ -75,6 +75,7 @@ class Supervision:
 
     stop: set to stop the read model. ended: set when a lane has ended.
     leads: whether this process is the one that has all documents rendered again if the tables were altered.
+    looked: called after each look.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Supervision:
         stop: threading.Event,
         ended: threading.Event,
         leads: Callable[[], bool],
+        looked: Callable[[], None] = lambda: None,
     ) -> None:
-        self.opened, self.opening, self.metrics, self._leads = opened, opening, metrics, leads
+        self.opened, self.opening, self.metrics = opened, opening, metrics
+        self._leads, self._looked = leads, looked
         self._stop, self._ended = stop, ended
         self._moved = time.monotonic()
         name = opened.loaded.name
@@ -126,6 +129,7 @@ class Supervision:
             if self._sinks.ready():
                 self._sinks.begin(self._look_at_sinks)
             self._look_at_state()
+            self._looked()
             self.metrics.dead_letters(len(self.opened.letters))
             due = time.monotonic() + LOOK_EVERY
 

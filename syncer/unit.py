@@ -24,6 +24,7 @@ from syncer.metrics import ModelMetrics
 from syncer.observer import LaneObserver
 from syncer.opening import Opened, Opening
 from syncer.pipeline import Lane
+from syncer.reasons import Reasons
 from syncer.registry import Registry
 from syncer.sources.kafka import KafkaSource
 from syncer.supervision import LOOK_EVERY, Supervision
@@ -63,6 +64,7 @@ class Unit:
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
         self._since = self._progress = time.monotonic()
+        self._reasons = Reasons(lambda value: registry.state.save(f"{model.name}/waiting", value))
         self._supervision: Supervision | None = None
         self.observers: list[LaneObserver] = []
         self._stop = threading.Event()
@@ -128,6 +130,7 @@ class Unit:
                 if time.monotonic() - began > 60:
                     pause = _BACK_OFF[0]
                 self._tell("waiting", error)
+                self._remember_reason()
                 self._stop.wait(pause)
                 pause = min(pause * 2, _BACK_OFF[1])
             except Exception as error:
@@ -141,6 +144,8 @@ class Unit:
                 if not self._another_try():
                     return
         self._set("stopped")
+        with contextlib.suppress(Retry):
+            self._reasons.end()
 
     def _another_try(self) -> bool:
         """After a failure: wait until a resync has built another generation, or a minute: someone may have
@@ -176,7 +181,7 @@ class Unit:
         first = opened.names.changes[0], 0
         self._supervision = Supervision(
             opened, self.opening, self.metrics, stop=self._stop, ended=stop,
-            leads=lambda: any(source.holds(first) for source in changes),
+            leads=lambda: any(source.holds(first) for source in changes), looked=self._remember_reason,
         )  # fmt: skip
         for thread in threads:
             thread.start()
@@ -205,6 +210,15 @@ class Unit:
         with contextlib.suppress(Retry):
             value = {"error": error, "at_ms": time.time_ns() // 1_000_000} if error else {}
             self.registry.state.save(f"{self.model.name}/error", value)
+
+    def _remember_reason(self) -> None:
+        """As `_remember_error`, of a state that ends by itself."""
+        if self.work_only or self.building:
+            return
+        told, at = self.status(), time.monotonic()
+        with contextlib.suppress(Retry):
+            reason = told["reason"] if told["state"] == "waiting" else ""
+            self._reasons.look(reason, at, time.time_ns() // 1_000_000)
 
     def _set(self, state: str) -> None:
         if state != self.state:

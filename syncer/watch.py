@@ -20,12 +20,12 @@ import psycopg
 import structlog
 
 from syncer.change import TableName
-from syncer.checks import Finding, SourceFacts, check_publication
+from syncer.checks import Finding, Slot, Status, check_publication, check_running
+from syncer.checks.running import NoAnswer, lost
 from syncer.config import Config
-from syncer.connect import Status
 from syncer.connectors import connect, find_definition
 from syncer.definition import Definition
-from syncer.errors import Retry, SyncerError
+from syncer.errors import SyncerError
 from syncer.metrics import Metrics
 from syncer.probe import Probe
 from syncer.registry import Registry
@@ -68,12 +68,12 @@ class Watch:
 
     def reason(self) -> str:
         """Why changes may not come; empty when all is well."""
-        return next((_text(finding) for finding in self.findings.values()), "")
+        return next((finding.reason for finding in self.findings.values()), "")
 
     def status(self) -> dict[str, Any]:
         return {
             "connector": self._connector,
-            "findings": [_text(finding) for finding in self.findings.values()],
+            "findings": [finding.reason for finding in self.findings.values()],
         }
 
     # -- on its thread ------------------------------------------------------------------------------
@@ -86,79 +86,69 @@ class Watch:
     def _look(self) -> Iterator[Finding]:
         definition: Definition | None = None
         try:
-            definition = find_definition(self.config)
+            definition = find_definition(self.config, names_only=True)
         except SyncerError as error:
             log.debug("no connector to watch", error=str(error))
         if definition:
-            yield from self._look_at_connector(definition)
+            status = self._look_at_connector(definition)
+            yield from check_running(definition.name, status, "", "unknown")  # PostgreSQL may be away
         try:
             connection, stream = self._session(), self.registry.stream()
             self.metrics.stream_breaks.labels(self.config.kafka.topic_prefix).set(stream.number)
             for slot, size in kept(connection).items():
                 self.metrics.slot_bytes_behind.labels(slot).set(size)
             if definition:
-                yield from self._look_at_source(connection, definition, stream)
+                yield from self._look_at_source(connection, definition, status, stream)
             yield from self._look_at_stream(connection)
         except (psycopg.Error, SyncerError) as error:
             self._drop()
             log.debug("cannot watch", error=str(error))
 
-    def _look_at_connector(self, definition: Definition) -> Iterator[Finding]:
+    def _look_at_connector(self, definition: Definition) -> Status | NoAnswer | None:
         if not self.config.connect.url:
-            return
-        client, where = connect(self.config), f"connector {definition.name}"
+            return "unknown"
+        client = connect(self.config)
         try:
             status = client.status(definition.name)
         except SyncerError as error:
             self._connector = "unknown"
             log.debug("Kafka Connect does not answer", error=str(error))
-            return
+            return "unknown"
         finally:
             client.close()
-        running = bool(status and status.running)
-        self._connector = "running" if running else _state(status)
-        self.metrics.connector_running.labels(definition.name).set(running)
-        if status is None:
-            yield Finding("error", "connector", where, "it is not there", fix="syncer connectors apply")
-        elif status.failure:
-            first, *causes = status.failure.split("\n")
-            why = " ".join([first, *causes[-1:]])[:500]
-            fix = "mend the cause, then: syncer connectors apply"
-            yield Finding("error", "connector", where, "it has failed", why, fix)
-        elif not running:
-            yield Finding("error", "connector", where, f"it is {self._connector}")
+        self._connector = status.word if status else "missing"
+        self.metrics.connector_running.labels(definition.name).set(bool(status and status.running))
+        return status
 
     def _look_at_source(
-        self, connection: psycopg.Connection[Any], definition: Definition, stream: Stream
+        self,
+        connection: psycopg.Connection[Any],
+        definition: Definition,
+        status: Status | NoAnswer | None,
+        stream: Stream,
     ) -> Iterator[Finding]:
         tables = catalog.load(connection, self.tables).tables.keys()
         settings = definition.config
         publication, slot = settings.get("publication.name", ""), settings.get("slot.name", "")
         facts = read_facts(connection, tables, publication=publication, slot=slot)
+        self._look_at_slot(facts.slot, slot, stream)
+        yield from check_running(definition.name, status, slot, facts.slot)
         missing = list(check_publication(facts, tables))
         self.metrics.publication_findings.labels(publication).set(len(missing))
         yield from missing
-        yield from self._look_at_slot(facts, slot, stream)
 
-    def _look_at_slot(self, facts: SourceFacts, name: str, stream: Stream) -> Iterator[Finding]:
-        slot, where = facts.slot, f"slot {name}"
-        lost = slot is None or slot.wal_status == "lost"
-        self.metrics.slot_lost.labels(name).set(lost)
+    def _look_at_slot(self, slot: Slot | None, name: str, stream: Stream) -> None:
+        """Remember that it was there; that it is not then, is a loss."""
+        gone = lost(slot)
+        self.metrics.slot_lost.labels(name).set(gone)
         self.metrics.slot_active.labels(name).set(bool(slot and slot.active))
-        if not lost and stream.slot != name:
+        if not gone and stream.slot != name:
             self.registry.state.save(self.registry.stream_key, replace(stream, slot=name))
-        elif lost and stream.slot == name:
-            why = f"{where} {'lost its log' if slot else 'is gone'}, so nobody keeps what was committed since"
+        elif gone and stream.slot == name:
+            what = "lost its log" if slot else "is gone"
+            why = f"slot {name} {what}, so nobody keeps what was committed since"
             log.error("changes were lost", why=why)
             self.registry.broken(why, stream)
-        if lost:
-            what = "the log that it needs is gone" if slot else "it does not exist"
-            fix = "syncer connectors reset (or apply, if the connector was never applied)"
-            yield Finding("error", "slot", where, what, "changes do not arrive", fix)
-        elif slot and not slot.active:
-            why = "changes do not arrive; PostgreSQL's log says why, if a reader comes and goes"
-            fix = "syncer connectors apply (if the publication was made anew: syncer connectors reset)"
-            yield Finding("error", "slot", where, "nobody reads it", why, fix)
 
     def _look_at_stream(self, connection: psycopg.Connection[Any]) -> Iterator[Finding]:
         age = self._probe.look(connection, self.registry.stream())
@@ -183,20 +173,7 @@ class Watch:
         self._before = set(found)
         for code, finding in told.items():
             if code not in self.findings:
-                log.error("changes may not come", reason=_text(finding))
+                log.error("changes may not come", reason=finding.reason)
         for code in self.findings.keys() - told.keys():
-            log.info("mended", reason=_text(self.findings[code]))
+            log.info("mended", reason=self.findings[code].reason)
         self.findings = told
-
-
-def _state(status: Status | None) -> str:
-    if status is None:
-        return "missing"
-    if status.failure:
-        return "failed"
-    return next((t.state.lower() for t in status.tasks if t.state != "RUNNING"), status.state.lower())
-
-
-def _text(finding: Finding) -> str:
-    """As errors are told."""
-    return str(Retry(finding.what, where=finding.where, why=finding.why, hint=finding.fix.replace("\n", " ")))

@@ -7,6 +7,7 @@ Nothing is changed; each finding says what to run.
 from syncer.checks.connector import check_connector
 from syncer.checks.finding import Finding
 from syncer.checks.model import check_model, needed_columns, unpublishable
+from syncer.checks.running import Status, Task, check_running
 from syncer.checks.source import (
     Publication,
     Slot,
@@ -21,9 +22,12 @@ __all__ = [
     "Publication",
     "Slot",
     "SourceFacts",
+    "Status",
+    "Task",
     "check_connector",
     "check_model",
     "check_publication",
+    "check_running",
     "check_source",
     "needed_columns",
     "publication_statements",

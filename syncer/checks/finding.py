@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from syncer.change import TableName
+from syncer.errors import Retry
 
 Severity = Literal["error", "warning", "note"]
 
@@ -35,6 +36,11 @@ class Finding:
         if self.why:
             text += f" ({self.why})"
         return text + "".join(f"\n  → {line}" for line in self.fix.splitlines())
+
+    @property
+    def reason(self) -> str:
+        """Why a read model waits, as errors are told."""
+        return str(Retry(self.what, where=self.where, why=self.why, hint=self.fix.replace("\n", " ")))
 
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")

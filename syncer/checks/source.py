@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from syncer.change import TableName
 from syncer.checks.finding import Finding, quote, quote_table
 
+RESET = "syncer connectors reset (it prints what to resync)"
+"""For a slot that is gone, or the log that it needs."""
 OPERATIONS = ("insert", "update", "delete", "truncate")
 
 
@@ -230,7 +232,7 @@ def _slot(facts: SourceFacts) -> Iterator[Finding]:
             at,
             "the log that it needs is gone",
             "changes were lost",
-            "syncer resync, after the connector has been deleted and applied again",
+            RESET,
         )
     if slot.plugin != "pgoutput" or slot.database != facts.database:
         yield Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -17,8 +18,10 @@ from syncer.cli.survey import MENDED_BY_APPLY, Survey, survey
 from syncer.config import Config
 from syncer.connect import Connect
 from syncer.connectors import connect, find_definition
+from syncer.declaration.model import load_sound
 from syncer.definition import Definition
 from syncer.errors import Fatal, Retry, SyncerError
+from syncer.probe import Echo
 from syncer.registry import Registry
 from syncer.rows.log import drop_slot
 from syncer.rows.publication import (
@@ -35,6 +38,7 @@ TOPIC = {
     "cleanup.policy": "delete",
     "max.message.bytes": str(MAX_BYTES),
 }
+_PAUSE = 0.5
 
 
 @group(
@@ -98,7 +102,10 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
         if _publish(session, definition, found, dry_run=False):
             _wait_for_transactions(session, timeout)
         client.apply(definition)
-        client.wait_running(definition.name, timeout)
+        if diff.action == "unchanged":
+            client.wait_running(definition.name, timeout, steady=0)
+        else:
+            _wait_sending(client, registry, session, definition.name, timeout)
     output.say(f"connector {definition.name} is running", style="green")
 
 
@@ -115,6 +122,28 @@ def _publish(
 ) -> list[str]:
     name = definition.config.get("publication.name", "")
     return ensure_publication(session, name, found.tables, dry_run=dry_run)
+
+
+def _wait_sending(
+    client: Connect, registry: Registry, session: psycopg.Connection[Any], name: str, timeout: float
+) -> None:
+    """Until the connector runs and has sent what is committed now. If it has not in time (seconds), tell.
+    One that failed on a record runs for some seconds before it fails on it again."""
+    client.wait_running(name, timeout)
+    deadline = time.monotonic() + timeout
+    try:
+        echo = Echo(registry, session)
+        while not echo.came():
+            if time.monotonic() > deadline:
+                what = (
+                    f"it has not sent yet what was committed {timeout:.0f} s ago (a backlog, or a snapshot?)"
+                )
+                output.say(f"connector {name}: {what}: syncer connectors status", style="yellow", err=True)
+                return
+            time.sleep(_PAUSE)
+            client.wait_running(name, timeout, steady=0)
+    except psycopg.Error as error:
+        raise classify(error, "cannot commit a message") from error
 
 
 def _wait_for_transactions(session: psycopg.Connection[Any], timeout: float) -> None:
@@ -211,7 +240,7 @@ def reset(context: Context, timeout: float, yes: bool) -> None:
     never arrives: all read models stop, and each needs a resync; the commands are printed.
     """
     config = context.config
-    definition = find_definition(config)
+    definition = find_definition(config, names_only=True)
     slot = definition.config.get("slot.name", "")
     registry = Registry(config)
     with closing(connect(config)) as client, _session(config) as session:
@@ -227,11 +256,15 @@ def reset(context: Context, timeout: float, yes: bool) -> None:
         why = "the connector was reset"
         stream = registry.broken(why, registry.stream())
         client.resume(definition.name)
-        client.wait_running(definition.name, timeout)
+        _wait_sending(client, registry, session, definition.name, timeout)
     registry.broken(why, stream, slot=slot)  # again: what was committed before the slot was made is lost, too
     output.say(f"connector {definition.name} is running, from now on. Next:", style="green")
-    for name in sorted(key for key in registry.state.load() if "/" not in key and key[0] != "~"):
+    registered = {key for key in registry.state.load() if "/" not in key and key[0] != "~"}
+    declared = {model.name for model in load_sound(config.models)[0]}
+    for name in sorted(registered & declared):
         output.say(f"  syncer resync {name}")
+    if others := ", ".join(sorted(registered - declared)):
+        output.say(f"also registered, not declared in {config.models}: {others}")
 
 
 @command("delete", "syncer connectors delete --yes", connectors)
@@ -243,7 +276,7 @@ def delete(context: Context, yes: bool) -> None:
     give them up is printed; after running it, the read models need a resync.
     """
     config = context.config
-    definition = find_definition(config)
+    definition = find_definition(config, names_only=True)
     with closing(connect(config)) as client:
         _delete(client, definition, yes)
     slot, publication = definition.config.get("slot.name", ""), definition.config.get("publication.name", "")

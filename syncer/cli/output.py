@@ -14,6 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.tree import Tree
@@ -83,8 +84,15 @@ def say_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> None:
-    """right: the columns (from 0) whose cells are numbers."""
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[int] = (),
+    whole: bool = False,
+) -> None:
+    """right: the columns (from 0) whose cells are numbers. whole: no cell is broken, however narrow the
+    terminal is."""
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
     out = console()
     if out.is_terminal:
@@ -93,6 +101,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
             drawn.add_column(header, justify="right" if at in right else "left", overflow="fold")
         for row in texts:
             drawn.add_row(*map(escape, row))
+        if whole:
+            natural = Measurement.get(out, out.options.update(max_width=10_000), drawn).maximum
+            out.width = max(out.width, natural)
         out.print(drawn, soft_wrap=False)
         return
     widths = [max(map(len, column)) for column in zip(headers, *texts, strict=True)]

@@ -8,18 +8,18 @@ from dataclasses import asdict
 import click
 
 from syncer import load
+from syncer.arrival import Arrival, look
+from syncer.checks import Slot
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, models_argument
 from syncer.config import Config
-from syncer.connect import Status
-from syncer.connectors import connect, find_definition
 from syncer.declaration import model
 from syncer.errors import SyncerError
 from syncer.registry import Registry
 from syncer.status import ModelStatus
 from syncer.status import status as ask
 
-HEADERS = ["model", "state", "lag", "records", "work items", "dead letters", "backfill", "last error"]
+HEADERS = ["model", "state", "lag", "records", "work", "refused", "backfill (UTC)"]
 
 
 @command(
@@ -34,60 +34,67 @@ HEADERS = ["model", "state", "lag", "records", "work items", "dead letters", "ba
 @as_json
 @click.pass_context
 def status(ctx: click.Context, context: Context, models: Sequence[str], as_json: bool) -> None:
-    """Show state, lag and last error of each read model, as Kafka tells: no daemon is asked.
+    """Show state and lag of each read model, and why one waits or has failed, as Kafka, Kafka Connect and
+    PostgreSQL tell: no daemon is asked.
 
-    lag: age of the oldest change that is not in every sink yet. Exit code 1 if a read model has failed.
+    lag: age of the oldest change that is not in every sink yet; ? if changes do not come at all, or it is not
+    known. work: items waiting (backfill, large fan-outs). refused: dead letters. Exit code 1 if a read model
+    waits or has failed.
     """
     config = context.config
     found = load.declared(config, models)
-    statuses = ask(Registry(config), {m.name: model.tables(m) for m in found})
+    lines, reason = source(config)
+    statuses = ask(Registry(config), {m.name: model.tables(m) for m in found}, source=reason)
     if as_json:
         output.say_json([asdict(one) for one in statuses])
     else:
-        output.table(HEADERS, map(_row, statuses), right=(2, 3, 4, 5))
-        for line in source_lines(config):
+        output.table(HEADERS, map(_row, statuses), right=(2, 3, 4, 5), whole=True)
+        for line in (*_reasons(statuses, reason), *lines):
             output.say(line)
-    if any(one.state == "failed" for one in statuses):
+    if any(one.state in ("failed", "waiting") for one in statuses):
         ctx.exit(output.FINDING)
 
 
 def _row(one: ModelStatus) -> list[object]:
     lag = "?" if one.lag_seconds is None else f"{one.lag_seconds:,.1f} s"
-    error = one.last_error.replace("\n", " ")
-    return [
-        one.model, one.state, lag, f"{one.lag_records:,}", f"{one.work_records:,}", one.dead_letters,
-        one.backfill, error,
-    ]  # fmt: skip
+    backfill = one.backfill[:16].replace("T", " ")  # minutes are enough for a reader
+    records, work = f"{one.lag_records:,}", f"{one.work_records:,}"
+    return [one.model, one.state, lag, records, work, one.dead_letters, backfill]
 
 
-def source_lines(config: Config) -> list[str]:
+def _reasons(statuses: Sequence[ModelStatus], source: str) -> list[str]:
+    """A line for each read model that has a reason of its own; the source's has lines of its own."""
+    own = [(one.model, " ".join(one.reason.split())) for one in statuses if one.reason != source]
+    return [why if why.startswith(f"{name}: ") else f"{name}: {why}" for name, why in own if why]
+
+
+def source(config: Config) -> tuple[list[str], str]:
     """Whether changes arrive at all; a read model that is told nothing has no lag. A line for the connector
-    and one for the slot, none where Kafka Connect is not configured."""
+    and one for the slot, and the reason why changes do not come; nothing where Kafka Connect is not
+    configured."""
     if not config.connect.url:
-        return []
+        return [], ""
     try:
-        definition = find_definition(config)
-        state = connect(config).status(definition.name)
-        lines = [f"connector {definition.name}: {_connector(state)}"]
-        slot = definition.config.get("slot.name", "")
-        with load.reading(config) as connection:
-            row = connection.execute(_SLOT, (slot,)).fetchone()
+        found = look(config)
     except SyncerError as error:
-        return [f"source: {error.what}: {error.why}".replace("\n", " ")]
-    if row is None:
-        missing = "it does not exist, so changes do not arrive → syncer connectors apply, syncer resync"
-        return [*lines, f"slot {slot}: {missing}"]
-    active, status, behind = row
-    return [*lines, f"slot {slot}: {'' if active else 'not '}active, {behind}, WAL {status}"]
+        return [" ".join(f"source: {error}".split())], ""
+    return _lines(found), next((finding.reason for finding in found.findings), "")
 
 
-def _connector(state: Status | None) -> str:
-    if state is None:
-        return "it is not there → syncer connectors apply"
-    return "running" if state.running else f"NOT RUNNING → syncer check: {state.failure[:120]}"
+def _lines(found: Arrival) -> list[str]:
+    wrong = {finding.where: finding for finding in found.findings}
+    lines = []
+    for where, told in (
+        (f"connector {found.connector}", "" if found.status == "unknown" else "running"),
+        (f"slot {found.slot_name}", slot_line(found.slot) if isinstance(found.slot, Slot) else ""),
+    ):
+        if finding := wrong.get(where):
+            told = f"{finding.what}: {finding.why} → {finding.fix}"
+        if told:
+            lines.append(f"{where}: {told}")
+    return lines + [" ".join(f"source: {error}".split()) for error in found.away]
 
 
-_SLOT = """
-SELECT active, wal_status, pg_catalog.pg_size_pretty(
-           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), confirmed_flush_lsn)) || ' behind'
-  FROM pg_catalog.pg_replication_slots WHERE slot_name = %s"""
+def slot_line(slot: Slot) -> str:
+    behind = "" if slot.behind is None else f", {slot.behind / 2**20:,.1f} MiB behind"
+    return f"{'active' if slot.active else 'not active'}{behind}, WAL {slot.wal_status}"

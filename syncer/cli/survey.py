@@ -15,7 +15,17 @@ import psycopg
 
 from syncer import load, sinks
 from syncer.change import TableName
-from syncer.checks import Finding, SourceFacts, check_connector, check_model, check_source, needed_columns
+from syncer.checks import (
+    Finding,
+    Slot,
+    SourceFacts,
+    check_connector,
+    check_model,
+    check_running,
+    check_source,
+    needed_columns,
+)
+from syncer.checks.running import NoAnswer
 from syncer.cli import servers
 from syncer.config import Config
 from syncer.connectors import connect, find_definition
@@ -179,12 +189,11 @@ def _live(config: Config, definition: Definition, result: Survey, *, registered:
             return
         found += [f for f in _judge(config, settings, result, where) if f.severity == "error"]
         status = client.status(definition.name)
-        if status is None or not status.running:
-            why = status.failure if status else ""
-            state = status.state.lower() if status else "without a state"
-            what = f"it is {state}" if state != "running" else "its task has failed"
-            fix = "mend the cause, then: syncer connectors apply (and if the slot was lost, syncer resync)"
-            found.append(Finding("error", "not-running", where, what, why.split("\n")[0], fix))
+        slot: Slot | NoAnswer | None = result.facts.slot if result.facts else "unknown"
+        name = definition.config.get("slot.name", "")
+        # A slot whose log is gone is told with the server already.
+        told = {finding.code for finding in result.all("error")}
+        found += [f for f in check_running(definition.name, status, name, slot) if f.code not in told]
         if client.plan(definition).changes:
             what = f"it differs from {definition.path}"
             found.append(Finding("warning", "differs", where, what, fix="syncer connectors apply"))

@@ -10,6 +10,7 @@ Keys of the topic, each written by one party:
     MODEL/N/memory     what its sinks' memory hung on when last asked           the daemon
     MODEL/N/backfill   its backfill under way or last done                        backfill
     MODEL/error        the error that stopped it; empty when it runs              the daemon
+    MODEL/waiting      why it waits, and since when; empty when it does not       the daemon
     ~PREFIX            `Stream`: of the connector with this topic.prefix          the daemon, connectors
     ~PREFIX/canary     the last message of a canary, and where to look for it     the daemon
 """
@@ -87,7 +88,7 @@ class Stream:
     """What the last break was known by."""
     at_ms: int = 0
     slot: str = ""
-    """The replication slot, once it has been seen: that it is not there then is a break."""
+    """The replication slot, once it was seen since the last break: that it is not there then is a break."""
 
 
 class State:

@@ -223,6 +223,16 @@ def test_a_changed_definition_is_shown_and_applied(
     assert "0 errors, 0 warnings" in run("check").output
 
 
+def test_status_needs_the_connectors_names_only(
+    run: Run, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHOP_PGPASSWORD")
+    said = run("status").stdout
+    assert f"connector {names('connector')}: it is not there" in said and "SHOP_PGPASSWORD" not in said
+    said = run("connectors", "apply", "--yes", expect=1).output
+    assert "shop.json: database.password: the environment variable SHOP_PGPASSWORD is not set" in said
+
+
 def test_explain(run: Run) -> None:
     said = run("explain", "orders").stdout
     for part in (

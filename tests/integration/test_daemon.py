@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import urllib3
+
 from syncer.metrics import STATES, TABLE
 from tests.integration.daemon import until
 from tests.integration.system import System
@@ -69,6 +71,32 @@ def test_what_it_tells_of_itself(system: System) -> None:
     for line in daemon.log.read_text().splitlines():
         assert {"timestamp", "level", "message"} <= json.loads(line).keys()
     assert [one["unfinished"] for one in daemon.said("stopped")] == [[]]
+
+
+def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
+    """By `syncer status`, of what it writes down; taken back when it has ended, and when the daemon ends."""
+    model, settings = system.orders, f"{system.stack.elasticsearch}/{system.orders}-000001/_settings"
+    daemon = system.start(model)
+    system.execute(CUSTOMERS, ORDERS.format(1, 5))
+    system.until_right(model)
+    urllib3.request("PUT", settings, json={"index.blocks.write": True})
+    system.execute("UPDATE {schema}.orders SET status = 'paid'")
+    until(lambda: system.told(model)["state"] == "waiting", lambda: system.told(model))
+    told = system.told(model)
+    assert "cluster_block_exception" in told["reason"] and told["lag_seconds"] > 0 and not told["last_error"]
+    assert (
+        f"{model}: " in (said := system.run("status", model, expect=1)) and "cluster_block_exception" in said
+    )
+    urllib3.request("PUT", settings, json={"index.blocks.write": None})
+    system.until_right(model)
+    until(lambda: system.told(model)["state"] == "running", lambda: system.told(model))
+    assert system.told(model)["reason"] == ""
+    urllib3.request("PUT", settings, json={"index.blocks.write": True})
+    system.execute("UPDATE {schema}.orders SET status = 'sent'")
+    until(lambda: system.told(model)["state"] == "waiting", lambda: system.told(model))
+    daemon.stop()
+    assert system.told(model)["state"] == "stopped"
+    urllib3.request("PUT", settings, json={"index.blocks.write": None})
 
 
 def test_a_port_that_is_taken_is_told_at_once(system: System) -> None:

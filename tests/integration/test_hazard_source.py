@@ -4,6 +4,7 @@ Each test has a database, a connector and a daemon of its own."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from devstack import Stack
+from syncer.checks.source import RESET
 from syncer.connect import Connect
 from tests.integration.daemon import Daemon, until
 from tests.integration.system import Source, System, new_system, streaming_source
@@ -103,8 +106,20 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
         )
     until(lambda: "syncer connectors reset" in daemon.get("/status")[1], daemon.log.read_text)
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 1
+    # One answer everywhere: first the reset, which tells what to resync.
+    until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
+    told = system.told(system.orders)
+    assert (told["state"], told["lag_seconds"]) == ("failed", None) and "connectors reset, then" in told[
+        "reason"
+    ]
+    for command, status in ((["status"], 1), (["check"], 1), (["resync", system.orders, "--yes"], 3)):
+        said = system.run(*command, expect=status)
+        assert f"→ {RESET}" in said and "→ mend" not in said and "→ syncer connectors apply" not in said
+    assert f"slot {source.names.prefix}: it does not exist" in said
+    system.state().save("half", {"model": "half"})
     said = system.run("connectors", "reset", "--yes")
     assert f"syncer resync {system.orders}" in said
+    assert "syncer resync half" not in said and "also registered, not declared" in said and "half" in said
     resync(system, daemon)
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 0
 
@@ -234,8 +249,19 @@ def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: Syste
     system.execute("INSERT INTO {schema}.customers VALUES (2, repeat('x', 200000))")
     daemon.until_state(system.orders, "waiting")
     until(lambda: "RecordTooLargeException" in daemon.status(system.orders)["reason"], daemon.log.read_text)
-    connect.apply(source.connector)
-    connect.wait_running(source.connector.name, 60)
+    told = system.told(system.orders)
+    assert (told["state"], told["lag_seconds"]) == ("waiting", None)
+    assert "RecordTooLargeException" in told["reason"] and "buffer.memory" in told["reason"]
+    path = system.folder / "connectors" / "connector.json"
+    sound = path.read_text()
+    path.write_text(
+        json.dumps({"name": source.connector.name, "config": {**source.connector.config, **limit}})
+    )
+    for command, status in ((["status"], 1), (["check"], 1), (["connectors", "apply", "--yes"], 3)):
+        said = system.run(*command, expect=status)  # started again, it runs for a moment, and fails again
+        assert "RecordTooLargeException" in said and "max.message.bytes" in said
+    path.write_text(sound)
+    assert "change" in system.run("connectors", "apply", "--yes")
     daemon.until_ready()
     system.until_right()
 
@@ -254,6 +280,26 @@ def test_a_connector_that_fails_is_told_and_mended(source: Source, system: Syste
     system.until_right()
     assert daemon.metric("syncer_connector_running") == 1
     assert daemon.said("mended")
+
+
+def test_a_connector_that_was_paused_is_told_and_resumed(source: Source, system: System) -> None:
+    daemon = begin(system)
+    assert system.told(system.orders)["state"] == "running"
+    url = f"{system.stack.connect}/connectors/{source.connector.name}"
+    urllib3.request("PUT", f"{url}/pause")
+    until(lambda: urllib3.request("GET", f"{url}/status").json()["tasks"][0]["state"] == "PAUSED")
+    system.execute(ANOTHER.format(2))
+    told = system.told(system.orders)
+    assert (told["state"], told["lag_seconds"]) == ("waiting", None) and "it is paused" in told["reason"]
+    for command in ("status", "check"):
+        said = system.run(command, expect=1)
+        assert "it is paused" in said and "→ syncer connectors apply" in said
+    assert "resume (it is paused)" in system.run("connectors", "apply", "--dry-run")
+    assert "is running" in system.run("connectors", "apply", "--yes")
+    system.until_right()
+    daemon.until_ready()
+    until(lambda: system.told(system.orders)["state"] == "running")
+    assert system.told(system.orders)["lag_seconds"] is not None
 
 
 def test_kafka_connect_that_is_away_is_no_trouble(system: System) -> None:

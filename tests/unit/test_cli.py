@@ -184,6 +184,17 @@ def test_tables_are_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "name    count\norders      5\n[red]    1234\n            0\n"
 
 
+def test_a_table_breaks_no_cell_of_those_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow the terminal is: a state of two lines is read wrong."""
+    out = Console(file=io.StringIO(), force_terminal=True, width=40, soft_wrap=True, color_system=None)
+    monkeypatch.setattr(output, "console", lambda: out)
+    row = ["department_bed_load", "running", "0.0 s", "2026-11-21 19:46"]
+    output.table(["model", "state", "lag", "backfill (UTC)"], [row], right=(2,), whole=True)
+    assert isinstance(out.file, io.StringIO)
+    said = out.file.getvalue()
+    assert len(said.splitlines()) == 2 and all(cell in said for cell in row)
+
+
 def test_pretty_json_keeps_every_digit() -> None:
     text = '{"a": 1.10, "b": 12345678901234567890.123456789, "c": [], "d": [1, {"e": "é\\n"}], "f": null}'
     assert output.pretty(text) == (

@@ -29,6 +29,15 @@ def test_placeholders_are_filled_in_and_never_shown(tmp_path: Path) -> None:
         assert value not in made.hide(f"cannot use '{value}'")
 
 
+def test_settings_that_are_not_needed_need_no_secrets(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text('{"config": {"topic.prefix": "${env:PREFIX}", "database.password": "${env:NOT_SET}"}}')
+    [made] = load_definitions(tmp_path, {"PREFIX": "shop"}, needed=["topic.prefix"])
+    assert made.config == {"topic.prefix": "shop", "database.password": "${env:NOT_SET}"}
+    with pytest.raises(Fatal, match=r"c\.json: topic\.prefix: the environment variable PREFIX is not set"):
+        load_definition(path, {}, needed=["topic.prefix"])
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
