@@ -149,7 +149,7 @@ class Deployment:
         return process
 
     def status(self, expect: Collection[int] = (0,)) -> list[dict[str, Any]]:
-        """Per read model, as Kafka tells. expect: 1, too, if one may have failed."""
+        """Per read model, as Kafka tells. expect: 1, too, if one may wait or have failed."""
         found: list[dict[str, Any]] = json.loads(self.run("status", "--json", expect=expect))
         return found
 

@@ -127,7 +127,10 @@ def settle(deployment: Deployment, expected: Expected, deadline: float) -> float
     for left in until(deadline):
         found = compare(deployment, expected)
         if not found:
-            waiting = [s for s in deployment.status() if s["lag_records"] or s["work_records"]]
+            # Exit status 1 if one waits: what kept it may have ended a moment ago.
+            status = deployment.status(expect=(0, 1))
+            assert not [s for s in status if s["state"] == "failed"], status
+            waiting = [s for s in status if s["lag_records"] or s["work_records"]]
             if not waiting:
                 return left
     raise AssertionError(f"not within {SETTLES_WITHIN} s, {waiting}: CONVERGENCE_SEED={SEED}: {told(found)}")
