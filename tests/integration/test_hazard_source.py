@@ -129,21 +129,32 @@ def test_hazard_15_a_slot_that_was_advanced(
     source: Source, system: System, connect: Connect, running: bool
 ) -> None:
     """Found: Debezium 3.6 takes a slot that is ahead of its position as it is, also with
-    `offset.mismatch.strategy=trust_offset`; it runs, and what was skipped never comes."""
+    `offset.mismatch.strategy=trust_offset`; it runs, and what was skipped never comes. It fails only if the
+    slot's `restart_lsn` moved, too: if PostgreSQL noted its transactions (every 15 s) in what is skipped."""
     daemon = begin(system)
-    slot = source.names.prefix
-    with stopped(connect, source.connector.name):
-        until(lambda: daemon.status(system.orders)["state"] == "waiting", daemon.log.read_text)
-        system.execute(ANOTHER.format(2))
-        if not running:
-            daemon.stop()
-        system.database.query("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [slot])
+    connect.stop(source.connector.name)
+    until(lambda: daemon.status(system.orders)["state"] == "waiting", daemon.log.read_text)
+    system.execute(ANOTHER.format(2))
+    if not running:
+        daemon.stop()
+    skip = "SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())"
+    system.database.query(skip, [source.names.prefix])
+    connect.resume(source.connector.name)
     if not running:
         daemon = system.start(ready=False)
-    failed(daemon, system.orders, "changes were lost", "did not come", f"syncer resync {system.orders}")
+
+    def refused() -> bool:
+        return "no longer available on the server" in daemon.get("/status")[1]
+
+    until(lambda: refused() or daemon.status(system.orders)["state"] == "failed", daemon.log.read_text)
+    if refused():
+        system.run("connectors", "reset", "--yes")
+        failed(daemon, system.orders, "changes were lost", f"syncer resync {system.orders}")
+    else:
+        failed(daemon, system.orders, "changes were lost", "did not come", f"syncer resync {system.orders}")
     system.execute(ANOTHER.format(3))
     resync(system, daemon)
-    assert daemon.metric("syncer_stream_breaks") == 1
+    assert daemon.metric("syncer_stream_breaks") >= 1
 
 
 def test_hazard_15_offsets_that_were_reset(source: Source, system: System, connect: Connect) -> None:
