@@ -248,3 +248,8 @@ def test_schema_of_the_file_is_current_and_accepts_it() -> None:
 def test_reference_of_settings_is_current() -> None:
     written = (REPOSITORY / "docs" / "configuration.md").read_text("utf-8")
     assert written == markdown(), "run: syncer config docs > docs/configuration.md"
+
+
+def test_a_sink_s_name_is_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    output.say_error(Fatal("it is gone", where="redis:bed:{id}"))
+    assert "where: redis:bed:{id}\n" in capsys.readouterr().err
