@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from syncer.change import Key, Position, Work
+from syncer.change import Key, Position
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.decode import encode_work
@@ -22,6 +22,7 @@ from syncer.metrics import ModelMetrics
 from syncer.observer import LaneObserver
 from syncer.offsets import Partition
 from syncer.opening import Opening
+from syncer.planning import some
 from syncer.ports import Record
 from syncer.registry import Registry
 from syncer.waiting import Stopped
@@ -82,11 +83,9 @@ class Errand:
 
     def render(self, keys: Iterable[Key], reason: str) -> None:
         """Render these roots, until every sink has acknowledged or refused them."""
-        left, records = iter(keys), list[Record]()
-        while some := tuple(islice(left, self.config.pipeline.chunk_documents)):
-            at = Position(self.opened.names.work_topic, 0, len(records))
-            records.append(Record(at, None, encode_work(Work("keys", reason, keys=some))))
-        self.handle(records)
+        topic, size = self.opened.names.work_topic, self.config.pipeline.chunk_documents
+        items = enumerate(some(keys, size, reason))
+        self.handle([Record(Position(topic, 0, at), None, encode_work(item)) for at, item in items])
 
     def handle(self, records: Sequence[Record]) -> None:
         """Take these records as if their topics gave them, one after the other."""

@@ -6,7 +6,7 @@ The daemon, `check`, `status`, `connectors` and `resync` all tell what is said h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -70,9 +70,14 @@ class Status:
     def cause(self) -> str:
         """As `failure`, on one line: what was thrown, and the root of what caused it."""
         lines = self.failure.split("\n")
-        roots = [at for at, line in enumerate(lines) if at and line.startswith("Caused by:")]
-        root = " ".join(lines[roots[-1] :]) if roots else ""
+        at = _root(lines)
+        root = " ".join(lines[at:]) if at else ""
         return f"{_short(lines[0])} {_short(root)}".strip()
+
+
+def _root(lines: Sequence[str]) -> int:
+    """Where the root cause begins; 0 if nothing but the first line tells one."""
+    return max((at for at, line in enumerate(lines) if at and line.startswith("Caused by:")), default=0)
 
 
 def _short(text: str) -> str:
@@ -84,9 +89,8 @@ def told_lines(trace: str | None, most: int = 4) -> str:
     """Of a Java stack trace, without the stack: the first lines, and the root cause however deep it is."""
     lines = [line.strip() for line in (trace or "").splitlines()]
     told = [line for line in lines if line and not line.startswith(("at ", "... "))]
-    roots = [at for at, line in enumerate(told) if at and line.startswith("Caused by:")]
-    if roots and roots[-1] >= most:
-        return "\n".join(told[: most - 1] + told[roots[-1] : roots[-1] + most])
+    if (at := _root(told)) >= most:
+        return "\n".join(told[: most - 1] + told[at : at + most])
     return "\n".join(told[:most])
 
 

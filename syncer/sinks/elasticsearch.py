@@ -198,8 +198,8 @@ class ElasticsearchSink:
         info = found.get(self.index)
         if info is None:
             raise Fatal(f"{self.index} is a name of something else: {', '.join(found)}", where=self.name)
-        meta = info["mappings"].get("_meta", {}).get("syncer")
-        if meta is None or meta.get("model") != self._model.name:
+        meta = _meta(info)
+        if meta.get("model") != self._model.name:
             owner = f"belongs to the read model {meta.get('model')}" if meta else "was not made by syncer"
             raise Fatal(f"the index {self.index} {owner}", where=self.name, hint="choose another index name")
         self._target.check_epoch(meta["epoch"], "the index")
@@ -219,7 +219,7 @@ class ElasticsearchSink:
         index of a later epoch: nobody would keep that one in step."""
         found = self._http.get(f"/{self.alias}")
         for index, info in (found or {}).items():
-            meta = info["mappings"].get("_meta", {}).get("syncer", {})
+            meta = _meta(info)
             if meta.get("model") != self._model.name:
                 what = "an index" if index == self.alias else f"an alias of {index}"
                 raise Fatal(
@@ -232,18 +232,15 @@ class ElasticsearchSink:
     def promote(self) -> list[str]:
         """Point the read alias at this generation, and at no other, in one step."""
         self._check_read_alias()
+        indexes = self._http.get(f"/{self.alias}-*") or {}  # also of resyncs that were given up
+        ours = [name for name, info in indexes.items() if _meta(info).get("model") == self._model.name]
         readers = self._http.get(f"/_alias/{self.alias}") or {}
         actions: list[Json] = [
             {"remove": {"index": index, "alias": self.alias}} for index in readers if index != self.index
         ]
         actions.append({"add": {"index": self.index, "alias": self.alias}})
-        self._http.must("POST", "/_aliases", {"actions": actions})
-        indexes = self._http.get(f"/{self.alias}-*") or {}  # also of resyncs that were given up
-        return sorted(name for name, info in indexes.items() if name != self.index and self._is_ours(info))
-
-    def _is_ours(self, info: Json) -> bool:
-        """Whether this read model made an index."""
-        return bool(info["mappings"].get("_meta", {}).get("syncer", {}).get("model") == self._model.name)
+        self._http.must("POST", "/_aliases", {"actions": actions})  # last: nothing fails once readers moved
+        return sorted(name for name in ours if name != self.index)
 
     # -- documents ----------------------------------------------------------------------------------------
 
@@ -358,6 +355,12 @@ class ElasticsearchSink:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _meta(index: Json) -> Json:
+    """What the read model that made an index wrote there; empty if none did."""
+    found: Json = index["mappings"].get("_meta", {}).get("syncer", {})
+    return found
 
 
 SINK = ElasticsearchSink
