@@ -25,7 +25,7 @@ WORKDIR /build
 COPY requirements.txt requirements-dev.txt ./
 RUN python -m venv /opt/syncer \
     && /opt/syncer/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
-COPY pyproject.toml ./
+COPY pyproject.toml README.md LICENSE ./
 COPY syncer syncer
 # the build backend is among the locked development dependencies
 RUN python -m venv /opt/build \
