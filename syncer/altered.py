@@ -8,20 +8,20 @@ then notes it; so nothing is missed that came while nothing ran, and a daemon th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
 import structlog
 
 from syncer import load, shape
-from syncer.change import TableName
+from syncer.change import TableName, Work
 from syncer.config import Config
 from syncer.errors import Retry
 from syncer.gate import lasting
 from syncer.load import Loaded
 from syncer.planning import ranges, sweeps
-from syncer.ports import Rows
+from syncer.ports import Rows, View
 from syncer.registry import Registry
 from syncer.rows import shape as rows_shape
 from syncer.rows.publication import Open, wait_for_open_transactions
@@ -58,11 +58,17 @@ class Alterations:
             found = shape.compare(noted, now, rows_shape.filled(connection, now))
         if found:
             log.warning("all documents are rendered again", model=self.loaded.name, why=found.why)
+            found_ms = time.time_ns() // 1_000_000
             if found.unseen:
                 self._wait(wait)
-            for item in sweeps("altered", time.time_ns() // 1_000_000, self.config.pipeline.max_age):
+
+            def plan(view: View) -> Iterator[Work]:
+                return ranges(view, size, "altered", committed_ms=found_ms)
+
+            put_ms = time.time_ns() // 1_000_000
+            for item in sweeps("altered", put_ms, self.config.pipeline.max_age, found_ms):
                 work.put(item)
-            for item in lasting(rows, lambda view: ranges(view, size, "altered"), wait):
+            for item in lasting(rows, plan, wait):
                 work.put(item)
                 wait.breathe()
             work.flush()

@@ -22,6 +22,7 @@ from syncer.declaration.model import Model, tables
 from syncer.errors import Fatal
 from syncer.http import Server
 from syncer.metrics import Metrics
+from syncer.reasons import Reporting
 from syncer.registry import Registry
 from syncer.unit import Unit
 from syncer.watch import Watch
@@ -40,9 +41,13 @@ class App:
         own = {table for model in models for table in tables(model)}
         self.watch = Watch(config, self.registry, self.metrics, own)
         self.units = [
-            Unit(config, model, self.registry, self.metrics.for_model(model.name), source=self.watch.reason)
+            Unit(
+                config, model, self.registry, self.metrics.for_model(model.name),
+                source=self.watch.reason, late=self.watch.late,
+            )
             for model in models
-        ]
+        ]  # fmt: skip
+        self.reporting = Reporting(self.registry, {unit.model.name: unit for unit in self.units})
         self._stop = threading.Event()
         self.unfinished: list[str] = []
         """Read models whose threads are still there after the end: a server does not answer them."""
@@ -60,6 +65,7 @@ class App:
             for unit in self.units:
                 unit.start()
             self.watch.start()
+            self.reporting.start()
             while not self._stop.wait(1.0):
                 for unit in self.units:
                     unit.export()
@@ -102,6 +108,7 @@ class App:
             unit.stop()
         until = began + self.config.pipeline.stop_timeout
         self.unfinished = [u.model.name for u in self.units if not u.join(max(0.1, until - time.monotonic()))]
+        self.reporting.stop()
         log.info("stopped", seconds=round(time.monotonic() - began, 2), unfinished=self.unfinished)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:

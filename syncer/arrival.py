@@ -5,8 +5,11 @@ The daemon looks for itself, again and again (`watch.py`); what both say of it i
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from syncer import load
 from syncer.checks import Finding, Slot, Status, check_running
@@ -14,8 +17,11 @@ from syncer.checks.running import NoAnswer
 from syncer.checks.source import RESET
 from syncer.config import Config
 from syncer.connectors import connect, find_definition
-from syncer.errors import Fatal, SyncerError
+from syncer.errors import Fatal, Retry, SyncerError
 from syncer.rows.publication import read_facts
+from syncer.waiting import Time
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +42,40 @@ class Arrival:
         return list(check_running(self.connector, self.status, self.slot_name, self.slot))
 
 
-def look(config: Config) -> Arrival:
-    """A server that does not answer is told in the result. Raises Fatal if no connector is defined."""
+def answer(future: Future[T], deadline: float | None, who: str, where: str) -> T:
+    """What a server answered. Raises what it raised, and Retry if it does not answer before the deadline
+    (monotonic seconds; None: whenever it does)."""
+    if deadline is not None and not Time().done(future, max(0.0, deadline - time.monotonic())):
+        raise Retry(f"{who} does not answer", where=where, why="no answer in time")
+    return future.result()
+
+
+def look(config: Config, within: float | None = None) -> Arrival:
+    """A server that does not answer, or not within so many seconds, is told in the result. Raises Fatal if no
+    connector is defined."""
+    deadline = None if within is None else time.monotonic() + within
     definition = find_definition(config, names_only=True)
     name = definition.config.get("slot.name", "")
     status: Status | NoAnswer | None = "unknown"
     slot: Slot | NoAnswer | None = "unknown"
     away: list[SyncerError] = []
-    if config.connect.url:
+
+    def ask_connect() -> Status | NoAnswer | None:
+        with closing(connect(config)) as client:
+            return client.status(definition.name)
+
+    def ask_postgres() -> Slot | NoAnswer | None:
+        with load.reading(config) as connection:
+            return read_facts(connection, [], publication="", slot=name).slot
+
+    slots = Time().beside("slot", ask_postgres)
+    if url := config.connect.url:
         try:
-            with closing(connect(config)) as client:
-                status = client.status(definition.name)
+            status = answer(Time().beside("connect", ask_connect), deadline, "Kafka Connect", url)
         except SyncerError as error:
             away.append(error)
     try:
-        with load.reading(config) as connection:
-            slot = read_facts(connection, [], publication="", slot=name).slot
+        slot = answer(slots, deadline, "PostgreSQL", "postgres.dsn")
     except SyncerError as error:
         away.append(error)
     return Arrival(definition.name, status, name, slot, tuple(away))

@@ -129,7 +129,7 @@ class Backfill:
 
             def plan(view: View) -> Iterator[Work]:
                 last: Work | None = None
-                for items, last in enumerate(ranges(view, size, "backfill", run_id, seconds), 1):
+                for items, last in enumerate(ranges(view, size, "backfill", run_id, seconds=seconds), 1):
                     yield last
                     if items % 100 == 0:
                         report(Progress("planning", items * size, 0))

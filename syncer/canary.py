@@ -24,6 +24,8 @@ import orjson
 
 PREFIX = "syncer-canary"
 """Of the messages. Not `syncer.…`: such messages (the flush) the connector leaves out."""
+ON_ITS_WAY = 2.0
+"""Seconds that a message may take before its age counts as a delay."""
 
 
 class Mark(NamedTuple):
@@ -62,6 +64,13 @@ class Canary:
         while (first := self._expected.popleft()[0]) != mark:
             overtaken.append(first)
         return overtaken
+
+    def missing(self, asked: float) -> float:
+        """When the oldest expected message was committed, if that was long enough before `asked`; 0.0 if not.
+        asked: when the topic was last read. A message is on its way for a moment: that is no delay."""
+        if self._expected and asked - self._expected[0][1] >= ON_ITS_WAY:
+            return self._expected[0][1]
+        return 0.0
 
     def age(self, now: float) -> float:
         """Seconds that the oldest expected message is on its way; 0 if none is."""

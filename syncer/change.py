@@ -77,3 +77,6 @@ class Work(NamedTuple):
     """Wait until then (milliseconds since the Unix epoch)."""
     sink: str = ""
     since: str = ""
+    committed_ms: int = 0
+    """Since when its documents may be older than their rows: the commit time of the change that caused it, or
+    when an alteration or a loss was detected (milliseconds since the epoch). 0: of no change (a backfill)."""

@@ -33,8 +33,8 @@ def find_definition(config: Config, *, names_only: bool = False) -> Definition:
     raise Fatal(f"several connectors have topic.prefix {prefix}", where=where, why=why, hint=hint)
 
 
-def connect(config: Config) -> Connect:
-    """Raises Fatal when connect.url is not set."""
+def connect(config: Config, *, timeout: float = 0.0) -> Connect:
+    """timeout: seconds, if less than `connect.timeout`. Raises Fatal when connect.url is not set."""
     settings = config.connect
     if not settings.url:
         raise Fatal(
@@ -42,8 +42,9 @@ def connect(config: Config) -> Connect:
         )
     password = settings.password.get_secret_value() if settings.password else ""
     return Connect(
-        settings.url, username=settings.username or "", password=password, timeout=settings.timeout
-    )
+        settings.url, username=settings.username or "", password=password,
+        timeout=min(settings.timeout, timeout or settings.timeout),
+    )  # fmt: skip
 
 
 def publication(config: Config) -> str:

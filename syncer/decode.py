@@ -73,8 +73,8 @@ def change(position: Position, value: bytes | None) -> Change | None:
     return Change(table, op, envelope.before, envelope.after, txid, source.ts_ms or 0)  # type: ignore[arg-type]
 
 
-def work(position: Position, value: bytes | None, columns: int) -> Work | None:
-    """The work item of a record, as `encode_work` wrote it; its keys have so many columns."""
+def work(position: Position, value: bytes | None, columns: int | None) -> Work | None:
+    """The work item of a record, as `encode_work` wrote it. columns: of its keys; None: they are not used."""
     if value is None:
         return None
     try:
@@ -85,7 +85,7 @@ def work(position: Position, value: bytes | None, columns: int) -> Work | None:
                 fields[bound] = tuple(fields[bound])
         item = Work(**fields)
         bounds = tuple(bound for bound in (item.low, item.high) if bound is not None)
-        if any(
+        if columns is not None and any(
             len(key) != columns or not all(isinstance(part, str) for part in key)
             for key in item.keys + bounds
         ):

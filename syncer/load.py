@@ -20,7 +20,7 @@ from syncer.declaration import model as declaration
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import Model
 from syncer.declaration.names import nearest
-from syncer.errors import Fatal, Unknown
+from syncer.errors import Fatal, SyncerError, Unknown
 from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
 from syncer.rows import plan as rows_plan
@@ -122,6 +122,18 @@ def build_sinks(config: Config, loaded: Loaded, *, epoch: int, generation: int) 
             )
         )  # fmt: skip
     return built
+
+
+def misread(config: Config, model: Model, generation: int) -> dict[str, SyncerError | None]:
+    """For each kind of sink of the read model: whether readers see something else than this generation.
+    Raises Retry or Fatal when a server cannot tell."""
+    found = {}
+    for kind, settings in model.declaration.sink.items():
+        where = model.at(("sink", kind))
+        module = sinks.find(kind, where=where)
+        block = sinks.parse(module.Settings, settings, where=where)
+        found[kind] = module.misread(config.connection(kind, module.Connection), block, generation)
+    return found
 
 
 def ready(config: Config, model: Model) -> Loaded:

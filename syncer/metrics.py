@@ -53,9 +53,15 @@ class Spec:
 # fmt: off
 TABLE: tuple[Spec, ...] = (
     Spec("syncer_lag_seconds", "gauge", ("model",), "seconds",
-         "Age of the oldest change that is not in every sink yet; 0 when none waits."),
+         "Age of the oldest change that is not in every sink; 0 when none waits. It covers the change events"
+         " and the work items (fan-outs, renders of altered tables and of lost documents) in this process's"
+         " partitions. It covers the connector: a message of the canary counts if it has not come after 2 s."
+         " It grows while the read model waits or has failed. It does not cover: changes of the last"
+         " `watch.interval` that the connector did not deliver, backfills, sweeps that are not due, dead"
+         " letters, and the time until Elasticsearch refreshes an index. It compares PostgreSQL's clock with"
+         " this host's."),
     Spec("syncer_lag_records", "gauge", ("model", "lane"), "records",
-         "Records in Kafka that are not settled yet; lane `changes`, or `work` for the work topic."),
+         "Records in Kafka that are not settled yet; lane `changes`, `work` (fan-outs, sweeps), `backfill`."),
     Spec("syncer_model_state", "gauge", ("model", "state"), "0 or 1",
          f"1 for the state that the read model is in: {', '.join(STATES)}."),
     Spec("syncer_stage_seconds", "histogram", ("model", "stage"), "seconds",
@@ -80,6 +86,9 @@ TABLE: tuple[Spec, ...] = (
     Spec("syncer_sink_losses_total", "counter", ("model", "sink", "what"), "losses",
          "Times that a sink was found to have forgotten deletes or lost documents (restart, failover, flush):"
          " it is swept, or all is rendered again."),
+    Spec("syncer_readers_elsewhere", "gauge", ("model", "sink"), "0 or 1",
+         "1 while readers of the sink see another index than the one that is kept in sync: its alias was"
+         " moved or removed by hand."),
     Spec("syncer_full_refreshes_total", "counter", ("model", "reason"), "refreshes",
          "Times that all documents were handed out to be rendered again without a command: tables were"
          " altered without change events, a sink lost documents, a table below the root was truncated."),
@@ -92,17 +101,20 @@ TABLE: tuple[Spec, ...] = (
     Spec("syncer_dead_letters", "gauge", ("model",), "documents and records",
          "Dead letters that stand (at most 100,000 are counted): `syncer dlq list`."),
     Spec("syncer_slot_bytes_behind", "gauge", ("slot",), "bytes",
-         "WAL that PostgreSQL keeps for the replication slot."),
+         "WAL that PostgreSQL keeps for the replication slot; NaN while PostgreSQL does not answer."),
     Spec("syncer_slot_active", "gauge", ("slot",), "0 or 1",
-         "Whether a connector reads the slot of the definition."),
+         "1 when a connector reads the slot of the definition; 0 also while PostgreSQL does not answer."),
     Spec("syncer_slot_lost", "gauge", ("slot",), "0 or 1",
          "1 when the slot is not there, or the log that it needs is gone: changes are lost."),
     Spec("syncer_connector_running", "gauge", ("connector",), "0 or 1",
-         "Whether the connector and its task run, as Kafka Connect last said; kept while that is away."),
+         "1 when Kafka Connect says that the connector and its task run; 0 also while Kafka Connect does not"
+         " answer."),
     Spec("syncer_publication_findings", "gauge", ("publication",), "findings",
-         "What keeps the publication from sending every change of the read models' tables: 0 when it does."),
+         "What keeps the publication from sending every change of the read models' tables: 0 when it does,"
+         " NaN while PostgreSQL does not answer."),
     Spec("syncer_canary_seconds", "gauge", ("prefix",), "seconds",
-         "Age of the oldest message that was committed to PostgreSQL's log and has not come through Kafka."),
+         "Age of the oldest message that was committed to PostgreSQL's log and has not come through Kafka."
+         " One is sent every `watch.interval`."),
     Spec("syncer_stream_breaks", "gauge", ("prefix",), "breaks",
          "How often changes of this topic prefix are known to have been lost before they reached Kafka."),
     Spec("syncer_build_info", "gauge", ("version", "python"), "1",
@@ -126,6 +138,7 @@ class Metrics:
     documents: Counter
     bulk_bytes: Gauge
     sink_losses: Counter
+    readers_elsewhere: Gauge
     full_refreshes: Counter
     gate_waits: Counter
     gate_wait_seconds: Histogram
@@ -231,6 +244,9 @@ class ModelMetrics:
         if what == "documents" and times:
             self.refresh("lost documents")
 
+    def readers_elsewhere(self, sink: str, elsewhere: bool) -> None:
+        self._metrics.readers_elsewhere.labels(self.name, sink).set(elsewhere)
+
     def refresh(self, reason: str) -> None:
         """All documents are rendered again; reason: one of `REFRESHES`."""
         self._refreshes[reason].inc()
@@ -242,11 +258,12 @@ class ModelMetrics:
     def dead_letters(self, standing: int) -> None:
         self._metrics.dead_letters.labels(self.name).set(standing)
 
-    def lag(self, lane: str, records: int, seconds: float | None = None) -> None:
-        """seconds: of the changes; None for lanes whose age says nothing (the work topic)."""
+    def lag(self, lane: str, records: int) -> None:
         self._metrics.lag_records.labels(self.name, lane).set(records)
-        if seconds is not None:
-            self._lag_seconds.set(seconds)
+
+    def lag_seconds(self, seconds: float) -> None:
+        """Of all lanes together."""
+        self._lag_seconds.set(seconds)
 
     def state(self, name: str) -> None:
         """name: one of `STATES`."""

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 class LaneObserver:
     """`ports.Observer` of one lane: passes on to the metrics, and keeps what `/status` tells.
 
-    kin: those of the same kind, which have one lag together; itself among them.
+    kin: those of the same kind, whose records are counted together; itself among them.
     """
 
     def __init__(self, lane: str, metrics: ModelMetrics) -> None:
@@ -26,7 +26,8 @@ class LaneObserver:
         self.kin: Sequence[LaneObserver] = [self]
         self.reason = ""
         self.last_error = ""
-        self.records, self.seconds = 0, 0.0
+        self.records = 0
+        self._oldest: float | None = None
         self.progress = time.monotonic()
         self._begun: dict[str, float] = {}
 
@@ -83,6 +84,11 @@ class LaneObserver:
 
     def lag(self, records: int, seconds: float) -> None:
         self.progress = time.monotonic()
-        self.records, self.seconds = records, seconds
-        together, oldest = sum(o.records for o in self.kin), max(o.seconds for o in self.kin)
-        self.metrics.lag(self.lane, together, oldest if self.lane == "changes" else None)
+        self.records, self._oldest = records, self.progress - seconds if seconds else None
+        self.metrics.lag(self.lane, sum(o.records for o in self.kin))
+
+    @property
+    def seconds(self) -> float:
+        """Age of the oldest change that is not settled. It grows also while the lane is in a long call."""
+        oldest = self._oldest
+        return 0.0 if oldest is None else time.monotonic() - oldest

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import structlog
 
 from syncer import load
 from syncer.altered import Alterations
+from syncer.change import Work
 from syncer.clock import Clock, Identity, version
 from syncer.config import Config
 from syncer.declaration import model as declaration
@@ -24,7 +26,7 @@ from syncer.memories import Memories
 from syncer.metrics import LOSSES, ModelMetrics
 from syncer.pipeline import Lane, Limits
 from syncer.planning import ranges
-from syncer.ports import Memory, Observer, Sink, Source
+from syncer.ports import Memory, Observer, Sink, Source, View
 from syncer.registry import Names, Registry
 from syncer.rows.fingerprint import Fingerprint, Tables
 from syncer.rows.postgres import Postgres
@@ -208,9 +210,13 @@ class Opening:
 
         def refill() -> None:
             work = KafkaWork(self.registry.writing, names.backfill_topic)
-            size = self.config.pipeline.chunk_documents
+            size, found_ms = self.config.pipeline.chunk_documents, Time().now_ms()
+
+            def plan(view: View) -> Iterator[Work]:
+                return ranges(view, size, "lost documents", committed_ms=found_ms)
+
             with contextlib.closing(_rows(self.config, loaded, tables)) as rows:
-                for item in lasting(rows, lambda view: ranges(view, size, "lost documents"), Patience()):
+                for item in lasting(rows, plan, Patience()):
                     work.put(item)
             work.flush()
 

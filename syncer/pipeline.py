@@ -93,14 +93,15 @@ class Lane:
             compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
             refused=self._refused, newer=self._newer, wait=self.wait, observer=observer,
         )  # fmt: skip
-        self.offsets, self.lag = Offsets(limits.commit_interval), Lag(self.time.now_ms())
+        self._item_topics = {work.topic, items}
+        self.offsets = Offsets(limits.commit_interval)
+        self.lag = Lag(beginning.now_ms if beginning else 0, self._item_topics)
         self.recent = Recent()
         self.render = Render(
             limits.chunk_documents, limits.chunk_bytes, recent=self.recent, wait=self.wait,
             observer=observer, spoilt=self._dead_letter,
         )  # fmt: skip
         self._rejected: set[str] = set()  # documents, since the last piece was done
-        self._item_topics = {work.topic, items}
         self._due = 0.0
 
     def run(self) -> None:
@@ -123,6 +124,11 @@ class Lane:
         records = self.source.poll(timeout, self.limits.max_records, self.limits.max_bytes)
         if records:
             changes, items = self._decode(records)
+            if items:
+                now_ms = self.time.now_ms()
+                for record, item in items:
+                    self.lag.taken(record.position, 0 if item.not_before_ms > now_ms else item.committed_ms)
+                self._tell_lag()
             for record, item in items:  # a lane has either; each item is large enough to be settled alone
                 self._item(item, record)
                 self._tell()
@@ -130,7 +136,7 @@ class Lane:
                 self._changes(changes, records)
         else:
             self.writer.settle()
-            self.lag.idle(self.source.progress(), self.time.now_ms())
+            self.lag.idle(self.source.progress())
         self._tell()
 
     def _tell(self) -> None:
@@ -146,8 +152,9 @@ class Lane:
 
     def _tell_lag(self) -> None:
         """Stage 9."""
-        self.lag.waiting(self.source.progress())
-        self.observer.lag(self.lag.records, self.lag.seconds(self.time.now_ms()))
+        now_ms = self.time.now_ms()
+        self.lag.waiting(self.source.progress(), now_ms)
+        self.observer.lag(self.lag.records, self.lag.seconds(now_ms))
 
     def _decode(self, records: list[Record]) -> tuple[list[Change], list[tuple[Record, Work]]]:
         """Stage 2. What cannot be read goes to the dead letters, as it is."""
@@ -177,7 +184,7 @@ class Lane:
 
     def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
         """Stages 3 to 7 of a batch of changes."""
-        dirty, xids, skipped = Dirty(), set[int](), 0
+        dirty, xids, skipped, oldest_ms = Dirty(), set[int](), 0, 0
         with self.observer.stage("route"):
             for change in changes:
                 places = self.route(change)
@@ -191,6 +198,8 @@ class Lane:
                         continue
                     if change.txid is not None:
                         xids.add(change.txid)
+                    if not oldest_ms or change.committed_ms < oldest_ms:
+                        oldest_ms = change.committed_ms
                 else:
                     skipped += 1
         self.observer.events(Counter(change.op for change in changes), skipped)
@@ -198,15 +207,17 @@ class Lane:
         if not dirty:
             self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles, committed_ms))
             return
+        self.lag.taken(settles[-1].position, oldest_ms)
+        self._tell_lag()
         with self.gate.sight(xids) as sight:
             with self.observer.stage("resolve"):
-                keys = self._look_up(sight.view, dirty)
+                keys = self._look_up(sight.view, dirty, oldest_ms)
             # Who asks the connector for a snapshot wants its rows looked at, whatever was rendered lately.
             asked = any(change.op == "r" for change in changes)
             stale = keys if asked else self.recent.stale(keys, xids, sight.view.head.snapshot)
             self.observer.dirty(len(keys), len(keys) - len(stale))
             batch, left = self.render(sight, stale)
-        self._truncates(dirty)
+        self._truncates(dirty, oldest_ms)
         self._send(sight, batch, left, settles, committed_ms)
         self._keys(left, settles, committed_ms)
 
@@ -216,28 +227,33 @@ class Lane:
             return False
         return self.beginning.covers(change.txid, change.committed_ms)
 
-    def _look_up(self, view: View, dirty: Dirty) -> list[Key]:
-        """Stage 4: all dirty roots. What is too much for one batch goes to the work topic."""
+    def _look_up(self, view: View, dirty: Dirty, oldest_ms: int) -> list[Key]:
+        """Stage 4: all dirty roots. What is too much for one batch goes to the work topic, with the commit
+        time of the batch's oldest change."""
         keys: dict[Key, None] = {}
         handed_over = False
         for lookup, values in dirty.lookups.items():
             for key in view.look_up(lookup, values):
                 keys[key] = None
                 if len(keys) >= self.limits.fan_out:
-                    self._put(some(keys, self.limits.chunk_documents, "fan-out"))
+                    self._put(some(keys, self.limits.chunk_documents, "fan-out", oldest_ms))
                     keys, handed_over = {}, True
         if handed_over:
             self.work.flush()
         return list(dirty.keys | keys)
 
-    def _truncates(self, dirty: Dirty) -> None:
+    def _truncates(self, dirty: Dirty, oldest_ms: int) -> None:
         """They name no keys: all roots or all documents go to the work topic, before the batch is settled."""
         if dirty.all_roots:
             size = self.limits.chunk_documents
-            self._put(lasting(self.gate.rows, lambda view: ranges(view, size, "truncate"), self.wait))
+
+            def plan(view: View) -> Iterator[Work]:
+                return ranges(view, size, "truncate", committed_ms=oldest_ms)
+
+            self._put(lasting(self.gate.rows, plan, self.wait))
             self.observer.refresh("truncate")
         if dirty.root_gone:
-            self._put(sweeps("truncate", self.time.now_ms(), self.limits.max_age))
+            self._put(sweeps("truncate", self.time.now_ms(), self.limits.max_age, oldest_ms))
         if dirty.all_roots or dirty.root_gone:
             self.work.flush()
 
@@ -265,10 +281,12 @@ class Lane:
             self._send(sight, batch, left, settles)
             self._keys(left, settles)
         else:
+            # Later items wait behind those that a sweep hands over, so these count from when it began.
+            since_ms = item.committed_ms or self.time.now_ms()
             for sink in self.sinks:
                 if item.sink in ("", sink.name):
                     keys = self._keys_of(sink, item.since)
-                    self._put(some(keys, self.limits.chunk_documents, item.reason))
+                    self._put(some(keys, self.limits.chunk_documents, item.reason, since_ms))
             self.work.flush()
             self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles))
 

@@ -9,21 +9,25 @@ from syncer.change import Key, Work
 from syncer.ports import View
 
 
-def ranges(view: View, size: int, reason: str, run: str = "", seconds: float = 0.0) -> Iterator[Work]:
-    """The root table cut into ranges of about `size` roots, in key order. run, seconds: see `Work`."""
+def ranges(
+    view: View, size: int, reason: str, run: str = "", *, seconds: float = 0.0, committed_ms: int = 0
+) -> Iterator[Work]:
+    """The root table cut into ranges of about `size` roots, in key order. run and the others: see `Work`."""
     low: Key | None = None
     for high in view.boundaries(size):
-        yield Work("range", reason, run, low=low, high=high, seconds=seconds)
+        yield Work("range", reason, run, low=low, high=high, seconds=seconds, committed_ms=committed_ms)
         low = high
 
 
-def some(keys: Iterable[Key], size: int, reason: str) -> Iterator[Work]:
-    """These roots, `size` at a time."""
+def some(keys: Iterable[Key], size: int, reason: str, committed_ms: int = 0) -> Iterator[Work]:
+    """These roots, `size` at a time. committed_ms: see `Work`."""
     left = iter(keys)
     while now := tuple(islice(left, size)):
-        yield Work("keys", reason, keys=now)
+        yield Work("keys", reason, keys=now, committed_ms=committed_ms)
 
 
-def sweeps(reason: str, now_ms: int, max_age: float) -> tuple[Work, Work]:
-    """A sweep now, and another when no worker can still hold what it rendered before."""
-    return Work("sweep", reason), Work("sweep", reason, not_before_ms=now_ms + int(2000 * max_age))
+def sweeps(reason: str, now_ms: int, max_age: float, committed_ms: int) -> tuple[Work, Work]:
+    """A sweep now, and another when no worker can still hold what it rendered before. committed_ms: see
+    `Work`; of the first only, as nothing is known to be wrong when the second is due."""
+    now = Work("sweep", reason, committed_ms=committed_ms)
+    return now, Work("sweep", reason, not_before_ms=now_ms + int(2000 * max_age))

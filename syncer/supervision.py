@@ -1,7 +1,7 @@
 """Looks after a read model while its lanes run: what they cannot see, or look at only when there is work.
 
     tables       were they altered? did another server take this one's place?   `rows/`, `clock.py`
-    sinks        did one lose its memory?                                       `memories.py`
+    sinks        did one lose its memory? do readers see another index?         `memories.py`, `load.py`
     altered      are all documents to be rendered again?                        `altered.py`
     the stream   were changes lost? is there a new generation?                  `registry.py`
 
@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from syncer.errors import Retry
+from syncer import load
+from syncer.errors import Retry, SyncerError
 from syncer.metrics import ModelMetrics
 from syncer.opening import REGISTERED_FOR, Opened, Opening
 from syncer.rows.fingerprint import Fingerprint
@@ -75,7 +76,6 @@ class Supervision:
 
     stop: set to stop the read model. ended: set when a lane has ended.
     leads: whether this process is the one that has all documents rendered again if the tables were altered.
-    looked: called after each look.
     """
 
     def __init__(
@@ -87,10 +87,9 @@ class Supervision:
         stop: threading.Event,
         ended: threading.Event,
         leads: Callable[[], bool],
-        looked: Callable[[], None] = lambda: None,
     ) -> None:
         self.opened, self.opening, self.metrics = opened, opening, metrics
-        self._leads, self._looked = leads, looked
+        self._leads = leads
         self._stop, self._ended = stop, ended
         self._moved = time.monotonic()
         name = opened.loaded.name
@@ -98,6 +97,9 @@ class Supervision:
         self._altered = Beside(f"{name}-altered")
         self._rows = opened.rows()
         self._noted = opened.clock.highest
+        self.misread, self._misread = "", ""
+        """What readers see instead of what is kept in sync, and as of the last look. It is reported when two
+        looks have found it, because a resync moves readers a moment before the daemon follows."""
         self._compared: Fingerprint | None = None
         """Of the tables that were last compared with those that the documents were rendered from."""
 
@@ -129,7 +131,6 @@ class Supervision:
             if self._sinks.ready():
                 self._sinks.begin(self._look_at_sinks)
             self._look_at_state()
-            self._looked()
             self.metrics.dead_letters(len(self.opened.letters))
             due = time.monotonic() + LOOK_EVERY
 
@@ -149,6 +150,17 @@ class Supervision:
     def _look_at_sinks(self) -> None:
         with contextlib.suppress(Retry):  # one is away: the lanes tell it, if it lasts
             self.opened.memories.look(Time().now_ms())
+        if not self.opening.building:
+            with contextlib.suppress(SyncerError):
+                self._look_at_readers()
+
+    def _look_at_readers(self) -> None:
+        opened = self.opened
+        found = load.misread(opened.config, opened.loaded.model, opened.registration.generation)
+        now = " ".join(str(error) for error in found.values() if error)
+        self.misread, self._misread = now if self._misread else "", now
+        for kind, error in found.items():
+            self.metrics.readers_elsewhere(kind, bool(error and self.misread))
 
     def _look_at_state(self) -> None:
         """And write down the highest clock, so that a restart notices one that ran backwards."""

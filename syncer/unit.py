@@ -24,7 +24,6 @@ from syncer.metrics import ModelMetrics
 from syncer.observer import LaneObserver
 from syncer.opening import Opened, Opening
 from syncer.pipeline import Lane
-from syncer.reasons import Reasons
 from syncer.registry import Registry
 from syncer.sources.kafka import KafkaSource
 from syncer.supervision import LOOK_EVERY, Supervision
@@ -43,7 +42,8 @@ class Unit:
     work_only: take work items but no changes (`syncer backfill`, which may run beside a daemon), with so many
     workers on the backfill's ranges.
     building: the generation that a resync is building, not the one in force.
-    source: tells why changes may not come at all; empty when they do.
+    source: why changes may not come at all; empty when they do.
+    late: seconds for which the connector has not delivered what was committed; 0 while it does.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Unit:
         workers: int = 1,
         building: bool = False,
         source: Callable[[], str] = str,
+        late: Callable[[], float] = float,
     ) -> None:
         self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
         self.opening = Opening(config, model, registry, metrics, building=building)
-        self.source, self.workers = source, workers
+        self.source, self.late, self.workers = source, late, workers
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
         self._since = self._progress = time.monotonic()
-        self._reasons = Reasons(lambda value: registry.state.save(f"{model.name}/waiting", value))
         self._supervision: Supervision | None = None
         self.observers: list[LaneObserver] = []
         self._stop = threading.Event()
@@ -102,18 +102,26 @@ class Unit:
         return self.state == "running" and self._supervision is not None and self._supervision.settled
 
     def status(self) -> dict[str, Any]:
-        reasons = [reason for reason in (*(o.reason for o in self.observers), self.source()) if reason]
+        misread = self._supervision.misread if self._supervision else ""
+        told = (*(observer.reason for observer in self.observers), self.source(), misread)
+        reasons = [reason for reason in told if reason]
         changes = [o for o in self.observers if o.lane == "changes"]
         errors = [o.last_error for o in self.observers if o.last_error]
-        idle = time.monotonic() - self._since if self.state in ("waiting", "failed") else 0.0
         return {
             "state": "waiting" if self.state == "running" and reasons else self.state,
-            "lag_seconds": round(max((o.seconds for o in changes), default=0.0) + idle, 3),
+            "lag_seconds": round(self._lag_seconds(), 3),
             "lag_records": sum(o.records for o in changes),
             "work_records": sum(o.records for o in self.observers if o.lane != "changes"),
             "reason": self.error or next(iter(reasons), ""),
             "last_error": self.error or next(iter(errors), self.last_error),
         }
+
+    def _lag_seconds(self) -> float:
+        """Of all lanes, of the connector, and the time since it waits or has failed: no lane looks then."""
+        if self.state == "stopped":
+            return 0.0
+        idle = time.monotonic() - self._since if self.state in ("waiting", "failed") else 0.0
+        return max(idle, self.late(), *(observer.seconds for observer in self.observers))
 
     # -- on its thread ------------------------------------------------------------------------------
 
@@ -130,7 +138,6 @@ class Unit:
                 if time.monotonic() - began > 60:
                     pause = _BACK_OFF[0]
                 self._tell("waiting", error)
-                self._remember_reason()
                 self._stop.wait(pause)
                 pause = min(pause * 2, _BACK_OFF[1])
             except Exception as error:
@@ -140,12 +147,9 @@ class Unit:
                     hint = "a defect of the syncer: its log has the traceback"
                     error = Fatal("unexpected error", where=self.model.name, why=repr(error), hint=hint)
                 self._tell("failed", error)
-                self._remember_error(str(error))
                 if not self._another_try():
                     return
         self._set("stopped")
-        with contextlib.suppress(Retry):
-            self._reasons.end()
 
     def _another_try(self) -> bool:
         """After a failure: wait until a resync has built another generation, or a minute: someone may have
@@ -181,13 +185,12 @@ class Unit:
         first = opened.names.changes[0], 0
         self._supervision = Supervision(
             opened, self.opening, self.metrics, stop=self._stop, ended=stop,
-            leads=lambda: any(source.holds(first) for source in changes), looked=self._remember_reason,
+            leads=lambda: any(source.holds(first) for source in changes),
         )  # fmt: skip
         for thread in threads:
             thread.start()
         self.error = ""
         self._set("running")
-        self._remember_error("")
         try:
             self._supervision.run()
         finally:
@@ -203,23 +206,6 @@ class Unit:
             opened.note_clock()
         raise Stopped
 
-    def _remember_error(self, error: str) -> None:
-        """For `syncer status`, which may be asked when this process is gone. Kafka may be what is away."""
-        if self.work_only or self.building:
-            return
-        with contextlib.suppress(Retry):
-            value = {"error": error, "at_ms": time.time_ns() // 1_000_000} if error else {}
-            self.registry.state.save(f"{self.model.name}/error", value)
-
-    def _remember_reason(self) -> None:
-        """As `_remember_error`, of a state that ends by itself."""
-        if self.work_only or self.building:
-            return
-        told, at = self.status(), time.monotonic()
-        with contextlib.suppress(Retry):
-            reason = told["reason"] if told["state"] == "waiting" else ""
-            self._reasons.look(reason, at, time.time_ns() // 1_000_000)
-
     def _set(self, state: str) -> None:
         if state != self.state:
             self._since = time.monotonic()
@@ -229,11 +215,11 @@ class Unit:
         self.export()
 
     def export(self) -> None:
-        """State and lag as metrics. While no lane is there to tell its lag, it grows with time."""
+        """State and lag as metrics."""
         told = self.status()
         self.metrics.state(told["state"])
-        if told["state"] != "running" and not self.work_only:
-            self.metrics.lag("changes", told["lag_records"], told["lag_seconds"])
+        if not self.work_only:
+            self.metrics.lag_seconds(told["lag_seconds"])
 
     def _tell(self, state: str, error: SyncerError) -> None:
         if str(error) != self.error or state == "failed":

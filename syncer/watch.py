@@ -2,6 +2,7 @@
 
 A read model that is told nothing has no lag, so silence needs a witness. Every `watch.interval`, on a thread
 of its own, the daemon asks PostgreSQL and Kafka Connect, and sends a message through all of it (`probe.py`).
+While a message does not come, every read model's lag grows.
 What keeps changes from coming makes every read model `waiting`, with what to run; what proves that changes
 were lost is written to the state topic, and stops every read model until it is built anew.
 
@@ -11,7 +12,10 @@ Kafka Connect's REST interface.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
@@ -35,7 +39,8 @@ from syncer.rows.publication import read_facts
 from syncer.rows.session import connect as session
 from syncer.sources.state import Stream
 
-_ANSWER = 5.0  # seconds for a statement
+_ANSWER = 5.0  # seconds for a statement, and for Kafka Connect
+_LISTEN_EVERY = 1.0  # seconds, while a message is on its way
 
 log = structlog.get_logger()
 
@@ -53,6 +58,8 @@ class Watch:
         self._probe = Probe(registry)
         self._connection: psycopg.Connection[Any] | None = None
         self._connector = ""
+        self._slots: set[str] = set()
+        self._slot = self._publication = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -70,18 +77,34 @@ class Watch:
         """Why changes may not come; empty when all is well."""
         return next((finding.reason for finding in self.findings.values()), "")
 
+    def late(self) -> float:
+        """Seconds for which the connector has not delivered what was committed; 0 while it does."""
+        return self._probe.late()
+
     def status(self) -> dict[str, Any]:
         return {
             "connector": self._connector,
+            "late_seconds": round(self.late(), 3),
             "findings": [finding.reason for finding in self.findings.values()],
         }
 
     # -- on its thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stop.wait(self.config.watch.interval):
-            self._tell({finding.code: finding for finding in self._look()})
+        due = time.monotonic() + self.config.watch.interval
+        while not self._stop.wait(max(0.0, min(_LISTEN_EVERY, due - time.monotonic()))):
+            if time.monotonic() >= due:
+                due = time.monotonic() + self.config.watch.interval
+                self._tell({finding.code: finding for finding in self._look()})
+            else:
+                self._listen()
+            self.metrics.canary_seconds.labels(self.config.kafka.topic_prefix).set(self._probe.age)
         self._drop()
+
+    def _listen(self) -> None:
+        """Take what has arrived since the last look, so that a message counts as late only if it is."""
+        with contextlib.suppress(SyncerError):  # Kafka is away: the lanes tell it, if it lasts
+            self._probe.read()
 
     def _look(self) -> Iterator[Finding]:
         definition: Definition | None = None
@@ -96,22 +119,34 @@ class Watch:
             connection, stream = self._session(), self.registry.stream()
             self.metrics.stream_breaks.labels(self.config.kafka.topic_prefix).set(stream.number)
             for slot, size in kept(connection).items():
+                self._slots.add(slot)
                 self.metrics.slot_bytes_behind.labels(slot).set(size)
             if definition:
                 yield from self._look_at_source(connection, definition, status, stream)
             yield from self._look_at_stream(connection)
         except (psycopg.Error, SyncerError) as error:
             self._drop()
+            self._forget_source()
             log.debug("cannot watch", error=str(error))
+
+    def _forget_source(self) -> None:
+        """What PostgreSQL told last may not be so any more. That a slot was lost stays so."""
+        for slot in self._slots:
+            self.metrics.slot_bytes_behind.labels(slot).set(math.nan)
+        if self._slot:
+            self.metrics.slot_active.labels(self._slot).set(0)
+        if self._publication:
+            self.metrics.publication_findings.labels(self._publication).set(math.nan)
 
     def _look_at_connector(self, definition: Definition) -> Status | NoAnswer | None:
         if not self.config.connect.url:
             return "unknown"
-        client = connect(self.config)
+        client = connect(self.config, timeout=_ANSWER)
         try:
             status = client.status(definition.name)
         except SyncerError as error:
             self._connector = "unknown"
+            self.metrics.connector_running.labels(definition.name).set(0)
             log.debug("Kafka Connect does not answer", error=str(error))
             return "unknown"
         finally:
@@ -133,7 +168,7 @@ class Watch:
         facts = read_facts(connection, tables, publication=publication, slot=slot)
         self._look_at_slot(facts.slot, slot, stream)
         yield from check_running(definition.name, status, slot, facts.slot)
-        missing = list(check_publication(facts, tables))
+        missing, self._publication = list(check_publication(facts, tables)), publication
         self.metrics.publication_findings.labels(publication).set(len(missing))
         yield from missing
 
@@ -142,6 +177,7 @@ class Watch:
         gone = lost(slot)
         self.metrics.slot_lost.labels(name).set(gone)
         self.metrics.slot_active.labels(name).set(bool(slot and slot.active))
+        self._slot = name
         if not gone and stream.slot != name:
             self.registry.state.save(self.registry.stream_key, replace(stream, slot=name))
         elif gone and stream.slot == name:
@@ -152,7 +188,6 @@ class Watch:
 
     def _look_at_stream(self, connection: psycopg.Connection[Any]) -> Iterator[Finding]:
         age = self._probe.look(connection, self.registry.stream())
-        self.metrics.canary_seconds.labels(self.config.kafka.topic_prefix).set(age)
         if age > self.config.watch.overdue:
             what = f"a message that was committed to PostgreSQL's log {age:.0f} s ago has not come"
             why = "changes may not come either: connector, publication, or a backlog"

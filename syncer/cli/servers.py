@@ -5,7 +5,7 @@ For `syncer check`: nothing is made or written, and a server that is away is a f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -43,11 +43,14 @@ def kafka(config: Config, loaded: Sequence[Loaded]) -> Kafka:
     return Kafka(found, registered)
 
 
-def sinks_of(config: Config, models: Sequence[Model]) -> dict[str, list[Finding]]:
-    """Heading → findings, for each kind of sink that the read models use. A block that cannot be read is
-    left out: that is told with its read model."""
+def sinks_of(
+    config: Config, models: Sequence[Model], kinds: Collection[str] | None = None
+) -> dict[str, list[Finding]]:
+    """Heading → findings, for each kind of sink that the read models use, or for these kinds. A block that
+    cannot be read is left out: that is told with its read model."""
     result: dict[str, list[Finding]] = {}
-    for kind in dict.fromkeys(kind for model in models for kind in model.declaration.sink):
+    used = dict.fromkeys(kind for model in models for kind in model.declaration.sink)
+    for kind in used if kinds is None else kinds:
         with suppress(Fatal):
             module = sinks.find(kind)
             connection = config.connection(kind, module.Connection)

@@ -1,25 +1,36 @@
-"""`syncer status`: how far behind each read model is."""
+"""`syncer status`: how far behind each read model is, and what is wrong.
+
+All servers are asked at the same time. One that does not answer within a second is reported as such, so that
+the answer comes soon whatever is broken.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
 
 import click
 
 from syncer import load
-from syncer.arrival import Arrival, look
-from syncer.checks import Slot
-from syncer.cli import output
+from syncer.arrival import Arrival, answer, look
+from syncer.checks import Finding, Slot
+from syncer.cli import output, servers
 from syncer.cli.context import Context, as_json, command, models_argument
 from syncer.config import Config
 from syncer.declaration import model
-from syncer.errors import SyncerError
+from syncer.declaration.model import Model
+from syncer.errors import Fatal, Retry, SyncerError
 from syncer.registry import Registry
 from syncer.status import ModelStatus
 from syncer.status import status as ask
+from syncer.waiting import Time
 
 HEADERS = ["model", "state", "lag", "records", "work", "refused", "backfill (UTC)"]
+_WITHIN, _KAFKA_WITHIN = 1.0, 3.0  # seconds
 
 
 @command(
@@ -27,58 +38,207 @@ HEADERS = ["model", "state", "lag", "records", "work", "refused", "backfill (UTC
     """
     syncer status
     syncer status orders
-    syncer status --json | jq '.[] | select(.lag_seconds > 60)'
+    syncer status --json | jq '.models[] | select(.lag_seconds > 60)'
     """,
 )
 @models_argument
 @as_json
 @click.pass_context
 def status(ctx: click.Context, context: Context, models: Sequence[str], as_json: bool) -> None:
-    """Show state and lag of each read model, and why one waits or has failed, as Kafka, Kafka Connect and
-    PostgreSQL tell: no daemon is asked.
+    """Show state and lag of each read model, and what is wrong, as Kafka, Kafka Connect, PostgreSQL and the
+    sinks tell: no daemon is asked.
 
-    lag: age of the oldest change that is not in every sink yet; ? if changes do not come at all, or it is not
-    known. work: items waiting (backfill, large fan-outs). refused: dead letters. Exit code 1 if a read model
-    waits or has failed.
+    lag: age of the oldest change that is not in every sink, with fan-outs and what the connector does not
+    deliver; ? if it is not known, - for a read model that is new or stopped. work: items waiting (backfill,
+    fan-outs, sweeps that are due). refused: dead letters.
+
+    Exit code 0 only if all is well: every read model runs, was backfilled and has no dead letter, every
+    server answers, no daemon fails or was killed, and readers see what is kept in sync. Otherwise 1; 4 if
+    Kafka is away.
     """
     config = context.config
-    found = load.declared(config, models)
-    lines, reason = source(config)
-    statuses = ask(Registry(config), {m.name: model.tables(m) for m in found}, source=reason)
+    declared = load.declared(config, models)
+    asked = _Asked(config, declared)
+    registry = Registry(config)
+    statuses: list[ModelStatus] = []
+    kafka: Retry | None = None
+    try:
+        registry.topics.existing(_KAFKA_WITHIN)
+        readers = asked.readers(registry.state.load())
+        asked.collect()
+        tables = {one.name: model.tables(one) for one in declared}
+        statuses = ask(registry, tables, source=asked.reason, readers=readers)
+    except Retry as error:
+        kafka = error
+        asked.collect()
+    notes = {one.model: list(_notes(one)) for one in statuses}
     if as_json:
-        output.say_json([asdict(one) for one in statuses])
+        output.say_json(
+            {
+                "models": [asdict(one) | {"well": one.well, "notes": notes[one.model]} for one in statuses],
+                "source": asked.source(),
+                "problems": asked.problems + ([str(kafka)] if kafka else []),
+            }
+        )
     else:
-        output.table(HEADERS, map(_row, statuses), right=(2, 3, 4, 5), whole=True)
-        for line in (*_reasons(statuses, reason), *lines):
+        if statuses:
+            output.table(HEADERS, map(_row, statuses), right=(2, 3, 4, 5), whole=True)
+        for line in (*_reasons(statuses, asked.reason), *(n for one in notes.values() for n in one)):
             output.say(line)
-    if any(one.state in ("failed", "waiting") for one in statuses):
+        for line in dict.fromkeys((*asked.lines, *asked.problems)):
+            output.say(line)
+    if kafka:
+        raise kafka
+    if asked.problems or not all(one.well for one in statuses):
         ctx.exit(output.FINDING)
 
 
 def _row(one: ModelStatus) -> list[object]:
     lag = "?" if one.lag_seconds is None else f"{one.lag_seconds:,.1f} s"
+    if one.state in ("new", "stopped"):
+        lag = "-"
     backfill = one.backfill[:16].replace("T", " ")  # minutes are enough for a reader
-    records, work = f"{one.lag_records:,}", f"{one.work_records:,}"
-    return [one.model, one.state, lag, records, work, one.dead_letters, backfill]
+    if one.backfill_percent is not None:
+        backfill = f"{one.backfill_percent}%"
+    due = one.work_records - sum(work.items for work in one.work if work.due_in_seconds)
+    return [one.model, one.state, lag, f"{one.lag_records:,}", f"{due:,}", one.dead_letters, backfill]
 
 
-def _reasons(statuses: Sequence[ModelStatus], source: str) -> list[str]:
-    """A line for each read model that has a reason of its own; the source's has lines of its own."""
-    own = [(one.model, " ".join(one.reason.split())) for one in statuses if one.reason != source]
-    return [why if why.startswith(f"{name}: ") else f"{name}: {why}" for name, why in own if why]
+def _reasons(statuses: Sequence[ModelStatus], source: str) -> Iterator[str]:
+    """A line for each reason of a read model's own; the source's has lines of its own."""
+    for one in statuses:
+        for reason in one.reasons:
+            if reason != source:
+                why = " ".join(reason.split())
+                yield why if why.startswith(f"{one.model}: ") else f"{one.model}: {why}"
 
 
-def source(config: Config) -> tuple[list[str], str]:
-    """Whether changes arrive at all; a read model that is told nothing has no lag. A line for the connector
-    and one for the slot, and the reason why changes do not come; nothing where Kafka Connect is not
-    configured."""
-    if not config.connect.url:
-        return [], ""
-    try:
-        found = look(config)
-    except SyncerError as error:
-        return [" ".join(f"source: {error}".split())], ""
-    return _lines(found), next((finding.reason for finding in found.findings), "")
+_KINDS = {"keys": "batch of documents", "range": "range", "sweep": "sweep"}
+
+
+def _notes(one: ModelStatus) -> Iterator[str]:
+    """What else is worth knowing of a read model, with the command to run."""
+    name = one.model
+    if one.state == "new":
+        yield f"{name}: it has never run → syncer backfill {name}, and syncer run"
+    elif one.backfill == "never":
+        why = "documents of rows that did not change since it began are missing"
+        yield f"{name}: its backfill was never run: {why} → syncer backfill {name}"
+    elif one.backfill == "unfinished":
+        at = f"its backfill is at {one.backfill_percent}%"
+        yield f"{name}: {at}; if it was interrupted: syncer backfill {name}"
+    if one.state == "stopped" and not one.reasons:
+        yield f"{name}: no daemon runs it → syncer run"
+    if built := one.resync:
+        at = "being planned" if built.percent is None else f"at {built.percent}%"
+        if built.running:
+            yield f"{name}: a resync is {at}; readers see the old documents until it ends"
+        else:
+            yield f"{name}: a resync was interrupted {at}; nothing was changed → syncer resync {name}"
+    for work in one.work:
+        what = output.counted(work.items, _KINDS.get(work.kind, work.kind)).replace("batchs", "batches")
+        due = f"due in {work.due_in_seconds} s" if work.due_in_seconds else "waiting"
+        yield f"{name}: {what} ({work.reason}) {due}"
+    if one.dead_letters:
+        yield f"{name}: {output.counted(one.dead_letters, 'dead letter')} → syncer dlq list {name}"
+
+
+@dataclass
+class _Asked:
+    """What other servers than Kafka are asked, each on a thread of its own, and what they answered.
+
+    Whether changes arrive at all: a read model that is not told of changes has no lag.
+    """
+
+    config: Config
+    models: Sequence[Model]
+    lines: list[str] = field(default_factory=list)
+    """For the connector and the slot."""
+    problems: list[str] = field(default_factory=list)
+    reason: str = ""
+    """Why changes do not come, or cannot be rendered."""
+    _arrival: Arrival | None = None
+
+    def __post_init__(self) -> None:
+        self._deadline = time.monotonic() + _WITHIN
+        self._database = Time().beside("postgres", lambda: _reach(self.config))
+        self._look: Future[Arrival] | None = None
+        if self.config.connect.url:
+            self._look = Time().beside("source", lambda: look(self.config, within=_WITHIN))
+        kinds = dict.fromkeys(kind for one in self.models for kind in one.declaration.sink)
+        self._sinks = {kind: Time().beside(kind, partial(self._sink, kind)) for kind in kinds}
+
+    def _sink(self, kind: str) -> list[Finding]:
+        found = servers.sinks_of(self.config, self.models, kinds=[kind])
+        return [finding for group in found.values() for finding in group]
+
+    def readers(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Read model → what its readers see instead of what is kept in sync. values: of the state topic."""
+        asked, deadline = {}, time.monotonic() + _WITHIN
+        for one in self.models:
+            if known := values.get(one.name):
+                ask_sinks = partial(load.misread, self.config, one, int(known["generation"]))
+                asked[one.name] = Time().beside(one.name, ask_sinks)
+        found = {}
+        for name, future in asked.items():
+            try:
+                errors = answer(future, deadline, "a sink", name).values()
+                found[name] = " ".join(str(error) for error in errors if error)
+            except SyncerError:
+                continue  # the server's own line says it
+        return found
+
+    def collect(self) -> None:
+        """Wait for the answers, until the second is over."""
+        deadline = max(self._deadline, time.monotonic() + 0.1)
+        for kind, future in self._sinks.items():
+            try:
+                found = answer(future, deadline, kind, f"{kind}.url in the configuration")
+                self.problems += [_line(finding) for finding in found]
+            except SyncerError as error:
+                self.problems.append(_flat(str(error)))
+        try:
+            answer(self._database, deadline, "PostgreSQL", "postgres.dsn")
+        except SyncerError as error:
+            self.reason = str(error)
+            self.problems.append(_flat(self.reason))
+        if self._look is None:
+            return
+        try:
+            self._arrival = found_ = self._look.result()
+        except SyncerError as error:
+            self.problems.append(f"source: {_flat(str(error))}")
+            return
+        self.lines = _lines(found_)
+        self.problems += [_flat(str(error)) for error in found_.away]
+        self.problems = list(dict.fromkeys(self.problems))
+        self.reason = next((finding.reason for finding in found_.findings), self.reason)
+
+    def source(self) -> dict[str, Any]:
+        """For programs."""
+        if self._arrival is None:
+            return {}
+        status, slot = self._arrival.status, self._arrival.slot
+        word = status if isinstance(status, str) else status.word if status else "missing"
+        return {
+            "connector": {"name": self._arrival.connector, "state": word},
+            "slot": {"name": self._arrival.slot_name}
+            | (asdict(slot) if isinstance(slot, Slot) else {"state": slot or "missing"}),
+            "findings": [finding.reason for finding in self._arrival.findings],
+        }
+
+
+def _reach(config: Config) -> None:
+    with load.reading(config) as connection:
+        connection.execute("SELECT 1")
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _line(finding: Finding) -> str:
+    return _flat(str(Fatal(finding.what, where=finding.where, why=finding.why, hint=finding.fix)))
 
 
 def _lines(found: Arrival) -> list[str]:
@@ -92,7 +252,7 @@ def _lines(found: Arrival) -> list[str]:
             told = f"{finding.what}: {finding.why} → {finding.fix}"
         if told:
             lines.append(f"{where}: {told}")
-    return lines + [" ".join(f"source: {error}".split()) for error in found.away]
+    return lines
 
 
 def slot_line(slot: Slot) -> str:

@@ -2,8 +2,8 @@
 
 A sink is one module that has `Settings` (its block in a read model), `Connection` (its block in
 `config/syncer.yaml`), `problems` (what `check` says about a block), `obstacles` (what it says about the
-server) and `SINK` (the class). Nothing else has to be edited to add one; the contract suite in
-`tests/contracts/` says what it must do.
+server), `misread` (whether readers see what is written) and `SINK` (the class). Nothing else has to be edited
+to add one; the contract suite in `tests/contracts/` says what it must do.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ class SinkModule(Protocol):
 
     def obstacles(self, connection: Any, settings: Sequence[Any]) -> list[SyncerError]:
         """Why nothing could be written to the server as these blocks say. It is asked, and not changed."""
+        ...
+
+    def misread(self, connection: Any, settings: Any, generation: int) -> SyncerError | None:
+        """Whether readers see something else than this generation, with the command that corrects it; None if
+        they do not, or if it was never made. Raises Retry or Fatal when the server cannot tell."""
         ...
 
 

@@ -135,6 +135,29 @@ def _missing_privileges(http: Http, aliases: Sequence[str]) -> list[str]:
     return missing
 
 
+def misread(connection: Connection, settings: Settings, generation: int) -> SyncerError | None:
+    """Whether the alias that applications read is of other indexes than of this generation's: moved to an old
+    one by hand, removed, or put on two."""
+    alias, index = settings.index, _index(settings, generation)
+    with contextlib.closing(connection.client()) as server:
+        http = Http(server, f"elasticsearch:{alias}", "")
+        read = sorted(http.get(f"/_alias/{alias}") or {})
+        if read == [index] or http.get(f"/{index}") is None:
+            return None
+    actions = [{"remove": {"index": name, "alias": alias}} for name in read if name != index]
+    body = orjson.dumps({"actions": [*actions, {"add": {"index": index, "alias": alias}}]}).decode()
+    url = connection.url.partition(",")[0].strip().rstrip("/")
+    return Fatal(
+        f"readers of {alias} see {' and '.join(read) or 'no index'}, but {index} is kept in sync",
+        where=f"elasticsearch:{alias}", why="the alias was moved or removed by hand",
+        hint=f"curl -X POST {url}/_aliases -H 'Content-Type: application/json' -d '{body}'",
+    )  # fmt: skip
+
+
+def _index(settings: Settings, generation: int) -> str:
+    return f"{settings.index}-{generation:06d}"
+
+
 class ElasticsearchSink:
     """The `Sink` port over one index. Safe to share between threads."""
 
@@ -149,7 +172,7 @@ class ElasticsearchSink:
     ) -> None:
         self.name = f"elasticsearch:{settings.index}"
         self.alias = settings.index
-        self.index = f"{settings.index}-{generation:06d}"
+        self.index = _index(settings, generation)
         self.write_alias = f"{self.index}-write"
         self._settings = settings
         self._model = model

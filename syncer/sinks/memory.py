@@ -51,6 +51,10 @@ def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[Sync
     return []
 
 
+def misread(connection: Connection, settings: Settings, generation: int) -> None:
+    """Never: there is one generation only."""
+
+
 class MemorySink:
     """The `Sink` port over a `Store`. A document that is no JSON object is refused."""
 

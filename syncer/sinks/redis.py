@@ -112,6 +112,10 @@ def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[Sync
     return []
 
 
+def misread(connection: Connection, settings: Settings, generation: int) -> None:
+    """Never: all generations share the keys."""
+
+
 class RedisSink:
     """The `Sink` port over keys of one pattern. Safe to share between threads."""
 

@@ -216,7 +216,7 @@ def _letter(key: bytes, message: Message) -> Letter:
 def content(topics: Topics, letter: Letter) -> bytes | None:
     """The record that the letter is about; None if the letter has been settled meanwhile."""
     topic, partition, offset = letter.position
-    found = topics.read_one(topic, partition, offset)
+    found = next(iter(topics.first({(topic, partition): offset})[topic, partition]), None)
     return found.value if found and found.position == letter.position else None
 
 

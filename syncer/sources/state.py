@@ -9,8 +9,7 @@ Keys of the topic, each written by one party:
     MODEL/N/sinks      its sinks have been made                                   the daemon
     MODEL/N/memory     what its sinks' memory hung on when last asked           the daemon
     MODEL/N/backfill   its backfill under way or last done                        backfill
-    MODEL/error        the error that stopped it; empty when it runs              the daemon
-    MODEL/waiting      why it waits, and since when; empty when it does not       the daemon
+    MODEL/process/ID   what one daemon says of it, and when (`reasons.py`)         that daemon
     ~PREFIX            `Stream`: of the connector with this topic.prefix          the daemon, connectors
     ~PREFIX/canary     the last message of a canary, and where to look for it     the daemon
 """
@@ -121,14 +120,16 @@ class State:
         """The last value of every key, as of now; the topic is not made if it is not there."""
         values: dict[str, dict[str, Any]] = {}
         for record in self._topics.read_all(self._topic):
-            if record.key is not None:
-                values[record.key.decode()] = orjson.loads(record.value) if record.value else {}
+            if record.key is not None and record.value:
+                values[record.key.decode()] = orjson.loads(record.value)
+            elif record.key is not None:
+                values.pop(record.key.decode(), None)
         return values
 
-    def save(self, key: str, value: Mapping[str, Any] | Registration | Run | Stream) -> None:
-        """Durable when this returns. Raises Retry otherwise."""
-        fields = asdict(value) if isinstance(value, Registration | Run | Stream) else dict(value)
+    def save(self, key: str, value: Mapping[str, Any] | Registration | Run | Stream | None) -> None:
+        """None removes the key. Durable when this returns. Raises Retry otherwise."""
+        fields = asdict(value) if isinstance(value, Registration | Run | Stream) else value
         outbox = Outbox(self._writing)
-        outbox.put(self._topic, key.encode(), orjson.dumps(fields))
+        outbox.put(self._topic, key.encode(), None if fields is None else orjson.dumps(dict(fields)))
         outbox.flush()
         self._read = 0.0

@@ -77,10 +77,10 @@ class Topics:
                 "a setting of Kafka's client is wrong", where="kafka.properties", why=error.args[0].str()
             ) from error
 
-    def existing(self) -> dict[str, int]:
+    def existing(self, timeout: float = _SOON) -> dict[str, int]:
         """All topics and how many partitions each has."""
         try:
-            topics = self._admin.list_topics(timeout=_SOON).topics
+            topics = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
             raise away("cannot list topics", error) from error
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
@@ -222,11 +222,26 @@ class Topics:
         self._patience = _FIRST_TIMEOUT
         return found
 
-    def read_one(self, topic: str, partition: int, offset: int, timeout: float = 5.0) -> Record | None:
-        """The record at an offset; None if there is none. For `status`."""
-        for record in self.read_all(topic, {(topic, partition): offset}, limit=1, timeout=timeout):
-            return record
-        return None
+    def first(
+        self, start: Mapping[Partition, int], each: int = 1, *, timeout: float = 5.0
+    ) -> dict[Partition, list[Record]]:
+        """Up to `each` records of several partitions from these offsets on, as many as could be read in
+        time."""
+        found: dict[Partition, list[Record]] = {partition: [] for partition in start}
+        left, deadline = set(found), time.monotonic() + timeout
+        consumer = self._reader()
+        try:
+            consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in start.items()])
+            while left and time.monotonic() < deadline:
+                for message in consumer.consume(500, 0.2):
+                    at: Partition = (message.topic() or "", message.partition() or 0)
+                    if message.error() is None and at in left:
+                        found[at].append(Record(position_of(message), message.key(), message.value()))
+                    if message.error() is not None or len(found[at]) == each:
+                        left.discard(at)
+        finally:
+            consumer.close()
+        return found
 
     def read_all(
         self,
@@ -254,10 +269,7 @@ class Topics:
         left = {p for p in first if ends.get(p, 0) > first[p]}
         if not left:
             return
-        settings = {**self._settings, "group.id": "syncer-reader", "enable.auto.commit": False}
-        consumer = Consumer(
-            {**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2}
-        )
+        consumer = self._reader()
         deadline = time.monotonic() + timeout
         try:
             consumer.assign([TopicPartition(t, p, first[t, p]) for t, p in left])
@@ -275,6 +287,13 @@ class Topics:
                         left.discard(at)
         finally:
             consumer.close()
+
+    def _reader(self) -> Consumer:
+        """A consumer that is of no group."""
+        settings = {**self._settings, "group.id": "syncer-reader", "enable.auto.commit": False}
+        return Consumer(
+            {**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2}
+        )
 
 
 def position_of(message: Message) -> Position:
