@@ -227,7 +227,7 @@ class Lane:
             return False
         return self.beginning.covers(change.txid, change.committed_ms)
 
-    def _look_up(self, view: View, dirty: Dirty, oldest_ms: int) -> list[Key]:
+    def _look_up(self, view: View, dirty: Dirty, oldest_ms: int = 0) -> list[Key]:
         """Stage 4: all dirty roots. What is too much for one batch goes to the work topic, with the commit
         time of the batch's oldest change."""
         keys: dict[Key, None] = {}

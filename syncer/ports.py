@@ -266,6 +266,11 @@ class Sink(Protocol):
         """The documents of these ids as JSON text, for `verify`; absent ones are left out."""
         ...
 
+    def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
+        """Those of these ids that `read` left out because the sink has removed the documents by itself, so
+        long after they were written. rendered: seconds since a backfill that wrote all documents began."""
+        ...
+
     def stored(self, body: bytes) -> bytes | None:
         """What `read` gives for a document that was written as `body`; None if it can never be written."""
         ...

@@ -41,6 +41,10 @@ class Report:
     """In the sink, though PostgreSQL has no such row (or `where` excludes it)."""
     failing: list[str] = field(default_factory=list)
     """Rows of which no document can be rendered, so that there is nothing to compare with."""
+    expired: int = 0
+    """Documents that the sink removed by itself, as its `expire` says: these are in order."""
+    readers: str = ""
+    """What readers see instead of this; empty when they see it."""
     repaired: int = 0
     """Documents that were wrong and no longer are, since they were rendered again."""
 
@@ -50,11 +54,12 @@ class Report:
 
     @property
     def equal(self) -> bool:
-        return not self.wrong
+        return not self.wrong and not self.readers
 
 
 class Verify:
-    """patience: seconds that a difference is given to go away. progress: told of roots compared so far."""
+    """patience: seconds that a difference is given to go away. rendered: seconds since the last backfill that
+    wrote all documents began; 0 if none did. progress: called with the number of roots compared so far."""
 
     def __init__(
         self,
@@ -62,9 +67,11 @@ class Verify:
         rows: Rows,
         *,
         patience: float = 30.0,
+        rendered: float = 0.0,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.compiled, self.rows, self.patience, self.progress = compiled, rows, patience, progress
+        self.rendered = rendered
         self._failing: set[str] = set()
 
     def __call__(self, sink: Sink) -> Report:
@@ -72,7 +79,7 @@ class Verify:
         suspects: set[str] = set()
         equal: set[int] = set()  # hashes of ids that need no second look: a few dozen bytes each
         for ids, bodies in self._roots():
-            wrong = self._compare(sink, ids, bodies)
+            wrong = self._in_order(report, self._compare(sink, ids, bodies))
             suspects |= wrong.keys()
             if len(equal) < _REMEMBERED:
                 equal.update(hash(id) for id in ids if bodies[id] is not None and id not in wrong)
@@ -93,14 +100,20 @@ class Verify:
     def _judge(self, sink: Sink, report: Report, suspects: Iterable[str]) -> Report:
         """What is wrong with these, when patience is over."""
         deadline, pause = time.monotonic() + self.patience, 0.1
-        found = self._recheck(sink, sorted(suspects))
+        found = self._in_order(report, self._recheck(sink, sorted(suspects)))
         while found and time.monotonic() < deadline:
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
-            found = self._recheck(sink, sorted(found))
+            found = self._in_order(report, self._recheck(sink, sorted(found)))
         for id, what in sorted(found.items()):
             getattr(report, what).append(id)
         return report
+
+    def _in_order(self, report: Report, found: dict[str, str]) -> dict[str, str]:
+        """Counts what is expired, and returns the rest."""
+        wrong = {id: what for id, what in found.items() if what != "expired"}
+        report.expired += len(found) - len(wrong)
+        return wrong
 
     def _roots(self) -> Iterator[tuple[list[str], dict[str, bytes | None]]]:
         """Every root, a range at a time, each in a snapshot of its own."""
@@ -148,7 +161,7 @@ class Verify:
         return found
 
     def _compare(self, sink: Sink, ids: Sequence[str], bodies: dict[str, bytes | None]) -> dict[str, str]:
-        """id → `missing`, `differing`, `ghosts` or `failing`, for those of the ids that are not equal."""
+        """id → `missing`, `expired`, `differing`, `ghosts` or `failing`, for the ids that are not equal."""
         have = sink.read(ids)
         found: dict[str, str] = {}
         for id in ids:
@@ -163,6 +176,9 @@ class Verify:
                     found[id] = "missing"
             elif not same(sink.stored(wanted), is_there):
                 found[id] = "differing"
+        absent = [id for id, what in found.items() if what == "missing"]
+        if absent:
+            found |= dict.fromkeys(sink.expired(absent, self.rendered), "expired")
         return found
 
 

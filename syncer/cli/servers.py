@@ -5,11 +5,11 @@ For `syncer check`: nothing is made or written, and a server that is away is a f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from syncer import sinks
+from syncer import load, sinks
 from syncer.checks import Finding
 from syncer.config import Config
 from syncer.declaration.model import Model
@@ -20,20 +20,20 @@ from syncer.registry import Registry
 
 class Kafka(NamedTuple):
     findings: list[Finding]
-    registered: list[str]
-    """The read models that began, as far as Kafka told."""
+    registered: dict[str, int]
+    """The read models that began, and their generations, as far as Kafka told."""
 
 
 def kafka(config: Config, loaded: Sequence[Loaded]) -> Kafka:
     """Whether Kafka answers, and whether a read model that is registered there has to be built anew."""
     found: list[Finding] = []
-    registered: list[str] = []
+    registered: dict[str, int] = {}
     try:
         registry = Registry(config)
         known = registry.state.read()
         for one in loaded:
-            if known.get(one.name):
-                registered.append(one.name)
+            if registration := known.get(one.name):
+                registered[one.name] = registration["generation"]
                 try:
                     registry.check(one.compiled)
                 except Fatal as error:
@@ -62,6 +62,21 @@ def sinks_of(
             errors = module.obstacles(connection, blocks)
             hint = f"is it up? see {kind}.url in the configuration"
             result[f"Sink {kind}"] = [_finding(error, "sink-server", hint) for error in errors]
+    return result
+
+
+def readers(
+    config: Config, models: Sequence[Model], registered: Mapping[str, int]
+) -> dict[str, list[Finding]]:
+    """Heading → findings: readers who see another generation than the one that is kept in sync. A server that
+    does not answer is told elsewhere. registered: read model → generation."""
+    result: dict[str, list[Finding]] = {}
+    for model in models:
+        if model.name in registered:
+            with suppress(SyncerError):
+                for kind, error in load.misread(config, model, registered[model.name]).items():
+                    if error:
+                        result.setdefault(f"Sink {kind}", []).append(_finding(error, "readers"))
     return result
 
 

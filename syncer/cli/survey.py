@@ -87,6 +87,8 @@ def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> S
             _live(config, definition, result, registered=kafka.registered)
         result.findings["Kafka"] = kafka.findings
         result.findings |= servers.sinks_of(config, models)
+        for title, found in servers.readers(config, models, kafka.registered).items():
+            result.findings.setdefault(title, []).extend(found)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -55,8 +56,10 @@ def verify(
     """Compare every document of every sink with what PostgreSQL says now.
 
     The read models may be in use meanwhile: what differs is looked at again until it is the same or patience
-    is over. Exit code 1 if anything differs in the end. --repair mends documents that are missing, were
-    edited or deleted by hand, or whose rows are gone, beside a daemon or without one.
+    is over. Exit code 1 if anything differs in the end, or if readers see another index than the one that is
+    kept in sync. --repair mends documents that are missing, were edited or deleted by hand, or whose rows are
+    gone, beside a daemon or without one. Documents of Redis that have expired (`expire`) are in order: they
+    are counted, and not rendered again.
     """
     registry = Registry(context.config)
     registered = registry.state.load()
@@ -66,7 +69,10 @@ def verify(
             known = registered.get(loaded.name)
             if known is None:
                 raise Fatal("nothing to verify: it has never run", where=loaded.name, hint="syncer backfill")
-            reports += _verify(registry, loaded, known, patience, progress, repair=repair)
+            run = registered.get(f"{loaded.name}/{known['generation']}/backfill", {})
+            began_ms = run["started_ms"] if run.get("finished_ms") else 0
+            rendered = time.time() - began_ms / 1000 if began_ms else 0.0
+            reports += _verify(registry, loaded, known, patience, progress, rendered=rendered, repair=repair)
     if as_json:
         output.say_json([asdict(report) | {"equal": report.equal} for report in reports])
     else:
@@ -82,9 +88,10 @@ def _verify(
     patience: float,
     progress: Progress,
     *,
+    rendered: float,
     repair: bool,
 ) -> list[Report]:
-    """known: the read model's registration."""
+    """known: the read model's registration. rendered: see `Verify`."""
     config = registry.config
     rows = Postgres(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
@@ -100,11 +107,13 @@ def _verify(
         closing.callback(rows.close)
         for sink in sinks:
             closing.callback(sink.close)
-        verify = Verify(loaded.compiled, rows, patience=patience, progress=compared)
+        verify = Verify(loaded.compiled, rows, patience=patience, rendered=rendered, progress=compared)
         reports = []
+        misread = load.misread(config, loaded.model, known["generation"])
         for sink in sinks:
             name = sink.name
             reports.append(report := verify(sink))
+            report.readers = str(misread.get(sink.name.partition(":")[0]) or "")
             progress.update(name, report.documents, report.documents)
         wrong = {id for report in reports for id in report.wrong}
         if not (repair and wrong):
@@ -112,22 +121,28 @@ def _verify(
         metrics = Metrics(CollectorRegistry()).for_model(loaded.name)
         with Errand(config, loaded.model, registry, metrics) as errand:
             mend(errand, wrong)
-        return [verify.again(sink, report) for sink, report in zip(sinks, reports, strict=True)]
+        repaired = [verify.again(sink, report) for sink, report in zip(sinks, reports, strict=True)]
+        for before, after in zip(reports, repaired, strict=True):
+            after.readers, after.expired = before.readers, before.expired
+        return repaired
 
 
 _LISTS = {"failing": "cannot be rendered"}
 
 
 def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
+    expired = any(report.expired for report in reports)
     rows = [
         (
-            r.sink, f"{r.documents:,}", *([r.repaired] if repaired else []),
-            len(r.missing), len(r.differing), len(r.ghosts), "equal" if r.equal else "DIFFERENT",
+            r.sink, f"{r.documents:,}",
+            *([r.repaired] if repaired else []), *([r.expired] if expired else []),
+            len(r.missing), len(r.differing), len(r.ghosts), "DIFFERENT" if r.wrong else "equal",
         )
         for r in reports
     ]  # fmt: skip
     headers = [
-        "sink", "documents", *(["repaired"] if repaired else []), "missing", "differing", "ghosts", "",
+        "sink", "documents", *(["repaired"] if repaired else []), *(["expired"] if expired else []),
+        "missing", "differing", "ghosts", "",
     ]  # fmt: skip
     output.table(headers, rows, right=range(1, len(headers) - 1))
     for report in reports:
@@ -136,7 +151,9 @@ def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
                 more = f" and {len(ids) - shown:,} more" if len(ids) > shown else ""
                 told = ", ".join(id or "(empty)" for id in ids[:shown])
                 output.say(f"{report.sink}: {_LISTS.get(what, what)}: {told}{more}")
-    if all(report.equal for report in reports):
+        if report.readers:
+            output.say(report.readers)
+    if not any(report.wrong for report in reports):
         return
     if repaired:
         output.say("→ syncer dlq list tells what is refused, syncer status what waits")

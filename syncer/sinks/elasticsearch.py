@@ -368,6 +368,10 @@ class ElasticsearchSink:
                     out[doc["_id"]] = doc["_source"]
         return out
 
+    def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
+        """Nothing is removed here by itself."""
+        return set()
+
     def stored(self, body: bytes) -> bytes | None:
         return body
 

@@ -119,6 +119,10 @@ class MemorySink:
             found = {id: self.store.documents.get(id, (0, None))[1] for id in ids}
         return {id: body for id, body in found.items() if body is not None}
 
+    def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
+        """Nothing is removed here by itself."""
+        return set()
+
     def stored(self, body: bytes) -> bytes | None:
         return body
 

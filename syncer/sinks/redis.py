@@ -136,7 +136,8 @@ class RedisSink:
         self._meta_key = f"syncer:meta:{settings.key}"
         expire = max(1, round(settings.expire)) if settings.expire else 0
         tombstone = max(1, round(settings.tombstone))
-        keep = max(expire, tombstone) if expire else 0
+        # The version outlives its document, so that an expired document can be told from a lost one.
+        keep = expire + tombstone if expire else 0
         self._constants = Constants(
             expire, keep, tombstone, "hash" if self._hash else "string", self._keys.owner
         )
@@ -293,6 +294,32 @@ class RedisSink:
                 body = flat_json({name.decode(): value.decode() for name, value in answer.items()})
             if body is not None:
                 yield id, body
+
+    def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
+        """By the time that the version keys have left. Where that key is gone, too, the document was written
+        longer ago than both last, or never was: it counts as expired if a backfill began before that."""
+        expire, keep, gone = self._constants.expire, self._constants.keep, set[str]()
+        if not expire:
+            return gone
+        for start in range(0, len(ids), _PAGE):
+            try:
+                owners = self._servers.owners(ids[start : start + _PAGE], self._keys.document)
+                for node, groups in owners:
+                    some = [id for group in groups for id in group]
+                    marks = [self._keys.version(self._keys.document(id)) for id in some]
+                    left = values(pipeline(node, [["PTTL", mark] for mark in marks]))
+                    texts = values(pipeline(node, [["GET", mark] for mark in marks]))
+                    for id, ms, text in zip(some, left, texts, strict=True):
+                        if text is None:
+                            is_gone = rendered >= keep
+                        else:  # -1: it was written before there was anything to expire
+                            is_gone = self._keys.ours(text) and 0 <= ms <= 1000 * (keep - expire)
+                        if is_gone:
+                            gone.add(id)
+            except FAILURES as error:
+                self._servers.refresh()
+                raise trouble(error, "cannot read", self.name) from error
+        return gone
 
     def stored(self, body: bytes) -> bytes | None:
         if not self._hash:

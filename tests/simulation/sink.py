@@ -188,6 +188,9 @@ class SimulatedSink:
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
         raise NotImplementedError
 
+    def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
+        raise NotImplementedError
+
     def stored(self, body: bytes) -> bytes | None:
         raise NotImplementedError
 

@@ -63,6 +63,17 @@ def test_the_age_is_that_of_the_oldest() -> None:
     assert canary.age(10.0) == 0.0
 
 
+def test_a_message_is_missing_only_if_it_was_looked_for_after_its_way() -> None:
+    canary = Canary("a")
+    [one] = sent(canary, 1)
+    assert canary.missing(1.9) == 0.0
+    canary.committed(canary.next(), 5.0)
+    canary.arrived(one)
+    assert canary.missing(6.0) == 0.0 and canary.missing(7.0) == 5.0
+    canary.forget()
+    assert canary.missing(99.0) == 0.0
+
+
 def test_a_record_is_read_as_debezium_writes_it() -> None:
     def record(prefix: str, content: str) -> bytes:
         return json.dumps({"op": "m", "message": {"prefix": prefix, "content": content}}).encode()

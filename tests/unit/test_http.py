@@ -41,7 +41,7 @@ def health() -> Health:
 @pytest.fixture
 def url(health: Health) -> Iterator[str]:
     registry = CollectorRegistry()
-    Metrics(registry).for_model("orders").lag("changes", 3, 1.5)
+    Metrics(registry).for_model("orders").lag("changes", 3)
     with Server("127.0.0.1", 0, health, registry) as server:
         yield server.url
 

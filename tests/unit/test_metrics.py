@@ -43,7 +43,9 @@ def test_what_a_model_counts(registry: CollectorRegistry) -> None:
     m.lost("memory:x", "deletes")
     m.lost("memory:x", "documents")
     m.refresh("altered")
-    m.lag("changes", 7, 1.5)
+    m.lag("changes", 7)
+    m.lag_seconds(1.5)
+    m.readers_elsewhere("elasticsearch", True)
     m.lag("work", 2)
     m.state("running")
     m.written("memory:x", Outcome(written=2, older=1, again=["a"], refused=[Refusal("b", "bad")]))
@@ -62,6 +64,7 @@ def test_what_a_model_counts(registry: CollectorRegistry) -> None:
         ("syncer_lag_records", "lane", "changes"): 7,
         ("syncer_lag_records", "lane", "work"): 2,
         ("syncer_lag_seconds", "", ""): 1.5,
+        ("syncer_readers_elsewhere", "sink", "elasticsearch"): 1,
         ("syncer_model_state", "state", "running"): 1,
         ("syncer_model_state", "state", "starting"): 0,
     }

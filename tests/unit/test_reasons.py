@@ -1,89 +1,160 @@
-"""Why a read model waits: written down when it lasts, taken back when it has ended, not again and again."""
+"""What a daemon says of a read model: written when it lasts, renewed, removed at its end. And what `syncer
+status` makes of what several daemons say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from syncer.errors import Retry
-from syncer.reasons import Reasons, written
+from syncer.reasons import Process, Reports, Said, said, tell
 
-LOOKS = 5.0
+HERE = Process("a1", "one.example", 7, started_ms=0)
+THERE = Process("b2", "two.example", 8, started_ms=1)
 
 
 class Play:
-    """Looks every five seconds, and what was written at which of them."""
+    """A daemon that is looked at once a second, and what it has written."""
 
-    def __init__(self) -> None:
-        self.saved: list[Mapping[str, Any]] = []
-        self.reasons = Reasons(self.saved.append)
+    def __init__(self, process: Process = HERE) -> None:
+        self.saved: list[tuple[str, Mapping[str, Any] | None]] = []
+        self.values: dict[str, Mapping[str, Any]] = {}
+        self.away = False
+        self.reports = Reports("orders", process, self.save)
         self.now = 0.0
 
-    def look(self, *reasons: str) -> list[str]:
-        """What is written with these looks."""
-        before = len(self.saved)
-        for reason in reasons:
-            self.now += LOOKS
-            self.reasons.look(reason, self.now, int(self.now * 1000))
-        return [str(value.get("reason", "")) for value in self.saved[before:]]
-
-
-def test_what_lasts_is_written_once_and_taken_back() -> None:
-    play = Play()
-    assert play.look("", "", "busy") == []
-    assert play.look("busy", "busy", "busy") == ["busy"]
-    assert play.look("", "") == [""]
-    assert play.look("", "", "") == []
-
-
-def test_what_comes_and_goes_is_not_written() -> None:
-    play = Play()
-    assert play.look(*["busy", ""] * 20) == []
-    play.look("busy", "busy")
-    assert play.look(*["", "busy"] * 5) == []
-
-
-def test_a_reason_that_counts_is_the_same_and_is_renewed_while_it_lasts() -> None:
-    play = Play()
-    looks = [f"a message has not come for {n} s" for n in range(0, 125, 5)]
-    told = play.look(*looks)
-    assert told[0] == looks[1] and len(told) == 2
-    assert play.look("another") == ["another"]
-
-
-def test_it_holds_for_as_long_as_it_is_renewed() -> None:
-    play = Play()
-    play.look("busy", "busy")
-    at = play.saved[0]["at_ms"]
-    assert written(play.saved[0], at + 61_000) == "busy"
-    assert written(play.saved[0], at + 181_000) == written({}, at) == ""
-
-
-def test_it_ends_with_the_process() -> None:
-    play = Play()
-    play.reasons.end()
-    assert play.saved == []
-    play.look("busy", "busy")
-    play.reasons.end()
-    assert play.saved[1:] == [{}]
-
-
-def test_what_could_not_be_written_is_tried_again() -> None:
-    saved: list[Mapping[str, Any]] = []
-    away = [True]
-
-    def save(value: Mapping[str, Any]) -> None:
-        if away.pop():
-            away.append(False)
+    def save(self, key: str, value: Mapping[str, Any] | None) -> None:
+        if self.away:
             raise Retry("Kafka is away")
-        away.append(False)
-        saved.append(value)
+        self.saved.append((key, value))
+        if value is None:
+            self.values.pop(key, None)
+        else:
+            self.values[key] = value
 
-    reasons = Reasons(save)
-    reasons.look("busy", 0.0, 0)
+    def look(self, state: str, reason: str = "", seconds: int = 1) -> list[tuple[str, str]]:
+        """State and reason of what is written within so many seconds."""
+        before = len(self.saved)
+        for _ in range(seconds):
+            self.now += 1
+            self.reports.look(state, reason, self.now, int(self.now * 1000))
+        return [(value["state"], value["reason"]) for _, value in self.saved[before:] if value]
+
+
+def test_a_state_that_lasts_is_written_and_taken_back() -> None:
+    play = Play()
+    assert play.look("starting") == [("starting", "")]
+    assert play.look("running") == [("running", "")], "that it runs is no news to wait for"
+    assert play.look("waiting", "busy", 4) == []
+    assert play.look("waiting", "busy", 2) == [("waiting", "busy")]
+    assert play.look("running", "", 6) == [("running", "")]
+    assert list(play.values) == ["orders/process/a1"]
+
+
+def test_a_state_that_comes_and_goes_is_not_written() -> None:
+    play = Play()
+    play.look("running")
+    written = [
+        one for _ in range(20) for one in (*play.look("waiting", "busy", 2), *play.look("running", "", 2))
+    ]
+    assert {state for state, _ in written} == {"running"}
+
+
+def test_a_failure_is_written_at_once() -> None:
+    play = Play()
+    play.look("running")
+    assert play.look("failed", "a wrong password") == [("failed", "a wrong password")]
+    assert play.look("running") == [("running", "")]
+
+
+def test_a_record_is_renewed_also_when_nothing_changes() -> None:
+    play = Play()
+    assert len(play.look("running", "", 60)) == 4
+    [one] = said(play.values, "orders")
+    assert one.alive(60_000) and one.since_ms == 1000 and not one.alive(one.at_ms + 45_000)
+
+
+def test_a_reason_that_counts_seconds_is_not_another_one_each_time() -> None:
+    play = Play()
+    play.look("waiting", "late for 0 s")
+    written = [one for n in range(1, 31) for one in play.look("waiting", f"late for {n} s")]
+    assert len(written) == 2, "it was renewed"
+    assert play.look("waiting", "another", 5) == [("waiting", "another")]
+
+
+def test_a_record_that_could_not_be_written_is_tried_again() -> None:
+    play = Play()
+    play.away = True
     with pytest.raises(Retry):
-        reasons.look("busy", 5.0, 5000)
-    reasons.look("busy", 10.0, 10_000)
-    assert saved == [{"reason": "busy", "at_ms": 10_000}]
+        play.look("running")
+    play.away = False
+    assert play.look("running") == [("running", "")]
+
+
+def test_a_daemon_that_ends_in_order_leaves_nothing() -> None:
+    play = Play()
+    play.reports.end()
+    assert play.saved == []
+    play.look("running")
+    play.reports.end()
+    assert play.values == {}
+
+
+def test_what_a_killed_daemon_left_is_removed_by_one_that_started_since() -> None:
+    """One that was there already leaves it, so that it is reported; but for an hour only."""
+    dead, witness = Play(), Play(THERE)
+    dead.look("running", "", 60)
+    at_ms = said(dead.values, "orders")[0].at_ms
+    for later, left in ((44_000, 1), (46_000, 1), (3_600_000, 1), (3_601_000, 0)):
+        witness.values = dict(dead.values)
+        witness.reports.tidy(witness.values, at_ms + later)
+        assert len(witness.values) == left, later
+    follower = Play(replace(THERE, started_ms=at_ms + 1))
+    follower.values = dict(dead.values)
+    follower.reports.tidy(dict(follower.values), at_ms + 44_000)
+    assert len(follower.values) == 1, "nobody knows yet that it was killed"
+    follower.reports.tidy(dict(follower.values), at_ms + 46_000)
+    assert follower.values == {}
+
+
+def test_other_read_models_and_what_else_is_in_the_topic_are_not_taken_for_reports() -> None:
+    play = Play()
+    play.look("running")
+    assert said({**play.values, "orders/1/clock": {"clock": 5}, "orders": {"epoch": 1}}, "orders")
+    assert said(play.values, "order") == said(play.values, "orders2") == []
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        ([], ""),
+        (["running", "failed"], "running"),
+        (["failed", "running"], "running"),
+        (["failed", "waiting"], "waiting"),
+        (["failed", "failed"], "failed"),
+        (["starting", "failed"], "starting"),
+    ],
+)
+def test_one_that_delivers_is_enough(states: list[str], state: str) -> None:
+    all_said = [Said(p, s, 0, "", 0) for p, s in zip((HERE, THERE), states, strict=False)]
+    assert tell(all_said, 1000)[0] == state
+
+
+def test_the_daemon_that_fails_is_named_alongside_one_that_delivers() -> None:
+    """Found: a second daemon with a wrong password made every read model `failed`; the first delivered."""
+    all_said = [Said(HERE, "running", 0, "", 0), Said(THERE, "failed", 0, "a wrong password", 0)]
+    assert tell(all_said, 1000) == (
+        "running", ["the daemon on two.example, pid 8 has failed: a wrong password"]
+    )  # fmt: skip
+    assert tell(all_said[1:], 1000) == ("failed", ["a wrong password"])
+
+
+def test_a_killed_daemon_is_told_as_one() -> None:
+    state, reasons = tell([Said(HERE, "failed", 0, "a wrong password", 0)], 60_000)
+    assert state == ""
+    assert reasons == [
+        "the daemon on one.example, pid 7 was killed, or cannot reach Kafka: no sign of it for 60 s"
+    ]

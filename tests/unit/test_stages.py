@@ -69,7 +69,7 @@ def test_work_items_survive_the_topic() -> None:
     for work in (
         Work("keys", "fan-out", keys=(("1", "a|b"), ("2", ""))),
         Work("range", "backfill", "r1", low=None, high=("9", "1"), seconds=0.5),
-        Work("sweep", "truncate", not_before_ms=5),
+        Work("sweep", "truncate", not_before_ms=5, committed_ms=1_700_000_000_123),
     ):
         assert decode.work(AT, decode.encode_work(work), 2) == work
 
@@ -226,16 +226,84 @@ def test_offsets_are_due_after_the_interval_and_taken_once() -> None:
 
 
 def test_lag_is_the_age_of_the_oldest_waiting_change() -> None:
-    lag = Lag(started_ms=1_000)
-    lag.waiting({("t", 0): (0, 10), ("t", 1): (0, 0)})
+    lag = Lag()
+    lag.waiting({("t", 0): (0, 10), ("t", 1): (0, 0)}, 1_000)
     assert lag.records == 10
-    assert lag.seconds(3_000) == 2.0, "nothing settled yet: since the start"
+    assert lag.seconds(3_000) == 2.0, "nothing polled yet: since it was seen"
     lag.settled(Position("t", 0, 4), 2_500)
-    lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)})
+    lag.taken(Position("t", 0, 9), 2_600)
+    lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)}, 3_000)
     assert lag.records == 5, "polled but not settled counts"
-    assert lag.seconds(3_000) == 0.5
-    lag.idle({("t", 0): (10, 10), ("t", 1): (0, 0)}, 8_000)
-    lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)})
+    assert lag.seconds(3_000) == 0.4
+    lag.idle({("t", 0): (10, 10), ("t", 1): (0, 0)})
+    lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)}, 8_000)
     assert (lag.records, lag.seconds(9_000)) == (0, 0.0)
-    lag.waiting({("t", 0): (10, 11), ("t", 1): (0, 0)})
+    lag.waiting({("t", 0): (10, 11), ("t", 1): (0, 0)}, 9_000)
     assert lag.seconds(9_000) == 1.0, "not since the last change, hours ago"
+
+
+def test_a_change_that_came_late_is_as_old_as_its_commit() -> None:
+    """The connector did not deliver for a minute: what it sends is a minute old, though nothing waited."""
+    lag = Lag()
+    lag.waiting({("t", 0): (5, 5)}, 100_000)
+    lag.taken(Position("t", 0, 6), 40_000)
+    lag.waiting({("t", 0): (7, 7)}, 100_100)
+    assert lag.seconds(100_100) == 60.1
+    lag.settled(Position("t", 0, 6), 99_000)
+    lag.waiting({("t", 0): (7, 7)}, 100_200)
+    assert lag.seconds(100_200) == 0.0
+
+
+def test_a_partition_of_rare_changes_has_no_lag_from_the_last_of_them() -> None:
+    """Others are busy all the time, so that the lane is never idle."""
+    lag = Lag()
+    lag.settled(Position("t", 0, 0), 1_000)
+    lag.waiting({("t", 0): (1, 1), ("t", 1): (0, 9)}, 60_000)
+    lag.taken(Position("t", 1, 8), 60_000)
+    lag.waiting({("t", 0): (1, 2), ("t", 1): (9, 9)}, 60_100)
+    assert lag.seconds(60_100) == 0.1
+
+
+def test_a_partition_that_comes_back_has_no_lag_from_before() -> None:
+    lag = Lag()
+    lag.waiting({("t", 0): (0, 1)}, 1_000)
+    lag.waiting({}, 2_000)
+    assert lag.seconds(50_000) == 0.0
+    lag.waiting({("t", 0): (0, 1)}, 60_000)
+    assert lag.seconds(60_500) == 0.5
+
+
+def test_a_new_read_model_is_not_late_for_what_was_there_before_it() -> None:
+    """Found: 594.8 s for one that was 10 s old, because it looks ten minutes back for open transactions."""
+    lag = Lag(floor_ms=600_000)
+    lag.taken(Position("t", 0, 9), 15_200)
+    lag.waiting({("t", 0): (10, 10)}, 610_000)
+    assert lag.seconds(610_000) == 10.0
+
+
+def test_an_unfinished_fan_out_is_lag_from_its_cause_s_commit() -> None:
+    """Found: 5 customers renamed, 32,000 documents stale for 14 s, and a lag of 0.0."""
+    lag = Lag(items=["w"])
+    lag.waiting({("w", 0): (0, 16), ("w", 1): (0, 16)}, 1_000)
+    assert lag.seconds(1_000) == 0.0, "of work nothing is known before it is polled"
+    lag.taken(Position("w", 0, 7), 500)
+    lag.waiting({("w", 0): (8, 16), ("w", 1): (0, 16)}, 3_000)
+    assert lag.seconds(3_000) == 2.5
+    lag.settled(Position("w", 0, 7), 0)
+    lag.waiting({("w", 0): (8, 16), ("w", 1): (16, 16)}, 5_000)
+    assert lag.seconds(5_000) == 4.5, "the next is of the same fan-out"
+    lag.idle({("w", 0): (16, 16), ("w", 1): (16, 16)})
+    lag.waiting({("w", 0): (16, 16), ("w", 1): (16, 16)}, 6_000)
+    assert (lag.records, lag.seconds(6_000)) == (0, 0.0)
+
+
+def test_work_of_no_change_is_no_lag() -> None:
+    """A backfill's range, and a sweep that waits for its time and is put back again and again."""
+    lag = Lag(items=["w"])
+    lag.taken(Position("w", 0, 0), 500)
+    lag.settled(Position("w", 0, 0), 0)
+    for at in range(1, 100):
+        lag.taken(Position("w", 0, at), 0)
+        lag.waiting({("w", 0): (at + 1, at + 2)}, 1_000 * at)
+        assert lag.seconds(1_000 * at) == 0.0
+        lag.settled(Position("w", 0, at), 0)
