@@ -149,8 +149,8 @@ class Deployment:
         return process
 
     def status(self, expect: Collection[int] = (0,)) -> list[dict[str, Any]]:
-        """Per read model, as Kafka tells. expect: 1, too, if one may wait or have failed."""
-        found: list[dict[str, Any]] = json.loads(self.run("status", "--json", expect=expect))
+        """Per read model, as Kafka tells. expect: 1, too, if all may not be well."""
+        found: list[dict[str, Any]] = json.loads(self.run("status", "--json", expect=expect))["models"]
         return found
 
     def end(self) -> None:

@@ -182,7 +182,7 @@ class System:
         command = ["status", "--json", model]
         done = CliRunner().invoke(cli.main, command, env=self.environment, catch_exceptions=False)
         assert done.exit_code in (0, 1), done.output
-        [found] = json.loads(done.stdout)
+        [found] = json.loads(done.stdout)["models"]
         assert isinstance(found, dict)
         return found
 

@@ -157,11 +157,14 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
 
     # Filled, and compared.
     assert "it has never run" in run("verify", expect=3).output
-    assert [m["state"] for m in json.loads(run("status", "--json").stdout)] == ["new", "new", "new"]
+    told = json.loads(run("status", "--json", expect=1).stdout)
+    assert [(m["state"], m["lag_seconds"]) for m in told["models"]] == [("new", None)] * 3
+    assert told["problems"] == [] and told["source"]["connector"]["state"] == "running"
     assert "orders: done" in run("backfill").stderr
     assert run("verify").stdout.count("equal") == 3
-    statuses = json.loads(run("status", "--json", "orders").stdout)
-    assert [(m["model"], m["state"], m["work_records"]) for m in statuses] == [("orders", "stopped", 0)]
+    [told] = json.loads(run("status", "--json", "orders", expect=1).stdout)["models"]
+    assert (told["model"], told["state"], told["work_records"]) == ("orders", "stopped", 0)
+    assert told["lag_seconds"] is None and told["notes"] == ["orders: no daemon runs it → syncer run"]
     with redis.Redis.from_url(stack.redis) as client:
         client.set(f"{names.prefix}:1", '{"name": "Eve"}')
         client.delete(f"{names.prefix}:2")
@@ -191,7 +194,9 @@ def test_the_daemon_follows_and_stops_in_order(
                 eventually(lambda: client.get(f"{names.prefix}:7") is not None)
             metrics = urllib3.request("GET", started["http"] + "/metrics").data.decode()
             assert 'syncer_events_total{model="customers",op="c"} 1.0' in metrics
-            eventually(lambda: "running" in run("status", "customers").stdout)
+            eventually(lambda: "running" in run("status", "customers", expect=1).stdout)
+            said = run("status", "customers", expect=1).stdout
+            assert "its backfill was never run" in said and "→ syncer backfill customers" in said
         finally:
             daemon.terminate()
             began = time.monotonic()
@@ -200,7 +205,7 @@ def test_the_daemon_follows_and_stops_in_order(
     assert daemon.returncode == 0
     messages = [json.loads(line)["message"] for line in rest.splitlines()]
     assert messages[-2:] == ["stopping", "stopped"], rest
-    assert "stopped" in run("status", "customers").stdout
+    assert "stopped" in run("status", "customers", expect=1).stdout
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:

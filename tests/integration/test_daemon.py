@@ -67,7 +67,9 @@ def test_what_it_tells_of_itself(system: System) -> None:
     assert daemon.get("/livez") == (200, "ok\n") and daemon.get("/readyz") == (200, "ok\n")
     assert daemon.get("/nothing")[0] == 404 and daemon.get("/status?model=nobody")[0] == 404
     assert daemon.stop() < 5
-    assert (system.told(model)["state"], system.told(model)["members"]) == ("stopped", 0)
+    told = system.told(model)
+    assert (told["state"], told["members"], told["lag_seconds"], told["reasons"]) == ("stopped", 0, None, [])
+    assert told["processes"] == []
     for line in daemon.log.read_text().splitlines():
         assert {"timestamp", "level", "message"} <= json.loads(line).keys()
     assert [one["unfinished"] for one in daemon.said("stopped")] == [[]]
@@ -97,6 +99,65 @@ def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
     daemon.stop()
     assert system.told(model)["state"] == "stopped"
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
+
+
+def test_a_fan_out_that_waits_is_lag(system: System) -> None:
+    """Found: a lag of 0.0 while thousands of documents were old, because the work lane did not count."""
+    model, settings = system.orders, f"{system.stack.elasticsearch}/{system.orders}-000001/_settings"
+    # Every order goes to the work topic: nothing is left for the lane of the changes.
+    system.environment |= {"SYNCER_PIPELINE__FAN_OUT": "500", "SYNCER_PIPELINE__CHUNK_DOCUMENTS": "100"}
+    system.execute("INSERT INTO {schema}.customers VALUES (1, 'Ada')")
+    system.execute(
+        "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 1000) n"
+    )
+    system.run("backfill", model)
+    daemon = system.start(model)
+    until(lambda: system.told(model)["lag_records"] == 0)
+    assert daemon.metric("syncer_lag_seconds") == 0 and system.told(model)["lag_seconds"] == 0
+    urllib3.request("PUT", settings, json={"index.blocks.write": True})
+    system.execute("UPDATE {schema}.customers SET name = 'Augusta' WHERE id = 1")
+    until(lambda: daemon.metric("syncer_lag_seconds") > 3, lambda: daemon.status(model))
+    until(lambda: daemon.metric("syncer_lag_records", lane="changes") == 0)
+    until(lambda: daemon.metric("syncer_lag_seconds") > 5, lambda: daemon.status(model))
+    told = system.told(model)
+    assert told["lag_records"] == 0 and told["lag_seconds"] > 3
+    assert [(work["kind"], work["reason"]) for work in told["work"]] == [("keys", "fan-out")]
+    assert sum(work["items"] for work in told["work"]) == told["work_records"] > 5
+    assert "batches of documents (fan-out) waiting" in system.run("status", model, expect=1)
+    urllib3.request("PUT", settings, json={"index.blocks.write": None})
+    system.until_right(model)
+    until(lambda: daemon.metric("syncer_lag_seconds") == 0)
+    until(lambda: system.told(model)["lag_seconds"] == 0)
+    until(lambda: "running" in system.told(model)["state"])
+    system.run("status", model)
+
+
+def test_one_daemon_fails_another_delivers_and_is_killed(system: System) -> None:
+    """Found: every read model was `failed` for minutes, because a second daemon had a wrong password."""
+    model = system.orders
+    system.execute(CUSTOMERS, ORDERS.format(1, 5))
+    system.run("backfill", model)
+    first = system.start(model)
+    until(lambda: system.told(model)["state"] == "running")
+    system.environment["SYNCER_POSTGRES__PASSWORD"] = "wr0ng"
+    second = system.start(model, ready=False)
+    del system.environment["SYNCER_POSTGRES__PASSWORD"]
+    second.until_state(model, "failed")
+    until(lambda: len(system.told(model)["reasons"]) == 1, lambda: system.told(model))
+    told = system.told(model)
+    assert (told["state"], told["last_error"], told["well"]) == ("running", "", False)
+    assert f"pid {second.process.pid} has failed" in told["reason"]
+    assert "password authentication failed" in told["reason"]
+    assert f"pid {second.process.pid} has failed" in system.run("status", model, expect=1)
+    second.stop(expect=3)
+    until(lambda: system.told(model)["well"], lambda: system.told(model))
+    system.run("status", model)
+
+    first.kill()
+    until(lambda: system.told(model)["state"] == "stopped", lambda: system.told(model))
+    told = system.told(model)
+    assert f"pid {first.process.pid} was killed" in told["reason"] and told["lag_seconds"] is None
+    assert f"pid {first.process.pid} was killed" in system.run("status", model, expect=1)
 
 
 def test_a_port_that_is_taken_is_told_at_once(system: System) -> None:
@@ -171,6 +232,7 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was(system: System) -> None:
         until(lambda: len(system.written(system.orders)) > 700)
     told = system.told(system.orders)
     assert (told["backfill"], told["state"]) == ("unfinished", "stopped")
+    assert 0 < told["backfill_percent"] < 100
     done = len(system.written(system.orders))
     assert done < 3000
     with backfill(system) as second:

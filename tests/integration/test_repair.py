@@ -11,7 +11,7 @@ import urllib3
 
 from syncer.clock import split_version
 from tests.integration.daemon import until
-from tests.integration.system import System
+from tests.integration.system import SUMMARIES, System
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace'), (3, 'Edsger')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -95,3 +95,25 @@ def test_what_cannot_be_mended_is_told(system: System) -> None:
     document(system, 1, "PUT", f"?version_type=external&version={version + 10**9}", status="from the future")
     said = system.run("verify", system.orders, "--repair", "--patience", "0", expect=3)
     assert "later clock" in said and f"syncer resync {system.orders}" in said
+
+
+def test_a_document_that_has_expired_is_in_order(system: System) -> None:
+    """Found: `verify` told it as missing. It is not rendered again, either."""
+    key = "{prefix}:brief:{{id}}"
+    system.declare("brief", SUMMARIES.replace("{summaries}", "{prefix}-brief").replace(
+        '{{redis: {{key: "{prefix}:summary:{{id}}"}}}}', f'{{{{redis: {{{{key: "{key}", expire: 1d}}}}}}}}'
+    ))  # fmt: skip
+    model = f"{system.prefix}-brief"
+    system.run("backfill", model)
+    with redis.Redis.from_url(system.stack.redis) as client:
+        for id in (1, 2):
+            client.delete(f"{system.prefix}:brief:{id}")
+        assert client.expire(f"version:{{{system.prefix}:brief:1}}", 600)  # a day and 50 minutes later
+        said = system.run("verify", model, "--patience", "0", expect=1)
+        assert "missing: 2\n" in said
+        [report] = json.loads(system.run("verify", model, "--patience", "0", "--json", expect=1))
+        assert (report["expired"], report["missing"]) == (1, ["2"])
+        system.run("verify", model, "--patience", "0", "--repair")
+        assert client.exists(f"{system.prefix}:brief:1", f"{system.prefix}:brief:2") == 1
+        [report] = json.loads(system.run("verify", model, "--patience", "0", "--json"))
+        assert (report["expired"], report["equal"]) == (1, True)

@@ -3,6 +3,7 @@ stops no other."""
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from syncer.errors import Retry
 from syncer.metrics import Metrics
 from syncer.registry import Names, Registry
 from syncer.sources.writing import KafkaWork
-from tests.integration.daemon import until
+from tests.integration.daemon import Daemon, until
 from tests.integration.system import SUMMARIES, System
 
 ROWS = (
@@ -43,8 +44,15 @@ def test_an_interrupted_resync_leaves_what_is_read_in_step(system: System) -> No
     )  # fmt: skip
     state = system.state()
     until(lambda: state.load().get(f"{system.orders}/next"))
+    told = system.told(system.orders)
+    assert (told["state"], told["resync"]["generation"], told["resync"]["running"]) == ("running", 2, True)
+    until(lambda: state.load().get(f"{system.orders}/2/backfill"))
     resync.kill()
     resync.wait()
+    until(lambda: system.told(system.orders)["resync"]["running"] is False)
+    told = system.told(system.orders)
+    assert 0 <= told["resync"]["percent"] <= 100
+    assert "a resync was interrupted" in system.run("status", system.orders)
 
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     system.until_right()
@@ -56,9 +64,34 @@ def test_an_interrupted_resync_leaves_what_is_read_in_step(system: System) -> No
     [now] = read_index(system)
     assert now > f"{system.orders}-000001"
     assert f"delete them when you like: {system.orders}-000001" in said
+    until(lambda: system.told(system.orders)["well"], lambda: system.told(system.orders))
+    readers_of_an_old_index(system, daemon, now)
     system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0")
     system.until_right()
     assert "ghosts" in system.run("verify")
+
+
+def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
+    """The alias is moved to the old index by hand: everybody says so, and the command corrects it."""
+    old, model = f"{system.orders}-000001", system.orders
+    actions = [{verb: {"index": index, "alias": model}} for verb, index in (("remove", now), ("add", old))]
+    urllib3.request("POST", f"{system.stack.elasticsearch}/_aliases", json={"actions": actions})
+    told = daemon.until_state(model, "waiting")
+    says = f"readers of {model} see {old}, but {now} is kept in sync"
+    assert says in told["reason"] and daemon.ready() is False
+    assert daemon.metric("syncer_readers_elsewhere", model=model) == 1
+    until(lambda: system.told(model)["state"] == "waiting")
+    for command in ("check", "status", "verify"):
+        assert says in (said := system.run(command, model, expect=1)), said
+    assert says in system.told(model)["reason"]
+    command = "curl" + said.partition("→ curl")[2].splitlines()[0]
+    urllib3.request(
+        "POST", f"{system.stack.elasticsearch}/_aliases", headers={"Content-Type": "application/json"},
+        body=shlex.split(command)[-1],
+    )  # fmt: skip
+    assert read_index(system) == [now]
+    daemon.until_ready()
+    assert daemon.metric("syncer_readers_elsewhere", model=model) == 0
 
 
 def test_events_of_before_a_column_was_renamed_do_not_stop_the_resync(system: System) -> None:
