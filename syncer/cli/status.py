@@ -83,8 +83,9 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
     else:
         if statuses:
             output.table(HEADERS, map(_row, statuses), right=(2, 3, 4, 5), whole=True)
-        for line in (*_reasons(statuses, asked.reason), *(n for one in notes.values() for n in one)):
-            output.say(line)
+        for one in statuses:
+            for line in (*_reasons(one, asked.reason), *notes[one.model]):
+                output.say(line)
         for line in dict.fromkeys((*asked.lines, *asked.problems)):
             output.say(line)
     if kafka:
@@ -104,16 +105,19 @@ def _row(one: ModelStatus) -> list[object]:
     return [one.model, one.state, lag, f"{one.lag_records:,}", f"{due:,}", one.dead_letters, backfill]
 
 
-def _reasons(statuses: Sequence[ModelStatus], source: str) -> Iterator[str]:
+def _reasons(one: ModelStatus, source: str) -> Iterator[str]:
     """A line for each reason of a read model's own; the source's has lines of its own."""
-    for one in statuses:
-        for reason in one.reasons:
-            if reason != source:
-                why = " ".join(reason.split())
-                yield why if why.startswith(f"{one.model}: ") else f"{one.model}: {why}"
+    for reason in one.reasons:
+        if reason != source:
+            why = _flat(reason)
+            yield why if why.startswith(f"{one.model}: ") else f"{one.model}: {why}"
 
 
-_KINDS = {"keys": "batch of documents", "range": "range", "sweep": "sweep"}
+_KINDS = {
+    "keys": ("batch of documents", "batches of documents"),
+    "range": ("range of documents", "ranges of documents"),
+    "sweep": ("sweep", "sweeps"),
+}
 
 
 def _notes(one: ModelStatus) -> Iterator[str]:
@@ -136,7 +140,7 @@ def _notes(one: ModelStatus) -> Iterator[str]:
         else:
             yield f"{name}: a resync was interrupted {at}; nothing was changed → syncer resync {name}"
     for work in one.work:
-        what = output.counted(work.items, _KINDS.get(work.kind, work.kind)).replace("batchs", "batches")
+        what = f"{work.items:,} {_KINDS[work.kind][work.items != 1]}"
         due = f"due in {work.due_in_seconds} s" if work.due_in_seconds else "waiting"
         yield f"{name}: {what} ({work.reason}) {due}"
     if one.dead_letters:

@@ -82,7 +82,8 @@ def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
     assert daemon.metric("syncer_readers_elsewhere", model=model) == 1
     until(lambda: system.told(model)["state"] == "waiting")
     for command in ("check", "status", "verify"):
-        assert says in (said := system.run(command, model, expect=1)), said
+        said = system.run(command, model, expect=1)
+        assert says in said, said
     assert says in system.told(model)["reason"]
     command = "curl" + said.partition("→ curl")[2].splitlines()[0]
     urllib3.request(
