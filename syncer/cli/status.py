@@ -166,6 +166,7 @@ class _Asked:
     def __post_init__(self) -> None:
         self._deadline = time.monotonic() + _WITHIN
         self._database = Time().beside("postgres", lambda: _reach(self.config))
+        self._collected = False
         self._look: Future[Arrival] | None = None
         if self.config.connect.url:
             self._look = Time().beside("source", lambda: look(self.config, within=_WITHIN))
@@ -194,6 +195,9 @@ class _Asked:
 
     def collect(self) -> None:
         """Wait for the answers, until the second is over."""
+        if self._collected:
+            return
+        self._collected = True
         deadline = max(self._deadline, time.monotonic() + 0.1)
         for kind, future in self._sinks.items():
             try:

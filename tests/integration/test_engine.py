@@ -66,6 +66,7 @@ def test_hazard_20_a_huge_fan_out_goes_through_the_work_topic(engine: Engine) ->
     engine.drain(lane)
     items = [decode.work(record.position, record.value, 1) for record in engine.work.records]
     assert all(item and (item.kind, item.reason) == ("keys", "fan-out") for item in items)
+    assert {item.committed_ms for item in items if item} == {1}, "of the change that caused it"
     assert max(len(item.keys) for item in items if item) == 300
     handed = {key for item in items if item for key in item.keys}
     assert len(handed) == 3000
@@ -86,14 +87,18 @@ def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine:
     assert [item and (item.kind, item.low, item.high) for item in items] == [
         ("range", None, ("4",)), ("range", ("4",), ("8",)), ("range", ("8",), ("10",))
     ]  # fmt: skip
+    assert {item and item.committed_ms for item in items} == {1}
     assert engine.written() == engine.expected()
     engine.tell(engine.execute("TRUNCATE orders"), "orders", "t")
     engine.drain(lanes[0])
     now, later = (decode.work(record.position, record.value, 1) for record in engine.work.records[3:])
     assert now and later and (now.kind, later.kind) == ("sweep", "sweep")
     assert now.not_before_ms == 0 and later.not_before_ms > (time.time() + 50) * 1000
+    assert (now.committed_ms, later.committed_ms) == (1, 0), "nothing is known to be wrong when it is due"
     engine.work.records.pop()
     engine.drain(lanes[1])
+    handed = [decode.work(record.position, record.value, 1) for record in engine.work.records[4:]]
+    assert handed and {item and item.committed_ms for item in handed} == {1}, "handed over with their cause"
     assert engine.written() == engine.expected() == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal, Retry
-from syncer.sinks.elasticsearch import Connection, ElasticsearchSink, Settings, obstacles
+from syncer.sinks.elasticsearch import Connection, ElasticsearchSink, Settings, misread, obstacles
 from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
 from tests.contracts.sinks import FIELDS, compiled
 from tests.integration.daemon import until
@@ -152,6 +153,27 @@ def test_a_second_generation_leaves_readers_with_the_first(make: Make, stack: St
     call(stack, "PUT", f"/{first.alias}-of-others")
     assert first.promote() == [second.index]
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
+
+
+def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: Names) -> None:
+    """The alias was moved to the old index, put on both, or removed; the command puts each right."""
+    connection, settings = Connection(url=stack.elasticsearch), Settings(index=names("things"))
+    assert misread(connection, settings, 1) is None, "nothing was made yet"
+    first, second = make(), make(generation=2)
+    second.promote()
+    assert misread(connection, settings, 2) is None
+    add = {"add": {"index": first.index, "alias": first.alias}}
+    remove = {"remove": {"index": second.index, "alias": first.alias}}
+    for actions, seen in (
+        ([add, remove], first.index), ([add], f"{first.index} and {second.index}"), ([remove], "no index"),
+    ):  # fmt: skip
+        call(stack, "POST", "/_aliases", {"actions": actions})
+        found = misread(connection, settings, 2)
+        assert found and f"readers of {first.alias} see {seen}, but {second.index} is kept in" in found.what
+        *_, url, _, _, _, body = shlex.split(found.hint)
+        assert url == f"{stack.elasticsearch}/_aliases"
+        call(stack, "POST", "/_aliases", json.loads(body))
+        assert misread(connection, settings, 2) is None
 
 
 def test_a_name_that_is_taken(make: Make, stack: Stack, names: Names) -> None:
