@@ -81,6 +81,8 @@ class App:
         stalled = [reason for unit in self.units if (reason := unit.stalled())]
         if not self.watch.alive:
             stalled.append("the watch over connector and slot has ended; see the log")
+        if not self.reporting.alive:
+            stalled.append("the reports for `syncer status` have ended; see the log")
         return not stalled, "; ".join(stalled)
 
     def ready(self) -> tuple[bool, str]:

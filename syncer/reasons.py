@@ -150,6 +150,10 @@ class Reporting:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Remove the records, once the read models have stopped. Waits for seconds at most."""
         self._stop.set()

@@ -157,7 +157,8 @@ def test_a_second_generation_leaves_readers_with_the_first(make: Make, stack: St
 
 def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: Names) -> None:
     """The alias was moved to the old index, put on both, or removed; the command puts each right."""
-    connection, settings = Connection(url=stack.elasticsearch), Settings(index=names("things"))
+    connection = Connection.model_validate({"url": stack.elasticsearch})
+    settings = Settings.model_validate({"index": names("things")})
     assert misread(connection, settings, 1) is None, "nothing was made yet"
     first, second = make(), make(generation=2)
     second.promote()
