@@ -46,14 +46,13 @@ def answer(future: Future[T], deadline: float | None, who: str, where: str) -> T
     """What a server answered. Raises what it raised, and Retry if it does not answer before the deadline
     (monotonic seconds; None: whenever it does)."""
     if deadline is not None and not Time().done(future, max(0.0, deadline - time.monotonic())):
-        raise Retry(f"{who} does not answer", where=where, why="no answer in time")
+        raise Retry(f"{who} does not answer", where=where, why="no answer within a second")
     return future.result()
 
 
-def look(config: Config, within: float | None = None) -> Arrival:
-    """A server that does not answer, or not within so many seconds, is told in the result. Raises Fatal if no
-    connector is defined."""
-    deadline = None if within is None else time.monotonic() + within
+def look(config: Config, deadline: float | None = None) -> Arrival:
+    """A server that does not answer before the deadline is told in the result. Raises Fatal if no connector
+    is defined."""
     definition = find_definition(config, names_only=True)
     name = definition.config.get("slot.name", "")
     status: Status | NoAnswer | None = "unknown"

@@ -86,7 +86,7 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
         for one in statuses:
             for line in (*_reasons(one, asked.reason), *notes[one.model]):
                 output.say(line)
-        for line in dict.fromkeys((*asked.lines, *asked.problems)):
+        for line in (*asked.lines, *asked.problems):
             output.say(line)
     if kafka:
         raise kafka
@@ -136,9 +136,9 @@ def _notes(one: ModelStatus) -> Iterator[str]:
     if built := one.resync:
         at = "being planned" if built.percent is None else f"at {built.percent}%"
         if built.running:
-            yield f"{name}: a resync is {at}; readers see the old documents until it ends"
+            yield f"{name}: a resync is {at}"
         else:
-            yield f"{name}: a resync was interrupted {at}; nothing was changed → syncer resync {name}"
+            yield f"{name}: a resync was interrupted, {at}; to begin again: syncer resync {name}"
     for work in one.work:
         what = f"{work.items:,} {_KINDS[work.kind][work.items != 1]}"
         due = f"due in {work.due_in_seconds} s" if work.due_in_seconds else "waiting"
@@ -164,12 +164,12 @@ class _Asked:
     _arrival: Arrival | None = None
 
     def __post_init__(self) -> None:
-        self._deadline = time.monotonic() + _WITHIN
+        deadline = self._deadline = time.monotonic() + _WITHIN
         self._database = Time().beside("postgres", lambda: _reach(self.config))
         self._collected = False
         self._look: Future[Arrival] | None = None
         if self.config.connect.url:
-            self._look = Time().beside("source", lambda: look(self.config, within=_WITHIN))
+            self._look = Time().beside("source", lambda: look(self.config, deadline))
         kinds = dict.fromkeys(kind for one in self.models for kind in one.declaration.sink)
         self._sinks = {kind: Time().beside(kind, partial(self._sink, kind)) for kind in kinds}
 
@@ -213,14 +213,14 @@ class _Asked:
         if self._look is None:
             return
         try:
-            self._arrival = found_ = self._look.result()
+            self._arrival = arrival = self._look.result()
         except SyncerError as error:
             self.problems.append(f"source: {_flat(str(error))}")
             return
-        self.lines = _lines(found_)
-        self.problems += [_flat(str(error)) for error in found_.away]
+        self.lines = _lines(arrival)
+        self.problems += [_flat(str(error)) for error in arrival.away]
         self.problems = list(dict.fromkeys(self.problems))
-        self.reason = next((finding.reason for finding in found_.findings), self.reason)
+        self.reason = next((finding.reason for finding in arrival.findings), self.reason)
 
     def source(self) -> dict[str, Any]:
         """For programs."""

@@ -186,6 +186,10 @@ class System:
         assert isinstance(found, dict)
         return found
 
+    def well(self, *models: str) -> bool:
+        """Whether `syncer status` says that all is well. A busy server may not answer in time."""
+        return CliRunner().invoke(cli.main, ["status", *models], env=self.environment).exit_code == 0
+
     def topics(self) -> Topics:
         return Topics({"bootstrap.servers": self.stack.kafka}, partitions=1, replication_factor=1)
 

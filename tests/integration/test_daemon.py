@@ -128,8 +128,7 @@ def test_a_fan_out_that_waits_is_lag(system: System) -> None:
     system.until_right(model)
     until(lambda: daemon.metric("syncer_lag_seconds") == 0)
     until(lambda: system.told(model)["lag_seconds"] == 0)
-    until(lambda: "running" in system.told(model)["state"])
-    system.run("status", model)
+    until(lambda: system.well(model), lambda: system.told(model))
 
 
 def test_one_daemon_fails_another_delivers_and_is_killed(system: System) -> None:
@@ -150,8 +149,7 @@ def test_one_daemon_fails_another_delivers_and_is_killed(system: System) -> None
     assert "password authentication failed" in told["reason"]
     assert f"pid {second.process.pid} has failed" in system.run("status", model, expect=1)
     second.stop(expect=3)
-    until(lambda: system.told(model)["well"], lambda: system.told(model))
-    system.run("status", model)
+    until(lambda: system.well(model), lambda: system.told(model))
 
     first.kill()
     until(lambda: system.told(model)["state"] == "stopped", lambda: system.told(model))

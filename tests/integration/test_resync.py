@@ -52,7 +52,8 @@ def test_an_interrupted_resync_leaves_what_is_read_in_step(system: System) -> No
     until(lambda: system.told(system.orders)["resync"]["running"] is False)
     told = system.told(system.orders)
     assert 0 <= told["resync"]["percent"] <= 100
-    assert "a resync was interrupted" in system.run("status", system.orders)
+    assert f"{system.orders}: a resync was interrupted" in told["notes"][0]
+    until(lambda: system.well(system.orders), lambda: system.told(system.orders))
 
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     system.until_right()
