@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -148,6 +149,32 @@ def test_a_server_that_is_away_is_exit_code_4(settings: Path, tmp_path: Path) ->
     assert "cannot connect to PostgreSQL" in result.stderr and "hunter2" not in result.output
     result = CliRunner().invoke(cli.main, [*line[:-1], "b"])
     assert result.exit_code == 2 and "there is no read model called b" in result.stderr
+
+
+def test_status_names_every_server_that_does_not_answer(settings: Path, tmp_path: Path) -> None:
+    """PostgreSQL and Kafka Connect accept a connection and say nothing; Kafka and Redis refuse one."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a.yaml").write_text(
+        "name: a\nroot: {table: public.a}\ndocument: {id: id}\nsink: {redis: {key: 'a:{id}'}}\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        text = SETTINGS.replace("127.0.0.1:1/shop", f"{address}/shop")
+        definitions = REPOSITORY / "connectors"
+        settings.write_text(f'{text}connect: {{url: "http://{address}", definitions: {definitions}}}\n')
+        line = ["-c", str(settings), "--models", str(tmp_path / "models"), "status"]
+        result = CliRunner().invoke(cli.main, line)
+        told = json.loads(CliRunner().invoke(cli.main, [*line, "--json"]).stdout)
+    assert result.exit_code == 4 and "cannot list topics" in result.stderr
+    for words in (
+        "postgres.dsn: PostgreSQL does not answer: no answer within a second",
+        f"http://{address}: Kafka Connect does not answer: no answer within a second",
+        "Redis at redis://127.0.0.1:1/0: Redis cannot be used",
+    ):
+        assert result.stdout.count(words) == 1, result.stdout
+        assert any(words in problem for problem in told["problems"])
+    assert told["models"] == [] and told["source"]["connector"]["state"] == "unknown"
+    assert "hunter2" not in result.output
 
 
 def test_an_output_that_is_not_taken_ends_a_command_without_a_traceback(settings: Path) -> None:
