@@ -1,6 +1,7 @@
 """docker-compose.yml and what it mounts: valid, complete, and of one mind with devstack and the metrics."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_what_is_mounted_exists_and_is_read_only(service: str, volume: str) -> N
     source, _, mode = volume.split(":")
     assert (ROOT / source).exists()
     assert mode == "ro"
+
+
+def test_the_folders_of_the_mounted_configuration_are_mounted_where_it_looks() -> None:
+    targets = dict(volume.split(":")[:2] for service, volume in mounts() if service == "syncer")
+    file = targets["./config/syncer.yaml"]
+    settings = yaml.safe_load((ROOT / "config/syncer.yaml").read_text())
+    for folder, setting in {
+        "./readmodels": settings["models"],
+        "./connectors": settings["connect"]["definitions"],
+    }.items():
+        assert os.path.normpath(f"{os.path.dirname(file)}/{setting}") == targets[folder]  # noqa: PTH120
 
 
 @pytest.mark.parametrize("service", SERVICES)
