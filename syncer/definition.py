@@ -1,9 +1,9 @@
 """A connector's definition: a JSON file whose placeholders are filled in when it is applied.
 
 `${env:NAME}` and `${env:NAME:-default}` stand for an environment variable, `${file:path}` for the text of
-a file without its last line break; a relative path starts at the folder of the definition. What came from a file, or from a variable or into a setting that is named
-like a secret, is never printed. Placeholders of Kafka Connect's own providers (`${file:/path:key}`,
-`${vault:…}`) are left to it.
+a file without its last line break. A relative path starts at the folder of the definition. What came from a
+file, or from a variable or into a setting that is named like a secret, is never printed. Placeholders of Kafka
+Connect's own providers (`${file:/path:key}`, `${vault:…}`) are left to it.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ def markdown() -> str:
         "paths in variables and in options of the command line start at the current folder. This holds for",
         "`models`, `connect.definitions`, `ca_file`, every `KEY_file`, the paths in `postgres.dsn`",
         "(`sslrootcert` and the like) and in `kafka.properties` (`ssl.ca.location` and the like). A default",
-        "starts where a value in the file would. A relative `${file:path}` in a connector's definition starts",
-        "at the definition's folder.",
+        "starts where a value in the file would. A relative `${file:path}` in a connector's definition",
+        "starts at the definition's folder.",
         "",
         "Made by `syncer config docs`; a test keeps it current.",
     ]

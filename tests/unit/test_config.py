@@ -12,7 +12,7 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr
 
-from syncer import config, sinks
+from syncer import config, layered, sinks
 from syncer.errors import Fatal
 
 REPOSITORY = Path(__file__).parents[2]
@@ -203,12 +203,17 @@ def test_relative_paths_of_variables_and_options_start_at_the_current_folder(tmp
     assert load(tmp_path).connect.definitions == tmp_path / "connectors"
 
 
-def test_every_setting_that_is_a_path_is_known_as_one() -> None:
-    """A new setting `…_file`, or of type Path, is covered by its name or type; one called otherwise is not."""
-    for kind in config.sink_kinds():
-        for name, field in sinks.find(kind).Connection.model_fields.items():
-            text = f"{name} {field.description}".lower()
-            assert not re.search(r"\b(path|folder|pem file)\b", text) or name.endswith("_file"), name
+def test_every_setting_that_is_a_path_is_treated_as_one() -> None:
+    sections = [config.Config, *(field.annotation for field in config.Config.model_fields.values())]
+    sections += [sinks.find(kind).Connection for kind in config.sink_kinds()]
+    found = set()
+    for section in sections:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for name, field in section.model_fields.items():
+                if re.search(r"\b(folder|path|file)\b", field.description or "", re.IGNORECASE):
+                    assert layered._holds_path(name, field), name
+                    found.add(name)
+    assert found == {"models", "definitions", "ca_file"}
 
 
 def test_properties_from_variables_get_their_dots(tmp_path: Path) -> None:
