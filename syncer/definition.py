@@ -2,8 +2,8 @@
 
 `${env:NAME}` and `${env:NAME:-default}` stand for an environment variable, `${file:path}` for the text of
 a file without its last line break. A relative path starts at the folder of the definition. What came from a
-file, or from a variable or into a setting that is named like a secret, is never printed. Placeholders of Kafka
-Connect's own providers (`${file:/path:key}`, `${vault:…}`) are left to it.
+file, or from a variable or into a setting that is named like a secret, is never printed. Placeholders of
+Kafka Connect's own providers (`${file:/path:key}`, `${vault:…}`) are left to it.
 """
 
 from __future__ import annotations

@@ -27,9 +27,8 @@ from syncer.errors import Retry, SyncerError, Unknown
 FINDING, USAGE, OPERATOR, AWAY = 1, 2, 3, 4
 PIPE = 128 + signal.SIGPIPE
 """As of a program that does not catch SIGPIPE: who read the output has closed it."""
-_COMMAND = re.compile(
-    r"(?<![\w/.-])syncer(?= (?:check|explain|preview|connectors|backfill|run|status|verify|dlq|resync|config)\b)"
-)
+_NAMES = "check|explain|preview|connectors|backfill|run|status|verify|dlq|resync|config"
+_COMMAND = re.compile(rf"(?<![\w/.-])syncer(?= (?:{_NAMES})\b)")
 _KINDS = ((Retry, AWAY), (Unknown, USAGE))
 
 
@@ -55,8 +54,8 @@ def give_up() -> None:
 
 
 def console(*, err: bool = False) -> Console:
-    """Of what standard output (or error) is at this moment. Texts are printed as they are: no markup, no emoji
-    codes. Styles are given by `Text` and by arguments only."""
+    """Of what standard output (or error) is at this moment. Texts are printed as they are: rich reads no
+    markup and no emoji codes in them. Styles are given by `Text` and by arguments only."""
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else 10_000
     return _Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
@@ -74,7 +73,9 @@ def say(text: str = "", *, style: str = "", err: bool = False) -> None:
 
 def say_error(error: SyncerError) -> None:
     """What, where, why, and what to run, on standard error."""
-    what, where, why, hint = (layered.mask_text(getattr(error, key)) for key in ("what", "where", "why", "hint"))
+    what, where, why, hint = (
+        layered.mask_text(getattr(error, key)) for key in ("what", "where", "why", "hint")
+    )
     label = "not possible now" if isinstance(error, Retry) else "error"
     parts: list[str | tuple[str, str]] = [(f"{label}:", "bold red"), f" {what}"]
     if where:

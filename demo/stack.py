@@ -1,0 +1,39 @@
+"""The second half of `make stack`: the shop's database on the servers, and how to go on from there.
+
+python -m demo.stack --home .devstack
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import devstack
+from demo import place
+from devstack.ports import FIXED
+from syncer.cli import output
+
+ORDERS = 2000
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), required=True, help="Of the stack.")
+def main(home: Path) -> None:
+    """Make the database `shop`, unless it is there, and say what to run next."""
+    home = home.absolute()
+    stack = devstack.load(home)
+    dsn, counts = place.make_shop(stack, ORDERS)
+    exports = place.write_exports(home, place.environment(stack, dsn))
+    rows = ", ".join(f"{count:,} {table}" for table, count in counts.items())
+    output.say(f"  shop           {dsn}  {rows}\n")
+    if dict(stack.site.ports) == FIXED:
+        output.say("config/syncer.yaml has these addresses. Next, in any terminal:\n")
+    else:
+        output.say("config/syncer.yaml has other ports; the file below sets these. Next, in any terminal:\n")
+    output.say(f"  . {exports}    # the addresses, and syncer on the PATH")
+    output.say("  syncer check\n\nTo stop the servers: make stack-down")
+
+
+if __name__ == "__main__":
+    main()
