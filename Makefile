@@ -10,6 +10,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 HOME_DIR ?= .devstack
 PORTS ?=
+DEMO_HOME ?= .devstack-demo
 PYTEST_ARGS ?=
 CHECKED := $(wildcard syncer devstack demo bench tests)
 
@@ -41,8 +42,9 @@ demo: tools  ## the whole thing on a small shop, from empty servers to checked d
 	@$(PY) -m demo
 
 demo-down:  ## stop what `make demo KEEP=1` left running, and delete its data
-	@$(PY) -m devstack down --home .devstack-demo --purge
-	@rm -rf .devstack-demo
+	@$(PY) -m devstack down --home $(DEMO_HOME) --purge
+	@rm -f $(DEMO_HOME)/syncer.log $(DEMO_HOME)/env
+	@rmdir --ignore-fail-on-non-empty $(DEMO_HOME) 2>/dev/null || true
 
 test: lint types layers unit integration  ## everything CI runs
 
@@ -90,6 +92,6 @@ lock: venv  ## write the locks anew, after a change of pyproject.toml
 	@$(PIP_COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
 clean:  ## stop the stack; delete its data, the virtual environment and all caches of the tools
-	@if [ -x $(PY) ]; then for home in $(HOME_DIR) .devstack-demo; do $(PY) -m devstack down --home $$home --purge; done; fi
-	@rm -rf $(VENV) $(HOME_DIR) .devstack-demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@if [ -x $(PY) ]; then $(PY) -m devstack down --home $(HOME_DIR) --purge; $(MAKE) demo-down; fi
+	@rm -rf $(VENV) $(HOME_DIR) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -34,7 +34,7 @@ from devstack import process, stack
 from devstack.system import Account
 from syncer.cli import output
 
-HOME = place.ROOT / ".devstack-demo"
+HOME = Path(os.environ.get("DEMO_HOME") or place.ROOT / ".devstack-demo").absolute()
 ORDERS = int(os.environ.get("ORDERS") or "50000")
 LIVE_SECONDS = float(os.environ.get("LIVE_SECONDS") or "20")
 LIVE_RATE = 200
