@@ -17,6 +17,7 @@ differs.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -124,33 +125,33 @@ def start_daemon(started: devstack.Stack) -> None:
 
 def people(dsn: str) -> None:
     """The shop is open."""
-    options = ["--seconds", f"{LIVE_SECONDS:g}", "--rate", str(LIVE_RATE)]
-    screen.command(
-        f"python -m demo.shop {' '.join(options)}", note=f"# up to {LIVE_RATE} transactions a second"
-    )
-    subprocess.run([sys.executable, "-m", "demo.shop", "--dsn", dsn, *options], check=True)
+    program = ["-m", "demo.shop", "--dsn", dsn, "--seconds", f"{LIVE_SECONDS:g}", "--rate", str(LIVE_RATE)]
+    screen.command(f"python {' '.join(program)}")
+    if subprocess.run([sys.executable, *program], cwd=place.ROOT, check=False).returncode:
+        raise Failed("The program that uses the shop failed; its message is above.")
 
 
 def say_what_runs(reader: reads.Reader, exports: Path) -> None:
     """What to look at, as commands that can be pasted, and how to stop everything."""
     started = reader.stack
     http = f"http://127.0.0.1:{os.environ['SYNCER_HTTP__PORT']}"
-    output.say("Everything is still running. To look at it, in any terminal:")
-    output.say()
-    for line in (
-        f". {exports}    # the addresses, and syncer on the PATH",
-        "syncer status",
-        f"syncer preview orders {reader.order}",
-        f"curl -s '{started.elasticsearch}/orders/_doc/{reader.order}?pretty'",
-        f"curl -s '{started.elasticsearch}/orders/_search?q=items.product.name:lamp&size=1&pretty'",
-        f"redis-cli -u {started.redis} GET {reader.key}",
-        f"psql {reader.dsn} -c \"UPDATE customers SET name = 'Your Name' WHERE id = {reader.customer}\"",
-        f"redis-cli -u {started.redis} GET {reader.key}    # the new name",
-        f"curl -s {http}/status",
-        f"curl -s {http}/metrics",
-        f"tail {HOME / 'syncer.log'}",
-    ):
-        output.say(f"  {line}")
+    documents = f"{started.elasticsearch}/orders"
+    summary = f"redis-cli -u {started.redis} GET {reader.key}"
+    output.say("Everything is still running. To look at it, in any terminal:\n")
+    output.say(f"  . {shlex.quote(str(exports))}\n")
+    output.say("sets the addresses, and puts the syncer on the PATH. After it:\n")
+    output.say("  syncer status")
+    output.say(f"  syncer preview orders {reader.order}")
+    output.say(f"  curl -s '{documents}/_doc/{reader.order}?pretty'")
+    output.say(f"  curl -s '{documents}/_search?q=items.product.name:lamp&size=1&pretty'")
+    output.say(f"  curl -s {http}/status")
+    output.say(f"  curl -s {http}/metrics")
+    output.say(f"  tail {shlex.quote(str(HOME / 'syncer.log'))}\n")
+    output.say("Change something, and read it:\n")
+    output.say(
+        f"  psql {reader.dsn} -c \"UPDATE customers SET name = 'Your Name' WHERE id = {reader.customer}\""
+    )
+    output.say(f"  {summary}")
     output.say()
     output.say("To stop everything and delete its data:")
     output.say()

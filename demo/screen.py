@@ -28,9 +28,9 @@ def step(number: int, title: str, text: str) -> None:
     _print((f"{number}  {title}", "bold cyan"), ("  " + text, "dim"))
 
 
-def command(text: str, note: str = "") -> None:
+def command(text: str) -> None:
     """A command as a user would type it; what follows is what it prints."""
-    _print(("$ ", "green"), (text, "bold"), (f" {note}" if note else "", "dim"))
+    _print(("$ ", "green"), (text, "bold"))
 
 
 def note(text: str) -> None:

@@ -5,6 +5,7 @@ python -m demo.stack --home .devstack
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -27,11 +28,10 @@ def main(home: Path) -> None:
     exports = place.write_exports(home, place.environment(stack, dsn))
     rows = ", ".join(f"{count:,} {table}" for table, count in counts.items())
     output.say(f"  shop           {dsn}  {rows}\n")
-    if dict(stack.site.ports) == FIXED:
-        output.say("config/syncer.yaml has these addresses. Next, in any terminal:\n")
-    else:
-        output.say("config/syncer.yaml has other ports; the file below sets these. Next, in any terminal:\n")
-    output.say(f"  . {exports}    # the addresses, and syncer on the PATH")
+    ports = "" if dict(stack.site.ports) == FIXED else "The ports are not those of config/syncer.yaml. "
+    output.say(f"{ports}Next, in any terminal:\n")
+    output.say(f"  . {shlex.quote(str(exports))}\n")
+    output.say("sets the addresses, and puts the syncer on the PATH. After it:\n")
     output.say("  syncer check\n\nTo stop the servers: make stack-down")
 
 
