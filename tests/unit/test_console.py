@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from syncer import cli
 from syncer.cli import output
 from syncer.cli.progress import Progress
 from syncer.errors import Fatal, Retry
+from tests.terminal import run as run_on_a_terminal
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = [
@@ -27,6 +29,11 @@ SOURCES = [
 ]
 HOSTILE = r"customer:id:{id} :smile: [bold]x[/bold] [/] [link=y]z[/link] C:\[d] \ "
 HOSTILE = HOSTILE.strip()
+MODEL = "name: a\nroot: {table: t}\ndocument: {id: id}\nsink: {memory: {}}\n"
+SETTINGS = """\
+postgres: {dsn: host=127.0.0.1 port=1 dbname=x user=x}
+kafka: {bootstrap_servers: "127.0.0.1:1", topic_prefix: x}
+"""
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
 
 
@@ -147,11 +154,9 @@ def test_every_command_prints_the_name_that_it_is_given_as_it_is(
     monkeypatch.setenv("FORCE_COLOR", "1")
     folder = tmp_path / HOSTILE.replace("/", "|")
     (folder / "readmodels").mkdir(parents=True)
-    (folder / "readmodels" / "a.yaml").write_text(
-        "name: a\nroot: {table: t}\ndocument: {id: id}\nsink: {memory: {}}\n"
-    )
+    (folder / "readmodels" / "a.yaml").write_text(MODEL)
     file = folder / "syncer.yaml"
-    file.write_text("postgres: {dsn: dbname=x}\nkafka: {bootstrap_servers: '127.0.0.1:1', topic_prefix: x}\n")
+    file.write_text(SETTINGS)
     given = [HOSTILE] * sum(one.required for one in command.params if isinstance(one, click.Argument))
     text = shown("-c", str(file), *path, *(given or [HOSTILE]))
     assert f"there is no read model called {HOSTILE}\n  where: {folder / 'readmodels'}\n" in text
@@ -205,6 +210,19 @@ def test_commands_to_run_next_are_printed_as_they_can_be_typed(
             f"a syncer of ours: {called} check, then {called} resync a; see config/syncer check.yaml\n"
             f"error: x\n  → {called} status\n"
         )
+
+
+def test_a_backfill_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
+    """A question would stop `make demo` and the steps of the README."""
+    (tmp_path / "readmodels").mkdir()
+    (tmp_path / "readmodels" / "a.yaml").write_text(MODEL)
+    (tmp_path / "syncer.yaml").write_text(SETTINGS)
+    command = [sys.executable, "-m", "syncer", "-c", "syncer.yaml", "backfill"]
+    shown = run_on_a_terminal(
+        command, cwd=tmp_path, environment={**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    )
+    assert (shown.status, "[y/N]" in shown.text) == (output.AWAY, False), shown.text
+    assert "cannot connect to PostgreSQL" in shown.text
 
 
 def test_a_narrow_terminal_shows_long_errors_whole(monkeypatch: pytest.MonkeyPatch) -> None:
