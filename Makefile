@@ -9,10 +9,12 @@ MAKEFLAGS += --no-print-directory
 VENV ?= .venv
 PY := $(VENV)/bin/python
 HOME_DIR ?= .devstack
+PORTS ?=
+DEMO_HOME ?= .devstack-demo
 PYTEST_ARGS ?=
 CHECKED := $(wildcard syncer devstack demo bench tests)
 
-.PHONY: help venv tools demo test lint types layers unit simulate integration bench torture stack stack-down lock format clean
+.PHONY: help venv tools demo demo-down test lint types layers unit simulate integration bench torture stack stack-down lock format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,7 +39,12 @@ tools: venv  ## the Debian packages that tests and demo need (installs them when
 	@$(PY) -m devstack packages
 
 demo: tools  ## the whole thing on a small shop, from empty servers to checked documents (KEEP=1 leaves it running)
-	@KEEP=$${KEEP:-} $(PY) -m demo
+	@$(PY) -m demo
+
+demo-down:  ## stop what `make demo KEEP=1` left running, and delete its data
+	@$(PY) -m devstack down --home $(DEMO_HOME) --purge
+	@rm -f $(DEMO_HOME)/syncer.log $(DEMO_HOME)/env
+	@rmdir --ignore-fail-on-non-empty $(DEMO_HOME) 2>/dev/null || true
 
 test: lint types layers unit integration  ## everything CI runs
 
@@ -70,10 +77,11 @@ bench: tools  ## measure speed, latency and memory, beside what the servers can 
 torture: tools  ## writers, and faults of all servers; every document is compared (SEED=… MINUTES=…)
 	@$(PY) -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
-stack: tools  ## start PostgreSQL, Kafka, Kafka Connect, Elasticsearch and Redis on fixed loopback ports
-	@$(PY) -m devstack up --home $(HOME_DIR)
+stack: tools  ## the servers on the ports of config/syncer.yaml, with the shop's database (PORTS=random, PORTS="redis=16380 …")
+	@$(PY) -m devstack up --home $(HOME_DIR) $(if $(filter random,$(PORTS)),--ports random,$(addprefix --port ,$(PORTS)))
+	@$(PY) -m demo.stack --home $(HOME_DIR)
 
-stack-down:  ## stop them
+stack-down:  ## stop the servers; their data stays
 	@$(PY) -m devstack down --home $(HOME_DIR)
 
 PIP_COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
@@ -84,6 +92,6 @@ lock: venv  ## write the locks anew, after a change of pyproject.toml
 	@$(PIP_COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
 clean:  ## stop the stack; delete its data, the virtual environment and all caches of the tools
-	@if [ -x $(PY) ]; then $(PY) -m devstack down --home $(HOME_DIR) --purge; fi
+	@if [ -x $(PY) ]; then $(PY) -m devstack down --home $(HOME_DIR) --purge; $(MAKE) demo-down; fi
 	@rm -rf $(VENV) $(HOME_DIR) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from bench import arena, backfill, latency, limits, machine, streaming, summaries
 from bench.arena import ROOT, Arena, Failed, Sizes
 from bench.report import Report
 from devstack import DevstackError
 from syncer import __version__
+from syncer.cli import output
 
 STEPS: dict[str, Callable[[Arena, Report, Callable[[str], None]], None]] = {
     limits.STEP: limits.measure,
@@ -29,8 +29,6 @@ STEPS: dict[str, Callable[[Arena, Report, Callable[[str], None]], None]] = {
 _QUIET = 0.05
 _PUBLISHED = (ROOT / "docs" / "BENCHMARKS.md", ROOT / "bench" / "results.json")
 _PRIVATE = (ROOT / "build" / "bench.md", ROOT / "build" / "bench.json")
-
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def _steps(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
@@ -53,7 +51,7 @@ def main(orders: int | None, quick: bool, only: list[str]) -> None:
     began = time.monotonic()
 
     def say(line: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:6.0f} s[/]  {line}", highlight=False)
+        output.say(f"{time.monotonic() - began:6.0f} s  {line}")
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through all `finally`
     sizes = Sizes.of(orders, quick=quick)
@@ -62,21 +60,21 @@ def main(orders: int | None, quick: bool, only: list[str]) -> None:
         with arena.opened(sizes, say) as opened:
             _environment(report, opened)
             for step in only:
-                say(f"[bold]{step}[/]")
+                say(step)
                 STEPS[step](opened, report, say)
             if max(opened.elsewhere, default=0.0) > _QUIET:
                 told = f"used up to {max(opened.elsewhere):.0%} of the cores: the figures are too low."
                 report.remarks.append(f"The machine was not quiet. Programs of others {told}")
     except (Failed, DevstackError) as error:
-        console.print(f"[bold red]Failed.[/] {error}")
+        output.say(f"Failed. {error}", style="bold red")
         sys.exit(1)
     finally:
         if report.figures:
             report.environment["took"] = f"{time.monotonic() - began:.0f} s"
-            report.print(console)
+            report.print(output.console())
     _write(report, _PRIVATE if quick or len(only) < len(STEPS) else _PUBLISHED)
     for figure in report.missed():
-        console.print(f"[red]missed[/]: {figure.what}: {figure.ratio:.2f}, goal {figure.goal}")
+        output.say(f"missed: {figure.what}: {figure.ratio:.2f}, goal {figure.goal}", style="red")
 
 
 def _environment(report: Report, opened: Arena) -> None:
@@ -96,7 +94,7 @@ def _write(report: Report, files: tuple[Path, Path]) -> None:
     markdown.parent.mkdir(exist_ok=True)
     markdown.write_text(report.markdown())
     json.write_bytes(report.json())
-    console.print(f"written: {', '.join(str(file.relative_to(ROOT)) for file in files)}")
+    output.say(f"written: {', '.join(str(file.relative_to(ROOT)) for file in files)}")
 
 
 if __name__ == "__main__":

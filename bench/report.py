@@ -82,9 +82,9 @@ class Report:
             step, *cells = _cells(figure)
             table.add_row(step if step != previous else "", *cells, style=_STYLES[figure.met])
             previous = step
-        console.print(table)
+        console.print(table, soft_wrap=False)
         for remark in self.remarks:
-            console.print(f"[yellow]{remark}[/]")
+            console.print(remark, style="yellow")
 
     def markdown(self) -> str:
         """The text of docs/BENCHMARKS.md."""

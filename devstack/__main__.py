@@ -88,10 +88,7 @@ def up(options: argparse.Namespace) -> int:
         heaps=pairs(options.heap),
         say=say,
     )
-    say(
-        f"\n{table(running)}\n\n"
-        f"  addresses for programs: {running.home / stack.STATE}, or: python -m devstack env"
-    )
+    say(f"\n{table(running)}")
     return 0
 
 
@@ -101,7 +98,7 @@ def down(options: argparse.Namespace) -> int:
         say(f"no stack in {options.home}")
         return 0
     running = stack.load(options.home)
-    names = running.running()
+    names = [*(name for name, guest in running.guests.items() if guest.alive()), *running.running()]
     if options.purge:
         running.remove()
     else:

@@ -1,4 +1,6 @@
-"""Stops and deletes an ephemeral stack when the process that started it is gone, even if it was killed.
+"""Stops and deletes an ephemeral stack when the process that started it has ended, even if it was killed.
+
+`Stack.keep` ends the keeper instead, and with it the bond between the stack and that process.
 
 python -m devstack.keeper HOME PID
 """
@@ -10,15 +12,17 @@ import sys
 from pathlib import Path
 
 from devstack import stack
+from devstack.process import Process, start_time
 
 ROOT = Path(__file__).parent.parent
 
 
-def start(home: Path) -> None:
-    """Have a process of its own wait for the end of this one."""
+def start(home: Path) -> Process:
+    """Start a process that waits for the end of this one."""
     command = [sys.executable, "-m", "devstack.keeper", str(home), str(os.getpid())]
     child = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL)
     child.returncode = 0  # it outlives us: no ResourceWarning
+    return Process(child.pid, start_time(child.pid) or "")
 
 
 def wait_for_end(pid: int) -> None:

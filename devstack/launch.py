@@ -33,7 +33,7 @@ def start(
 
     `port_mode` ("random", "fixed"), `port_choice` (name → port) and `heaps` (name → 512m) hold if nothing
     of the stack runs yet; else it keeps what it has. `ephemeral`: when this process ends, however it ends,
-    everything is stopped and deleted. `say` gets progress lines.
+    everything is stopped and deleted, unless it calls `Stack.keep` first. `say` gets progress lines.
     `standby_of`: the URL of a cluster that a new PostgreSQL shall be a standby of.
     Raises DevstackError; what this call started is stopped then.
     """
@@ -58,7 +58,7 @@ def start(
         stack.save()
         from devstack import keeper  # here, because it is run as a program too
 
-        keeper.start(home)
+        stack.keeper = keeper.start(home)
     if standby_of:
         Postgres(stack.site).copy_from(standby_of)
     launch_all(stack, missing, tell)

@@ -37,6 +37,10 @@ class Stack:
     home: Path
     site: Site
     processes: dict[str, Process] = field(default_factory=dict)
+    guests: dict[str, Process] = field(default_factory=dict)
+    """Programs of others that use the servers; they are stopped before the servers."""
+    keeper: Process | None = None
+    """Stops and deletes the stack when the process that started it ends."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -97,7 +101,8 @@ class Stack:
             if not ports.is_free(self.site.ports[port_name]):
                 raise DevstackError(
                     f"port {self.site.ports[port_name]} for {port_name} is in use",
-                    f"see who has it (ss -ltnp), or choose: --port {port_name}=NUMBER, or --ports random",
+                    "see which program has it: ss -ltnp; or choose another port:"
+                    f' make stack PORTS="{port_name}=NUMBER", or make stack PORTS=random',
                 )
         server.prepare()
         if server.log.exists():
@@ -135,8 +140,26 @@ class Stack:
         else:
             known.signal(number)
 
+    def add_guest(self, name: str, guest: Process) -> None:
+        """Note a program that uses the servers and has to be stopped before them."""
+        with self._lock:
+            self.guests[name] = guest
+            self.save()
+
+    def keep(self) -> None:
+        """Let an ephemeral stack go on running after the process that started it has ended."""
+        if self.keeper:
+            self.keeper.kill()
+            self.keeper = None
+
     def stop(self) -> None:
-        """Stop all servers: first those that need others."""
+        """Stop all: first the guests, then the servers that need others, then the others."""
+        for guest in self.guests.values():
+            guest.signal(signal.SIGTERM)
+        for guest in self.guests.values():
+            if not guest.wait_gone(30):
+                guest.kill()
+        self.guests.clear()
         names = self.running()
         dependent = [name for name in names if SERVERS[name].needs]
         for layer in (dependent, [name for name in names if name not in dependent]):
@@ -164,6 +187,7 @@ class Stack:
             "ports": dict(self.site.ports),
             "heaps": dict(self.site.heaps),
             "processes": {name: [known.pid, known.started] for name, known in self.processes.items()},
+            "guests": {name: [guest.pid, guest.started] for name, guest in self.guests.items()},
         }
         with tempfile.NamedTemporaryFile("w", dir=self.home, delete=False) as scratch:
             json.dump(state, scratch, indent=2)
@@ -182,7 +206,11 @@ def load(path: Path) -> Stack:
     except FileNotFoundError:
         raise DevstackError(f"no stack in {home}", "start one: make stack") from None
     site = make_site(Path(state["data"]), state["ports"], state["heaps"], silent)
-    return Stack(home, site, {name: Process(*known) for name, known in state["processes"].items()})
+    servers, guests = (
+        {name: Process(*known) for name, known in state.get(kind, {}).items()}
+        for kind in ("processes", "guests")
+    )
+    return Stack(home, site, servers, guests)
 
 
 def make_site(data: Path, chosen: Mapping[str, int], heaps: Mapping[str, str], say: Say) -> Site:

@@ -1,7 +1,8 @@
 """What there is to set: sections, keys, defaults, units. `load` reads the file and the environment.
 
 Lowest first: the file, `SYNCER_<SECTION>__<KEY>`, options of the command line. Any `KEY` may be given as
-`KEY_file`, the path of a file that holds it, for secrets. Unknown keys are errors. The sections
+`KEY_file`, the path of a file that holds it, for secrets. Relative paths in the file start at the file's
+folder, those of variables and options at the current folder. Unknown keys are errors. The sections
 `elasticsearch`, `redis`, … belong to the sinks of these names, which declare them: `connection` checks them.
 """
 
@@ -22,6 +23,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     SecretStr,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -78,9 +80,11 @@ class Postgres(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _take_password_out(cls, data: Any) -> Any:
+    def _take_password_out(cls, data: Any, info: ValidationInfo) -> Any:
         if isinstance(data, dict) and isinstance(data.get("dsn"), str):
-            dsn, password = split_dsn(data["dsn"])
+            tree = (info.context or {}).get("tree")
+            folder = tree.folder_of(("postgres", "dsn")) if tree else Path()
+            dsn, password = split_dsn(data["dsn"], folder)
             data = data | {"dsn": dsn, "password": data.get("password") or password}
         return data
 
@@ -247,6 +251,12 @@ class Config(Section):
         """Where a setting was made (`config/syncer.yaml:12`, `environment variable X`), or `default`."""
         return self._tree.origins.get(path, "default")
 
+    def why_there(self, *path: str) -> str:
+        """Where the setting of a folder comes from, and where its relative paths start."""
+        folder = self._tree.folder_of(path)
+        start = f"the folder of {self._tree.name}" if folder.parts else "the current folder"
+        return f"{'.'.join(path)} is from: {self.origin(*path)}; relative paths there start at {start}"
+
 
 def load(
     path: Path | str | None = None,
@@ -290,9 +300,13 @@ def sink_kinds() -> list[str]:
     return sorted(m.name for m in modules if not m.name.startswith("_"))
 
 
-def split_dsn(dsn: str) -> tuple[str, str | None]:
+_DSN_PATHS = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile")
+
+
+def split_dsn(dsn: str, folder: Path = Path()) -> tuple[str, str | None]:
     """A connection string without its password, and the password.
 
+    folder: where relative paths in it (`sslrootcert=ca.pem`) start.
     Raises ValueError for what is no connection string, without repeating it.
     """
     from psycopg import Error
@@ -303,6 +317,11 @@ def split_dsn(dsn: str) -> tuple[str, str | None]:
     except Error:
         raise ValueError("it has to be postgresql://user@host:port/database or key=value pairs") from None
     password = parts.pop("password", None)
-    if password is None:
+    located = {
+        name: os.path.normpath(folder / str(value))
+        for name in _DSN_PATHS
+        if (value := parts.get(name)) not in (None, "", "system")  # sslrootcert=system
+    }
+    if password is None and all(parts[name] == path for name, path in located.items()):
         return dsn, None
-    return make_conninfo("", **parts), str(password)
+    return make_conninfo("", **(parts | located)), None if password is None else str(password)

@@ -20,7 +20,7 @@ def find_definition(config: Config, *, names_only: bool = False) -> Definition:
     if not folder.is_dir():
         raise Fatal(
             "there is no folder of connector definitions", where=str(folder.absolute()),
-            why="connect.definitions is relative to the current folder" if not folder.is_absolute() else "",
+            why=config.why_there("connect", "definitions"),
             hint="set connect.definitions, as SYNCER_CONNECT__DEFINITIONS or in the configuration",
         )  # fmt: skip
     found = [d for d in load_definitions(folder, needed=_NAMES) if d.config.get("topic.prefix") == prefix]

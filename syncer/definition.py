@@ -1,9 +1,9 @@
 """A connector's definition: a JSON file whose placeholders are filled in when it is applied.
 
-`${env:NAME}` and `${env:NAME:-default}` stand for an environment variable, `${file:/path}` for the text of
-a file without its last line break. What came from a file, or from a variable or into a setting that is named
-like a secret, is never printed. Placeholders of Kafka Connect's own providers (`${file:/path:key}`,
-`${vault:…}`) are left to it.
+`${env:NAME}` and `${env:NAME:-default}` stand for an environment variable, `${file:path}` for the text of
+a file without its last line break. A relative path starts at the folder of the definition. What came from a
+file, or from a variable or into a setting that is named like a secret, is never printed. Placeholders of
+Kafka Connect's own providers (`${file:/path:key}`, `${vault:…}`) are left to it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def load_definition(
     for key, value in document["config"].items():
         config[key], secret = _text(value), False
         if needed is None or key in needed:
-            config[key], secret = _fill_in(config[key], f"{path}: {key}", environment)
+            config[key], secret = _fill_in(config[key], f"{path}: {key}", environment, path.parent)
         if secret:
             masked.add(key)
     return Definition(str(document.get("name") or path.stem), config, frozenset(masked), str(path))
@@ -110,7 +110,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _fill_in(text: str, where: str, environment: Mapping[str, str]) -> tuple[str, bool]:
+def _fill_in(text: str, where: str, environment: Mapping[str, str], folder: Path) -> tuple[str, bool]:
     """The text with its placeholders filled in, and whether any of it is a secret."""
     secret = False
 
@@ -128,8 +128,8 @@ def _fill_in(text: str, where: str, environment: Mapping[str, str]) -> tuple[str
             return environment[name]
         secret = True
         try:
-            return Path(name).read_text("utf-8").removesuffix("\n")
+            return (folder / name).read_text("utf-8").removesuffix("\n")
         except (OSError, ValueError) as error:
-            raise Fatal(f"cannot read {name}", where=where, why=str(error)) from error
+            raise Fatal(f"cannot read {folder / name}", where=where, why=str(error)) from error
 
     return _PLACEHOLDER.sub(value, text), secret

@@ -8,13 +8,15 @@ forgets origins, and prints a rejected value (a password, too) in its errors.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from syncer.errors import Fatal
 
@@ -24,6 +26,10 @@ M = TypeVar("M", bound=BaseModel)
 ENV_PREFIX = "SYNCER_"
 MASK = "***"
 _SECRET_NAME = re.compile(r"password|passwd|secret|token|api.?key|jaas|\.pem$|private", re.IGNORECASE)
+_PATH_NAME = re.compile(r"[._](file|location|keytab)$")
+"""Settings that are paths: `ca_file`, and librdkafka's `ssl.ca.location`, `sasl.kerberos.keytab`, …"""
+_NO_PATHS = ("", "probe")
+"""What stands where a path may stand: librdkafka's `ssl.ca.location: probe` looks for the system's own."""
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 _CONNINFO_PASSWORD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
 
@@ -31,16 +37,32 @@ _CONNINFO_PASSWORD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.
 class Tree:
     """Nested settings, with the origin of every key: `config/syncer.yaml:12` or `environment variable X`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path = Path()) -> None:
+        """folder: of the file; relative paths in the file start there."""
         self.name = name
+        self.folder = folder
         self.values: dict[str, Any] = {}
         self.origins: dict[Path_, str] = {}
+        self._over_file: set[Path_] = set()
 
     def origin(self, path: Path_) -> str:
         """Of the key, else of what it is in."""
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path, self.name)
+
+    def folder_of(self, path: Path_) -> Path:
+        """The folder where a relative path in this setting starts.
+
+        For a value of the file, and for a default, it is the file's folder. For a variable or an option of
+        the command line, and without a file, it is the current folder.
+        """
+        over = any(path[:depth] in self._over_file for depth in range(1, len(path) + 1))
+        return Path() if over else self.folder
+
+    def located(self, path: Path_, value: str) -> str:
+        """The path that a setting holds, as it can be opened from the current folder."""
+        return os.path.normpath(self.folder_of(path) / value)
 
     def put(self, path: Path_, value: Any, origin: str) -> None:
         """Set one value over whatever lower layers said, its `_file` twin included.
@@ -62,11 +84,12 @@ class Tree:
             del node[twin]
         node[last] = value
         self.origins[path] = origin
+        self._over_file.add(path)
 
 
 def read_yaml(path: Path) -> Tree:
     """The file as a tree. Raises Fatal with the line if it is not YAML, no mapping, or repeats a key."""
-    tree = Tree(str(path))
+    tree = Tree(str(path), path.parent)
     try:
         loader = yaml.SafeLoader(path.read_text("utf-8"))
     except OSError as e:
@@ -149,28 +172,52 @@ def build(cls: type[M], tree: Tree, at: Path_ = (), values: Mapping[str, Any] | 
 def with_files(
     values: Mapping[str, Any], cls: type[BaseModel] | None, tree: Tree, at: Path_
 ) -> dict[str, Any]:
-    """A copy in which every `KEY_file` (unless it is a key of its own) became KEY, with the file's text.
+    """A copy in which every `KEY_file` (unless it is a key of its own) became KEY, with the file's text, and
+    every path can be opened from the current folder (see `Tree.folder_of`).
 
-    cls: tells which keys there are; without it, a KEY that sounds like a secret is one.
+    cls: tells which keys there are; without it, names decide: a KEY that sounds like a secret is one, and
+    `…_file`, `….location` and the like are paths.
     """
     fields = cls.model_fields if cls else {}
     result: dict[str, Any] = {}
     for key, value in values.items():
         bare = key.removesuffix("_file")
+        path = (*at, key)
         if bare != key and key not in fields and (bare in fields if cls else _SECRET_NAME.search(bare)):
+            file = tree.located(path, str(value))
             try:
-                result[bare] = Path(str(value)).read_text("utf-8").rstrip("\r\n")
+                result[bare] = Path(file).read_text("utf-8").rstrip("\r\n")
             except OSError as e:
-                where = tree.origin((*at, key))
-                raise Fatal(f"cannot read {key} {value}", where=where, why=e.strerror or str(e)) from e
-            tree.origins[*at, bare] = f"file {value}"
+                where = tree.origin(path)
+                raise Fatal(f"cannot read {key} {file}", where=where, why=e.strerror or str(e)) from e
+            tree.origins[*at, bare] = f"file {file}"
         elif isinstance(value, dict):
-            annotation = fields[key].annotation if key in fields else None
-            inner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-            result[key] = with_files(value, inner, tree, (*at, key))
+            result[key] = with_files(value, _section(fields.get(key)), tree, path)
+        elif isinstance(value, str) and value not in _NO_PATHS and _holds_path(key, fields.get(key)):
+            result[key] = tree.located(path, value)
         else:
             result[key] = value
+    for key, field in fields.items():
+        section = _section(field)
+        if key in result:
+            continue
+        if isinstance(field.default, Path):
+            result[key] = tree.located((*at, key), str(field.default))
+        elif section and not field.is_required() and (inner := with_files({}, section, tree, (*at, key))):
+            result[key] = inner
     return result
+
+
+def _section(field: FieldInfo | None) -> type[BaseModel] | None:
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _holds_path(name: str, field: FieldInfo | None) -> bool:
+    """Whether a setting is the path of a file or folder."""
+    if field and (field.annotation is Path or Path in get_args(field.annotation)):
+        return True
+    return _PATH_NAME.search(name) is not None
 
 
 def _parse_variables(data: dict[str, Any], error: ValidationError, tree: Tree, at: Path_) -> bool:

@@ -60,7 +60,7 @@ def sound(config: Config, names: Collection[str] = ()) -> tuple[list[Model], lis
     """As `declared`, but what is wrong with some files is told beside the others: one read model's mistake
     stops no other. Raises Unknown for a name that is none of the readable ones, Fatal when none is
     readable."""
-    found, errors = declaration.load_sound(config.models)
+    found, errors = declaration.load_sound(config.models, why=config.why_there("models"))
     if not found and errors:
         raise declaration.together(errors)
     if not found:

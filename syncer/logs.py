@@ -43,7 +43,12 @@ def configure(
     ]
     last: list[Processor]
     if console:
-        last = [structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=36, sort_keys=False)]
+        last = [
+            structlog.dev.ConsoleRenderer(
+                colors=terminal, pad_event_to=36, sort_keys=False,
+                exception_formatter=structlog.dev.plain_traceback,  # rich's shows local variables: passwords
+            )
+        ]  # fmt: skip
     else:
         last = [
             structlog.processors.format_exc_info,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -15,7 +14,7 @@ from syncer import load
 from syncer.backfill import Backfill
 from syncer.backfill import Progress as Step
 from syncer.cli import output
-from syncer.cli.context import Context, command, confirm, models_argument, yes_option
+from syncer.cli.context import Context, command, models_argument
 from syncer.cli.progress import Progress
 from syncer.metrics import Metrics
 from syncer.registry import Registry
@@ -40,7 +39,6 @@ from syncer.registry import Registry
     help="Remove documents, too, whose rows went without an event (detached partitions).",
 )
 @click.option("--again", is_flag=True, help="Begin anew even if an earlier backfill is unfinished.")
-@yes_option
 def backfill(
     context: Context,
     models: Sequence[str],
@@ -48,7 +46,6 @@ def backfill(
     rate: float | None,
     again: bool,
     sweep: bool,
-    yes: bool,
 ) -> None:
     """Fill the read models, one after the other, from what PostgreSQL has now.
 
@@ -57,8 +54,6 @@ def backfill(
     """
     config = context.config
     found = load.declared(config, models)
-    if sys.stdin.isatty():
-        confirm(f"Render all documents of {', '.join(m.name for m in found)}?", yes)
     registry, metrics = Registry(config), Metrics(CollectorRegistry())
     with interruptible("the same command goes on from here"), Progress("documents") as progress:
         for model in found:

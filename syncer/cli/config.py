@@ -106,6 +106,13 @@ def markdown() -> str:
         "durations seconds or text such as `250ms`. Unknown keys are errors. `syncer config show` prints",
         "what is in force.",
         "",
+        "Relative paths in the file start at the file's own folder, wherever the syncer is started. Relative",
+        "paths in variables and in options of the command line start at the current folder. This holds for",
+        "`models`, `connect.definitions`, `ca_file`, every `KEY_file`, the paths in `postgres.dsn`",
+        "(`sslrootcert` and the like) and in `kafka.properties` (`ssl.ca.location` and the like). A default",
+        "starts where a value in the file would. A relative `${file:path}` in a connector's definition",
+        "starts at the definition's folder.",
+        "",
         "Made by `syncer config docs`; a test keeps it current.",
     ]
     fields = settings.Config.model_fields

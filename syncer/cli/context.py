@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from functools import cached_property
@@ -24,12 +26,30 @@ class Context:
         self.options: dict[str, Any] = {}
         self.debug = False
 
+    @property
+    def invocation(self) -> str:
+        """What begins a command for the same read models, typed where this one was: `syncer`, or
+        `.venv/bin/syncer -c prod.yaml`."""
+        parts = [_program()]
+        if self.file:
+            parts += ["-c", str(self.file)]
+        if "models" in self.options:
+            parts += ["--models", str(self.options["models"])]
+        return shlex.join(parts)
+
     @cached_property
     def config(self) -> config.Config:
         """Raises Fatal for anything wrong in it. Logging follows: warnings only, unless asked for more."""
         loaded = config.load(self.file, options=self.options)
         logs.configure(self.options.get("log.level", "warning"), loaded.log.format)
         return loaded
+
+
+def _program() -> str:
+    """How the shell finds this program: by its name, or by the path that was typed."""
+    typed, found = Path(sys.argv[0]), shutil.which("syncer")
+    on_the_path = found is not None and typed.exists() and typed.samefile(found)
+    return "syncer" if on_the_path or typed.name != "syncer" else str(typed)
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,18 +14,21 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from syncer import layered
+from syncer.cli.context import Context
 from syncer.errors import Retry, SyncerError, Unknown
 
 FINDING, USAGE, OPERATOR, AWAY = 1, 2, 3, 4
 PIPE = 128 + signal.SIGPIPE
 """As of a program that does not catch SIGPIPE: who read the output has closed it."""
+_NAMES = "check|explain|preview|connectors|backfill|run|status|verify|dlq|resync|config"
+_COMMAND = re.compile(rf"(?<![\w/.-])syncer(?= (?:{_NAMES})\b)")
 _KINDS = ((Retry, AWAY), (Unknown, USAGE))
 
 
@@ -50,34 +54,46 @@ def give_up() -> None:
 
 
 def console(*, err: bool = False) -> Console:
-    """Of what standard output (or error) is at this moment."""
+    """Of what standard output (or error) is at this moment. Texts are printed as they are: rich reads no
+    markup and no emoji codes in them. Styles are given by `Text` and by arguments only."""
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else 10_000
-    return _Console(file=stream, highlight=False, emoji=False, soft_wrap=True, width=width)
+    return _Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 def say(text: str = "", *, style: str = "", err: bool = False) -> None:
-    """One line or several, as they are; `style` shows on a terminal only."""
-    out = console(err=err)
+    """One line or several, as they are; `style` shows on a terminal only. Commands of the syncer in it are
+    completed (see `runnable`)."""
+    out, text = console(err=err), runnable(text)
     if out.is_terminal:
-        out.print(escape(text), style=style or None)
+        out.print(Text(text), style=style or None)
     else:
         click.echo(text, err=err)
 
 
 def say_error(error: SyncerError) -> None:
     """What, where, why, and what to run, on standard error."""
-    out = console(err=True)
-    text = {key: layered.mask_text(getattr(error, key)) for key in ("what", "where", "why", "hint")}
+    what, where, why, hint = (
+        layered.mask_text(getattr(error, key)) for key in ("what", "where", "why", "hint")
+    )
     label = "not possible now" if isinstance(error, Retry) else "error"
-    lines = [f"[bold red]{label}:[/] {escape(text['what'])}"]
-    if text["where"]:
-        lines.append(f"  [dim]where:[/] {escape(text['where'])}")
-    if text["why"]:
-        lines.append(f"  [dim]why:[/]   {escape(text['why'])}".replace("\n", "\n" + 9 * " "))
-    if text["hint"]:
-        lines.append(f"  [green]→ {escape(text['hint'])}[/]")
-    out.print("\n".join(lines))
+    parts: list[str | tuple[str, str]] = [(f"{label}:", "bold red"), f" {what}"]
+    if where:
+        parts += [("\n  where:", "dim"), f" {where}"]
+    if why:
+        parts += [("\n  why:", "dim"), f"   {why}".replace("\n", "\n" + 9 * " ")]
+    if hint:
+        parts.append((f"\n  → {runnable(hint)}", "green"))
+    console(err=True).print(Text.assemble(*parts))
+
+
+def runnable(text: str) -> str:
+    """The text with every command of the syncer as it has to be typed here: with the program and the
+    configuration of this invocation."""
+    context = click.get_current_context(silent=True)
+    shared = context.find_object(Context) if context else None
+    prefix = shared.invocation if shared else "syncer"
+    return text if prefix == "syncer" else _COMMAND.sub(lambda _: prefix, text)
 
 
 def say_json(value: Any) -> None:
@@ -100,7 +116,7 @@ def table(
         for at, header in enumerate(headers):
             drawn.add_column(header, justify="right" if at in right else "left", overflow="fold")
         for row in texts:
-            drawn.add_row(*map(escape, row))
+            drawn.add_row(*map(Text, row))
         if whole:
             natural = Measurement.get(out, out.options.update(max_width=10_000), drawn).maximum
             out.width = max(out.width, natural)
@@ -127,7 +143,7 @@ def code(text: str, language: str) -> None:
 def draw(tree: Tree) -> None:
     """With guides on a terminal; they are plain characters, so into a pipe as well, as wide as they are."""
     out = console()
-    out.print(tree, soft_wrap=False, markup=False)
+    out.print(tree, soft_wrap=False)
 
 
 def pretty(text: bytes | str) -> str:

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from syncer.cli import output
 
@@ -29,12 +30,12 @@ class Progress:
         self._tasks: dict[str, _Task] = {}
         if self._console.is_terminal:
             self._bars = Bars(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn(unit + " {task.fields[rate]}"),
+                TextColumn(unit + " {task.fields[rate]}", markup=False),
                 TimeRemainingColumn(),
-                TextColumn("[dim]{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", style="dim", markup=False),
                 console=self._console,
             )
 
@@ -66,8 +67,9 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays, above the bars."""
+        text = output.runnable(text)
         if self._bars:
-            self._console.print(text, markup=False)
+            self._console.print(Text(text))
         else:
             click.echo(text, err=True)
 

@@ -238,16 +238,15 @@ def load_all(folder: str | Path) -> list[Model]:
     return models
 
 
-def load_sound(folder: str | Path) -> tuple[list[Model], list[Fatal]]:
+def load_sound(folder: str | Path, *, why: str = "") -> tuple[list[Model], list[Fatal]]:
     """Those that can be read, by name, and what is wrong with the others.
 
-    Raises Fatal if there is no such folder.
+    why: says why it is this folder. Raises Fatal with it if there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise Fatal(
-            "there is no folder of read models", where=str(folder.absolute()),
-            why="models is relative to the current folder" if not folder.is_absolute() else "",
+            "there is no folder of read models", where=str(folder.absolute()), why=why,
             hint="set models in the configuration, or --models FOLDER",
         )  # fmt: skip
     errors: list[Fatal] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -174,6 +175,34 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     run("connectors", "delete", "--yes")
     assert urllib3.request("GET", f"{stack.connect}/connectors/{names('connector')}").status == 404
     assert "there is no such connector" in run("connectors", "delete", "--yes", expect=3).output
+
+
+def test_names_and_values_that_look_like_markup_are_printed_as_they_are(
+    run: Run, database: Database, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich prints as on a terminal
+    table, column, value = "[bold]x[/bold]", ":smile:", "[/] :id: [red]y"
+    database.execute(
+        f'CREATE TABLE "{table}" (id int PRIMARY KEY, "{column}" text)',
+        f"INSERT INTO \"{table}\" VALUES (1, '{value}')",
+    )
+    key = f"{names.prefix}:id:[b]{{id}}[/b]"
+    declaration = {
+        "name": "markup",
+        "root": {"table": f'public."{table}"'},
+        "document": {column: f'"{column}"'},
+        "sink": {"redis": {"key": key}},
+    }
+    (tmp_path / "models" / "markup.yaml").write_text(json.dumps(declaration))
+
+    def shown(*arguments: str, expect: int = 0) -> str:
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run(*arguments, expect=expect).output)
+
+    said = shown("explain", "markup")
+    assert f"public.{table}" in said and f"{column}: text" in said and key in said
+    assert f'"{column}": "{value}"' in shown("preview", "markup", "1")
+    assert f"public.{table} has no row with key '2'" in shown("preview", "markup", "2", expect=1)
+    assert f"public.{table}" in shown("check", "markup", expect=1)
 
 
 def test_the_daemon_follows_and_stops_in_order(

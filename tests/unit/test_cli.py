@@ -126,7 +126,7 @@ def test_what_is_missing_is_told_as_it_can_be_set(tmp_path: Path, monkeypatch: p
     assert "kafka.topic_prefix is missing" in told and "as SYNCER_KAFKA__TOPIC_PREFIX\n" in told
     monkeypatch.setenv("SYNCER_KAFKA__TOPIC_PREFIX", "shop")
     told = CliRunner().invoke(cli.main, ["status"]).stderr
-    assert f"where: {tmp_path / 'readmodels'}\n" in told and "relative to the current folder" in told
+    assert f"where: {tmp_path / 'readmodels'}\n" in told and "start at the current folder" in told
     with pytest.raises(Fatal) as caught:
         find_definition(config.load())
     assert caught.value.where == str(tmp_path / "connectors")

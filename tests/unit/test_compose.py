@@ -1,18 +1,24 @@
 """docker-compose.yml and what it mounts: valid, complete, and of one mind with devstack and the metrics."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
-from devstack import downloads, system
+from devstack import downloads, ports, system
 from devstack.servers.base import Site
 from devstack.servers.connect import Connect
 from devstack.servers.kafka import MAX_MESSAGE_BYTES
+from devstack.servers.postgres import PASSWORD, USER
+from syncer import config
+from syncer.definition import load_definition
 from syncer.metrics import TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +53,43 @@ def test_what_is_mounted_exists_and_is_read_only(service: str, volume: str) -> N
     source, _, mode = volume.split(":")
     assert (ROOT / source).exists()
     assert mode == "ro"
+
+
+def test_the_folders_of_the_mounted_configuration_are_mounted_where_it_looks() -> None:
+    targets = dict(volume.split(":")[:2] for service, volume in mounts() if service == "syncer")
+    file = targets["./config/syncer.yaml"]
+    settings = yaml.safe_load((ROOT / "config/syncer.yaml").read_text())
+    for folder, setting in {
+        "./readmodels": settings["models"],
+        "./connectors": settings["connect"]["definitions"],
+    }.items():
+        assert os.path.normpath(f"{os.path.dirname(file)}/{setting}") == targets[folder]  # noqa: PTH120
+
+
+def test_the_configuration_has_the_addresses_of_make_stack_and_of_the_published_ports() -> None:
+    """So that `syncer check` works after either, without any variable."""
+    settings = config.load(ROOT / "config/syncer.yaml", environ={})
+    postgres = conninfo_to_dict(settings.postgres.dsn)
+    connector = load_definition(ROOT / "connectors/shop.json", {}).config
+    configured = {
+        "postgres": int(str(postgres["port"])),
+        "kafka": int(settings.kafka.bootstrap_servers.partition(":")[2]),
+        "connect": urlsplit(settings.connect.url or "").port,
+        "elasticsearch": urlsplit(settings.sinks["elasticsearch"]["url"]).port,
+        "redis": urlsplit(settings.sinks["redis"]["url"]).port,
+    }
+    assert configured == {name: ports.FIXED[name] for name in configured}
+    published = {name: int(SERVICES[name]["ports"][0].split(":")[1]) for name in configured}
+    assert published == configured
+    assert (
+        f"127.0.0.1:{configured['kafka']}" in SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    )
+    assert connector["database.port"] == str(configured["postgres"])
+    for user, password in (
+        (postgres["user"], settings.postgres.arguments()["password"]),
+        (connector["database.user"], connector["database.password"]),
+    ):
+        assert (user, password) == (USER, PASSWORD)
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr
 
-from syncer import config
+from syncer import config, layered, sinks
 from syncer.errors import Fatal
 
 REPOSITORY = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def fails(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> 
 
 def test_defaults(tmp_path: Path) -> None:
     loaded = load(tmp_path)
-    assert loaded.models == Path("readmodels")
+    assert loaded.models == tmp_path / "readmodels"
     assert loaded.pipeline == config.Pipeline()
     assert loaded.pipeline.max_bytes == 16 * 1024 * 1024
     assert loaded.http.host == "127.0.0.1"
@@ -142,6 +143,77 @@ def test_secrets_come_from_files(tmp_path: Path) -> None:
     assert loaded.sinks["redis"] == {"password": "s3cret", "ca_file": "/ca.pem"}
     assert "both" in fails(tmp_path, MINIMAL + "connect: {password: a, password_file: b}\n")
     assert "cannot read password_file" in fails(tmp_path, MINIMAL + "connect: {password_file: /absent}\n")
+
+
+PATHS = """\
+models: models
+postgres:
+  dsn: host=db sslmode=verify-full sslrootcert=tls/ca.pem sslkey=/key.pem
+  password_file: ../secret
+kafka:
+  bootstrap_servers: kafka:9092
+  topic_prefix: shop
+  properties: {ssl.ca.location: tls/ca.pem, https.ca.location: probe, sasl.password_file: ../secret}
+connect: {definitions: ../connectors, password_file: ../secret}
+redis: {ca_file: tls/ca.pem, password_file: ../secret}
+"""
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_relative_paths_of_the_file_start_at_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there" / "config"
+    here.mkdir()
+    there.mkdir(parents=True)
+    (tmp_path / "there" / "secret").write_text("s3cret")
+    (there / "syncer.yaml").write_text(PATHS)
+    monkeypatch.chdir(here)
+    start = there if absolute else Path("../there/config")
+    loaded = config.load(environ={"SYNCER_CONFIG": str(start / "syncer.yaml")})
+    redis = loaded.connection("redis", Connection)
+    assert loaded.models == start / "models"
+    assert loaded.connect.definitions == start.parent / "connectors"
+    assert redis.ca_file == loaded.sinks["redis"]["ca_file"] == str(start / "tls/ca.pem")
+    assert loaded.kafka.properties == {
+        "ssl.ca.location": str(start / "tls/ca.pem"), "https.ca.location": "probe", "sasl.password": "s3cret",
+    }  # fmt: skip
+    dsn = conninfo_to_dict(loaded.postgres.dsn)
+    assert (dsn["sslrootcert"], dsn["sslkey"]) == (str(start / "tls/ca.pem"), "/key.pem")
+    for password in (loaded.postgres.password, loaded.connect.password, redis.password):
+        assert password is not None and password.get_secret_value() == "s3cret"
+    assert loaded.why_there("models").endswith(f"start at the folder of {start / 'syncer.yaml'}")
+
+
+def test_relative_paths_of_variables_and_options_start_at_the_current_folder(tmp_path: Path) -> None:
+    environ = {
+        "SYNCER_CONNECT__DEFINITIONS": "connectors",
+        "SYNCER_POSTGRES__DSN": "host=db sslrootcert=ca.pem",
+        "SYNCER_KAFKA__PROPERTIES__SSL_CA_LOCATION": "ca.pem",
+        "SYNCER_KAFKA__PROPERTIES__SSL_KEY_LOCATION": "key.pem",
+        "SYNCER_REDIS__CA_FILE": "ca.pem",
+    }
+    loaded = load(tmp_path, PATHS.replace("../secret", "syncer.yaml"), environ, models="models")
+    assert (loaded.models, loaded.connect.definitions) == (Path("models"), Path("connectors"))
+    assert loaded.connection("redis", Connection).ca_file == "ca.pem"
+    assert conninfo_to_dict(loaded.postgres.dsn)["sslrootcert"] == "ca.pem"
+    assert loaded.kafka.properties["ssl.key.location"] == "key.pem"
+    assert loaded.kafka.properties["ssl.ca.location"] == "ca.pem"
+    assert loaded.why_there("connect", "definitions").endswith("start at the current folder")
+    assert load(tmp_path).connect.definitions == tmp_path / "connectors"
+
+
+def test_every_setting_that_is_a_path_is_treated_as_one() -> None:
+    sections = [config.Config, *(field.annotation for field in config.Config.model_fields.values())]
+    sections += [sinks.find(kind).Connection for kind in config.sink_kinds()]
+    found = set()
+    for section in sections:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for name, field in section.model_fields.items():
+                if re.search(r"\b(folder|path|file)\b", field.description or "", re.IGNORECASE):
+                    assert layered._holds_path(name, field), name
+                    found.add(name)
+    assert found == {"models", "definitions", "ca_file"}
 
 
 def test_properties_from_variables_get_their_dots(tmp_path: Path) -> None:

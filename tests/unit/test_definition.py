@@ -29,6 +29,14 @@ def test_placeholders_are_filled_in_and_never_shown(tmp_path: Path) -> None:
         assert value not in made.hide(f"cannot use '{value}'")
 
 
+def test_a_relative_file_starts_at_the_folder_of_the_definition(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from file\n")
+    path = tmp_path / "connectors" / "c.json"
+    path.parent.mkdir()
+    path.write_text('{"config": {"database.password": "${file:../secret}"}}')
+    assert load_definition(path, {}).config == {"database.password": "from file"}
+
+
 def test_settings_that_are_not_needed_need_no_secrets(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text('{"config": {"topic.prefix": "${env:PREFIX}", "database.password": "${env:NOT_SET}"}}')

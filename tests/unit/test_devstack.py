@@ -193,6 +193,27 @@ def test_what_is_known_of_a_stack_is_in_its_file(tmp_path: Path, monkeypatch: py
     assert written["pids"]["redis"] == os.getpid()
 
 
+def test_guests_are_stopped_with_the_stack_that_they_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: Process
+) -> None:
+    site = Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), downloads.Downloads(tmp_path), {})
+    monkeypatch.setattr(stack, "make_site", lambda *_: site)
+    stack.Stack(tmp_path, site).add_guest("syncer", sleeper)
+    loaded = stack.load(tmp_path)  # another process, such as the keeper, has only the file
+    assert loaded.guests == {"syncer": sleeper}
+    loaded.remove()
+    assert not sleeper.alive() and not (tmp_path / stack.STATE).exists()
+
+
+def test_a_kept_stack_has_no_keeper(tmp_path: Path) -> None:
+    site = Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), downloads.Downloads(tmp_path), {})
+    kept = stack.Stack(tmp_path, site, keeper=keeper.start(tmp_path))
+    known = kept.keeper
+    assert known is not None and known.alive()
+    kept.keep()
+    assert kept.keeper is None and not known.alive()
+
+
 def test_a_stack_that_is_not_there_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(DevstackError, match=r"(?s)no stack in .*make stack"):
         stack.load(tmp_path)

@@ -66,6 +66,12 @@ def test_secrets_never(format: Any) -> None:
     )
     logging.getLogger("lib").error("cannot reach http://me:hunter2@host")
     logging.getLogger("lib").error("cannot reach %s", "http://me:hunter2@host")
+    try:
+        password = "".join(("hunt", "er2"))
+        raise ValueError(f"a bug near a password of {len(password)} letters")
+    except ValueError:
+        logs.get().exception("bug")
+    assert "a bug near" in stream.getvalue()
     assert "hunter2" not in stream.getvalue() and "***" in stream.getvalue()
 
 

@@ -1,0 +1,84 @@
+"""Where the shop is: its database, and the settings with which the syncer finds it and its servers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from demo import shop
+from devstack import Stack
+from devstack.ports import is_free
+
+ROOT = Path(__file__).parents[1]
+HTTP_PORT = 8080
+_TABLES = ("customers", "products", "orders", "order_items")
+
+
+def make_shop(stack: Stack, orders: int) -> tuple[str, dict[str, int]]:
+    """Make the database `shop` with a few years of business, if it is not there yet.
+
+    Returns its DSN, and how many rows each table has.
+    """
+    dsn = urlunsplit(urlsplit(stack.postgres)._replace(path="/shop"))
+    with psycopg.connect(stack.postgres, autocommit=True) as admin:
+        there = admin.execute("SELECT 1 FROM pg_database WHERE datname = 'shop'").fetchone()
+        if not there:
+            admin.execute("CREATE DATABASE shop")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        if not there:
+            connection.execute(Path(__file__).with_name("schema.sql").read_bytes())
+            shop.seed(connection, customers=max(orders // 25, 10), products=500, orders=orders)
+        return dsn, {table: _count(connection, table) for table in _TABLES}
+
+
+def environment(stack: Stack, dsn: str) -> dict[str, str]:
+    """The variables with which the syncer, and the placeholders of its connector, find these servers."""
+    at = urlsplit(dsn)
+    return {
+        "SYNCER_CONFIG": str(ROOT / "config" / "syncer.yaml"),
+        "SYNCER_POSTGRES__DSN": dsn,
+        "SYNCER_KAFKA__BOOTSTRAP_SERVERS": stack.kafka,
+        "SYNCER_CONNECT__URL": stack.connect,
+        "SYNCER_ELASTICSEARCH__URL": stack.elasticsearch,
+        "SYNCER_REDIS__URL": stack.redis,
+        "SYNCER_HTTP__PORT": os.environ.get("SYNCER_HTTP__PORT") or str(_http_port()),
+        "SHOP_PGHOST": at.hostname or "127.0.0.1",
+        "SHOP_PGPORT": str(at.port),
+        "SHOP_PGUSER": at.username or "",
+        "SHOP_PGPASSWORD": at.password or "",
+        "SHOP_PGDATABASE": at.path.lstrip("/"),
+    }
+
+
+def adopt(settings: dict[str, str]) -> None:
+    """Make these the settings of this process and its children, and no others that the user may have set."""
+    for name in [name for name in os.environ if name.startswith(("SYNCER_", "SHOP_"))]:
+        del os.environ[name]
+    os.environ.update(settings)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
+def write_exports(home: Path, settings: dict[str, str]) -> Path:
+    """Write a file for shells to read (`. FILE`): these settings, and `syncer` on the PATH."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    path = home / "env"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _http_port() -> int:
+    """8080, or the next port that is free."""
+    return next(port for port in range(HTTP_PORT, HTTP_PORT + 1000) if is_free(port))
+
+
+def _count(connection: psycopg.Connection[Any], table: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
+    assert row is not None
+    return int(row[0])

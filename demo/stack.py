@@ -1,0 +1,39 @@
+"""The second half of `make stack`: the shop's database on the servers, and how to go on from there.
+
+python -m demo.stack --home .devstack
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+import devstack
+from demo import place
+from devstack.ports import FIXED
+from syncer.cli import output
+
+ORDERS = 2000
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), required=True, help="Of the stack.")
+def main(home: Path) -> None:
+    """Make the database `shop`, unless it is there, and say what to run next."""
+    home = home.absolute()
+    stack = devstack.load(home)
+    dsn, counts = place.make_shop(stack, ORDERS)
+    exports = place.write_exports(home, place.environment(stack, dsn))
+    rows = ", ".join(f"{count:,} {table}" for table, count in counts.items())
+    output.say(f"  shop           {dsn}  {rows}\n")
+    ports = "" if dict(stack.site.ports) == FIXED else "The ports are not those of config/syncer.yaml. "
+    output.say(f"{ports}Next, in any terminal:\n")
+    output.say(f"  . {shlex.quote(str(exports))}\n")
+    output.say("sets the addresses, and puts the syncer on the PATH. After it:\n")
+    output.say("  syncer check\n\nTo stop the servers: make stack-down")
+
+
+if __name__ == "__main__":
+    main()
