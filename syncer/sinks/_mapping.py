@@ -1,7 +1,8 @@
 """Elasticsearch mappings: derived from a document's fields, merged with a given one, and judged.
 
 Pure functions over plain JSON; `elasticsearch.py` sends the result. Elasticsearch never guesses a mapping
-here (`dynamic: false`): what is not mapped is kept in the document and not searchable.
+here (`dynamic: false`): what is not mapped is kept in the document and not searchable. docs/types.md has the
+derived mapping of each type.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ _FLOATS = frozenset("half_float float double scaled_float".split())
 _NUMBERS = frozenset(_INTEGERS) | _FLOATS
 _DATES = frozenset(("date", "date_nanos"))
 _PARSED = frozenset("ip geo_point geo_shape point shape version completion semantic_text".split()) | _DATES
-_OBJECTS = frozenset(
-    "object nested flattened passthrough geo_point geo_shape point shape completion join "
+_PLAIN_OBJECTS = frozenset("object nested flattened passthrough".split())
+_OBJECTS = _PLAIN_OBJECTS | frozenset(
+    "geo_point geo_shape point shape completion join "
     "integer_range long_range float_range double_range date_range ip_range".split()
 )
 _KNOWN = _STRINGS | _NUMBERS | _PARSED | _OBJECTS | {"boolean", "binary"}
@@ -35,6 +37,9 @@ _OPAQUE: Json = {"type": "object", "enabled": False}
 # whole, that one field is not searchable.
 _DOUBLE: Json = {"type": "double", "ignore_malformed": True}
 _DATE: Json = {"type": "date", "ignore_malformed": True}
+# Empty shapes, and coordinates that are none of the earth's.
+_GEO_POINT: Json = {"type": "geo_point", "ignore_malformed": True}
+_GEO_SHAPE: Json = {"type": "geo_shape", "ignore_malformed": True}
 
 # PostgreSQL type (`Field.type`) → mapping, and the Elasticsearch types that can hold all its values.
 # Types that are not listed are strings in the document.
@@ -56,7 +61,10 @@ _TYPES: Mapping[str, tuple[Json, frozenset[str]]] = {
     "uuid": ({"type": "keyword"}, _STRINGS),
     "enum": ({"type": "keyword"}, _STRINGS),
     "inet": (_KEYWORD, _STRINGS | {"ip"}),
-    "bytea": (_KEYWORD, _STRINGS | {"binary"}),
+    "bytea": (_KEYWORD, _STRINGS),
+    "hstore": ({"type": "flattened", "ignore_above": 1024}, _PLAIN_OBJECTS),
+    "geojson point": (_GEO_POINT, _PLAIN_OBJECTS | {"geo_point", "geo_shape", "point", "shape"}),
+    "geojson": (_GEO_SHAPE, _PLAIN_OBJECTS | {"geo_shape", "shape"}),
     "object": ({}, _OBJECTS),
 }
 _OTHER: tuple[Json, frozenset[str]] = (_KEYWORD, _STRINGS | _PARSED)
@@ -64,17 +72,13 @@ _ANYTHING = frozenset(("json", "jsonb", "unknown", "composite", "array"))
 _BITS = {"smallint": 16, "integer": 32, "bigint": 64, "oid": 33}
 
 
+_TOP = frozenset("dynamic dynamic_templates date_detection numeric_detection subobjects".split())
+"""Parameters of a whole mapping that are no objects, as the mapping of a field always is."""
+
+
 def derive(fields: Sequence[Field]) -> Json:
     """The `properties` for these fields. A list is mapped as one of its values (Elasticsearch, "Arrays")."""
-    return {field.name: _derive(field) for field in fields}
-
-
-def _derive(field: Field) -> Json:
-    if field.fields:
-        return {"properties": derive(field.fields)}
-    if field.type in _ANYTHING or field.type == "object":
-        return dict(_OPAQUE)
-    return dict(_TYPES.get(field.type, _OTHER)[0])
+    return _properties(fields, {}, dynamic=False)
 
 
 def mapping(given: Mapping[str, Any], fields: Sequence[Field]) -> Json:
@@ -82,39 +86,66 @@ def mapping(given: Mapping[str, Any], fields: Sequence[Field]) -> Json:
 
     given: a mapping as Elasticsearch takes it (with `properties`), or the properties alone.
     """
-    top = body(given)
-    properties = _merge(derive(fields), top.pop("properties"))
-    return {"dynamic": False, **top, "properties": properties}
+    top = {"dynamic": False, **body(given)}
+    return top | {"properties": _properties(fields, top["properties"], dynamic=_dynamic(top, False))}
 
 
 def body(given: Mapping[str, Any]) -> Json:
     """A given mapping in its long form, with `properties`."""
-    long = isinstance(given.get("properties"), Mapping) and "type" not in given["properties"]
-    return dict(given) if long else {"properties": dict(given)}
+    if isinstance(given.get("properties"), Mapping) and "type" not in given["properties"]:
+        return dict(given)
+    top = {name: value for name, value in given.items() if name in _TOP and not isinstance(value, Mapping)}
+    return {**top, "properties": {name: value for name, value in given.items() if name not in top}}
 
 
-def _merge(derived: Json, given: Mapping[str, Any]) -> Json:
-    """Deep merge; `given` wins. A field given another type than the derived one keeps nothing of that."""
-    out = dict(derived)
+def _properties(fields: Sequence[Field], given: Mapping[str, Any], *, dynamic: bool) -> Json:
+    """dynamic: whether Elasticsearch adds what is not mapped. Then a value of which PostgreSQL says nothing
+    (jsonb) is left to it."""
+    out: Json = {}
+    for field in fields:
+        spec = given.get(field.name)
+        if isinstance(spec, Mapping):
+            out[field.name] = _merged(field, spec, dynamic=dynamic)
+        elif field.fields:
+            out[field.name] = {"properties": _properties(field.fields, {}, dynamic=dynamic)}
+        elif not dynamic or _simple(field) != _OPAQUE:
+            out[field.name] = _simple(field)
+    return out | {name: spec for name, spec in given.items() if name not in out}
+
+
+def _merged(field: Field, given: Mapping[str, Any], *, dynamic: bool) -> Json:
+    """The derived mapping of a field with a given one over it. Given another type, nothing of it is left."""
+    if field.fields:
+        if given.get("type", "object") not in ("object", "nested") or given.get("enabled", True) is False:
+            return dict(given)
+        below = _properties(field.fields, given.get("properties", {}), dynamic=_dynamic(given, dynamic))
+        return {**given, "properties": below}
+    derived = _simple(field)
+    if derived == _OPAQUE:
+        return dict(given) if "type" in given or "properties" in given else {"type": "object", **given}
+    if "properties" in given or given.get("type", derived["type"]) != derived["type"]:
+        return dict(given)
+    return _over(derived, given)
+
+
+def _over(derived: Json, given: Mapping[str, Any]) -> Json:
+    """Deep merge; `given` wins."""
+    out = {**derived, **given}
     for name, value in given.items():
-        old = derived.get(name)
-        if not isinstance(value, Mapping):
-            out[name] = value
-        elif not isinstance(old, Mapping) or not _same_kind(old, value):
-            out[name] = dict(value)
-        else:
-            out[name] = _merge(dict(old), value)
+        if isinstance(value, Mapping) and isinstance(derived.get(name), Mapping):
+            out[name] = _over(derived[name], value)
     return out
 
 
-def _same_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether merging makes sense: no other type is given; objects and `nested` share their properties."""
-    given = new.get("type")
-    if not isinstance(given, str):  # not a mapping with a type, or `properties` themselves
-        return not (old.get("enabled") is False and "properties" in new)
-    if "properties" in old:
-        return given in ("object", "nested") and new.get("enabled", True) is not False
-    return given == old.get("type")
+def _simple(field: Field) -> Json:
+    """What is derived for a field without fields of its own."""
+    if field.type in _ANYTHING or field.type == "object":
+        return dict(_OPAQUE)
+    return dict(_TYPES.get(field.type, _OTHER)[0])
+
+
+def _dynamic(given: Mapping[str, Any], inherited: bool) -> bool:
+    return str(given.get("dynamic", inherited)).lower() in ("true", "runtime")
 
 
 def problems(given: Mapping[str, Any], fields: Sequence[Field]) -> list[str]:

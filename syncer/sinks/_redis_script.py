@@ -135,11 +135,14 @@ def trouble(error: Exception, what: str, where: str) -> SyncerError:
     return Fatal(what, where=where, why=text)
 
 
+_NESTED = frozenset(("object", "json", "jsonb", "array", "composite", "hstore", "geojson", "geojson point"))
+
+
 def nested_fields(fields: Any) -> list[str]:
     """Why a hash cannot hold documents of these fields (`compile.Field`), a sentence each."""
     found = []
     for field in fields:
-        if field.many or field.type in ("object", "json", "jsonb", "array", "composite"):
+        if field.many or field.type in _NESTED:
             what = "a list" if field.many else "an object" if field.type == "object" else field.type
             found.append(f"format: a hash cannot hold {field.name}, which is {what}; use format: json")
     return found

@@ -2,6 +2,7 @@
 
 import pytest
 
+from syncer.catalog import Catalog
 from syncer.declaration.expressions import write
 from syncer.declaration.names import Word, nearest
 from syncer.declaration.sql_parser import Aggregate, Unfit, parse, parse_order, paths
@@ -19,8 +20,11 @@ class Anything:
         raise Unfit(f"aggregate {call.name} distinct={call.distinct} over {[len(p) for p in call.paths()]}")
 
 
+CATALOG = Catalog({}, {"public.mood": ("ok",), 'shop."Größe"': ("S",)}, extensions={"postgis": "gis"})
+
+
 def sql(text: str) -> str:
-    return write(parse(text), Anything(), {"public.mood": ("ok",), 'shop."Größe"': ("S",)}).sql
+    return write(parse(text), Anything(), CATALOG).sql
 
 
 @pytest.mark.parametrize(
