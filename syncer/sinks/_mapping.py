@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from syncer.declaration.compile import Field
+from syncer.sinks._problem import Problem, locate
 
 Json = dict[str, Any]
 
@@ -61,7 +62,7 @@ _TYPES: Mapping[str, tuple[Json, frozenset[str]]] = {
     "uuid": ({"type": "keyword"}, _STRINGS),
     "enum": ({"type": "keyword"}, _STRINGS),
     "inet": (_KEYWORD, _STRINGS | {"ip"}),
-    "bytea": (_KEYWORD, _STRINGS),
+    "bytea": (_KEYWORD, _STRINGS | {"binary"}),
     "hstore": ({"type": "flattened", "ignore_above": 1024}, _PLAIN_OBJECTS),
     "geojson point": (_GEO_POINT, _PLAIN_OBJECTS | {"geo_point", "geo_shape", "point", "shape"}),
     "geojson": (_GEO_SHAPE, _PLAIN_OBJECTS | {"geo_shape", "shape"}),
@@ -148,9 +149,9 @@ def _dynamic(given: Mapping[str, Any], inherited: bool) -> bool:
     return str(given.get("dynamic", inherited)).lower() in ("true", "runtime")
 
 
-def problems(given: Mapping[str, Any], fields: Sequence[Field]) -> list[str]:
-    """What is wrong with a given mapping, one sentence each: types that cannot hold a field's values, fields
-    that the document does not have. Empty when it is fine. Unknown types (of plug-ins) are not judged."""
+def problems(given: Mapping[str, Any], fields: Sequence[Field]) -> list[Problem]:
+    """What is wrong with a given mapping: types that cannot hold a field's values, fields that the document
+    does not have. And with the fields: names that no index can have. The server judges unknown types."""
     top = body(given)
     found = []
     for name, why in (
@@ -159,41 +160,85 @@ def problems(given: Mapping[str, Any], fields: Sequence[Field]) -> list[str]:
         ("_routing", "documents are found by their id alone"),
     ):
         if name in top:
-            found.append(f"{name}: cannot be set; {why}")
+            found.append(_problem(given, (name,), f"cannot be set; {why}"))
     properties = top["properties"]
     copied = frozenset(_copy_targets(properties))
-    return found + list(_problems(properties, fields, "", copied))
+    found += [_problem(given, *one) for one in _problems(properties, fields, (), copied)]
+    return found + list(_names(fields, ()))
+
+
+def _problem(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> Problem:
+    here, path = given, ["mapping"]
+    for name in names:
+        below = here.get("properties")
+        if isinstance(below, Mapping) and "type" not in below:
+            here = below
+            path.append("properties")
+        path.append(name)
+        here = here.get(name) if isinstance(here.get(name), Mapping) else {}  # type: ignore[assignment]
+    return Problem(f"mapping.{'.'.join(names)}: {what}", block=tuple(path))
 
 
 def _problems(
-    given: Mapping[str, Any], fields: Sequence[Field], path: str, free: frozenset[str]
-) -> Iterator[str]:
+    given: Mapping[str, Any], fields: Sequence[Field], path: tuple[str, ...], free: frozenset[str]
+) -> Iterator[tuple[tuple[str, ...], str]]:
     known = {field.name: field for field in fields}
     for name, spec in given.items():
-        full = path + name
+        full = (*path, name)
         if not isinstance(spec, Mapping):
-            yield f"{full}: a field's mapping is an object such as {{type: keyword}}, not {spec!r}"
+            yield full, f"a field's mapping is an object such as {{type: keyword}}, not {spec!r}"
         elif name in known:
             yield from _judge(full, spec, known[name], free)
-        elif full not in free and spec.get("type") not in ("alias", "constant_keyword", "join"):
+        elif ".".join(full) not in free and spec.get("type") not in ("alias", "constant_keyword", "join"):
             near = difflib.get_close_matches(name, known, 1)
-            yield f"{full}: the document has no such field" + (f"; did you mean {near[0]}?" if near else "")
+            yield full, "the document has no such field" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _judge(path: str, spec: Mapping[str, Any], field: Field, free: frozenset[str]) -> Iterator[str]:
+def _judge(
+    path: tuple[str, ...], spec: Mapping[str, Any], field: Field, free: frozenset[str]
+) -> Iterator[tuple[tuple[str, ...], str]]:
     given = spec.get("type", "object" if "properties" in spec else None)
     nested = spec.get("properties", {})
     if given in ("object", "nested", None) and field.fields:
-        yield from _problems(nested, field.fields, path + ".", free)
+        yield from _problems(nested, field.fields, path, free)
         return
     lenient = spec.get("enabled") is False or spec.get("ignore_malformed") is True
     if given is None or given not in _KNOWN or field.type in _ANYTHING or lenient:
         return
     what = "an object" if field.type == "object" else f"{field.type} values"
     if given not in _TYPES.get(field.type, _OTHER)[1]:
-        yield f"{path}: mapped as {given}, which cannot hold {what}"
+        yield path, f"mapped as {given}, which cannot hold {what}"
     elif given in _INTEGERS and _INTEGERS[given] < _BITS.get(field.type, 0):
-        yield f"{path}: mapped as {given}, which is too narrow for {what}"
+        yield path, f"mapped as {given}, which is too narrow for {what}"
+
+
+_METADATA = frozenset(
+    "_id _index _source _routing _field_names _ignored _ignored_source _nested_path _seq_no _version _tier "
+    "_doc_count _data_stream_timestamp _primary_term".split()
+)
+
+
+def _names(fields: Sequence[Field], path: tuple[str, ...]) -> Iterator[Problem]:
+    """Elasticsearch keeps some names for itself, and reads `a.b` as the field `b` of an object `a`."""
+    simple = {field.name for field in fields if not field.fields and _simple(field) != _OPAQUE}
+    for field in fields:
+        here = (*path, field.name)
+        shown = ".".join(here)
+        parts = field.name.split(".")
+        above = [".".join(parts[:length]) for length in range(1, len(parts))]
+        if not path and parts[0] in _METADATA:
+            why = "Elasticsearch keeps this name for itself"
+            yield Problem(f"a document cannot have the field {shown}", why, "choose another name", field=here)
+        elif not field.name.strip() or any(not part.strip() for part in parts):
+            why = "Elasticsearch takes no empty name, also not before, between or after dots"
+            yield Problem(
+                f"a document cannot have the field {shown!r}", why, "choose another name", field=here
+            )
+        elif clash := next((name for name in above if name in simple), ""):
+            why = f"Elasticsearch reads {field.name} as a field of the object {clash}, which is a value here"
+            hint = f"rename one of them, or write `{clash}: {{object: …}}`"
+            yield Problem(f"the fields {clash} and {shown} exclude each other", why, hint, field=here)
+        yield from _names(field.fields, here)
 
 
 def _copy_targets(properties: Mapping[str, Any]) -> Iterator[str]:
@@ -216,10 +261,14 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return _flat(given) | {"index.gc_deletes": "1h"}
 
 
-def setting_problems(given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with given settings, one sentence each; empty when nothing is."""
+def setting_problems(given: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with given settings; empty when nothing is."""
     found = _flat(given)
-    return [f"{name}: cannot be set; {why}" for name, why in _OURS.items() if name in found]
+    return [
+        Problem(f"settings.{name}: cannot be set; {why}", block=locate({"settings": given}, [name]))
+        for name, why in _OURS.items()
+        if name in found
+    ]
 
 
 def _flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ as a tombstone that expires. `_redis_keys.py` makes the keys. `syncer:meta:PATTE
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -27,6 +28,7 @@ from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Memory
 from syncer.sinks import _redis_memory
 from syncer.sinks._fields import Seconds, take_credentials_out
+from syncer.sinks._problem import Problem
 from syncer.sinks._redis_calls import Constants, Write, command, pipelines_of, writes_of
 from syncer.sinks._redis_keys import Keys, pattern_problem
 from syncer.sinks._redis_script import SCRIPT, flat, flat_json, nested_fields, trouble
@@ -34,6 +36,8 @@ from syncer.sinks._redis_servers import FAILURES, Client, Servers, pipeline, val
 from syncer.sinks._target import Target
 
 _PAGE = 500
+_LONGEST = 100 * 366 * 86400
+"""Seconds. Redis counts in milliseconds from 1970, and Lua writes large numbers in another form."""
 
 
 class Settings(BaseModel):
@@ -92,9 +96,43 @@ class Connection(BaseModel):
         return redis.Redis.from_url(self.url, **options)
 
 
-def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[str]:
+def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[Problem]:
     """What is wrong with the declaration for documents of these fields; `check` prints it."""
-    return nested_fields(fields) if settings.format == "hash" else []
+    found = [
+        Problem(
+            f"{name}: {value:.0f} seconds are too long for Redis", hint="100 years at most", block=(name,)
+        )
+        for name, value in (("expire", settings.expire or 0), ("tombstone", settings.tombstone))
+        if value > _LONGEST
+    ]
+    return found + (nested_fields(fields) if settings.format == "hash" else [])
+
+
+def tried(connection: Connection, settings: Settings, model: Compiled) -> list[Problem]:
+    """See `sinks.SinkModule.tried`. The writes change nothing: they are of a key that is not there."""
+    servers, where = Servers(connection.client), f"Redis at {connection.url}"
+    keys, id = Keys(settings.key), f"syncer-check-{uuid.uuid4().hex}"
+    key, mark = keys.document(id), keys.version(keys.document(id))
+    meta = f"syncer:meta:{settings.key}"
+    commands: list[list[Any]] = [
+        ["GET", mark], ["TYPE", key], ["SET", mark, "", "XX"], ["DEL", key], ["EXPIRE", key, 1],
+        ["HDEL", key, "x"] if settings.format == "hash" else ["SET", key, "", "XX"], ["GET", meta],
+    ]  # fmt: skip
+    try:
+        client: Any = servers.client()
+        answers = [client.execute_command(*one) for one in commands]
+    except FAILURES as error:
+        refused = trouble(error, "Redis refuses to write", where)
+        if isinstance(refused, Retry):
+            raise refused from error
+        return [Problem(refused.what, refused.why, refused.hint, ("key",))]
+    finally:
+        servers.close()
+    owner = orjson.loads(answers[-1])["model"] if answers[-1] else model.name
+    if owner == model.name:
+        return []
+    hint = f"choose another key; if that read model is no more: redis-cli DEL '{meta}'"
+    return [Problem(f"the keys {settings.key} belong to the read model {owner}", hint=hint, block=("key",))]
 
 
 def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:
