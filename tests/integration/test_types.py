@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -20,13 +20,15 @@ from psycopg import sql
 from devstack import Stack
 from syncer import sinks
 from syncer.declaration.compile import Compiled, Field, compile
+from syncer.declaration.extensions import FUNCTIONS
 from syncer.declaration.model import parse, tables
 from syncer.document import Batch
-from syncer.errors import Fatal
+from syncer.errors import Fatal, Reject
 from syncer.rows.catalog import load
-from syncer.rows.session import PINNED
-from syncer.sinks import _mapping
+from syncer.rows.session import PINNED, classify
 from syncer.sinks.elasticsearch import ElasticsearchSink
+from tests.contracts.sinks import compiled as read_model
+from tests.contracts.types_page import rows
 from tests.stack import Database, Names
 
 EXTENSIONS = {"hstore": "public", "citext": "public", "ltree": "odd", "cube": "public", "isn": "public",
@@ -72,8 +74,6 @@ def render(conn: psycopg.Connection[Any], model: Compiled) -> list[str]:
 def index(
     stack: Stack, names: Names, fields: tuple[Field, ...], mapping: dict[str, Any] | None = None
 ) -> ElasticsearchSink:
-    from tests.contracts.sinks import compiled as read_model
-
     settings = {
         "index": names("types"), "mapping": mapping or {},
         "settings": {"number_of_replicas": 0, "mapping.total_fields.limit": 5000},
@@ -237,11 +237,148 @@ def refusal(conn: psycopg.Connection[Any], expression: str) -> Fatal | None:
     return None
 
 
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    'number, or the strings `"NaN"`, `"Infinity"`, `"-Infinity"`': lambda value: (
+        isinstance(value, int | float) or value in ("NaN", "Infinity", "-Infinity")
+    ),
+    "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
+    "object": lambda value: isinstance(value, dict),
+    "object of strings and nulls": lambda value: (
+        isinstance(value, dict) and all(isinstance(one, str | None) for one in value.values())
+    ),
+    "any": lambda value: True,
+}
+PAGE = rows()
+
+
 def fits(field: Field, value: Any) -> bool:
-    """Whether a value is the JSON that the type of its field stands for."""
+    """Whether a value is the JSON that docs/types.md says of the type of its field."""
     if field.many and isinstance(value, list):
         return all(fits(field, item) for item in value if item is not None)
-    mapped = _mapping.derive([field])[field.name]
-    if mapped == {"type": "object", "enabled": False}:
-        return True
-    return isinstance(value, dict) == (mapped["type"] in ("flattened", "geo_point", "geo_shape"))
+    if field.type == "array":  # a domain over an array, in an array
+        return isinstance(value, list)
+    return KINDS[PAGE[field.type].json if field.type in PAGE else "string"](value)
+
+
+CLOCKWISE = "SRID=4326;POLYGON((0 0, 0 1, 1 1, 0 0))"
+SHOWN: list[tuple[str, str, Any]] = [
+    ("loc", "geojson point", {"type": "Point", "coordinates": [13.4, 52.5]}),
+    ("loc3", "geojson point", {"type": "Point", "coordinates": [1, 2, 3]}),
+    ("area", "geojson", {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 1], [0, 0]]]}),
+    ("spot", "geojson point", {"type": "Point", "coordinates": [1, 2]}),
+    ("locs", "geojson point", [{"type": "Point", "coordinates": [1, 2]}, None]),
+    ("ST_Transform(mercator, 4326)", "geojson point", {"type": "Point", "coordinates": [0, 0]}),
+    ("ST_SetSRID(bare, 4326)", "geojson", {"type": "Point", "coordinates": [3, 4]}),
+    ("ST_SetSRID(bare, 4326)::geometry(Point, 4326)", "geojson point", {"type": "Point", "coordinates": [3, 4]}),
+    ("ST_SetSRID(ST_MakePoint(1, 2), 4326)", "geojson point", {"type": "Point", "coordinates": [1, 2]}),
+    ("ST_Centroid(area)", "geojson point", {"type": "Point", "coordinates": [1 / 3, 2 / 3]}),
+    ("coalesce(gone, loc)", "geojson point", {"type": "Point", "coordinates": [13.4, 52.5]}),
+    ("case when id = 1 then loc end", "geojson point", {"type": "Point", "coordinates": [13.4, 52.5]}),
+    ("ST_X(loc)", "double precision", 13.4),
+    ("ST_Y(spot::geometry)", "double precision", 2),
+    ("ST_AsText(mercator)", "text", "POINT(0 0)"),
+    ("ST_AsGeoJSON(loc)::jsonb", "jsonb", {"type": "Point", "coordinates": [13.4, 52.5]}),
+    ("ST_DWithin(loc::geography, loc::geography, 5)", "boolean", True),
+    ("ST_Contains(area, ST_GeomFromText('POINT(0.1 0.5)', 4326))", "boolean", True),
+    ("round(ST_Distance(loc::geography, spot)::numeric)", "numeric", 5711163),
+    ("attrs", "hstore", {"color": "red", "x": None}),
+    ("attrs::jsonb ->> 'color'", "text", "red"),
+    ("'a=>1'::hstore", "hstore", {"a": "1"}),
+    ("loc is null", "boolean", False),
+    ("gone", "geojson point", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", ["public", "Geo data"])
+def test_shapes_and_hstore_wherever_their_extension_is(conn: psycopg.Connection[Any], schema: str) -> None:
+    install(conn, postgis=schema, hstore=schema)
+    conn.execute(sql.SQL("SET search_path = public, {}").format(sql.Identifier(schema)))
+    conn.execute(
+        "CREATE TABLE public.t (id int PRIMARY KEY, loc geometry(Point, 4326), loc3 geometry(PointZ, 4326),"
+        " area geometry(Polygon, 4326), spot geography(Point), locs geometry(Point, 4326)[],"
+        " mercator geometry(Point, 3857), bare geometry, attrs hstore, gone geometry(Point, 4326))"
+    )
+    conn.execute(
+        "INSERT INTO public.t VALUES (1, 'SRID=4326;POINT(13.4 52.5)', 'SRID=4326;POINT(1 2 3)', %s,"
+        " 'POINT(1 2)', ARRAY['SRID=4326;POINT(1 2)', NULL]::geometry[], 'SRID=3857;POINT(0 0)',"
+        " 'POINT(3 4)', 'color=>red,x=>NULL')",
+        [CLOCKWISE],
+    )
+    expressions = [text for text, _, _ in SHOWN]
+    model = compiled(conn, *expressions)
+    [document] = map(json.loads, render(conn, model))
+    found = [
+        (text, field.type, document[field.name])
+        for text, field in zip(expressions, model.fields, strict=True)
+    ]
+    assert found == SHOWN
+
+
+NO_SHAPE = [
+    ("mercator", "the SRID of mercator is 3857", "ST_Transform(mercator, 4326)"),
+    ("bare", "the SRID of bare is not known", "ST_SetSRID(bare, 4326)"),
+    ("bares", "the SRID of bares is not known", "ST_SetSRID(bares, 4326)"),
+    ("nad", "the SRID of nad is 4269", "ST_Transform(nad::geometry, 4326)"),
+    ("curve", "GeoJSON has no CircularString", "ST_CurveToLine(curve)"),
+    ("bare = bare", "whose operators are not PostgreSQL's own", "ST_Distance"),
+    ("attrs -> 'a'", "whose operators are not PostgreSQL's own", "attrs::jsonb"),
+    ("attrs::public.geometry", "cannot cast to public.geometry", "gis"),
+    ("'x'::ltree", "cannot cast to ltree", ""),
+]  # fmt: skip
+
+
+def test_shapes_that_are_no_geojson_are_refused_with_what_to_write(conn: psycopg.Connection[Any]) -> None:
+    install(conn, postgis="gis", hstore="public")
+    conn.execute("SET search_path = public, gis")
+    conn.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, mercator geometry(Point, 3857), bare geometry, bares geometry[],"
+        " nad geography(Point, 4269), curve geometry(CircularString, 4326), attrs hstore)"
+    )
+    for expression, what, hint in NO_SHAPE:
+        error = refusal(conn, expression)
+        assert error is not None
+        assert what in error.what
+        assert hint in error.hint
+        assert error.where == "m.yaml:4"
+
+
+def test_a_shape_that_postgis_refuses_is_a_bad_row_and_no_failure(conn: psycopg.Connection[Any]) -> None:
+    """PostGIS calls it an internal error, which would be tried again for ever."""
+    install(conn, postgis="public")
+    conn.execute("CREATE TABLE t (id int PRIMARY KEY, g geometry(Geometry, 4326), wkt text)")
+    conn.execute("INSERT INTO t VALUES (1, 'SRID=4326;CIRCULARSTRING(0 0, 1 1, 2 0)', 'POINT(')")
+    for expression in ("g", "ST_GeomFromText(wkt, 4326)", "ST_Transform(ST_SetSRID(g, 0), 4326)"):
+        with pytest.raises(psycopg.Error) as caught:
+            render(conn, compiled(conn, expression))
+        assert isinstance(classify(caught.value, "cannot render"), Reject), caught.value
+
+
+def test_the_functions_of_postgis_depend_on_their_arguments_alone(conn: psycopg.Connection[Any]) -> None:
+    install(conn, postgis="public")
+    found = conn.execute(
+        "SELECT p.proname, p.oid::regprocedure::text, p.provolatile, p.prokind, p.proretset"
+        "  FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'"
+        " WHERE p.proname = ANY (%s)",
+        [list(FUNCTIONS)],
+    ).fetchall()
+    assert {row[0] for row in found} == set(FUNCTIONS)
+    unfit = [row[1] for row in found if (row[2], row[3], row[4]) != ("i", "f", False)]
+    assert unfit == ["st_asgeojson(record,text,integer,boolean)"]  # of a row, which no expression can name
+
+
+def test_shapes_and_hstore_are_found(conn: psycopg.Connection[Any], stack: Stack, names: Names) -> None:
+    install(conn, postgis="public", hstore="public")
+    conn.execute("CREATE TABLE t (id int PRIMARY KEY, loc geometry(Point, 4326), attrs hstore, tags text[])")
+    conn.execute("INSERT INTO t VALUES (1, 'SRID=4326;POINT(13.4 52.5)', 'color=>red', '{a,b}'),"
+                 " (2, 'SRID=4326;POINT(2.3 48.9)', 'color=>blue', '{c}'), (3, NULL, NULL, NULL)")  # fmt: skip
+    model = compiled(conn, "loc", "attrs", "tags")
+    sink = index(stack, names, model.fields)
+    documents = {str(n): text.encode() for n, text in enumerate(render(conn, model), 1)}
+    assert sink.write(Batch(1, documents, [])).written == 3
+    near: dict[str, Any] = {"geo_distance": {"distance": "50km", "f0": {"lat": 52.4, "lon": 13.3}}}
+    assert hits(stack, sink, near) == ["1"]
+    assert hits(stack, sink, {"term": {"f1.color": "blue"}}) == ["2"]
+    assert hits(stack, sink, {"term": {"f2.keyword": "b"}}) == ["1"]
+    assert sink.read(["1"]) == {"1": documents["1"]}
