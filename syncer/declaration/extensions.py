@@ -28,6 +28,8 @@ Schemas = Mapping[str, str]
 """The schema of each installed extension (`Catalog.extensions`)."""
 
 _EXTENSIONS = {"hstore": "hstore", "geometry": "postgis", "geography": "postgis"}
+_AS_JSON = " with a cast to json"
+"""Ends the type of such values: any JSON, on several lines perhaps, that only `to_jsonb` shows."""
 _SPATIAL = ("geometry", "geography")
 _WGS_84 = 4326
 _TYPE = re.compile(r"(geometry|geography)\((\w+),(\d+)\)")
@@ -109,12 +111,12 @@ def _with_modifier(base: str, modifier: str) -> str:
 
 
 def column_type(column: Column, schemas: Schemas) -> str:
-    """The type of a column's values, or of its elements if it is an array; empty if no extension named here
-    is in it."""
+    """The type of a column's values, or of its elements if it is an array; empty if neither an extension named
+    here nor a cast to json has a part in it."""
     base = column.element_base if column.base == "array" else column.base
-    if _EXTENSIONS.get(base, "") not in schemas:
-        return ""
-    return _with_modifier(base, column.shape) if base in _SPATIAL else base
+    if _EXTENSIONS.get(base, "") in schemas:
+        return _with_modifier(base, column.shape) if base in _SPATIAL else base
+    return f"{base}{_AS_JSON}" if column.json_cast else ""
 
 
 def cast(operand: Value, to: exp.Expr, schemas: Schemas) -> Value | None:
@@ -172,11 +174,15 @@ def _result(name: str, arguments: Sequence[Value]) -> str:
 
 
 def shown(value: Value, name: str, schemas: Schemas) -> Value:
-    """The value as a document shows it: shapes as GeoJSON, also those in an array.
+    """The value as a document shows it: shapes as GeoJSON, and what is cast to json on one line; also those
+    in an array.
 
     name: how the declaration calls the value. Raises Unfit for a shape that is no GeoJSON.
     """
-    shape = shape_of(value.element if value.type == "array" else value.type)
+    type = value.element if value.type == "array" else value.type
+    if type.endswith(_AS_JSON):
+        return Value(f"pg_catalog.to_jsonb({value.sql})", "jsonb")
+    shape = shape_of(type)
     if shape is None:
         return value
     if why := _no_geojson(shape, name):

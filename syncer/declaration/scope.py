@@ -99,7 +99,7 @@ class Scope:
                 if array
                 else Value(f"{sql}::pg_catalog.jsonb", "jsonb")
             )
-        if base == "composite" or column.json_cast:
+        if base == "composite":
             return Value(f"pg_catalog.to_jsonb({sql})", "jsonb")
         return Value(sql, "array", base) if array else Value(sql, base)
 

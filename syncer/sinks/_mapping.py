@@ -124,6 +124,8 @@ def _merged(field: Field, given: Mapping[str, Any], *, dynamic: bool) -> Json:
     derived = _simple(field)
     if derived == _OPAQUE:
         return dict(given) if "type" in given or "properties" in given else {"type": "object", **given}
+    if "type" not in given and derived["type"] == "flattened" and given.keys() & {"properties", "dynamic"}:
+        return {"type": "object", **given}
     if "properties" in given or given.get("type", derived["type"]) != derived["type"]:
         return dict(given)
     return _over(derived, given)

@@ -124,6 +124,13 @@ def test_derived_mapping() -> None:
 def test_derived_mapping_of_shapes_and_hstore() -> None:
     """Elasticsearch's build for tests has no geo_shape: this is all that shows that it is asked for."""
     fields = [Field(name, name, many=False) for name in ("geojson point", "geojson", "hstore")]
+    given = {"hstore": {"dynamic": True}, "geojson": {"type": "object", "enabled": False}}
+    assert _mapping.mapping(given, fields)["properties"] == {
+        "geojson point": {"type": "geo_point", "ignore_malformed": True},
+        "geojson": {"type": "object", "enabled": False},
+        "hstore": {"type": "object", "dynamic": True},
+    }
+    assert _mapping.problems(given, fields) == []
     assert _mapping.derive(fields) == {
         "geojson point": {"type": "geo_point", "ignore_malformed": True},
         "geojson": {"type": "geo_shape", "ignore_malformed": True},
