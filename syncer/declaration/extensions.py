@@ -111,8 +111,8 @@ def _with_modifier(base: str, modifier: str) -> str:
 
 
 def column_type(column: Column, schemas: Schemas) -> str:
-    """The type of a column's values, or of its elements if it is an array; empty if neither an extension named
-    here nor a cast to json has a part in it."""
+    """The type of a column's values, or of its elements if it is an array; empty if it is of no extension
+    that is named here and has no cast to json."""
     base = column.element_base if column.base == "array" else column.base
     if _EXTENSIONS.get(base, "") in schemas:
         return _with_modifier(base, column.shape) if base in _SPATIAL else base

@@ -221,6 +221,8 @@ def test_the_derived_mapping_of_every_type_takes_its_values(
     assert {t: kinds[t].type for t in ("public.attributes", "public.place", "public.area")} == {
         "public.attributes": "hstore", "public.place": "geojson point", "public.area": "geojson",
     }  # fmt: skip
+    speaking = render(conn, compiled(conn, f"{columns['public.speaking']}::text"))
+    assert speaking[0] == '{"f0":"yes"}'  # its own text, not the one of its json
     for type_, field in kinds.items():
         values = [
             value for value in (json.loads(text)[field.name] for text in documents) if value is not None
