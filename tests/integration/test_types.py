@@ -25,6 +25,7 @@ from syncer.declaration.model import parse, tables
 from syncer.document import Batch
 from syncer.errors import Fatal, Reject
 from syncer.rows.catalog import load
+from syncer.rows.plan import plan
 from syncer.rows.session import PINNED, classify
 from syncer.sinks.elasticsearch import ElasticsearchSink
 from tests.contracts.sinks import compiled as read_model
@@ -71,18 +72,29 @@ def render(conn: psycopg.Connection[Any], model: Compiled) -> list[str]:
     return [found[id] for id in ids]
 
 
-def index(
-    stack: Stack, names: Names, fields: tuple[Field, ...], mapping: dict[str, Any] | None = None
-) -> ElasticsearchSink:
-    settings = {
-        "index": names("types"), "mapping": mapping or {},
-        "settings": {"number_of_replicas": 0, "mapping.total_fields.limit": 5000},
-    }  # fmt: skip
-    link = {"url": stack.elasticsearch}
-    sink = sinks.build("elasticsearch", settings, model=read_model(names("types"), fields), connection=link)
-    assert isinstance(sink, ElasticsearchSink)
-    sink.prepare()
-    return sink
+Index = Callable[..., ElasticsearchSink]
+
+
+@pytest.fixture
+def index(stack: Stack, names: Names) -> Iterator[Index]:
+    """Makes an index for documents of these fields."""
+    made: list[ElasticsearchSink] = []
+
+    def build(fields: tuple[Field, ...], mapping: dict[str, Any] | None = None) -> ElasticsearchSink:
+        settings = {
+            "index": names("types"), "mapping": mapping or {},
+            "settings": {"number_of_replicas": 0, "mapping.total_fields.limit": 5000},
+        }  # fmt: skip
+        model, link = read_model(names("types"), fields), {"url": stack.elasticsearch}
+        sink = sinks.build("elasticsearch", settings, model=model, connection=link)
+        assert isinstance(sink, ElasticsearchSink)
+        made.append(sink)
+        sink.prepare()
+        return sink
+
+    yield build
+    for sink in made:
+        sink.close()
 
 
 def hits(stack: Stack, sink: ElasticsearchSink, query: dict[str, Any]) -> list[str]:
@@ -117,7 +129,7 @@ VALUES: dict[str, list[str]] = {
     "boolean": ["t"], "oid": ["4294967295"], "xid": ["4294967295"], "cid": ["1"], "xid8": ["1"],
     "tid": ["(0,1)"], "bytea": ["\\xdeadbeef", "\\x" + "00" * 40_000],
     "text": ["a\n\"b\"\\ \u2028 ü", "x" * 40_000, ""], "character varying": ["x" * 40_000],
-    "character": ["a"], '"char"': ["\\377"], "name": ["n"],
+    "character": ["a"], '"char"': ["a"], "name": ["n"],
     "date": ["2024-02-29", "infinity", "-infinity", "0044-03-15 BC", "5874897-12-31"],
     "timestamp without time zone": ["2024-02-29 12:34:56.789012", "infinity", "0044-03-15 BC", "294276-12-31"],
     "timestamp with time zone": ["2024-02-29 12:34:56.789+02", "-infinity", "4713-01-02 00:00+00 BC"],
@@ -141,11 +153,9 @@ VALUES: dict[str, list[str]] = {
     '"Geo data".geography': _SHAPES[:2], "public.place": _SHAPES, "public.area": _SHAPES[:1],
     '"Geo data".box2d': ["BOX(1 2,3 4)"], '"Geo data".box3d': ["BOX3D(1 2 3,4 5 6)"],
     '"Geo data".spheroid': ['SPHEROID["WGS 84",6378137,298.257]'],
-    "public.ean13": ["978-0-393-04002-9"], "public.isbn13": ["978-0-393-04002-9"], "public.isbn": ["0393040029"],
-    "public.ismn13": ["979-0-060-11561-5"], "public.ismn": ["M-060-11561-5"], "public.issn13": ["977-1436-452-00-8"],
-    "public.issn": ["1436-4522"], "public.upc": ["220356483481"],
 }  # fmt: skip
-FALLBACK = ["1", "a", "empty", "{}", "{NULL}", "()", "(,)", "(,,)", "(,,,)", "2024-02-29", "YES"]
+FALLBACK = ["1", "a", "empty", "{}", "{NULL}", "()", "(,)", "(,,)", "(,,,)", "2024-02-29", "YES",
+            "0901690546", "9780393040029", "9790060115615", "9771436452008", "1436-4522", "220356483481"]  # fmt: skip
 # Their input functions take nothing: PostgreSQL keeps them for itself.
 UNWRITABLE = re.compile(r"pg_node_tree|pg_ndistinct|pg_dependencies|pg_mcv_list|pg_brin_\w+|gtsvector"
                         r"|.*\.(ghstore|gtrgm|ltree_gist|box2df|gidx|intbig_gkey|gseg)")  # fmt: skip
@@ -154,7 +164,8 @@ REFUSED = re.compile(r"(money|reg\w+)(\[\])?")
 ALL = """
 SELECT CASE WHEN n.nspname = 'pg_catalog' THEN format_type(t.oid, NULL)
             ELSE coalesce(quote_ident(en.nspname) || '.' || quote_ident(e.typname) || '[]',
-                          quote_ident(n.nspname) || '.' || quote_ident(t.typname)) END, e.oid IS NOT NULL
+                          quote_ident(n.nspname) || '.' || quote_ident(t.typname)) END,
+       CASE WHEN e.oid IS NOT NULL THEN t.typdelim::text ELSE '' END
   FROM pg_type t
   JOIN pg_namespace n ON n.oid = t.typnamespace
   LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
@@ -172,21 +183,23 @@ def fill(conn: psycopg.Connection[Any]) -> dict[str, str]:
     """A table with a column of every type, and its rows; type → column."""
     with conn.transaction():
         conn.execute("SET LOCAL search_path = pg_catalog")
-        found: list[tuple[str, bool]] = conn.execute(ALL.encode()).fetchall()
+        found: list[tuple[str, str]] = conn.execute(ALL.encode()).fetchall()
     columns = {type_: f"c{n}" for n, (type_, _) in enumerate(found)}
     listed = ", ".join(f"{column} {type_}" for type_, column in columns.items())
     conn.execute(f"CREATE TABLE t (id int PRIMARY KEY, {listed})".encode())
     conn.execute("INSERT INTO t SELECT generate_series(0, 6)")
-    for type_, is_array in found:
-        element = type_.removesuffix("[]") if is_array else type_
+    for type_, delimiter in found:
+        element = type_.removesuffix("[]") if delimiter else type_
         values = VALUES.get(element) or FALLBACK
         taken = 0
         for row, value in enumerate(values):
-            made = f"ARRAY[ARRAY[%s::{element}, NULL]]" if is_array else f"%s::{element}"
+            if delimiter:  # an array in an array, and a null
+                escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+                value = f'{{{{"{escaped}"{delimiter}NULL}}}}'
             row = row if element in VALUES else 0
             try:
                 with conn.transaction():
-                    statement = f"UPDATE t SET {columns[type_]} = {made} WHERE id = {row} AND {columns[type_]} IS NULL"
+                    statement = f"UPDATE t SET {columns[type_]} = %s::{type_} WHERE id = {row} AND {columns[type_]} IS NULL"
                     conn.execute(statement.encode(), [value])
                 taken += 1
             except psycopg.Error:
@@ -197,7 +210,7 @@ def fill(conn: psycopg.Connection[Any]) -> dict[str, str]:
 
 
 def test_the_derived_mapping_of_every_type_takes_its_values(
-    conn: psycopg.Connection[Any], stack: Stack, names: Names
+    conn: psycopg.Connection[Any], index: Index
 ) -> None:
     install(conn, **EXTENSIONS)
     conn.execute(OWN_TYPES.encode())
@@ -212,7 +225,7 @@ def test_the_derived_mapping_of_every_type_takes_its_values(
     model = compiled(conn, *expressions.values())
     kinds = dict(zip(expressions, model.fields, strict=True))
     shaped = {f.name: {"type": "object", "enabled": False} for f in model.fields if f.type == "geojson"}
-    sink = index(stack, names, model.fields, shaped)
+    sink = index(model.fields, shaped)
     documents = render(conn, model)
     assert not any("\n" in document for document in documents)
     out = sink.write(Batch(1, {str(n): text.encode() for n, text in enumerate(documents)}, []))
@@ -264,18 +277,18 @@ def fits(field: Field, value: Any) -> bool:
     return KINDS[PAGE[field.type].json if field.type in PAGE else "string"](value)
 
 
-CLOCKWISE = "SRID=4326;POLYGON((0 0, 0 1, 1 1, 0 0))"
+CLOCKWISE = "SRID=4326;POLYGON((0 0, 0 2, 2 2, 2 0, 0 0))"
 SHOWN: list[tuple[str, str, Any]] = [
     ("loc", "geojson point", {"type": "Point", "coordinates": [13.4, 52.5]}),
     ("loc3", "geojson point", {"type": "Point", "coordinates": [1, 2, 3]}),
-    ("area", "geojson", {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 1], [0, 0]]]}),
+    ("area", "geojson", {"type": "Polygon", "coordinates": [[[0, 0], [2, 0], [2, 2], [0, 2], [0, 0]]]}),
     ("spot", "geojson point", {"type": "Point", "coordinates": [1, 2]}),
     ("locs", "geojson point", [{"type": "Point", "coordinates": [1, 2]}, None]),
-    ("ST_Transform(mercator, 4326)", "geojson point", {"type": "Point", "coordinates": [0, 0]}),
+    ("ST_SnapToGrid(ST_Transform(mercator, 4326), 0.000001)", "geojson point", {"type": "Point", "coordinates": [0, 0]}),
     ("ST_SetSRID(bare, 4326)", "geojson", {"type": "Point", "coordinates": [3, 4]}),
     ("ST_SetSRID(bare, 4326)::geometry(Point, 4326)", "geojson point", {"type": "Point", "coordinates": [3, 4]}),
     ("ST_SetSRID(ST_MakePoint(1, 2), 4326)", "geojson point", {"type": "Point", "coordinates": [1, 2]}),
-    ("ST_Centroid(area)", "geojson point", {"type": "Point", "coordinates": [1 / 3, 2 / 3]}),
+    ("ST_Centroid(area)", "geojson point", {"type": "Point", "coordinates": [1, 1]}),
     ("coalesce(gone, loc)", "geojson point", {"type": "Point", "coordinates": [13.4, 52.5]}),
     ("case when id = 1 then loc end", "geojson point", {"type": "Point", "coordinates": [13.4, 52.5]}),
     ("ST_X(loc)", "double precision", 13.4),
@@ -284,7 +297,7 @@ SHOWN: list[tuple[str, str, Any]] = [
     ("ST_AsGeoJSON(loc)::jsonb", "jsonb", {"type": "Point", "coordinates": [13.4, 52.5]}),
     ("ST_DWithin(loc::geography, loc::geography, 5)", "boolean", True),
     ("ST_Contains(area, ST_GeomFromText('POINT(0.1 0.5)', 4326))", "boolean", True),
-    ("round(ST_Distance(loc::geography, spot)::numeric)", "numeric", 5711163),
+    ("ST_Distance(loc::geography, spot) > 5000000", "boolean", True),
     ("attrs", "hstore", {"color": "red", "x": None}),
     ("attrs::jsonb ->> 'color'", "text", "red"),
     ("'a=>1'::hstore", "hstore", {"a": "1"}),
@@ -357,6 +370,19 @@ def test_a_shape_that_postgis_refuses_is_a_bad_row_and_no_failure(conn: psycopg.
         assert isinstance(classify(caught.value, "cannot render"), Reject), caught.value
 
 
+def test_a_constant_that_postgis_refuses_is_a_mistake_with_a_line(conn: psycopg.Connection[Any]) -> None:
+    install(conn, postgis="public")
+    conn.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    text = (
+        "name: t\nroot: {table: t}\ndocument:\n  a: id\n  b: ST_GeomFromText('POINT(', 4326)\nsink: {m: {}}\n"
+    )
+    model = parse(text, "m.yaml")
+    catalog = load(conn, tables(model))
+    with pytest.raises(Fatal, match="PostgreSQL refuses ST_GeomFromText") as caught:
+        plan(conn, model, catalog, compile(model, catalog))
+    assert caught.value.where == "m.yaml:5"
+
+
 def test_the_functions_of_postgis_depend_on_their_arguments_alone(conn: psycopg.Connection[Any]) -> None:
     install(conn, postgis="public")
     found = conn.execute(
@@ -370,13 +396,13 @@ def test_the_functions_of_postgis_depend_on_their_arguments_alone(conn: psycopg.
     assert unfit == ["st_asgeojson(record,text,integer,boolean)"]  # of a row, which no expression can name
 
 
-def test_shapes_and_hstore_are_found(conn: psycopg.Connection[Any], stack: Stack, names: Names) -> None:
+def test_shapes_and_hstore_are_found(conn: psycopg.Connection[Any], stack: Stack, index: Index) -> None:
     install(conn, postgis="public", hstore="public")
     conn.execute("CREATE TABLE t (id int PRIMARY KEY, loc geometry(Point, 4326), attrs hstore, tags text[])")
     conn.execute("INSERT INTO t VALUES (1, 'SRID=4326;POINT(13.4 52.5)', 'color=>red', '{a,b}'),"
                  " (2, 'SRID=4326;POINT(2.3 48.9)', 'color=>blue', '{c}'), (3, NULL, NULL, NULL)")  # fmt: skip
     model = compiled(conn, "loc", "attrs", "tags")
-    sink = index(stack, names, model.fields)
+    sink = index(model.fields)
     documents = {str(n): text.encode() for n, text in enumerate(render(conn, model), 1)}
     assert sink.write(Batch(1, documents, [])).written == 3
     near: dict[str, Any] = {"geo_distance": {"distance": "50km", "f0": {"lat": 52.4, "lon": 13.3}}}
