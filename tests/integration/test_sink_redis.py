@@ -433,8 +433,8 @@ def test_obstacles_are_told_and_nothing_is_made(own: str) -> None:
 RIGHTS: list[tuple[str, str, str]] = [
     ("json", "~*", ""),
     ("hash", "~thing:* ~version:* ~syncer:*", ""),
-    ("json", "%R~thing:* ~version:* ~syncer:*", "No permissions"),
-    ("json", "~thing:* ~syncer:*", "No permissions"),
+    ("json", "%R~thing:* ~version:* ~syncer:*", "permissions"),
+    ("json", "~thing:* ~syncer:*", "permissions"),
     ("json", "~* -set", "set"),
     ("hash", "~* -hdel", "hdel"),
 ]

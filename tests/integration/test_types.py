@@ -270,10 +270,10 @@ PAGE = rows()
 
 def fits(field: Field, value: Any) -> bool:
     """Whether a value is the JSON that docs/types.md says of the type of its field."""
+    if field.type == "array":  # an array whose elements are arrays of their own, as int2vector is
+        return isinstance(value, list)
     if field.many and isinstance(value, list):
         return all(fits(field, item) for item in value if item is not None)
-    if field.type == "array":  # a domain over an array, in an array
-        return isinstance(value, list)
     return KINDS[PAGE[field.type].json if field.type in PAGE else "string"](value)
 
 
