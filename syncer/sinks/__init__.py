@@ -3,8 +3,8 @@
 A sink is one module that has `Settings` (its block in a read model), `Connection` (its block in
 `config/syncer.yaml`), `problems` (what `check` says about a block), `obstacles` (what it says about the
 server), `tried` (what the server says about a block), `misread` (whether readers see what is written) and
-`SINK` (the class). Nothing else has to be edited to add one; the contract suite in `tests/contracts/` says what
-it must do.
+`SINK` (the class). Nothing else has to be edited to add one; the contract suite in `tests/contracts/` says
+what it must do.
 """
 
 from __future__ import annotations
