@@ -8,7 +8,6 @@ as a tombstone that expires. `_redis_keys.py` makes the keys. `syncer:meta:PATTE
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -26,7 +25,7 @@ from syncer.declaration.names import Shaped
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Memory
-from syncer.sinks import _redis_memory
+from syncer.sinks import _redis_memory, _redis_trial
 from syncer.sinks._fields import Seconds, take_credentials_out
 from syncer.sinks._problem import Problem
 from syncer.sinks._redis_calls import Constants, Write, command, pipelines_of, writes_of
@@ -109,30 +108,13 @@ def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[Proble
 
 
 def tried(connection: Connection, settings: Settings, model: Compiled) -> list[Problem]:
-    """See `sinks.SinkModule.tried`. The writes change nothing: they are of a key that is not there."""
-    servers, where = Servers(connection.client), f"Redis at {connection.url}"
-    keys, id = Keys(settings.key), f"syncer-check-{uuid.uuid4().hex}"
-    key, mark = keys.document(id), keys.version(keys.document(id))
-    meta = f"syncer:meta:{settings.key}"
-    commands: list[list[Any]] = [
-        ["GET", mark], ["TYPE", key], ["SET", mark, "", "XX"], ["DEL", key], ["EXPIRE", key, 1],
-        ["HDEL", key, "x"] if settings.format == "hash" else ["SET", key, "", "XX"], ["GET", meta],
-    ]  # fmt: skip
+    """See `sinks.SinkModule.tried`. Nothing is made for it."""
+    servers = Servers(connection.client)
     try:
-        client: Any = servers.client()
-        answers = [client.execute_command(*one) for one in commands]
-    except FAILURES as error:
-        refused = trouble(error, "Redis refuses to write", where)
-        if isinstance(refused, Retry):
-            raise refused from error
-        return [Problem(refused.what, refused.why, refused.hint, ("key",))]
+        where = f"Redis at {connection.url}"
+        return _redis_trial.problems(servers, settings.key, settings.format == "hash", model.name, where)
     finally:
         servers.close()
-    owner = orjson.loads(answers[-1])["model"] if answers[-1] else model.name
-    if owner == model.name:
-        return []
-    hint = f"choose another key; if that read model is no more: redis-cli DEL '{meta}'"
-    return [Problem(f"the keys {settings.key} belong to the read model {owner}", hint=hint, block=("key",))]
 
 
 def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:
