@@ -24,7 +24,7 @@ def problems(servers: Servers, pattern: str, as_hash: bool, model: str, where: s
     key = keys.document(f"syncer-check-{uuid.uuid4().hex}")
     mark, meta = keys.version(key), f"syncer:meta:{pattern}"
     document: list[Any] = ["HDEL", key, "x"] if as_hash else ["SET", key, "", "XX"]
-    commands = [
+    commands: list[list[Any]] = [
         ["GET", mark], ["TYPE", key], ["SET", mark, "", "XX"], ["DEL", key], ["EXPIRE", key, 1], document,
         ["GET", meta],
     ]  # fmt: skip
