@@ -14,7 +14,7 @@ DEMO_HOME ?= .devstack-demo
 PYTEST_ARGS ?=
 CHECKED := $(wildcard syncer devstack demo bench tests)
 
-.PHONY: help venv tools demo demo-down test lint types layers unit simulate integration bench torture stack stack-down lock format clean
+.PHONY: help venv tools postgis demo demo-down test lint types layers unit simulate integration bench torture stack stack-down lock format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,11 +32,14 @@ $(VENV)/.installed: requirements-dev.txt pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-tools: venv  ## the Debian packages that tests and demo need (installs them when root)
+tools: venv  ## the Debian packages that demo and tests need (installs them when root)
 	@command -v apt-get >/dev/null || command -v redis-server >/dev/null || { echo "no apt-get found: install PostgreSQL 15+, Redis 7 and docker-compose yourself" >&2; exit 1; }
 	@command -v java >/dev/null || [ -n "$${JAVA_HOME:-}" ] || { echo "no Java found; install it: apt-get install -y openjdk-17-jdk-headless" >&2; exit 1; }
 	@command -v mvn >/dev/null || { echo "no Maven found; install it: apt-get install -y maven" >&2; exit 1; }
-	@$(PY) -m devstack packages
+	@$(PY) -m devstack packages postgresql redis-server docker-compose
+
+postgis: tools  ## PostGIS, which only the integration tests need
+	@$(PY) -m devstack packages postgresql-postgis
 
 demo: tools  ## the whole thing on a small shop, from empty servers to checked documents (KEEP=1 leaves it running)
 	@$(PY) -m demo
@@ -68,7 +71,7 @@ unit: tools  ## tests that need no server
 simulate: venv  ## the protocol in a million simulated schedules (SEED=… for the same ones again)
 	@$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED))
 
-integration: tools  ## tests on real servers, which they start and stop themselves
+integration: postgis  ## tests on real servers, which they start and stop themselves
 	@$(PY) -m pytest tests --ignore=tests/unit --ignore=tests/simulation $(PYTEST_ARGS)
 
 bench: tools  ## measure speed, latency and memory, beside what the servers can do alone

@@ -112,6 +112,15 @@ def postgres_bin() -> Path | None:
     return Path(found).resolve().parent if found else None
 
 
+def postgis() -> Path | None:
+    """PostGIS for Debian's PostgreSQL. Other binaries are taken as they are: it cannot be added to them."""
+    found = postgres_bin()
+    if not found or not found.is_relative_to("/usr/lib/postgresql"):
+        return found
+    control = Path("/usr/share/postgresql") / found.parent.name / "extension" / "postgis.control"
+    return control if control.exists() else None
+
+
 def redis_server() -> Path | None:
     """The redis-server program."""
     found = shutil.which("redis-server")
@@ -124,7 +133,12 @@ def docker_compose() -> Path | None:
     return Path(found) if found else None
 
 
-PACKAGES = {"postgresql": postgres_bin, "redis-server": redis_server, "docker-compose": docker_compose}
+PACKAGES = {
+    "postgresql": postgres_bin,
+    "postgresql-postgis": postgis,
+    "redis-server": redis_server,
+    "docker-compose": docker_compose,
+}
 
 
 def ensure_packages(*names: str) -> list[str]:

@@ -27,6 +27,13 @@ class Column:
     """The columns that a stored generated column is computed from; empty for ordinary ones."""
     element: str = ""
     """For an array or a range: the `type` of its elements."""
+    element_base: str = ""
+    """For an array: the `base` of its elements."""
+    json_cast: bool = False
+    """Whether `to_json` renders its values (an array's elements) by a cast to json that their type has. Such
+    a cast can return any JSON. PostgreSQL asks for one only for types that are not its own."""
+    shape: str = ""
+    """Of a geometry or geography: its type modifier, `Point,4326`; empty if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +79,7 @@ class Catalog:
     tables: Mapping[TableName, Table]
     enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Labels of every enum type that a column has, by type name."""
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    """The schema of each installed extension, by the extension's name."""
     others: tuple[TableName, ...] = ()
     """If one that was asked for is missing: what other tables there are."""

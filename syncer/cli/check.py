@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import click
@@ -20,21 +23,32 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
     """
     syncer check
     syncer check orders
+    syncer check --read-only            without the index that Elasticsearch is asked to make for a moment
     syncer check --sql > todo.sql       to read, and then: psql -v ON_ERROR_STOP=1 -f todo.sql
     syncer check --json | jq '.findings[] | select(.severity == "error")'
     """,
 )
 @models_argument
 @click.option("--sql", "only_sql", is_flag=True, help="Print only the SQL to run, for errors and warnings.")
+@click.option("--read-only", is_flag=True, help="Create no index in Elasticsearch, not even for a moment.")
 @as_json
 @click.pass_context
-def check(ctx: click.Context, context: Context, models: Sequence[str], only_sql: bool, as_json: bool) -> None:
+def check(
+    ctx: click.Context,
+    context: Context,
+    models: Sequence[str],
+    only_sql: bool,
+    read_only: bool,
+    as_json: bool,
+) -> None:
     """Compare configuration, read models and connector with the database and the servers; say what to run.
 
-    Nothing is changed; Kafka and the sinks' servers are only asked. Errors would make documents wrong or stop
-    the application; warnings make it slow or fragile. Exit code 1 if there are errors.
+    Nothing is changed. To learn whether Elasticsearch takes a mapping, check creates a hidden index
+    syncer-check-… and deletes it at once. Errors would make documents wrong or stop the application; warnings
+    make it slow or fragile. Exit code 1 if there are errors.
     """
-    found = survey(context.config, models)
+    with _ended_by_signals():
+        found = survey(context.config, models, read_only=read_only)
     if as_json:
         findings = [asdict(f) | {"about": title} for title, group in found.findings.items() for f in group]
         output.say_json({"findings": findings} | {f"{s}s": len(found.all(s)) for s in STYLES})
@@ -47,6 +61,16 @@ def check(ctx: click.Context, context: Context, models: Sequence[str], only_sql:
         output.say(", ".join(counts), style="bold")
     if found.all("error"):
         ctx.exit(output.FINDING)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, so that nothing of it stays on a server."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def say_findings(found: Survey) -> None:

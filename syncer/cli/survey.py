@@ -25,11 +25,12 @@ from syncer.checks import (
     check_source,
     needed_columns,
 )
+from syncer.checks.finding import Severity
 from syncer.checks.running import NoAnswer
 from syncer.cli import servers
 from syncer.config import Config
 from syncer.connectors import connect, find_definition
-from syncer.declaration.model import Mistakes, Model, together
+from syncer.declaration.model import Mistakes, Model, place_of, together
 from syncer.definition import Definition
 from syncer.errors import Fatal, SyncerError, Unknown
 from syncer.rows.publication import read_facts
@@ -55,9 +56,11 @@ class Survey:
         return [f for found in self.findings.values() for f in found if severity in ("", f.severity)]
 
 
-def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> Survey:
-    """Look at everything; live: at the connector that runs and the servers, too. Raises Retry when PostgreSQL
-    is away."""
+def survey(
+    config: Config, names: Sequence[str] = (), *, live: bool = True, read_only: bool = False
+) -> Survey:
+    """Look at everything; live: at the connector that runs and the servers, too; read_only: without making an
+    index to see whether Elasticsearch takes it. Raises Retry when PostgreSQL is away."""
     result = Survey()
     definition: Definition | None = None
     with _as_finding(result, "Connector", "connector-definition"):
@@ -87,6 +90,8 @@ def survey(config: Config, names: Sequence[str] = (), *, live: bool = True) -> S
             _live(config, definition, result, registered=kafka.registered)
         result.findings["Kafka"] = kafka.findings
         result.findings |= servers.sinks_of(config, models)
+        if not read_only:
+            _try_sinks(config, result)
         for title, found in servers.readers(config, models, kafka.registered).items():
             result.findings.setdefault(title, []).extend(found)
     return result
@@ -119,8 +124,33 @@ def _model(config: Config, connection: psycopg.Connection[Any], model: Model, re
         with _as_finding(result, title, "sink"):
             config.connection(kind, sinks.find(kind, where=where).Connection)
             if result.loaded and result.loaded[-1].model is model:
-                for text in sinks.check(kind, settings, result.loaded[-1].compiled.fields, where=where):
-                    result.findings[title].append(Finding("error", "sink", f"{where}: {kind}", text))
+                for problem in sinks.check(kind, settings, result.loaded[-1].compiled.fields, where=where):
+                    result.findings[title].append(_sink_finding("sink", model, kind, problem))
+
+
+def _sink_finding(code: str, model: Model, kind: str, problem: sinks.Problem) -> Finding:
+    path = ("sink", kind, *problem.block)
+    if problem.field and not problem.block:
+        path = place_of(model, problem.field)
+    severity: Severity = "error" if problem.certain else "note"
+    return Finding(severity, code, f"{model.at(path)}: {kind}", problem.what, problem.why, problem.hint)
+
+
+def _try_sinks(config: Config, result: Survey) -> None:
+    """Ask the servers to take each read model whose block is right, where a server can be asked."""
+    for loaded in result.loaded:
+        found = result.findings[f"Read model {loaded.name}"]
+        for kind, settings in loaded.model.declaration.sink.items():
+            if result.findings.get(f"Sink {kind}") or any(finding.code == "sink" for finding in found):
+                continue
+            module, where = sinks.find(kind), loaded.model.at(("sink", kind))
+            block = sinks.parse(module.Settings, settings, where=where)
+            try:
+                problems = module.tried(config.connection(kind, module.Connection), block, loaded.compiled)
+            except SyncerError as error:
+                found.append(Finding("warning", "no-answer", error.where, error.what, error.why, error.hint))
+                continue
+            found += [_sink_finding("sink-refuses", loaded.model, kind, problem) for problem in problems]
 
 
 def _targets(models: Sequence[Model], result: Survey) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from sqlglot import exp
 
+from syncer.declaration.extensions import shape_of
 from syncer.declaration.names import Word
 from syncer.declaration.sql_parser import Aggregate, Unfit, path_of
 from syncer.declaration.sql_types import EXACT, INTEGERS, Value
@@ -170,6 +171,8 @@ _WRITERS: dict[str, Callable[[_Writer], Value]] = {
 
 def _listable(value: Value) -> Value:
     """Arrays of unequal length and rows cannot be elements of an array, but their JSON can."""
+    if shape_of(value.element):
+        raise Unfit("arrays of shapes cannot be listed", "use a relation of a table with one shape a row")
     if value.type in ("array", "composite"):
         return Value(f"pg_catalog.to_jsonb({value.sql})", "jsonb")
     return value

@@ -10,11 +10,13 @@ which they do), and the user is asked for parentheses.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from sqlglot import exp
 
+from syncer.catalog import Catalog
+from syncer.declaration import extensions
 from syncer.declaration.functions import (
     AGGREGATES,
     BINARY,
@@ -35,7 +37,7 @@ from syncer.declaration.names import Word, literal, nearest
 from syncer.declaration.sql_parser import Aggregate, Unfit, aggregate_of, path_of, told
 from syncer.declaration.sql_types import BUILTIN, TEXTS, Value, arithmetic, cast_target, common, concatenation
 
-_OF_ANY_TYPE = frozenset(("first", "last", "array", "array_agg", "count"))
+_OF_ANY_TYPE = frozenset(("first", "last", "array", "array_agg", "count", "coalesce"))
 _NEGATABLE = (exp.Like, exp.ILike, exp.SimilarTo)
 _CLOCK = frozenset(("now", "today", "tomorrow", "yesterday"))
 _IN_TIMES = re.compile(
@@ -57,15 +59,15 @@ class Names(Protocol):
         ...
 
 
-def write(tree: exp.Expr, names: Names, enums: Mapping[str, object]) -> Value:
+def write(tree: exp.Expr, names: Names, catalog: Catalog) -> Value:
     """The expression in SQL, with its type as far as it is plain. Raises Unfit."""
-    return _Writer(names, enums).value(tree)
+    return _Writer(names, catalog).value(tree)
 
 
 class _Writer:
-    def __init__(self, names: Names, enums: Mapping[str, object]) -> None:
+    def __init__(self, names: Names, catalog: Catalog) -> None:
         self._names = names
-        self._enums = enums
+        self._catalog = catalog
 
     def value(self, node: exp.Expr) -> Value:
         found = self._any(node)
@@ -88,14 +90,19 @@ class _Writer:
 
     def _need_cast(self, node: exp.Expr, found: Value) -> None:
         """Operators and functions of extensions are outside the pinned search path: only a cast is safe."""
-        around = node.parent
+        operand, around = node, node.parent
         while isinstance(around, exp.Paren):
-            around = around.parent
-        listed = isinstance(around, exp.Anonymous) and str(around.this).lower() in _OF_ANY_TYPE
-        if not listed and not isinstance(around, exp.Cast | exp.Is | exp.Ordered | exp.Distinct | None):
+            operand, around = around, around.parent
+        if isinstance(around, exp.Anonymous):
+            name = str(around.this).lower()
+            if name in _OF_ANY_TYPE or name in extensions.FUNCTIONS:
+                return
+        if isinstance(around, exp.If | exp.Case) and operand.arg_key in ("true", "default"):
+            return
+        if not isinstance(around, exp.Cast | exp.Is | exp.Ordered | exp.Distinct | None):
             raise Unfit(
                 f"{told(node)} is of the type {found.type}, whose operators are not PostgreSQL's own",
-                f"cast it: {told(node).strip('`')}::text",
+                extensions.instead(told(node).strip("`"), found.type),
             )
 
     def _operand(self, node: exp.Expr, least: int, around: exp.Expr) -> Value:
@@ -234,8 +241,10 @@ class _Writer:
 
     def cast(self, node: exp.Expr) -> Value:
         operand = self._operand(node.this, CAST, node)
+        if (found := extensions.cast(operand, node.args["to"], self._catalog.extensions)) is not None:
+            return found
         try:
-            target = cast_target(node.args["to"], self._enums)
+            target = cast_target(node.args["to"], self._catalog.enums)
         except ValueError as error:
             raise Unfit(str(error.args[0]), error.args[1] if len(error.args) > 1 else "") from error
         return Value(f"({operand.sql}::{target.sql})", target.type, target.element)
@@ -285,7 +294,12 @@ class _Writer:
         """`pg_catalog.lower(x)`; other Dots are paths, or fields of composite values."""
         call = node.expression
         if isinstance(call, exp.Anonymous) and isinstance(node.this, exp.Identifier):
-            if node.this.name.lower() == "pg_catalog":
+            schema = node.this.name if node.this.args.get("quoted") else node.this.name.lower()
+            if schema == "pg_catalog" and call.name.lower() not in extensions.FUNCTIONS:
+                return self.call(call)
+            if call.name.lower() in extensions.FUNCTIONS and schema == self._catalog.extensions.get(
+                "postgis"
+            ):
                 return self.call(call)
             raise Unfit(f"{node.this.name}.{call.name} is not a function of PostgreSQL itself")
         raise Unfit("cannot use a field of a composite value")
@@ -303,6 +317,9 @@ class _Writer:
             raise Unfit(f"FILTER belongs to an aggregate, and {name}() is none")
         if name in ("all", "some") and len(node.expressions) == 1:
             return Value(f"{'ALL' if name == 'all' else 'ANY'} ({self.value(node.expressions[0]).sql})")
+        if name in extensions.FUNCTIONS:
+            given = [self.value(e) for e in node.expressions]
+            return extensions.call(name, given, self._catalog.extensions)
         if name not in FUNCTIONS and name not in KEYWORDS:
             hint = WRONG.get(name) or nearest(name, sorted(FUNCTIONS.keys() | AGGREGATES))
             raise Unfit(f"{name}() is not among the functions that an expression can use", hint)

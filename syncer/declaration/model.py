@@ -181,6 +181,18 @@ class Model:
         return at(self.file, self.lines, path)
 
 
+def place_of(model: Model, field: tuple[str, ...]) -> lined_yaml.Path:
+    """Where a field of the document is declared. field: its names from the outside in."""
+    entries: Mapping[str, Any] = model.declaration.document
+    part: str = "document"
+    path: lined_yaml.Path = ()
+    for name in field:
+        path = (*path, part, name)
+        part = "object" if isinstance(entries.get(name), Object) else "document"
+        entries = getattr(entries.get(name), part, None) or {}
+    return path
+
+
 def at(file: str, lines: Mapping[lined_yaml.Path, int], path: lined_yaml.Path) -> str:
     while path not in lines:
         path = path[:-1]

@@ -49,7 +49,7 @@ def render(model: Model, root: Node, catalog: Catalog, errors: list[Fatal]) -> D
     renderer = _Renderer(model, errors)
     for node in root.walk():
         renderer.check(node, catalog)
-    scope = Scope(Sheet(catalog.enums))
+    scope = Scope(Sheet(catalog))
     row = scope.scan(root)
     outputs = renderer.outputs(scope, root, root.links, model.declaration.document, ("document",))
     if errors:
@@ -72,7 +72,7 @@ class _Renderer:
         """Read the filter and the order of a node, in case nothing uses them."""
         used = {n: set(n.used) for n in node.walk()}
         for write in (filtered, ordering):
-            scope = Scope(Sheet(catalog.enums))
+            scope = Scope(Sheet(catalog))
             scope.scan(node)
             try:
                 write(scope, node)
@@ -103,7 +103,7 @@ class _Renderer:
     ) -> Output:
         below = names.get(name)
         if isinstance(entry, str):
-            value = Row(scope, node, scope.group).write(entry)
+            value = Row(scope, node, scope.group).shown(entry)
             return Output(value.sql, _field(name, value))
         if isinstance(entry, Grouped):
             return Output(_grouped(entry, scope, node), Field(name, "jsonb", many=False))
@@ -131,7 +131,7 @@ class _Renderer:
                 Field(name, "object", False, tuple(o.field for o in outputs)),
             )
         try:
-            value = Row(scope, node, scope.group).write(entry.value or "")
+            value = Row(scope, node, scope.group).shown(entry.value or "")
         except Unfit as error:
             error.place = error.place or (*place, "value")
             raise
@@ -201,7 +201,7 @@ def _grouped(entry: Grouped, scope: Scope, node: Node) -> str:
             raise Unfit("the aggregates in `value` belong to different relations", "use a field for each")
         return groups[0]
 
-    value = Row(scope, node, group).write(entry.value)
+    value = Row(scope, node, group).shown(entry.value)
     if not groups:
         raise Unfit("`value` with `group_by` needs an aggregate", "such as count(relation)")
     by = InGroup(groups[0], node).write(entry.group_by)

@@ -9,17 +9,18 @@ LATERAL sub-select, however many there are. A relation is scanned once, nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from syncer.catalog import Column
+from syncer.catalog import Catalog
+from syncer.declaration import extensions
 from syncer.declaration.aggregates import Order, write_aggregate
 from syncer.declaration.expressions import write
 from syncer.declaration.names import Word, quote
 from syncer.declaration.sql_parser import Aggregate, Unfit, parse, parse_order
-from syncer.declaration.sql_types import BUILTIN, Value
+from syncer.declaration.sql_types import Value
 from syncer.declaration.tree import Node
 
 Chain = tuple[Node, ...]
@@ -29,7 +30,7 @@ Chain = tuple[Node, ...]
 class Sheet:
     """What all scopes of one statement share."""
 
-    enums: Mapping[str, object]
+    catalog: Catalog
     _counts: dict[str, int] = field(default_factory=dict)
 
     def alias(self, letter: str) -> str:
@@ -85,21 +86,22 @@ class Scope:
         """A column of a node's row. json is read as jsonb: its own text can hold line breaks."""
         column = node.use(name)
         sql = f"{self.alias(node)}.{quote(name)}"
-        if column.base == "money" or column.base.startswith("reg"):
-            raise Unfit(f"the text of {column.base} ({name}) depends on the session", "leave it out")
-        if column.base == "json":
-            return Value(f"{sql}::pg_catalog.jsonb", "jsonb")
-        if column.base == "array" and column.element == "json":
-            return Value(f"{sql}::pg_catalog.jsonb[]", "array", "jsonb")
-        if column.base == "composite" or (column.base == "array" and not self._plain(column.element)):
+        array = column.base == "array"
+        base = column.element_base if array else column.base
+        if base == "money" or base.startswith("reg"):
+            what = f"the text of {column.type} ({name}) depends on the session"
+            raise Unfit(what, "leave it out, or give the table a column of the type numeric or text")
+        if found := extensions.column_type(column, self.sheet.catalog.extensions):
+            return Value(sql, "array", found) if array else Value(sql, found)
+        if base == "json":
+            return (
+                Value(f"{sql}::pg_catalog.jsonb[]", "array", "jsonb")
+                if array
+                else Value(f"{sql}::pg_catalog.jsonb", "jsonb")
+            )
+        if base == "composite":
             return Value(f"pg_catalog.to_jsonb({sql})", "jsonb")
-        return Value(sql, column.base, self._element(column))
-
-    def _plain(self, element: str) -> bool:
-        return element in self.sheet.enums or element in BUILTIN
-
-    def _element(self, column: Column) -> str:
-        return "enum" if column.base == "array" and column.element in self.sheet.enums else column.element
+        return Value(sql, "array", base) if array else Value(sql, base)
 
     def group(self, chain: Chain) -> Group:
         """The aggregates over the rows at the end of a chain of relations."""
@@ -254,6 +256,10 @@ class Row:
             )
         return longest
 
+    def shown(self, text: str) -> Value:
+        """An expression over this row, as a document shows it. Raises Unfit."""
+        return extensions.shown(self.write(text), text, self.scope.sheet.catalog.extensions)
+
     def write(self, text: str) -> Value:
         """An expression over this row. Raises Unfit."""
         try:
@@ -263,7 +269,7 @@ class Row:
         return self.value(tree)
 
     def value(self, tree: exp.Expr) -> Value:
-        return write(tree, self, self.scope.sheet.enums)
+        return write(tree, self, self.scope.sheet.catalog)
 
     def condition(self, text: str) -> str:
         """A filter over this row."""

@@ -6,6 +6,7 @@ database always gives the same text. What a catalog *means* for a read model is 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
@@ -51,7 +52,8 @@ SELECT n.nspname, c.relname
 
 # A generated column's inputs: PostgreSQL 15 and up have them depend on its pg_attrdef, 14 on the column.
 _COLUMNS: LiteralString = """
-SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.attnotnull,
+SELECT a.attrelid, a.attnum, a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod),
+       a.attnotnull,
        CASE WHEN a.attgenerated = '' THEN '{}'::text[] ELSE ARRAY(
            SELECT source.attname::text
              FROM pg_catalog.pg_attribute source
@@ -80,22 +82,34 @@ WITH RECURSIVE used (oid) AS (
       FROM used
       JOIN pg_catalog.pg_type t ON t.oid = used.oid
       LEFT JOIN pg_catalog.pg_range r ON t.oid IN (r.rngtypid, r.rngmultitypid)
-     CROSS JOIN LATERAL (VALUES (CASE WHEN t.typcategory = 'A' THEN t.typelem END), (t.typbasetype),
-                                (r.rngsubtype)) AS inner_type (oid)
+     CROSS JOIN LATERAL (VALUES (CASE WHEN t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc
+                                      THEN t.typelem END),
+                                (t.typbasetype), (r.rngsubtype)) AS inner_type (oid)
      WHERE inner_type.oid <> 0
 )
-SELECT t.oid, t.typname, t.typtype::text, t.typcategory = 'A',
+SELECT t.oid, t.typname, t.typtype::text,
+       t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc,
        CASE WHEN n.nspname = 'pg_catalog' THEN pg_catalog.format_type(t.oid, -1)
             ELSE pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname) END,
        CASE WHEN n.nspname = 'pg_catalog' THEN pg_catalog.format_type(t.oid, NULL) END,
-       CASE WHEN t.typtype = 'd' THEN t.typbasetype WHEN t.typcategory = 'A' THEN t.typelem
+       CASE WHEN t.typtype = 'd' THEN t.typbasetype
+            WHEN t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc THEN t.typelem
             ELSE coalesce(r.rngsubtype, 0) END,
+       CASE WHEN t.typtype = 'd' THEN pg_catalog.format_type(t.typbasetype, t.typtypmod) END,
+       t.oid >= 16384 AND EXISTS (
+           SELECT FROM pg_catalog.pg_cast c
+            WHERE c.castsource = t.oid AND c.casttarget = 'pg_catalog.json'::regtype AND c.castmethod = 'f'),
        ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e
               WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
   FROM used
   JOIN pg_catalog.pg_type t ON t.oid = used.oid
   JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
   LEFT JOIN pg_catalog.pg_range r ON t.oid IN (r.rngtypid, r.rngmultitypid)
+"""
+
+_EXTENSIONS: LiteralString = """
+SELECT e.extname, n.nspname
+  FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
 """
 
 # Only indexes that an equality look-up can use. indkey is 0 at an expression's place, and 0-based.
@@ -153,6 +167,10 @@ class _Type(NamedTuple):
     """The usual name of a built-in type; None for others."""
     inner: int
     """Of a domain its base type, of an array or range its element; 0 otherwise."""
+    base_with_modifier: str | None
+    """Of a domain: what `format_type` says of its base type."""
+    json_cast: bool
+    """Whether it has a cast to json that `to_json` uses (json.c, `json_categorize_type`)."""
     labels: list[str]
 
 
@@ -197,7 +215,7 @@ def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalo
     others: tuple[TableName, ...] = ()
     if found.keys() < set(names):
         others = tuple(TableName(*row) for row in _query(conn, _OTHERS))
-    return Catalog(found, enums, others)
+    return Catalog(found, enums, dict(_query(conn, _EXTENSIONS)), others)
 
 
 def load_stable(
@@ -220,7 +238,8 @@ def load_stable(
 
 
 def _without_estimates(catalog: Catalog) -> Catalog:
-    return Catalog({name: replace(t, rows_estimate=0) for name, t in catalog.tables.items()}, catalog.enums)
+    tables = {name: replace(t, rows_estimate=0) for name, t in catalog.tables.items()}
+    return replace(catalog, tables=tables, others=())
 
 
 def _query(conn: psycopg.Connection[Any], query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
@@ -236,9 +255,10 @@ def _columns(
     types = {row[0]: _Type(*row) for row in _query(conn, _TYPES, sorted({row[3] for row in rows}))}
     columns: dict[int, dict[str, Column]] = defaultdict(dict)
     enums: dict[str, tuple[str, ...]] = {}
-    for relation, _, name, type_oid, not_null, generated_from in rows:
+    for relation, _, name, type_oid, formatted, not_null, generated_from in rows:
         base = _base(types, type_oid)
         element = types[base.inner] if base.is_array or base.kind in "rm" else None
+        shown = _base(types, element.oid) if element and base.is_array else base
         columns[relation][name] = Column(
             name=name,
             type=_name(types, type_oid),
@@ -246,6 +266,9 @@ def _columns(
             not_null=not_null,
             generated_from=tuple(generated_from),
             element=_name(types, element.oid) if element else "",
+            element_base=_judged_by(shown) if base.is_array else "",
+            json_cast=shown.json_cast,
+            shape=_shape(types, type_oid, formatted) if shown.plain in _SHAPED else "",
         )
         for oid in {type_oid, base.oid, element.oid if element else base.oid}:
             if (enum := _base(types, oid)).kind == "e":
@@ -267,6 +290,19 @@ def _name(types: dict[int, _Type], oid: int) -> str:
         if found.is_array and found.standard is None and found.kind == "b"
         else found.name
     )
+
+
+_SHAPED = ("geometry", "geography")
+_MODIFIER = re.compile(r"\(([^()]+)\)(\[\])?$")
+
+
+def _shape(types: dict[int, _Type], oid: int, formatted: str) -> str:
+    """The type modifier in the text of `format_type`, or else the one of a domain or an element below."""
+    found = _MODIFIER.search(formatted)
+    inner = types[oid].inner
+    if found or not inner:
+        return found[1] if found else ""
+    return _shape(types, inner, types[oid].base_with_modifier or "")
 
 
 _BY_KIND = {"e": "enum", "r": "range", "m": "multirange", "c": "composite"}

@@ -128,7 +128,7 @@ _TREE_PRINT = sql.SQL("""
             ',' ORDER BY c.oid)
    FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid AND c.oid >= 16384)""")
 
-# Enums, domains and composites, also inside arrays and under domains.
+# Enums, domains and composites, also inside arrays and under domains; and how types become json.
 _TYPE_PRINT = sql.SQL("""
 (WITH RECURSIVE used (oid) AS (
     SELECT a.atttypid FROM pg_catalog.pg_attribute a
@@ -143,7 +143,9 @@ _TYPE_PRINT = sql.SQL("""
             (SELECT pg_catalog.string_agg(e.xmin::text, ',' ORDER BY e.oid)
                FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid),
             (SELECT pg_catalog.string_agg(a.xmin::text, ',' ORDER BY a.attnum)
-               FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid)),
+               FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid),
+            (SELECT c.xmin FROM pg_catalog.pg_cast c
+              WHERE c.castsource = t.oid AND c.casttarget = 'pg_catalog.json'::regtype)),
             ',' ORDER BY t.oid)
    FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid AND t.oid >= 16384)""")
 

@@ -13,13 +13,13 @@ from syncer.catalog import Catalog
 from syncer.declaration.alone import alone, bare, places, without
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import Model, together
-from syncer.errors import Fatal
+from syncer.errors import Fatal, Reject
 from syncer.rows.session import classify
 
 _SHOWN = 40  # characters of SQL before and after the one that PostgreSQL points at
-_DECLARED = re.compile(r"22|42(?!501|P01)|54")
-"""SQLSTATEs of what the declaration says: values, types and names, limits; not privileges or a table that is
-gone."""
+_DECLARED = re.compile(r"42(?!501|P01)")
+"""SQLSTATEs of the types and names in a declaration; not of privileges or a table that is gone. Errors that
+are a `Reject` are of its values and limits."""
 
 
 def plan(connection: psycopg.Connection[Any], model: Model, catalog: Catalog, compiled: Compiled) -> None:
@@ -34,9 +34,10 @@ def _refused(connection: psycopg.Connection[Any], compiled: Compiled, where: str
     try:
         connection.execute(compiled.render.encode(), [[] for _ in compiled.key])
     except psycopg.Error as error:
-        if _DECLARED.match(error.sqlstate or ""):
+        kind = classify(error, "cannot render", where=where)
+        if _DECLARED.match(error.sqlstate or "") or isinstance(kind, Reject):
             return error
-        raise classify(error, "cannot render", where=where) from error
+        raise kind from error
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,11 +98,16 @@ def classify(error: psycopg.Error, what: str, *, where: str = "PostgreSQL") -> S
             if text in str(error):
                 return Fatal(what, where=where, why=why, hint=hint)
         return Retry(what, where=where, why=why, hint="is the server up? see postgres.dsn")
+    if state == "XX000" and _POSTGIS.match(error.diag.source_file or ""):
+        return Reject(what, where=where, why=f"{why} [{state}]", hint=_STATES["22"][1])
     for prefix, (kind, hint) in _STATES.items():
         if state.startswith(prefix):
             return kind(what, where=where, why=f"{why} [{state}]", hint=hint)
     return Fatal(what, where=where, why=f"{why} [{state}]", hint="syncer check")
 
+
+_POSTGIS = re.compile(r"lwgeom|geography|gserialized|postgis")
+"""The source files of PostGIS, which calls every mistake in a value an internal error (XX000)."""
 
 _REFUSED = {
     "password authentication failed": "set SYNCER_POSTGRES__PASSWORD or postgres.password_file",

@@ -2,8 +2,9 @@
 
 A sink is one module that has `Settings` (its block in a read model), `Connection` (its block in
 `config/syncer.yaml`), `problems` (what `check` says about a block), `obstacles` (what it says about the
-server), `misread` (whether readers see what is written) and `SINK` (the class). Nothing else has to be edited
-to add one; the contract suite in `tests/contracts/` says what it must do.
+server), `tried` (what the server says about a block), `misread` (whether readers see what is written) and
+`SINK` (the class). Nothing else has to be edited to add one; the contract suite in `tests/contracts/` says
+what it must do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from syncer.declaration.compile import Compiled, Field
 from syncer.errors import Fatal, SyncerError
 from syncer.ports import Sink
+from syncer.sinks._problem import Problem as Problem
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -34,7 +36,7 @@ class SinkModule(Protocol):
     Connection: type[BaseModel]
     SINK: SinkClass
 
-    def problems(self, settings: Any, fields: Sequence[Field]) -> list[str]: ...
+    def problems(self, settings: Any, fields: Sequence[Field]) -> list[Problem]: ...
 
     def obstacles(self, connection: Any, settings: Sequence[Any]) -> list[SyncerError]:
         """Why nothing could be written to the server as these blocks say. It is asked, and not changed."""
@@ -43,6 +45,11 @@ class SinkModule(Protocol):
     def misread(self, connection: Any, settings: Any, generation: int) -> SyncerError | None:
         """Whether readers see something else than this generation, with the command that corrects it; None if
         they do not, or if it was never made. Raises Retry or Fatal when the server cannot tell."""
+        ...
+
+    def tried(self, connection: Any, settings: Any, model: Compiled) -> list[Problem]:
+        """What the server is certain to refuse of a read model with this block. It may be asked to make
+        something that is removed before this returns. Raises SyncerError when it does not answer."""
         ...
 
 
@@ -81,7 +88,9 @@ def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: 
         raise Fatal(f"{field}: {message}", where=where, hint=hint) from None
 
 
-def check(kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "") -> list[str]:
+def check(
+    kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = ""
+) -> list[Problem]:
     """What is wrong with a declaration's block for documents of these fields; empty when nothing is.
 
     Raises Fatal when the block itself cannot be read.
@@ -111,6 +120,7 @@ def build(
     parsed = parse(module.Settings, settings, where=place)
     found = module.problems(parsed, model.fields)
     if found:
-        raise Fatal(found[0], where=place, why="; ".join(found[1:]))
+        others = "; ".join(problem.what for problem in found[1:])
+        raise Fatal(found[0].what, where=place, why=found[0].why or others, hint=found[0].hint)
     link = parse(module.Connection, connection, where=f"configuration: {kind}")
     return module.SINK(parsed, link, model=model, epoch=epoch, generation=generation)

@@ -1,7 +1,8 @@
 """Elasticsearch mappings: derived from a document's fields, merged with a given one, and judged.
 
 Pure functions over plain JSON; `elasticsearch.py` sends the result. Elasticsearch never guesses a mapping
-here (`dynamic: false`): what is not mapped is kept in the document and not searchable.
+here (`dynamic: false`): what is not mapped is kept in the document and not searchable. docs/types.md has the
+derived mapping of each type.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from syncer.declaration.compile import Field
+from syncer.sinks._problem import Problem, locate
 
 Json = dict[str, Any]
 
@@ -22,8 +24,9 @@ _FLOATS = frozenset("half_float float double scaled_float".split())
 _NUMBERS = frozenset(_INTEGERS) | _FLOATS
 _DATES = frozenset(("date", "date_nanos"))
 _PARSED = frozenset("ip geo_point geo_shape point shape version completion semantic_text".split()) | _DATES
-_OBJECTS = frozenset(
-    "object nested flattened passthrough geo_point geo_shape point shape completion join "
+_PLAIN_OBJECTS = frozenset("object nested flattened passthrough".split())
+_OBJECTS = _PLAIN_OBJECTS | frozenset(
+    "geo_point geo_shape point shape completion join "
     "integer_range long_range float_range double_range date_range ip_range".split()
 )
 _KNOWN = _STRINGS | _NUMBERS | _PARSED | _OBJECTS | {"boolean", "binary"}
@@ -35,6 +38,9 @@ _OPAQUE: Json = {"type": "object", "enabled": False}
 # whole, that one field is not searchable.
 _DOUBLE: Json = {"type": "double", "ignore_malformed": True}
 _DATE: Json = {"type": "date", "ignore_malformed": True}
+# Empty shapes, and coordinates that are none of the earth's.
+_GEO_POINT: Json = {"type": "geo_point", "ignore_malformed": True}
+_GEO_SHAPE: Json = {"type": "geo_shape", "ignore_malformed": True}
 
 # PostgreSQL type (`Field.type`) → mapping, and the Elasticsearch types that can hold all its values.
 # Types that are not listed are strings in the document.
@@ -57,6 +63,9 @@ _TYPES: Mapping[str, tuple[Json, frozenset[str]]] = {
     "enum": ({"type": "keyword"}, _STRINGS),
     "inet": (_KEYWORD, _STRINGS | {"ip"}),
     "bytea": (_KEYWORD, _STRINGS | {"binary"}),
+    "hstore": ({"type": "flattened", "ignore_above": 1024}, _PLAIN_OBJECTS),
+    "geojson point": (_GEO_POINT, _PLAIN_OBJECTS | {"geo_point", "geo_shape", "point", "shape"}),
+    "geojson": (_GEO_SHAPE, _PLAIN_OBJECTS | {"geo_shape", "shape"}),
     "object": ({}, _OBJECTS),
 }
 _OTHER: tuple[Json, frozenset[str]] = (_KEYWORD, _STRINGS | _PARSED)
@@ -64,17 +73,13 @@ _ANYTHING = frozenset(("json", "jsonb", "unknown", "composite", "array"))
 _BITS = {"smallint": 16, "integer": 32, "bigint": 64, "oid": 33}
 
 
+_TOP = frozenset("dynamic dynamic_templates date_detection numeric_detection subobjects".split())
+"""Parameters of a whole mapping that are no objects, as the mapping of a field always is."""
+
+
 def derive(fields: Sequence[Field]) -> Json:
     """The `properties` for these fields. A list is mapped as one of its values (Elasticsearch, "Arrays")."""
-    return {field.name: _derive(field) for field in fields}
-
-
-def _derive(field: Field) -> Json:
-    if field.fields:
-        return {"properties": derive(field.fields)}
-    if field.type in _ANYTHING or field.type == "object":
-        return dict(_OPAQUE)
-    return dict(_TYPES.get(field.type, _OTHER)[0])
+    return _properties(fields, {}, dynamic=False)
 
 
 def mapping(given: Mapping[str, Any], fields: Sequence[Field]) -> Json:
@@ -82,44 +87,73 @@ def mapping(given: Mapping[str, Any], fields: Sequence[Field]) -> Json:
 
     given: a mapping as Elasticsearch takes it (with `properties`), or the properties alone.
     """
-    top = body(given)
-    properties = _merge(derive(fields), top.pop("properties"))
-    return {"dynamic": False, **top, "properties": properties}
+    top = {"dynamic": False, **body(given)}
+    return top | {"properties": _properties(fields, top["properties"], dynamic=_dynamic(top, False))}
 
 
 def body(given: Mapping[str, Any]) -> Json:
     """A given mapping in its long form, with `properties`."""
-    long = isinstance(given.get("properties"), Mapping) and "type" not in given["properties"]
-    return dict(given) if long else {"properties": dict(given)}
+    if isinstance(given.get("properties"), Mapping) and "type" not in given["properties"]:
+        return dict(given)
+    top = {name: value for name, value in given.items() if name in _TOP and not isinstance(value, Mapping)}
+    return {**top, "properties": {name: value for name, value in given.items() if name not in top}}
 
 
-def _merge(derived: Json, given: Mapping[str, Any]) -> Json:
-    """Deep merge; `given` wins. A field given another type than the derived one keeps nothing of that."""
-    out = dict(derived)
+def _properties(fields: Sequence[Field], given: Mapping[str, Any], *, dynamic: bool) -> Json:
+    """dynamic: whether Elasticsearch adds what is not mapped. Then a value of which PostgreSQL says nothing
+    (jsonb) is left to it."""
+    out: Json = {}
+    for field in fields:
+        spec = given.get(field.name)
+        if isinstance(spec, Mapping):
+            out[field.name] = _merged(field, spec, dynamic=dynamic)
+        elif field.fields:
+            out[field.name] = {"properties": _properties(field.fields, {}, dynamic=dynamic)}
+        elif not dynamic or _simple(field) != _OPAQUE:
+            out[field.name] = _simple(field)
+    return out | {name: spec for name, spec in given.items() if name not in out}
+
+
+def _merged(field: Field, given: Mapping[str, Any], *, dynamic: bool) -> Json:
+    """The derived mapping of a field with a given one over it. Given another type, nothing of it is left."""
+    if field.fields:
+        if given.get("type", "object") not in ("object", "nested") or given.get("enabled", True) is False:
+            return dict(given)
+        below = _properties(field.fields, given.get("properties", {}), dynamic=_dynamic(given, dynamic))
+        return {**given, "properties": below}
+    derived = _simple(field)
+    if derived == _OPAQUE:
+        return dict(given) if "type" in given or "properties" in given else {"type": "object", **given}
+    if "type" not in given and derived["type"] == "flattened" and given.keys() & {"properties", "dynamic"}:
+        return {"type": "object", **given}
+    if "properties" in given or given.get("type", derived["type"]) != derived["type"]:
+        return dict(given)
+    return _over(derived, given)
+
+
+def _over(derived: Json, given: Mapping[str, Any]) -> Json:
+    """Deep merge; `given` wins."""
+    out = {**derived, **given}
     for name, value in given.items():
-        old = derived.get(name)
-        if not isinstance(value, Mapping):
-            out[name] = value
-        elif not isinstance(old, Mapping) or not _same_kind(old, value):
-            out[name] = dict(value)
-        else:
-            out[name] = _merge(dict(old), value)
+        if isinstance(value, Mapping) and isinstance(derived.get(name), Mapping):
+            out[name] = _over(derived[name], value)
     return out
 
 
-def _same_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether merging makes sense: no other type is given; objects and `nested` share their properties."""
-    given = new.get("type")
-    if not isinstance(given, str):  # not a mapping with a type, or `properties` themselves
-        return not (old.get("enabled") is False and "properties" in new)
-    if "properties" in old:
-        return given in ("object", "nested") and new.get("enabled", True) is not False
-    return given == old.get("type")
+def _simple(field: Field) -> Json:
+    """What is derived for a field without fields of its own."""
+    if field.type in _ANYTHING or field.type == "object":
+        return dict(_OPAQUE)
+    return dict(_TYPES.get(field.type, _OTHER)[0])
 
 
-def problems(given: Mapping[str, Any], fields: Sequence[Field]) -> list[str]:
-    """What is wrong with a given mapping, one sentence each: types that cannot hold a field's values, fields
-    that the document does not have. Empty when it is fine. Unknown types (of plug-ins) are not judged."""
+def _dynamic(given: Mapping[str, Any], inherited: bool) -> bool:
+    return str(given.get("dynamic", inherited)).lower() in ("true", "runtime")
+
+
+def problems(given: Mapping[str, Any], fields: Sequence[Field]) -> list[Problem]:
+    """What is wrong with a given mapping: types that cannot hold a field's values, fields that the document
+    does not have. And with the fields: names that no index can have. The server judges unknown types."""
     top = body(given)
     found = []
     for name, why in (
@@ -128,41 +162,85 @@ def problems(given: Mapping[str, Any], fields: Sequence[Field]) -> list[str]:
         ("_routing", "documents are found by their id alone"),
     ):
         if name in top:
-            found.append(f"{name}: cannot be set; {why}")
+            found.append(_problem(given, (name,), f"cannot be set; {why}"))
     properties = top["properties"]
     copied = frozenset(_copy_targets(properties))
-    return found + list(_problems(properties, fields, "", copied))
+    found += [_problem(given, *one) for one in _problems(properties, fields, (), copied)]
+    return found + list(_names(fields, ()))
+
+
+def _problem(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> Problem:
+    here, path = given, ["mapping"]
+    for name in names:
+        below = here.get("properties")
+        if isinstance(below, Mapping) and "type" not in below:
+            here = below
+            path.append("properties")
+        path.append(name)
+        here = here.get(name) if isinstance(here.get(name), Mapping) else {}  # type: ignore[assignment]
+    return Problem(f"mapping.{'.'.join(names)}: {what}", block=tuple(path))
 
 
 def _problems(
-    given: Mapping[str, Any], fields: Sequence[Field], path: str, free: frozenset[str]
-) -> Iterator[str]:
+    given: Mapping[str, Any], fields: Sequence[Field], path: tuple[str, ...], free: frozenset[str]
+) -> Iterator[tuple[tuple[str, ...], str]]:
     known = {field.name: field for field in fields}
     for name, spec in given.items():
-        full = path + name
+        full = (*path, name)
         if not isinstance(spec, Mapping):
-            yield f"{full}: a field's mapping is an object such as {{type: keyword}}, not {spec!r}"
+            yield full, f"a field's mapping is an object such as {{type: keyword}}, not {spec!r}"
         elif name in known:
             yield from _judge(full, spec, known[name], free)
-        elif full not in free and spec.get("type") not in ("alias", "constant_keyword", "join"):
+        elif ".".join(full) not in free and spec.get("type") not in ("alias", "constant_keyword", "join"):
             near = difflib.get_close_matches(name, known, 1)
-            yield f"{full}: the document has no such field" + (f"; did you mean {near[0]}?" if near else "")
+            yield full, "the document has no such field" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _judge(path: str, spec: Mapping[str, Any], field: Field, free: frozenset[str]) -> Iterator[str]:
+def _judge(
+    path: tuple[str, ...], spec: Mapping[str, Any], field: Field, free: frozenset[str]
+) -> Iterator[tuple[tuple[str, ...], str]]:
     given = spec.get("type", "object" if "properties" in spec else None)
     nested = spec.get("properties", {})
     if given in ("object", "nested", None) and field.fields:
-        yield from _problems(nested, field.fields, path + ".", free)
+        yield from _problems(nested, field.fields, path, free)
         return
     lenient = spec.get("enabled") is False or spec.get("ignore_malformed") is True
     if given is None or given not in _KNOWN or field.type in _ANYTHING or lenient:
         return
     what = "an object" if field.type == "object" else f"{field.type} values"
     if given not in _TYPES.get(field.type, _OTHER)[1]:
-        yield f"{path}: mapped as {given}, which cannot hold {what}"
+        yield path, f"mapped as {given}, which cannot hold {what}"
     elif given in _INTEGERS and _INTEGERS[given] < _BITS.get(field.type, 0):
-        yield f"{path}: mapped as {given}, which is too narrow for {what}"
+        yield path, f"mapped as {given}, which is too narrow for {what}"
+
+
+_METADATA = frozenset(
+    "_id _index _source _routing _field_names _ignored _ignored_source _nested_path _seq_no _version _tier "
+    "_doc_count _data_stream_timestamp _primary_term".split()
+)
+
+
+def _names(fields: Sequence[Field], path: tuple[str, ...]) -> Iterator[Problem]:
+    """Elasticsearch keeps some names for itself, and reads `a.b` as the field `b` of an object `a`."""
+    simple = {field.name for field in fields if not field.fields and _simple(field) != _OPAQUE}
+    for field in fields:
+        here = (*path, field.name)
+        shown = ".".join(here)
+        parts = field.name.split(".")
+        above = [".".join(parts[:length]) for length in range(1, len(parts))]
+        if not path and parts[0] in _METADATA:
+            why = "Elasticsearch keeps this name for itself"
+            yield Problem(f"a document cannot have the field {shown}", why, "choose another name", field=here)
+        elif not field.name.strip() or any(not part.strip() for part in parts):
+            why = "Elasticsearch takes no empty name, also not before, between or after dots"
+            yield Problem(
+                f"a document cannot have the field {shown!r}", why, "choose another name", field=here
+            )
+        elif clash := next((name for name in above if name in simple), ""):
+            why = f"Elasticsearch reads {field.name} as a field of the object {clash}, which is a value here"
+            hint = f"rename one of them, or write `{clash}: {{object: …}}`"
+            yield Problem(f"the fields {clash} and {shown} exclude each other", why, hint, field=here)
+        yield from _names(field.fields, here)
 
 
 def _copy_targets(properties: Mapping[str, Any]) -> Iterator[str]:
@@ -185,10 +263,14 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return _flat(given) | {"index.gc_deletes": "1h"}
 
 
-def setting_problems(given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with given settings, one sentence each; empty when nothing is."""
+def setting_problems(given: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with given settings; empty when nothing is."""
     found = _flat(given)
-    return [f"{name}: cannot be set; {why}" for name, why in _OURS.items() if name in found]
+    return [
+        Problem(f"settings.{name}: cannot be set; {why}", block=locate({"settings": given}, [name]))
+        for name, why in _OURS.items()
+        if name in found
+    ]
 
 
 def _flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

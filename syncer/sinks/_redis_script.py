@@ -18,6 +18,7 @@ import orjson
 from redis import exceptions
 
 from syncer.errors import Fatal, Retry, SyncerError
+from syncer.sinks._problem import Problem
 
 # KEYS: a document and its version, in turn.
 # ARGV: version, seconds until the document expires (0: never), seconds until its version does, seconds that a
@@ -135,11 +136,15 @@ def trouble(error: Exception, what: str, where: str) -> SyncerError:
     return Fatal(what, where=where, why=text)
 
 
-def nested_fields(fields: Any) -> list[str]:
-    """Why a hash cannot hold documents of these fields (`compile.Field`), a sentence each."""
+_NESTED = frozenset(("object", "json", "jsonb", "array", "composite", "hstore", "geojson", "geojson point"))
+
+
+def nested_fields(fields: Any) -> list[Problem]:
+    """Why a hash cannot hold documents of these fields (`compile.Field`)."""
     found = []
     for field in fields:
-        if field.many or field.type in ("object", "json", "jsonb", "array", "composite"):
+        if field.many or field.type in _NESTED:
             what = "a list" if field.many else "an object" if field.type == "object" else field.type
-            found.append(f"format: a hash cannot hold {field.name}, which is {what}; use format: json")
+            text = f"format: a hash cannot hold {field.name}, which is {what}; use format: json"
+            found.append(Problem(text, field=(field.name,)))
     return found

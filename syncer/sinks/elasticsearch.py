@@ -25,10 +25,11 @@ from syncer.declaration.names import Shaped
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Memory
-from syncer.sinks import _bulk, _mapping, _shards
+from syncer.sinks import _bulk, _mapping, _shards, _trial
 from syncer.sinks._bulk_size import BulkSize
 from syncer.sinks._elasticsearch_http import Busy, Http, client, error_of
 from syncer.sinks._fields import Bytes, Seconds, take_credentials_out
+from syncer.sinks._problem import Problem
 from syncer.sinks._target import Target
 
 Json = dict[str, Any]
@@ -95,10 +96,25 @@ class Connection(BaseModel):
         )
 
 
-def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[str]:
+def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[Problem]:
     """What is wrong with the declaration for documents of these fields; `check` prints it."""
-    found = [f"mapping.{text}" for text in _mapping.problems(settings.mapping, fields)]
-    return found + [f"settings.{text}" for text in _mapping.setting_problems(settings.settings)]
+    return _mapping.problems(settings.mapping, fields) + _mapping.setting_problems(settings.settings)
+
+
+def tried(connection: Connection, settings: Settings, model: Compiled) -> list[Problem]:
+    """See `sinks.SinkModule.tried`. An index is made and deleted for it."""
+    with contextlib.closing(connection.client()) as server:
+        http = Http(server, f"Elasticsearch at {connection.url}", "")
+        for index, info in (http.get(f"/{settings.index}") or {}).items():
+            if _meta(info).get("model") != model.name:
+                what = "an index" if index == settings.index else f"an alias of {index}"
+                why = "which is not of this read model"
+                hint = "choose another index name, or remove what has this one"
+                return [Problem(f"the name {settings.index} is taken by {what}", why, hint, ("index",))]
+        return _trial.problems(
+            http, settings.model_dump(), f"{settings.index}-000001",
+            _mapping.settings(settings.settings), _mapping.mapping(settings.mapping, model.fields),
+        )  # fmt: skip
 
 
 def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:

@@ -17,6 +17,7 @@ from syncer.declaration.compile import Compiled, Field
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import SyncerError
 from syncer.ports import Memory
+from syncer.sinks._problem import Problem
 from syncer.sinks._target import Target
 
 
@@ -43,7 +44,11 @@ class Store:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def problems(settings: Settings, fields: Sequence[Field]) -> list[str]:
+def problems(settings: Settings, fields: Sequence[Field]) -> list[Problem]:
+    return []
+
+
+def tried(connection: Connection, settings: Settings, model: Compiled) -> list[Problem]:
     return []
 
 

@@ -25,8 +25,9 @@ from syncer.declaration.names import Shaped
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Memory
-from syncer.sinks import _redis_memory
+from syncer.sinks import _redis_memory, _redis_trial
 from syncer.sinks._fields import Seconds, take_credentials_out
+from syncer.sinks._problem import Problem
 from syncer.sinks._redis_calls import Constants, Write, command, pipelines_of, writes_of
 from syncer.sinks._redis_keys import Keys, pattern_problem
 from syncer.sinks._redis_script import SCRIPT, flat, flat_json, nested_fields, trouble
@@ -34,6 +35,8 @@ from syncer.sinks._redis_servers import FAILURES, Client, Servers, pipeline, val
 from syncer.sinks._target import Target
 
 _PAGE = 500
+_LONGEST = 100 * 366 * 86400
+"""Seconds. Redis counts in milliseconds from 1970, and Lua writes large numbers in another form."""
 
 
 class Settings(BaseModel):
@@ -92,9 +95,26 @@ class Connection(BaseModel):
         return redis.Redis.from_url(self.url, **options)
 
 
-def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[str]:
+def problems(settings: Settings, fields: Sequence[DocumentField]) -> list[Problem]:
     """What is wrong with the declaration for documents of these fields; `check` prints it."""
-    return nested_fields(fields) if settings.format == "hash" else []
+    found = [
+        Problem(
+            f"{name}: {value:.0f} seconds are too long for Redis", hint="100 years at most", block=(name,)
+        )
+        for name, value in (("expire", settings.expire or 0), ("tombstone", settings.tombstone))
+        if value > _LONGEST
+    ]
+    return found + (nested_fields(fields) if settings.format == "hash" else [])
+
+
+def tried(connection: Connection, settings: Settings, model: Compiled) -> list[Problem]:
+    """See `sinks.SinkModule.tried`. Nothing is made for it."""
+    servers = Servers(connection.client)
+    try:
+        where = f"Redis at {connection.url}"
+        return _redis_trial.problems(servers, settings.key, settings.format == "hash", model.name, where)
+    finally:
+        servers.close()
 
 
 def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:

@@ -117,6 +117,29 @@ def mend(database: Database) -> None:
     database.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
 
 
+def test_what_elasticsearch_would_refuse_has_a_line(
+    run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path
+) -> None:
+    mend(database)
+    text = ORDERS.replace("PREFIX", names.prefix).replace("total: total", '"_id": total')
+    file = tmp_path / "models" / "orders.yaml"
+    (tmp_path / "models" / "stock.yaml").unlink()
+
+    def refused(*options: str) -> list[tuple[str, str]]:
+        found = json.loads(run("check", "orders", "--json", *options, expect=1).stdout)["findings"]
+        return [(f["severity"], f["where"].rpartition("/")[2]) for f in found if f["code"].startswith("sink")]
+
+    file.write_text(text)
+    assert refused() == [("error", "orders.yaml:7: elasticsearch")]
+    mapping = "sink:\n  elasticsearch:\n    index: i\n    mapping:\n      id:\n        type: keywrod\n"
+    file.write_text(ORDERS.partition("sink:")[0] + mapping.replace(" i\n", f" {names('orders')}\n"))
+    assert refused() == [("error", "orders.yaml:14: elasticsearch")]
+    assert refused("--read-only") == []
+    assert "The mapper type [keywrod]" in run("check", "orders", expect=1).output
+    url = f"{stack.elasticsearch}/syncer-check-*?expand_wildcards=all"
+    assert urllib3.request("GET", url).json() == {}
+
+
 def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Database, names: Names) -> None:
     # What has to be done is told, and is enough.
     said = run("check", expect=1).output

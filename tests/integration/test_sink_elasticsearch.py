@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,7 +18,9 @@ from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal, Retry
-from syncer.sinks.elasticsearch import Connection, ElasticsearchSink, Settings, misread, obstacles
+from syncer.sinks._elasticsearch_http import Http
+from syncer.sinks._trial import sweep
+from syncer.sinks.elasticsearch import Connection, ElasticsearchSink, Settings, misread, obstacles, tried
 from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
 from tests.contracts.sinks import FIELDS, compiled
 from tests.integration.daemon import until
@@ -121,7 +123,8 @@ TYPES = {
     "json": [1, {"a": 2}], "jsonb": "scalar", "bytea": "\\x00" * 20_000, "interval": "1 day",
     "range": "[1,2)", "multirange": "{[1,2)}", "inet": "::1", "cidr": "10.0.0.0/8", "macaddr": "08:00:2b:01",
     "money": "$1.00", "xml": "<a/>", "tsvector": "'a':1", "composite": {"a": 1}, "unknown": {"b": [1, "2"]},
-    "array": [[1, 2]], "public.odd": "q",
+    "array": [[1, 2]], "public.odd": "q", "hstore": {"a": "1", "b": None},
+    "geojson point": {"type": "Point", "coordinates": [181, 91]},
 }  # fmt: skip
 
 
@@ -271,6 +274,175 @@ def test_a_shard_that_is_nowhere_says_nothing_of_its_memory(make: Make, stack: S
             sink.memory()
     until(lambda: sink.write(docs(1)).written)
     assert sink.memory().documents == before.documents
+
+
+GIVEN_FOR_JSON: list[dict[str, Any]] = [
+    {"type": "object", "properties": {"color": {"type": "keyword"}}},
+    {"properties": {"color": {"type": "keyword"}}},
+    {"type": "object", "dynamic": True},
+    {"dynamic": True},
+    {"dynamic": "runtime"},
+    {"type": "nested", "properties": {"color": {"type": "keyword"}}},
+    {"type": "flattened"},
+]
+
+
+EXTRA = Field("extra", "jsonb", many=False)
+LINES = Field("lines", "object", many=True, fields=(EXTRA,))
+
+
+def found_red(
+    make: Make, stack: Stack, field: Field, mapping: dict[str, Any], *, nested: str = ""
+) -> list[str]:
+    """Which of two documents a search for the color in `extra` finds."""
+    extra = {"extra": {"color": "red"}}
+    body, path = (extra, "extra.color") if field is EXTRA else ({"lines": [extra]}, "lines.extra.color")
+    sink = make(fields=(field,), mapping=mapping)
+    assert sink.write(Batch(1, {"a": json.dumps(body).encode(), "b": b"{}"}, [])).written == 2
+    call(stack, "POST", f"/{sink.index}/_refresh")
+    query: dict[str, Any] = {"match": {path: "red"}}
+    if nested:
+        query = {"nested": {"path": nested, "query": query}}
+    found = call(stack, "POST", f"/{sink.alias}/_search", {"query": query})
+    return [hit["_id"] for hit in found["hits"]["hits"]]
+
+
+@pytest.mark.parametrize("given", GIVEN_FOR_JSON)
+def test_a_mapping_given_for_json_makes_it_searchable(
+    make: Make, stack: Stack, given: dict[str, Any]
+) -> None:
+    nested = "extra" if given.get("type") == "nested" else ""
+    assert found_red(make, stack, EXTRA, {"extra": given}, nested=nested) == ["a"]
+
+
+GIVEN_ABOVE_JSON: list[dict[str, Any]] = [
+    {"lines": {"properties": {"extra": {"dynamic": True}}}},
+    {"lines": {"dynamic": True}},
+    {"dynamic": True},
+    {"dynamic": "true", "properties": {"lines": {"type": "object"}}},
+]
+
+
+@pytest.mark.parametrize("mapping", GIVEN_ABOVE_JSON)
+def test_a_mapping_given_for_what_is_around_json_makes_it_searchable(
+    make: Make, stack: Stack, mapping: dict[str, Any]
+) -> None:
+    assert found_red(make, stack, LINES, mapping) == ["a"]
+
+
+def test_json_without_a_mapping_is_kept_and_not_searched(make: Make, stack: Stack) -> None:
+    assert found_red(make, stack, LINES, {"lines": {"type": "object"}}) == []
+
+
+# -- what the server is asked before anything is made
+
+
+WORDS = (Field("n", "bigint", many=False), Field("name", "text", many=False))
+REFUSED: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
+    ({"mapping": {"name": {"type": "keywrod"}}}, "keywrod", ("mapping", "name", "type")),
+    ({"mapping": {"properties": {"name": {"analyzer": "nonesuch"}}}}, "nonesuch",
+     ("mapping", "properties", "name", "analyzer")),
+    ({"mapping": {"name": {"fields": {"x": {"type": "nope"}}}}}, "nope",
+     ("mapping", "name", "fields", "x", "type")),
+    ({"mapping": {"n": {"boost_x": 1}}}, "boost_x", ("mapping", "n", "boost_x")),
+    ({"settings": {"refresh": "1s"}}, "unknown setting", ("settings", "refresh")),
+    ({"settings": {"index": {"number_of_shards": 5000}}}, "1024", ("settings", "index", "number_of_shards")),
+    ({"settings": {"default_pipeline": "nonesuch"}}, "every document would be refused",
+     ("settings", "default_pipeline")),
+    ({"mapping": {"dynamik": {"type": "alias", "path": "gone"}}}, "gone", ("mapping", "dynamik", "path")),
+]  # fmt: skip
+
+
+def asked(stack: Stack, names: Names, *, url: str = "", **block: Any) -> list[sinks.Problem]:
+    settings = Settings.model_validate({"index": names("things"), **block})
+    connection = Connection.model_validate({"url": url or stack.elasticsearch})
+    return tried(connection, settings, compiled(names("things"), WORDS))
+
+
+def scratch(stack: Stack) -> list[str]:
+    return list(call(stack, "GET", "/syncer-check-*?expand_wildcards=all"))
+
+
+@pytest.mark.parametrize(("block", "why", "at"), REFUSED)
+def test_what_the_server_refuses_is_told_before_with_its_place(
+    stack: Stack, names: Names, block: dict[str, Any], why: str, at: tuple[str, ...]
+) -> None:
+    [problem] = asked(stack, names, **block)
+    assert problem.certain
+    assert why in problem.why
+    assert problem.block == at
+    assert scratch(stack) == []
+
+
+def test_a_block_that_the_server_takes_leaves_no_index(stack: Stack, names: Names) -> None:
+    call(stack, "PUT", f"/_ingest/pipeline/{names('there')}", {"processors": []})
+    settings = {"number_of_replicas": 7, "default_pipeline": names("there"), "final_pipeline": "_none"}
+    try:
+        assert asked(stack, names, settings=settings, mapping={"name": {"analyzer": "standard"}}) == []
+    finally:
+        call(stack, "DELETE", f"/_ingest/pipeline/{names('there')}")
+    assert scratch(stack) == []
+
+
+def test_templates_and_names_that_stand_in_the_way(stack: Stack, names: Names) -> None:
+    template = {
+        "index_patterns": [names("things-*")], "data_stream": {},
+        "template": {"settings": {"index.default_pipeline": "gone"}},
+    }  # fmt: skip
+    call(stack, "PUT", f"/_index_template/{names('t')}", template)
+    try:
+        streams, pipeline = asked(stack, names)
+        assert "data stream" in streams.what
+        assert "gone" in pipeline.what
+        assert asked(stack, names, settings={"default_pipeline": "_none"}) == [streams]
+    finally:
+        call(stack, "DELETE", f"/_index_template/{names('t')}")
+    call(stack, "PUT", f"/{names('things')}")
+    [taken] = asked(stack, names)
+    assert "is taken by an index" in taken.what
+
+
+def test_an_index_that_a_check_left_is_deleted_by_the_next(
+    stack: Stack, proxy: FaultProxy, names: Names
+) -> None:
+    proxy.rule = lambda request: "cut" if request.method == "DELETE" else "pass"
+    [left] = asked(stack, names, url=proxy.url)
+    assert not left.certain and "could not be deleted" in left.what
+    [name] = scratch(stack)
+    call(stack, "PUT", f"/{names('syncer-check-theirs')}")
+    proxy.rule = lambda request: "pass"
+    assert asked(stack, names) == []
+    assert scratch(stack) == [name]  # it may be of a check that runs
+    with closing(Connection.model_validate({"url": stack.elasticsearch}).client()) as client:
+        sweep(Http(client, "", ""), older=-60)
+    assert scratch(stack) == []
+
+
+def test_a_role_that_may_not_make_the_index_is_no_mistake_of_the_declaration(
+    stack: Stack, proxy: FaultProxy, names: Names
+) -> None:
+    denied = b'{"error": {"type": "security_exception", "reason": "action [x] is unauthorized"}}'
+    proxy.rule = lambda request: (403, denied) if request.method == "PUT" else "pass"
+    [problem] = asked(stack, names, url=proxy.url)
+    assert not problem.certain
+    assert "was not asked" in problem.what and "is unauthorized" in problem.why
+    assert "create_index" in problem.hint and "--read-only" in problem.hint
+
+
+def test_an_interrupted_check_leaves_no_index(stack: Stack, proxy: FaultProxy, names: Names) -> None:
+    def interrupted(http: Http, method: str, path: str, *rest: Any) -> tuple[int, bytes]:
+        found = ask(http, method, path, *rest)
+        if method == "PUT":
+            assert scratch(stack) != []
+            raise KeyboardInterrupt
+        return found
+
+    ask = Http.ask
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Http, "ask", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            asked(stack, names)
+    assert scratch(stack) == []
 
 
 # -- refusals of single documents

@@ -16,7 +16,7 @@ from syncer.document import Batch
 from syncer.errors import Fatal, Retry
 from syncer.ports import Memory, Sink
 from syncer.sinks._redis_keys import Keys, slot
-from syncer.sinks.redis import Connection, Settings, obstacles
+from syncer.sinks.redis import Connection, Settings, obstacles, tried
 from tests.contracts.redis_servers import free_port, redis_cluster, redis_server
 from tests.contracts.sinks import FIELDS, compiled, forget
 from tests.integration.daemon import until
@@ -428,6 +428,41 @@ def test_obstacles_are_told_and_nothing_is_made(own: str) -> None:
         assert client.dbsize() == 0
     [found] = obstacles(Connection.model_validate({"url": "redis://127.0.0.1:1/0"}), settings)
     assert isinstance(found, Retry) and found.where == "Redis at redis://127.0.0.1:1/0"
+
+
+RIGHTS: list[tuple[str, str, str]] = [
+    ("json", "~*", ""),
+    ("hash", "~thing:* ~version:* ~syncer:*", ""),
+    ("json", "%R~thing:* ~version:* ~syncer:*", "permissions"),
+    ("json", "~thing:* ~syncer:*", "permissions"),
+    ("json", "~* -set", "set"),
+    ("hash", "~* -hdel", "hdel"),
+]
+
+
+@pytest.mark.parametrize(("format", "rights", "why"), RIGHTS)
+def test_what_a_user_may_not_write_is_told_before(own: str, format: str, rights: str, why: str) -> None:
+    settings = Settings.model_validate({"key": "thing:{id}", "format": format})
+    with redis.Redis.from_url(own) as connected:
+        client: Any = connected
+        client.execute_command("ACL", "SETUSER", "writer", "on", ">secret", "+@all", *rights.split())
+        connection = Connection.model_validate({"url": own, "username": "writer", "password": "secret"})
+        found = tried(connection, settings, compiled("things"))
+        assert [problem.block for problem in found] == ([("key",)] if why else [])
+        assert all(why in problem.why for problem in found)
+        assert client.dbsize() == 0
+
+
+def test_keys_of_another_read_model_are_told_before(own: str) -> None:
+    settings, connection = (
+        Settings.model_validate({"key": "thing:{id}"}),
+        Connection.model_validate({"url": own}),
+    )
+    with redis.Redis.from_url(own) as client:
+        client.set("syncer:meta:thing:{id}", '{"model": "others"}')
+    [found] = tried(connection, settings, compiled("things"))
+    assert "belong to the read model others" in found.what
+    assert tried(connection, settings, compiled("others")) == []
 
 
 def test_a_replica_is_waited_for(make: Make, own: str) -> None:

@@ -21,7 +21,9 @@ def table(
         type_ = _LONG.get(type_, type_)
         array = type_.endswith("[]")
         base = "array" if array else "enum" if type_.startswith("public.") else type_
-        found[word] = Column(word, type_, base, "key" in rest, element=type_[:-2] if array else "")
+        element = type_[:-2] if array else ""
+        element_base = "enum" if element.startswith("public.") else element
+        found[word] = Column(word, type_, base, "key" in rest, element=element, element_base=element_base)
         if "key" in rest:
             key.append(word)
     indexes = [Index("pkey", tuple(key), True, False)] if key else []

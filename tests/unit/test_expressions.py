@@ -2,6 +2,7 @@
 
 import pytest
 
+from syncer.catalog import Catalog
 from syncer.declaration.expressions import write
 from syncer.declaration.names import Word, nearest
 from syncer.declaration.sql_parser import Aggregate, Unfit, parse, parse_order, paths
@@ -12,15 +13,21 @@ class Anything:
     """Every name is a column; types by name."""
 
     def column(self, path: tuple[Word, ...]) -> Value:
-        types = {"email": "citext", "n": "numeric", "tz": "timestamp with time zone", "tags": "array"}
+        types = {
+            "email": "citext", "n": "numeric", "tz": "timestamp with time zone", "tags": "array",
+            "place": "geometry(Point,4326)", "map": "geography(Geometry,4326)",
+        }  # fmt: skip
         return Value("t." + ".".join(w.text for w in path), types.get(path[-1].text, ""))
 
     def aggregate(self, call: Aggregate) -> Value:
         raise Unfit(f"aggregate {call.name} distinct={call.distinct} over {[len(p) for p in call.paths()]}")
 
 
+CATALOG = Catalog({}, {"public.mood": ("ok",), 'shop."Größe"': ("S",)}, extensions={"postgis": "gis"})
+
+
 def sql(text: str) -> str:
-    return write(parse(text), Anything(), {"public.mood": ("ok",), 'shop."Größe"': ("S",)}).sql
+    return write(parse(text), Anything(), CATALOG).sql
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,13 @@ def sql(text: str) -> str:
         ("a::float(3)", "cannot cast to", ""),
         ("email = 'x'", "is of the type citext", "email::text"),
         ("lower(email)", "is of the type citext", "email::text"),
+        ("tz::hstore", "of the extension hstore, which this database does", "CREATE EXTENSION hstore"),
+        ("a::public.geometry", "cannot cast to public.geometry", "postgis is in the schema gis"),
+        ("a::geometry(Point, 'x')", "cannot cast to geometry", ""),
+        ("place && place", "whose operators are not PostgreSQL's own", "ST_Intersects"),
+        ("case place when place then 1 end", "whose operators are not PostgreSQL's own", ""),
+        ("public.st_x(place)", "public.st_x is not a function of PostgreSQL itself", ""),
+        ("st_union(place)", "st_union() is not among", ""),
         ("*", "cannot", ""),
         ("a.*", "`*` names no column", ""),
         ("(a.b).c", "a field of a composite value", ""),
@@ -146,3 +160,26 @@ def test_the_nearest_name() -> None:
     assert nearest("Quantty", ["quantity", "price"]) == "did you mean 'quantity'?"
     assert nearest("zzz", ["a", "b"]) == "one of: a, b"
     assert nearest("x", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "type_"),
+    [
+        ("ST_X(place)", '"gis"."st_x"(t.place)', "double precision"),
+        ("gis.st_x((place))", '"gis"."st_x"(t.place)', "double precision"),
+        ("place::geography", '(t.place::"gis"."geography")', "geography(Point,4326)"),
+        ("a::geometry(PolygonZ, 3857)", '(t.a::"gis"."geometry"(POLYGONZ,3857))', "geometry(POLYGONZ,3857)"),
+        ("a::geometry", '(t.a::"gis"."geometry")', "geometry(Geometry,0)"),
+        ("st_transform(place, 3857)", '"gis"."st_transform"(t.place, 3857)', "geometry(Point,3857)"),
+        ("st_transform(place, n::int)", None, "geometry(Point,0)"),
+        ("st_centroid(map)", None, "geography(Point,4326)"),
+        ("st_buffer(place, 1)", None, "geometry(Geometry,4326)"),
+        ("st_point(1, 2, 4326)", None, "geometry(Point,4326)"),
+        ("st_makepoint(1, 2)", None, "geometry(Point,0)"),
+        ("case when a then place else place end", None, "geometry(Point,4326)"),
+    ],
+)
+def test_shapes_keep_what_is_known_of_them(text: str, expected: str | None, type_: str) -> None:
+    found = write(parse(text), Anything(), CATALOG)
+    assert found.type == type_
+    assert expected is None or found.sql == expected

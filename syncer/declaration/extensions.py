@@ -1,0 +1,229 @@
+"""Types of extensions that documents can show and expressions can use: hstore, and PostGIS' shapes.
+
+The session's search path is `pg_catalog`, so types and functions are named by the schema that their extension
+is in. A function is here if all its overloads are immutable and none is an aggregate
+(tests/integration/test_types.py asks the catalog).
+
+A document shows a shape as GeoJSON (RFC 7946), which has longitude and latitude of WGS 84 (SRID 4326). So the
+type of an expression carries the kind of shape and the SRID, as a column's type modifier gives them:
+`geometry(Point,4326)`. SRID 0 means that they are not known before a row is read.
+"""
+
+# ruff: noqa: S608 - what is joined here are quoted names and expressions written anew
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sqlglot import exp
+
+from syncer.catalog import Column
+from syncer.declaration.names import quote
+from syncer.declaration.sql_parser import Unfit
+from syncer.declaration.sql_types import Value
+
+Schemas = Mapping[str, str]
+"""The schema of each installed extension (`Catalog.extensions`)."""
+
+_EXTENSIONS = {"hstore": "hstore", "geometry": "postgis", "geography": "postgis"}
+_AS_JSON = " with a cast to json"
+"""Ends the type of such values: any JSON, on several lines perhaps, that only `to_jsonb` shows."""
+_SPATIAL = ("geometry", "geography")
+_WGS_84 = 4326
+_TYPE = re.compile(r"(geometry|geography)\((\w+),(\d+)\)")
+_GEOJSON_KINDS = frozenset(
+    "geometry point linestring polygon multipoint multilinestring multipolygon geometrycollection".split()
+)
+_WITHOUT_RINGS = frozenset(("point", "linestring", "multipoint", "multilinestring"))
+
+_BY_RESULT = {
+    "text": """
+        st_astext st_asewkt st_asgeojson st_geohash st_geometrytype geometrytype st_aslatlontext
+        st_isvalidreason""",
+    "double precision": """
+        st_x st_y st_z st_m st_xmin st_xmax st_ymin st_ymax st_zmin st_zmax st_area st_length st_perimeter
+        st_distance st_distancesphere st_distancespheroid st_maxdistance st_azimuth
+        st_linelocatepoint""",
+    "integer": """
+        st_srid st_npoints st_numpoints st_numgeometries st_numinteriorrings st_nrings st_dimension""",
+    "boolean": """
+        st_isvalid st_isempty st_issimple st_isclosed st_isring st_contains st_containsproperly st_within
+        st_intersects st_covers st_coveredby st_dwithin st_equals st_touches st_overlaps st_crosses
+        st_disjoint st_pointinsidecircle""",
+    "same": """
+        st_force2d st_force3d st_snaptogrid st_reverse st_forcepolygonccw st_forcepolygoncw
+        st_flipcoordinates st_setsrid st_transform st_translate st_normalize""",
+    "point": """
+        st_centroid st_pointonsurface st_startpoint st_endpoint st_pointn st_closestpoint
+        st_lineinterpolatepoint""",
+    "shape": """
+        st_simplify st_simplifypreservetopology st_simplifyvw st_buffer st_envelope st_convexhull st_boundary
+        st_makevalid st_intersection st_difference st_symdifference st_exteriorring st_interiorringn
+        st_geometryn st_multi st_curvetoline st_linesubstring st_linemerge st_collectionextract
+        st_removerepeatedpoints st_shortestline""",
+    "new point": "st_makepoint st_point st_pointfromtext",
+    "new shape": "st_geomfromtext st_geomfromewkt st_geomfromgeojson st_makeenvelope",
+}  # fmt: skip
+FUNCTIONS = {name: result for result, names in _BY_RESULT.items() for name in names.split()}
+
+_SHAPES = frozenset(("same", "point", "shape", "new point", "new shape"))
+_SRID_ARGUMENT = {
+    "st_setsrid": 1, "st_transform": 1, "st_point": 2, "st_pointfromtext": 1, "st_geomfromtext": 1,
+    "st_makeenvelope": 4,
+}  # fmt: skip
+"""Where the SRID of the result stands among the arguments."""
+
+
+class Shape(NamedTuple):
+    """What is known of a shape before a row is read."""
+
+    base: str
+    """`geometry` or `geography`."""
+    kind: str
+    """As the type modifier has it: `Point`, `MultiPolygonZ`; `Geometry` is any."""
+    srid: int
+
+    @property
+    def type(self) -> str:
+        return f"{self.base}({self.kind},{self.srid})"
+
+    @property
+    def plain_kind(self) -> str:
+        """In lower case, without the letters of further dimensions (Z, M)."""
+        return re.sub(r"[zm]+$", "", self.kind.lower())
+
+
+def shape_of(type: str) -> Shape | None:
+    """What the type of an expression says of its shape; None if it is no shape."""
+    found = _TYPE.fullmatch(type)
+    return Shape(found[1], found[2], int(found[3])) if found else None
+
+
+def _with_modifier(base: str, modifier: str) -> str:
+    """`geometry` and `Point,4326` → the type of an expression. A geography's SRID is 4326 by itself."""
+    kind, _, srid = modifier.partition(",")
+    number = int(srid) if srid.strip().isdigit() else 0
+    if base == "geography" and not number:
+        number = _WGS_84
+    return Shape(base, kind.strip() or "Geometry", number).type
+
+
+def column_type(column: Column, schemas: Schemas) -> str:
+    """The type of a column's values, or of its elements if it is an array; empty if it is of no extension
+    that is named here and has no cast to json."""
+    base = column.element_base if column.base == "array" else column.base
+    if _EXTENSIONS.get(base, "") in schemas:
+        return _with_modifier(base, column.shape) if base in _SPATIAL else base
+    return f"{base}{_AS_JSON}" if column.json_cast else ""
+
+
+def cast(operand: Value, to: exp.Expr, schemas: Schemas) -> Value | None:
+    """`operand::to`; None if the type is of no extension named here. Raises Unfit."""
+    if not isinstance(to, exp.DataType):
+        return None
+    words = (
+        [part.name.lower() for part in to.args["kind"].find_all(exp.Identifier)]
+        if to.args.get("kind")
+        else []
+    )
+    name = words[-1] if words else to.this.value.lower() if isinstance(to.this, exp.DType) else ""
+    extension = _EXTENSIONS.get(name)
+    if extension is None:
+        return None
+    schema = _schema(extension, f"the type {name}", schemas)
+    if len(words) > 1 and words[0] != schema.lower():
+        raise Unfit(f"cannot cast to {words[0]}.{name}", f"{extension} is in the schema {schema}: {name}")
+    modifier = ",".join(str(part.this.this) for part in to.expressions)
+    if not re.fullmatch(r"(\w+(,\d+)?)?", modifier) or (modifier and name not in _SPATIAL):
+        raise Unfit(f"cannot cast to {name}({modifier})")
+    sql = f"({operand.sql}::{quote(schema, name)}{f'({modifier})' if modifier else ''})"
+    if name not in _SPATIAL:
+        return Value(sql, name)
+    was = shape_of(operand.type)  # a cast without modifier changes neither kind nor SRID
+    return Value(sql, _with_modifier(name, modifier or (f"{was.kind},{was.srid}" if was else "")))
+
+
+def call(name: str, arguments: Sequence[Value], schemas: Schemas) -> Value:
+    """A call of one of FUNCTIONS. Raises Unfit if PostGIS is not installed."""
+    schema = _schema("postgis", f"{name}()", schemas)
+    return Value(f"{quote(schema, name)}({', '.join(a.sql for a in arguments)})", _result(name, arguments))
+
+
+def _schema(extension: str, what: str, schemas: Schemas) -> str:
+    if extension not in schemas:
+        hint = f"CREATE EXTENSION {extension};"
+        raise Unfit(f"{what} is of the extension {extension}, which this database does not have", hint)
+    return schemas[extension]
+
+
+def _result(name: str, arguments: Sequence[Value]) -> str:
+    result = FUNCTIONS[name]
+    if result not in _SHAPES:
+        return result
+    first = shape_of(arguments[0].type) if arguments else None
+    base = first.base if first else "geometry"
+    kind = "Point" if "point" in result else first.kind if first and result == "same" else "Geometry"
+    srid = first.srid if first else _WGS_84 if name == "st_geomfromgeojson" else 0
+    place = _SRID_ARGUMENT.get(name)
+    if place is not None and len(arguments) > place:
+        text = arguments[place].sql
+        srid = int(text) if text.isdigit() else 0
+    return Shape(base, kind, srid).type
+
+
+def shown(value: Value, name: str, schemas: Schemas) -> Value:
+    """The value as a document shows it: shapes as GeoJSON, and what is cast to json on one line; also those
+    in an array.
+
+    name: how the declaration calls the value. Raises Unfit for a shape that is no GeoJSON.
+    """
+    type = value.element if value.type == "array" else value.type
+    if type.endswith(_AS_JSON):
+        return Value(f"pg_catalog.to_jsonb({value.sql})", "jsonb")
+    shape = shape_of(type)
+    if shape is None:
+        return value
+    if why := _no_geojson(shape, name):
+        raise Unfit(*why)
+    schema = _schema("postgis", name, schemas)
+    if value.type != "array":
+        return _geojson(value.sql, shape, schema)
+    element = _geojson("u.v", shape, schema)
+    rows = f"pg_catalog.unnest({value.sql}) WITH ORDINALITY AS u(v, n) ORDER BY u.n"
+    sql = f"CASE WHEN {value.sql} IS NOT NULL THEN ARRAY(SELECT {element.sql} FROM {rows}) END"
+    return Value(sql, "array", element.type)
+
+
+def _no_geojson(shape: Shape, name: str) -> tuple[str, str] | None:
+    """Why a shape cannot be shown, and what to write instead."""
+    if shape.plain_kind not in _GEOJSON_KINDS:
+        return f"GeoJSON has no {shape.kind}", f"ST_CurveToLine({name}) turns arcs into lines"
+    needed = "a document shows longitude and latitude (SRID 4326)"
+    if shape.srid == 0:
+        hint = f"if its coordinates are longitude and latitude: ST_SetSRID({name}, 4326)"
+        hint += f"; if its values have an SRID: ST_Transform({name}, 4326)"
+        return f"the SRID of {name} is not known, and {needed}", hint
+    if shape.srid != _WGS_84:
+        plain = f"{name}::geometry" if shape.base == "geography" else name
+        return f"the SRID of {name} is {shape.srid}, and {needed}", f"ST_Transform({plain}, 4326)"
+    return None
+
+
+def _geojson(sql: str, shape: Shape, schema: str) -> Value:
+    """Without `crs`. Outer rings run counter-clockwise, as RFC 7946 wants: Elasticsearch reads a ring wider
+    than 180 degrees that runs the other way as one across the date line."""
+    if shape.base == "geography":
+        sql = f"({sql})::{quote(schema, 'geometry')}"
+    if shape.plain_kind not in _WITHOUT_RINGS:
+        sql = f"{quote(schema, 'st_forcepolygonccw')}({sql})"
+    text = f"{quote(schema, 'st_asgeojson')}({sql}, 15, 0)"
+    return Value(f"{text}::pg_catalog.json", "geojson point" if shape.plain_kind == "point" else "geojson")
+
+
+def instead(name: str, type: str) -> str:
+    """What to write in the place of an operator or function that is not PostgreSQL's own."""
+    if shape_of(type):
+        return f"use a function of PostGIS, such as ST_Distance or ST_Intersects, or {name}::text"
+    return f"cast it: {name}::{'jsonb' if type == 'hstore' else 'text'}"
