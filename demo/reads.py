@@ -105,7 +105,8 @@ def _idle() -> bool:
     said = subprocess.run([PROGRAMS / "syncer", "status", "--json"], capture_output=True, check=False)
     if said.returncode > 1:
         raise Failed(f"syncer status ended with exit status {said.returncode}: {said.stderr.decode()}")
-    return all(one["lag_records"] == one["work_records"] == 0 for one in orjson.loads(said.stdout))
+    models = orjson.loads(said.stdout)["models"]
+    return all(one["lag_records"] == one["work_records"] == 0 for one in models)
 
 
 def freshness(reader: Reader) -> None:
