@@ -127,6 +127,22 @@ def redis_server() -> Path | None:
     return Path(found) if found else None
 
 
+def require(found: Path | None, what: str) -> Path:
+    """A program or folder that has to be there. Raises DevstackError with the command that installs it."""
+    if not found:
+        raise DevstackError(f"no {what} found", "make tools")
+    return found
+
+
+def version_of(program: Path) -> str:
+    """The version that a server's program prints, such as "15.14"."""
+    printed = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"\d+(\.\d+)+|\d+\w*", printed)
+    if not match:
+        raise DevstackError(f"{program} --version prints no version: {printed!r}")
+    return match[0]
+
+
 def docker_compose() -> Path | None:
     """Debian's docker-compose, which the tests validate docker-compose.yml with."""
     found = shutil.which("docker-compose")

@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from hypothesis import settings
 
 import devstack
+from devstack.servers import Postgres
 from tests.stack import Database, Names
 from tests.stack.database import fresh_database
 from tests.stack.names import fresh_names
@@ -29,6 +30,21 @@ def pytest_configure() -> None:
     """A background job of a shell ignores SIGINT, and so would every process that a test interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    """The versions of the servers: of the running ones, or of those that will be started."""
+    running = os.environ.get("SYNCER_TEST_STACK")
+    try:
+        known = devstack.load(Path(running).absolute()).versions() if running else devstack.planned_versions()
+    except (devstack.DevstackError, OSError) as error:
+        return f"servers: unknown ({error})"
+    return servers(known)
+
+
+def servers(versions: Mapping[str, str]) -> str:
+    """One line about the servers of a run."""
+    return "servers: " + ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,12 +74,9 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 def stack(say: Callable[[str], None]) -> Iterator[devstack.Stack]:
     """The servers. A test that stops or kills one starts it again (`stack.restart`)."""
     if running := os.environ.get("SYNCER_TEST_STACK"):
-        shared = devstack.load(Path(running).absolute())
-        say(versions(shared))
-        yield shared
+        yield devstack.load(Path(running).absolute())
         return
     own = devstack.start(temporary_home(), ephemeral=True, say=say)
-    say(versions(own))
     try:
         yield own
     finally:
@@ -77,9 +90,12 @@ def temporary_home() -> Path:
     return home
 
 
-def versions(stack: devstack.Stack) -> str:
-    """One line for the log of the run."""
-    return "servers: " + ", ".join(f"{name} {version}" for name, version in sorted(stack.versions().items()))
+def program(stack: devstack.Stack, name: str) -> Path:
+    """A program of the stack's PostgreSQL. Skips the test if an archive of another version lacks it."""
+    server = Postgres(stack.site)
+    if stack.site.versions.get("postgres") and not server.has(name):
+        pytest.skip(f"the archive of PostgreSQL {server.version()} has no {name}")
+    return server.program(name)
 
 
 @pytest.fixture
@@ -92,6 +108,7 @@ def database(stack: devstack.Stack) -> Iterator[Database]:
 @pytest.fixture
 def standby(stack: devstack.Stack) -> Iterator[devstack.Stack]:
     """A standby of the stack's PostgreSQL: its `.postgres` is the URL."""
+    program(stack, "pg_basebackup")
     copy = devstack.start(temporary_home(), only=["postgres"], standby_of=stack.postgres, ephemeral=True)
     try:
         yield copy

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +27,8 @@ class Site:
     java: Path
     downloads: Downloads
     heaps: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Those that were chosen, by part (`archives`)."""
 
 
 class Server(ABC):
@@ -69,7 +71,7 @@ class Server(ABC):
 
     @abstractmethod
     def version(self) -> str:
-        """Its version, asked of the running server."""
+        """Its version, as the server or its program reports it."""
 
     def env(self) -> dict[str, str]:
         """The whole environment it runs in: nothing of the caller's comes through but the PATH."""
