@@ -45,7 +45,7 @@ def private() -> Iterator[Stack]:
     """A PostgreSQL whose settings may be changed; its log goes to disk only when somebody asks for it."""
     own = devstack.start(temporary_home(), only=["postgres"], ephemeral=True)
     try:
-        set_up(own.postgres, wal_writer_delay="10s", wal_writer_flush_after="0")
+        set_up(own.postgres, wal_writer_delay="10s", wal_writer_flush_after="1GB")
         yield own
     finally:
         own.remove()
