@@ -25,6 +25,8 @@ class Publication:
     its leaves otherwise."""
     row_filters: frozenset[TableName] = frozenset()
     column_lists: frozenset[TableName] = frozenset()
+    excepted: frozenset[TableName] = frozenset()
+    """Those that FOR ALL TABLES EXCEPT leaves out (PostgreSQL 19)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,9 @@ class SourceFacts:
     database: str
     in_recovery: bool
     wal_level: str
+    effective_wal_level: str | None
+    """What the log holds now: from PostgreSQL 19 on, `logical` also under `wal_level=replica` while a logical
+    slot exists. None: the server is older."""
     max_slots: int
     used_slots: int
     max_senders: int
@@ -112,15 +117,7 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
             "its snapshots have no clock",
             "connect to the primary",
         )
-    if facts.wal_level != "logical":
-        yield Finding(
-            "error",
-            "wal-level",
-            at,
-            f"wal_level is {facts.wal_level}",
-            "changes cannot be decoded from the log",
-            "ALTER SYSTEM SET wal_level = 'logical';\nrestart the server",
-        )
+    yield from _wal_level(facts, at)
     if facts.slot is None and facts.used_slots >= facts.max_slots:
         yield Finding(
             "error",
@@ -170,6 +167,20 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
         )
 
 
+def _wal_level(facts: SourceFacts, at: str) -> Iterator[Finding]:
+    """PostgreSQL 19 decodes changes under `replica`, too, but Debezium asks for the setting at each start. A
+    connector that reads its slot has passed that test."""
+    if facts.wal_level == "logical":
+        return
+    fix = "ALTER SYSTEM SET wal_level = 'logical';\nrestart the server"
+    if facts.wal_level != "replica" or facts.effective_wal_level is None:
+        why = "changes cannot be decoded from the log"
+        yield Finding("error", "wal-level", at, f"wal_level is {facts.wal_level}", why, fix)
+    elif not (facts.slot and facts.slot.active):
+        why = "enough for PostgreSQL 19, but Debezium's connector (3.7) refuses to start"
+        yield Finding("warning", "wal-level", at, "wal_level is replica", why, fix)
+
+
 def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Finding]:
     """Which changes of these tables the publication does not send."""
     at = f"publication {facts.publication_name}"
@@ -192,6 +203,17 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
             f"partitions are published under their own names: {_list(parents)}",
             "their changes would not reach the table's topic",
             statements.pop(0),
+        )
+    if left_out := publication.excepted.intersection(whole):
+        rest = ", ".join(map(quote_table, sorted(publication.excepted - left_out)))
+        clause = f" EXCEPT (TABLE {rest})" if rest else ""
+        yield Finding(
+            "error",
+            "not-published",
+            at,
+            f"its EXCEPT clause leaves out {_list(left_out)}",
+            "their changes would be lost in silence",
+            f"ALTER PUBLICATION {quote(publication.name)} SET ALL TABLES{clause};",
         )
     for table in sorted(set(tables) & facts.roots.keys()):
         yield Finding(

@@ -21,7 +21,7 @@ from syncer.rows.catalog import load
 
 _SERVER: LiteralString = """
 SELECT current_setting('server_version_num')::int, current_database(), pg_catalog.pg_is_in_recovery(),
-       current_setting('wal_level'),
+       current_setting('wal_level'), current_setting('effective_wal_level', true),
        current_setting('max_replication_slots')::int,
        (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int,
        current_setting('max_wal_senders')::int,
@@ -32,8 +32,8 @@ SELECT current_setting('server_version_num')::int, current_database(), pg_catalo
 """
 
 _SERVER_FIELDS = (
-    "server_version", "database", "in_recovery", "wal_level", "max_slots", "used_slots", "max_senders",
-    "used_senders", "wal_keep_size", "role", "role_replicates",
+    "server_version", "database", "in_recovery", "wal_level", "effective_wal_level", "max_slots",
+    "used_slots", "max_senders", "used_senders", "wal_keep_size", "role", "role_replicates",
 )  # fmt: skip
 
 _PUBLICATION: LiteralString = """
@@ -49,7 +49,16 @@ SELECT n.nspname, c.relname
   JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
   JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE p.pubname = %s
+ WHERE p.pubname = %s AND (pg_catalog.to_jsonb(r) ->> 'prexcept') IS DISTINCT FROM 'true'
+"""
+
+# FOR ALL TABLES EXCEPT, of PostgreSQL 19. Earlier servers have no such column: then nothing is found.
+_EXCEPTED: LiteralString = """
+SELECT n.nspname, c.relname
+  FROM pg_catalog.pg_publication_rel r
+  JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE r.prpubid = %s AND pg_catalog.to_jsonb(r) ->> 'prexcept' = 'true'
 """
 
 # PostgreSQL 15 and up.
@@ -157,6 +166,7 @@ def read_publication(conn: psycopg.Connection[Any], name: str) -> Publication | 
         operations=frozenset(operation for operation, on in published.items() if on),
         via_root=via_root,
         tables=frozenset(TableName(*row) for row in _query(conn, _MEMBERS, name, name)),
+        excepted=frozenset(TableName(*row) for row in _query(conn, _EXCEPTED, oid)),
         row_filters=frozenset(TableName(s, n) for s, n, filtered, _ in restricted if filtered),
         column_lists=frozenset(TableName(s, n) for s, n, _, listed in restricted if listed),
     )

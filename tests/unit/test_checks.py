@@ -152,10 +152,11 @@ def test_missing_indexes_on_both_sides_of_a_link() -> None:
     assert found.fix == "CREATE INDEX CONCURRENTLY ON public.orders (quantity);"
 
 
+LOGS = TableName("public", "logs")
 FACTS = SourceFacts(
-    server_version=150014, database="shop", in_recovery=False, wal_level="logical", max_slots=10,
-    used_slots=1, max_senders=10, used_senders=1, wal_keep_size="4GB", role="syncer", role_replicates=True,
-    publication_name="pub", slot=None,
+    server_version=150014, database="shop", in_recovery=False, wal_level="logical",
+    effective_wal_level=None, max_slots=10, used_slots=1, max_senders=10, used_senders=1,
+    wal_keep_size="4GB", role="syncer", role_replicates=True, publication_name="pub", slot=None,
     publication=Publication(
         "pub", False, frozenset({"insert", "update", "delete", "truncate"}), True, frozenset({ORDERS, ITEMS})
     ),
@@ -182,6 +183,7 @@ def test_a_sound_source_has_no_findings() -> None:
         ({"server_version": 130000}, "server-version", ""),
         ({"in_recovery": True}, "standby", "primary"),
         ({"wal_level": "replica"}, "wal-level", "wal_level = 'logical'"),
+        ({"wal_level": "minimal", "effective_wal_level": "minimal"}, "wal-level", "wal_level = 'logical'"),
         ({"used_slots": 10}, "no-free-slot", "max_replication_slots"),
         ({"used_senders": 10}, "no-free-sender", "max_wal_senders"),
         ({"role_replicates": False}, "no-replication", "ALTER ROLE syncer REPLICATION;"),
@@ -191,6 +193,16 @@ def test_a_sound_source_has_no_findings() -> None:
             {"publication": None},
             "no-publication",
             "CREATE PUBLICATION pub FOR TABLE public.order_items, public.o",
+        ),
+        (
+            publication(all_tables=True, tables=frozenset({ITEMS}), excepted=frozenset({ORDERS})),
+            "not-published",
+            "ALTER PUBLICATION pub SET ALL TABLES;",
+        ),
+        (
+            publication(all_tables=True, tables=frozenset(), excepted=frozenset({ORDERS, LOGS})),
+            "not-published",
+            "ALTER PUBLICATION pub SET ALL TABLES EXCEPT (TABLE public.logs);",
         ),
         (
             publication(tables=frozenset({ITEMS})),
@@ -218,6 +230,23 @@ def test_hazard_07_sources_that_would_lose_changes(changes: dict[str, Any], code
     found = only(source(**changes))
     assert found.code == code
     assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("slot", "severities"),
+    [
+        (None, ["warning"]),
+        (Slot("s", "pgoutput", "shop", False, "reserved", 0), ["warning"]),
+        (Slot("s", "pgoutput", "shop", True, "reserved", 0), []),
+    ],
+)
+def test_replica_is_enough_for_postgresql_19_but_not_for_a_connector_that_does_not_run(
+    slot: Slot | None, severities: list[str]
+) -> None:
+    effective = "logical" if slot else "replica"
+    found = source(server_version=190000, wal_level="replica", effective_wal_level=effective, slot=slot)
+    assert [finding.severity for finding in found] == severities
+    assert all("Debezium" in finding.why and "wal_level = 'logical'" in finding.fix for finding in found)
 
 
 def test_several_faults_of_a_publication_each_have_their_statement() -> None:
