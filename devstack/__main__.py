@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m devstack",
         description="PostgreSQL, Kafka, Kafka Connect with Debezium, Elasticsearch and Redis on loopback.",
         epilog="Environment: DEVSTACK_CACHE (downloads), DEVSTACK_USER (account of the servers when called "
-        "by root), DEVSTACK_POSTGRES_BIN, DEVSTACK_POSTGRES_VERSION (as --version postgres=…), JAVA_HOME.",
+        "by root), DEVSTACK_POSTGRES_BIN, DEVSTACK_POSTGRES_VERSION (as --version postgres=…), JAVA_HOME, "
+        "DEVSTACK_JAVA_OPTIONS (of the Java servers).",
     )
     commands = top.add_subparsers(dest="command", required=True)
 

@@ -93,6 +93,11 @@ def java() -> Path:
     return Path(found).resolve()
 
 
+def java_options() -> list[str]:
+    """Options of all Java servers: `DEVSTACK_JAVA_OPTIONS`, separated by spaces."""
+    return os.environ.get("DEVSTACK_JAVA_OPTIONS", "").split()
+
+
 def maven() -> str:
     """The mvn command."""
     found = shutil.which("mvn")

@@ -1,13 +1,14 @@
 """Fixtures of all tests. Those in tests/unit and tests/simulation need no server; all others share one stack.
 
-`stack` is started on first use, on random ports, and is gone after the run. To use one that runs already (a
-start takes 15 seconds):
+`stack` is started on first use, on random ports, and is gone after the run. With `-n 2 --dist loadfile` each
+worker has a stack of its own. To use one that runs already (a start takes 15 seconds):
 
     make stack; SYNCER_TEST_STACK=.devstack/stack.json pytest tests
 """
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -59,13 +60,18 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Write a line to the terminal, past the capture."""
     reporter: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
     capture: Any = pytestconfig.pluginmanager.get_plugin("capturemanager")
+    worker = os.environ.get("PYTEST_XDIST_WORKER")  # it has no terminal of its own
 
     lock = threading.Lock()  # the stack's servers report from threads of their own
 
     def write(line: str) -> None:
         with lock, capture.global_and_fixture_disabled():
-            reporter.ensure_newline()
-            reporter.write_line(line)
+            if worker:
+                sys.stderr.write(f"[{worker}] {line}\n")
+                sys.stderr.flush()
+            else:
+                reporter.ensure_newline()
+                reporter.write_line(line)
 
     return write
 
@@ -74,6 +80,10 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 def stack(say: Callable[[str], None]) -> Iterator[devstack.Stack]:
     """The servers. A test that stops or kills one starts it again (`stack.restart`)."""
     if running := os.environ.get("SYNCER_TEST_STACK"):
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            pytest.exit(
+                "tests stop servers, so workers cannot share SYNCER_TEST_STACK: run pytest without -n"
+            )
         yield devstack.load(Path(running).absolute())
         return
     own = devstack.start(temporary_home(), ephemeral=True, say=say)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from devstack.downloads import Downloads
 from devstack.ports import HOST
-from devstack.system import Account
+from devstack.system import Account, java_options
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,12 @@ class Server(ABC):
     def heap(self) -> str:
         """The maximum heap, as Java writes it: 512m, 1g."""
         return self.site.heaps[self.name]
+
+    def run_java(self, heap: str) -> list[str | Path]:
+        """Java with the jars of Kafka and Kafka Connect."""
+        logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
+        options = [f"-Xmx{heap}", *java_options(), logging]
+        return [self.site.java, *options, "-cp", f"{self.site.downloads.jars}/*"]
 
 
 def get_json(url: str, seconds: float = 5) -> Any:
