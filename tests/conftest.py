@@ -24,6 +24,8 @@ from tests.stack import Database, Names
 from tests.stack.database import fresh_database
 from tests.stack.names import fresh_names
 
+LONGEST = ("test_torture.py", "test_hazard_schema.py", "test_hazard_source.py", "test_convergence.py")
+
 settings.register_profile("long", max_examples=2000)
 
 
@@ -49,7 +51,8 @@ def servers(versions: Mapping[str, str]) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything that needs a server carries the marker."""
+    """Mark what needs servers. Put what takes longest first: a file that begins last ends last."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if not {"unit", "simulation"} & set(item.path.relative_to(item.config.rootpath).parts):
             item.add_marker(pytest.mark.integration)
