@@ -249,6 +249,25 @@ def test_replica_is_enough_for_postgresql_19_but_not_for_a_connector_that_does_n
     assert all("Debezium" in finding.why and "wal_level = 'logical'" in finding.fix for finding in found)
 
 
+def test_hazard_16_generated_columns_of_the_identity_have_to_be_published() -> None:
+    """PostgreSQL 18: the application's own UPDATE fails otherwise."""
+    generated = {"generated": frozenset({ORDERS, ITEMS}), "generated_identity": frozenset({ITEMS})}
+    fix = "ALTER PUBLICATION pub SET (publish_generated_columns = stored);"
+    found = only(source(**generated))
+    assert (found.severity, found.code, found.fix) == ("error", "generated", fix)
+    assert "public.order_items" in found.what and "public.orders" not in found.what
+    weak = only(source(**{**generated, "generated_identity": frozenset()}))
+    assert (weak.severity, weak.code, weak.fix) == ("warning", "generated", fix)
+    assert source(**generated, **publication(generated=True)) == []
+    created = only(source(**generated, publication=None))
+    assert "(publish_via_partition_root = true, publish_generated_columns = stored)" in created.fix
+    lacking = publication(tables=frozenset({ITEMS}))["publication"]
+    assert publication_statements("pub", lacking, [ORDERS, ITEMS], [], [ORDERS]) == [
+        fix,  # before the table is in the publication
+        "ALTER PUBLICATION pub ADD TABLE public.orders;",
+    ]
+
+
 def test_several_faults_of_a_publication_each_have_their_statement() -> None:
     broken = publication(operations=frozenset({"insert"}), via_root=False, tables=frozenset({ITEMS}))
     found = source(**broken, partitioned=frozenset({ORDERS}))
