@@ -218,7 +218,7 @@ def ensure_publication(
     if failing := [leaf.name for table in catalog.tables.values() for leaf in unpublishable(table)]:
         raise Fatal(
             "publishing would make the application's own UPDATE and DELETE fail", where=at,
-            why=f"no replica identity: {', '.join(map(str, failing))}",
+            why=f"no usable replica identity: {', '.join(map(str, failing))}",
             hint="syncer check  (it prints the ALTER TABLE to run)",
         )  # fmt: skip
     partitioned = [table.name for table in catalog.tables.values() if table.kind == "partitioned"]

@@ -128,6 +128,23 @@ def test_hazard_16_generated_columns_keep_no_application_from_updating(shop: Dat
     shop.execute("UPDATE sums SET a = 3", "UPDATE trees SET a = 3", "DELETE FROM sums", "DELETE FROM trees")
 
 
+def test_hazard_16_virtual_generated_columns_rule_out_the_identity_full(shop: Database) -> None:
+    with shop.connect() as conn:
+        if conn.info.server_version < 180000:
+            pytest.skip("PostgreSQL 18 brought virtual generated columns")
+        conn.execute(
+            "CREATE TABLE sums (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) VIRTUAL)"
+        )
+        ensure_publication(conn, "pub", [TableName("public", "sums")])
+        conn.execute("INSERT INTO sums VALUES (1)")
+        conn.execute("UPDATE sums SET a = 2")
+        conn.execute("ALTER TABLE sums REPLICA IDENTITY FULL")
+        with pytest.raises(psycopg.errors.InvalidColumnReference, match="generated"):
+            conn.execute("UPDATE sums SET a = 3")
+        with pytest.raises(Fatal, match="UPDATE and DELETE fail"):
+            ensure_publication(conn, "pub", [TableName("public", "sums")])
+
+
 def test_a_partition_is_published_as_its_root(shop: Database) -> None:
     shop.execute("CREATE PUBLICATION pub FOR TABLE parts WITH (publish_via_partition_root)")
     assert codes(shop, TableName("public", "parts1")) == {"partition"}

@@ -153,6 +153,20 @@ def test_missing_indexes_on_both_sides_of_a_link() -> None:
 
 
 LOGS = TableName("public", "logs")
+
+
+def test_hazard_16_full_is_no_choice_for_a_table_with_virtual_generated_columns() -> None:
+    """PostgreSQL 18 sends none, and refuses updates of a table whose identity has one."""
+    leaf = Leaf(1, ITEMS, "default", ("id",), virtual=True)
+    lacking = only(findings(items=replace(table(ITEMS, "default"), leaves=(leaf,))))
+    assert lacking.code == "identity" and "REPLICA IDENTITY USING INDEX" in lacking.fix
+    assert not lacking.fix.endswith(";"), "it is not to be run as it is"
+    full = replace(leaf, identity="full", identity_columns=("id", "order_id", "quantity"))
+    failing = only(findings(items=replace(table(ITEMS, "full"), leaves=(full,))))
+    assert failing.code == "identity-nothing" and "application's own UPDATE" in failing.why
+    assert "order_id" in failing.fix and "USING INDEX" in failing.fix
+
+
 FACTS = SourceFacts(
     server_version=150014, database="shop", in_recovery=False, wal_level="logical",
     effective_wal_level=None, max_slots=10, used_slots=1, max_senders=10, used_senders=1,
