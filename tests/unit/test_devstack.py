@@ -16,7 +16,7 @@ import pytest
 from devstack import DevstackError, archives, downloads, keeper, launch, ports, process, stack, system
 from devstack.__main__ import pairs, parser
 from devstack.process import Process
-from devstack.servers import Postgres
+from devstack.servers import SERVERS, Postgres
 from devstack.servers.base import Site
 
 OURSELVES = system.Account(os.geteuid(), os.getegid(), "us")
@@ -222,6 +222,16 @@ def test_an_old_java_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(DevstackError, match="is not Java 17 or later"):
         system.java()
+
+
+def test_all_java_servers_take_the_options_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVSTACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -Dx=y")
+    site = Site(OURSELVES, tmp_path, ports.FIXED, Path("java"), downloads.Downloads(tmp_path), launch.HEAPS)
+    for server in (one(site) for one in SERVERS.values() if one.java):
+        given = " ".join([*map(str, server.command()), server.env().get("ES_JAVA_OPTS", "")])
+        assert "-XX:TieredStopAtLevel=1 -Dx=y" in given, server.name
 
 
 def test_without_root_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
