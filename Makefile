@@ -84,7 +84,7 @@ layers: venv  ## the import rules between the layers of syncer/
 	@$(VENV)/bin/lint-imports --no-logo
 
 unit: tools  ## tests that need no server
-	@$(PY) -m pytest tests/unit tests/simulation $(PARALLEL) $(PYTEST_ARGS)
+	@$(PY) -m pytest tests/unit tests/simulation -n $(WORKERS) $(PYTEST_ARGS)
 
 simulate: venv  ## the protocol in a million simulated schedules (SEED=… for the same ones again)
 	@$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED))
