@@ -12,9 +12,13 @@ HOME_DIR ?= .devstack
 PORTS ?=
 DEMO_HOME ?= .devstack-demo
 PYTEST_ARGS ?=
+# Of pytest, each with servers of its own (some 3 GB). Tests mostly wait, so two suit two cores.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CHECKED := $(wildcard syncer devstack demo bench tests)
 
-.PHONY: help venv tools postgis demo demo-down test lint types layers unit simulate integration bench torture stack stack-down lock format clean
+.PHONY: help venv tools postgis demo demo-down test test-full test-version check lint types layers unit simulate integration bench \
+    torture stack stack-down lock format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,7 +53,21 @@ demo-down:  ## stop what `make demo KEEP=1` left running, and delete its data
 	@rm -f $(DEMO_HOME)/syncer.log $(DEMO_HOME)/env
 	@rmdir --ignore-fail-on-non-empty $(DEMO_HOME) 2>/dev/null || true
 
-test: lint types layers unit integration  ## everything CI runs
+test: lint types layers postgis  ## the checks and all tests but the longest
+	@$(PY) -m pytest tests -m "not full" $(PARALLEL) $(PYTEST_ARGS)
+
+check: lint types layers unit  ## what needs no servers: lint, types, layers, unit
+
+test-full: postgis  ## the longest tests; then on PostgreSQL 14, 17 and 18 what test-version runs, and a round of torture
+	@$(PY) -m pytest tests -m full $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: no test is marked
+	@for version in 14 17 18; do \
+	    $(MAKE) test-version VERSION=$$version; \
+	    DEVSTACK_POSTGRES_VERSION=$$version $(PY) -m tests.torture --minutes 1; \
+	done
+
+test-version: tools  ## the tests of hazards and convergence on another PostgreSQL (VERSION=14 to 18)
+	@DEVSTACK_POSTGRES_VERSION=$(or $(VERSION),$(error which? VERSION=14, 15, 16, 17 or 18)) \
+	    $(PY) -m pytest tests -m "integration and not full" -k "hazard or convergence" $(PARALLEL) $(PYTEST_ARGS)
 
 lint: venv  ## ruff: rules and format
 	@$(PY) -m ruff check .
@@ -66,13 +84,13 @@ layers: venv  ## the import rules between the layers of syncer/
 	@$(VENV)/bin/lint-imports --no-logo
 
 unit: tools  ## tests that need no server
-	@$(PY) -m pytest tests/unit tests/simulation $(PYTEST_ARGS)
+	@$(PY) -m pytest tests/unit tests/simulation -n $(WORKERS) $(PYTEST_ARGS)
 
 simulate: venv  ## the protocol in a million simulated schedules (SEED=… for the same ones again)
 	@$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED))
 
 integration: postgis  ## tests on real servers, which they start and stop themselves
-	@$(PY) -m pytest tests --ignore=tests/unit --ignore=tests/simulation $(PYTEST_ARGS)
+	@$(PY) -m pytest tests -m "integration and not full" $(PARALLEL) $(PYTEST_ARGS)
 
 bench: tools  ## measure speed, latency and memory, beside what the servers can do alone
 	@$(PY) -m bench

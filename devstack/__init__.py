@@ -13,12 +13,12 @@ It is for development, tests and the demo: one node of each, small heaps, known 
 the wheel and uses nothing but the standard library, so it runs before the virtual environment exists.
 
 Reading order: `launch` (what is started, in which order), `stack` (what can be done with it), `servers/`
-(a file a server), `process`, `downloads`, `system`.
+(a file a server), `process`, `downloads`, `archives`, `system`.
 """
 
 from devstack.errors import DevstackError
-from devstack.launch import start
+from devstack.launch import planned_versions, start
 from devstack.servers import SERVERS
 from devstack.stack import Stack, load
 
-__all__ = ["SERVERS", "DevstackError", "Stack", "load", "start"]
+__all__ = ["SERVERS", "DevstackError", "Stack", "load", "planned_versions", "start"]

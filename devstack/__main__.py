@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from devstack import downloads, launch, stack, system
+from devstack.archives import ARCHIVES
 from devstack.errors import DevstackError
 from devstack.servers import SERVERS
 
@@ -18,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m devstack",
         description="PostgreSQL, Kafka, Kafka Connect with Debezium, Elasticsearch and Redis on loopback.",
         epilog="Environment: DEVSTACK_CACHE (downloads), DEVSTACK_USER (account of the servers when called "
-        "by root), DEVSTACK_POSTGRES_BIN, JAVA_HOME.",
+        "by root), DEVSTACK_POSTGRES_BIN, DEVSTACK_POSTGRES_VERSION (as --version postgres=…), JAVA_HOME, "
+        "DEVSTACK_JAVA_OPTIONS (of the Java servers).",
     )
     commands = top.add_subparsers(dest="command", required=True)
 
@@ -44,6 +46,14 @@ def parser() -> argparse.ArgumentParser:
         help="one of the heaps, as kafka=512m",
     )
     up.add_argument(
+        "--version",
+        action="append",
+        default=[],
+        metavar="NAME=VERSION",
+        help="another version of a part, if nothing runs yet: "
+        + "; ".join(f"{part}={' or '.join(versions)}" for part, versions in ARCHIVES.items()),
+    )
+    up.add_argument(
         "--only", nargs="+", choices=tuple(SERVERS), default=tuple(SERVERS), help="only these servers"
     )
     down = command("down", "Stop the servers.")
@@ -52,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     command("env", "Print the addresses as shell exports.")
     packages = commands.add_parser("packages", help="Install the Debian packages that are missing.")
     packages.add_argument("names", nargs="*", help=f"of {', '.join(system.PACKAGES)} (all)")
-    commands.add_parser("checksums", help="Write checksums.txt anew, after a change of pom.xml.")
+    commands.add_parser("checksums", help="Write checksums.txt again, after a change of a version.")
     return top
 
 
@@ -86,6 +96,7 @@ def up(options: argparse.Namespace) -> int:
         port_mode=options.ports,
         port_choice=choice,
         heaps=pairs(options.heap),
+        versions=pairs(options.version),
         say=say,
     )
     say(f"\n{table(running)}")
@@ -135,7 +146,7 @@ def packages(options: argparse.Namespace) -> int:
 
 
 def checksums(_: argparse.Namespace) -> int:
-    """For whoever changes a pin."""
+    """Write checksums.txt, after a change of a version."""
     downloads.write_checksums()
     say(f"wrote {downloads.CHECKSUMS}")
     return 0

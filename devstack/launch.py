@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
-from devstack import ports, system
+from devstack import archives, downloads, ports, system
 from devstack.errors import DevstackError
 from devstack.servers import SERVERS, Postgres
 from devstack.stack import STATE, Say, Stack, load, make_site, silent
@@ -25,15 +25,17 @@ def start(
     port_mode: str = "random",
     port_choice: Mapping[str, int] | None = None,
     heaps: Mapping[str, str] | None = None,
+    versions: Mapping[str, str] | None = None,
     ephemeral: bool = False,
     standby_of: str | None = None,
     say: Say = silent,
 ) -> Stack:
     """Start the servers of a home that do not run yet, side by side, and wait until all serve.
 
-    `port_mode` ("random", "fixed"), `port_choice` (name → port) and `heaps` (name → 512m) hold if nothing
-    of the stack runs yet; else it keeps what it has. `ephemeral`: when this process ends, however it ends,
-    everything is stopped and deleted, unless it calls `Stack.keep` first. `say` gets progress lines.
+    `port_mode` ("random", "fixed"), `port_choice` (name → port), `heaps` (name → 512m) and `versions` (part →
+    version, as `archives.choose` takes it) hold if nothing of the stack runs yet; else it keeps what it has.
+    `ephemeral`: when this process ends, however it ends, everything is stopped and deleted, unless it calls
+    `Stack.keep` first. `say` gets progress lines.
     `standby_of`: the URL of a cluster that a new PostgreSQL shall be a standby of.
     Raises DevstackError; what this call started is stopped then.
     """
@@ -45,12 +47,13 @@ def start(
         say(f"{time.monotonic() - began:6.1f} s  {line}")
 
     wanted = with_needs(only)
-    if installed := system.ensure_packages(*packages_of(wanted)):
+    chosen = archives.choose(versions or {})
+    if installed := system.ensure_packages(*packages_of(wanted, chosen)):
         tell(f"installed {', '.join(installed)}")
     stack = load(home) if (home / STATE).exists() else None
     running = stack.running() if stack else []
     if not stack or not running:
-        stack = new_stack(home, port_mode, port_choice, heaps, tell)
+        stack = new_stack(home, port_mode, port_choice, heaps, chosen, tell)
     for name in running:
         tell(f"{name:<13}  runs already")
     missing = [name for name in wanted if name not in running]
@@ -65,11 +68,31 @@ def start(
     return stack
 
 
+def planned_versions() -> dict[str, str]:
+    """The versions of the servers that `start` would start now, without starting or downloading any.
+
+    Raises DevstackError if a program is missing.
+    """
+    chosen = archives.choose({})
+    used = downloads.pins()
+    used |= {part: archives.ARCHIVES[part][version].version for part, version in chosen.items()}
+    if "postgres" not in used:
+        used["postgres"] = system.version_of(system.require(system.postgres_bin(), "PostgreSQL") / "postgres")
+    return {
+        "postgres": used["postgres"].removesuffix(".0"),  # the archive of 17.7 is called 17.7.0
+        "kafka": used["kafka"],
+        "connect": f"{used['kafka']}, Debezium {used['debezium']}",
+        "elasticsearch": used["elasticsearch"],
+        "redis": system.version_of(system.require(system.redis_server(), "Redis")),
+    }
+
+
 def new_stack(
     home: Path,
     port_mode: str,
     port_choice: Mapping[str, int] | None,
     heaps: Mapping[str, str] | None,
+    versions: Mapping[str, str],
     say: Say,
 ) -> Stack:
     """A stack of which nothing runs yet; it may have data of an earlier run."""
@@ -79,7 +102,7 @@ def new_stack(
         data = Path("/var/tmp/readmodel-syncer-devstack") / sha256(str(home).encode()).hexdigest()[:12]
         say(f"{account.name} cannot enter {home}: the data is in {data}")
     chosen = ports.choose(port_mode, port_choice or {})
-    return Stack(home, make_site(data, chosen, {**HEAPS, **(heaps or {})}, say))
+    return Stack(home, make_site(data, chosen, {**HEAPS, **(heaps or {})}, versions, say))
 
 
 def with_needs(names: Iterable[str]) -> list[str]:
@@ -94,10 +117,10 @@ def with_needs(names: Iterable[str]) -> list[str]:
     ]
 
 
-def packages_of(names: Iterable[str]) -> list[str]:
-    """The Debian packages that these servers come from."""
+def packages_of(names: Iterable[str], versions: Mapping[str, str]) -> list[str]:
+    """The Debian packages that these servers come from, unless a version was chosen."""
     packages = {"postgres": "postgresql", "redis": "redis-server"}
-    return [packages[name] for name in names if name in packages]
+    return [packages[name] for name in names if name in packages and name not in versions]
 
 
 def launch_all(stack: Stack, names: list[str], say: Say) -> None:

@@ -186,6 +186,7 @@ class Stack:
             "data": str(self.site.data),
             "ports": dict(self.site.ports),
             "heaps": dict(self.site.heaps),
+            "versions": dict(self.site.versions),
             "processes": {name: [known.pid, known.started] for name, known in self.processes.items()},
             "guests": {name: [guest.pid, guest.started] for name, guest in self.guests.items()},
         }
@@ -205,7 +206,7 @@ def load(path: Path) -> Stack:
         state = json.loads((home / STATE).read_text())
     except FileNotFoundError:
         raise DevstackError(f"no stack in {home}", "start one: make stack") from None
-    site = make_site(Path(state["data"]), state["ports"], state["heaps"], silent)
+    site = make_site(Path(state["data"]), state["ports"], state["heaps"], state.get("versions", {}), silent)
     servers, guests = (
         {name: Process(*known) for name, known in state.get(kind, {}).items()}
         for kind in ("processes", "guests")
@@ -213,10 +214,17 @@ def load(path: Path) -> Stack:
     return Stack(home, site, servers, guests)
 
 
-def make_site(data: Path, chosen: Mapping[str, int], heaps: Mapping[str, str], say: Say) -> Site:
+def make_site(
+    data: Path,
+    chosen: Mapping[str, int],
+    heaps: Mapping[str, str],
+    versions: Mapping[str, str],
+    say: Say,
+) -> Site:
     """Where the servers of a stack run; downloads them if need be."""
     account = system.server_account()
-    return Site(account, data, chosen, system.java(), downloads.fetch(account, say), heaps)
+    fetched = downloads.fetch(account, say, versions)
+    return Site(account, data, chosen, system.java(), fetched, heaps, versions)
 
 
 def wait_ready(server: Server, started: Process, failed: threading.Event) -> None:

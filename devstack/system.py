@@ -93,6 +93,11 @@ def java() -> Path:
     return Path(found).resolve()
 
 
+def java_options() -> list[str]:
+    """Options of all Java servers: `DEVSTACK_JAVA_OPTIONS`, separated by spaces."""
+    return os.environ.get("DEVSTACK_JAVA_OPTIONS", "").split()
+
+
 def maven() -> str:
     """The mvn command."""
     found = shutil.which("mvn")
@@ -125,6 +130,22 @@ def redis_server() -> Path | None:
     """The redis-server program."""
     found = shutil.which("redis-server")
     return Path(found) if found else None
+
+
+def require(found: Path | None, what: str) -> Path:
+    """A program or folder that has to be there. Raises DevstackError with the command that installs it."""
+    if not found:
+        raise DevstackError(f"no {what} found", "make tools")
+    return found
+
+
+def version_of(program: Path) -> str:
+    """The version that a server's program prints, such as "15.14"."""
+    printed = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"\d+(\.\d+)+|\d+\w*", printed)
+    if not match:
+        raise DevstackError(f"{program} --version prints no version: {printed!r}")
+    return match[0]
 
 
 def docker_compose() -> Path | None:

@@ -24,7 +24,7 @@ class Column:
     a multirange `multirange`, a composite `composite`; otherwise `type`."""
     not_null: bool
     generated_from: tuple[str, ...] = ()
-    """The columns that a stored generated column is computed from; empty for ordinary ones."""
+    """The columns that a generated column is computed from; empty for ordinary ones."""
     element: str = ""
     """For an array or a range: the `type` of its elements."""
     element_base: str = ""
@@ -54,6 +54,9 @@ class Leaf:
     identity: Identity
     identity_columns: tuple[str, ...]
     """The columns of old rows that reach the WAL (for `full`: all)."""
+    virtual: bool = False
+    """It has virtual generated columns (PostgreSQL 18): no publication sends them, and under `full` the
+    application's UPDATE and DELETE fail once it is published."""
 
 
 @dataclass(frozen=True, slots=True)

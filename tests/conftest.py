@@ -1,16 +1,17 @@
 """Fixtures of all tests. Those in tests/unit and tests/simulation need no server; all others share one stack.
 
-`stack` is started on first use, on random ports, and is gone after the run. To use one that runs already (a
-start takes 15 seconds):
+`stack` is started on first use, on random ports, and is gone after the run. With `-n 2 --dist loadfile` each
+worker has a stack of its own. To use one that runs already (a start takes 15 seconds):
 
     make stack; SYNCER_TEST_STACK=.devstack/stack.json pytest tests
 """
 
 import os
 import signal
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,43 @@ import pytest
 from hypothesis import settings
 
 import devstack
+from devstack.servers import Postgres
 from tests.stack import Database, Names
 from tests.stack.database import fresh_database
 from tests.stack.names import fresh_names
+
+LONGEST = ("test_torture.py", "test_hazard_schema.py", "test_hazard_source.py", "test_convergence.py")
 
 settings.register_profile("long", max_examples=2000)
 
 
 def pytest_configure() -> None:
-    """A background job of a shell ignores SIGINT, and so would every process that a test interrupts."""
+    """Prepare the environment of the servers and daemons that tests start."""
+    # They live for minutes, in which a JVM spends more time on optimizing than it wins.
+    os.environ.setdefault("DEVSTACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+    # A background job of a shell ignores SIGINT, and so would every process that a test interrupts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_report_header() -> str:
+    """The versions of the servers: of the running ones, or of those that will be started."""
+    running = os.environ.get("SYNCER_TEST_STACK")
+    try:
+        known = devstack.load(Path(running).absolute()).versions() if running else devstack.planned_versions()
+    except (devstack.DevstackError, OSError) as error:
+        return f"servers: unknown ({error})"
+    return servers(known)
+
+
+def servers(versions: Mapping[str, str]) -> str:
+    """One line about the servers of a run."""
+    return "servers: " + ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything that needs a server carries the marker."""
+    """Mark what needs servers. Put what takes longest first: a file that begins last ends last."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if not {"unit", "simulation"} & set(item.path.relative_to(item.config.rootpath).parts):
             item.add_marker(pytest.mark.integration)
@@ -43,13 +66,18 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Write a line to the terminal, past the capture."""
     reporter: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
     capture: Any = pytestconfig.pluginmanager.get_plugin("capturemanager")
+    worker = os.environ.get("PYTEST_XDIST_WORKER")  # it has no terminal of its own
 
     lock = threading.Lock()  # the stack's servers report from threads of their own
 
     def write(line: str) -> None:
         with lock, capture.global_and_fixture_disabled():
-            reporter.ensure_newline()
-            reporter.write_line(line)
+            if worker:
+                sys.stderr.write(f"[{worker}] {line}\n")
+                sys.stderr.flush()
+            else:
+                reporter.ensure_newline()
+                reporter.write_line(line)
 
     return write
 
@@ -58,12 +86,13 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 def stack(say: Callable[[str], None]) -> Iterator[devstack.Stack]:
     """The servers. A test that stops or kills one starts it again (`stack.restart`)."""
     if running := os.environ.get("SYNCER_TEST_STACK"):
-        shared = devstack.load(Path(running).absolute())
-        say(versions(shared))
-        yield shared
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            pytest.exit(
+                "tests stop servers, so workers cannot share SYNCER_TEST_STACK: run pytest without -n"
+            )
+        yield devstack.load(Path(running).absolute())
         return
     own = devstack.start(temporary_home(), ephemeral=True, say=say)
-    say(versions(own))
     try:
         yield own
     finally:
@@ -77,9 +106,12 @@ def temporary_home() -> Path:
     return home
 
 
-def versions(stack: devstack.Stack) -> str:
-    """One line for the log of the run."""
-    return "servers: " + ", ".join(f"{name} {version}" for name, version in sorted(stack.versions().items()))
+def program(stack: devstack.Stack, name: str) -> Path:
+    """A program of the stack's PostgreSQL. Skips the test if an archive of another version lacks it."""
+    server = Postgres(stack.site)
+    if stack.site.versions.get("postgres") and not server.has(name):
+        pytest.skip(f"the archive of PostgreSQL {server.version()} has no {name}")
+    return server.program(name)
 
 
 @pytest.fixture
@@ -92,6 +124,7 @@ def database(stack: devstack.Stack) -> Iterator[Database]:
 @pytest.fixture
 def standby(stack: devstack.Stack) -> Iterator[devstack.Stack]:
     """A standby of the stack's PostgreSQL: its `.postgres` is the URL."""
+    program(stack, "pg_basebackup")
     copy = devstack.start(temporary_home(), only=["postgres"], standby_of=stack.postgres, ephemeral=True)
     try:
         yield copy

@@ -8,13 +8,13 @@ import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from devstack.downloads import Downloads
 from devstack.ports import HOST
-from devstack.system import Account
+from devstack.system import Account, java_options
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Site:
     java: Path
     downloads: Downloads
     heaps: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Those that were chosen, by part (`archives`)."""
 
 
 class Server(ABC):
@@ -69,7 +71,7 @@ class Server(ABC):
 
     @abstractmethod
     def version(self) -> str:
-        """Its version, asked of the running server."""
+        """Its version, as the server or its program reports it."""
 
     def env(self) -> dict[str, str]:
         """The whole environment it runs in: nothing of the caller's comes through but the PATH."""
@@ -95,6 +97,12 @@ class Server(ABC):
     def heap(self) -> str:
         """The maximum heap, as Java writes it: 512m, 1g."""
         return self.site.heaps[self.name]
+
+    def run_java(self, heap: str) -> list[str | Path]:
+        """Java with the jars of Kafka and Kafka Connect."""
+        logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
+        options = [f"-Xmx{heap}", *java_options(), logging]
+        return [self.site.java, *options, "-cp", f"{self.site.downloads.jars}/*"]
 
 
 def get_json(url: str, seconds: float = 5) -> Any:

@@ -51,14 +51,8 @@ class Connect(Server):
 
     def command(self) -> list[str | Path]:
         """The worker, in the foreground."""
-        logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
-        java = [f"-Xmx{self.heap()}", logging, "-cp", f"{self.site.downloads.jars}/*"]
-        return [
-            self.site.java,
-            *java,
-            "org.apache.kafka.connect.cli.ConnectDistributed",
-            "connect.properties",
-        ]
+        worker = "org.apache.kafka.connect.cli.ConnectDistributed"
+        return [*self.run_java(self.heap()), worker, "connect.properties"]
 
     def ready(self) -> bool:
         """It has joined its group and answers for it."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from devstack.ports import HOST
 from devstack.servers.base import Server, get_json
+from devstack.system import java_options
 
 
 class Elasticsearch(Server):
@@ -49,7 +50,7 @@ class Elasticsearch(Server):
         """Where things are, and the heap."""
         return super().env() | {
             "ES_JAVA_HOME": str(self.site.java.parent.parent),
-            "ES_JAVA_OPTS": f"-Xms{self.heap()} -Xmx{self.heap()}",
+            "ES_JAVA_OPTS": " ".join([f"-Xms{self.heap()}", f"-Xmx{self.heap()}", *java_options()]),
             "ES_PATH_CONF": str(self.folder / "config"),
             "ES_TMPDIR": str(self.folder / "tmp"),
         }

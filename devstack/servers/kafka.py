@@ -63,12 +63,6 @@ class Kafka(Server):
             command = [*self.run_java("256m"), *storage]
             process.run(command, account=self.site.account, env=self.env(), cwd=self.folder)
 
-    def run_java(self, heap: str) -> list[str | Path]:
-        """Java with Kafka's jars."""
-        classpath = f"{self.site.downloads.jars}/*"
-        logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
-        return [self.site.java, f"-Xmx{heap}", logging, "-cp", classpath]
-
     def command(self) -> list[str | Path]:
         """The broker, in the foreground."""
         return [*self.run_java(self.heap()), "kafka.Kafka", "server.properties"]

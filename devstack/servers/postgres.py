@@ -1,10 +1,10 @@
 """PostgreSQL with a logical WAL: a cluster of its own, password authentication, TCP on loopback only."""
 
-import os
+import re
 import signal
-import subprocess
+import socket
+import struct
 from pathlib import Path
-from typing import ClassVar
 
 from devstack import process, system
 from devstack.errors import DevstackError
@@ -12,6 +12,7 @@ from devstack.ports import HOST
 from devstack.servers.base import Server
 
 USER = PASSWORD = "syncer"
+PROTOCOL = 3 << 16
 
 SETTINGS = {
     "timezone": "UTC",
@@ -38,19 +39,25 @@ class Postgres(Server):
     port_names = ("postgres",)
     java = False
     stop_signal = signal.SIGINT  # "fast": sessions are ended, the data is left clean
-    version_query: ClassVar[str] = "SHOW server_version"
 
     @property
     def url(self) -> str:
         """A libpq connection URL of the superuser."""
         return f"postgresql://{USER}:{PASSWORD}@{self.address}/postgres"
 
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's programs, of the version that was chosen."""
+        return self.site.downloads.postgres or system.require(system.postgres_bin(), "PostgreSQL")
+
+    def has(self, name: str) -> bool:
+        """Whether a program is there: an archive has no client programs."""
+        return (self.programs() / name).exists()
+
     def program(self, name: str) -> Path:
-        """One of PostgreSQL's programs."""
-        folder = system.postgres_bin()
-        if not folder:
-            raise DevstackError("no PostgreSQL found", "apt-get install -y postgresql")
-        return folder / name
+        """One of PostgreSQL's programs. Raises DevstackError if it is missing."""
+        if not self.has(name):
+            raise DevstackError(f"no {name} in {self.programs()}")
+        return self.programs() / name
 
     def prepare(self) -> None:
         """initdb, the first time; postgresql.conf, every time."""
@@ -62,6 +69,12 @@ class Postgres(Server):
             layout = "--encoding=UTF8 --locale=C.UTF-8 --no-sync".split()
             initdb: list[str | Path] = [self.program("initdb"), "-D", data, *options, *layout]
             process.run(initdb, account=self.site.account, env=self.env(), cwd=self.folder)
+        made_by = (data / "PG_VERSION").read_text().strip()
+        if not re.match(rf"{made_by}\b", version := self.version()):
+            raise DevstackError(
+                f"{data} was made by PostgreSQL {made_by}, and this is {version}",
+                f"choose it (--version postgres={made_by}), or delete the data: down --purge",
+            )
         settings = {"port": self.port, **SETTINGS}
         text = "".join(f"{name} = {value}\n" for name, value in settings.items())
         self.write("data/postgresql.conf", text)
@@ -82,23 +95,13 @@ class Postgres(Server):
         """The postmaster, in the foreground."""
         return [self.program("postgres"), "-D", self.folder / "data"]
 
-    def query(self, sql: str) -> str:
-        """One value, asked as the superuser.
-
-        Raises DevstackError with what psql says.
-        """
-        done = subprocess.run(
-            [self.program("psql"), "--no-psqlrc", "-Atc", sql, self.url],
-            env={**os.environ, "PGCONNECT_TIMEOUT": "3"}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise DevstackError(done.stderr.strip())
-        return done.stdout.strip()
-
     def ready(self) -> bool:
-        """A session can be had."""
-        return self.query("SELECT 1") == "1"
+        """It would let a session in. Asked as pg_isready does: it is, once it asks for the password."""
+        request = struct.pack("!I", PROTOCOL) + f"user\0{USER}\0database\0postgres\0\0".encode()
+        with socket.create_connection((HOST, self.port), timeout=3) as connection:
+            connection.sendall(struct.pack("!I", 4 + len(request)) + request)
+            return connection.recv(4096)[:1] == b"R"  # "E" while it starts
 
     def version(self) -> str:
-        """Such as "15.14 (Debian …)"."""
-        return self.query(self.version_query)
+        """The program's: asking the server would take a client."""
+        return system.version_of(self.program("postgres"))

@@ -4,7 +4,6 @@ import socket
 from pathlib import Path
 
 from devstack import system
-from devstack.errors import DevstackError
 from devstack.ports import HOST
 from devstack.servers.base import Server
 
@@ -37,10 +36,7 @@ class Redis(Server):
 
     def command(self) -> list[str | Path]:
         """The server, in the foreground."""
-        program = system.redis_server()
-        if not program:
-            raise DevstackError("no Redis found", "apt-get install -y redis-server")
-        return [program, self.folder / "redis.conf"]
+        return [system.require(system.redis_server(), "Redis"), self.folder / "redis.conf"]
 
     def ask(self, command: str) -> str:
         """An inline command and the start of its answer."""

@@ -89,7 +89,11 @@ def needed_columns(compiled: Compiled, catalog: Catalog) -> dict[TableName, froz
 
 def unpublishable(table: Table) -> list[Leaf]:
     """The leaves on which an application's own UPDATE and DELETE fail as soon as a publication has them."""
-    return [leaf for leaf in table.leaves if leaf.identity != "full" and not leaf.identity_columns]
+    return [
+        leaf
+        for leaf in table.leaves
+        if (leaf.virtual if leaf.identity == "full" else not leaf.identity_columns)
+    ]
 
 
 def _access(where: str, table: Table, role: str) -> Iterator[Finding]:
@@ -151,6 +155,8 @@ def _kind(where: str, table: Table) -> Iterator[Finding]:
 
 def _identity(where: str, table: Table, places: Sequence[Occurrence]) -> Iterator[Finding]:
     at = f"{where}: {table.name}"
+    links = {column for place in places if place.lookup for column in place.lookup.columns}
+    needed = links.union(table.primary_key)
     if failing := unpublishable(table):
         yield Finding(
             "error",
@@ -158,10 +164,8 @@ def _identity(where: str, table: Table, places: Sequence[Occurrence]) -> Iterato
             at,
             f"no usable replica identity: {_names(failing)}",
             "once published, the application's own UPDATE and DELETE would fail",
-            _full(failing),
+            _identify(failing, needed),
         )
-    links = {column for place in places if place.lookup for column in place.lookup.columns}
-    needed = links.union(table.primary_key)
     known = [leaf for leaf in table.leaves if leaf not in failing]
     lacking = [leaf for leaf in known if not needed <= set(leaf.identity_columns)]
     if lacking:
@@ -172,7 +176,7 @@ def _identity(where: str, table: Table, places: Sequence[Occurrence]) -> Iterato
             at,
             f"the replica identity leaves out {missing}: {_names(lacking)}",
             "a moved or deleted row would stay in the document that it leaves",
-            _full(lacking),
+            _identify(lacking, needed),
         )
 
 
@@ -233,8 +237,15 @@ def _served(table: Table, columns: Collection[str]) -> bool:
     return any(i.columns and i.columns[0] in columns and not i.partial for i in table.indexes)
 
 
-def _full(leaves: Iterable[Leaf]) -> str:
-    return "\n".join(f"ALTER TABLE {quote_table(leaf.name)} REPLICA IDENTITY FULL;" for leaf in leaves)
+def _identify(leaves: Iterable[Leaf], needed: Collection[str]) -> str:
+    """What gives each leaf an identity of at least these columns."""
+    return "\n".join(
+        f"{quote_table(leaf.name)} has virtual generated columns, so FULL is no choice: create a unique index"
+        f" on {quote_list(sorted(needed))}, all NOT NULL; ALTER TABLE … REPLICA IDENTITY USING INDEX …"
+        if leaf.virtual
+        else f"ALTER TABLE {quote_table(leaf.name)} REPLICA IDENTITY FULL;"
+        for leaf in leaves
+    )
 
 
 def _names(leaves: Sequence[Leaf]) -> str:

@@ -25,6 +25,10 @@ class Publication:
     its leaves otherwise."""
     row_filters: frozenset[TableName] = frozenset()
     column_lists: frozenset[TableName] = frozenset()
+    excepted: frozenset[TableName] = frozenset()
+    """Those that FOR ALL TABLES EXCEPT leaves out (PostgreSQL 19)."""
+    generated: bool = False
+    """It sends stored generated columns (an option since PostgreSQL 18)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,9 @@ class SourceFacts:
     database: str
     in_recovery: bool
     wal_level: str
+    effective_wal_level: str | None
+    """What the log holds now: from PostgreSQL 19 on, `logical` also under `wal_level=replica` while a logical
+    slot exists. None: the server is older."""
     max_slots: int
     used_slots: int
     max_senders: int
@@ -62,8 +69,19 @@ class SourceFacts:
     """Those of the tables asked for that are partitioned."""
     roots: Mapping[TableName, TableName] = field(default_factory=dict)
     """Of the tables asked for that are partitions: the table at the top."""
+    generated: frozenset[TableName] = frozenset()
+    """Of the tables asked for: those with stored generated columns. Empty before PostgreSQL 18."""
+    generated_identity: frozenset[TableName] = frozenset()
+    """Of these: those whose replica identity has such a column, of a partition at least."""
     labelless_enums: tuple[str, ...] = ()
     """Domains over enums, and enums without labels, anywhere in the database."""
+
+
+_GENERATED = "publish_generated_columns = stored"
+
+
+def _send_generated(name: str) -> str:
+    return f"ALTER PUBLICATION {quote(name)} SET ({_GENERATED});"
 
 
 def check_source(
@@ -73,7 +91,12 @@ def check_source(
 
     connector_role: the role that the connector logs in as, if it is not the syncer's own.
     """
-    return [*_server(facts, connector_role), *check_publication(facts, tables), *_slot(facts)]
+    return [
+        *_server(facts, connector_role),
+        *check_publication(facts, tables),
+        *_generated(facts, tables),
+        *_slot(facts),
+    ]
 
 
 def publication_statements(
@@ -81,14 +104,21 @@ def publication_statements(
     publication: Publication | None,
     tables: Collection[TableName],
     partitioned: Collection[TableName],
+    generated: Collection[TableName] = (),
 ) -> list[str]:
-    """The SQL that makes the publication send every change of these tables; nothing is taken out of it."""
+    """The SQL that makes the publication send every change of these tables; nothing is taken out of it.
+
+    generated: those whose stored generated columns it has to send (`SourceFacts.generated`).
+    """
     wanted = sorted(set(tables))
+    sends = not set(generated).isdisjoint(wanted)
     if publication is None:
         listed = ", ".join(map(quote_table, wanted))
-        options = "WITH (publish_via_partition_root = true)"
-        return [f"CREATE PUBLICATION {quote(name)} FOR TABLE {listed} {options};"]
+        options = "publish_via_partition_root = true" + (f", {_GENERATED}" if sends else "")
+        return [f"CREATE PUBLICATION {quote(name)} FOR TABLE {listed} WITH ({options});"]
     statements = []
+    if sends and not publication.generated:  # first: a table that is added before would refuse updates
+        statements.append(_send_generated(name))
     if missing := sorted(set(OPERATIONS) - publication.operations, key=OPERATIONS.index):
         every = ", ".join(o for o in OPERATIONS if o in publication.operations or o in missing)
         statements.append(f"ALTER PUBLICATION {quote(name)} SET (publish = '{every}');")
@@ -112,15 +142,7 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
             "its snapshots have no clock",
             "connect to the primary",
         )
-    if facts.wal_level != "logical":
-        yield Finding(
-            "error",
-            "wal-level",
-            at,
-            f"wal_level is {facts.wal_level}",
-            "changes cannot be decoded from the log",
-            "ALTER SYSTEM SET wal_level = 'logical';\nrestart the server",
-        )
+    yield from _wal_level(facts, at)
     if facts.slot is None and facts.used_slots >= facts.max_slots:
         yield Finding(
             "error",
@@ -170,15 +192,32 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
         )
 
 
+def _wal_level(facts: SourceFacts, at: str) -> Iterator[Finding]:
+    """PostgreSQL 19 decodes changes under `replica`, too, but Debezium asks for the setting at each start. A
+    connector that reads its slot has passed that test."""
+    if facts.wal_level == "logical":
+        return
+    fix = "ALTER SYSTEM SET wal_level = 'logical';\nrestart the server"
+    if facts.wal_level != "replica" or facts.effective_wal_level is None:
+        why = "changes cannot be decoded from the log"
+        yield Finding("error", "wal-level", at, f"wal_level is {facts.wal_level}", why, fix)
+    elif not (facts.slot and facts.slot.active):
+        why = "enough for PostgreSQL 19, but Debezium's connector (3.7) refuses to start"
+        yield Finding("warning", "wal-level", at, "wal_level is replica", why, fix)
+
+
 def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Finding]:
     """Which changes of these tables the publication does not send."""
     at = f"publication {facts.publication_name}"
     publication = facts.publication
     whole = [table for table in tables if table not in facts.roots]
-    statements = publication_statements(facts.publication_name, publication, whole, facts.partitioned)
     if publication is None:
-        yield Finding("error", "no-publication", at, "it does not exist", fix="\n".join(statements))
+        created = publication_statements(
+            facts.publication_name, None, whole, facts.partitioned, facts.generated
+        )
+        yield Finding("error", "no-publication", at, "it does not exist", fix="\n".join(created))
         return
+    statements = publication_statements(facts.publication_name, publication, whole, facts.partitioned)
     if missing := [o for o in OPERATIONS if o not in publication.operations]:
         what = f"it does not publish {', '.join(missing)}"
         yield Finding(
@@ -192,6 +231,17 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
             f"partitions are published under their own names: {_list(parents)}",
             "their changes would not reach the table's topic",
             statements.pop(0),
+        )
+    if left_out := publication.excepted.intersection(whole):
+        rest = ", ".join(map(quote_table, sorted(publication.excepted - left_out)))
+        clause = f" EXCEPT (TABLE {rest})" if rest else ""
+        yield Finding(
+            "error",
+            "not-published",
+            at,
+            f"its EXCEPT clause leaves out {_list(left_out)}",
+            "their changes would be lost in silence",
+            f"ALTER PUBLICATION {quote(publication.name)} SET ALL TABLES{clause};",
         )
     for table in sorted(set(tables) & facts.roots.keys()):
         yield Finding(
@@ -219,6 +269,25 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
                 "changes, or parts of them, would be lost",
                 f"ALTER PUBLICATION {pub} DROP TABLE {name};\nALTER PUBLICATION {pub} ADD TABLE {name};",
             )
+
+
+def _generated(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Finding]:
+    """From PostgreSQL 18 on, an UPDATE or DELETE of a published table fails if its replica identity has a
+    stored generated column that the publication does not send."""
+    publication = facts.publication
+    if publication is None or publication.generated:
+        return
+    published = facts.generated.intersection(tables) & publication.tables
+    failing = published & facts.generated_identity
+    fix = _send_generated(publication.name)
+    if failing:
+        what = f"it leaves out generated columns of the replica identity of {_list(failing)}"
+        why = "the application's own UPDATE and DELETE of these tables fail"
+        yield Finding("error", "generated", f"publication {publication.name}", what, why, fix)
+    elif published:
+        what = f"it leaves out generated columns of {_list(published)}"
+        why = "under REPLICA IDENTITY FULL the application's own UPDATE and DELETE would fail"
+        yield Finding("warning", "generated", f"publication {publication.name}", what, why, fix)
 
 
 def _slot(facts: SourceFacts) -> Iterator[Finding]:

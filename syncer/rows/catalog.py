@@ -144,7 +144,8 @@ SELECT root.oid, leaf.oid, n.nspname, leaf.relname, leaf.relkind::text,
                         WHERE i.indrelid = leaf.oid AND i.indisvalid AND i.indimmediate
                           AND k.place <= i.indnkeyatts
                           AND CASE leaf.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END
-                        ORDER BY k.place) END
+                        ORDER BY k.place) END,
+       EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = leaf.oid AND a.attgenerated = 'v')
   FROM unnest(%s::oid[]) AS root (oid)
  CROSS JOIN LATERAL (
        SELECT t.relid::oid AS oid FROM pg_catalog.pg_partition_tree(root.oid) t WHERE t.isleaf
@@ -186,8 +187,10 @@ def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalo
     columns, enums = _columns(conn, oids)
     indexes, primary_keys = _indexes(conn, oids)
     leaves: dict[int, list[tuple[Leaf, str, str, int]]] = defaultdict(list)
-    for root, oid, schema, name, kind, persistence, identity, rows, covered in _query(conn, _LEAVES, oids):
-        leaf = Leaf(oid, TableName(schema, name), _IDENTITIES[identity], tuple(covered))
+    for root, oid, schema, name, kind, persistence, identity, rows, covered, virtual in _query(
+        conn, _LEAVES, oids
+    ):
+        leaf = Leaf(oid, TableName(schema, name), _IDENTITIES[identity], tuple(covered), virtual)
         leaves[root].append((leaf, kind, persistence, rows))
 
     found: dict[TableName, Table] = {}

@@ -21,7 +21,7 @@ from syncer.rows.catalog import load
 
 _SERVER: LiteralString = """
 SELECT current_setting('server_version_num')::int, current_database(), pg_catalog.pg_is_in_recovery(),
-       current_setting('wal_level'),
+       current_setting('wal_level'), current_setting('effective_wal_level', true),
        current_setting('max_replication_slots')::int,
        (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int,
        current_setting('max_wal_senders')::int,
@@ -32,13 +32,14 @@ SELECT current_setting('server_version_num')::int, current_database(), pg_catalo
 """
 
 _SERVER_FIELDS = (
-    "server_version", "database", "in_recovery", "wal_level", "max_slots", "used_slots", "max_senders",
-    "used_senders", "wal_keep_size", "role", "role_replicates",
+    "server_version", "database", "in_recovery", "wal_level", "effective_wal_level", "max_slots",
+    "used_slots", "max_senders", "used_senders", "wal_keep_size", "role", "role_replicates",
 )  # fmt: skip
 
 _PUBLICATION: LiteralString = """
-SELECT oid, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot
-  FROM pg_catalog.pg_publication WHERE pubname = %s
+SELECT oid, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
+       pg_catalog.to_jsonb(p) ->> 'pubgencols' IS NOT DISTINCT FROM 's'
+  FROM pg_catalog.pg_publication p WHERE pubname = %s
 """
 
 _MEMBERS: LiteralString = """
@@ -49,7 +50,33 @@ SELECT n.nspname, c.relname
   JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
   JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE p.pubname = %s
+ WHERE p.pubname = %s AND (pg_catalog.to_jsonb(r) ->> 'prexcept') IS DISTINCT FROM 'true'
+"""
+
+# FOR ALL TABLES EXCEPT, of PostgreSQL 19. Earlier servers have no such column: then nothing is found.
+_EXCEPTED: LiteralString = """
+SELECT n.nspname, c.relname
+  FROM pg_catalog.pg_publication_rel r
+  JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE r.prpubid = %s AND pg_catalog.to_jsonb(r) ->> 'prexcept' = 'true'
+"""
+
+# Tables with stored generated columns, and whether the identity of one of their leaves has one.
+_WITH_GENERATED: LiteralString = """
+SELECT n.nspname, c.relname,
+       bool_or(leaf.relreplident = 'f' OR EXISTS (
+           SELECT FROM pg_catalog.pg_index i
+            WHERE i.indrelid = leaf.oid AND a.attnum = ANY (i.indkey::int2[])
+              AND CASE leaf.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END))
+  FROM unnest(%s::text[], %s::text[]) AS wanted (nspname, relname)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.nspname
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname
+ CROSS JOIN LATERAL (
+       SELECT c.oid UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(c.oid) t) AS part (oid)
+  JOIN pg_catalog.pg_class leaf ON leaf.oid = part.oid AND leaf.relkind <> 'p'
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = leaf.oid AND a.attnum > 0 AND a.attgenerated = 's'
+ GROUP BY n.nspname, c.relname
 """
 
 # PostgreSQL 15 and up.
@@ -133,6 +160,7 @@ def read_facts(
     server = dict(zip(_SERVER_FIELDS, _query(conn, _SERVER)[0], strict=True))
     trees = _query(conn, _TREES, [t.schema for t in names], [t.name for t in names])
     slots = _query(conn, _SLOT, slot)
+    generated = _with_generated(conn, names)
     return SourceFacts(
         **server,
         publication_name=publication,
@@ -140,15 +168,26 @@ def read_facts(
         slot=Slot(*slots[0]) if slots else None,
         partitioned=frozenset(TableName(schema, name) for schema, name, is_tree, _, _ in trees if is_tree),
         roots={TableName(s, n): TableName(rs, rn) for s, n, _, rs, rn in trees if rn is not None},
+        generated=frozenset(generated),
+        generated_identity=frozenset(table for table, of_identity in generated.items() if of_identity),
         labelless_enums=tuple(name for (name,) in _query(conn, _LABELLESS)),
     )
+
+
+def _with_generated(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> dict[TableName, bool]:
+    """Those with stored generated columns that a publication may or may not send (PostgreSQL 18 and up), and
+    whether one is of the replica identity."""
+    if conn.info.server_version < 180000:
+        return {}
+    found = _query(conn, _WITH_GENERATED, [t.schema for t in tables], [t.name for t in tables])
+    return {TableName(schema, name): of_identity for schema, name, of_identity in found}
 
 
 def read_publication(conn: psycopg.Connection[Any], name: str) -> Publication | None:
     found = _query(conn, _PUBLICATION, name)
     if not found:
         return None
-    oid, all_tables, inserts, updates, deletes, truncates, via_root = found[0]
+    oid, all_tables, inserts, updates, deletes, truncates, via_root, generated = found[0]
     published = {"insert": inserts, "update": updates, "delete": deletes, "truncate": truncates}
     restricted = _query(conn, _RESTRICTED, oid) if conn.info.server_version >= 150000 else []
     return Publication(
@@ -157,6 +196,8 @@ def read_publication(conn: psycopg.Connection[Any], name: str) -> Publication | 
         operations=frozenset(operation for operation, on in published.items() if on),
         via_root=via_root,
         tables=frozenset(TableName(*row) for row in _query(conn, _MEMBERS, name, name)),
+        excepted=frozenset(TableName(*row) for row in _query(conn, _EXCEPTED, oid)),
+        generated=generated,
         row_filters=frozenset(TableName(s, n) for s, n, filtered, _ in restricted if filtered),
         column_lists=frozenset(TableName(s, n) for s, n, _, listed in restricted if listed),
     )
@@ -177,11 +218,12 @@ def ensure_publication(
     if failing := [leaf.name for table in catalog.tables.values() for leaf in unpublishable(table)]:
         raise Fatal(
             "publishing would make the application's own UPDATE and DELETE fail", where=at,
-            why=f"no replica identity: {', '.join(map(str, failing))}",
+            why=f"no usable replica identity: {', '.join(map(str, failing))}",
             hint="syncer check  (it prints the ALTER TABLE to run)",
         )  # fmt: skip
     partitioned = [table.name for table in catalog.tables.values() if table.kind == "partitioned"]
-    statements = publication_statements(name, read_publication(conn, name), tables, partitioned)
+    generated = _with_generated(conn, tables)
+    statements = publication_statements(name, read_publication(conn, name), tables, partitioned, generated)
     if dry_run:
         return statements
     try:

@@ -30,7 +30,7 @@ from syncer.observer import LaneObserver
 from syncer.registry import Registry
 from syncer.rows.postgres import Postgres
 from syncer.waiting import Patience
-from tests.conftest import temporary_home
+from tests.conftest import program, temporary_home
 from tests.integration.daemon import until
 from tests.integration.engine import SCHEMA, Engine
 from tests.integration.system import Source, System, streaming_source
@@ -45,7 +45,7 @@ def private() -> Iterator[Stack]:
     """A PostgreSQL whose settings may be changed; its log goes to disk only when somebody asks for it."""
     own = devstack.start(temporary_home(), only=["postgres"], ephemeral=True)
     try:
-        set_up(own.postgres, wal_writer_delay="10s", wal_writer_flush_after="0")
+        set_up(own.postgres, wal_writer_delay="10s", wal_writer_flush_after="1GB")
         yield own
     finally:
         own.remove()
@@ -221,8 +221,9 @@ def test_hazard_10_ids_of_32_bits_are_widened_after_they_wrapped(tmp_path: Path)
     try:
         server = own.server("postgres")
         assert isinstance(server, PostgresServer)
+        resetwal = program(own, "pg_resetwal")
         own.halt("postgres")
-        reset: list[str | Path] = [server.program("pg_resetwal"), "--epoch=7", server.folder / "data"]
+        reset: list[str | Path] = [resetwal, "--epoch=7", server.folder / "data"]
         process.run(reset, account=own.site.account, env=server.env(), cwd=server.folder)
         own.launch("postgres")
         with fresh_database(own) as database:

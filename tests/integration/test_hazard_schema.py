@@ -116,6 +116,12 @@ def started(system: System) -> Daemon:
     return daemon
 
 
+def has_events(system: System, case: str) -> bool:
+    """PostgreSQL 14 sends an update of a leaf that was detached in the same transaction as the root's."""
+    with system.database.connect() as session:
+        return session.info.server_version < 150000 and case == "a leaf detached, updated and attached"
+
+
 def rendered_again(system: System, daemon: Daemon) -> None:
     until(lambda: daemon.said("all documents are rendered again"), daemon.log.read_text)
     until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
@@ -127,7 +133,8 @@ def test_hazard_06_is_noticed_while_the_daemon_runs(system: System, case: str) -
     daemon = started(system)
     system.execute(";".join(SILENT[case]))  # in one transaction, as a migration does
     rendered_again(system, daemon)
-    assert daemon.metric("syncer_events_total") == FIRST, "it was an event that told"
+    if not has_events(system, case):
+        assert daemon.metric("syncer_events_total") == FIRST, "it was an event that told"
 
 
 @pytest.mark.parametrize("case", SILENT)
@@ -140,7 +147,8 @@ def test_hazard_06_is_noticed_when_the_daemon_comes_back(system: System, case: s
     assert wrong(system), "nothing is wrong"
     daemon = system.start(things(system))
     rendered_again(system, daemon)
-    assert daemon.metric("syncer_events_total") == 0, "it was an event that told"
+    if not has_events(system, case):
+        assert daemon.metric("syncer_events_total") == 0, "it was an event that told"
 
 
 FITS = "the tables were altered, and the read model fits them as it is"

@@ -178,8 +178,19 @@ def test_hazard_15_a_publication_that_is_made_again(source: Source, system: Syst
     until(lambda: "publication pub: it does not exist" in daemon.get("/status")[1], told)
     assert daemon.metric("syncer_publication_findings", publication="pub") == 1
     system.execute(ANOTHER.format(2))
+    again = "CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)"
+    [(version,)] = system.database.query("SELECT current_setting('server_version_num')::int")
+    if version >= 180000:
+        # It skips a publication that is missing, with a warning in its log, and sends nothing. The connector
+        # goes on; what it missed is rendered, because the publication is another one.
+        system.database.execute(again)
+        system.until_right()
+        assert daemon.said("all documents are rendered again")
+        canary_comes(daemon, system)
+        daemon.until_ready()
+        return
     until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
-    system.database.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)")
+    system.database.execute(again)
     connect.restart(source.connector.name)
     connect.wait_running(source.connector.name, 60, steady=0)
     until(lambda: "has not come" in daemon.get("/status")[1], daemon.log.read_text)

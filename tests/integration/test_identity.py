@@ -124,10 +124,18 @@ def connect(stack: Stack) -> Iterator[Connect]:
         yield client
 
 
+def server_version(database: Database) -> int:
+    """As 150014."""
+    with database.connect() as session:
+        return session.info.server_version
+
+
 @contextmanager
 def followed(stack: Stack, connect: Connect, database: Database, names: Names) -> Iterator[Any]:
     """A function that runs statements and gives the changes that Debezium tells of them."""
     database.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)")
+    if server_version(database) >= 180000:  # else no table with such columns could be updated
+        database.execute("ALTER PUBLICATION pub SET (publish_generated_columns = stored)")
 
     def changes(*statements: str, count: int) -> list[Change]:
         database.execute(*statements)
@@ -150,7 +158,7 @@ sink: {memory: {}}
 def test_hazard_03_updates_whose_images_look_alike_count(
     stack: Stack, connect: Connect, database: Database, names: Names, tmp_path: Path
 ) -> None:
-    """Generated columns are in neither image, an interval loses digits; under FULL."""
+    """Generated columns are in neither image before PostgreSQL 18, an interval loses digits; under FULL."""
     database.execute(
         "CREATE TYPE two AS (a int, b int)",
         """CREATE TABLE thing (id int PRIMARY KEY, pair two, half int, lasts interval, spare text,
@@ -169,7 +177,8 @@ def test_hazard_03_updates_whose_images_look_alike_count(
         )
     assert route(created)
     for update in updates:
-        assert update.op == "u" and "double" not in {**update.before, **update.after}
+        told = "double" in update.before and "double" in update.after
+        assert update.op == "u" and told == (server_version(database) >= 180000)
         assert route(update), update
 
 

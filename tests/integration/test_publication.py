@@ -101,6 +101,50 @@ def test_hazard_07_row_filters_and_column_lists_are_found(shop: Database) -> Non
     assert codes(shop, ORDERS, ODD) == {"row-filter", "column-list"}
 
 
+def test_hazard_16_generated_columns_keep_no_application_from_updating(shop: Database) -> None:
+    shop.execute(
+        "CREATE TABLE sums (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) STORED)",
+        "CREATE TABLE trees (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) STORED)"
+        " PARTITION BY RANGE (id)",
+        "CREATE TABLE leaf PARTITION OF trees FOR VALUES FROM (1) TO (9)",
+        "INSERT INTO sums VALUES (1)",
+        "INSERT INTO trees VALUES (1)",
+        "CREATE PUBLICATION pub FOR TABLE sums, trees WITH (publish_via_partition_root = true)",
+        "ALTER TABLE sums REPLICA IDENTITY FULL",
+        "ALTER TABLE leaf REPLICA IDENTITY FULL",
+    )
+    tables = TableName("public", "sums"), TableName("public", "trees")
+    with shop.connect() as conn:
+        new = conn.info.server_version >= 180000
+        assert codes(shop, *tables) == ({"generated"} if new else set())
+        if new:
+            for table in ("sums", "trees"):
+                with pytest.raises(psycopg.errors.InvalidColumnReference, match="generated"):
+                    conn.execute(f"UPDATE {table} SET a = 3".encode())
+        option = "ALTER PUBLICATION pub SET (publish_generated_columns = stored);"
+        assert ensure_publication(conn, "pub", tables) == ([option] if new else [])
+        assert ensure_publication(conn, "pub", tables) == []
+    assert codes(shop, *tables) == set()
+    shop.execute("UPDATE sums SET a = 3", "UPDATE trees SET a = 3", "DELETE FROM sums", "DELETE FROM trees")
+
+
+def test_hazard_16_virtual_generated_columns_rule_out_the_identity_full(shop: Database) -> None:
+    with shop.connect() as conn:
+        if conn.info.server_version < 180000:
+            pytest.skip("PostgreSQL 18 brought virtual generated columns")
+        conn.execute(
+            "CREATE TABLE sums (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) VIRTUAL)"
+        )
+        ensure_publication(conn, "pub", [TableName("public", "sums")])
+        conn.execute("INSERT INTO sums VALUES (1)")
+        conn.execute("UPDATE sums SET a = 2")
+        conn.execute("ALTER TABLE sums REPLICA IDENTITY FULL")
+        with pytest.raises(psycopg.errors.InvalidColumnReference, match="generated"):
+            conn.execute("UPDATE sums SET a = 3")
+        with pytest.raises(Fatal, match="UPDATE and DELETE fail"):
+            ensure_publication(conn, "pub", [TableName("public", "sums")])
+
+
 def test_a_partition_is_published_as_its_root(shop: Database) -> None:
     shop.execute("CREATE PUBLICATION pub FOR TABLE parts WITH (publish_via_partition_root)")
     assert codes(shop, TableName("public", "parts1")) == {"partition"}

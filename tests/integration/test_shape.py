@@ -95,6 +95,7 @@ UNSEEN = {
         "ALTER PUBLICATION pub ADD TABLES IN SCHEMA {schema}",
     ),
 }
+SINCE_15 = {"some rows published for a while", "published by its schema, too, for a while"}
 NOTHING = (
     *HARMLESS,
     "ALTER TABLE {schema}.notes ALTER note SET DEFAULT 'none'",
@@ -152,6 +153,9 @@ def test_hazard_06_what_alters_documents_is_told_by_fingerprint_and_shape(
 
 @pytest.mark.parametrize("case", UNSEEN)
 def test_hazard_07_changes_that_were_not_published_for_a_while(tables: Database, case: str) -> None:
+    with tables.connect() as conn:
+        if case in SINCE_15 and conn.info.server_version < 150000:
+            pytest.skip("PostgreSQL 15 brought row filters and TABLES IN SCHEMA")
     noticed, altered = found(tables, *UNSEEN[case])
     assert altered and altered.unseen and noticed
 

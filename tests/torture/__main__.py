@@ -19,7 +19,7 @@ import click
 import orjson
 
 import devstack
-from tests.conftest import temporary_home, versions
+from tests.conftest import servers, temporary_home
 from tests.torture.round import Report, play
 
 _FIGURES = Path("build/torture.jsonl")
@@ -34,7 +34,7 @@ def main(seed: int | None, minutes: float, seconds: float) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began, first = time.monotonic(), seed if seed is not None else random.SystemRandom().randrange(10**6)
     stack = devstack.start(temporary_home(), ephemeral=True)
-    print(versions(stack), flush=True)
+    print(servers(stack.versions()), flush=True)
     reports: list[Report] = []
     try:
         while not reports or time.monotonic() - began < minutes * 60:

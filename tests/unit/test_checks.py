@@ -152,10 +152,25 @@ def test_missing_indexes_on_both_sides_of_a_link() -> None:
     assert found.fix == "CREATE INDEX CONCURRENTLY ON public.orders (quantity);"
 
 
+LOGS = TableName("public", "logs")
+
+
+def test_hazard_16_full_is_no_choice_for_a_table_with_virtual_generated_columns() -> None:
+    """PostgreSQL 18 sends none, and refuses updates of a table whose identity has one."""
+    leaf = Leaf(1, ITEMS, "default", ("id",), virtual=True)
+    lacking = only(findings(items=replace(table(ITEMS, "default"), leaves=(leaf,))))
+    assert lacking.code == "identity" and "REPLICA IDENTITY USING INDEX" in lacking.fix
+    assert not lacking.fix.endswith(";"), "it is not to be run as it is"
+    full = replace(leaf, identity="full", identity_columns=("id", "order_id", "quantity"))
+    failing = only(findings(items=replace(table(ITEMS, "full"), leaves=(full,))))
+    assert failing.code == "identity-nothing" and "application's own UPDATE" in failing.why
+    assert "order_id" in failing.fix and "USING INDEX" in failing.fix
+
+
 FACTS = SourceFacts(
-    server_version=150014, database="shop", in_recovery=False, wal_level="logical", max_slots=10,
-    used_slots=1, max_senders=10, used_senders=1, wal_keep_size="4GB", role="syncer", role_replicates=True,
-    publication_name="pub", slot=None,
+    server_version=150014, database="shop", in_recovery=False, wal_level="logical",
+    effective_wal_level=None, max_slots=10, used_slots=1, max_senders=10, used_senders=1,
+    wal_keep_size="4GB", role="syncer", role_replicates=True, publication_name="pub", slot=None,
     publication=Publication(
         "pub", False, frozenset({"insert", "update", "delete", "truncate"}), True, frozenset({ORDERS, ITEMS})
     ),
@@ -182,6 +197,7 @@ def test_a_sound_source_has_no_findings() -> None:
         ({"server_version": 130000}, "server-version", ""),
         ({"in_recovery": True}, "standby", "primary"),
         ({"wal_level": "replica"}, "wal-level", "wal_level = 'logical'"),
+        ({"wal_level": "minimal", "effective_wal_level": "minimal"}, "wal-level", "wal_level = 'logical'"),
         ({"used_slots": 10}, "no-free-slot", "max_replication_slots"),
         ({"used_senders": 10}, "no-free-sender", "max_wal_senders"),
         ({"role_replicates": False}, "no-replication", "ALTER ROLE syncer REPLICATION;"),
@@ -191,6 +207,16 @@ def test_a_sound_source_has_no_findings() -> None:
             {"publication": None},
             "no-publication",
             "CREATE PUBLICATION pub FOR TABLE public.order_items, public.o",
+        ),
+        (
+            publication(all_tables=True, tables=frozenset({ITEMS}), excepted=frozenset({ORDERS})),
+            "not-published",
+            "ALTER PUBLICATION pub SET ALL TABLES;",
+        ),
+        (
+            publication(all_tables=True, tables=frozenset(), excepted=frozenset({ORDERS, LOGS})),
+            "not-published",
+            "ALTER PUBLICATION pub SET ALL TABLES EXCEPT (TABLE public.logs);",
         ),
         (
             publication(tables=frozenset({ITEMS})),
@@ -218,6 +244,42 @@ def test_hazard_07_sources_that_would_lose_changes(changes: dict[str, Any], code
     found = only(source(**changes))
     assert found.code == code
     assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("slot", "severities"),
+    [
+        (None, ["warning"]),
+        (Slot("s", "pgoutput", "shop", False, "reserved", 0), ["warning"]),
+        (Slot("s", "pgoutput", "shop", True, "reserved", 0), []),
+    ],
+)
+def test_replica_is_enough_for_postgresql_19_but_not_for_a_connector_that_does_not_run(
+    slot: Slot | None, severities: list[str]
+) -> None:
+    effective = "logical" if slot else "replica"
+    found = source(server_version=190000, wal_level="replica", effective_wal_level=effective, slot=slot)
+    assert [finding.severity for finding in found] == severities
+    assert all("Debezium" in finding.why and "wal_level = 'logical'" in finding.fix for finding in found)
+
+
+def test_hazard_16_generated_columns_of_the_identity_have_to_be_published() -> None:
+    """PostgreSQL 18: the application's own UPDATE fails otherwise."""
+    generated = {"generated": frozenset({ORDERS, ITEMS}), "generated_identity": frozenset({ITEMS})}
+    fix = "ALTER PUBLICATION pub SET (publish_generated_columns = stored);"
+    found = only(source(**generated))
+    assert (found.severity, found.code, found.fix) == ("error", "generated", fix)
+    assert "public.order_items" in found.what and "public.orders" not in found.what
+    weak = only(source(**{**generated, "generated_identity": frozenset()}))
+    assert (weak.severity, weak.code, weak.fix) == ("warning", "generated", fix)
+    assert source(**generated, **publication(generated=True)) == []
+    created = only(source(**generated, publication=None))
+    assert "(publish_via_partition_root = true, publish_generated_columns = stored)" in created.fix
+    lacking = publication(tables=frozenset({ITEMS}))["publication"]
+    assert publication_statements("pub", lacking, [ORDERS, ITEMS], [], [ORDERS]) == [
+        fix,  # before the table is in the publication
+        "ALTER PUBLICATION pub ADD TABLE public.orders;",
+    ]
 
 
 def test_several_faults_of_a_publication_each_have_their_statement() -> None:

