@@ -26,7 +26,10 @@ from tests.stack.names import fresh_names
 
 LONGEST = ("test_torture.py", "test_hazard_schema.py", "test_hazard_source.py", "test_convergence.py")
 
-settings.register_profile("long", max_examples=2000)
+# How long an example takes says more of what else the machine does.
+settings.register_profile("any machine", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=2000)
+settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:

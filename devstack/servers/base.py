@@ -39,7 +39,7 @@ class Server(ABC):
     port_names: ClassVar[tuple[str, ...]]
     java: ClassVar[bool] = True
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
-    start_seconds: ClassVar[float] = 120
+    start_seconds: ClassVar[float] = 240
 
     def __init__(self, site: Site) -> None:
         self.site = site

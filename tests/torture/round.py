@@ -26,6 +26,11 @@ _SLOT_LOST = 1 / 3
 """Of so many rounds, in the end: it takes a resync of every read model."""
 
 
+_OPERATOR_COMES = 15.0
+"""Seconds. Debezium gives up if PostgreSQL crashes while the connector starts. The syncer reports it with the
+command, which is run then."""
+
+
 class NotRight(AssertionError):
     """Documents differ from what PostgreSQL says, and nobody told of it."""
 
@@ -123,13 +128,19 @@ def _burn(workload: Workload, fire: Fire, seconds: float, patience: float) -> No
 def settle(deployment: Deployment, fire: Fire, expected: Expected, deadline: float) -> None:
     """Until every document is as expected, and nothing is left to be done."""
     began, found = time.monotonic(), []
+    applied = False
     for _ in until(deadline, pause=0.5):
         found = compare(deployment, expected)
         status = deployment.status(expect=(0, 1))
         busy = [s for s in status if s["state"] == "failed" or s["lag_records"] or s["work_records"]]
         if not found and not busy:
             return
+        if not applied and time.monotonic() - began > _OPERATOR_COMES:
+            applied = True
+            if "failed" in deployment.run("connectors", "status", expect=(0, 1)):
+                fire.say("connector applied")
+                deployment.run("connectors", "apply", "--yes")
     autopsy(deployment, found, deployment.folder)
     said = "\n".join(daemon.tail() for daemon in fire.daemons)
-    said += deployment.run("status", expect=(0, 1)) + deployment.run("connectors", "status")
+    said += deployment.run("status", expect=(0, 1)) + deployment.run("connectors", "status", expect=(0, 1))
     raise NotRight(f"not within {deadline - began:.0f} s: {told(found)}\n{said}")
