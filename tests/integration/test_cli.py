@@ -225,7 +225,7 @@ def test_names_and_values_that_look_like_markup_are_printed_as_they_are(
     assert f"public.{table}" in said and f"{column}: text" in said and key in said
     assert f'"{column}": "{value}"' in shown("preview", "markup", "1")
     assert f"public.{table} has no row with key '2'" in shown("preview", "markup", "2", expect=1)
-    assert f"public.{table}" in shown("check", "markup", expect=1)
+    assert f'FOR TABLE public."{table}"' in shown("check", "markup", expect=1)
 
 
 def test_the_daemon_follows_and_stops_in_order(
