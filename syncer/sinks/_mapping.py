@@ -221,7 +221,7 @@ _METADATA = frozenset(
 
 
 def _names(fields: Sequence[Field], path: tuple[str, ...]) -> Iterator[Problem]:
-    """Elasticsearch keeps some names for itself, and reads `a.b` as the field `b` of an object `a`."""
+    """Reports field names that no index can have: reserved and empty ones, and `a.b` together with `a`."""
     simple = {field.name for field in fields if not field.fields and _simple(field) != _OPAQUE}
     for field in fields:
         here = (*path, field.name)
@@ -229,7 +229,7 @@ def _names(fields: Sequence[Field], path: tuple[str, ...]) -> Iterator[Problem]:
         parts = field.name.split(".")
         above = [".".join(parts[:length]) for length in range(1, len(parts))]
         if not path and parts[0] in _METADATA:
-            why = "Elasticsearch keeps this name for itself"
+            why = "Elasticsearch reserves this name"
             yield Problem(f"a document cannot have the field {shown}", why, "choose another name", field=here)
         elif not field.name.strip() or any(not part.strip() for part in parts):
             why = "Elasticsearch takes no empty name, also not before, between or after dots"

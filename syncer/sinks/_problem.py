@@ -9,7 +9,7 @@ Path = tuple[str | int, ...]
 
 
 class Problem(NamedTuple):
-    """One mistake. It is at `block`, or else at `field`, or else nobody knows where in the block."""
+    """One mistake. Its place is `block`; if that is empty `field`; if both are, the sink's block."""
 
     what: str
     why: str = ""
@@ -19,12 +19,12 @@ class Problem(NamedTuple):
     field: tuple[str, ...] = ()
     """Names of a field of the document, from the outside in."""
     certain: bool = True
-    """False: the server did not say whether it is one."""
+    """False: the server could not be asked."""
 
 
 def locate(block: Mapping[str, Any], words: Collection[str]) -> Path:
-    """Where a server's message with these words points to: the first that is a value in the block, or else
-    the end of a key. Empty if none is."""
+    """Finds the place that a server's message means. Returns the path to the first of these words that is a
+    value in the block, or else the end of a key; empty if there is none."""
     leaves = list(_leaves(block, ()))
     for word in words:
         for path, value in leaves:

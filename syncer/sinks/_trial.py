@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 PREFIX = "syncer-check-"
 _LEFT_BEHIND = 600
-"""Seconds after which an index of a check is nobody's."""
+"""Seconds. No check still runs whose index is older."""
 _MARK: Json = {"_meta": {"syncer": {"check": True}}}
 _WITHOUT_WAITING = "wait_for_active_shards=0&timeout=10s&master_timeout=10s"
 _PRIVILEGES = (
@@ -34,7 +34,7 @@ _PRIVILEGES = (
 def problems(
     http: Http, block: Mapping[str, Any], index: str, settings: Json, mapping: Json
 ) -> list[Problem]:
-    """What the server is certain to refuse.
+    """Returns what the server is certain to refuse.
 
     block: the sink's block in the declaration. index: what the index would be called. settings, mapping: its.
     """
@@ -62,9 +62,9 @@ def _create(http: Http, block: Mapping[str, Any], settings: Json, mapping: Json)
         at = locate({key: block.get(key) for key in ("mapping", "settings") if block.get(key)}, words)
         yield Problem("Elasticsearch refuses the index", reason or kind, block=at)
         return
-    what = "Elasticsearch was not asked whether it takes the mapping and the settings"
+    what = "Elasticsearch could not be asked whether it takes the mapping and the settings"
     hint = _PRIVILEGES if status in (401, 403) else ""
-    yield Problem(what, f"it does not create the index {PREFIX}…: {reason or kind}", hint, certain=False)
+    yield Problem(what, f"it did not create the index {PREFIX}…: {reason or kind}", hint, certain=False)
 
 
 def _delete(http: Http, name: str) -> bool:
@@ -74,7 +74,7 @@ def _delete(http: Http, name: str) -> bool:
 
 
 def sweep(http: Http, older: float = _LEFT_BEHIND) -> None:
-    """Delete what checks left behind that were killed. older: seconds since it was made."""
+    """Deletes indexes that killed checks left behind. older: their least age in seconds."""
     with suppress(SyncerError):
         status, raw = http.ask("GET", f"/{PREFIX}*?expand_wildcards=all")
         for name, info in orjson.loads(raw).items() if status == 200 else ():
@@ -85,7 +85,8 @@ def sweep(http: Http, older: float = _LEFT_BEHIND) -> None:
 
 
 def _template(http: Http, index: str) -> Json:
-    """What the server's templates would add to an index of this name; empty where it may not be asked."""
+    """Returns what the server's templates would add to an index of this name; empty without the privilege to
+    ask."""
     status, raw = http.ask("POST", f"/_index_template/_simulate_index/{index}")
     found: Json = orjson.loads(raw).get("template", {}) if status == 200 else {}
     return found
@@ -105,7 +106,7 @@ def _settings(template: Json) -> Json:
 
 
 def _pipelines(http: Http, block: Mapping[str, Any], settings: Json) -> Iterator[Problem]:
-    """An index may name a pipeline that is not there; every document is refused then."""
+    """Reports missing pipelines: Elasticsearch creates an index that names one, and refuses its documents."""
     for key in ("index.default_pipeline", "index.final_pipeline"):
         name = settings.get(key)
         if not name or name == "_none":

@@ -117,7 +117,7 @@ def mend(database: Database) -> None:
     database.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
 
 
-def test_what_elasticsearch_would_refuse_has_a_line(
+def test_a_refusal_by_elasticsearch_is_reported_with_its_line(
     run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path
 ) -> None:
     mend(database)

@@ -324,7 +324,7 @@ GIVEN_ABOVE_JSON: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("mapping", GIVEN_ABOVE_JSON)
-def test_a_mapping_given_for_what_is_around_json_makes_it_searchable(
+def test_a_mapping_given_above_json_makes_it_searchable(
     make: Make, stack: Stack, mapping: dict[str, Any]
 ) -> None:
     assert found_red(make, stack, LINES, mapping) == ["a"]
@@ -334,7 +334,7 @@ def test_json_without_a_mapping_is_kept_and_not_searched(make: Make, stack: Stac
     assert found_red(make, stack, LINES, {"lines": {"type": "object"}}) == []
 
 
-# -- what the server is asked before anything is made
+# -- the trial of `syncer check`
 
 
 WORDS = (Field("n", "bigint", many=False), Field("name", "text", many=False))
@@ -364,7 +364,7 @@ def scratch(stack: Stack) -> list[str]:
 
 
 @pytest.mark.parametrize(("block", "why", "at"), REFUSED)
-def test_what_the_server_refuses_is_told_before_with_its_place(
+def test_a_refusal_by_the_server_is_reported_with_its_place(
     stack: Stack, names: Names, block: dict[str, Any], why: str, at: tuple[str, ...]
 ) -> None:
     [problem] = asked(stack, names, **block)
@@ -384,7 +384,7 @@ def test_a_block_that_the_server_takes_leaves_no_index(stack: Stack, names: Name
     assert scratch(stack) == []
 
 
-def test_templates_and_names_that_stand_in_the_way(stack: Stack, names: Names) -> None:
+def test_templates_and_names_that_prevent_the_index_are_reported(stack: Stack, names: Names) -> None:
     template = {
         "index_patterns": [names("things-*")], "data_stream": {},
         "template": {"settings": {"index.default_pipeline": "gone"}},
@@ -425,7 +425,7 @@ def test_a_role_that_may_not_make_the_index_is_no_mistake_of_the_declaration(
     proxy.rule = lambda request: (403, denied) if request.method == "PUT" else "pass"
     [problem] = asked(stack, names, url=proxy.url)
     assert not problem.certain
-    assert "was not asked" in problem.what and "is unauthorized" in problem.why
+    assert "could not be asked" in problem.what and "is unauthorized" in problem.why
     assert "create_index" in problem.hint and "--read-only" in problem.hint
 
 

@@ -441,7 +441,7 @@ RIGHTS: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize(("format", "rights", "why"), RIGHTS)
-def test_what_a_user_may_not_write_is_told_before(own: str, format: str, rights: str, why: str) -> None:
+def test_missing_permissions_to_write_are_reported(own: str, format: str, rights: str, why: str) -> None:
     settings = Settings.model_validate({"key": "thing:{id}", "format": format})
     with redis.Redis.from_url(own) as connected:
         client: Any = connected
@@ -453,7 +453,7 @@ def test_what_a_user_may_not_write_is_told_before(own: str, format: str, rights:
         assert client.dbsize() == 0
 
 
-def test_keys_of_another_read_model_are_told_before(own: str) -> None:
+def test_keys_of_another_read_model_are_reported(own: str) -> None:
     settings, connection = (
         Settings.model_validate({"key": "thing:{id}"}),
         Connection.model_validate({"url": own}),

@@ -14,7 +14,7 @@ from tests.contracts.types_page import rows
 ROWS = rows()
 
 
-def told(mapping: dict[str, Any]) -> str:
+def shown(mapping: dict[str, Any]) -> str:
     """A mapping as the page writes it."""
     words = [f"`{mapping['type']}`"]
     if mapping.get("fields"):
@@ -31,7 +31,7 @@ def told(mapping: dict[str, Any]) -> str:
 @pytest.mark.parametrize("type_", ROWS)
 def test_the_page_says_what_is_derived(type_: str) -> None:
     field = Field("f", type_, many=False)
-    assert told(_mapping.derive([field])["f"]) == ROWS[type_].mapping
+    assert shown(_mapping.derive([field])["f"]) == ROWS[type_].mapping
     refused = sinks.check("redis", {"key": "a:{id}", "format": "hash"}, [field])
     assert bool(refused) is not ROWS[type_].in_hash
 
