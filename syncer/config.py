@@ -203,6 +203,17 @@ class Backfill(Section):
     workers: Count = Field(default=2, description="Ranges rendered at the same time")
 
 
+class DeadLetters(Section):
+    """When refused documents are too many for dead letters. 100 bad ones among good ones never are."""
+
+    max_consecutive: int = Field(
+        default=100,
+        ge=0,
+        description="Stop the read model when a sink refuses this many documents in a row with the same type"
+        " of error; 0: never",
+    )
+
+
 class Watch(Section):
     """How `syncer run` watches connector, slot, publication and the stream of changes as a whole."""
 
@@ -223,6 +234,7 @@ class Config(Section):
     log: Log = Field(default_factory=Log)
     pipeline: Pipeline = Field(default_factory=Pipeline)
     backfill: Backfill = Field(default_factory=Backfill)
+    dead_letters: DeadLetters = Field(default_factory=DeadLetters)
     watch: Watch = Field(default_factory=Watch)
     _tree: layered.Tree = PrivateAttr()
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
+from syncer.breaker import Breaker
 from syncer.change import Key, Position
 from syncer.config import Config
 from syncer.declaration.model import Model
@@ -69,8 +70,17 @@ class Errand:
     Raises Fatal or Retry where a read model would stop or wait with them.
     """
 
-    def __init__(self, config: Config, model: Model, registry: Registry, metrics: ModelMetrics) -> None:
-        self.config, self.metrics = config, metrics
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        registry: Registry,
+        metrics: ModelMetrics,
+        *,
+        breaker: Breaker | None = None,
+    ) -> None:
+        """breaker: instead of the read model's own."""
+        self.config, self.metrics, self._breaker = config, metrics, breaker
         self._opening = Opening(config, model, registry, metrics)
         self._closing = contextlib.ExitStack()
 
@@ -92,6 +102,7 @@ class Errand:
         if not records:
             return
         done = threading.Event()
-        lane = self.opened.lane(Listed(records, done), _Quiet("work", self.metrics), done, items=True)
+        source, observer = Listed(records, done), _Quiet("work", self.metrics)
+        lane = self.opened.lane(source, observer, done, items=True, breaker=self._breaker)
         with contextlib.suppress(Stopped):
             lane.run()

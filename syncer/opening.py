@@ -16,6 +16,7 @@ import structlog
 from syncer import load
 from syncer.altered import Alterations
 from syncer.change import Work
+from syncer.breaker import Breaker, Noted
 from syncer.clock import Clock, Identity, version
 from syncer.config import Config
 from syncer.declaration import model as declaration
@@ -58,6 +59,7 @@ class Opened:
     letters: Standing
     memories: Memories
     alterations: Alterations
+    breaker: Breaker
 
     def rows(self) -> Postgres:
         """A connection for one thread, to be closed by whoever asked."""
@@ -77,8 +79,17 @@ class Opened:
         """Where work is put that is too large for a batch."""
         return KafkaWork(self.registry.writing, self.names.work_topic)
 
-    def lane(self, source: Source, observer: Observer, stop: threading.Event, *, items: bool) -> Lane:
-        """items: whether the source gives work items, not changes."""
+    def lane(
+        self,
+        source: Source,
+        observer: Observer,
+        stop: threading.Event,
+        *,
+        items: bool,
+        breaker: Breaker | None = None,
+    ) -> Lane:
+        """items: whether the source gives work items, not changes. breaker: instead of the one that all
+        lanes share."""
         limits = Limits(**{f.name: getattr(self.config.pipeline, f.name) for f in fields(Limits)})
         if items:
             limits = replace(limits, max_records=_WORK_RECORDS)
@@ -96,6 +107,7 @@ class Opened:
             stop=stop,
             items=self.names.backfill_topic,
             beginning=self.registration.beginning,
+            breaker=breaker or self.breaker,
         )
 
     def note_clock(self) -> None:
@@ -126,6 +138,8 @@ class Opening:
         self.generation: int | None = None
         """That was opened last."""
         self._seen: dict[str, dict[str, Memory]] = {}
+        self._breakers: dict[str, Breaker] = {}
+        """By the key under which they are noted: one for each generation."""
         self._backwards: tuple[Registration, Fatal] | None = None
         """The clock ran backwards, and that could not be written down yet."""
 
@@ -180,7 +194,7 @@ class Opening:
         alterations.note_first()
         return Opened(
             self.config, self.registry, loaded, tables, begun.names, clock, built, registration, letters,
-            memories, alterations,
+            memories, alterations, self._breaker(registration, built),
         )  # fmt: skip
 
     def _ran_backwards(self, registration: Registration, error: Fatal) -> None:
@@ -194,6 +208,24 @@ class Opening:
             registration, error = found
             self.registry.note_backwards(registration, error.why)
             self._backwards = None
+
+    def _breaker(self, registration: Registration, built: list[Sink]) -> Breaker:
+        """It stays as it is when the read model is opened again, and is noted for other processes."""
+        key, names = registration.key("breaker"), [sink.name for sink in built]
+
+        def note(found: Noted) -> None:
+            for name in names:
+                self.metrics.breaker(name, name in found)
+            with contextlib.suppress(Retry):  # Kafka is unavailable: this process knows
+                self.registry.state.save(key, found)
+
+        if key not in self._breakers:
+            noted = self.registry.state.load(REGISTERED_FOR).get(key, {})
+            limit = self.config.dead_letters.max_consecutive
+            self._breakers[key] = Breaker(self.model.name, limit, noted=noted, note=note)
+        for name in names:
+            self.metrics.breaker(name, name in self._breakers[key].open)
+        return self._breakers[key]
 
     def _look_again(self, loaded: load.Loaded) -> Fingerprint:
         found = load.look_again(self.config, loaded)

@@ -40,6 +40,8 @@ class Built(NamedTuple):
     run: Run
     left: list[str]
     """Of earlier generations: see `ports.Sink.promote`."""
+    refused: int
+    """See `backfill.Filled`."""
 
 
 def resync(
@@ -65,14 +67,14 @@ def resync(
     )
     # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
     backfill = Backfill(config, model, registry, rate=rate, sweep=True, building=True)
-    run, left = backfill.run(metrics, workers, report, again=True), list[str]()
+    (run, refused), left = backfill.run(metrics, workers, report, again=True), list[str]()
     with _in_step(config, model, registry, metrics, names, report):
         for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation):
             left += sink.promote()
             sink.close()
     registry.adopt(registration)
     _settle_letters(registry, names, registration)
-    return Built(run, left)
+    return Built(run, left, refused)
 
 
 def _settle_letters(registry: Registry, names: Names, registration: Registration) -> None:
@@ -110,8 +112,10 @@ def _in_step(
 
     def until(left: Callable[[], int], what: str) -> None:
         while number := left():
-            if unit.state == "failed":
-                raise Fatal("the resync stopped", where=model.name, why=unit.error)
+            if unit.state == "failed" and (error := unit.failure):
+                raise Fatal(
+                    f"the resync stopped: {error.what}", where=error.where, why=error.why, hint=error.hint
+                )
             report(Progress("rendering", 0, 0, f"{number} {what} to catch up with"))
             time.sleep(_LOOK_EVERY)
 

@@ -86,13 +86,14 @@ def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcom
     for id, line in _lines(batch):
         length = len(line)
         if length > largest:
-            out.refused.append(Refusal(id, f"{length} bytes, the server takes {largest} in a request"))
+            reason = f"{length} bytes, the server takes {largest} in a request"
+            out.refused.append(Refusal(id, reason, "too large"))
             continue
         if (len(id) > _SURELY_FIT or not id) and (reason := unfit(id)):
             if line.startswith(_DELETE):
                 out.deleted += 1  # nothing can be there
             else:
-                out.refused.append(Refusal(id, reason))
+                out.refused.append(Refusal(id, reason, "the id"))
             continue
         if size + length > most and ids:
             yield Chunk(ids, lines)
@@ -157,7 +158,7 @@ def _failed(id: str, status: int, kind: str, reason: str, target: Target, out: O
         out.again.append(id)
         out.again_reason = text + (f"\n  → {DISK_FULL}" if "read-only-allow-delete" in reason else "")
     else:
-        out.refused.append(Refusal(id, text))
+        out.refused.append(Refusal(id, text, kind))
 
 
 _scan = JSONDecoder().raw_decode

@@ -325,7 +325,7 @@ class ElasticsearchSink:
         if len(chunk.ids) > 1:
             return chunk.halves()
         kind, reason = error_of(raw, f"HTTP {status}")
-        out.refused.append(Refusal(chunk.ids[0], f"{kind}: {reason}"))
+        out.refused.append(Refusal(chunk.ids[0], f"{kind}: {reason}", kind))
         return ()
 
     def memory(self) -> Memory:

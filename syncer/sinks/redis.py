@@ -258,7 +258,7 @@ class RedisSink:
                 out.deleted += 1
             elif result.startswith(b"!"):
                 reason = f"not ours: {result[1:].decode(errors='replace')}"
-                out.refused.append(Refusal(write.id, reason))
+                out.refused.append(Refusal(write.id, reason, "not ours"))
             else:
                 self._target.older(write.id, version, int(result), out)
         return None

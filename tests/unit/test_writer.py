@@ -7,6 +7,7 @@ from threading import Event
 
 from prometheus_client import CollectorRegistry
 
+from syncer.breaker import Breaker
 from syncer.document import Batch, Outcome
 from syncer.metrics import Metrics
 from syncer.observer import LaneObserver
@@ -52,12 +53,12 @@ def test_what_got_old_at_one_sink_is_not_sent_to_the_next() -> None:
         assert second.store.documents == {}
         yield Piece(Batch(2, dict.fromkeys(ids, b'{"n":2}'), []), time.now)
 
-    def unexpected(id: str, version: int, reason: str) -> None:
+    def unexpected(sink: str, id: str, version: int, reason: str) -> None:
         raise AssertionError(reason)
 
     writer = Writer(
         "things", [first, second], max_age=30.0, again=again, done=done.append, refused=unexpected,
-        newer=lambda version: None, wait=Patience(Event(), lambda: None, time),
+        newer=lambda version: None, breaker=Breaker("things"), wait=Patience(Event(), lambda: None, time),
         observer=LaneObserver("changes", Metrics(CollectorRegistry()).for_model("things")),
     )  # fmt: skip
     piece = Piece(Batch(1, {"a": b'{"n":1}'}, []), time.now)
