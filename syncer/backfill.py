@@ -17,6 +17,7 @@ from typing import NamedTuple
 from syncer import load
 from syncer.altered import Alterations
 from syncer.change import Key, Work
+from syncer.clock import split_version
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
@@ -29,8 +30,8 @@ from syncer.rows.fingerprint import Tables
 from syncer.rows.postgres import Postgres
 from syncer.rows.publication import wait_for_open_transactions
 from syncer.rows.session import connect
-from syncer.sources.letters import read
-from syncer.sources.state import Run
+from syncer.sources.letters import Letter, read
+from syncer.sources.state import Registration, Run
 from syncer.sources.writing import KafkaWork
 from syncer.unit import Unit
 from syncer.waiting import Patience
@@ -110,16 +111,20 @@ class Backfill:
         run = replace(run, finished_ms=time.time_ns() // 1_000_000)
         self.registry.state.save(key, run)
         report(Progress("done", run.roots, run.roots))
-        return Filled(run, self._refused(names, run))
+        return Filled(run, self._refused(begun.registration, names, run))
 
-    def _refused(self, names: Names, run: Run) -> int:
-        """Letters since the run began, about documents or its own work items."""
-        own = (names.work_topic, names.backfill_topic)
-        return sum(
-            letter.position.offset >= run.letters
-            and (letter.subject.kind == "document" or letter.subject.name.startswith(own))
-            for letter in read(self.registry.topics, names.dead_letters)
-        )
+    def _refused(self, registration: Registration, names: Names, run: Run) -> int:
+        """Open letters that were written since the run began, about documents of its generation and about
+        its own work items."""
+        own = (f"{names.work_topic}/", f"{names.backfill_topic}/")
+
+        def counts(letter: Letter) -> bool:
+            if letter.subject.kind == "record":
+                return letter.subject.name.startswith(own)
+            return letter.version == 0 or split_version(letter.version)[0] == registration.epoch
+
+        letters = read(self.registry.topics, names.dead_letters)
+        return sum(letter.position.offset >= run.letters and counts(letter) for letter in letters)
 
     def plan(self, loaded: load.Loaded, names: Names, report: Callable[[Progress], None]) -> Run:
         """Hand out the ranges. Before that, every transaction that is open now has to end: one that changed

@@ -12,7 +12,8 @@ open    closed   the sink accepts a document
 
 While the breaker is open, every refusal stops the read model, so nothing is dead-lettered and no offset moves
 past it. Each retry sends one document alone first ("half-open"), another one each time: the first one may be
-bad by itself.
+bad by itself. All processes share what they note, so one that writes documents frees the others, and so does
+a replay of dead letters.
 
 What counts: refusals by a sink, not rows that PostgreSQL cannot render. A document that is rendered and
 refused again counts once. Documents of one write are counted in the order in which they were sent. A write of
@@ -77,20 +78,33 @@ class Breaker:
         self._rows: dict[str, _Row] = {}
         self._trips: dict[str, int] = {}
         """How often the breaker of a sink opened since the sink last accepted a document."""
-        for sink, value in (noted or {}).items():
-            if 0 < limit <= value["limit"]:  # a higher limit than then: the operator wants dead letters
-                self._trips[sink] = value["trips"]
+        self._tolerant = limit == 0
         self._lock = threading.Lock()
+        self.learn(noted or {})
 
     @property
     def open(self) -> list[str]:
         """The sinks whose breakers are open."""
         return list(self._trips)
 
+    def learn(self, noted: Noted) -> None:
+        """Takes over what another process noted since: it may have opened a breaker, or closed this one."""
+        with self._lock:  # a higher limit than then: the operator wants dead letters
+            known = {sink: value for sink, value in noted.items() if self._limit <= value["limit"]}
+            self._trips = {
+                sink: max(value["trips"], self._trips.get(sink, 0))
+                for sink, value in known.items()
+                if self._limit
+            }
+
+    def tolerate(self) -> None:
+        """From now on, refusals do not open it. An accepted document still closes it."""
+        self._tolerant = True
+
     def probe(self, batch: Batch) -> str | None:
         """The document that has to be sent alone before the rest of the batch; None if there is no need."""
         trips = max(list(self._trips.values()), default=0)
-        if not trips or len(batch) == 1 or not batch.upserts:
+        if not trips or self._tolerant or len(batch) == 1 or not batch.upserts:
             return None
         return next(islice(batch.upserts, trips % len(batch.upserts), None))
 
@@ -98,15 +112,13 @@ class Breaker:
         """Counts the sink's answer to a batch, before anything is made of it.
 
         Raises Fatal if the breaker opens, and while it is open if the sink refused a document."""
-        if not self._limit:
-            return
         with self._lock:
             again = set(outcome.again)
             refused = {one.id: one for one in outcome.refused if one.id not in again}
             accepted = sum(id not in refused and id not in again for id in batch.upserts)
             if accepted and self._trips.pop(sink, 0):
                 self._note_all()
-            if accepted >= max(1, len(refused)):
+            if self._tolerant or accepted >= max(1, len(refused)):
                 self._rows.pop(sink, None)
                 return
             row = self._rows.setdefault(sink, _Row())

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from syncer.breaker import Breaker
 from syncer.change import Key, Position
 from syncer.config import Config
 from syncer.declaration.model import Model
@@ -77,15 +76,17 @@ class Errand:
         registry: Registry,
         metrics: ModelMetrics,
         *,
-        breaker: Breaker | None = None,
+        tolerant: bool = False,
     ) -> None:
-        """breaker: instead of the read model's own."""
-        self.config, self.metrics, self._breaker = config, metrics, breaker
+        """tolerant: go on however many documents the sinks refuse."""
+        self.config, self.metrics, self._tolerant = config, metrics, tolerant
         self._opening = Opening(config, model, registry, metrics)
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Errand:
         self.opened = self._opening.open(self._closing)
+        if self._tolerant:
+            self.opened.breaker.tolerate()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,6 +104,6 @@ class Errand:
             return
         done = threading.Event()
         source, observer = Listed(records, done), _Quiet("work", self.metrics)
-        lane = self.opened.lane(source, observer, done, items=True, breaker=self._breaker)
+        lane = self.opened.lane(source, observer, done, items=True)
         with contextlib.suppress(Stopped):
             lane.run()

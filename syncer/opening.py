@@ -79,17 +79,8 @@ class Opened:
         """Where work is put that is too large for a batch."""
         return KafkaWork(self.registry.writing, self.names.work_topic)
 
-    def lane(
-        self,
-        source: Source,
-        observer: Observer,
-        stop: threading.Event,
-        *,
-        items: bool,
-        breaker: Breaker | None = None,
-    ) -> Lane:
-        """items: whether the source gives work items, not changes. breaker: instead of the one that all
-        lanes share."""
+    def lane(self, source: Source, observer: Observer, stop: threading.Event, *, items: bool) -> Lane:
+        """items: whether the source gives work items, not changes."""
         limits = Limits(**{f.name: getattr(self.config.pipeline, f.name) for f in fields(Limits)})
         if items:
             limits = replace(limits, max_records=_WORK_RECORDS)
@@ -107,8 +98,13 @@ class Opened:
             stop=stop,
             items=self.names.backfill_topic,
             beginning=self.registration.beginning,
-            breaker=breaker or self.breaker,
+            breaker=self.breaker,
         )
+
+    def learn_breaker(self) -> None:
+        """Takes over what other processes noted of sinks that refuse document after document."""
+        noted = self.registry.state.load(REGISTERED_FOR)
+        self.breaker.learn(noted.get(self.registration.key("breaker"), {}))
 
     def note_clock(self) -> None:
         """So that a restart notices a clock that ran backwards."""
@@ -210,7 +206,7 @@ class Opening:
             self._backwards = None
 
     def _breaker(self, registration: Registration, built: list[Sink]) -> Breaker:
-        """It stays as it is when the read model is opened again, and is noted for other processes."""
+        """It lives on when the read model is opened again, and is noted for other processes."""
         key, names = registration.key("breaker"), [sink.name for sink in built]
 
         def note(found: Noted) -> None:
@@ -219,13 +215,13 @@ class Opening:
             with contextlib.suppress(Retry):  # Kafka is unavailable: this process knows
                 self.registry.state.save(key, found)
 
-        if key not in self._breakers:
-            noted = self.registry.state.load(REGISTERED_FOR).get(key, {})
-            limit = self.config.dead_letters.max_consecutive
-            self._breakers[key] = Breaker(self.model.name, limit, noted=noted, note=note)
+        noted = self.registry.state.load().get(key, {})
+        limit = self.config.dead_letters.max_consecutive
+        breaker = self._breakers.setdefault(key, Breaker(self.model.name, limit, note=note))
+        breaker.learn(noted)
         for name in names:
-            self.metrics.breaker(name, name in self._breakers[key].open)
-        return self._breakers[key]
+            self.metrics.breaker(name, name in breaker.open)
+        return breaker
 
     def _look_again(self, loaded: load.Loaded) -> Fingerprint:
         found = load.look_again(self.config, loaded)

@@ -10,7 +10,6 @@ import click
 from prometheus_client import CollectorRegistry
 
 from syncer import load
-from syncer.breaker import Breaker
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, confirm, group, models_argument, yes_option
 from syncer.cli.preview import key_of, show_row
@@ -127,8 +126,8 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
     if not letters:
         return
     metrics = Metrics(CollectorRegistry()).for_model(model)
-    never = Breaker(model, 0)  # a document that is refused again adds no letter
-    with Errand(config, declared, registry, metrics, breaker=never) as errand:
+    # A document that is refused again adds no letter, so there is no limit.
+    with Errand(config, declared, registry, metrics, tolerant=True) as errand:
         left = try_again(errand, registry, letters)
     output.say(f"{model}: {len(letters) - len(left)} of {_count(letters)} settled")
     for letter in letters:

@@ -14,7 +14,7 @@ from syncer.sources.letters import CONFIG, KafkaDeadLetters, Standing, read
 from syncer.sources.topics import Topics
 from syncer.sources.writing import Outbox, Writing
 from tests.integration.daemon import until
-from tests.integration.system import System
+from tests.integration.system import ORDERS, System
 from tests.stack import Names
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
@@ -39,11 +39,17 @@ def takes_any_address(system: System) -> None:
 def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system: System) -> None:
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     orders = system.orders
-    assert f"dead letters: 2 (syncer dlq list {orders})" in system.run("backfill", orders)
+    said = system.run("backfill", orders, expect=1)
+    assert f"{orders}: 2 documents were refused\n  → syncer dlq list {orders}" in said
     letters = listed(system, orders)
     assert letters.keys() == {"3", "4"}
     assert "no address" in letters["3"]["reason"] and "division by zero" in letters["4"]["reason"]
     assert letters["3"]["letter"] in system.run("dlq", "list")
+    system.execute("UPDATE {schema}.orders SET parts = 1 WHERE id = 4")
+    assert f"{orders}: 1 document was refused" in system.run("backfill", orders, expect=1)  # not the old ones
+    system.execute(NO_PARTS)
+    system.run("backfill", orders, expect=1)
+    letters = listed(system, orders)
 
     said = system.run("dlq", "show", orders, "3")
     assert "document 3" in said and "no address" in said and '"status": "new"' in said
@@ -78,6 +84,36 @@ def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system:
     until(lambda: system.told(system.orders)["dead_letters"] == 0)
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 0)
     system.until_right()
+
+
+def test_a_mapping_that_fits_no_document_stops_its_read_model_and_no_other(system: System) -> None:
+    """The offsets stay, the letters are few, and a resync with the right mapping leaves nothing behind."""
+    orders = system.orders
+    system.environment["SYNCER_BACKFILL__RANGE_DOCUMENTS"] = "30"
+    system.execute(
+        CUSTOMERS,
+        "INSERT INTO {schema}.orders (id, customer_id, address) "
+        "SELECT n, 1 + n % 2, 'no address' FROM generate_series(1, 3000) n",
+    )
+    said = system.run("backfill", orders, expect=3)
+    assert f"the backfill stopped: elasticsearch:{orders} refused 100 documents in a row" in said
+    assert "document_parsing_exception" in said and "→ correct the mapping" in said
+    done = sum(system.topics().committed(f"{system.prefix}.{orders}.1.backfill").values())
+    letters = listed(system, orders)
+    assert 30 * done <= len(letters) < 100
+    daemon = system.start(ready=False)
+    daemon.until_state(system.summaries, "running")
+    told = daemon.until_state(orders, "failed")
+    assert f"elasticsearch:{orders} still refuses documents" in told["reason"]
+    assert daemon.metric("syncer_breaker_open", model=orders) == 1
+    assert listed(system, orders) == letters
+    assert sum(system.topics().committed(f"{system.prefix}.{orders}.1.backfill").values()) == done
+    system.declare("orders", ORDERS.replace("type: ip", "type: keyword"))
+    system.run("resync", orders, "--yes")
+    daemon.until_state(orders, "running")
+    system.until_right()
+    assert listed(system, orders) == {} and daemon.metric("syncer_breaker_open", model=orders) == 0
+    daemon.stop()
 
 
 def test_records_are_replayed_from_their_bytes(system: System) -> None:

@@ -16,7 +16,7 @@ import urllib3
 from devstack import Stack
 from syncer import sinks
 from syncer.declaration.compile import Field
-from syncer.document import Batch, Outcome
+from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
 from syncer.sinks._elasticsearch_http import Http
 from syncer.sinks._trial import sweep
@@ -487,7 +487,7 @@ def test_a_request_above_a_proxy_s_limit(make: Make, proxy: FaultProxy) -> None:
     batch.upserts["big"] = json.dumps({"name": "x" * 5000}).encode()
     out = sink.write(batch)
     assert out.written == 40
-    assert out.refused == [("big", "HTTP 413: <html>too large</html>")]
+    assert out.refused == [Refusal("big", "HTTP 413: <html>too large</html>", "HTTP 413")]
 
 
 # -- failures of the server
