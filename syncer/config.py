@@ -31,6 +31,7 @@ from pydantic import (
 
 from syncer import layered
 from syncer.errors import Fatal
+from syncer.masking import mask
 
 DEFAULT_PATH = Path("config/syncer.yaml")
 M = TypeVar("M", bound=BaseModel)
@@ -257,7 +258,7 @@ class Config(Section):
     def masked(self) -> dict[str, Any]:
         """Everything as it may be shown: secrets are `***`."""
         shown = self.model_dump(mode="json") | self.sinks
-        return {key: layered.mask(key, value) for key, value in shown.items()}
+        return {key: mask(key, value) for key, value in shown.items()}
 
     def origin(self, *path: str) -> str:
         """Where a setting was made (`config/syncer.yaml:12`, `environment variable X`), or `default`."""

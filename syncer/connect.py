@@ -16,8 +16,9 @@ from urllib.parse import quote
 import urllib3
 
 from syncer.checks.running import IDLE, Status, Task, remedy, told_lines
-from syncer.definition import MASK, Definition, is_secret
+from syncer.definition import Definition
 from syncer.errors import Fatal, Retry, SyncerError
+from syncer.masking import mask
 
 _BUSY = 0.25
 """Seconds between attempts while Connect's workers rebalance."""
@@ -258,7 +259,7 @@ def _shown(wanted: Definition, key: str, value: str | None) -> str | None:
 
 def masked(config: Mapping[str, str]) -> dict[str, str]:
     """Settings as Connect has them, fit for printing."""
-    return {key: MASK if is_secret(key) else value for key, value in config.items()}
+    return {key: str(mask(key, value)) for key, value in config.items()}
 
 
 def _refusal(status: int, message: str, where: str) -> SyncerError:

@@ -17,9 +17,11 @@ A command ends with any of them (`cli/__init__.py`).
 
 from __future__ import annotations
 
+from syncer.masking import mask_text
+
 
 class SyncerError(Exception):
-    """Base of the three kinds.
+    """Base of the three kinds. No part of it holds a secret: it may be printed anywhere.
 
     what: the operation that failed, as a sentence without the full stop.
     where: the file and line, table, topic and partition, index or URL.
@@ -28,11 +30,8 @@ class SyncerError(Exception):
     """
 
     def __init__(self, what: str, *, where: str = "", why: str = "", hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.why = why
-        self.hint = hint
+        self.what, self.where, self.why, self.hint = map(mask_text, (what, where, why, hint))
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.told}" if self.where else self.told

@@ -14,7 +14,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-from syncer import layered
+from syncer import masking
 from syncer.errors import SyncerError
 
 _CHATTY = ("elastic_transport", "elasticsearch", "urllib3", "redis", "psycopg")
@@ -39,6 +39,7 @@ def configure(
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console),
         _errors,
+        structlog.processors.format_exc_info,  # a traceback is text, too
         _mask,
     ]
     last: list[Processor]
@@ -51,7 +52,6 @@ def configure(
         ]  # fmt: skip
     else:
         last = [
-            structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(serializer=_dumps),
         ]
@@ -98,7 +98,7 @@ def _errors(_: Any, __: str, entry: EventDict) -> EventDict:
 def _mask(_: Any, __: str, entry: EventDict) -> EventDict:
     for key, value in entry.items():
         if isinstance(value, str | dict | list | tuple):
-            entry[key] = layered.mask(key, value)
+            entry[key] = masking.mask(key, value)
     return entry
 
 
