@@ -82,8 +82,11 @@ def publication_statements(
     tables: Collection[TableName],
     partitioned: Collection[TableName],
 ) -> list[str]:
-    """The SQL that makes the publication send every change of these tables; nothing is taken out of it."""
+    """The SQL that makes the publication send every change of these tables; nothing is taken out of it, and
+    none is made without tables."""
     wanted = sorted(set(tables))
+    if publication is None and not wanted:
+        return []
     if publication is None:
         listed = ", ".join(map(quote_table, wanted))
         options = "WITH (publish_via_partition_root = true)"
@@ -177,7 +180,8 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
     whole = [table for table in tables if table not in facts.roots]
     statements = publication_statements(facts.publication_name, publication, whole, facts.partitioned)
     if publication is None:
-        yield Finding("error", "no-publication", at, "it does not exist", fix="\n".join(statements))
+        fix = "\n".join(statements) or "correct the read models first: their tables belong into it"
+        yield Finding("error", "no-publication", at, "it does not exist", fix=fix)
         return
     if missing := [o for o in OPERATIONS if o not in publication.operations]:
         what = f"it does not publish {', '.join(missing)}"
