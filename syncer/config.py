@@ -32,6 +32,7 @@ from pydantic import (
 from syncer import layered
 from syncer.errors import Fatal
 from syncer.masking import mask
+from syncer.tls import CaFile
 
 DEFAULT_PATH = Path("config/syncer.yaml")
 M = TypeVar("M", bound=BaseModel)
@@ -138,6 +139,9 @@ class Connect(Section):
     )
     username: str | None = Field(default=None, description="For basic authentication")
     password: SecretStr | None = Field(default=None, description="For basic authentication")
+    ca_file: CaFile | None = Field(
+        default=None, description="PEM file of the authority behind its certificate"
+    )
     timeout: Seconds = Field(default=30, description="Wait this long for an answer (seconds)")
 
     @model_validator(mode="before")

@@ -31,6 +31,8 @@ class Piece:
     """Commit time of the newest change among them."""
 
 
+LATE = "they are rendered again"
+
 Answers = list[tuple[str, Outcome]]
 """Of each sink that a piece was sent to, by name."""
 
@@ -63,6 +65,8 @@ class Writer:
         self._wait, self._observer, self._breaker = wait, observer, breaker
         self._name = f"{name}-write"
         self._under_way: tuple[Piece, Future[Answers]] | None = None
+        self._slowest = ("", 0.0)
+        """The sink that took longest in the last write, and how long: seconds."""
 
     @property
     def busy(self) -> bool:
@@ -116,20 +120,36 @@ class Writer:
     def _write(self, piece: Piece) -> Answers:
         """To every sink; a sink that is unavailable makes the whole piece one to render again."""
         answers: Answers = []
+        now, before = self._wait.time.monotonic, self._slowest
+        self._slowest = ("", 0.0)
         with self._observer.stage("write"):
             for sink in self.sinks:
-                within = piece.taken + self.max_age - self._wait.time.monotonic()
+                began = now()
+                within = piece.taken + self.max_age - began
                 if within <= 0:
-                    late = Outcome(again=piece.batch.ids(), again_reason="rendered too long ago")
-                    answers.append((sink.name, late))
+                    reason = self._late(began - piece.taken, max(self._slowest, before, key=lambda s: s[1]))
+                    answers.append((sink.name, Outcome(again=piece.batch.ids(), again_reason=reason)))
                     break
                 try:
                     outcome = sink.write(piece.batch, within)
                 except Retry as error:
                     outcome = Outcome(again=piece.batch.ids(), again_reason=str(error))
+                self._slowest = max(self._slowest, (sink.name, now() - began), key=lambda s: s[1])
                 self._observer.written(sink.name, outcome)
                 answers.append((sink.name, outcome))
         return answers
+
+    def _late(self, age: float, slowest: tuple[str, float]) -> str:
+        """Why a piece is not sent. age: seconds."""
+        sink, seconds = slowest
+        took = f"{sink} took {seconds:.0f} s for a write" if sink else "rendering took so long"
+        error = Retry(
+            f"documents were rendered {age:.0f} s ago, which is longer than pipeline.max_age"
+            f" ({self.max_age:g} s): {LATE}",
+            why=took,
+            hint="write less at a time (pipeline.chunk_documents), or raise pipeline.max_age",
+        )
+        return str(error)
 
     def _take(self, piece: Piece, answers: Answers) -> list[str]:
         """Report refusals; return the distinct ids that are to be rendered again. Raises Fatal of the

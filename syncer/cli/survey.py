@@ -6,7 +6,7 @@ finding, and the rest is looked at. Only PostgreSQL has to answer. `servers.py` 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,7 +107,7 @@ def survey(
     if live:
         kafka = servers.kafka(config, result.loaded)
         if config.connect.url and definition is not None:
-            _live(config, definition, result, registered=kafka.registered)
+            _live(config, definition, result, kafka)
         result.findings["Kafka"] = kafka.findings
         result.findings |= servers.sinks_of(config, result.models)
         if not read_only:
@@ -222,15 +222,18 @@ def _judge(config: Config, settings: Any, result: Survey, where: str) -> list[Fi
     )
 
 
-def _not_there(where: str, registered: Collection[str]) -> Finding:
-    fix = "syncer connectors apply"
+def _not_there(where: str, kafka: servers.Kafka) -> Finding:
+    fix, registered = "syncer connectors apply", kafka.registered
+    if registered and not kafka.streamed:
+        why = f"no change reaches {', '.join(registered)}"
+        return Finding("error", "not-applied", where, "it is not there yet", why, fix)
     if not registered:
         return Finding("warning", "not-applied", where, "it is not there yet", fix=fix)
     why = f"no change reaches {', '.join(registered)}, and its slot holds back ever more log"
     return Finding("error", "not-applied", where, "it is not there any more", why, fix)
 
 
-def _live(config: Config, definition: Definition, result: Survey, *, registered: Collection[str]) -> None:
+def _live(config: Config, definition: Definition, result: Survey, kafka: servers.Kafka) -> None:
     """The connector as Kafka Connect has it. That it is away, or the connector not there yet, is no error;
     but once read models are registered, a connector was there."""
     found = result.findings.setdefault("Kafka Connect", [])
@@ -238,7 +241,7 @@ def _live(config: Config, definition: Definition, result: Survey, *, registered:
     try:
         settings = client.config(definition.name)
         if settings is None:
-            found.append(_not_there(where, registered))
+            found.append(_not_there(where, kafka))
             return
         found += [f for f in _judge(config, settings, result, where) if f.severity == "error"]
         status = client.status(definition.name)

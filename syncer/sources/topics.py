@@ -7,6 +7,7 @@ state        where each read model began, its epoch, its backfill (`state.py`)  
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
@@ -30,6 +31,7 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 
+from syncer import tls
 from syncer.change import Position, TableName
 from syncer.errors import Fatal, Retry
 from syncer.ports import Record
@@ -70,19 +72,29 @@ class Topics:
     def _renew(self) -> None:
         """A new client. After an outage, one can wait for ever for a group's coordinator
         (confluentinc/librdkafka#5511); others who wait for the same get an error at once."""
+        self._said = ""
         try:
-            self._admin = AdminClient({"log_level": 2, **self._settings})
+            settings: dict[str, Any] = {"log_level": 2, "error_cb": self._note, **self._settings}
+            self._admin = AdminClient(settings)
         except KafkaException as error:
             raise Fatal(
-                "a setting of Kafka's client is wrong", where="kafka.properties", why=error.args[0].str()
-            ) from error
+                "a setting of Kafka's client is wrong", where="kafka.properties", why=error.args[0].str(),
+                hint=_unreadable(self._settings),
+            ) from error  # fmt: skip
+
+    def _note(self, error: KafkaError) -> None:
+        """What the client says of its connections, as a TLS handshake that failed. Last comes that all of
+        them are down."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._said = error.str()
 
     def existing(self, timeout: float = _SOON) -> dict[str, int]:
         """All topics and how many partitions each has."""
         try:
             topics = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
-            raise away("cannot list topics", error) from error
+            self._admin.poll(0)
+            raise away("cannot list topics", error, self._said) from error
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
     def create(self, names: Collection[str], config: Mapping[str, str], *, partitions: int = 0) -> list[str]:
@@ -301,9 +313,20 @@ def position_of(message: Message) -> Position:
     return Position(message.topic() or "", message.partition() or 0, message.offset() or 0)
 
 
-def away(what: str, error: KafkaException) -> Retry | Fatal:
+def _unreadable(settings: Mapping[str, Any]) -> str:
+    """Names the files that settings name and that cannot be read."""
+    files = {name: str(value) for name, value in settings.items() if name.endswith(".location")}
+    found = [f"{name} {path}" for name, path in files.items() if not os.access(path, os.R_OK)]
+    return f"there is no such file, or it cannot be read: {', '.join(found)}" if found else ""
+
+
+def away(what: str, error: KafkaException, said: str = "") -> Retry | Fatal:
+    """said: by the client, about its connections."""
     code = error.args[0].code()
-    why = f"{error.args[0].str()} [{error.args[0].name()}]"
+    why = f"{error.args[0].str()} [{error.args[0].name()}]" + (f": {said}" if said else "")
+    if tls.distrusted(said):
+        hint = tls.advice("ssl.ca.location in kafka.properties")
+        return Fatal(what, where="Kafka", why=why, hint=hint)
     if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
                 KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION):  # fmt: skip
         return Fatal(what, where="Kafka", why=why, hint="see kafka.properties (credentials, ACLs)")

@@ -22,6 +22,7 @@ from syncer.pipeline import Lane, Limits
 from syncer.planning import ranges
 from syncer.ports import Memory, Record
 from syncer.waiting import Patience, Stopped
+from syncer.writer import LATE
 from tests.simulation.application import Sizes, compiled
 from tests.simulation.database import Database
 from tests.simulation.history import History
@@ -292,7 +293,7 @@ class Watcher:
         """The sink counts."""
 
     def waiting(self, reason: str) -> None:
-        if reason == "rendered too long ago":
+        if LATE in reason:
             self._seen["a piece was too old to be sent"] += 1
 
     def rejected(self, error: Reject) -> None:
