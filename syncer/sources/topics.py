@@ -54,6 +54,20 @@ _SETTLING = {
 """Of a topic that was just made, or whose leader changes: gone in a moment."""
 
 
+UNREACHABLE = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.NETWORK_EXCEPTION,
+}
+"""Of a Kafka that does not answer; with any other error it does."""
+
+
 def topic_of(prefix: str, table: TableName) -> str:
     """The change topic of a table, as Debezium names it: characters that Kafka refuses become `_`."""
     name = f"{prefix}.{table.schema}.{table.name}"
@@ -330,4 +344,8 @@ def away(what: str, error: KafkaException, said: str = "") -> Retry | Fatal:
     if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
                 KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION):  # fmt: skip
         return Fatal(what, where="Kafka", why=why, hint="see kafka.properties (credentials, ACLs)")
-    return Retry(what, where="Kafka", why=why, hint="is Kafka up? see kafka.bootstrap_servers")
+    if code == KafkaError.INVALID_REPLICATION_FACTOR:
+        hint = "kafka.replication_factor must not be larger than the number of brokers that are up"
+        return Retry(what, where="Kafka", why=why, hint=hint)
+    hint = "is Kafka up? see kafka.bootstrap_servers" if code in UNREACHABLE else ""
+    return Retry(what, where="Kafka", why=why, hint=hint)

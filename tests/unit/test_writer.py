@@ -60,15 +60,20 @@ def test_what_got_old_at_one_sink_is_not_sent_to_the_next() -> None:
     def unexpected(sink: str, id: str, version: int, reason: str) -> None:
         raise AssertionError(reason)
 
+    observer = LaneObserver("changes", Metrics(CollectorRegistry()).for_model("things"))
     writer = Writer(
         "things", [first, second], max_age=30.0, again=again, done=done.append, refused=unexpected,
         newer=lambda version: None, breaker=Breaker("things"), wait=Patience(Event(), lambda: None, time),
-        observer=LaneObserver("changes", Metrics(CollectorRegistry()).for_model("things")),
+        observer=observer,
     )  # fmt: skip
     piece = Piece(Batch(1, {"a": b'{"n":1}'}, []), time.now)
     writer.send(piece)
     writer.settle()
     assert done == [piece]
+    assert observer.last_error.startswith(
+        "documents were rendered 31 s ago, which is longer than pipeline.max_age (30 s): they are rendered"
+        f" again: {first.name} took 31 s for a write\n  → "
+    )
     assert first.store.documents == second.store.documents == {"a": (2, b'{"n":2}')}
 
 
