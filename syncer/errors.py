@@ -17,7 +17,26 @@ A command ends with any of them (`cli/__init__.py`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from syncer.masking import mask_text
+
+ARROW = "\n  → "
+"""Comes before the hint where an error is one text."""
+
+
+def apart(text: str) -> tuple[str, str]:
+    """The text of one error without its hint, and the hint. Several errors in one text stay together."""
+    told, _, hint = text.partition(ARROW)
+    return (text, "") if ARROW in hint else (told, hint)
+
+
+def with_hint(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields for programs: the hint that is in a `reason` or `last_error` is a field of its own."""
+    told = {key: apart(fields[key]) for key in ("reason", "last_error") if key in fields}
+    hint = next((hint for _, hint in told.values() if hint), "")
+    return {**fields, **{key: text for key, (text, _) in told.items()}, "hint": hint}
 
 
 class SyncerError(Exception):
@@ -40,7 +59,7 @@ class SyncerError(Exception):
     def told(self) -> str:
         """All but where, for a reader who knows that."""
         text = f"{self.what}: {self.why}" if self.why else self.what
-        return f"{text}\n  → {self.hint}" if self.hint else text
+        return f"{text}{ARROW}{self.hint}" if self.hint else text
 
 
 class Retry(SyncerError):

@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from syncer import masking
-from syncer.errors import SyncerError
+from syncer.errors import SyncerError, apart
 
 _CHATTY = ("elastic_transport", "elasticsearch", "urllib3", "redis", "psycopg")
 """Libraries that tell of every request at level info, or of every retry at warning."""
@@ -92,6 +92,10 @@ def _errors(_: Any, __: str, entry: EventDict) -> EventDict:
         entry.update({key: text for key in ("where", "why", "hint") if (text := getattr(error, key))})
     elif isinstance(error, BaseException):
         entry["error"] = f"{type(error).__name__}: {error}"
+    if isinstance(reason := entry.get("reason"), str):
+        entry["reason"], hint = apart(reason)
+        if hint:
+            entry.setdefault("hint", hint)
     return entry
 
 

@@ -15,7 +15,7 @@ from syncer.cli.context import Context, as_json, command, confirm, group, models
 from syncer.cli.preview import key_of, show_row
 from syncer.config import Config
 from syncer.errand import Errand
-from syncer.errors import Fatal, Reject
+from syncer.errors import Fatal, Reject, with_hint
 from syncer.metrics import Metrics
 from syncer.registry import Names, Registry
 from syncer.replay import replay as try_again
@@ -226,5 +226,6 @@ def _as_dict(model: str, letter: Letter) -> dict[str, Any]:
     subject = letter.subject
     return {
         "model": model, "letter": subject.handle, "kind": subject.kind, "name": subject.name,
-        "since": _at(letter), "version": letter.version, "reason": letter.reason, "cut": letter.cut,
+        "since": _at(letter), "version": letter.version, "cut": letter.cut,
+        **with_hint({"reason": letter.reason}),
     }  # fmt: skip

@@ -27,7 +27,7 @@ import orjson
 
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
-from syncer.sinks._elasticsearch_http import CREDENTIALS, DISK_FULL
+from syncer.sinks._elasticsearch_http import CREDENTIALS, DISK_FULL, reason_of
 from syncer.sinks._target import Target
 
 MAX_ID_BYTES = 512
@@ -37,7 +37,7 @@ MAX_ID_BYTES = 512
 _GUARD = b'{"update":{"_id":"-"}}\n{"doc":{}}\n'
 _DELETE = b'{"delete"'
 _SURELY_FIT = MAX_ID_BYTES // 4  # characters
-FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
+FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 _CONFLICT = re.compile(r"current version \[(-?\d+)\] is higher or equal to the one provided \[(\d+)\]$")
 _BLOCKS = frozenset(("index_closed_exception", "cluster_block_exception", "unavailable_shards_exception"))
 
@@ -143,7 +143,7 @@ def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -
             found, given = map(int, match.groups()) if match else (0, 0)
             target.older(id, given, found, out)
         else:
-            _failed(id, status, error["type"], error.get("reason") or "", target, out)
+            _failed(id, status, error["type"], reason_of(error), target, out)
             in_time = in_time and status != 429
     return in_time
 

@@ -22,6 +22,7 @@ DISK_FULL = "free disk space on the server; the block is lifted by itself"
 
 
 _BUSY = frozenset((408, 429, 503, 504))
+_CAUSES = 6
 
 
 class Busy(Retry):
@@ -171,12 +172,22 @@ class Http:
         return (Fatal if status < 500 else Retry)(what, where=self._where, why=why)
 
 
+def reason_of(error: Json) -> str:
+    """The reason of an error, and those of its causes: often only the last one says what is wrong."""
+    found = [error.get("reason") or ""]
+    while isinstance(error := error.get("caused_by") or {}, dict) and error and len(found) < _CAUSES:
+        text = f"{error.get('type', '')}: {error.get('reason') or ''}".strip(": ")
+        if text and (error.get("reason") or text) not in found[-1]:
+            found.append(f"caused by {text}")
+    return "; ".join(filter(None, found))
+
+
 def error_of(raw: bytes, default: str = "") -> tuple[str, str]:
     """(type, reason) of an error answer; (default, its text) when it is none of Elasticsearch's."""
     try:
         error = orjson.loads(raw)["error"]
         if isinstance(error, dict):
-            return error["type"], error.get("reason") or ""
+            return error["type"], reason_of(error)
         return default, str(error)
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return default, raw[:200].decode(errors="replace")

@@ -20,7 +20,7 @@ MANY = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM g
 
 def failed(daemon: Daemon, model: str, *words: str) -> None:
     """The read model has stopped, and each of these is in the one error told of it; the other one goes on."""
-    told = daemon.until_state(model, "failed")["last_error"]
+    told = daemon.until_told(model, "failed")
     for word in words:
         assert word in told, told
     assert len(daemon.said("failed", model=model)) == 1
@@ -236,7 +236,7 @@ def test_hazard_22_an_index_that_is_deleted_is_told_and_not_made_again_in_part(s
     failed(daemon, system.orders, "the index is gone", f"syncer resync {system.orders}")
     daemon.stop()
     daemon = system.start(ready=False)
-    told = daemon.until_state(system.orders, "failed")["last_error"]
+    told = daemon.until_told(system.orders, "failed")
     assert "is gone, and its documents with it" in told and f"syncer resync {system.orders}" in told
     system.run("resync", system.orders, "--yes")
     system.until_right()
@@ -256,7 +256,7 @@ def test_hazard_23_a_lost_record_of_the_epoch_is_told_by_every_sink(system: Syst
     until(lambda: topic not in admin.list_topics(timeout=10).topics)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_state(model, "failed")["last_error"]
+        told = daemon.until_told(model, "failed")
         assert "of a later epoch; the record of our own is lost" in told and f"syncer resync {model}" in told
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     for model in (system.orders, system.summaries):
@@ -279,7 +279,7 @@ def test_records_that_kafka_no_longer_has_need_a_resync(system: System) -> None:
         done.result(10)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_state(model, "failed")["last_error"]
+        told = daemon.until_told(model, "failed")
         assert "no longer has the records" in told and topic in told and f"syncer resync {model}" in told
     system.run("resync", system.orders, "--yes")
     system.run("resync", system.summaries, "--yes")

@@ -101,6 +101,9 @@ def test_a_mapping_that_fits_no_document_stops_its_read_model_and_no_other(syste
     done = sum(system.topics().committed(f"{system.prefix}.{orders}.1.backfill").values())
     letters = listed(system, orders)
     assert 30 * done <= len(letters) < 100
+    for letter in letters.values():  # the sink, the error, and what caused it
+        assert letter["reason"].startswith(f"elasticsearch:{orders} refused the document: document_parsing")
+        assert "'no address' is not an IP string literal" in letter["reason"]
     daemon = system.start(ready=False)
     daemon.until_state(system.summaries, "running")
     told = daemon.until_state(orders, "failed")
@@ -141,6 +144,7 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     assert system.written(orders)["2"]["status"] == "paid"
     left = listed(system, orders)
     assert left.keys() == {names[1]} and "cannot read a change event" in left[names[1]]["reason"]
+    assert "→" not in left[names[1]]["reason"] and "syncer dlq show" in left[names[1]]["hint"]
 
 
 def test_a_resync_settles_the_letters_of_what_it_builds_anew(system: System) -> None:

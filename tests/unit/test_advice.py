@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,12 +20,15 @@ from syncer.checks import Finding
 from syncer.cli.servers import Kafka
 from syncer.cli.survey import _not_there
 from syncer.connect import Connect
+from syncer.declaration.compile import compile
 from syncer.declaration.model import parse
-from syncer.errors import Fatal, Retry, SyncerError
+from syncer.errors import Fatal, Retry, SyncerError, apart, with_hint
 from syncer.rows.session import connect
 from syncer.sinks import elasticsearch, redis
+from syncer.sinks._elasticsearch_http import reason_of
 from syncer.sources import topics
 from syncer.sources.topics import Topics, away
+from tests.unit.catalogs import catalog, table
 
 TLS = Path(__file__).parent / "tls"
 ELSEWHERE = "/no/such/file.pem"
@@ -71,17 +74,15 @@ def raised(ask: Callable[[], object]) -> SyncerError:
     return found.value
 
 
-def first(errors: Sequence[SyncerError]) -> SyncerError:
-    return errors[0]
+def obstacle(sink: Any, url: str) -> SyncerError:
+    [error] = sink.obstacles(sink.Connection.model_validate({"url": url}), [])
+    assert isinstance(error, SyncerError)
+    return error
 
 
 ASK: dict[str, Callable[[int], SyncerError]] = {
-    "elasticsearch.ca_file": lambda port: first(
-        elasticsearch.obstacles(elasticsearch.Connection.model_validate({"url": f"https://localhost:{port}"}), [])
-    ),
-    "redis.ca_file": lambda port: first(
-        redis.obstacles(redis.Connection.model_validate({"url": f"rediss://localhost:{port}/0"}), [])
-    ),
+    "elasticsearch.ca_file": lambda port: obstacle(elasticsearch, f"https://localhost:{port}"),
+    "redis.ca_file": lambda port: obstacle(redis, f"rediss://localhost:{port}/0"),
     "connect.ca_file": lambda port: raised(Connect(f"https://localhost:{port}").names),
     "ssl.ca.location in kafka.properties": lambda port: raised(
         Topics(
@@ -206,7 +207,7 @@ def test_a_server_of_another_kind_is_called_by_its_name(
     with ThreadingHTTPServer(("127.0.0.1", 0), server) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{listening.server_port}"
-        error = first(elasticsearch.obstacles(elasticsearch.Connection.model_validate({"url": url}), []))
+        error = obstacle(elasticsearch, url)
         listening.shutdown()
     assert isinstance(error, Fatal)
     assert error.what == what and "elasticsearch.url" in error.hint and "up?" not in error.hint
@@ -243,3 +244,41 @@ def test_a_connector_that_never_was_is_not_gone() -> None:
     assert found(["orders"], streamed=False).what == "it is not there yet"
     assert found(["orders"], streamed=False).severity == "error"
     assert found(["orders"], streamed=True).what == "it is not there any more"
+
+
+def test_a_hint_is_a_field_of_its_own_for_programs() -> None:
+    error = Fatal("cannot write", where="redis:x", why="no rights", hint="syncer check\n  more")
+    assert apart(str(error)) == ("redis:x: cannot write: no rights", "syncer check\n  more")
+    assert apart("all is well") == ("all is well", "")
+    two = f"{error}\n{error}"
+    assert apart(two) == (two, "")
+    found = with_hint({"a": 1, "reason": "", "last_error": str(error)})
+    assert found == {"a": 1, "reason": "", "last_error": apart(str(error))[0], "hint": "syncer check\n  more"}
+    assert with_hint({"reason": "busy"}) == {"reason": "busy", "hint": ""}
+
+
+def test_a_reason_has_the_causes_of_elasticsearch_s_error() -> None:
+    error = {
+        "type": "document_parsing_exception", "reason": "[1:9] failed to parse field [at] of type [date]",
+        "caused_by": {
+            "type": "illegal_argument_exception", "reason": "failed to parse date field [no] with format [x]",
+            "caused_by": {"type": "date_time_parse_exception", "reason": "Failed to parse with all enclosed"},
+        },
+    }  # fmt: skip
+    assert reason_of(error) == (
+        "[1:9] failed to parse field [at] of type [date]"
+        "; caused by illegal_argument_exception: failed to parse date field [no] with format [x]"
+        "; caused by date_time_parse_exception: Failed to parse with all enclosed"
+    )
+    assert reason_of({"type": "x", "reason": "y"}) == "y" and reason_of({"type": "x"}) == ""
+
+
+@pytest.mark.parametrize("name", ["similarity", "st_asgeojson", "unaccent", "total_of"])
+def test_functions_of_extensions_are_called_so(name: str) -> None:
+    catalog_ = catalog(table("t", "id bigint key, a text"))
+    text = f"name: o\nroot: {{table: t}}\ndocument:\n  x: {name}(a)\nsink: {{memory: {{}}}}\n"
+    with pytest.raises(Fatal) as found:
+        compile(parse(text, "m.yaml"), catalog_)
+    said = str(found.value)
+    assert "functions of extensions and your own are not allowed" in said and "did you mean" not in said
+    assert f"GENERATED ALWAYS AS ({name}(…)) STORED" in said
