@@ -115,7 +115,9 @@ class Breaker:
         with self._lock:
             again = set(outcome.again)
             refused = {one.id: one for one in outcome.refused if one.id not in again}
-            accepted = sum(id not in refused and id not in again for id in batch.upserts)
+            accepted = len(batch.upserts)
+            if refused or again:
+                accepted = sum(id not in refused and id not in again for id in batch.upserts)
             if accepted and self._trips.pop(sink, 0):
                 self._note_all()
             if self._tolerant or accepted >= max(1, len(refused)):

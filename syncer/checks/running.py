@@ -14,7 +14,7 @@ from syncer.checks.finding import Finding
 from syncer.checks.source import RESET, Slot
 
 APPLY = "syncer connectors apply"
-ASK_CONNECT = "let Kafka Connect answer at connect.url (is it up?), then: "
+ASK_CONNECT = "let Kafka Connect answer first (is it up? see connect.url), then: "
 """Begins the advice where the command needs Kafka Connect, and nobody knows whether it is there."""
 NoAnswer = Literal["unknown"]
 """What a server does not answer."""

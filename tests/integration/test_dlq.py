@@ -75,6 +75,8 @@ def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system:
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     until(lambda: listed(system, system.orders).keys() == {"3", "4"})
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 2)
+    said = system.run("backfill", system.orders, expect=1)  # the daemon takes a part of the ranges
+    assert f"{system.orders}: 2 documents were refused" in said
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
     until(lambda: listed(system, system.orders).keys() == {"4"})
     daemon.stop()
