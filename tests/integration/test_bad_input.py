@@ -92,7 +92,7 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
     wanted["3"] |= {"address": None}  # as it was before
     until(lambda: system.written(system.orders) in (wanted, {k: v for k, v in wanted.items() if k != "3"}))
     [letter] = daemon.said("dead letter", model=system.orders)
-    assert letter["where"] == "3" and "no address" in letter["why"]
+    assert letter["where"] == "document 3" and "no address" in letter["why"]
     told = system.told(system.orders)
     assert (told["state"], told["dead_letters"], told["lag_records"]) == ("running", 1, 0)
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
@@ -102,7 +102,8 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
 
 def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System) -> None:
     system.execute(CUSTOMERS, MANY, "UPDATE {schema}.orders SET parts = 0 WHERE id IN (7, 1500, 2999)")
-    assert "3,000" in system.run("backfill", system.orders)
+    said = system.run("backfill", system.orders, expect=1)
+    assert "3,000" in said and "3 documents were refused" in said
     assert sorted(map(int, system.written(system.orders))) == [
         n for n in range(1, 3001) if n not in (7, 1500, 2999)
     ]
@@ -133,7 +134,7 @@ def test_a_row_with_an_empty_key_is_a_dead_letter_and_missing(system: System) ->
     )
     system.declare("words", WORDS)
     model = f"{system.prefix}-words"
-    system.run("backfill", model)
+    assert "1 document was refused" in system.run("backfill", model, expect=1)
     assert "the id is empty" in system.run("dlq", "list", model)
     assert "missing: (empty)" in system.run("verify", model, "--patience", "0", expect=1)
 
