@@ -15,8 +15,8 @@ import structlog
 
 from syncer import load
 from syncer.altered import Alterations
-from syncer.change import Work
 from syncer.breaker import Breaker, Noted
+from syncer.change import Work
 from syncer.clock import Clock, Identity, version
 from syncer.config import Config
 from syncer.declaration import model as declaration

@@ -14,7 +14,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Record
-from syncer.sources.topics import UNREACHABLE, position_of
+from syncer.sources.kafka_errors import UNREACHABLE
+from syncer.sources.topics import position_of
 
 Partition = tuple[str, int]
 _DRAIN = 1000

@@ -7,7 +7,6 @@ state        where each read model began, its epoch, its backfill (`state.py`)  
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
@@ -31,10 +30,10 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 
-from syncer import tls
 from syncer.change import Position, TableName
 from syncer.errors import Fatal, Retry
 from syncer.ports import Record
+from syncer.sources.kafka_errors import away, unreadable
 
 Partition = tuple[str, int]
 _TIMEOUT, _FIRST_TIMEOUT = 20.0, 5.0
@@ -52,20 +51,6 @@ _SETTLING = {
     KafkaError.FENCED_LEADER_EPOCH,
 }
 """Of a topic that was just made, or whose leader changes: gone in a moment."""
-
-
-UNREACHABLE = {
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT,
-    KafkaError._TIMED_OUT_QUEUE,
-    KafkaError._MSG_TIMED_OUT,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.BROKER_NOT_AVAILABLE,
-    KafkaError.NETWORK_EXCEPTION,
-}
-"""Of a Kafka that does not answer; with any other error it does."""
 
 
 def topic_of(prefix: str, table: TableName) -> str:
@@ -93,7 +78,7 @@ class Topics:
         except KafkaException as error:
             raise Fatal(
                 "a setting of Kafka's client is wrong", where="kafka.properties", why=error.args[0].str(),
-                hint=_unreadable(self._settings),
+                hint=unreadable(self._settings),
             ) from error  # fmt: skip
 
     def _note(self, error: KafkaError) -> None:
@@ -325,27 +310,3 @@ class Topics:
 def position_of(message: Message) -> Position:
     """Where it is. The client types these as optional; a message without error has them."""
     return Position(message.topic() or "", message.partition() or 0, message.offset() or 0)
-
-
-def _unreadable(settings: Mapping[str, Any]) -> str:
-    """Names the files that settings name and that cannot be read."""
-    files = {name: str(value) for name, value in settings.items() if name.endswith(".location")}
-    found = [f"{name} {path}" for name, path in files.items() if not os.access(path, os.R_OK)]
-    return f"there is no such file, or it cannot be read: {', '.join(found)}" if found else ""
-
-
-def away(what: str, error: KafkaException, said: str = "") -> Retry | Fatal:
-    """said: by the client, about its connections."""
-    code = error.args[0].code()
-    why = f"{error.args[0].str()} [{error.args[0].name()}]" + (f": {said}" if said else "")
-    if tls.distrusted(said):
-        hint = tls.advice("ssl.ca.location in kafka.properties")
-        return Fatal(what, where="Kafka", why=why, hint=hint)
-    if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-                KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION):  # fmt: skip
-        return Fatal(what, where="Kafka", why=why, hint="see kafka.properties (credentials, ACLs)")
-    if code == KafkaError.INVALID_REPLICATION_FACTOR:
-        hint = "kafka.replication_factor must not be larger than the number of brokers that are up"
-        return Retry(what, where="Kafka", why=why, hint=hint)
-    hint = "is Kafka up? see kafka.bootstrap_servers" if code in UNREACHABLE else ""
-    return Retry(what, where="Kafka", why=why, hint=hint)

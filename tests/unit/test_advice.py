@@ -27,7 +27,8 @@ from syncer.rows.session import connect
 from syncer.sinks import elasticsearch, redis
 from syncer.sinks._elasticsearch_http import reason_of
 from syncer.sources import topics
-from syncer.sources.topics import Topics, away
+from syncer.sources.kafka_errors import away
+from syncer.sources.topics import Topics
 from tests.unit.catalogs import catalog, table
 
 TLS = Path(__file__).parent / "tls"
