@@ -7,7 +7,6 @@ forgets origins, and prints a rejected value (a password, too) in its errors.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from syncer.declaration.names import near
 from syncer.errors import Fatal
 from syncer.masking import is_secret
 
@@ -265,6 +265,6 @@ def unknown(dotted: str, where: str, names: Iterable[str]) -> Fatal:
     """There is no such setting; the hint is the nearest right name, or all of them."""
     *parents, last = dotted.split(".")
     names = list(names)
-    near = difflib.get_close_matches(last, names, 1, 0.6)
-    hint = f"did you mean {'.'.join([*parents, near[0]])}?" if near else f"known here: {', '.join(names)}"
+    meant = near(last, names)
+    hint = f"did you mean {'.'.join([*parents, meant])}?" if meant else f"known here: {', '.join(names)}"
     return Fatal(f"there is no setting {dotted}", where=where, hint=hint if names else "")
