@@ -222,9 +222,9 @@ def _judge(config: Config, settings: Any, result: Survey, where: str) -> list[Fi
     )
 
 
-def _not_there(where: str, kafka: servers.Kafka) -> Finding:
-    fix, registered = "syncer connectors apply", kafka.registered
-    if registered and not kafka.streamed:
+def _not_there(where: str, registered: Sequence[str], *, was_there: bool) -> Finding:
+    fix = "syncer connectors apply"
+    if registered and not was_there:
         why = f"no change reaches {', '.join(registered)}"
         return Finding("error", "not-applied", where, "it is not there yet", why, fix)
     if not registered:
@@ -241,7 +241,8 @@ def _live(config: Config, definition: Definition, result: Survey, kafka: servers
     try:
         settings = client.config(definition.name)
         if settings is None:
-            found.append(_not_there(where, kafka))
+            slot = result.facts.slot if result.facts else None
+            found.append(_not_there(where, kafka.registered, was_there=kafka.streamed or slot is not None))
             return
         found += [f for f in _judge(config, settings, result, where) if f.severity == "error"]
         status = client.status(definition.name)

@@ -16,8 +16,6 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from syncer import config
-from syncer.checks import Finding
-from syncer.cli.servers import Kafka
 from syncer.cli.survey import _not_there
 from syncer.connect import Connect
 from syncer.declaration.compile import compile
@@ -237,14 +235,11 @@ def test_one_misspelt_key_is_one_mistake(entry: str, wrong: str, meant: str) -> 
 
 
 def test_a_connector_that_never_was_is_not_gone() -> None:
-    def found(registered: list[str], *, streamed: bool) -> Finding:
-        return _not_there("connector c", Kafka([], registered, streamed))
-
-    assert found([], streamed=False).what == "it is not there yet"
-    assert found([], streamed=False).severity == "warning"
-    assert found(["orders"], streamed=False).what == "it is not there yet"
-    assert found(["orders"], streamed=False).severity == "error"
-    assert found(["orders"], streamed=True).what == "it is not there any more"
+    new = _not_there("connector c", [], was_there=False)
+    assert (new.severity, new.what) == ("warning", "it is not there yet")
+    waited_for = _not_there("connector c", ["orders"], was_there=False)
+    assert (waited_for.severity, waited_for.what) == ("error", "it is not there yet")
+    assert _not_there("connector c", ["orders"], was_there=True).what == "it is not there any more"
 
 
 def test_a_hint_is_a_field_of_its_own_for_programs() -> None:
