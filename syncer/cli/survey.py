@@ -6,7 +6,7 @@ finding, and the rest is looked at. Only PostgreSQL has to answer. `servers.py` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -222,7 +222,7 @@ def _judge(config: Config, settings: Any, result: Survey, where: str) -> list[Fi
     )
 
 
-def _not_there(where: str, registered: Sequence[str], *, was_there: bool) -> Finding:
+def _not_there(where: str, registered: Collection[str], *, was_there: bool) -> Finding:
     fix = "syncer connectors apply"
     if registered and not was_there:
         why = f"no change reaches {', '.join(registered)}"
@@ -241,8 +241,8 @@ def _live(config: Config, definition: Definition, result: Survey, kafka: servers
     try:
         settings = client.config(definition.name)
         if settings is None:
-            slot = result.facts.slot if result.facts else None
-            found.append(_not_there(where, kafka.registered, was_there=kafka.streamed or slot is not None))
+            was_there = kafka.streamed or bool(result.facts and result.facts.slot)
+            found.append(_not_there(where, kafka.registered, was_there=was_there))
             return
         found += [f for f in _judge(config, settings, result, where) if f.severity == "error"]
         status = client.status(definition.name)
