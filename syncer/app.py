@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from syncer import __version__
 from syncer.config import Config
 from syncer.declaration.model import Model, tables
-from syncer.errors import Fatal
+from syncer.errors import Fatal, with_hint
 from syncer.http import Server
 from syncer.metrics import Metrics
 from syncer.reasons import Reporting
@@ -95,12 +95,12 @@ class App:
         return not late, "\n".join(late)
 
     def status(self) -> dict[str, Any]:
-        models = {unit.model.name: unit.status() for unit in self.units}
+        models = {unit.model.name: with_hint(unit.status()) for unit in self.units}
         return {
             "version": __version__,
             "models": models,
             "source": self.watch.status(),
-            "broken": [str(error) for error in self.broken],
+            "broken": [with_hint({"reason": str(error)}) for error in self.broken],
         }
 
     def _end(self) -> None:

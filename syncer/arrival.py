@@ -88,6 +88,6 @@ def require_slot(config: Config, model: str) -> None:
     except Fatal:
         return
     for finding in reversed(findings):  # the slot's own words first
-        if finding.code == "slot-lost" or finding.fix == RESET:
+        if finding.code == "slot-lost" or finding.fix.endswith(RESET):
             what = "changes are lost on their way, so what is built now would have to be built again"
             raise Fatal(what, where=model, why=f"{finding.where}: {finding.what}", hint=finding.fix)

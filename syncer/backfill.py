@@ -12,10 +12,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from syncer import load
 from syncer.altered import Alterations
 from syncer.change import Key, Work
+from syncer.clock import split_version
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
@@ -28,8 +30,8 @@ from syncer.rows.fingerprint import Tables
 from syncer.rows.postgres import Postgres
 from syncer.rows.publication import wait_for_open_transactions
 from syncer.rows.session import connect
-from syncer.sources.letters import Standing
-from syncer.sources.state import Run
+from syncer.sources.letters import Letter, read
+from syncer.sources.state import Registration, Run
 from syncer.sources.writing import KafkaWork
 from syncer.unit import Unit
 from syncer.waiting import Patience
@@ -47,6 +49,14 @@ class Progress:
     roots: int
     total: int
     note: str = ""
+
+
+class Filled(NamedTuple):
+    """A backfill that is done."""
+
+    run: Run
+    refused: int
+    """Documents that this run could not write, in whichever process: each of them has a dead letter."""
 
 
 class Backfill:
@@ -72,7 +82,7 @@ class Backfill:
 
     def run(
         self, metrics: Metrics, workers: int, report: Callable[[Progress], None], *, again: bool = False
-    ) -> Run:
+    ) -> Filled:
         """Until every root has been rendered and acknowledged. Raises Fatal if a worker had to stop.
 
         again: start anew although an earlier run is unfinished.
@@ -100,11 +110,21 @@ class Backfill:
             unit.join()
         run = replace(run, finished_ms=time.time_ns() // 1_000_000)
         self.registry.state.save(key, run)
-        letters = Standing(self.registry.topics, names.dead_letters)
-        letters.refresh()
-        note = f"dead letters: {len(letters):,} (syncer dlq list {self.model.name})" if len(letters) else ""
-        report(Progress("done", run.roots, run.roots, note))
-        return run
+        report(Progress("done", run.roots, run.roots))
+        return Filled(run, self._refused(begun.registration, names, run))
+
+    def _refused(self, registration: Registration, names: Names, run: Run) -> int:
+        """Open letters that were written since the run began, about documents of its generation and about
+        its own work items."""
+        own = (f"{names.work_topic}/", f"{names.backfill_topic}/")
+
+        def counts(letter: Letter) -> bool:
+            if letter.subject.kind == "record":
+                return letter.subject.name.startswith(own)
+            return letter.version == 0 or split_version(letter.version)[0] == registration.epoch
+
+        letters = read(self.registry.topics, names.dead_letters)
+        return sum(letter.position.offset >= run.letters and counts(letter) for letter in letters)
 
     def plan(self, loaded: load.Loaded, names: Names, report: Callable[[Progress], None]) -> Run:
         """Hand out the ranges. Before that, every transaction that is open now has to end: one that changed
@@ -117,6 +137,7 @@ class Backfill:
         run_id, started_ms = uuid.uuid4().hex[:12], time.time_ns() // 1_000_000
         work = KafkaWork(self.registry.writing, names.backfill_topic)
         begins = self.registry.topics.ends([names.backfill_topic])
+        [letters] = self.registry.topics.ends([names.dead_letters]).values()
         if self.sweep:
             work.put(Work("sweep", "backfill", run_id))
         with self._rows(loaded) as rows:
@@ -145,13 +166,15 @@ class Backfill:
         }
         first = {str(p): offset for (_, p), offset in begins.items()}
         roots = max(len(planned) - 1, 0) * size + len(rest)
-        return Run(run_id, True, len(planned), roots, started_ms, first, ends)
+        return Run(run_id, True, len(planned), roots, started_ms, first, ends, letters=letters)
 
     def _watch(self, unit: Unit, names: Names, run: Run, report: Callable[[Progress], None]) -> None:
         total = sum(run.ends.values()) - sum(run.begins.values())
         while True:
-            if unit.state == "failed":
-                raise Fatal("the backfill stopped", where=self.model.name, why=unit.error)
+            if unit.state == "failed" and (error := unit.failure):
+                raise Fatal(
+                    f"the backfill stopped: {error.what}", where=error.where, why=error.why, hint=error.hint
+                )
             committed = self.registry.topics.committed(names.backfill_group)
             done = {str(p): offset for (_, p), offset in committed.items()}
             left = sum(max(0, end - done.get(p, run.begins.get(p, 0))) for p, end in run.ends.items())

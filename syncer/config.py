@@ -31,6 +31,8 @@ from pydantic import (
 
 from syncer import layered
 from syncer.errors import Fatal
+from syncer.masking import mask
+from syncer.tls import CaFile
 
 DEFAULT_PATH = Path("config/syncer.yaml")
 M = TypeVar("M", bound=BaseModel)
@@ -137,6 +139,9 @@ class Connect(Section):
     )
     username: str | None = Field(default=None, description="For basic authentication")
     password: SecretStr | None = Field(default=None, description="For basic authentication")
+    ca_file: CaFile | None = Field(
+        default=None, description="PEM file of the authority behind its certificate"
+    )
     timeout: Seconds = Field(default=30, description="Wait this long for an answer (seconds)")
 
     @model_validator(mode="before")
@@ -203,6 +208,17 @@ class Backfill(Section):
     workers: Count = Field(default=2, description="Ranges rendered at the same time")
 
 
+class DeadLetters(Section):
+    """When refused documents are too many for dead letters. 100 bad ones among good ones never are."""
+
+    max_consecutive: int = Field(
+        default=100,
+        ge=0,
+        description="Stop the read model when a sink refuses this many documents in a row with the same type"
+        " of error; 0: never",
+    )
+
+
 class Watch(Section):
     """How `syncer run` watches connector, slot, publication and the stream of changes as a whole."""
 
@@ -223,6 +239,7 @@ class Config(Section):
     log: Log = Field(default_factory=Log)
     pipeline: Pipeline = Field(default_factory=Pipeline)
     backfill: Backfill = Field(default_factory=Backfill)
+    dead_letters: DeadLetters = Field(default_factory=DeadLetters)
     watch: Watch = Field(default_factory=Watch)
     _tree: layered.Tree = PrivateAttr()
 
@@ -245,7 +262,7 @@ class Config(Section):
     def masked(self) -> dict[str, Any]:
         """Everything as it may be shown: secrets are `***`."""
         shown = self.model_dump(mode="json") | self.sinks
-        return {key: layered.mask(key, value) for key, value in shown.items()}
+        return {key: mask(key, value) for key, value in shown.items()}
 
     def origin(self, *path: str) -> str:
         """Where a setting was made (`config/syncer.yaml:12`, `environment variable X`), or `default`."""

@@ -15,9 +15,11 @@ from urllib.parse import quote
 
 import urllib3
 
+from syncer import tls
 from syncer.checks.running import IDLE, Status, Task, remedy, told_lines
-from syncer.definition import MASK, Definition, is_secret
+from syncer.definition import Definition
 from syncer.errors import Fatal, Retry, SyncerError
+from syncer.masking import mask
 
 _BUSY = 0.25
 """Seconds between attempts while Connect's workers rebalance."""
@@ -234,7 +236,11 @@ class Connect:
                     method, self.url + path, body=None if body is None else json.dumps(body)
                 )
             except urllib3.exceptions.HTTPError as error:
-                raise Retry("cannot reach Kafka Connect", where=self.url, why=_reason(error)) from error
+                why, what = _reason(error), "cannot reach Kafka Connect"
+                if tls.distrusted(why):
+                    hint = tls.advice("connect.ca_file")
+                    raise Fatal(what, where=self.url, why=why, hint=hint) from error
+                raise Retry(what, where=self.url, why=why, hint="is it up? see connect.url") from error
             if answer.status == 404 and absent is not ...:
                 return absent
             if answer.status != 409 or time.monotonic() > deadline:
@@ -258,7 +264,7 @@ def _shown(wanted: Definition, key: str, value: str | None) -> str | None:
 
 def masked(config: Mapping[str, str]) -> dict[str, str]:
     """Settings as Connect has them, fit for printing."""
-    return {key: MASK if is_secret(key) else value for key, value in config.items()}
+    return {key: str(mask(key, value)) for key, value in config.items()}
 
 
 def _refusal(status: int, message: str, where: str) -> SyncerError:

@@ -43,7 +43,7 @@ def connect(config: Config, *, timeout: float = 0.0) -> Connect:
     password = settings.password.get_secret_value() if settings.password else ""
     return Connect(
         settings.url, username=settings.username or "", password=password,
-        timeout=min(settings.timeout, timeout or settings.timeout),
+        timeout=min(settings.timeout, timeout or settings.timeout), ca_file=settings.ca_file,
     )  # fmt: skip
 
 

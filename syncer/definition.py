@@ -15,13 +15,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from syncer import masking
 from syncer.errors import Fatal
+from syncer.masking import MASK, is_secret
 
-MASK = "***"
 _PLACEHOLDER = re.compile(r"\$\{(env|file):([^}:]+)(?::(-)([^}]*))?\}")
-_SECRET = re.compile(
-    r"password|secret|token|credential|jaas|passphrase|private.?key|user\.info", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Definition:
         return {key: self.mask(key, value) for key, value in self.config.items()}
 
     def mask(self, key: str, value: str) -> str:
-        return MASK if key in self.masked or is_secret(key) else value
+        return MASK if key in self.masked else str(masking.mask(key, value))
 
     def hide(self, text: str) -> str:
         """A server's message, without the secrets that it may quote."""
@@ -51,11 +49,6 @@ class Definition:
             if len(value) >= 4:
                 text = text.replace(value, MASK)
         return text
-
-
-def is_secret(key: str) -> bool:
-    """Whether a setting of this name holds a secret."""
-    return _SECRET.search(key) is not None
 
 
 def load_definition(

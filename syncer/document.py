@@ -62,6 +62,11 @@ class Batch:
     def ids(self) -> list[str]:
         return [*self.upserts, *self.deletes]
 
+    def split(self, id: str) -> tuple[Batch, Batch]:
+        """One of the upserts by itself, and the rest of the batch."""
+        rest = {other: body for other, body in self.upserts.items() if other != id}
+        return Batch(self.version, {id: self.upserts[id]}, []), Batch(self.version, rest, self.deletes)
+
     @property
     def size(self) -> int:
         """Bytes of document text."""
@@ -76,6 +81,8 @@ class Refusal(NamedTuple):
 
     id: str
     reason: str
+    kind: str = ""
+    """The type of the error, the same for all documents with the same fault."""
 
 
 @dataclass(slots=True)

@@ -69,13 +69,24 @@ class Errand:
     Raises Fatal or Retry where a read model would stop or wait with them.
     """
 
-    def __init__(self, config: Config, model: Model, registry: Registry, metrics: ModelMetrics) -> None:
-        self.config, self.metrics = config, metrics
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        registry: Registry,
+        metrics: ModelMetrics,
+        *,
+        tolerant: bool = False,
+    ) -> None:
+        """tolerant: go on however many documents the sinks refuse."""
+        self.config, self.metrics, self._tolerant = config, metrics, tolerant
         self._opening = Opening(config, model, registry, metrics)
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Errand:
         self.opened = self._opening.open(self._closing)
+        if self._tolerant:
+            self.opened.breaker.tolerate()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,6 +103,7 @@ class Errand:
         if not records:
             return
         done = threading.Event()
-        lane = self.opened.lane(Listed(records, done), _Quiet("work", self.metrics), done, items=True)
+        source, observer = Listed(records, done), _Quiet("work", self.metrics)
+        lane = self.opened.lane(source, observer, done, items=True)
         with contextlib.suppress(Stopped):
             lane.run()

@@ -17,9 +17,30 @@ A command ends with any of them (`cli/__init__.py`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from syncer.masking import mask_text
+
+ARROW = "\n  → "
+"""Comes before the hint where an error is one text."""
+
+
+def apart(text: str) -> tuple[str, str]:
+    """The text of one error without its hint, and the hint. Several errors in one text stay together."""
+    told, _, hint = text.partition(ARROW)
+    return (text, "") if ARROW in hint else (told, hint)
+
+
+def with_hint(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields for programs: the hint that is in a `reason` or `last_error` is a field of its own."""
+    told = {key: apart(fields[key]) for key in ("reason", "last_error") if key in fields}
+    hint = next((hint for _, hint in told.values() if hint), "")
+    return {**fields, **{key: text for key, (text, _) in told.items()}, "hint": hint}
+
 
 class SyncerError(Exception):
-    """Base of the three kinds.
+    """Base of the three kinds. No part of it holds a secret: it may be printed anywhere.
 
     what: the operation that failed, as a sentence without the full stop.
     where: the file and line, table, topic and partition, index or URL.
@@ -28,11 +49,8 @@ class SyncerError(Exception):
     """
 
     def __init__(self, what: str, *, where: str = "", why: str = "", hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.why = why
-        self.hint = hint
+        self.what, self.where, self.why, self.hint = map(mask_text, (what, where, why, hint))
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.told}" if self.where else self.told
@@ -41,7 +59,7 @@ class SyncerError(Exception):
     def told(self) -> str:
         """All but where, for a reader who knows that."""
         text = f"{self.what}: {self.why}" if self.why else self.what
-        return f"{text}\n  → {self.hint}" if self.hint else text
+        return f"{text}{ARROW}{self.hint}" if self.hint else text
 
 
 class Retry(SyncerError):

@@ -7,7 +7,6 @@ forgets origins, and prints a rejected value (a password, too) in its errors.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,20 +17,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from syncer.declaration.names import near
 from syncer.errors import Fatal
+from syncer.masking import is_secret
 
 Path_ = tuple[str, ...]
 M = TypeVar("M", bound=BaseModel)
 
 ENV_PREFIX = "SYNCER_"
-MASK = "***"
-_SECRET_NAME = re.compile(r"password|passwd|secret|token|api.?key|jaas|\.pem$|private", re.IGNORECASE)
 _PATH_NAME = re.compile(r"[._](file|location|keytab)$")
 """Settings that are paths: `ca_file`, and librdkafka's `ssl.ca.location`, `sasl.kerberos.keytab`, …"""
 _NO_PATHS = ("", "probe")
 """What stands where a path may stand: librdkafka's `ssl.ca.location: probe` looks for the system's own."""
-_URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
-_CONNINFO_PASSWORD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
 
 
 class Tree:
@@ -183,7 +180,7 @@ def with_files(
     for key, value in values.items():
         bare = key.removesuffix("_file")
         path = (*at, key)
-        if bare != key and key not in fields and (bare in fields if cls else _SECRET_NAME.search(bare)):
+        if bare != key and key not in fields and (bare in fields if cls else is_secret(bare)):
             file = tree.located(path, str(value))
             try:
                 result[bare] = Path(file).read_text("utf-8").rstrip("\r\n")
@@ -251,7 +248,7 @@ def _problem(cls: type[BaseModel], item: Any, tree: Tree, at: Path_) -> Fatal:
         variables = [ENV_PREFIX + "__".join(one).upper() for one in _required(cls, path, len(at))]
         hint = f"set it there, or as {' and '.join(variables)}"
         return Fatal(f"{dotted} is missing", where=tree.name, hint=hint)
-    message = mask_text(item["msg"].removeprefix("Value error, "))
+    message = item["msg"].removeprefix("Value error, ")
     return Fatal(f"{dotted} is not right", where=where, why=message[:1].lower() + message[1:])
 
 
@@ -268,22 +265,6 @@ def unknown(dotted: str, where: str, names: Iterable[str]) -> Fatal:
     """There is no such setting; the hint is the nearest right name, or all of them."""
     *parents, last = dotted.split(".")
     names = list(names)
-    near = difflib.get_close_matches(last, names, 1, 0.6)
-    hint = f"did you mean {'.'.join([*parents, near[0]])}?" if near else f"known here: {', '.join(names)}"
+    meant = near(last, names)
+    hint = f"did you mean {'.'.join([*parents, meant])}?" if meant else f"known here: {', '.join(names)}"
     return Fatal(f"there is no setting {dotted}", where=where, hint=hint if names else "")
-
-
-def mask_text(text: str) -> str:
-    """The text without the passwords of URLs and connection strings in it."""
-    return _CONNINFO_PASSWORD.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1:{MASK}@", text))
-
-
-def mask(name: str, value: Any) -> Any:
-    """A setting as it may be shown: secrets by name, and passwords inside of text, are `***`."""
-    if isinstance(value, dict):
-        return {key: mask(key, item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [mask(name, item) for item in value]
-    if value not in (None, "") and _SECRET_NAME.search(name) and not name.endswith(("_file", ".location")):
-        return MASK
-    return mask_text(value) if isinstance(value, str) else value

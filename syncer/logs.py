@@ -14,8 +14,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-from syncer import layered
-from syncer.errors import SyncerError
+from syncer import masking
+from syncer.errors import SyncerError, apart
 
 _CHATTY = ("elastic_transport", "elasticsearch", "urllib3", "redis", "psycopg")
 """Libraries that tell of every request at level info, or of every retry at warning."""
@@ -39,6 +39,7 @@ def configure(
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console),
         _errors,
+        structlog.processors.format_exc_info,  # a traceback is text, too
         _mask,
     ]
     last: list[Processor]
@@ -51,7 +52,6 @@ def configure(
         ]  # fmt: skip
     else:
         last = [
-            structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(serializer=_dumps),
         ]
@@ -92,13 +92,17 @@ def _errors(_: Any, __: str, entry: EventDict) -> EventDict:
         entry.update({key: text for key in ("where", "why", "hint") if (text := getattr(error, key))})
     elif isinstance(error, BaseException):
         entry["error"] = f"{type(error).__name__}: {error}"
+    if isinstance(reason := entry.get("reason"), str):
+        entry["reason"], hint = apart(reason)
+        if hint:
+            entry.setdefault("hint", hint)
     return entry
 
 
 def _mask(_: Any, __: str, entry: EventDict) -> EventDict:
     for key, value in entry.items():
         if isinstance(value, str | dict | list | tuple):
-            entry[key] = layered.mask(key, value)
+            entry[key] = masking.mask(key, value)
     return entry
 
 

@@ -83,6 +83,9 @@ TABLE: tuple[Spec, ...] = (
     Spec("syncer_bulk_bytes", "gauge", ("model", "sink"), "bytes",
          "Size of a request to Elasticsearch at most: `max_bulk_bytes`, halved when the server has too much"
          " to do (429, 413, 503, a time-out), and grown again while it has not."),
+    Spec("syncer_breaker_open", "gauge", ("model", "sink"), "0 or 1",
+         "1 while the read model is stopped because the sink refused `dead_letters.max_consecutive` documents"
+         " in a row, until the sink accepts one."),
     Spec("syncer_sink_losses_total", "counter", ("model", "sink", "what"), "losses",
          "Times that a sink was found to have forgotten deletes or lost documents (restart, failover, flush):"
          " it is swept, or all is rendered again."),
@@ -137,6 +140,7 @@ class Metrics:
     roots_shown: Counter
     documents: Counter
     bulk_bytes: Gauge
+    breaker_open: Gauge
     sink_losses: Counter
     readers_elsewhere: Gauge
     full_refreshes: Counter
@@ -237,6 +241,9 @@ class ModelMetrics:
                 child.inc(count)
         if outcome.request_bytes:
             self._metrics.bulk_bytes.labels(self.name, sink).set(outcome.request_bytes)
+
+    def breaker(self, sink: str, open: bool) -> None:
+        self._metrics.breaker_open.labels(self.name, sink).set(open)
 
     def lost(self, sink: str, what: str, times: int = 1) -> None:
         """what: one of `LOSSES`. times: 0 to be seen before the first."""

@@ -15,6 +15,7 @@ import structlog
 
 from syncer import load
 from syncer.altered import Alterations
+from syncer.breaker import Breaker, Noted
 from syncer.change import Work
 from syncer.clock import Clock, Identity, version
 from syncer.config import Config
@@ -58,6 +59,7 @@ class Opened:
     letters: Standing
     memories: Memories
     alterations: Alterations
+    breaker: Breaker
 
     def rows(self) -> Postgres:
         """A connection for one thread, to be closed by whoever asked."""
@@ -96,7 +98,13 @@ class Opened:
             stop=stop,
             items=self.names.backfill_topic,
             beginning=self.registration.beginning,
+            breaker=self.breaker,
         )
+
+    def learn_breaker(self) -> None:
+        """Takes over what other processes noted of sinks that refuse document after document."""
+        noted = self.registry.state.load(REGISTERED_FOR)
+        self.breaker.learn(noted.get(self.registration.key("breaker"), {}))
 
     def note_clock(self) -> None:
         """So that a restart notices a clock that ran backwards."""
@@ -126,6 +134,8 @@ class Opening:
         self.generation: int | None = None
         """That was opened last."""
         self._seen: dict[str, dict[str, Memory]] = {}
+        self._breakers: dict[str, Breaker] = {}
+        """By the key under which they are noted: one for each generation."""
         self._backwards: tuple[Registration, Fatal] | None = None
         """The clock ran backwards, and that could not be written down yet."""
 
@@ -180,7 +190,7 @@ class Opening:
         alterations.note_first()
         return Opened(
             self.config, self.registry, loaded, tables, begun.names, clock, built, registration, letters,
-            memories, alterations,
+            memories, alterations, self._breaker(registration, built),
         )  # fmt: skip
 
     def _ran_backwards(self, registration: Registration, error: Fatal) -> None:
@@ -194,6 +204,24 @@ class Opening:
             registration, error = found
             self.registry.note_backwards(registration, error.why)
             self._backwards = None
+
+    def _breaker(self, registration: Registration, built: list[Sink]) -> Breaker:
+        """It lives on when the read model is opened again, and is noted for other processes."""
+        key, names = registration.key("breaker"), [sink.name for sink in built]
+
+        def note(found: Noted) -> None:
+            for name in names:
+                self.metrics.breaker(name, name in found)
+            with contextlib.suppress(Retry):  # Kafka is unavailable: this process knows
+                self.registry.state.save(key, found)
+
+        noted = self.registry.state.load().get(key, {})
+        limit = self.config.dead_letters.max_consecutive
+        breaker = self._breakers.setdefault(key, Breaker(self.model.name, limit, note=note))
+        breaker.learn(noted)
+        for name in names:
+            self.metrics.breaker(name, name in breaker.open)
+        return breaker
 
     def _look_again(self, loaded: load.Loaded) -> Fingerprint:
         found = load.look_again(self.config, loaded)

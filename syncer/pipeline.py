@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from syncer import decode, document
+from syncer.breaker import Breaker
 from syncer.change import Change, Key, Work
 from syncer.clock import Beginning, Clock
 from syncer.declaration.compile import Compiled
@@ -79,10 +80,11 @@ class Lane:
         stop: Event,
         items: str = "",
         beginning: Beginning | None = None,
+        breaker: Breaker | None = None,
         time: Time | None = None,
     ) -> None:
         """items: a topic of work items besides `work`, if that is what the source gives. beginning: of the
-        read model."""
+        read model. breaker: shared with its other lanes."""
         self.compiled, self.source, self.sinks = compiled, source, sinks
         self.work, self.dead_letters, self.observer = work, dead_letters, observer
         self.limits, self.beginning, self.time = limits, beginning, time or Time()
@@ -92,6 +94,7 @@ class Lane:
         self.writer = Writer(
             compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
             refused=self._refused, newer=self._newer, wait=self.wait, observer=observer,
+            breaker=breaker or Breaker(compiled.name),
         )  # fmt: skip
         self._item_topics = {work.topic, items}
         self.offsets = Offsets(limits.commit_interval)
@@ -321,8 +324,10 @@ class Lane:
                 batch, left = self.render(sight, left)
             yield Piece(batch, sight.taken)
 
-    def _refused(self, id: str, version: int, reason: str) -> None:
-        self._dead_letter(id, version, Reject("a sink refused a document", where=id, why=reason))
+    def _refused(self, sink: str, id: str, version: int, reason: str) -> None:
+        self._dead_letter(
+            id, version, Reject(f"{sink} refused the document", where=f"document {id}", why=reason)
+        )
 
     def _newer(self, version: int) -> None:
         self.gate.ahead = max(self.gate.ahead, version)

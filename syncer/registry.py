@@ -224,7 +224,8 @@ class Registry:
                 raise Fatal(
                     "a compacted topic loses the before-images of changes",
                     where=f"topic {topic}", why=f"cleanup.policy={policy}",
-                    hint=f"kafka-configs --alter --topic {topic} --add-config cleanup.policy=delete",
+                    hint=f"kafka-configs.sh --bootstrap-server {self.config.kafka.bootstrap_servers} --alter "
+                    f"--topic {topic} --add-config cleanup.policy=delete",
                 )  # fmt: skip
 
     def _create_letters(self, topic: str) -> None:

@@ -40,6 +40,8 @@ class Built(NamedTuple):
     run: Run
     left: list[str]
     """Of earlier generations: see `ports.Sink.promote`."""
+    refused: int
+    """See `backfill.Filled`."""
 
 
 def resync(
@@ -65,14 +67,14 @@ def resync(
     )
     # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
     backfill = Backfill(config, model, registry, rate=rate, sweep=True, building=True)
-    run, left = backfill.run(metrics, workers, report, again=True), list[str]()
+    (run, refused), left = backfill.run(metrics, workers, report, again=True), list[str]()
     with _in_step(config, model, registry, metrics, names, report):
         for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation):
             left += sink.promote()
             sink.close()
     registry.adopt(registration)
     _settle_letters(registry, names, registration)
-    return Built(run, left)
+    return Built(run, left, refused)
 
 
 def _settle_letters(registry: Registry, names: Names, registration: Registration) -> None:
@@ -108,23 +110,30 @@ def _in_step(
     """
     unit = Unit(config, model, registry, metrics.for_model(model.name), building=True)
 
-    def until(left: Callable[[], int], what: str) -> None:
-        while number := left():
-            if unit.state == "failed":
-                raise Fatal("the resync stopped", where=model.name, why=unit.error)
-            report(Progress("rendering", 0, 0, f"{number} {what} to catch up with"))
+    def until(waiting: Callable[[], str]) -> None:
+        while note := waiting():
+            if unit.state == "failed" and (error := unit.failure):
+                raise Fatal(
+                    f"the resync stopped: {error.what}", where=error.where, why=error.why, hint=error.hint
+                )
+            report(Progress("rendering", 0, 0, note))
             time.sleep(_LOOK_EVERY)
 
-    def settled(topics: Collection[str]) -> Callable[[], int]:
+    def settled(topics: Collection[str], what: str) -> None:
         ends = registry.topics.ends(topics)
-        return lambda: _unsettled(registry, names, ends)
+
+        def note() -> str:
+            left = _unsettled(registry, names, ends)
+            return f"{left:,} {what} left to catch up with" if left else ""
+
+        until(note)
 
     unit.start()
     try:
-        until(settled(names.changes), "changes")
-        until(lambda: not unit.settled, "look at the tables")
+        settled(names.changes, "changes")
+        until(lambda: "" if unit.settled else "checking whether the tables were altered meanwhile")
         for _ in range(2):  # a sweep is settled once it has handed over keys
-            until(settled([names.work_topic, names.backfill_topic]), "work items")
+            settled([names.work_topic, names.backfill_topic], "work items")
         yield
     finally:
         unit.stop()

@@ -170,6 +170,7 @@ class Supervision:
             registry.check_unbroken(opened.registration, REGISTERED_FOR)
             registry.check_clock(opened.registration, REGISTERED_FOR)
             registry.check_topics(opened.registration)
+            opened.learn_breaker()
             if (highest := opened.clock.highest) > self._noted:
                 opened.note_clock()
                 self._noted = highest

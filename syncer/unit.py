@@ -64,6 +64,8 @@ class Unit:
         self.source, self.late, self.workers = source, late, workers
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
+        self.failure: SyncerError | None = None
+        """What made it wait or fail last."""
         self._since = self._progress = time.monotonic()
         self._supervision: Supervision | None = None
         self.observers: list[LaneObserver] = []
@@ -226,6 +228,7 @@ class Unit:
             say = log.error if state == "failed" else log.warning
             more = {"tried_again_after_s": _TRY_AGAIN} if state == "failed" else {}
             say(state, model=self.model.name, error=error, **more)
+        self.failure = error
         self.error = self.last_error = str(error)
         self.metrics.error("fatal" if state == "failed" else "retry")
         self._set(state)

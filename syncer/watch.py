@@ -29,7 +29,7 @@ from syncer.checks.running import NoAnswer, lost
 from syncer.config import Config
 from syncer.connectors import connect, find_definition
 from syncer.definition import Definition
-from syncer.errors import SyncerError
+from syncer.errors import SyncerError, with_hint
 from syncer.metrics import Metrics
 from syncer.probe import Probe
 from syncer.registry import Registry
@@ -85,7 +85,7 @@ class Watch:
         return {
             "connector": self._connector,
             "late_seconds": round(self.late(), 3),
-            "findings": [finding.reason for finding in self.findings.values()],
+            "findings": [with_hint({"reason": finding.reason}) for finding in self.findings.values()],
         }
 
     # -- on its thread ------------------------------------------------------------------------------

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
+from syncer.breaker import Breaker
 from syncer.document import Batch, Outcome
-from syncer.errors import Retry
+from syncer.errors import Fatal, Retry
 from syncer.ports import Observer, Record, Sink
 from syncer.waiting import Patience
 
@@ -29,12 +31,19 @@ class Piece:
     """Commit time of the newest change among them."""
 
 
+LATE = "they are rendered again"
+
+Answers = list[tuple[str, Outcome]]
+"""Of each sink that a piece was sent to, by name."""
+
+
 class Writer:
     """max_age: seconds after its snapshot at which nothing of a piece is sent any more.
 
     again: renders ids anew, piece by piece. done: told of each piece that every sink has acknowledged.
-    refused: told id, version and reason of what a sink will never take. newer: told the highest version that
-    a sink had instead of ours.
+    refused: called with sink, id, version and reason of each document that a sink will never take.
+    newer: told the highest version that a sink had instead of ours. breaker: stops the lane when a sink
+    refuses document after document.
     """
 
     def __init__(
@@ -45,16 +54,19 @@ class Writer:
         max_age: float,
         again: Callable[[list[str]], Iterable[Piece]],
         done: Callable[[Piece], None],
-        refused: Callable[[str, int, str], None],
+        refused: Callable[[str, str, int, str], None],
         newer: Callable[[int], None],
+        breaker: Breaker,
         wait: Patience,
         observer: Observer,
     ) -> None:
         self.sinks, self.max_age = sinks, max_age
         self._again, self._done, self._refused, self._newer = again, done, refused, newer
-        self._wait, self._observer = wait, observer
+        self._wait, self._observer, self._breaker = wait, observer, breaker
         self._name = f"{name}-write"
-        self._under_way: tuple[Piece, Future[Outcome]] | None = None
+        self._under_way: tuple[Piece, Future[Answers]] | None = None
+        self._slowest = ("", 0.0)
+        """The sink that took longest in the last write, and how long: seconds."""
 
     @property
     def busy(self) -> bool:
@@ -63,6 +75,12 @@ class Writer:
     def send(self, piece: Piece) -> None:
         """Hand a piece over; returns when the one before it is settled."""
         self.settle()
+        if (id := self._breaker.probe(piece.batch)) is not None:
+            alone, rest = piece.batch.split(id)
+            probe = replace(piece, batch=alone, settles=())
+            self._under_way = probe, self._begin(probe)
+            self.settle()
+            piece = replace(piece, batch=rest)
         if piece.batch:
             self._under_way = piece, self._begin(piece)
         else:
@@ -71,14 +89,15 @@ class Writer:
     def settle(self) -> None:
         """Wait for the piece under way, and render again what was not written until all of it is.
 
-        Raises what a sink raised as Fatal, and Stopped when told to stop while something is left.
+        Raises what a sink raised as Fatal, Fatal of the breaker, and Stopped when told to stop while
+        something is left.
         """
         if self._under_way is None:
             return
         piece, future = self._under_way
-        outcome = self._wait.result(future)
+        answers = self._wait.result(future)
         self._under_way = None
-        left = self._take(piece, outcome)
+        left = self._take(piece, answers)
         back_off = self._wait.back_off(0.05, 5.0)
         while left:
             back_off()
@@ -91,34 +110,58 @@ class Writer:
         if self._under_way is not None:
             piece, future = self._under_way
             self._under_way = None
-            if future.exception() is None and not self._take(piece, future.result()):
-                self._done(piece)
+            with suppress(Fatal):  # of the breaker
+                if future.exception() is None and not self._take(piece, future.result()):
+                    self._done(piece)
 
-    def _begin(self, piece: Piece) -> Future[Outcome]:
+    def _begin(self, piece: Piece) -> Future[Answers]:
         return self._wait.time.beside(self._name, lambda: self._write(piece))
 
-    def _write(self, piece: Piece) -> Outcome:
-        """To every sink; a sink that is away makes the whole piece one to render again."""
-        total = Outcome()
+    def _write(self, piece: Piece) -> Answers:
+        """To every sink; a sink that is unavailable makes the whole piece one to render again."""
+        answers: Answers = []
+        now, before = self._wait.time.monotonic, self._slowest
+        self._slowest = ("", 0.0)
         with self._observer.stage("write"):
             for sink in self.sinks:
-                within = piece.taken + self.max_age - self._wait.time.monotonic()
+                began = now()
+                within = piece.taken + self.max_age - began
                 if within <= 0:
-                    total.add(Outcome(again=piece.batch.ids(), again_reason="rendered too long ago"))
+                    reason = self._late(began - piece.taken, max(self._slowest, before, key=lambda s: s[1]))
+                    answers.append((sink.name, Outcome(again=piece.batch.ids(), again_reason=reason)))
                     break
                 try:
                     outcome = sink.write(piece.batch, within)
                 except Retry as error:
                     outcome = Outcome(again=piece.batch.ids(), again_reason=str(error))
+                self._slowest = max(self._slowest, (sink.name, now() - began), key=lambda s: s[1])
                 self._observer.written(sink.name, outcome)
-                total.add(outcome)
-        return total
+                answers.append((sink.name, outcome))
+        return answers
 
-    def _take(self, piece: Piece, outcome: Outcome) -> list[str]:
-        """Report refusals; return the distinct ids that are to be rendered again."""
-        for refusal in outcome.refused:
-            self._refused(refusal.id, piece.batch.version, refusal.reason)
-        self._newer(outcome.newest)
-        if outcome.again:
-            self._observer.waiting(outcome.again_reason)
-        return list(dict.fromkeys(outcome.again))
+    def _late(self, age: float, slowest: tuple[str, float]) -> str:
+        """Why a piece is not sent. age: seconds."""
+        sink, seconds = slowest
+        took = f"{sink} took {seconds:.0f} s for a write" if sink else "rendering took so long"
+        error = Retry(
+            f"documents were rendered {age:.0f} s ago, which is longer than pipeline.max_age"
+            f" ({self.max_age:g} s): {LATE}",
+            why=took,
+            hint="write less at a time (pipeline.chunk_documents), or raise pipeline.max_age",
+        )
+        return str(error)
+
+    def _take(self, piece: Piece, answers: Answers) -> list[str]:
+        """Report refusals; return the distinct ids that are to be rendered again. Raises Fatal of the
+        breaker before anything is reported: then no dead letter is written, and the piece is never done."""
+        for sink, outcome in answers:
+            self._breaker.judge(sink, piece.batch, outcome)
+        again: dict[str, None] = {}
+        for sink, outcome in answers:
+            for refusal in outcome.refused:
+                self._refused(sink, refusal.id, piece.batch.version, refusal.reason)
+            self._newer(outcome.newest)
+            again |= dict.fromkeys(outcome.again)
+            if outcome.again:
+                self._observer.waiting(outcome.again_reason)
+        return list(again)

@@ -6,7 +6,7 @@ Nothing is changed; each finding says what to run.
 
 from syncer.checks.connector import check_connector
 from syncer.checks.finding import Finding
-from syncer.checks.model import check_model, needed_columns, unpublishable
+from syncer.checks.model import check_model, needed_columns, unfit, unpublishable
 from syncer.checks.running import Status, Task, check_running
 from syncer.checks.source import (
     Publication,
@@ -31,5 +31,6 @@ __all__ = [
     "check_source",
     "needed_columns",
     "publication_statements",
+    "unfit",
     "unpublishable",
 ]

@@ -96,6 +96,13 @@ def unpublishable(table: Table) -> list[Leaf]:
     ]
 
 
+def unfit(table: Table | None) -> str:
+    """Why a table must not be published as it is; empty if it may be."""
+    if table is None:
+        return "there is no such table"
+    return next((finding.what for finding in _kind("", table)), "")
+
+
 def _access(where: str, table: Table, role: str) -> Iterator[Finding]:
     at = f"{where}: {table.name}"
     if not table.can_select:

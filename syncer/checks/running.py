@@ -14,6 +14,8 @@ from syncer.checks.finding import Finding
 from syncer.checks.source import RESET, Slot
 
 APPLY = "syncer connectors apply"
+ASK_CONNECT = "let Kafka Connect answer first (is it up? see connect.url), then: "
+"""Begins the advice where the command needs Kafka Connect, and nobody knows whether it is there."""
 NoAnswer = Literal["unknown"]
 """What a server does not answer."""
 IDLE = ("PAUSED", "STOPPED")
@@ -111,6 +113,7 @@ def check_running(
 ) -> Iterator[Finding]:
     """status: None if there is no such connector. name: of the slot. slot: None if it does not exist."""
     gone = slot != "unknown" and lost(slot)
+    first = ASK_CONNECT if status == "unknown" else ""
     at, why, well = f"connector {connector}", "changes do not arrive", False
     if status is None:
         yield Finding("error", "connector", at, "it is not there", why, APPLY)
@@ -125,8 +128,8 @@ def check_running(
     at = f"slot {name}"
     if gone:
         what = "the log that it needs is gone" if slot else "it does not exist"
-        yield Finding("error", "slot-lost", at, what, why, APPLY if status is None else RESET)
+        yield Finding("error", "slot-lost", at, what, why, APPLY if status is None else first + RESET)
     elif isinstance(slot, Slot) and not slot.active and well:
         why += "; PostgreSQL's log says why, if a reader comes and goes"
-        fix = f"{APPLY} (if the publication was made anew: {RESET.partition(' (')[0]})"
+        fix = f"{first}{APPLY} (if the publication was dropped and created: {RESET.partition(' (')[0]})"
         yield Finding("error", "slot", at, "nobody reads it", why, fix)

@@ -106,11 +106,14 @@ def publication_statements(
     partitioned: Collection[TableName],
     generated: Collection[TableName] = (),
 ) -> list[str]:
-    """The SQL that makes the publication send every change of these tables; nothing is taken out of it.
+    """The SQL that makes the publication send every change of these tables; nothing is taken out of it, and
+    none is made without tables.
 
     generated: those whose stored generated columns it has to send (`SourceFacts.generated`).
     """
     wanted = sorted(set(tables))
+    if publication is None and not wanted:
+        return []
     sends = not set(generated).isdisjoint(wanted)
     if publication is None:
         listed = ", ".join(map(quote_table, wanted))
@@ -215,7 +218,8 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
         created = publication_statements(
             facts.publication_name, None, whole, facts.partitioned, facts.generated
         )
-        yield Finding("error", "no-publication", at, "it does not exist", fix="\n".join(created))
+        fix = "\n".join(created) or "correct the read models first: their tables belong into it"
+        yield Finding("error", "no-publication", at, "it does not exist", fix=fix)
         return
     statements = publication_statements(facts.publication_name, publication, whole, facts.partitioned)
     if missing := [o for o in OPERATIONS if o not in publication.operations]:

@@ -39,7 +39,9 @@ from syncer.registry import Registry
     help="Remove documents, too, whose rows went without an event (detached partitions).",
 )
 @click.option("--again", is_flag=True, help="Begin anew even if an earlier backfill is unfinished.")
+@click.pass_context
 def backfill(
+    ctx: click.Context,
     context: Context,
     models: Sequence[str],
     workers: int | None,
@@ -51,21 +53,36 @@ def backfill(
 
     Safe beside a running daemon, and to be stopped at any time: the same command goes on where it was, also
     on another machine, and several of them share the work.
+
+    Exit code 1 if documents were refused, by a sink or because PostgreSQL cannot render them.
     """
     config = context.config
     found = load.declared(config, models)
-    registry, metrics = Registry(config), Metrics(CollectorRegistry())
+    registry, metrics, refused = Registry(config), Metrics(CollectorRegistry()), 0
     with interruptible("the same command goes on from here"), Progress("documents") as progress:
         for model in found:
 
             def report(step: Step, name: str = model.name) -> None:
                 progress.update(name, step.roots, step.total, told(step))
 
-            run = Backfill(config, model, registry, rate=rate, sweep=sweep).run(
+            done = Backfill(config, model, registry, rate=rate, sweep=sweep).run(
                 metrics, workers or config.backfill.workers, report, again=again
             )
-            seconds = (run.finished_ms - run.started_ms) / 1000
-            progress.say(f"{model.name}: done, {output.counted(run.roots, 'document')} in {seconds:,.1f} s")
+            seconds = (done.run.finished_ms - done.run.started_ms) / 1000
+            documents = output.counted(done.run.roots, "document")
+            progress.say(f"{model.name}: done, {documents} in {seconds:,.1f} s")
+            tell_refused(progress, model.name, done.refused)
+            refused += done.refused
+    if refused:
+        ctx.exit(output.FINDING)
+
+
+def tell_refused(progress: Progress, model: str, refused: int) -> None:
+    """How many documents were not written, and where the reasons are."""
+    if refused:
+        were = "was" if refused == 1 else "were"
+        progress.say(f"{model}: {output.counted(refused, 'document')} {were} refused")
+        progress.say(f"  → syncer dlq list {model}")
 
 
 _NOTES = {"waiting": "waiting for open transactions", "planning": "planning ranges"}

@@ -53,8 +53,8 @@ def check(
         findings = [asdict(f) | {"about": title} for title, group in found.findings.items() for f in group]
         output.say_json({"findings": findings} | {f"{s}s": len(found.all(s)) for s in STYLES})
     elif only_sql:
-        for statement in statements(found.all("error") + found.all("warning")):
-            click.echo(statement)
+        for line in script(found):
+            click.echo(line)
     else:
         say_findings(found)
         counts = [output.counted(len(found.all(s)), s) for s in STYLES]
@@ -92,7 +92,21 @@ def say_finding(finding: Finding) -> None:
         output.say(f"    → {line}", style="green")
 
 
-def statements(findings: Sequence[Finding]) -> list[str]:
-    """The SQL among what findings say to run, each statement once."""
-    lines = [line for finding in findings for line in finding.fix.splitlines()]
-    return list(dict.fromkeys(line for line in lines if line.endswith(";")))
+def script(found: Survey) -> list[str]:
+    """The SQL among what errors and warnings say to run, each statement once; comments name what belongs to
+    it and cannot be run, and what is left out."""
+    lines = [_comment(f"left out: {what}") for what in found.left_out()]
+    for finding in found.all("error") + found.all("warning"):
+        fixes = finding.fix.splitlines()
+        if any(line.endswith(";") for line in fixes):
+            lines += [_runnable(finding, line) for line in fixes]
+    return list(dict.fromkeys(lines))
+
+
+def _runnable(finding: Finding, line: str) -> str:
+    """A line without a semicolon, or with something to be filled in, is for a person."""
+    return line if line.endswith(";") and "…" not in line else _comment(f"{finding.where}: {line}")
+
+
+def _comment(text: str) -> str:
+    return "-- " + " ".join(text.split())

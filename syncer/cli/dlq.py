@@ -15,7 +15,7 @@ from syncer.cli.context import Context, as_json, command, confirm, group, models
 from syncer.cli.preview import key_of, show_row
 from syncer.config import Config
 from syncer.errand import Errand
-from syncer.errors import Fatal, Reject
+from syncer.errors import Fatal, Reject, with_hint
 from syncer.metrics import Metrics
 from syncer.registry import Names, Registry
 from syncer.replay import replay as try_again
@@ -126,7 +126,8 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
     if not letters:
         return
     metrics = Metrics(CollectorRegistry()).for_model(model)
-    with Errand(config, declared, registry, metrics) as errand:
+    # A document that is refused again adds no letter, so there is no limit.
+    with Errand(config, declared, registry, metrics, tolerant=True) as errand:
         left = try_again(errand, registry, letters)
     output.say(f"{model}: {len(letters) - len(left)} of {_count(letters)} settled")
     for letter in letters:
@@ -225,5 +226,6 @@ def _as_dict(model: str, letter: Letter) -> dict[str, Any]:
     subject = letter.subject
     return {
         "model": model, "letter": subject.handle, "kind": subject.kind, "name": subject.name,
-        "since": _at(letter), "version": letter.version, "reason": letter.reason, "cut": letter.cut,
+        "since": _at(letter), "version": letter.version, "cut": letter.cut,
+        **with_hint({"reason": letter.reason}),
     }  # fmt: skip

@@ -20,7 +20,6 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from syncer import layered
 from syncer.cli.context import Context
 from syncer.errors import Retry, SyncerError, Unknown
 
@@ -73,9 +72,7 @@ def say(text: str = "", *, style: str = "", err: bool = False) -> None:
 
 def say_error(error: SyncerError) -> None:
     """What, where, why, and what to run, on standard error."""
-    what, where, why, hint = (
-        layered.mask_text(getattr(error, key)) for key in ("what", "where", "why", "hint")
-    )
+    what, where, why, hint = error.what, error.where, error.why, error.hint
     label = "not possible now" if isinstance(error, Retry) else "error"
     parts: list[str | tuple[str, str]] = [(f"{label}:", "bold red"), f" {what}"]
     if where:

@@ -9,7 +9,7 @@ from syncer import load
 from syncer import resync as engine
 from syncer.backfill import Progress as Step
 from syncer.cli import output
-from syncer.cli.backfill import interruptible, told
+from syncer.cli.backfill import interruptible, tell_refused, told
 from syncer.cli.context import Context, command, confirm, yes_option
 from syncer.cli.progress import Progress
 from syncer.metrics import Metrics
@@ -29,12 +29,17 @@ from syncer.registry import Registry
 )
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many documents a second.")
 @yes_option
-def resync(context: Context, model: str, workers: int | None, rate: float | None, yes: bool) -> None:
+@click.pass_context
+def resync(
+    ctx: click.Context, context: Context, model: str, workers: int | None, rate: float | None, yes: bool
+) -> None:
     """Build a read model anew, in the next generation and epoch.
 
     The answer to a changed declaration, a restored or replaced PostgreSQL server, and changes that Kafka
     no longer has. In Elasticsearch the new index is read once it is complete; a Redis sink is rewritten in
     place.
+
+    Exit code 1 if documents were refused, by a sink or because PostgreSQL cannot render them.
     """
     config = context.config
     [found] = load.declared(config, [model])
@@ -48,12 +53,15 @@ def resync(context: Context, model: str, workers: int | None, rate: float | None
         def report(step: Step) -> None:
             progress.update(model, step.roots, step.total, told(step))
 
-        run, left = engine.resync(
+        run, left, refused = engine.resync(
             config, found, registry, metrics, workers or config.backfill.workers, report, rate=rate
         )
         seconds = (run.finished_ms - run.started_ms) / 1000
         progress.say(f"{model}: built anew, {output.counted(run.roots, 'document')} in {seconds:,.1f} s")
+        tell_refused(progress, model, refused)
         if left:
             progress.say(
                 f"  nobody keeps these in step any more; delete them when you like: {', '.join(left)}"
             )
+    if refused:
+        ctx.exit(output.FINDING)

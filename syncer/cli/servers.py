@@ -22,15 +22,19 @@ class Kafka(NamedTuple):
     findings: list[Finding]
     registered: dict[str, int]
     """The read models that began, and their generations, as far as Kafka told."""
+    streamed: bool
+    """A daemon has seen the connector's slot, so the connector was there once."""
 
 
 def kafka(config: Config, loaded: Sequence[Loaded]) -> Kafka:
     """Whether Kafka answers, and whether a read model that is registered there has to be built anew."""
     found: list[Finding] = []
     registered: dict[str, int] = {}
+    streamed = False
     try:
         registry = Registry(config)
         known = registry.state.read()
+        streamed = bool(known.get(registry.stream_key, {}).get("slot"))
         for one in loaded:
             if registration := known.get(one.name):
                 registered[one.name] = registration["generation"]
@@ -39,8 +43,8 @@ def kafka(config: Config, loaded: Sequence[Loaded]) -> Kafka:
                 except Fatal as error:
                     found.append(_finding(error, "resync"))
     except SyncerError as error:
-        found.append(_finding(error, "kafka", "see kafka.bootstrap_servers"))
-    return Kafka(found, registered)
+        found.append(_finding(error, "kafka"))
+    return Kafka(found, registered, streamed)
 
 
 def sinks_of(
@@ -60,8 +64,7 @@ def sinks_of(
                     with suppress(Fatal):
                         blocks.append(sinks.parse(module.Settings, model.declaration.sink[kind], where=kind))
             errors = module.obstacles(connection, blocks)
-            hint = f"is it up? see {kind}.url in the configuration"
-            result[f"Sink {kind}"] = [_finding(error, "sink-server", hint) for error in errors]
+            result[f"Sink {kind}"] = [_finding(error, "sink-server") for error in errors]
     return result
 
 
@@ -80,5 +83,5 @@ def readers(
     return result
 
 
-def _finding(error: SyncerError, code: str, hint: str = "") -> Finding:
-    return Finding("error", code, error.where or "Kafka", error.what, error.why, error.hint or hint)
+def _finding(error: SyncerError, code: str) -> Finding:
+    return Finding("error", code, error.where or "Kafka", error.what, error.why, error.hint)

@@ -23,7 +23,7 @@ from syncer.cli.context import Context, as_json, command, models_argument
 from syncer.config import Config
 from syncer.declaration import model
 from syncer.declaration.model import Model
-from syncer.errors import Fatal, Retry, SyncerError
+from syncer.errors import Fatal, Retry, SyncerError, with_hint
 from syncer.registry import Registry
 from syncer.status import ModelStatus
 from syncer.status import status as ask
@@ -75,7 +75,9 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
     if as_json:
         output.say_json(
             {
-                "models": [asdict(one) | {"well": one.well, "notes": notes[one.model]} for one in statuses],
+                "models": [
+                    with_hint(asdict(one)) | {"well": one.well, "notes": notes[one.model]} for one in statuses
+                ],
                 "source": asked.source(),
                 "problems": asked.problems + ([str(kafka)] if kafka else []),
             }

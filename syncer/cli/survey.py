@@ -24,6 +24,7 @@ from syncer.checks import (
     check_running,
     check_source,
     needed_columns,
+    unfit,
 )
 from syncer.checks.finding import Severity
 from syncer.checks.running import NoAnswer
@@ -47,10 +48,30 @@ class Survey:
     loaded: list[load.Loaded] = field(default_factory=list)
     definition: Definition | None = None
     facts: SourceFacts | None = None
+    models: list[Model] = field(default_factory=list)
 
     @property
     def tables(self) -> frozenset[TableName]:
         return frozenset(table for one in self.loaded for table in one.compiled.tables)
+
+    @property
+    def unfit(self) -> dict[TableName, str]:
+        """Tables that must not be published as they are, and why."""
+        judged = {t: unfit(one.catalog.tables.get(t)) for one in self.loaded for t in one.compiled.tables}
+        return {table: why for table, why in sorted(judged.items()) if why}
+
+    def left_out(self) -> Iterator[str]:
+        """What the statements in `findings` do not cover, and why."""
+        if self.facts is None:
+            broken = [f for f in self.findings.get("Connector", ()) if f.code == "connector-definition"]
+            yield from (f"the publication: {f.where}: {f.what}" for f in broken)
+        for finding in self.findings.get("Read models", ()):
+            yield f"the tables of a read model: {finding.where}: {finding.what}"
+        for model in self.models:
+            if all(one.model is not model for one in self.loaded):
+                why = "; ".join(f"{f.where}: {f.what}" for f in self.findings[f"Read model {model.name}"])
+                yield f"the tables of read model {model.name}: {why}"
+        yield from (f"table {table} in the publication: {why}" for table, why in self.unfit.items())
 
     def all(self, severity: str = "") -> list[Finding]:
         return [f for found in self.findings.values() for f in found if severity in ("", f.severity)]
@@ -65,13 +86,12 @@ def survey(
     definition: Definition | None = None
     with _as_finding(result, "Connector", "connector-definition"):
         definition = result.definition = find_definition(config)
-    models: list[Model] = []
     with _as_finding(result, "Read models", "declaration"):
-        models, errors = load.sound(config, names)
+        result.models, errors = load.sound(config, names)
         if errors:
             raise together(errors)
     with load.reading(config) as connection:
-        for model in models:
+        for model in result.models:
             _model(config, connection, model, result)
         if definition is not None:
             _source(connection, definition, result)
@@ -80,19 +100,19 @@ def survey(
             what, why = "this server is a standby", "its snapshots have no clock"
             fix = "set postgres.dsn to the primary"
             result.findings["PostgreSQL"] = [Finding("error", "standby", "postgres.dsn", what, why, fix)]
-    _targets(models, result)
+    _targets(result.models, result)
     result.findings["Connector"] = result.findings.pop("Connector")  # in the order of the way
     if definition is not None:
         _connector(config, definition, result)
     if live:
         kafka = servers.kafka(config, result.loaded)
         if config.connect.url and definition is not None:
-            _live(config, definition, result, registered=kafka.registered)
+            _live(config, definition, result, kafka)
         result.findings["Kafka"] = kafka.findings
-        result.findings |= servers.sinks_of(config, models)
+        result.findings |= servers.sinks_of(config, result.models)
         if not read_only:
             _try_sinks(config, result)
-        for title, found in servers.readers(config, models, kafka.registered).items():
+        for title, found in servers.readers(config, result.models, kafka.registered).items():
             result.findings.setdefault(title, []).extend(found)
     return result
 
@@ -171,7 +191,8 @@ def _source(connection: psycopg.Connection[Any], definition: Definition, result:
     settings = definition.config
     publication, slot = settings.get("publication.name", ""), settings.get("slot.name", "")
     result.facts = read_facts(connection, result.tables, publication=publication, slot=slot)
-    found = check_source(result.facts, result.tables, connector_role=settings.get("database.user", ""))
+    tables = result.tables - result.unfit.keys()
+    found = check_source(result.facts, tables, connector_role=settings.get("database.user", ""))
     result.findings["PostgreSQL"] = found
 
 
@@ -201,15 +222,18 @@ def _judge(config: Config, settings: Any, result: Survey, where: str) -> list[Fi
     )
 
 
-def _not_there(where: str, registered: Collection[str]) -> Finding:
+def _not_there(where: str, registered: Collection[str], *, was_there: bool) -> Finding:
     fix = "syncer connectors apply"
+    if registered and not was_there:
+        why = f"no change reaches {', '.join(registered)}"
+        return Finding("error", "not-applied", where, "it is not there yet", why, fix)
     if not registered:
         return Finding("warning", "not-applied", where, "it is not there yet", fix=fix)
     why = f"no change reaches {', '.join(registered)}, and its slot holds back ever more log"
     return Finding("error", "not-applied", where, "it is not there any more", why, fix)
 
 
-def _live(config: Config, definition: Definition, result: Survey, *, registered: Collection[str]) -> None:
+def _live(config: Config, definition: Definition, result: Survey, kafka: servers.Kafka) -> None:
     """The connector as Kafka Connect has it. That it is away, or the connector not there yet, is no error;
     but once read models are registered, a connector was there."""
     found = result.findings.setdefault("Kafka Connect", [])
@@ -217,7 +241,8 @@ def _live(config: Config, definition: Definition, result: Survey, *, registered:
     try:
         settings = client.config(definition.name)
         if settings is None:
-            found.append(_not_there(where, registered))
+            was_there = kafka.streamed or bool(result.facts and result.facts.slot)
+            found.append(_not_there(where, kafka.registered, was_there=was_there))
             return
         found += [f for f in _judge(config, settings, result, where) if f.severity == "error"]
         status = client.status(definition.name)

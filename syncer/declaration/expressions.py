@@ -25,6 +25,7 @@ from syncer.declaration.functions import (
     IS,
     KEYWORDS,
     NOT,
+    NOT_BUILT_IN,
     OTHER,
     PATTERN,
     SUBSCRIPT,
@@ -33,7 +34,7 @@ from syncer.declaration.functions import (
     precedence,
     result_type,
 )
-from syncer.declaration.names import Word, literal, nearest
+from syncer.declaration.names import Word, literal, near
 from syncer.declaration.sql_parser import Aggregate, Unfit, aggregate_of, path_of, told
 from syncer.declaration.sql_types import BUILTIN, TEXTS, Value, arithmetic, cast_target, common, concatenation
 
@@ -321,7 +322,8 @@ class _Writer:
             given = [self.value(e) for e in node.expressions]
             return extensions.call(name, given, self._catalog.extensions)
         if name not in FUNCTIONS and name not in KEYWORDS:
-            hint = WRONG.get(name) or nearest(name, sorted(FUNCTIONS.keys() | AGGREGATES))
+            meant = near(name, sorted(FUNCTIONS.keys() | AGGREGATES))
+            hint = WRONG.get(name) or (f"did you mean {meant!r}?" if meant else NOT_BUILT_IN.format(name))
             raise Unfit(f"{name}() is not among the functions that an expression can use", hint)
         if name == "age" and len(node.expressions) != 2:
             raise Unfit("age() of one time depends on the clock", "use age(later, earlier)")

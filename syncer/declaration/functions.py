@@ -72,6 +72,11 @@ WRONG = {
 }  # fmt: skip
 """Hints for functions that are often meant."""
 
+NOT_BUILT_IN = (
+    "functions of extensions and your own are not allowed; compute the value in PostgreSQL: ALTER TABLE … ADD"
+    " COLUMN … GENERATED ALWAYS AS ({}(…)) STORED (or a trigger, if it is not immutable), and use that column"
+)
+
 
 def result_type(name: str, arguments: list[str]) -> str:
     """The type a function returns for arguments of these types; empty where only PostgreSQL knows."""

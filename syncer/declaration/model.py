@@ -30,7 +30,7 @@ from pydantic_core import ErrorDetails
 
 from syncer.change import TableName
 from syncer.declaration import lined_yaml
-from syncer.declaration.names import Shaped, nearest, spellings
+from syncer.declaration.names import Shaped, near, nearest, spellings
 from syncer.errors import Fatal
 
 _SQL: dict[str, Any] = {"type": ["string", "number", "boolean"]}
@@ -127,7 +127,27 @@ def _entry(value: object) -> str | None:
         return "~expression"
     keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Shape) else ()
     kinds = {"one": "~one", "many": "~many", "object": "~object", "group_by": "~grouped", "value": "~grouped"}
+    if isinstance(value, dict) and (_misspelt(value) or _OF_RELATIONS & value.keys()):
+        del kinds["value"]  # it is of a relation
     return next((kind for key, kind in kinds.items() if key in keys), None)
+
+
+_KINDS = ("one", "many", "object")
+
+
+_OF_RELATIONS = frozenset(("on", "order_by", "limit", "relations"))
+
+
+def _misspelt(given: Mapping[Any, object]) -> str:
+    """The key that should say what an entry is, if it is there and misspelt. Pydantic would complain about
+    all the others."""
+    if any(kind in given for kind in (*_KINDS, "group_by")):
+        return ""
+    known = {"group_by", *(name for shape in _SHAPES.values() for name in shape.model_fields)}
+    strange = [str(key) for key in given if key not in known]
+    if len(strange) == 1 and not _OF_RELATIONS.isdisjoint(given):
+        return strange[0]
+    return next((key for key in strange if near(key, _KINDS)), "")
 
 
 def _relation(value: object) -> str | None:
@@ -239,7 +259,18 @@ def parse(text: str, file: str) -> Model:
     try:
         return Model(Declaration.model_validate(plain), file, lines)
     except ValidationError as error:
-        raise together([_explain(e, file, lines) for e in error.errors()]) from error
+        found = _without_echoes(error.errors())
+        raise together([_explain(e, file, lines) for e in found]) from error
+
+
+def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the keys that are missing because another one is misspelt: that is one mistake, not two."""
+    strange = [e["loc"] for e in errors if e["type"] == "extra_forbidden"]
+
+    def misspelt(loc: tuple[int | str, ...]) -> bool:
+        return any(other[:-1] == loc[:-1] and near(str(other[-1]), [str(loc[-1])]) for other in strange)
+
+    return [e for e in errors if e["type"] != "missing" or not misspelt(e["loc"])]
 
 
 def load_all(folder: str | Path) -> list[Model]:
@@ -288,17 +319,20 @@ def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int
     match error["type"]:
         case "extra_forbidden":
             what, hint = f"unknown key {key!r}", nearest(key, shape.model_fields)
+            if key in ("one", "many"):
+                hint = "a relation has either `one` or `many`"
         case "missing":
             what = f"{key!r} is missing"
         case "union_tag_not_found" | "union_tag_invalid" | "callable_discriminator":
             what = f"cannot tell what {key!r} is"
             given = error["input"] if isinstance(error["input"], dict) else {}
-            wrong = next((nearest(str(k), ("one", "many", "object", "group_by")) for k in given), "")
-            hint = (
-                wrong or "an expression, or a mapping with `one`, `many`, `object`, or `value` and `group_by`"
-            )
+            hint = "an expression, or a mapping with `one`, `many`, `object`, or `value` and `group_by`"
             if "relations" in place:
                 hint = "a relation has `one` or `many`"
+            if wrong := _misspelt(given):
+                place = (*place, wrong)
+                right = _KINDS[:2] if _OF_RELATIONS & given.keys() else _KINDS
+                what, hint = f"unknown key {wrong!r}", nearest(wrong, right)
         case "value_error":
             what = f"{key!r}: {error['msg'].removeprefix('Value error, ')}"
         case _:

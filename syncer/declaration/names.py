@@ -5,7 +5,6 @@ An unquoted word means the name in its exact case if there is one, else in lower
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -82,12 +81,34 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def near(name: str, right: Iterable[str]) -> str:
+    """The right name that was probably meant: a letter in four is mistyped at most. Empty when there is
+    none."""
+    typed = name.lower()
+    distance, meant = min(((_distance(typed, n.lower()), n) for n in right), default=(len(name), ""))
+    return meant if distance <= max(1, len(name) // 4) else ""
+
+
+def _distance(a: str, b: str) -> int:
+    """How many letters are missing, added, wrong or in the wrong order (optimal string alignment)."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y)))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                row[j] = min(row[j], before[j - 2] + 1)
+        before, last = last, row
+    return last[-1]
+
+
 def nearest(name: str, right: Iterable[str]) -> str:
-    """A hint that names the nearest right name, else some of them; empty when there are none."""
+    """A hint that names the right name that was probably meant, else some of them; empty when there are
+    none."""
     names = list(dict.fromkeys(right))
-    by_lower = {n.lower(): n for n in names}
-    if close := difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5):
-        return f"did you mean {by_lower[close[0]]!r}?"
+    if meant := near(name, names):
+        return f"did you mean {meant!r}?"
     if not names:
         return ""
     return f"one of: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"

@@ -180,7 +180,7 @@ class _Binder:
         if found is None:
             known = [*self._catalog.tables, *self._catalog.others]
             same = [table for table in known if table.name == names[-1].name]  # in another schema
-            hint = nearest(str(names[-1]), map(str, same or known))
+            hint = f"did you mean {str(same[0])!r}?" if same else nearest(str(names[-1]), map(str, known))
             raise self._error(f"there is no table {names[-1]}", place, hint)
         if found.kind not in ("table", "partitioned"):
             raise self._error(f"{found.name} is a {found.kind}: it has no changes to follow", place)

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from syncer import tls
 from syncer.errors import Fatal, Reject, Retry, SyncerError
 
 PINNED: Mapping[str, str] = {
@@ -94,8 +95,8 @@ def classify(error: psycopg.Error, what: str, *, where: str = "PostgreSQL") -> S
     if detail:
         why += f" ({detail})"
     if not state:
-        for text, hint in _REFUSED.items():
-            if text in str(error):
+        for pattern, hint in _REFUSED.items():
+            if re.search(pattern, str(error)):
                 return Fatal(what, where=where, why=why, hint=hint)
         return Retry(what, where=where, why=why, hint="is the server up? see postgres.dsn")
     if state == "XX000" and _POSTGIS.match(error.diag.source_file or ""):
@@ -113,7 +114,12 @@ _REFUSED = {
     "password authentication failed": "set SYNCER_POSTGRES__PASSWORD or postgres.password_file",
     "no password supplied": "set SYNCER_POSTGRES__PASSWORD or postgres.password_file",
     "no pg_hba.conf entry": "allow the syncer's host in pg_hba.conf",
-    "does not exist": "see postgres.dsn: the database or role is not there",
+    "(database|role) .* does not exist": "see postgres.dsn: the database or role is not there",
+    "root certificate file": "see sslrootcert in postgres.dsn: the file has to be there, with certificates",
+    "(?i)certificate verify failed": tls.advice("sslrootcert in postgres.dsn"),
+    "does not match host name": "postgres.dsn has to name the host as its certificate does",
+    "could not load (client )?certificate|private key file": "see sslcert and sslkey in postgres.dsn",
+    "does not support SSL": "see sslmode in postgres.dsn: the server has no TLS",
     "permission denied for database": "GRANT CONNECT ON DATABASE … TO the syncer's role",
 }
 _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
@@ -123,7 +129,8 @@ _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
     "25006": (Retry, ""),
     "25P": (Retry, ""),
     "26": (Retry, "a connection pooler in between has to pool sessions, not transactions"),
-    "28": (Fatal, "set SYNCER_POSTGRES__PASSWORD or postgres.password_file"),
+    "28P01": (Fatal, "set SYNCER_POSTGRES__PASSWORD or postgres.password_file"),
+    "28": (Fatal, "see the role in postgres.dsn, and pg_hba.conf of the server"),
     "3F": (Retry, "a schema is gone: the read model is compiled again"),
     "3D": (Fatal, "see postgres.dsn: the database is not there"),
     "40": (Retry, ""),
@@ -134,7 +141,8 @@ _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
     "54": (Reject, "a document is too large or too deep for the server"),
     "55P03": (Retry, "who holds the lock: SELECT * FROM pg_locks WHERE mode = 'AccessExclusiveLock'"),
     "55": (Retry, ""),
-    "57": (Retry, "longer statements: postgres.statement_timeout"),
+    "57014": (Retry, "longer statements: postgres.statement_timeout"),
+    "57": (Retry, ""),
     "58": (Retry, ""),
     "72": (Retry, "old_snapshot_threshold took the snapshot: another one is taken"),
     "XX": (Retry, "see the server's log"),

@@ -9,7 +9,6 @@ what it must do.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Protocol, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from syncer.declaration.compile import Compiled, Field
+from syncer.declaration.names import near
 from syncer.errors import Fatal, SyncerError
 from syncer.ports import Sink
 from syncer.sinks._problem import Problem as Problem
@@ -62,8 +62,8 @@ def find(kind: str, *, where: str = "") -> SinkModule:
     """The module of a kind of sink. Raises Fatal with the nearest name when there is none."""
     known = kinds()
     if kind not in known:
-        near = difflib.get_close_matches(kind, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
+        meant = near(kind, known)
+        hint = f"did you mean {meant}?" if meant else f"one of: {', '.join(known)}"
         raise Fatal(f"there is no sink called {kind!r}", where=where, hint=hint)
     return cast(SinkModule, importlib.import_module(f"{__name__}.{kind}"))
 
@@ -82,8 +82,8 @@ def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: 
         field = ".".join(map(str, first["loc"])) or "(block)"
         hint = ""
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(first["loc"][-1]), schema.model_fields, 1)
-            hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(schema.model_fields)}"
+            meant = near(str(first["loc"][-1]), schema.model_fields)
+            hint = f"did you mean {meant}?" if meant else f"one of: {', '.join(schema.model_fields)}"
         message = first["msg"].removeprefix("Value error, ")
         raise Fatal(f"{field}: {message}", where=where, hint=hint) from None
 

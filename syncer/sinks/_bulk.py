@@ -27,7 +27,7 @@ import orjson
 
 from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
-from syncer.sinks._elasticsearch_http import CREDENTIALS, DISK_FULL
+from syncer.sinks._elasticsearch_http import CREDENTIALS, DISK_FULL, reason_of
 from syncer.sinks._target import Target
 
 MAX_ID_BYTES = 512
@@ -37,7 +37,7 @@ MAX_ID_BYTES = 512
 _GUARD = b'{"update":{"_id":"-"}}\n{"doc":{}}\n'
 _DELETE = b'{"delete"'
 _SURELY_FIT = MAX_ID_BYTES // 4  # characters
-FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
+FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 _CONFLICT = re.compile(r"current version \[(-?\d+)\] is higher or equal to the one provided \[(\d+)\]$")
 _BLOCKS = frozenset(("index_closed_exception", "cluster_block_exception", "unavailable_shards_exception"))
 
@@ -86,13 +86,14 @@ def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcom
     for id, line in _lines(batch):
         length = len(line)
         if length > largest:
-            out.refused.append(Refusal(id, f"{length} bytes, the server takes {largest} in a request"))
+            reason = f"{length} bytes, the server takes {largest} in a request"
+            out.refused.append(Refusal(id, reason, "too large"))
             continue
         if (len(id) > _SURELY_FIT or not id) and (reason := unfit(id)):
             if line.startswith(_DELETE):
                 out.deleted += 1  # nothing can be there
             else:
-                out.refused.append(Refusal(id, reason))
+                out.refused.append(Refusal(id, reason, "the id"))
             continue
         if size + length > most and ids:
             yield Chunk(ids, lines)
@@ -142,7 +143,7 @@ def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -
             found, given = map(int, match.groups()) if match else (0, 0)
             target.older(id, given, found, out)
         else:
-            _failed(id, status, error["type"], error.get("reason") or "", target, out)
+            _failed(id, status, error["type"], reason_of(error), target, out)
             in_time = in_time and status != 429
     return in_time
 
@@ -157,7 +158,7 @@ def _failed(id: str, status: int, kind: str, reason: str, target: Target, out: O
         out.again.append(id)
         out.again_reason = text + (f"\n  → {DISK_FULL}" if "read-only-allow-delete" in reason else "")
     else:
-        out.refused.append(Refusal(id, text))
+        out.refused.append(Refusal(id, text, kind))
 
 
 _scan = JSONDecoder().raw_decode

@@ -5,12 +5,14 @@ For `elasticsearch.py`; knows nothing of documents.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import orjson
 from elastic_transport import ConnectionTimeout, JsonSerializer, NdjsonSerializer, TlsError, TransportError
-from elasticsearch import ApiError, Elasticsearch
+from elasticsearch import ApiError, Elasticsearch, UnsupportedProductError
 
+from syncer import tls
 from syncer.errors import Fatal, Retry, SyncerError
 
 Json = dict[str, Any]
@@ -20,6 +22,7 @@ DISK_FULL = "free disk space on the server; the block is lifted by itself"
 
 
 _BUSY = frozenset((408, 429, 503, 504))
+_CAUSES = 6
 
 
 class Busy(Retry):
@@ -55,7 +58,7 @@ def client(
     https://www.elastic.co/docs/reference/elasticsearch/clients/python
     """
     json, lines = _Raw(), _RawLines()
-    tls: Json = {"ca_certs": ca_file} if ca_file else {}
+    options: Json = {"ca_certs": ca_file} if ca_file else {}
     return Elasticsearch(
         [part.strip().rstrip("/") for part in url.split(",")],
         basic_auth=basic_auth,
@@ -72,7 +75,7 @@ def client(
             "application/x-ndjson": lines,
             "application/vnd.elasticsearch+x-ndjson": lines,
         },
-        **tls,
+        **options,
     )
 
 
@@ -94,20 +97,42 @@ class Http:
         headers = {"accept": "application/json", **({"content-type": kind} if body is not None else {})}
         try:
             response = self._client.perform_request(method, path, headers=headers, body=body)
+        except UnsupportedProductError as error:
+            raise self._other_product() from error
         except ApiError as error:
+            if error.meta.status == 406:  # the media type of Elasticsearch 8, which others do not know
+                raise self._other_product() from error
             text = error.body
             return error.meta.status, text if isinstance(text, bytes) else str(text).encode()
         except TlsError as error:
-            if "CERTIFICATE_VERIFY_FAILED" not in str(error):
-                raise Retry("no secure connection", where=self._where, why=str(error)) from error
-            hint = "elasticsearch.ca_file has to hold the authority that signed its certificate"
-            raise Fatal("the server is not trusted", where=self._where, why=str(error), hint=hint) from error
+            why = str(error.args[0])
+            if tls.distrusted(why):
+                what, hint = "the server's certificate is not trusted", tls.advice("elasticsearch.ca_file")
+                raise Fatal(what, where=self._where, why=why, hint=hint) from error
+            hint = "does the server speak TLS? see elasticsearch.url: https:// or http://"
+            raise Retry("no secure connection", where=self._where, why=why, hint=hint) from error
         except TransportError as error:
             why = f"{error} ({error.errors[0]})" if error.errors else str(error)
-            kind_of = Busy if isinstance(error, ConnectionTimeout) else Retry
-            raise kind_of("Elasticsearch does not answer", where=self._where, why=why) from error
+            kind_of, hint = Retry, "is it up? see elasticsearch.url in the configuration"
+            if isinstance(error, ConnectionTimeout):
+                kind_of, hint = Busy, "it is overloaded or hangs; elasticsearch.timeout says how long to wait"
+            raise kind_of("Elasticsearch does not answer", where=self._where, why=why, hint=hint) from error
         raw = response.body
         return response.meta.status, raw if isinstance(raw, bytes) else b""
+
+    def _other_product(self) -> Fatal:
+        """The error for a server that is not Elasticsearch, or one before 8. Asks it what it is."""
+        version: Json = {}
+        with contextlib.suppress(TransportError, orjson.JSONDecodeError, KeyError, TypeError):
+            answer = self._client.transport.perform_request(
+                "GET", "/", headers={"accept": "application/json"}
+            )
+            version = orjson.loads(answer.body)["version"]
+        number = version.get("number", "")
+        what = f"this is not Elasticsearch 8 or 9: it says that it is version {number or 'unknown'}"
+        if version.get("distribution") == "opensearch":
+            what = f"this is OpenSearch {number}, which is not supported yet"
+        return Fatal(what, where=self._where, hint="let elasticsearch.url point to Elasticsearch 8 or 9")
 
     def get(self, path: str) -> Json | None:
         """The answer; None when there is nothing of this name."""
@@ -147,12 +172,22 @@ class Http:
         return (Fatal if status < 500 else Retry)(what, where=self._where, why=why)
 
 
+def reason_of(error: Json) -> str:
+    """The reason of an error, and those of its causes: often only the last one says what is wrong."""
+    found = [error.get("reason") or ""]
+    while isinstance(error := error.get("caused_by") or {}, dict) and error and len(found) < _CAUSES:
+        text = f"{error.get('type', '')}: {error.get('reason') or ''}".strip(": ")
+        if text and (error.get("reason") or text) not in found[-1]:
+            found.append(f"caused by {text}")
+    return "; ".join(filter(None, found))
+
+
 def error_of(raw: bytes, default: str = "") -> tuple[str, str]:
     """(type, reason) of an error answer; (default, its text) when it is none of Elasticsearch's."""
     try:
         error = orjson.loads(raw)["error"]
         if isinstance(error, dict):
-            return error["type"], error.get("reason") or ""
+            return error["type"], reason_of(error)
         return default, str(error)
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return default, raw[:200].decode(errors="replace")

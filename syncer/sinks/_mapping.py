@@ -7,11 +7,11 @@ derived mapping of each type.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from syncer.declaration.compile import Field
+from syncer.declaration.names import near
 from syncer.sinks._problem import Problem, locate
 
 Json = dict[str, Any]
@@ -192,8 +192,8 @@ def _problems(
         elif name in known:
             yield from _judge(full, spec, known[name], free)
         elif ".".join(full) not in free and spec.get("type") not in ("alias", "constant_keyword", "join"):
-            near = difflib.get_close_matches(name, known, 1)
-            yield full, "the document has no such field" + (f"; did you mean {near[0]}?" if near else "")
+            meant = near(name, known)
+            yield full, "the document has no such field" + (f"; did you mean {meant}?" if meant else "")
 
 
 def _judge(

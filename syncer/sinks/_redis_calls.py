@@ -41,14 +41,14 @@ def writes_of(batch: Batch, keys: Keys, *, as_hash: bool, out: Outcome) -> list[
     writes = []
     for id, body in batch.upserts.items():
         if reason := _unfit(id, body):
-            out.refused.append(Refusal(id, reason))
+            out.refused.append(Refusal(id, reason, "does not fit"))
             continue
         values: Sequence[bytes | str] = (body,)
         if as_hash:
             try:
                 values = [text for field in flat(body).items() for text in field]
             except ValueError as error:
-                out.refused.append(Refusal(id, str(error)))
+                out.refused.append(Refusal(id, str(error), "no hash"))
                 continue
         writes.append(Write(id, keys.document(id), values, len(body) + len(id)))
     for id in batch.deletes:

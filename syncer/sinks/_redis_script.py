@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 from redis import exceptions
 
+from syncer import tls
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.sinks._problem import Problem
 
@@ -126,14 +127,25 @@ _SIGN_IN = (
 
 def trouble(error: Exception, what: str, where: str) -> SyncerError:
     """Which kind of error this is; sign-in first, as the client calls that a connection error too."""
+    if isinstance(error, SyncerError):
+        return error
     text = str(error)
     denied = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
     if isinstance(error, denied) or any(word in text for word in _SIGN_IN):
         return Fatal(what, where=where, why=text, hint=CREDENTIALS)
+    if tls.distrusted(text):
+        return Fatal(what, where=where, why=text, hint=tls.advice("redis.ca_file"))
     code = "OOM" if isinstance(error, exceptions.OutOfMemoryError) else text.partition(" ")[0]
     if isinstance(error, _WAIT_TYPES) or code in _HINTS or code in _WAIT:
-        return Retry(what, where=where, why=text, hint=_HINTS.get(code, ""))
+        up = "is it up? see redis.url in the configuration" if _unreachable(error) else ""
+        return Retry(what, where=where, why=text, hint=_HINTS.get(code, up))
     return Fatal(what, where=where, why=text)
+
+
+def _unreachable(error: Exception) -> bool:
+    """A server that answers with a state of its own (LOADING, READONLY, …) is up."""
+    kinds = (exceptions.ConnectionError, exceptions.TimeoutError)
+    return isinstance(error, kinds) and not isinstance(error, exceptions.BusyLoadingError)
 
 
 _NESTED = frozenset(("object", "json", "jsonb", "array", "composite", "hstore", "geojson", "geojson point"))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from syncer.clock import split_version
 from syncer.declaration.compile import Compiled
 from syncer.document import Outcome
-from syncer.errors import Fatal
+from syncer.errors import Fatal, Retry
 
 
 class Target(NamedTuple):
@@ -57,6 +57,15 @@ class Target(NamedTuple):
         out.older += 1
         if found > given:
             out.newest = max(out.newest, found)
+
+    def late(self, within: float, documents: int) -> Retry:
+        """The error when a batch could not be written in time. within: the seconds that it had."""
+        return Retry(
+            f"it took longer than {within:.0f} s to write a batch of {documents:,} documents, so the rest is"
+            " rendered again", where=self.name,
+            why="nothing is written later than pipeline.max_age after its snapshot",
+            hint="write less at a time (pipeline.chunk_documents), or raise pipeline.max_age",
+        )  # fmt: skip
 
     def gone(self, what: str) -> Fatal:
         """The error when `what` was there once: made anew, it would lack every document but the next ones."""

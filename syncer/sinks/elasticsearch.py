@@ -31,6 +31,7 @@ from syncer.sinks._elasticsearch_http import Busy, Http, client, error_of
 from syncer.sinks._fields import Bytes, Seconds, take_credentials_out
 from syncer.sinks._problem import Problem
 from syncer.sinks._target import Target
+from syncer.tls import CaFile
 
 Json = dict[str, Any]
 
@@ -70,7 +71,7 @@ class Connection(BaseModel):
     username: str | None = Field(None, description="For basic authentication")
     password: SecretStr | None = Field(None, description="For basic authentication")
     api_key: SecretStr | None = Field(None, description="An encoded API key, instead of a password")
-    ca_file: str | None = Field(None, description="PEM file of the authority behind its certificate")
+    ca_file: CaFile | None = Field(None, description="PEM file of the authority behind its certificate")
     timeout: Seconds = Field(60, description="Wait this long for an answer (seconds)")
     max_bulk_bytes: Bytes = Field(8 << 20, description="Size of one bulk request (bytes)")
 
@@ -292,7 +293,7 @@ class ElasticsearchSink:
             try:
                 left = began + within - time.monotonic()
                 if left <= 0:
-                    raise Retry("the rest of a batch waited for too long", where=self.name)
+                    raise self._target.late(within, len(batch))
                 parts += self._send(part, out, left)
             except Retry as error:
                 if out == Outcome():
@@ -325,7 +326,7 @@ class ElasticsearchSink:
         if len(chunk.ids) > 1:
             return chunk.halves()
         kind, reason = error_of(raw, f"HTTP {status}")
-        out.refused.append(Refusal(chunk.ids[0], f"{kind}: {reason}"))
+        out.refused.append(Refusal(chunk.ids[0], f"{kind}: {reason}", kind))
         return ()
 
     def memory(self) -> Memory:

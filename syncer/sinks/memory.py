@@ -100,9 +100,9 @@ class MemorySink:
                 if not id and body is None:
                     out.deleted += 1  # nothing can be there
                 elif not id:
-                    out.refused.append(Refusal(id, "the id is empty"))
+                    out.refused.append(Refusal(id, "the id is empty", "the id"))
                 elif body is not None and (reason := _unfit(body)):
-                    out.refused.append(Refusal(id, reason))
+                    out.refused.append(Refusal(id, reason, "does not fit"))
                 elif self.store.documents.get(id, (-1, None))[0] >= batch.version:
                     self._target.older(id, batch.version, self.store.documents[id][0], out)
                 else:

@@ -33,6 +33,7 @@ from syncer.sinks._redis_keys import Keys, pattern_problem
 from syncer.sinks._redis_script import SCRIPT, flat, flat_json, nested_fields, trouble
 from syncer.sinks._redis_servers import FAILURES, Client, Servers, pipeline, values
 from syncer.sinks._target import Target
+from syncer.tls import CaFile
 
 _PAGE = 500
 _LONGEST = 100 * 366 * 86400
@@ -73,7 +74,7 @@ class Connection(BaseModel):
     )
     username: str | None = Field(None, description="An ACL user (default: the default user)")
     password: SecretStr | None = Field(None, description="Its password")
-    ca_file: str | None = Field(None, description="PEM file of the authority behind its certificate")
+    ca_file: CaFile | None = Field(None, description="PEM file of the authority behind its certificate")
     timeout: Seconds = Field(10, description="Wait this long for an answer (seconds)")
     cluster: bool = Field(False, description="Whether the address is of a Redis Cluster")
 
@@ -219,7 +220,7 @@ class RedisSink:
             down: Exception | None = None
             for calls in pipelines_of(groups):
                 if time.monotonic() - began > within:
-                    down = redis.TimeoutError("the rest of a batch waited for too long")
+                    down = self._target.late(within, len(batch))
                 try:
                     answers = [down] * len(calls) if down else self._execute(node, batch.version, calls)
                 except FAILURES as error:  # of this server; others may do
@@ -258,7 +259,7 @@ class RedisSink:
                 out.deleted += 1
             elif result.startswith(b"!"):
                 reason = f"not ours: {result[1:].decode(errors='replace')}"
-                out.refused.append(Refusal(write.id, reason))
+                out.refused.append(Refusal(write.id, reason, "not ours"))
             else:
                 self._target.older(write.id, version, int(result), out)
         return None

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.ports import Record
+from syncer.sources.kafka_errors import UNREACHABLE
 from syncer.sources.topics import position_of
 
 Partition = tuple[str, int]
@@ -214,7 +215,8 @@ class KafkaSource:
             )  # fmt: skip
         if code in _DENIED:
             return Fatal(what, where=where, why=why, hint="see kafka.properties (credentials, ACLs)")
-        return Retry(what, where=where, why=why, hint="is Kafka up? see kafka.bootstrap_servers")
+        hint = "is Kafka up? see kafka.bootstrap_servers" if code in UNREACHABLE else ""
+        return Retry(what, where=where, why=why, hint=hint)
 
 
 def _end(consumer: Consumer, partition: TopicPartition) -> int:

@@ -8,6 +8,7 @@ Keys of the topic, each written by one party:
     MODEL/N/backwards  that this clock ran backwards: only a resync ends that     whoever noticed
     MODEL/N/sinks      its sinks have been made                                   the daemon
     MODEL/N/memory     what its sinks' memory hung on when last asked           the daemon
+    MODEL/N/breaker    its sinks that refuse document after document              the daemon, backfill
     MODEL/N/backfill   its backfill under way or last done                        backfill
     MODEL/process/ID   what one daemon says of it, and when (`reasons.py`)         that daemon
     ~PREFIX            `Stream`: of the connector with this topic.prefix          the daemon, connectors
@@ -75,6 +76,8 @@ class Run:
     ends: Mapping[str, int] = field(default_factory=dict)
     """Partition of the work topic (as text) → the offset of its first item, and after its last."""
     finished_ms: int = 0
+    letters: int = 0
+    """The end of the dead-letter topic when it began: letters from this offset on are its own."""
 
 
 @dataclass(frozen=True, slots=True)

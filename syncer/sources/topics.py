@@ -33,6 +33,7 @@ from confluent_kafka.admin import (
 from syncer.change import Position, TableName
 from syncer.errors import Fatal, Retry
 from syncer.ports import Record
+from syncer.sources.kafka_errors import away, unreadable
 
 Partition = tuple[str, int]
 _TIMEOUT, _FIRST_TIMEOUT = 20.0, 5.0
@@ -70,19 +71,29 @@ class Topics:
     def _renew(self) -> None:
         """A new client. After an outage, one can wait for ever for a group's coordinator
         (confluentinc/librdkafka#5511); others who wait for the same get an error at once."""
+        self._said = ""
         try:
-            self._admin = AdminClient({"log_level": 2, **self._settings})
+            settings: dict[str, Any] = {"log_level": 2, "error_cb": self._note, **self._settings}
+            self._admin = AdminClient(settings)
         except KafkaException as error:
             raise Fatal(
-                "a setting of Kafka's client is wrong", where="kafka.properties", why=error.args[0].str()
-            ) from error
+                "a setting of Kafka's client is wrong", where="kafka.properties", why=error.args[0].str(),
+                hint=unreadable(self._settings),
+            ) from error  # fmt: skip
+
+    def _note(self, error: KafkaError) -> None:
+        """What the client says of its connections, as a TLS handshake that failed. Last comes that all of
+        them are down."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._said = error.str()
 
     def existing(self, timeout: float = _SOON) -> dict[str, int]:
         """All topics and how many partitions each has."""
         try:
             topics = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
-            raise away("cannot list topics", error) from error
+            self._admin.poll(0)
+            raise away("cannot list topics", error, self._said) from error
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
     def create(self, names: Collection[str], config: Mapping[str, str], *, partitions: int = 0) -> list[str]:
@@ -299,12 +310,3 @@ class Topics:
 def position_of(message: Message) -> Position:
     """Where it is. The client types these as optional; a message without error has them."""
     return Position(message.topic() or "", message.partition() or 0, message.offset() or 0)
-
-
-def away(what: str, error: KafkaException) -> Retry | Fatal:
-    code = error.args[0].code()
-    why = f"{error.args[0].str()} [{error.args[0].name()}]"
-    if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-                KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION):  # fmt: skip
-        return Fatal(what, where="Kafka", why=why, hint="see kafka.properties (credentials, ACLs)")
-    return Retry(what, where="Kafka", why=why, hint="is Kafka up? see kafka.bootstrap_servers")

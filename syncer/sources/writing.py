@@ -17,7 +17,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from syncer.change import Work
 from syncer.decode import encode_work
 from syncer.errors import Retry
-from syncer.sources.topics import MAX_BYTES, away
+from syncer.sources.kafka_errors import away
+from syncer.sources.topics import MAX_BYTES
 
 _TIMEOUT = 30.0
 

@@ -79,6 +79,12 @@ class Daemon:
         until(lambda: self.status(model)["state"] == state, lambda: self.log.read_text(), seconds)
         return self.status(model)
 
+    def until_told(self, model: str, state: str, seconds: float = 90) -> str:
+        """Wait for a state; returns why, with the hint, as people read it."""
+        told = self.until_state(model, state, seconds)
+        reason, hint = told["last_error"] if state == "failed" else told["reason"], told["hint"]
+        return f"{reason}\n  → {hint}" if hint else str(reason)
+
     def until_ready(self, seconds: float = 90) -> None:
         until(self.ready, lambda: f"{self.get('/readyz')[1]}\n{self.log.read_text()}", seconds)
 

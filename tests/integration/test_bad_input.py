@@ -20,7 +20,7 @@ MANY = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM g
 
 def failed(daemon: Daemon, model: str, *words: str) -> None:
     """The read model has stopped, and each of these is in the one error told of it; the other one goes on."""
-    told = daemon.until_state(model, "failed")["last_error"]
+    told = daemon.until_told(model, "failed")
     for word in words:
         assert word in told, told
     assert len(daemon.said("failed", model=model)) == 1
@@ -92,7 +92,7 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
     wanted["3"] |= {"address": None}  # as it was before
     until(lambda: system.written(system.orders) in (wanted, {k: v for k, v in wanted.items() if k != "3"}))
     [letter] = daemon.said("dead letter", model=system.orders)
-    assert letter["where"] == "3" and "no address" in letter["why"]
+    assert letter["where"] == "document 3" and "no address" in letter["why"]
     told = system.told(system.orders)
     assert (told["state"], told["dead_letters"], told["lag_records"]) == ("running", 1, 0)
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
@@ -102,7 +102,8 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
 
 def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System) -> None:
     system.execute(CUSTOMERS, MANY, "UPDATE {schema}.orders SET parts = 0 WHERE id IN (7, 1500, 2999)")
-    assert "3,000" in system.run("backfill", system.orders)
+    said = system.run("backfill", system.orders, expect=1)
+    assert "3,000" in said and "3 documents were refused" in said
     assert sorted(map(int, system.written(system.orders))) == [
         n for n in range(1, 3001) if n not in (7, 1500, 2999)
     ]
@@ -133,7 +134,7 @@ def test_a_row_with_an_empty_key_is_a_dead_letter_and_missing(system: System) ->
     )
     system.declare("words", WORDS)
     model = f"{system.prefix}-words"
-    system.run("backfill", model)
+    assert "1 document was refused" in system.run("backfill", model, expect=1)
     assert "the id is empty" in system.run("dlq", "list", model)
     assert "missing: (empty)" in system.run("verify", model, "--patience", "0", expect=1)
 
@@ -236,7 +237,7 @@ def test_hazard_22_an_index_that_is_deleted_is_told_and_not_made_again_in_part(s
     failed(daemon, system.orders, "the index is gone", f"syncer resync {system.orders}")
     daemon.stop()
     daemon = system.start(ready=False)
-    told = daemon.until_state(system.orders, "failed")["last_error"]
+    told = daemon.until_told(system.orders, "failed")
     assert "is gone, and its documents with it" in told and f"syncer resync {system.orders}" in told
     system.run("resync", system.orders, "--yes")
     system.until_right()
@@ -256,7 +257,7 @@ def test_hazard_23_a_lost_record_of_the_epoch_is_told_by_every_sink(system: Syst
     until(lambda: topic not in admin.list_topics(timeout=10).topics)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_state(model, "failed")["last_error"]
+        told = daemon.until_told(model, "failed")
         assert "of a later epoch; the record of our own is lost" in told and f"syncer resync {model}" in told
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     for model in (system.orders, system.summaries):
@@ -279,7 +280,7 @@ def test_records_that_kafka_no_longer_has_need_a_resync(system: System) -> None:
         done.result(10)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_state(model, "failed")["last_error"]
+        told = daemon.until_told(model, "failed")
         assert "no longer has the records" in told and topic in told and f"syncer resync {model}" in told
     system.run("resync", system.orders, "--yes")
     system.run("resync", system.summaries, "--yes")

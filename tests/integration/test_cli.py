@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import redis
 import urllib3
@@ -418,3 +419,43 @@ def test_a_wrong_password_needs_an_operator(
     result = run("preview", "orders", "1", expect=3)
     assert "password authentication failed" in result.stderr and "wr0ng" not in result.output
     assert "SYNCER_POSTGRES__PASSWORD" in result.stderr
+
+
+def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
+    run: Run, database: Database, tmp_path: Path
+) -> None:
+    database.execute("CREATE VIEW seen AS SELECT * FROM stock", "CREATE TABLE keyless (id bigint)")
+    folder, names = tmp_path / "models", ("orders", "customers", "stock", "seen", "keyless")
+
+    def script() -> list[str]:
+        lines = run("check", "--sql", expect=1).stdout.splitlines()
+        with psycopg.connect(database.dsn) as connection, connection.transaction(force_rollback=True):
+            for line in lines:
+                connection.execute(line.encode())
+        return lines
+
+    for name in names[3:]:
+        text = f"name: {name}\nroot: {{table: public.{name}}}\ndocument: {{id: id}}\n"
+        (folder / f"{name}.yaml").write_text(f"{text}sink: {{redis: {{key: '{name}:{{id}}'}}}}\n")
+    lines = script()
+    [publication] = [line for line in lines if line.startswith("CREATE PUBLICATION")]
+    assert "public.orders" in publication and "seen" not in publication and "keyless" not in publication
+    for name, why in (("keyless", "has no primary key"), ("seen", "is a view")):
+        [line] = [
+            line for line in lines if line.startswith(f"-- left out: the tables of read model {name}: ")
+        ]
+        assert why in line
+    assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in lines
+
+    for name in names:
+        path = folder / f"{name}.yaml"
+        path.write_text(re.sub(r"(id|name|quantity): \1\b", r"\1: no_such_column", path.read_text(), count=1))
+    (folder / "broken.yaml").write_text("name: broken\nroot: {tabel: x}\n")
+    lines = script()
+    assert not [line for line in lines if "PUBLICATION" in line]
+    for name in names:
+        [line] = [
+            line for line in lines if line.startswith(f"-- left out: the tables of read model {name}: ")
+        ]
+        assert "no_such_column" in line
+    assert any(line.startswith("-- left out") and "broken.yaml" in line for line in lines)

@@ -60,7 +60,7 @@ def test_what_it_tells_of_itself(system: System) -> None:
     until(lambda: daemon.metric("syncer_slot_bytes_behind") > 0)
     assert daemon.status(model) == {
         "state": "running", "lag_seconds": 0, "lag_records": 0, "work_records": 0,
-        "reason": "", "last_error": "",
+        "reason": "", "last_error": "", "hint": "",
     }  # fmt: skip
     told = system.told(model)
     assert (told["state"], told["members"], told["lag_records"], told["lag_seconds"]) == ("running", 1, 0, 0)

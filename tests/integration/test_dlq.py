@@ -14,7 +14,7 @@ from syncer.sources.letters import CONFIG, KafkaDeadLetters, Standing, read
 from syncer.sources.topics import Topics
 from syncer.sources.writing import Outbox, Writing
 from tests.integration.daemon import until
-from tests.integration.system import System
+from tests.integration.system import ORDERS, System
 from tests.stack import Names
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
@@ -39,11 +39,17 @@ def takes_any_address(system: System) -> None:
 def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system: System) -> None:
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     orders = system.orders
-    assert f"dead letters: 2 (syncer dlq list {orders})" in system.run("backfill", orders)
+    said = system.run("backfill", orders, expect=1)
+    assert f"{orders}: 2 documents were refused\n  → syncer dlq list {orders}" in said
     letters = listed(system, orders)
     assert letters.keys() == {"3", "4"}
     assert "no address" in letters["3"]["reason"] and "division by zero" in letters["4"]["reason"]
     assert letters["3"]["letter"] in system.run("dlq", "list")
+    system.execute("UPDATE {schema}.orders SET parts = 1 WHERE id = 4")
+    assert f"{orders}: 1 document was refused" in system.run("backfill", orders, expect=1)  # not the old ones
+    system.execute(NO_PARTS)
+    system.run("backfill", orders, expect=1)
+    letters = listed(system, orders)
 
     said = system.run("dlq", "show", orders, "3")
     assert "document 3" in said and "no address" in said and '"status": "new"' in said
@@ -69,6 +75,8 @@ def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system:
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     until(lambda: listed(system, system.orders).keys() == {"3", "4"})
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 2)
+    said = system.run("backfill", system.orders, expect=1)  # the daemon takes a part of the ranges
+    assert f"{system.orders}: 2 documents were refused" in said
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
     until(lambda: listed(system, system.orders).keys() == {"4"})
     daemon.stop()
@@ -78,6 +86,39 @@ def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system:
     until(lambda: system.told(system.orders)["dead_letters"] == 0)
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 0)
     system.until_right()
+
+
+def test_a_mapping_that_fits_no_document_stops_its_read_model_and_no_other(system: System) -> None:
+    """The offsets stay, the letters are few, and a resync with the right mapping leaves nothing behind."""
+    orders = system.orders
+    system.environment["SYNCER_BACKFILL__RANGE_DOCUMENTS"] = "30"
+    system.execute(
+        CUSTOMERS,
+        "INSERT INTO {schema}.orders (id, customer_id, address) "
+        "SELECT n, 1 + n % 2, 'no address' FROM generate_series(1, 3000) n",
+    )
+    said = system.run("backfill", orders, expect=3)
+    assert f"the backfill stopped: elasticsearch:{orders} refused 100 documents in a row" in said
+    assert "document_parsing_exception" in said and "→ correct the mapping" in said
+    done = sum(system.topics().committed(f"{system.prefix}.{orders}.1.backfill").values())
+    letters = listed(system, orders)
+    assert 30 * done <= len(letters) < 100
+    for letter in letters.values():  # the sink, the error, and what caused it
+        assert letter["reason"].startswith(f"elasticsearch:{orders} refused the document: document_parsing")
+        assert "'no address' is not an IP string literal" in letter["reason"]
+    daemon = system.start(ready=False)
+    daemon.until_state(system.summaries, "running")
+    told = daemon.until_state(orders, "failed")
+    assert f"elasticsearch:{orders} still refuses documents" in told["reason"]
+    assert daemon.metric("syncer_breaker_open", model=orders) == 1
+    assert listed(system, orders) == letters
+    assert sum(system.topics().committed(f"{system.prefix}.{orders}.1.backfill").values()) == done
+    system.declare("orders", ORDERS.replace("type: ip", "type: keyword"))
+    system.run("resync", orders, "--yes")
+    daemon.until_state(orders, "running")
+    system.until_right()
+    assert listed(system, orders) == {} and daemon.metric("syncer_breaker_open", model=orders) == 0
+    daemon.stop()
 
 
 def test_records_are_replayed_from_their_bytes(system: System) -> None:
@@ -105,6 +146,7 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     assert system.written(orders)["2"]["status"] == "paid"
     left = listed(system, orders)
     assert left.keys() == {names[1]} and "cannot read a change event" in left[names[1]]["reason"]
+    assert "→" not in left[names[1]]["reason"] and "syncer dlq show" in left[names[1]]["hint"]
 
 
 def test_a_resync_settles_the_letters_of_what_it_builds_anew(system: System) -> None:
@@ -116,7 +158,7 @@ def test_a_resync_settles_the_letters_of_what_it_builds_anew(system: System) -> 
     until(lambda: len(listed(system, system.orders)) == 2)
     before = listed(system, system.orders)["4"]
     daemon.stop()
-    system.run("resync", system.orders, "--yes")
+    assert "1 document was refused" in system.run("resync", system.orders, "--yes", expect=1)
     after = listed(system, system.orders)
     # the record is younger than ten minutes, where the new generation begins: it cannot read it either
     assert after.keys() == {"4", *(name for name in after if name.startswith(system.topic("orders")))}

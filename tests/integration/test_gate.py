@@ -85,7 +85,7 @@ def test_hazard_01_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: Sys
         for one in late:
             one.start()
         for model in (system.orders, system.summaries):
-            told = daemon.until_state(model, "waiting")["reason"]
+            told = daemon.until_told(model, "waiting")
             assert "not visible yet" in told and "in progress" in told and "synchronous standby" in told
         until(lambda: all(daemon.status(model)["lag_seconds"] > 2 for model in before))
         for model, documents in before.items():
@@ -129,7 +129,7 @@ def test_hazard_10_an_event_of_a_transaction_that_never_was_stops_the_read_model
     source = {"schema": system.schema, "table": "customers", "txId": now + (1 << 29), "ts_ms": 1}
     event = {"op": "c", "before": None, "after": {"id": 1, "name": "Ada"}, "source": source}
     system.produce("customers", json.dumps(event).encode())
-    told = daemon.until_state(system.orders, "failed")["last_error"]
+    told = daemon.until_told(system.orders, "failed")
     assert "does not have" in told and "in the future" in told and f"syncer resync {system.orders}" in told
     assert daemon.metric("syncer_errors_total", model=system.orders, kind="fatal") == 1
 

@@ -75,7 +75,7 @@ def stopped(connect: Connect, name: str) -> Iterator[None]:
 
 
 def failed(daemon: Daemon, model: str, *words: str) -> None:
-    reason = daemon.until_state(model, "failed")["reason"]
+    reason = daemon.until_told(model, "failed")
     for word in words:
         assert word in reason
 
@@ -110,7 +110,7 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
     until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
     told = system.told(system.orders)
     assert (told["state"], told["lag_seconds"] == 0) == ("failed", False)
-    assert "connectors reset, then" in told["reason"]
+    assert "connectors reset, then" in told["hint"]
     for command, status in ((["status"], 1), (["check"], 1), (["resync", system.orders, "--yes"], 3)):
         said = system.run(*command, expect=status)
         assert f"→ {RESET}" in said and "→ mend" not in said and "→ syncer connectors apply" not in said
@@ -272,7 +272,7 @@ def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: Syste
     until(lambda: "RecordTooLargeException" in daemon.status(system.orders)["reason"], daemon.log.read_text)
     told = system.told(system.orders)
     assert (told["state"], told["lag_seconds"] == 0) == ("waiting", False)
-    assert "RecordTooLargeException" in told["reason"] and "buffer.memory" in told["reason"]
+    assert "RecordTooLargeException" in told["reason"] and "buffer.memory" in told["hint"]
     path = system.folder / "connectors" / "connector.json"
     sound = path.read_text()
     path.write_text(

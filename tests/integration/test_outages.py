@@ -45,7 +45,7 @@ def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> Non
         link.down()
         daemon = system.start(ready=False)
         for model in models:
-            told = daemon.until_state(model, "waiting")["reason"]
+            told = daemon.until_told(model, "waiting")
             assert server in told.lower() or link.address in told, told
             assert f"{model} is waiting: {told}" in daemon.get("/readyz")[1]
         assert daemon.get("/livez") == (200, "ok\n")
@@ -101,7 +101,7 @@ def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
         try:
             system.environment |= {"SYNCER_REDIS__USERNAME": user, "SYNCER_REDIS__PASSWORD": "wr0ng-redis"}
             daemon = system.start(ready=False)
-            told = daemon.until_state(system.summaries, "failed")["last_error"]
+            told = daemon.until_told(system.summaries, "failed")
             assert "invalid username-password" in told and "redis.username and password" in told
             system.execute(CUSTOMERS, FIVE)
             system.until_right(system.orders)
@@ -110,7 +110,7 @@ def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
             system.environment["SYNCER_POSTGRES__PASSWORD"] = "wr0ng-postgres"
             daemon = system.start(ready=False)
             for model in (system.orders, system.summaries):
-                told = daemon.until_state(model, "failed")["last_error"]
+                told = daemon.until_told(model, "failed")
                 assert "password authentication failed" in told and "SYNCER_POSTGRES__PASSWORD" in told
             assert "password authentication failed" in system.run("backfill", expect=3)
             daemon.stop(expect=3)
@@ -131,7 +131,7 @@ def test_a_standby_is_waited_for_and_nothing_recorded_of_it(
     system.execute(CUSTOMERS, FIVE)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_state(model, "waiting")["reason"]
+        told = daemon.until_told(model, "waiting")
         assert "standby" in told and "postgres.dsn" in told
     assert "standby" in system.run("check", expect=1)
     assert "standby" in system.run("backfill", expect=4)

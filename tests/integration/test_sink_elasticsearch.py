@@ -16,7 +16,7 @@ import urllib3
 from devstack import Stack
 from syncer import sinks
 from syncer.declaration.compile import Field
-from syncer.document import Batch, Outcome
+from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
 from syncer.sinks._elasticsearch_http import Http
 from syncer.sinks._trial import sweep
@@ -487,7 +487,7 @@ def test_a_request_above_a_proxy_s_limit(make: Make, proxy: FaultProxy) -> None:
     batch.upserts["big"] = json.dumps({"name": "x" * 5000}).encode()
     out = sink.write(batch)
     assert out.written == 40
-    assert out.refused == [("big", "HTTP 413: <html>too large</html>")]
+    assert out.refused == [Refusal("big", "HTTP 413: <html>too large</html>", "HTTP 413")]
 
 
 # -- failures of the server
@@ -595,7 +595,7 @@ def test_a_batch_that_takes_long_is_not_sent_to_the_end(make: Make, proxy: Fault
     out = sink.write(docs(*range(30), pad=1000), 1.0)
     assert 0 < out.written < 12
     assert out.written + len(out.again) == 30
-    assert "waited for too long" in out.again_reason
+    assert "took longer than" in out.again_reason and "pipeline.max_age" in out.again_reason
 
 
 def test_the_server_may_not_hold_a_write_for_longer_than_it_may_be_sent(

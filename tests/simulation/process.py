@@ -12,6 +12,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Protocol
 
+from syncer.breaker import Breaker
 from syncer.clock import Clock, Identity
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry
@@ -21,10 +22,12 @@ from syncer.pipeline import Lane, Limits
 from syncer.planning import ranges
 from syncer.ports import Memory, Record
 from syncer.waiting import Patience, Stopped
+from syncer.writer import LATE
 from tests.simulation.application import Sizes, compiled
 from tests.simulation.database import Database
 from tests.simulation.history import History
 from tests.simulation.operator import ranges_topic
+from tests.simulation.refusals import LIMIT, Letters, Refusals
 from tests.simulation.rows import SimulatedRows
 from tests.simulation.scheduler import Actor, Scheduler, SimulatedTime, Stop
 from tests.simulation.sink import SimulatedSink, Store
@@ -61,6 +64,7 @@ class Surroundings(Protocol):
     change_lanes: int
     lane: type[Lane]
     lanes_ended: bool
+    refusals: Refusals | None
     knotted: list[object]
 
     def rebalance(self) -> None: ...
@@ -77,6 +81,8 @@ class Process:
         self.seen: dict[str, Memory] = {}
         self.looking: Actor | None = None
         self.error: Fatal | None = None
+        refusals = world.refusals
+        self.breaker = Breaker(str(self), LIMIT, note=refusals.note) if refusals else None
         self._open()
 
     def __str__(self) -> str:
@@ -100,6 +106,7 @@ class Process:
         self.time = SimulatedTime(world.scheduler, self)
         self.clock = Clock(1, world.noted.identity, world.noted.clock)
         self.ended: list[Retry | Fatal | Stopped] = []
+        self.learn_breaker()
         self.sources: list[SimulatedSource] = []
         try:
             now = world.database.snapshot().clock
@@ -173,11 +180,12 @@ class Process:
             [SimulatedSink(world.store, self, who, fails=world.sinks_fail)],
             clock=self.clock,
             work=SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails),
-            dead_letters=NoLetters(),
-            observer=Watcher(history),
+            dead_letters=Letters(world.refusals) if world.refusals else NoLetters(),
+            observer=Watcher(history, refuses=world.refusals is not None),
             limits=world.limits,
             stop=self.stop,
             items="backfill",
+            breaker=self.breaker,
             time=self.time,
         )
         world.knotted.append(lane)
@@ -213,6 +221,22 @@ class Process:
         self._open()
         self.world.rebalance()
 
+    def learn_breaker(self) -> None:
+        """At each opening, and with the looks of the supervision."""
+        if self.breaker and self.world.refusals:
+            self.breaker.learn(self.world.refusals.noted)
+
+    def retry(self, *, tolerant: bool = False) -> None:
+        """After the breaker's failure everything is opened again, as after a minute. tolerant: without a
+        limit."""
+        if self.breaker and tolerant:
+            self.breaker.tolerate()
+        if self.error and self.error.hint.startswith("correct the mapping"):
+            self.error = None
+            self.world.history.tell(str(self), "tries again")
+            self._open()
+            self.world.rebalance()
+
     def _failed(self, error: Fatal) -> None:
         self.error = error
         self.world.history.tell(str(self), "stops for good: %s (%s)", error.what, error.why)
@@ -242,8 +266,8 @@ class Process:
 class Watcher:
     """`ports.Observer`: counts what the schedules are to exercise."""
 
-    def __init__(self, history: History) -> None:
-        self._seen = history.seen
+    def __init__(self, history: History, *, refuses: bool = False) -> None:
+        self._seen, self._refuses = history.seen, refuses
         self._waited = False
 
     def stage(self, name: str) -> nullcontext[None]:
@@ -269,11 +293,12 @@ class Watcher:
         """The sink counts."""
 
     def waiting(self, reason: str) -> None:
-        if reason == "rendered too long ago":
+        if LATE in reason:
             self._seen["a piece was too old to be sent"] += 1
 
     def rejected(self, error: Reject) -> None:
-        raise AssertionError(f"nothing is ever refused here: {error}")
+        if not self._refuses:
+            raise AssertionError(f"nothing is ever refused here: {error}")
 
     def lag(self, records: int, seconds: float) -> None:
         """Not looked at."""

@@ -21,6 +21,7 @@ from tests.simulation.weaker import Weaker
 
 _PORTION = 2000
 AS_IT_IS = Weaker("nothing: the engine as it is")
+REFUSING = Weaker("nothing: the engine as it is, and a sink that refuses documents", refuses=True)
 
 
 class Round(NamedTuple):
@@ -38,7 +39,7 @@ def portion(first: int, count: int, rule: Weaker = AS_IT_IS) -> tuple[int, Count
     seen: Counter[str] = Counter()
     with rule.applied(), _seldom_collected(), capture_logs():
         for seed in range(first, first + count):
-            result = run(decisions(seed), lane=rule.lane, remembers=rule.remembers)
+            result = run(decisions(seed), lane=rule.lane, remembers=rule.remembers, refuses=rule.refuses)
             seen.update(kind for kind, times in result.seen.items() if times)
             if result.failure:
                 return seed - first + 1, seen, seed
@@ -79,11 +80,11 @@ def told(seed: int, rule: Weaker = AS_IT_IS) -> str:
     """A failing schedule as a person reads it: made short, one line an event."""
 
     def failure(chosen: bytes) -> str:
-        return run(chosen, lane=rule.lane, remembers=rule.remembers).failure
+        return run(chosen, lane=rule.lane, remembers=rule.remembers, refuses=rule.refuses).failure
 
     with rule.applied(), capture_logs():
         short = shrink(decisions(seed), lambda chosen: bool(failure(chosen)))
-        result = run(short, lines=True, lane=rule.lane, remembers=rule.remembers)
+        result = run(short, lines=True, lane=rule.lane, remembers=rule.remembers, refuses=rule.refuses)
     return "\n".join(
         [*result.lines, f"→ {result.failure}", f"seed {seed}: python -m tests.simulation --replay {seed}"]
     )

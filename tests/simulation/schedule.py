@@ -13,11 +13,14 @@ from syncer.errors import Fatal
 from syncer.pipeline import Lane
 from tests.simulation.application import documents
 from tests.simulation.choices import Choices
+from tests.simulation.refusals import Refusals
 from tests.simulation.scheduler import Actor
 from tests.simulation.world import Broken, World
 
 TURNS = 50
 """Of actors, in the time of accidents."""
+_RETRIES = 4
+"""Of processes that the breaker stopped: each sends another document first."""
 _ENOUGH = 2000
 """Turns in which any calm end is reached."""
 
@@ -32,11 +35,16 @@ class Result(NamedTuple):
 
 
 def run(
-    decisions: bytes, *, lines: bool = False, lane: type[Lane] = Lane, remembers: float = 3600.0
+    decisions: bytes,
+    *,
+    lines: bool = False,
+    lane: type[Lane] = Lane,
+    remembers: float = 3600.0,
+    refuses: bool = False,
 ) -> Result:
-    """lines: give the history, too. lane, remembers: see `World`."""
+    """lines: give the history, too. lane, remembers, refuses: see `World`."""
     choices = Choices(decisions)
-    world = World(choices, lane=lane, remembers=remembers)
+    world = World(choices, lane=lane, remembers=remembers, refuses=refuses)
     failure, used = "", 0
     try:
         schedule = Schedule(world)
@@ -132,7 +140,19 @@ class Schedule:
         self._settle()
         for actor in late:
             self.scheduler.finish(actor)
+        if world.refusals:
+            self._fix(world.refusals)
         self._check()
+
+    def _fix(self, refusals: Refusals) -> None:
+        """The mapping is fixed, and what stopped is tried again. Then there is no limit any more: only bad
+        documents may be left, and none of them closes the breaker. At last the letters are replayed."""
+        refusals.broken = False
+        for attempt in range(_RETRIES + 1):
+            self.world.retry(tolerant=attempt == _RETRIES)
+            self._settle()
+        self.world.replay()
+        self._settle()
 
     def _settle(self) -> None:
         """Until nobody has anything to do; and then again, after a look at the sink."""
@@ -165,7 +185,10 @@ class Schedule:
         expected = documents(world.database.rows, world.sizes)
         found = {id: body for id, (_, body) in world.store.documents.items()}
         for id in sorted(expected.keys() | found.keys()):
-            if expected.get(id) != found.get(id):
+            if world.refusals and (kind := world.refusals.kind(expected.get(id))):
+                if id not in world.refusals.letters:
+                    world.fail(f"order {id} is refused ({kind}), and has no letter")
+            elif expected.get(id) != found.get(id):
                 world.fail(
                     f"order {id} is {_shown(found.get(id))}, the database says {_shown(expected.get(id))}"
                 )

@@ -8,7 +8,7 @@ applied in part, or are applied and never answered; documents that a busy server
 arrive although the process that sent them is dead. Items of a bulk are applied one by one, with others in
 between.
 
-Left out: everything about indexes, mappings and refusals.
+Documents that it refuses are in `refusals.py`. Left out: everything about indexes and mappings.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from typing import NoReturn
 from greenlet import GreenletExit
 
 from syncer.clock import split_version
-from syncer.document import Batch, Outcome
+from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Retry
 from syncer.ports import Memory
 from syncer.sinks._target import Target
 from tests.simulation.application import compiled
 from tests.simulation.history import History
+from tests.simulation.refusals import Refusals
 from tests.simulation.scheduler import Owner, Scheduler
 
 NORMAL, AWAY, CUT, BUSY = range(4)
@@ -36,8 +37,9 @@ class Store:
 
     def __init__(
         self, scheduler: Scheduler, history: History, fail: Callable[[str], NoReturn], *,
-        base: int, remembers: float,
+        base: int, remembers: float, refusals: Refusals | None = None,
     ) -> None:  # fmt: skip
+        self.refusals = refusals
         self.scheduler, self.history, self.fail, self.remembers = scheduler, history, fail, remembers
         self._base = base
         self.documents: dict[str, tuple[int, bytes]] = {}
@@ -154,6 +156,10 @@ class SimulatedSink:
         store = self.store
         clock = store.shown(version)
         what = "writes" if body is not None else "deletes"
+        if store.refusals and (kind := store.refusals.kind(body)):
+            store.history.tell(self.who, "%s order %s at clock %s: refused (%s)", what, id, clock, kind)
+            out.refused.append(Refusal(id, kind, kind))
+            return
         held = store.version(id)
         if held >= version:
             store.history.seen["a write was refused: the sink had something newer"] += held > version

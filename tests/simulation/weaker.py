@@ -17,6 +17,7 @@ import orjson
 from syncer import document
 from syncer.change import Change, Key, Work
 from syncer.clock import Clock, Identity, Snapshot, version
+from syncer.errors import Fatal
 from syncer.gate import Sight
 from syncer.memories import Memories
 from syncer.pipeline import Lane
@@ -32,12 +33,13 @@ from tests.simulation.sink import Store
 
 @dataclass(frozen=True, slots=True)
 class Weaker:
-    """patches: (class, method) → what replaces it. remembers: see `sink.Store`."""
+    """patches: (class, method) → what replaces it. remembers: see `sink.Store`. refuses: see `World`."""
 
     wrong: str
     patches: Mapping[tuple[type, str], Callable[..., Any]] = field(default_factory=dict)
     lane: type[Lane] = Lane
     remembers: float = 3600.0
+    refuses: bool = False
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -191,6 +193,18 @@ def _has_nothing(self: Store, id: str) -> int:
     return -1
 
 
+_judge_and_take = Writer._take
+
+
+def _done_anyway(self: Writer, piece: Piece, answers: Any) -> list[str]:
+    """The piece that opens the breaker is settled, without its letters."""
+    try:
+        return _judge_and_take(self, piece, answers)
+    except Fatal:
+        self._done(piece)
+        raise
+
+
 class CommitFirst(Lane):
     """What was polled is committed, then written."""
 
@@ -272,5 +286,10 @@ WEAKER: dict[str, Weaker] = {
     "commit before write": Weaker(
         "what was under way when a process died is lost",
         lane=CommitFirst,
+    ),
+    "what opens the breaker is settled": Weaker(
+        "documents that were refused have neither a letter nor a record that comes again",
+        {(Writer, "_take"): _done_anyway},
+        refuses=True,
     ),
 }

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from syncer.clock import version
 from syncer.pipeline import Lane, Limits
+from syncer.planning import some
 from tests.simulation.application import TABLES, Application, Sizes, documents
 from tests.simulation.choices import Choices
 from tests.simulation.database import Database, Rows
@@ -17,9 +18,10 @@ from tests.simulation.history import History
 from tests.simulation.odds import THEMES
 from tests.simulation.operator import Operator
 from tests.simulation.process import Noted, Process
+from tests.simulation.refusals import Refusals
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.sink import Store
-from tests.simulation.stream import Connector, Group, SimulatedSource, Topics
+from tests.simulation.stream import Connector, Group, SimulatedSource, SimulatedWork, Topics
 
 _FIRST_XIDS = (800, (1 << 32) - 3, (3 << 32) - 2, 1 << 40)
 
@@ -29,14 +31,18 @@ class Broken(BaseException):
 
 
 class World:
-    """lane: the class of the lanes. remembers: seconds for which the sink keeps a delete's version."""
+    """lane: the class of the lanes. remembers: seconds for which the sink keeps a delete's version.
+    refuses: the sink refuses documents now and then."""
 
-    def __init__(self, choices: Choices, *, lane: type[Lane] = Lane, remembers: float = 3600.0) -> None:
+    def __init__(
+        self, choices: Choices, *, lane: type[Lane] = Lane, remembers: float = 3600.0, refuses: bool = False
+    ) -> None:
         self.choices, self.lane = choices, lane
         self.knotted: list[object] = [self]
         """What refers to itself in the end."""
         self.scheduler = Scheduler(choices)
         self.history = History(lambda: self.scheduler.now)
+        self.refusals = Refusals(self.history) if refuses else None
         self.frozen: Process | None = None
         self.broken, self.lanes_ended = "", False
         self.sizes = Sizes(2 + choices.of(2), 2, 1 + choices.likely(190))
@@ -67,13 +73,18 @@ class World:
         )
         self.noted = Noted(self.database.identity, 0)
         self.groups = {"changes": Group(self.topics)}
-        if small or truncates or self.backfills or self.forgets:
+        if small or truncates or self.backfills or self.forgets or refuses:
             self.groups["work"] = Group(self.work)
         if self.backfills or self.loses_writes:
             self.groups["backfill"] = Group(self.ranges)
         self.members: dict[str, list[SimulatedSource]] = {kind: [] for kind in self.groups}
         self.store = Store(
-            self.scheduler, self.history, self.fail, base=self.database.base, remembers=remembers
+            self.scheduler,
+            self.history,
+            self.fail,
+            base=self.database.base,
+            remembers=remembers,
+            refusals=self.refusals,
         )
         if not self.backfills:
             first = version(1, self.database.snapshot().clock)
@@ -125,6 +136,8 @@ class World:
             possible += [self.store.restart_primary, self._look]
         if self.loses_writes:
             possible += [self.store.lose_writes, self._look]
+        if self.refusals:
+            possible += [self._break_mapping, self.retry, self._learn]
         return possible
 
     def _any_process(self) -> Process:
@@ -189,6 +202,30 @@ class World:
         process = self._any_process()
         if process is not self.frozen:
             process.look()
+
+    def _break_mapping(self) -> None:
+        """Nothing fits it; or all does again."""
+        if refusals := self.refusals:
+            refusals.broken = not refusals.broken
+            self.history.tell("sink", "its mapping is %s", "broken" if refusals.broken else "fixed")
+
+    def _learn(self) -> None:
+        self._any_process().learn_breaker()
+
+    def retry(self, *, tolerant: bool = False) -> None:
+        """What the supervisors do a minute after a failure. tolerant: without a limit."""
+        for process in self.processes:
+            if process is not self.frozen:
+                process.retry(tolerant=tolerant)
+
+    def replay(self) -> None:
+        """The operator has every letter's document rendered again."""
+        if refusals := self.refusals:
+            self.history.tell("operator", "replays the letters of %s", sorted(refusals.letters))
+            work = SimulatedWork(self.work, "work", self.scheduler, self.history, fails=False)
+            for item in some([(id,) for id in sorted(refusals.letters)], 10, "replay"):
+                work.put(item)
+            work.flush()
 
     def _restore(self) -> None:
         if self.restores and self.database.commits:

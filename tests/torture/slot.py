@@ -19,7 +19,8 @@ def lose_slot(deployment: Deployment, workload: Workload) -> None:
     for name in ("add many", "forget many", "add a project"):
         workload.do(name)
     for _ in until(time.monotonic() + NOTICED_WITHIN, pause=1.0):
-        told = {model["model"]: model["last_error"] for model in deployment.status(expect=(0, 1))}
+        models = deployment.status(expect=(0, 1))
+        told = {model["model"]: f"{model['last_error']} → {model['hint']}" for model in models}
         if all(f"syncer resync {model}" in error for model, error in told.items()):
             break
     else:

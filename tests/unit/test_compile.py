@@ -130,7 +130,7 @@ def test_what_can_be_told_at_once_is_and_what_follows_from_it_is_not() -> None:
         "m.yaml:5: public.orders has no column or relation 'idd' here",
         "  → did you mean 'id'?",
         "m.yaml:6: public.customers has no column ident",
-        "  → did you mean 'id'?",
+        "  → one of: id, name, email",
         "m.yaml:8: there is no table public.order_item",
         "  → did you mean 'public.order_items'?",
         "m.yaml:14: there is no table public.product",

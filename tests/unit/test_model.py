@@ -84,7 +84,7 @@ def test_tables_are_all_that_may_be_meant() -> None:
     [
         ("name: orders", "name: Orders", 1, "'name': it has to be a lower-case letter, and then"),
         ("where: status", "wehre: status", 3, "unknown key 'wehre'\n  → did you mean 'where'?"),
-        ("    many: public.order_items", "    mnay: public.order_items", 8, "did you mean 'many'?"),
+        ("    many: public.order_items", "    mnay: public.order_items", 9, "did you mean 'many'?"),
         ("    limit: 50", "    limit: 0", 12, "'limit': input should be greater than 0"),
         ("    limit: 50", "    limit: few", 12, "'limit': input should be a valid integer"),
         ("    order_by: [position, id desc]", "    oder_by: id", 11, "did you mean 'order_by'?"),

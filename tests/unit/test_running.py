@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncer.checks import Finding, Slot, Status, Task, check_running
-from syncer.checks.running import APPLY, NoAnswer, told_lines
+from syncer.checks.running import APPLY, ASK_CONNECT, NoAnswer, told_lines
 from syncer.checks.source import RESET
 
 TRACE = """org.apache.kafka.connect.errors.ConnectException: Unrecoverable exception from producer
@@ -63,7 +63,7 @@ def test_what_runs_has_no_findings() -> None:
         (failing("this is no longer available on the server"), WELL, RESET),
         (RUNNING, None, RESET),
         (RUNNING, LOST, RESET),
-        ("unknown", None, RESET),
+        ("unknown", None, ASK_CONNECT + RESET),
     ],
 )
 def test_each_trouble_has_one_remedy(
