@@ -269,7 +269,7 @@ def test_a_reason_has_the_causes_of_elasticsearch_s_error() -> None:
     assert reason_of({"type": "x", "reason": "y"}) == "y" and reason_of({"type": "x"}) == ""
 
 
-@pytest.mark.parametrize("name", ["similarity", "st_asgeojson", "unaccent", "total_of"])
+@pytest.mark.parametrize("name", ["similarity", "dmetaphone", "unaccent", "total_of"])
 def test_functions_of_extensions_are_called_so(name: str) -> None:
     catalog_ = catalog(table("t", "id bigint key, a text"))
     text = f"name: o\nroot: {{table: t}}\ndocument:\n  x: {name}(a)\nsink: {{memory: {{}}}}\n"
