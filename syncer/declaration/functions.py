@@ -73,8 +73,9 @@ WRONG = {
 """Hints for functions that are often meant."""
 
 NOT_BUILT_IN = (
-    "functions of extensions and your own are not allowed; compute the value in PostgreSQL: ALTER TABLE … ADD"
-    " COLUMN … GENERATED ALWAYS AS ({}(…)) STORED (or a trigger, if it is not immutable), and use that column"
+    "functions of other extensions and your own are not allowed; compute the value in PostgreSQL: ALTER TABLE"
+    " … ADD COLUMN … GENERATED ALWAYS AS ({}(…)) STORED (or a trigger, if it is not immutable), and use that"
+    " column"
 )
 
 

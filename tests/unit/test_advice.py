@@ -24,7 +24,6 @@ from syncer.errors import Fatal, Retry, SyncerError, apart, with_hint
 from syncer.rows.session import connect
 from syncer.sinks import elasticsearch, redis
 from syncer.sinks._elasticsearch_http import reason_of
-from syncer.sources import topics
 from syncer.sources.kafka_errors import away
 from syncer.sources.topics import Topics
 from tests.unit.catalogs import catalog, table
@@ -84,19 +83,16 @@ ASK: dict[str, Callable[[int], SyncerError]] = {
     "redis.ca_file": lambda port: obstacle(redis, f"rediss://localhost:{port}/0"),
     "connect.ca_file": lambda port: raised(Connect(f"https://localhost:{port}").names),
     "ssl.ca.location in kafka.properties": lambda port: raised(
-        Topics(
+        lambda: Topics(
             {"bootstrap.servers": f"localhost:{port}", "security.protocol": "ssl", "log_level": 0},
             partitions=1, replication_factor=1,
-        ).existing
+        ).existing(1.0)
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("setting", ASK)
-def test_an_unknown_authority_names_the_setting_of_its_file(
-    setting: str, port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(topics, "_SOON", 1.0)
+def test_an_unknown_authority_names_the_setting_of_its_file(setting: str, port: int) -> None:
     error = ASK[setting](port)
     assert isinstance(error, Fatal)
     assert "certificate verify failed" in error.why and setting in error.hint
@@ -269,12 +265,12 @@ def test_a_reason_has_the_causes_of_elasticsearch_s_error() -> None:
     assert reason_of({"type": "x", "reason": "y"}) == "y" and reason_of({"type": "x"}) == ""
 
 
-@pytest.mark.parametrize("name", ["similarity", "dmetaphone", "unaccent", "total_of"])
+@pytest.mark.parametrize("name", ["similarity", "word_similarity", "unaccent", "total_of"])
 def test_functions_of_extensions_are_called_so(name: str) -> None:
     catalog_ = catalog(table("t", "id bigint key, a text"))
     text = f"name: o\nroot: {{table: t}}\ndocument:\n  x: {name}(a)\nsink: {{memory: {{}}}}\n"
     with pytest.raises(Fatal) as found:
         compile(parse(text, "m.yaml"), catalog_)
     said = str(found.value)
-    assert "functions of extensions and your own are not allowed" in said and "did you mean" not in said
+    assert "functions of other extensions and your own are not allowed" in said and "did you mean" not in said
     assert f"GENERATED ALWAYS AS ({name}(…)) STORED" in said
