@@ -208,6 +208,16 @@ class Watch(Section):
     )
 
 
+class Source(Section):
+    """What is done about losses of the connector itself."""
+
+    repair_after_resume: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Render all documents again after the connector resumed: always, never, or auto (unless "
+        "Kafka Connect says that Debezium is 3.7 or later, which loses no rows then)",
+    )
+
+
 class Config(Section):
     """All settings. The sections of the sinks are checked by `connection`."""
 
@@ -220,6 +230,7 @@ class Config(Section):
     pipeline: Pipeline = Field(default_factory=Pipeline)
     backfill: Backfill = Field(default_factory=Backfill)
     watch: Watch = Field(default_factory=Watch)
+    source: Source = Field(default_factory=Source)
     _tree: layered.Tree = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:

@@ -28,6 +28,16 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
+class Reader:
+    """The process of PostgreSQL that sends a slot's changes to a connector (walsender). Another one means
+    that the connector began again."""
+
+    pid: int
+    since: int | None
+    """When it began, in microseconds since the epoch; None if the role may not see that."""
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     name: str
     plugin: str
@@ -37,6 +47,7 @@ class Slot:
     """`reserved`, `extended`, `unreserved` or `lost`."""
     behind: int | None
     """Bytes of log between what its reader has confirmed and now; None on a standby."""
+    reader: Reader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,8 @@ class SourceFacts:
     """Of the tables asked for that are partitions: the table at the top."""
     labelless_enums: tuple[str, ...] = ()
     """Domains over enums, and enums without labels, anywhere in the database."""
+    sees_sessions: bool = True
+    """Whether the role may see when other roles' sessions began (it has the rights of pg_read_all_stats)."""
 
 
 def check_source(
