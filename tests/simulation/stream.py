@@ -1,10 +1,10 @@
 """Debezium and Kafka: from the log to records, and consumer groups that share them.
 
-Modelled: the connector reads commits from the flushed log, in its order, and may begin again from an
-earlier one; a topic a table, partitions by key, so that nothing orders the records of two rows; groups
-whose partitions move at any moment, members that learn of it with their next poll and until then go on with
-what they have, their commits refused; commits that are lost; work items that were not acknowledged although
-some arrived.
+Modelled: the connector reads commits from the flushed log, in its order, and may resume from an earlier
+one, or lose rows of a transaction when it resumes; a topic a table, partitions by key, so that nothing orders
+the records of two rows; groups whose partitions move at any moment, members that learn of it with their next
+poll and until then go on with what they have, their commits refused; commits that are lost; work items that
+were not acknowledged although some arrived.
 
 Left out: retention, missing offsets, transactions of Kafka, its brokers' failures.
 """
@@ -31,6 +31,8 @@ _WORK = {
     "range": "a truncate of a child made ranges",
     "sweep": "a truncate of the root made sweeps",
 }
+RESUMED = "resumed"
+"""The reason of the work items that follow from a connector that resumed."""
 
 
 class Topics:
@@ -52,10 +54,19 @@ class Connector:
     """Publishes the committed transactions, one after the other."""
 
     def __init__(
-        self, database: Database, topics: Topics, choices: Choices, history: History, *, repeats: bool
+        self,
+        database: Database,
+        topics: Topics,
+        choices: Choices,
+        history: History,
+        *,
+        repeats: bool,
+        loses: bool,
     ) -> None:
         self.database, self.topics, self.choices, self.history = database, topics, choices, history
-        self._repeats = repeats
+        self._repeats, self._loses = repeats, loses
+        self.reader = 1
+        """Of the slot: another number after each resume."""
         self._next = self._saved = self._event = 0
         self._wide = choices.likely(128)
         """Transaction ids in events have 64 bits; 32 otherwise."""
@@ -69,13 +80,17 @@ class Connector:
         """From here on: another server has no slot, or one that knows less."""
         self._next = self._saved = len(self.database.commits)
         self._event = 0
+        self.reader += 1
 
     def step(self) -> None:
-        """The next transaction, or the next event of it; or begin again where the offsets were saved."""
-        if self._repeats and self._next > self._saved and self.choices.likely(20):
+        """The next transaction, or the next event of it; or resume where the offsets were saved."""
+        if self._loses and self.behind and self.choices.likely(80):
+            self._lose()
+        elif self._repeats and self._next > self._saved and self.choices.likely(20):
             self.history.seen["the connector repeated itself"] += 1
             self.history.tell("connector", "begins again at %s", self.database.commits[self._saved])
             self._next, self._event = self._saved, 0
+            self.reader += 1
         elif self.behind:
             transaction = self.database.commits[self._next]
             last = len(transaction.changes)
@@ -87,6 +102,19 @@ class Connector:
                 self._next, self._event = self._next + 1, 0
                 if self.choices.likely(64):
                     self._saved = self._next
+
+    def _lose(self) -> None:
+        """Resume after a position that some events share, of which not all were sent."""
+        transaction = self.database.commits[self._next]
+        left = len(transaction.changes) - self._event
+        lost = min(left, 1 + self.choices.of(3))
+        if lost:
+            self.history.seen["the connector lost rows when it resumed"] += 1
+            self.history.tell("connector", "resumes, and loses %s rows of %s", lost, transaction)
+        self.reader += 1
+        self._event += lost
+        if lost == left:
+            self._next, self._event = self._next + 1, 0
 
     def _publish(self, transaction: Transaction, change: Logged) -> None:
         row = change.after or change.before
@@ -239,7 +267,8 @@ class SimulatedWork:
         if failed:
             waiting = waiting[: self.scheduler.choices.of(len(waiting) + 1)]
         for item in waiting:
-            self.history.seen[_WORK[item.kind]] += 1
+            resumed = item.reason == RESUMED
+            self.history.seen["a resume was repaired" if resumed else _WORK[item.kind]] += 1
             self.history.tell(
                 "work topic", "gets %s %s (%s)", item.kind, item.keys or item.high or "", item.reason
             )
