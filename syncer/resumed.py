@@ -1,14 +1,14 @@
 """A connector that resumed may have lost rows: all documents are rendered again.
 
 Debezium before 3.7 loses rows of a COPY when Kafka Connect dies amid it: the rows of a page have one position
-in the log, and the connector resumes after that. Nothing in Kafka shows it, and the canary arrives. So the
-reader of the slot is noted, a PostgreSQL process with its id and start. Another reader means that the
-connector resumed, also while no daemon ran.
+in the log, and the connector resumes after that (debezium/dbz#1554). Nothing in Kafka shows it, and the
+canary arrives. So the reader of the slot is noted, a PostgreSQL process with its id and start. Another reader
+means that the connector resumed, also while no daemon ran.
 
 Why this misses nothing:
 
-    Rows that are lost when reader R begins belong to transactions whose commits an earlier reader was sent.
-    They are in the log before R is seen, but perhaps not visible yet. So after R is read, all transactions
+    Rows that are lost when reader R begins belong to transactions that began before R. Some had committed,
+    but may not be visible yet; some were in progress (debezium/dbz#76). So after R is read, all transactions
     that are open then are waited for. What is rendered after that shows the rows.
     R is noted once the work items are durable. A reader that comes after R was read, at any moment, is not R,
     so the next comparison finds it. How often the connector resumed in between does not matter.

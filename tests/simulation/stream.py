@@ -1,10 +1,10 @@
 """Debezium and Kafka: from the log to records, and consumer groups that share them.
 
 Modelled: the connector reads commits from the flushed log, in its order, and may resume from an earlier
-one, or lose rows of a transaction when it resumes; a topic a table, partitions by key, so that nothing orders
-the records of two rows; groups whose partitions move at any moment, members that learn of it with their next
-poll and until then go on with what they have, their commits refused; commits that are lost; work items that
-were not acknowledged although some arrived.
+one, or lose rows when it resumes, of a transaction that was being sent or of one in progress; a topic a
+table, partitions by key, so that nothing orders the records of two rows; groups whose partitions move at any
+moment, members that learn of it with their next poll and until then go on with what they have, their commits
+refused; commits that are lost; work items that were not acknowledged although some arrived.
 
 Left out: retention, missing offsets, transactions of Kafka, its brokers' failures.
 """
@@ -67,6 +67,8 @@ class Connector:
         self._repeats, self._loses = repeats, loses
         self.reader = 1
         """Of the slot: another number after each resume."""
+        self._lost: dict[Transaction, int] = {}
+        """How many changes at the beginning of a transaction, which was in progress, are not sent."""
         self._next = self._saved = self._event = 0
         self._wide = choices.likely(128)
         """Transaction ids in events have 64 bits; 32 otherwise."""
@@ -84,7 +86,7 @@ class Connector:
 
     def step(self) -> None:
         """The next transaction, or the next event of it; or resume where the offsets were saved."""
-        if self._loses and self.behind and self.choices.likely(80):
+        if self._loses and self.choices.likely(120 if self.behind else 10 if self.database.running else 0):
             self._lose()
         elif self._repeats and self._next > self._saved and self.choices.likely(20):
             self.history.seen["the connector repeated itself"] += 1
@@ -94,6 +96,7 @@ class Connector:
         elif self.behind:
             transaction = self.database.commits[self._next]
             last = len(transaction.changes)
+            self._event = max(self._event, self._lost.get(transaction, 0))
             until = last if not self.choices.likely(64) else min(self._event + 1, last)
             for change in transaction.changes[self._event : until]:
                 self._publish(transaction, change)
@@ -104,17 +107,27 @@ class Connector:
                     self._saved = self._next
 
     def _lose(self) -> None:
-        """Resume after a position that some events share, of which not all were sent."""
+        """Resume after a position that some events share, of which not all were sent (debezium/dbz#1554); or
+        after one that events of a transaction in progress are before (dbz#76)."""
+        self.reader += 1
+        if not self.behind:
+            running = list(self.database.running.values())
+            transaction = running[self.choices.of(len(running))]
+            self._tell_lost(transaction, len(transaction.changes))
+            self._lost[transaction] = len(transaction.changes)
+            return
         transaction = self.database.commits[self._next]
         left = len(transaction.changes) - self._event
         lost = min(left, 1 + self.choices.of(3))
-        if lost:
-            self.history.seen["the connector lost rows when it resumed"] += 1
-            self.history.tell("connector", "resumes, and loses %s rows of %s", lost, transaction)
-        self.reader += 1
+        self._tell_lost(transaction, lost)
         self._event += lost
         if lost == left:
             self._next, self._event = self._next + 1, 0
+
+    def _tell_lost(self, transaction: Transaction, rows: int) -> None:
+        if rows:
+            self.history.seen["the connector lost rows when it resumed"] += 1
+            self.history.tell("connector", "resumes, and loses %s rows of %s", rows, transaction)
 
     def _publish(self, transaction: Transaction, change: Logged) -> None:
         row = change.after or change.before
