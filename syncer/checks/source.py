@@ -73,8 +73,6 @@ class SourceFacts:
     """Those of the tables asked for that are partitioned."""
     roots: Mapping[TableName, TableName] = field(default_factory=dict)
     """Of the tables asked for that are partitions: the table at the top."""
-    labelless_enums: tuple[str, ...] = ()
-    """Domains over enums, and enums without labels, anywhere in the database."""
     sees_sessions: bool = True
     """Whether the role may see when other roles' sessions began (it has the rights of pg_read_all_stats)."""
 
@@ -160,16 +158,6 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
             "it may not replicate",
             "the connector needs a role that may",
             f"ALTER ROLE {quote(facts.role)} REPLICATION;",
-        )
-    if facts.labelless_enums:
-        shown = ", ".join(facts.labelless_enums[:5])
-        yield Finding(
-            "error",
-            "enum-domain",
-            at,
-            f"domains over enums, or enums without labels: {shown}",
-            "Debezium's connector (3.6) fails at start on any such type of the database, used or not",
-            "use the enum itself, or a domain over text with a CHECK",
         )
     if facts.wal_keep_size == "-1":
         yield Finding(

@@ -82,14 +82,6 @@ SELECT n.nspname, c.relname, c.relkind = 'p', root_ns.nspname, root.relname
   LEFT JOIN pg_catalog.pg_namespace root_ns ON root_ns.oid = root.relnamespace
 """
 
-# Debezium reads the labels of everything of category E; a domain over an enum is of it, and has none.
-_LABELLESS: LiteralString = """
-SELECT t.oid::regtype::text FROM pg_catalog.pg_type t
- WHERE t.typcategory = 'E' AND t.typtype IN ('e', 'd')
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)
- ORDER BY 1
-"""
-
 # Without the rights of pg_read_all_stats, backend_xid is NULL for other roles: then nobody can be named.
 _HOLDERS: LiteralString = """
 SELECT backend_xid::text::bigint, datname = current_database(), pid, application_name, usename, xact_start, ''
@@ -144,7 +136,6 @@ def read_facts(
         slot=read_slot(conn, slot),
         partitioned=frozenset(TableName(schema, name) for schema, name, is_tree, _, _ in trees if is_tree),
         roots={TableName(s, n): TableName(rs, rn) for s, n, _, rs, rn in trees if rn is not None},
-        labelless_enums=tuple(name for (name,) in _query(conn, _LABELLESS)),
     )
 
 
