@@ -148,7 +148,8 @@ class Process:
         scheduler.pause()
         work = SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails)
         rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
-        for item in sweeps(RESUMED, self.time.now_ms(), world.limits.max_age):
+        now_ms = self.time.now_ms()
+        for item in sweeps(RESUMED, now_ms, world.limits.max_age, now_ms):
             work.put(item)
         for item in lasting(rows, lambda view: ranges(view, 2, RESUMED), self._patience()):
             work.put(item)
