@@ -20,7 +20,7 @@ Why this misses nothing:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -65,17 +65,7 @@ class Resumes:
         if Kafka Connect is unavailable."""
         if not (slot := self._slot()):
             return None
-        noted, reader = self._noted(), _reader(connection, slot)
-        if reader is None:
-            return None
-        same = noted.get("reader") == asdict(reader)
-        if same and noted["sound"] is not None:
-            return None
-        sound, words = self._soundness()
-        if same or (noted.get("sound") and sound):
-            return Resumed("", _note(reader, sound))
-        what = "the connector resumed" if noted else "the connector may have resumed"
-        return Resumed(f"{what} (another process reads slot {slot}): {words}", _note(reader, sound))
+        return compare(slot, self._noted(), _reader(connection, slot), self._soundness)
 
     def note(self, value: Mapping[str, Any]) -> None:
         if value != self._noted():
@@ -108,6 +98,28 @@ class Resumes:
 
     def _noted(self) -> dict[str, Any]:
         return self.registry.state.load().get(self._key, {})
+
+
+def compare(
+    slot: str,
+    noted: Mapping[str, Any],
+    reader: Reader | None,
+    soundness: Callable[[], tuple[bool | None, str]],
+) -> Resumed | None:
+    """noted: empty if nothing was, by an earlier version of the syncer. soundness: see `Resumes._soundness`.
+
+    An upgrade does not make good what the earlier connector lost, so both have to be sound.
+    """
+    if reader is None:
+        return None
+    same = noted.get("reader") == asdict(reader)
+    if same and noted["sound"] is not None:
+        return None
+    sound, words = soundness()
+    if same or (noted.get("sound") and sound):
+        return Resumed("", _note(reader, sound))
+    what = "the connector resumed" if noted else "the connector may have resumed"
+    return Resumed(f"{what} (another process reads slot {slot}): {words}", _note(reader, sound))
 
 
 def _reader(connection: psycopg.Connection[Any], slot: str) -> Reader | None:
