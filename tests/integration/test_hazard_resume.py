@@ -93,7 +93,7 @@ def test_hazard_30_all_is_rendered_again_after_the_connector_resumed(source: Sou
     state, key = system.state(), f"{system.summaries}/1/refresh"
     done = state.load()[key]
     state.save(key, {**done, "ends": dict.fromkeys(done["ends"], 1000)})
-    assert f"work items left: {said['why']}" in system.run("status", system.summaries)
+    assert f"work items left: {said['why']}" in system.run("status", system.summaries, expect=1)
 
     lose(system, -2)
     resume(system, source)
