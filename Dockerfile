@@ -10,7 +10,7 @@ COPY devstack/pom.xml devstack/checksums.txt ./
 RUN version=$(sed -n 's:.*<debezium.version>\(.*\)</debezium.version>.*:\1:p' pom.xml) \
     && mvn -B -q org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy -DoutputDirectory=. \
         -Dartifact="io.debezium:debezium-connector-postgres:$version:tar.gz:plugin" \
-    && grep ' debezium-connector-postgres-' checksums.txt | sha256sum -c - \
+    && grep " debezium-connector-postgres-$version-" checksums.txt | sha256sum -c - \
     && mkdir plugins \
     && tar -xzf debezium-connector-postgres-*.tar.gz -C plugins
 

@@ -1,79 +1,102 @@
-"""Tables that were altered so that documents may be wrong without any change event: all are rendered again.
+"""Changes that no change event tells of: all documents are rendered again.
 
-The shape of the tables (`shape.py`) is noted for each generation before anything is rendered. When the
-daemon opens a read model and finds another one, it hands out all roots and a sweep as work items, and only
-then notes it; so nothing is missed that came while nothing ran, and a daemon that is killed begins again.
+    tables altered        their shape is another one (`shape.py`)
+    connector resumed     rows may be lost (`resumed.py`)
+
+Both are noted for each generation before anything is rendered. When the daemon opens a read model, or
+detects a difference while it runs, it hands out all roots and a sweep as work items, and only then notes it.
+So nothing is missed that came while nothing ran, and a daemon that is killed begins again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import psycopg
 import structlog
 
 from syncer import load, shape
-from syncer.change import TableName, Work
+from syncer.change import TableName
 from syncer.config import Config
 from syncer.errors import Retry
-from syncer.gate import lasting
 from syncer.load import Loaded
-from syncer.planning import ranges, sweeps
-from syncer.ports import Rows, View
-from syncer.registry import Registry
+from syncer.ports import Rows
+from syncer.refresh import Refresh
+from syncer.registry import Names, Registry
+from syncer.resumed import Resumed, Resumes
 from syncer.rows import shape as rows_shape
 from syncer.rows.publication import Open, wait_for_open_transactions
 from syncer.shape import Altered, Shape
 from syncer.sources.state import Registration
-from syncer.sources.writing import KafkaWork
 from syncer.waiting import Patience
 
 log = structlog.get_logger()
+
+
+class Outcome(NamedTuple):
+    """Of a comparison."""
+
+    reason: str = ""
+    """Why all roots were handed out, one of `metrics.REFRESHES`; empty if they were not."""
+    later: bool = False
+    """There is more to hand out, once the last hand-out is done."""
 
 
 class Alterations:
     """Of one generation of a read model."""
 
     def __init__(
-        self, config: Config, registry: Registry, registration: Registration, loaded: Loaded
+        self, config: Config, registry: Registry, registration: Registration, names: Names, loaded: Loaded
     ) -> None:
-        self.config, self.registry, self.registration, self.loaded = config, registry, registration, loaded
+        self.config, self.registry, self.loaded = config, registry, loaded
         self._key = registration.key("shape")
+        self._resumes = Resumes(config, registry, registration)
+        self._refresh = Refresh(registry, registration, names, config.pipeline.max_age)
 
-    def note_first(self) -> None:
-        """Before the first document is rendered: what all of them rest on."""
-        if self._noted() is None:
-            with load.reading(self.config) as connection:
+    def note_first(self, *, new: bool) -> None:
+        """Before the first document is rendered: what all of them rest on. new: none has been rendered."""
+        with load.reading(self.config) as connection:
+            if new:
+                self._resumes.note_first(connection)
+            if self._noted() is None:
                 self._note(self._read(connection))
 
-    def render_again(self, rows: Rows, work: KafkaWork, size: int, wait: Patience) -> Altered | None:
-        """Hand out all roots, in ranges of so many, if documents may be wrong. Raises Retry when a server is
-        away, or a table is altered at this moment."""
+    def render_again(self, rows: Rows, size: int, wait: Patience) -> Outcome:
+        """Hand out all roots if documents may be wrong. size: roots in a range.
+
+        A connector that resumes again and again has one hand-out at a time; altered tables do not wait.
+        Raises Retry when a server is unavailable, or a table is altered at this moment.
+        """
         with load.reading(self.config) as connection:
+            resumed = self._resumes.look(connection)
             noted, now = self._noted() or {}, self._read(connection)
-            if now == noted:
-                return None
-            found = shape.compare(noted, now, rows_shape.filled(connection, now))
-        if found:
-            log.warning("all documents are rendered again", model=self.loaded.name, why=found.why)
-            found_ms = time.time_ns() // 1_000_000
-            if found.unseen:
-                self._wait(wait)
+            altered = None if now == noted else shape.compare(noted, now, rows_shape.filled(connection, now))
+        again = bool(resumed and resumed.why)
+        if again and not altered and self._refresh.left():
+            self._keep(now, noted)
+            return Outcome(later=True)
+        if altered or again:
+            self._hand_out(rows, size, altered, resumed if again else None, wait)
+        self._keep(now, noted)
+        if resumed:
+            self._resumes.note(resumed.note)
+        return Outcome("altered" if altered else "resumed" if again else "")
 
-            def plan(view: View) -> Iterator[Work]:
-                return ranges(view, size, "altered", committed_ms=found_ms)
+    def _hand_out(
+        self, rows: Rows, size: int, altered: Altered | None, resumed: Resumed | None, wait: Patience
+    ) -> None:
+        why = "; ".join(found.why for found in (altered, resumed) if found)
+        log.warning("all documents are rendered again", model=self.loaded.name, why=why)
+        found_ms = time.time_ns() // 1_000_000
+        if resumed or (altered and altered.unseen):
+            self._wait(wait)
+        self._refresh.hand_out(rows, size, "altered" if altered else "resumed", why, found_ms, wait)
 
-            put_ms = time.time_ns() // 1_000_000
-            for item in sweeps("altered", put_ms, self.config.pipeline.max_age, found_ms):
-                work.put(item)
-            for item in lasting(rows, plan, wait):
-                work.put(item)
-                wait.breathe()
-            work.flush()
-        self._note(now)
-        return found
+    def _keep(self, now: Shape, noted: Mapping[str, Any]) -> None:
+        if now != noted:
+            self._note(now)
 
     def _wait(self, wait: Patience) -> None:
         def progress(still: Open) -> None:

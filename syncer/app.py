@@ -43,7 +43,7 @@ class App:
         self.units = [
             Unit(
                 config, model, self.registry, self.metrics.for_model(model.name),
-                source=self.watch.reason, late=self.watch.late,
+                source=self.watch.reason, late=self.watch.late, reader=self.watch.reader,
             )
             for model in models
         ]  # fmt: skip

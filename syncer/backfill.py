@@ -90,7 +90,8 @@ class Backfill:
         loaded = load.ready(self.config, self.model)
         begun = self.registry.open(loaded.compiled, building=self.building)
         names, key = begun.names, begun.registration.key("backfill")
-        Alterations(self.config, self.registry, begun.registration, loaded).note_first()
+        alterations = Alterations(self.config, self.registry, begun.registration, names, loaded)
+        alterations.note_first(new=not begun.built)
         found = self.registry.state.load().get(key)
         run = Run(**found) if found else None
         if run is None or not run.planned or run.finished_ms or again:

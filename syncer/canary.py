@@ -11,7 +11,9 @@ message that any process has noted, so that the time between two processes is wa
 connector begins again where it was sure of) and other processes' messages are not expected, and so are
 passed over.
 
-What it cannot show: a stretch that is skipped between two messages, as none of them is in it.
+A message that arrives proves that a later message arrived, not that every change before it did. What it
+cannot show: a stretch that is skipped between two messages, as none of them is in it; and single rows that
+the connector skips when it resumes (`resumed.py`).
 """
 
 from __future__ import annotations

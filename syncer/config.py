@@ -228,6 +228,16 @@ class Watch(Section):
     )
 
 
+class Source(Section):
+    """What is done about losses of the connector itself."""
+
+    repair_after_resume: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Render all documents again after the connector resumed: always, never, or auto (unless "
+        "Kafka Connect says that Debezium is 3.7 or later, which loses no rows then)",
+    )
+
+
 class Config(Section):
     """All settings. The sections of the sinks are checked by `connection`."""
 
@@ -241,6 +251,7 @@ class Config(Section):
     backfill: Backfill = Field(default_factory=Backfill)
     dead_letters: DeadLetters = Field(default_factory=DeadLetters)
     watch: Watch = Field(default_factory=Watch)
+    source: Source = Field(default_factory=Source)
     _tree: layered.Tree = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:

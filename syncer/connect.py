@@ -7,6 +7,7 @@ is for `checks/` to say; here they are compared, validated by Connect itself, an
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,6 +92,12 @@ class Connect:
 
     def names(self) -> list[str]:
         return sorted(self._call("GET", "/connectors"))
+
+    def plugin_version(self, plugin: str) -> str:
+        """Of a connector class; the oldest, if several are installed. Empty if Connect does not tell one."""
+        found = self._call("GET", "/connector-plugins")
+        versions = [str(one.get("version") or "") for one in found if one.get("class") == plugin]
+        return min(versions, key=_numbers, default="")
 
     def config(self, name: str) -> dict[str, str] | None:
         """The settings as Connect has them, with their secrets; None if there is no such connector."""
@@ -252,6 +259,10 @@ class Connect:
             return answer.json() if answer.data else None
         except ValueError as error:
             raise Fatal("this is not Kafka Connect", where=self.url, why="its answer is not JSON") from error
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _path(name: str) -> str:

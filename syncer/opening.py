@@ -186,8 +186,8 @@ class Opening:
             letters.refresh(timeout=5.0)
         memories = self._memories(loaded, tables, begun.names, registration, built)
         memories.look(Time().now_ms())
-        alterations = Alterations(self.config, self.registry, registration, loaded)
-        alterations.note_first()
+        alterations = Alterations(self.config, self.registry, registration, begun.names, loaded)
+        alterations.note_first(new=not begun.built)
         return Opened(
             self.config, self.registry, loaded, tables, begun.names, clock, built, registration, letters,
             memories, alterations, self._breaker(registration, built),

@@ -113,7 +113,8 @@ def _timestamp(value: str) -> str:
 
 _INTEGERS = frozenset({"smallint", "integer", "bigint", "oid"})
 _BEYOND = {
-    "-5877611-06-21Z": "infinity",
+    "+5877611-06-21Z": "infinity",
+    "-5877611-06-21Z": "infinity",  # before Debezium 3.7
     "-5877611-06-22Z": "-infinity",
     "+294247-01-10T04:00:25.2Z": "infinity",
     "-290308-12-21T19:59:27.6Z": "-infinity",
@@ -122,7 +123,7 @@ _BEYOND = {
     "POSITIVE_INFINITY": "Infinity",
     "NEGATIVE_INFINITY": "-Infinity",
 }
-"""Debezium's texts of what is no number of days, microseconds or digits (seen with 3.6.3)."""
+"""Debezium's texts of what is no number of days, microseconds or digits (seen with 3.7.0)."""
 _TEXT: Mapping[str, Callable[[str], str]] = {
     "bytea": lambda value: "\\x" + value,
     "date": _date,

@@ -17,6 +17,7 @@ from syncer.errors import Reject
 from syncer.offsets import Partition
 from syncer.probe import undelivered
 from syncer.reasons import Said, said, tell
+from syncer.refresh import WHAT, left
 from syncer.registry import Names, Registry
 from syncer.sources.letters import Standing
 
@@ -79,6 +80,8 @@ class ModelStatus:
     """What stopped it; empty once it runs again."""
     reason: str = ""
     """Why it waits, failed, or is not told of changes."""
+    refresh: str = ""
+    """Why all its documents are being rendered again, and how far that is; empty when they are not."""
     reasons: list[str] = field(default_factory=list)
     """The same, and what else is wrong: other daemons that fail or were killed, readers of another index."""
     processes: list[dict[str, Any]] = field(default_factory=list)
@@ -166,9 +169,17 @@ class _Reading:
             known["generation"],
             error,
             next(iter(reasons), ""),
+            self._refresh(names, known["generation"]),
             reasons,
             processes,
         )
+
+    def _refresh(self, names: Names, generation: int) -> str:
+        noted = self.values.get(f"{self.model}/{generation}/{WHAT}", {})
+        if not (items := left(self.registry, names, noted)):
+            return ""
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(noted["at_ms"] / 1000))
+        return f"all documents are rendered again since {since}, {items} work items left: {noted['why']}"
 
     def _process(self, one: Said) -> dict[str, Any]:
         return {

@@ -75,7 +75,8 @@ class Supervision:
     """Of one opening of a read model, until its lanes end.
 
     stop: set to stop the read model. ended: set when a lane has ended.
-    leads: whether this process is the one that has all documents rendered again if the tables were altered.
+    leads: whether this process is the one that has all documents rendered again if they may be wrong.
+    reader: of the connector's slot, as last seen; a hint that there is another one.
     """
 
     def __init__(
@@ -87,9 +88,10 @@ class Supervision:
         stop: threading.Event,
         ended: threading.Event,
         leads: Callable[[], bool],
+        reader: Callable[[], object] = lambda: None,
     ) -> None:
         self.opened, self.opening, self.metrics = opened, opening, metrics
-        self._leads = leads
+        self._leads, self._reader = leads, reader
         self._stop, self._ended = stop, ended
         self._moved = time.monotonic()
         name = opened.loaded.name
@@ -100,13 +102,15 @@ class Supervision:
         self.misread, self._misread = "", ""
         """What readers see instead of what is kept in sync, and as of the last look. It is reported when two
         looks have found it, because a resync moves readers a moment before the daemon follows."""
-        self._compared: Fingerprint | None = None
-        """Of the tables that were last compared with those that the documents were rendered from."""
+        self._compared: tuple[Fingerprint | None, object] = None, None
+        """Of the tables, and the slot's reader, that were last compared with those that were noted."""
+        self._not_before = 0.0
 
     @property
     def settled(self) -> bool:
-        """Whether all that follows from altered tables was handed out."""
-        return self._compared is self.opened.tables.fingerprint
+        """Whether all was handed out that follows from altered tables and from a connector that resumed."""
+        tables, reader = self._compared
+        return tables is self.opened.tables.fingerprint and reader == self._reader()
 
     def stalled(self, after: float) -> str:
         """Why this is not alive; empty when it is. after: seconds."""
@@ -183,10 +187,12 @@ class Supervision:
             opened.letters.refresh(timeout=1.0)
 
     def _render_again(self) -> None:
-        """If the tables were altered so that documents may be wrong, also while nothing ran."""
+        """If documents may be wrong although no change event says so, also while nothing ran."""
         if not self._altered.ready() or self.settled or not self._leads():
             return
-        opened, found = self.opened, self.opened.tables.fingerprint
+        if time.monotonic() < self._not_before:
+            return
+        opened, found = self.opened, (self.opened.tables.fingerprint, self._reader())
 
         def keep() -> None:
             self._altered.moved()
@@ -196,9 +202,13 @@ class Supervision:
         def compare() -> None:
             size, wait = opened.config.backfill.range_documents, Patience(self._ended, keep)
             with contextlib.closing(opened.rows()) as rows, contextlib.suppress(Stopped):
-                if opened.alterations.render_again(rows, opened.work(), size, wait):
-                    self.metrics.refresh("altered")
-                self._compared = found
+                outcome = opened.alterations.render_again(rows, size, wait)
+                if outcome.reason:
+                    self.metrics.refresh(outcome.reason)
+                if outcome.later:
+                    self._not_before = time.monotonic() + LOOK_EVERY
+                else:
+                    self._compared = found
 
         self._altered.begin(compare)
 

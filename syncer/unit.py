@@ -44,6 +44,7 @@ class Unit:
     building: the generation that a resync is building, not the one in force.
     source: why changes may not come at all; empty when they do.
     late: seconds for which the connector has not delivered what was committed; 0 while it does.
+    reader: of the connector's slot.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class Unit:
         building: bool = False,
         source: Callable[[], str] = str,
         late: Callable[[], float] = float,
+        reader: Callable[[], object] = lambda: None,
     ) -> None:
         self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
         self.opening = Opening(config, model, registry, metrics, building=building)
-        self.source, self.late, self.workers = source, late, workers
+        self.source, self.late, self.reader, self.workers = source, late, reader, workers
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
         self.failure: SyncerError | None = None
@@ -187,7 +189,7 @@ class Unit:
         first = opened.names.changes[0], 0
         self._supervision = Supervision(
             opened, self.opening, self.metrics, stop=self._stop, ended=stop,
-            leads=lambda: any(source.holds(first) for source in changes),
+            leads=lambda: any(source.holds(first) for source in changes), reader=self.reader,
         )  # fmt: skip
         for thread in threads:
             thread.start()

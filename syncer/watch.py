@@ -24,7 +24,7 @@ import psycopg
 import structlog
 
 from syncer.change import TableName
-from syncer.checks import Finding, Slot, Status, check_publication, check_running
+from syncer.checks import Finding, Reader, Slot, Status, check_publication, check_running
 from syncer.checks.running import NoAnswer, lost
 from syncer.config import Config
 from syncer.connectors import connect, find_definition
@@ -60,6 +60,8 @@ class Watch:
         self._connector = ""
         self._slots: set[str] = set()
         self._slot = self._publication = ""
+        self._reader: Reader | None = None
+        self._reader_before: Reader | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -80,6 +82,11 @@ class Watch:
     def late(self) -> float:
         """Seconds for which the connector has not delivered what was committed; 0 while it does."""
         return self._probe.late()
+
+    def reader(self) -> Reader | None:
+        """The slot's, that was last seen twice in a row: a connector that begins has two, one after the
+        other."""
+        return self._reader
 
     def status(self) -> dict[str, Any]:
         return {
@@ -174,6 +181,9 @@ class Watch:
 
     def _look_at_slot(self, slot: Slot | None, name: str, stream: Stream) -> None:
         """Remember that it was there; that it is not then, is a loss."""
+        if slot and slot.reader and slot.reader == self._reader_before:
+            self._reader = slot.reader
+        self._reader_before = slot.reader if slot else None
         gone = lost(slot)
         self.metrics.slot_lost.labels(name).set(gone)
         self.metrics.slot_active.labels(name).set(bool(slot and slot.active))

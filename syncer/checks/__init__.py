@@ -4,12 +4,19 @@ Pure: facts come in (`rows/catalog.py`, `rows/publication.py`, `connect.py` gath
 Nothing is changed; each finding says what to run.
 """
 
-from syncer.checks.connector import check_connector
+from syncer.checks.connector import (
+    POSTGRES_CONNECTOR,
+    check_connector,
+    check_sight,
+    check_version,
+    resumes_soundly,
+)
 from syncer.checks.finding import Finding
 from syncer.checks.model import check_model, needed_columns, unfit, unpublishable
 from syncer.checks.running import Status, Task, check_running
 from syncer.checks.source import (
     Publication,
+    Reader,
     Slot,
     SourceFacts,
     check_publication,
@@ -18,8 +25,10 @@ from syncer.checks.source import (
 )
 
 __all__ = [
+    "POSTGRES_CONNECTOR",
     "Finding",
     "Publication",
+    "Reader",
     "Slot",
     "SourceFacts",
     "Status",
@@ -28,9 +37,12 @@ __all__ = [
     "check_model",
     "check_publication",
     "check_running",
+    "check_sight",
     "check_source",
+    "check_version",
     "needed_columns",
     "publication_statements",
+    "resumes_soundly",
     "unfit",
     "unpublishable",
 ]

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from syncer.canary import PREFIX as CANARY
 from syncer.change import TableName
-from syncer.checks.finding import Finding, Severity
+from syncer.checks.finding import Finding, Severity, quote
 
 POSTGRES_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
+_SINCE = "3.7"
+_SOUND_SINCE = (3, 7)
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
 
 
@@ -108,6 +110,39 @@ class _Wanted(NamedTuple):
     topic_prefix: str
     publication: str
     needed: Mapping[TableName, Collection[str]] | None
+
+
+def resumes_soundly(version: str) -> bool | None:
+    """Whether this version of Debezium loses nothing when it resumes; None if the version cannot be read.
+
+    Before 3.7 (debezium/dbz#1554), it loses rows that have the same position in the log as the last one sent.
+    """
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) >= _SOUND_SINCE if found else None
+
+
+def check_version(version: str, where: str) -> Iterator[Finding]:
+    """version: of the connector's plug-in, as Kafka Connect tells it; empty if it does not."""
+    if resumes_soundly(version) is False:
+        yield Finding(
+            "error", "connector-version", where, f"Debezium {version} is older than {_SINCE}",
+            "it loses rows of a COPY when Kafka Connect is killed while they are sent, and reports nothing",
+            f"install Debezium's PostgreSQL connector {_SINCE} or later in Kafka Connect, and restart it",
+        )  # fmt: skip
+
+
+def check_sight(sees_sessions: bool, role: str, version: str, policy: str) -> Iterator[Finding]:
+    """Whether it can be detected that the connector resumed, if all is to be rendered again after that.
+
+    policy: `source.repair_after_resume`.
+    """
+    needed = policy == "always" or (policy == "auto" and resumes_soundly(version) is not True)
+    if needed and not sees_sessions:
+        yield Finding(
+            "warning", "hidden-reader", f"role {role}", "it may not see when the slot's reader began",
+            "a connector that resumes under the same process id is not detected; rows that it lost stay lost",
+            f"GRANT pg_read_all_stats TO {quote(role)};",
+        )  # fmt: skip
 
 
 def _judge(rule: Rule, config: Mapping[str, str], where: str) -> Finding | None:

@@ -32,6 +32,16 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
+class Reader:
+    """The process of PostgreSQL that sends a slot's changes to a connector (walsender). Another one means
+    that the connector began again."""
+
+    pid: int
+    since: int | None
+    """When it began, in microseconds since the epoch; None if the role may not see that."""
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     name: str
     plugin: str
@@ -41,6 +51,7 @@ class Slot:
     """`reserved`, `extended`, `unreserved` or `lost`."""
     behind: int | None
     """Bytes of log between what its reader has confirmed and now; None on a standby."""
+    reader: Reader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +84,8 @@ class SourceFacts:
     """Of the tables asked for: those with stored generated columns. Empty before PostgreSQL 18."""
     generated_identity: frozenset[TableName] = frozenset()
     """Of these: those whose replica identity has such a column, of a partition at least."""
-    labelless_enums: tuple[str, ...] = ()
-    """Domains over enums, and enums without labels, anywhere in the database."""
+    sees_sessions: bool = True
+    """Whether the role may see when other roles' sessions began (it has the rights of pg_read_all_stats)."""
 
 
 _GENERATED = "publish_generated_columns = stored"
@@ -172,16 +183,6 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
             "it may not replicate",
             "the connector needs a role that may",
             f"ALTER ROLE {quote(facts.role)} REPLICATION;",
-        )
-    if facts.labelless_enums:
-        shown = ", ".join(facts.labelless_enums[:5])
-        yield Finding(
-            "error",
-            "enum-domain",
-            at,
-            f"domains over enums, or enums without labels: {shown}",
-            "Debezium's connector (3.6) fails at start on any such type of the database, used or not",
-            "use the enum itself, or a domain over text with a CHECK",
         )
     if facts.wal_keep_size == "-1":
         yield Finding(

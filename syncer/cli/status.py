@@ -141,6 +141,8 @@ def _notes(one: ModelStatus) -> Iterator[str]:
             yield f"{name}: a resync is {at}"
         else:
             yield f"{name}: a resync was interrupted, {at}; to begin again: syncer resync {name}"
+    if one.refresh:
+        yield f"{name}: {one.refresh}"
     for work in one.work:
         what = f"{work.items:,} {_KINDS[work.kind][work.items != 1]}"
         due = f"due in {work.due_in_seconds} s" if work.due_in_seconds else "waiting"

@@ -16,13 +16,16 @@ import psycopg
 from syncer import load, sinks
 from syncer.change import TableName
 from syncer.checks import (
+    POSTGRES_CONNECTOR,
     Finding,
     Slot,
     SourceFacts,
     check_connector,
     check_model,
     check_running,
+    check_sight,
     check_source,
+    check_version,
     needed_columns,
     unfit,
 )
@@ -233,12 +236,21 @@ def _not_there(where: str, registered: Collection[str], *, was_there: bool) -> F
     return Finding("error", "not-applied", where, "it is not there any more", why, fix)
 
 
+def _plugin(config: Config, version: str, where: str, result: Survey) -> Iterator[Finding]:
+    """Whether the connector's plug-in loses rows when it resumes, and whether that would be detected."""
+    yield from check_version(version, where)
+    if facts := result.facts:
+        policy = config.source.repair_after_resume
+        yield from check_sight(facts.sees_sessions, facts.role, version, policy)
+
+
 def _live(config: Config, definition: Definition, result: Survey, kafka: servers.Kafka) -> None:
     """The connector as Kafka Connect has it. That it is away, or the connector not there yet, is no error;
     but once read models are registered, a connector was there."""
     found = result.findings.setdefault("Kafka Connect", [])
     client, where = connect(config), f"connector {definition.name}"
     try:
+        found += _plugin(config, client.plugin_version(POSTGRES_CONNECTOR), client.url, result)
         settings = client.config(definition.name)
         if settings is None:
             was_there = kafka.streamed or bool(result.facts and result.facts.slot)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 
@@ -15,7 +16,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from syncer.change import TableName
-from syncer.checks import Publication, Slot, SourceFacts, publication_statements, unpublishable
+from syncer.checks import Publication, Reader, Slot, SourceFacts, publication_statements, unpublishable
 from syncer.errors import Fatal, Retry
 from syncer.rows.catalog import load
 
@@ -28,12 +29,13 @@ SELECT current_setting('server_version_num')::int, current_database(), pg_catalo
        (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int,
        current_setting('max_slot_wal_keep_size'),
        current_user,
-       (SELECT rolsuper OR rolreplication FROM pg_catalog.pg_roles WHERE rolname = current_user)
+       (SELECT rolsuper OR rolreplication FROM pg_catalog.pg_roles WHERE rolname = current_user),
+       pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')
 """
 
 _SERVER_FIELDS = (
     "server_version", "database", "in_recovery", "wal_level", "effective_wal_level", "max_slots",
-    "used_slots", "max_senders", "used_senders", "wal_keep_size", "role", "role_replicates",
+    "used_slots", "max_senders", "used_senders", "wal_keep_size", "role", "role_replicates", "sees_sessions",
 )  # fmt: skip
 
 _PUBLICATION: LiteralString = """
@@ -91,8 +93,11 @@ SELECT n.nspname, c.relname, r.prqual IS NOT NULL, r.prattrs IS NOT NULL
 _SLOT: LiteralString = """
 SELECT slot_name, plugin, database, active, wal_status,
        CASE WHEN NOT pg_catalog.pg_is_in_recovery()
-            THEN (pg_catalog.pg_current_wal_lsn() - confirmed_flush_lsn)::bigint END
-  FROM pg_catalog.pg_replication_slots WHERE slot_name = %s AND slot_type = 'logical'
+            THEN (pg_catalog.pg_current_wal_lsn() - confirmed_flush_lsn)::bigint END,
+       reader.pid, (extract(epoch FROM reader.backend_start) * 1000000)::bigint
+  FROM pg_catalog.pg_replication_slots
+  LEFT JOIN pg_catalog.pg_stat_activity AS reader ON reader.pid = active_pid
+ WHERE slot_name = %s AND slot_type = 'logical'
 """
 
 _TREES: LiteralString = """
@@ -102,14 +107,6 @@ SELECT n.nspname, c.relname, c.relkind = 'p', root_ns.nspname, root.relname
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname
   LEFT JOIN pg_catalog.pg_class root ON c.relispartition AND root.oid = pg_catalog.pg_partition_root(c.oid)
   LEFT JOIN pg_catalog.pg_namespace root_ns ON root_ns.oid = root.relnamespace
-"""
-
-# Debezium reads the labels of everything of category E; a domain over an enum is of it, and has none.
-_LABELLESS: LiteralString = """
-SELECT t.oid::regtype::text FROM pg_catalog.pg_type t
- WHERE t.typcategory = 'E' AND t.typtype IN ('e', 'd')
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)
- ORDER BY 1
 """
 
 # Without the rights of pg_read_all_stats, backend_xid is NULL for other roles: then nobody can be named.
@@ -159,18 +156,16 @@ def read_facts(
     names = sorted(set(tables))
     server = dict(zip(_SERVER_FIELDS, _query(conn, _SERVER)[0], strict=True))
     trees = _query(conn, _TREES, [t.schema for t in names], [t.name for t in names])
-    slots = _query(conn, _SLOT, slot)
     generated = _with_generated(conn, names)
     return SourceFacts(
         **server,
         publication_name=publication,
         publication=read_publication(conn, publication),
-        slot=Slot(*slots[0]) if slots else None,
+        slot=read_slot(conn, slot),
         partitioned=frozenset(TableName(schema, name) for schema, name, is_tree, _, _ in trees if is_tree),
         roots={TableName(s, n): TableName(rs, rn) for s, n, _, rs, rn in trees if rn is not None},
         generated=frozenset(generated),
         generated_identity=frozenset(table for table, of_identity in generated.items() if of_identity),
-        labelless_enums=tuple(name for (name,) in _query(conn, _LABELLESS)),
     )
 
 
@@ -181,6 +176,16 @@ def _with_generated(conn: psycopg.Connection[Any], tables: Collection[TableName]
         return {}
     found = _query(conn, _WITH_GENERATED, [t.schema for t in tables], [t.name for t in tables])
     return {TableName(schema, name): of_identity for schema, name, of_identity in found}
+
+
+def read_slot(conn: psycopg.Connection[Any], name: str) -> Slot | None:
+    """None if it does not exist. Raises psycopg.Error as it comes."""
+    found = _query(conn, _SLOT, name)
+    if not found:
+        return None
+    *facts, pid, since = found[0]
+    slot = Slot(*facts)
+    return slot if pid is None else replace(slot, reader=Reader(pid, since))
 
 
 def read_publication(conn: psycopg.Connection[Any], name: str) -> Publication | None:

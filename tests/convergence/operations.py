@@ -40,6 +40,7 @@ KEYS = {
     "projects": "id", "tasks": "id, region", "entries": "id", "labels": "id", "tenants": "code, nr",
     "project_labels": "project_id, label_id", PERSON: '"Kürzel"',
 }  # fmt: skip
+COPY_PROJECTS = "COPY projects (id, title, state, created) FROM STDIN"
 
 
 def pick(hand: Hand, table: str) -> Row:
@@ -156,6 +157,12 @@ def add_many(hand: Hand) -> None:
     )  # fmt: skip
 
 
+def copy_many(hand: Hand) -> None:
+    """Several pages of rows: those of a page have one position in the log."""
+    when, some = instant(hand), hand.random.randint(100, 300)
+    hand.copy(COPY_PROJECTS, [(hand.fresh(), "copied", "open", when) for _ in range(some)])
+
+
 # -- rows change ------------------------------------------------------------------------------------------
 
 
@@ -241,6 +248,7 @@ OPERATIONS: dict[str, tuple[float, Operation]] = {
     "a new person": (12, new_person),
     "a new tenant": (12, new_tenant),
     "add many": (3, add_many),
+    "copy many": (0.5, copy_many),
     "edit a title": (20, edit("projects", "title", words)),
     "edit a budget": (20, edit("projects", "budget", amount)),
     "edit meta": (15, edit("projects", "meta", meta)),

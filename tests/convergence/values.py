@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from psycopg.types.json import Jsonb
@@ -26,6 +27,10 @@ class Hand(Protocol):
 
     def ask(self, statement: str, *values: Any) -> Row | None:
         """The first row of a query."""
+        ...
+
+    def copy(self, statement: str, rows: Iterable[Row]) -> None:
+        """Execute a COPY … FROM STDIN."""
         ...
 
     def fresh(self) -> int:

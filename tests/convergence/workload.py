@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -77,6 +78,13 @@ class Writer:
 
     def run(self, statement: str, *values: Any) -> None:
         self.rows += max(0, self.connection.execute(statement.encode(), values or None).rowcount)
+
+    def copy(self, statement: str, rows: Iterable[Row]) -> None:
+        with self.connection.cursor() as cursor:
+            with cursor.copy(statement.encode()) as lines:
+                for row in rows:
+                    lines.write_row(row)
+            self.rows += max(0, cursor.rowcount)
 
     def ask(self, statement: str, *values: Any) -> Row | None:
         return self.connection.execute(statement.encode(), values or None).fetchone()

@@ -89,12 +89,13 @@ class Source:
 
 
 @contextmanager
-def streaming_source(stack: Stack, kafka: Stack | None = None) -> Iterator[Source]:
-    """stack: whose PostgreSQL has the database. kafka: whose Kafka Connect streams it, if not its own."""
+def streaming_source(stack: Stack, kafka: Stack | None = None, **settings: str) -> Iterator[Source]:
+    """stack: whose PostgreSQL has the database. kafka: whose Kafka Connect streams it, if not its own.
+    settings: of the connector, with `__` for a dot."""
     kafka = kafka or stack
     with fresh_names(kafka) as names, fresh_database(stack) as database:
         database.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)")
-        wanted = definition(database, names, table__include__list=r".*\..*")
+        wanted = definition(database, names, table__include__list=r".*\..*", **settings)
         connect = Connect(kafka.connect)
         with streaming(kafka, connect, wanted, database):
             yield Source(kafka, database, names, wanted)

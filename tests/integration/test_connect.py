@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from devstack import Stack
+from syncer.checks import POSTGRES_CONNECTOR, resumes_soundly
 from syncer.connect import Connect
 from syncer.errors import Fatal, Retry
 from tests.stack import Database, Names
@@ -24,6 +25,8 @@ def test_applying_shows_the_difference_and_leaves_the_unchanged_alone(
 ) -> None:
     database.execute("CREATE TABLE orders (id int PRIMARY KEY)", "CREATE PUBLICATION pub FOR TABLE orders")
     wanted = definition(database, names)
+    assert resumes_soundly(connect.plugin_version(POSTGRES_CONNECTOR)) is not None
+    assert connect.plugin_version("no.such.Connector") == ""
     assert connect.config(wanted.name) is None and connect.status(wanted.name) is None
     created = connect.apply(wanted)
     assert created.action == "create"
@@ -71,20 +74,6 @@ def test_a_connector_that_fails_tells_why(database: Database, names: Names, conn
     database.execute("CREATE PUBLICATION pub FOR TABLE orders")
     assert connect.apply(wanted).action == "restart"
     assert connect.wait_running(wanted.name, 60).running
-
-
-def test_a_domain_over_an_enum_fails_every_connector_of_its_database(
-    database: Database, names: Names, connect: Connect
-) -> None:
-    """Why `check` looks for such types; when this fails, Debezium has been mended."""
-    database.execute(
-        "CREATE TYPE mood AS ENUM ('ok')", "CREATE DOMAIN temper AS mood",
-        "CREATE TABLE orders (id int PRIMARY KEY)", "CREATE PUBLICATION pub FOR TABLE orders",
-    )  # fmt: skip
-    wanted = definition(database, names)
-    connect.apply(wanted)
-    with pytest.raises(Fatal, match="NullPointerException"):
-        connect.wait_running(wanted.name, 60, steady=20)
 
 
 def test_a_server_that_is_away_can_be_tried_again() -> None:

@@ -150,13 +150,6 @@ def test_a_partition_is_published_as_its_root(shop: Database) -> None:
     assert codes(shop, TableName("public", "parts1")) == {"partition"}
 
 
-def test_a_domain_over_an_enum_is_found_because_debezium_fails_on_it(shop: Database) -> None:
-    shop.execute("CREATE PUBLICATION pub FOR TABLE orders", "CREATE TYPE mood AS ENUM ('ok')")
-    assert codes(shop, ORDERS) == set()
-    shop.execute("CREATE DOMAIN temper AS mood")
-    assert codes(shop, ORDERS) == {"enum-domain"}
-
-
 @pytest.mark.parametrize(
     "table",
     [

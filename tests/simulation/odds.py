@@ -43,6 +43,8 @@ class Odds(NamedTuple):
     """The sink forgets deletes."""
     loses_writes: int = 0
     """The sink goes back behind writes that it had acknowledged."""
+    loses_rows: int = 0
+    """The connector loses rows when it resumes."""
     writes: tuple[int, int, int] = (4, 4, 2)
     """Out of ten statements, how many change orders, items, products."""
 
@@ -62,8 +64,12 @@ THEMES = {
         moves=180, slow_writes=160, restarts_primary=180, loses_writes=128, kafka_fails=50, small=50,
         writes=(6, 3, 1),
     ),
+    "a connector that loses rows": Odds(
+        loses_rows=256, window=256, asynchronous=0, moves=40, kills=100, waits=0, kafka_fails=100, repeats=60,
+        slow_writes=0, sinks_fail=20,
+    ),
     "everything": Odds(
         crashes=60, restores=40, kills=100, waits=60, small=50, truncates=30, backfills=50,
-        restarts_primary=30, loses_writes=30, kafka_fails=60, sinks_fail=70, asynchronous=100,
+        restarts_primary=30, loses_writes=30, loses_rows=30, kafka_fails=60, sinks_fail=70, asynchronous=100,
     ),
 }  # fmt: skip

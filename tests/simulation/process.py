@@ -19,7 +19,7 @@ from syncer.errors import Fatal, Reject, Retry
 from syncer.gate import lasting
 from syncer.memories import Memories
 from syncer.pipeline import Lane, Limits
-from syncer.planning import ranges
+from syncer.planning import ranges, sweeps
 from syncer.ports import Memory, Record
 from syncer.waiting import Patience, Stopped
 from syncer.writer import LATE
@@ -31,16 +31,23 @@ from tests.simulation.refusals import LIMIT, Letters, Refusals
 from tests.simulation.rows import SimulatedRows
 from tests.simulation.scheduler import Actor, Scheduler, SimulatedTime, Stop
 from tests.simulation.sink import SimulatedSink, Store
-from tests.simulation.stream import Group, SimulatedSource, SimulatedWork, Topics
+from tests.simulation.stream import (
+    RESUMED,
+    Connector,
+    Group,
+    SimulatedSource,
+    SimulatedWork,
+    Topics,
+)
 
 _NOTHING = nullcontext()
 
 
 class Noted:
-    """What is written down of the clock, for processes that begin (`registry.py`)."""
+    """What is written down, for processes that begin (`registry.py`, `resumed.py`)."""
 
-    def __init__(self, identity: Identity, clock: int) -> None:
-        self.identity, self.clock = identity, clock
+    def __init__(self, identity: Identity, clock: int, reader: int) -> None:
+        self.identity, self.clock, self.reader = identity, clock, reader
         self.memory: dict[str, Iterable[str]] = {}
 
 
@@ -48,6 +55,7 @@ class Surroundings(Protocol):
     """What a process needs of its world."""
 
     database: Database
+    connector: Connector
     scheduler: Scheduler
     history: History
     sizes: Sizes
@@ -61,6 +69,7 @@ class Surroundings(Protocol):
     sinks_fail: bool
     kafka_fails: bool
     forgets: bool
+    loses_rows: bool
     change_lanes: int
     lane: type[Lane]
     lanes_ended: bool
@@ -80,6 +89,7 @@ class Process:
         self.lanes: list[Actor] = []
         self.seen: dict[str, Memory] = {}
         self.looking: Actor | None = None
+        self.comparing: Actor | None = None
         self.error: Fatal | None = None
         refusals = world.refusals
         self.breaker = Breaker(str(self), LIMIT, note=refusals.note) if refusals else None
@@ -121,6 +131,44 @@ class Process:
             who = str(self) if kind == "changes" else f"{self}, {kind}"
             lane = self._lane(kind, group, who)
             self.lanes.append(world.scheduler.spawn(who, self, partial(self._run, lane)))
+        self.compare_reader()
+
+    def compare_reader(self) -> None:
+        """As `Alterations.render_again` (`altered.py`) and `Resumes` (`resumed.py`) do, beside the lanes."""
+        busy = self.comparing is not None and not self.comparing.greenlet.dead
+        if self.world.loses_rows and not busy and not self.error:
+            self.comparing = self.world.scheduler.spawn(f"{self}, comparing", self, self._compare_reader)
+
+    def _compare_reader(self) -> None:
+        noted, reader = self.world.noted, self.world.connector.reader
+        if reader != noted.reader:
+            self.world.scheduler.pause()
+            with suppress(Retry):  # then the next comparison finds it, too
+                self.repair()
+                noted.reader = reader
+
+    def repair(self) -> None:
+        """All roots and a sweep are handed out."""
+        world, who = self.world, f"{self}, comparing"
+        scheduler, history = world.scheduler, world.history
+        self.wait_for_open()
+        scheduler.pause()
+        work = SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails)
+        rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
+        now_ms = self.time.now_ms()
+        for item in sweeps(RESUMED, now_ms, world.limits.max_age, now_ms):
+            work.put(item)
+        for item in lasting(rows, lambda view: ranges(view, 2, RESUMED), self._patience()):
+            work.put(item)
+        work.flush()
+
+    def wait_for_open(self) -> None:
+        """As `wait_for_open_transactions` does (`rows/publication.py`)."""
+        running = self.world.database.running
+        still = set(running)
+        if still:
+            self.world.history.seen["a repair waited for open transactions"] += 1
+        self.world.scheduler.until(lambda: still.isdisjoint(running))
 
     def _more(self) -> Iterator[tuple[str, Group]]:
         """Several lanes of changes, as a process may have."""

@@ -155,8 +155,13 @@ class Schedule:
         self._settle()
 
     def _settle(self) -> None:
-        """Until nobody has anything to do; and then again, after a look at the sink."""
+        """Until nobody has anything to do; and then again, after a look at the slot's reader and the sink."""
         self._rest()
+        if self.world.loses_rows:
+            for process in self.world.processes:
+                if process is not self.world.frozen:
+                    process.compare_reader()
+            self._rest()
         if self.world.forgets:
             for process in self.world.processes:
                 if process is not self.world.frozen:

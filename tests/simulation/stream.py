@@ -1,10 +1,10 @@
 """Debezium and Kafka: from the log to records, and consumer groups that share them.
 
-Modelled: the connector reads commits from the flushed log, in its order, and may begin again from an
-earlier one; a topic a table, partitions by key, so that nothing orders the records of two rows; groups
-whose partitions move at any moment, members that learn of it with their next poll and until then go on with
-what they have, their commits refused; commits that are lost; work items that were not acknowledged although
-some arrived.
+Modelled: the connector reads commits from the flushed log, in its order, and may resume from an earlier
+one, or lose rows when it resumes, of a transaction that was being sent or of one in progress; a topic a
+table, partitions by key, so that nothing orders the records of two rows; groups whose partitions move at any
+moment, members that learn of it with their next poll and until then go on with what they have, their commits
+refused; commits that are lost; work items that were not acknowledged although some arrived.
 
 Left out: retention, missing offsets, transactions of Kafka, its brokers' failures.
 """
@@ -31,6 +31,8 @@ _WORK = {
     "range": "a truncate of a child made ranges",
     "sweep": "a truncate of the root made sweeps",
 }
+RESUMED = "resumed"
+"""The reason of the work items that follow from a connector that resumed."""
 
 
 class Topics:
@@ -52,10 +54,21 @@ class Connector:
     """Publishes the committed transactions, one after the other."""
 
     def __init__(
-        self, database: Database, topics: Topics, choices: Choices, history: History, *, repeats: bool
+        self,
+        database: Database,
+        topics: Topics,
+        choices: Choices,
+        history: History,
+        *,
+        repeats: bool,
+        loses: bool,
     ) -> None:
         self.database, self.topics, self.choices, self.history = database, topics, choices, history
-        self._repeats = repeats
+        self._repeats, self._loses = repeats, loses
+        self.reader = 1
+        """Of the slot: another number after each resume."""
+        self._lost: dict[Transaction, int] = {}
+        """How many changes at the beginning of a transaction, which was in progress, are not sent."""
         self._next = self._saved = self._event = 0
         self._wide = choices.likely(128)
         """Transaction ids in events have 64 bits; 32 otherwise."""
@@ -69,16 +82,21 @@ class Connector:
         """From here on: another server has no slot, or one that knows less."""
         self._next = self._saved = len(self.database.commits)
         self._event = 0
+        self.reader += 1
 
     def step(self) -> None:
-        """The next transaction, or the next event of it; or begin again where the offsets were saved."""
-        if self._repeats and self._next > self._saved and self.choices.likely(20):
+        """The next transaction, or the next event of it; or resume where the offsets were saved."""
+        if self._loses and self.choices.likely(120 if self.behind else 10 if self.database.running else 0):
+            self._lose()
+        elif self._repeats and self._next > self._saved and self.choices.likely(20):
             self.history.seen["the connector repeated itself"] += 1
             self.history.tell("connector", "begins again at %s", self.database.commits[self._saved])
             self._next, self._event = self._saved, 0
+            self.reader += 1
         elif self.behind:
             transaction = self.database.commits[self._next]
             last = len(transaction.changes)
+            self._event = max(self._event, self._lost.get(transaction, 0))
             until = last if not self.choices.likely(64) else min(self._event + 1, last)
             for change in transaction.changes[self._event : until]:
                 self._publish(transaction, change)
@@ -87,6 +105,29 @@ class Connector:
                 self._next, self._event = self._next + 1, 0
                 if self.choices.likely(64):
                     self._saved = self._next
+
+    def _lose(self) -> None:
+        """Resume after a position that some events share, of which not all were sent (debezium/dbz#1554); or
+        after one that events of a transaction in progress are before (dbz#76)."""
+        self.reader += 1
+        if not self.behind:
+            running = list(self.database.running.values())
+            transaction = running[self.choices.of(len(running))]
+            self._tell_lost(transaction, len(transaction.changes))
+            self._lost[transaction] = len(transaction.changes)
+            return
+        transaction = self.database.commits[self._next]
+        left = len(transaction.changes) - self._event
+        lost = min(left, 1 + self.choices.of(3))
+        self._tell_lost(transaction, lost)
+        self._event += lost
+        if lost == left:
+            self._next, self._event = self._next + 1, 0
+
+    def _tell_lost(self, transaction: Transaction, rows: int) -> None:
+        if rows:
+            self.history.seen["the connector lost rows when it resumed"] += 1
+            self.history.tell("connector", "resumes, and loses %s rows of %s", rows, transaction)
 
     def _publish(self, transaction: Transaction, change: Logged) -> None:
         row = change.after or change.before
@@ -239,7 +280,8 @@ class SimulatedWork:
         if failed:
             waiting = waiting[: self.scheduler.choices.of(len(waiting) + 1)]
         for item in waiting:
-            self.history.seen[_WORK[item.kind]] += 1
+            resumed = item.reason == RESUMED
+            self.history.seen["a resume was repaired" if resumed else _WORK[item.kind]] += 1
             self.history.tell(
                 "work topic", "gets %s %s (%s)", item.kind, item.keys or item.high or "", item.reason
             )

@@ -7,7 +7,7 @@ switch for it. Next to each stands what goes wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
@@ -17,7 +17,7 @@ import orjson
 from syncer import document
 from syncer.change import Change, Key, Work
 from syncer.clock import Clock, Identity, Snapshot, version
-from syncer.errors import Fatal
+from syncer.errors import Fatal, Retry
 from syncer.gate import Sight
 from syncer.memories import Memories
 from syncer.pipeline import Lane
@@ -27,6 +27,7 @@ from syncer.resolve import Dirty, Resolve
 from syncer.waiting import Patience
 from syncer.writer import Piece, Writer
 from tests.simulation.operator import Operator
+from tests.simulation.process import Process
 from tests.simulation.rows import SimulatedRows, SimulatedView
 from tests.simulation.sink import Store
 
@@ -182,6 +183,24 @@ def _leaves_it(self: Memories, *what: Any) -> None:
     """Nothing is done about what a sink forgot."""
 
 
+def _repairs_nothing(self: Process) -> None:
+    """That the connector resumed is noted, and nothing is done about it."""
+
+
+def _at_once(self: Process) -> None:
+    """What is in the log and not visible yet is not waited for."""
+
+
+def _notes_first(self: Process) -> None:
+    """The new reader is noted, then all is handed out."""
+    noted, reader = self.world.noted, self.world.connector.reader
+    if reader != noted.reader:
+        noted.reader = reader
+        self.world.scheduler.pause()
+        with suppress(Retry):
+            self.repair()
+
+
 _writer = Writer.__init__
 
 
@@ -282,6 +301,18 @@ WEAKER: dict[str, Weaker] = {
     "a sink that forgets is left alone": Weaker(
         "a write that is on its way brings the document back, or lost writes stay lost",
         {(Memories, "_mend"): _leaves_it},
+    ),
+    "a resume is not repaired": Weaker(
+        "rows that the connector lost stay lost",
+        {(Process, "repair"): _repairs_nothing},
+    ),
+    "a resume is repaired at once": Weaker(
+        "a transaction whose rows were lost is not visible yet to what is rendered",
+        {(Process, "wait_for_open"): _at_once},
+    ),
+    "a resume is noted, then repaired": Weaker(
+        "a process that dies in between, or whose work items are not acknowledged, leaves it unrepaired",
+        {(Process, "_compare_reader"): _notes_first},
     ),
     "commit before write": Weaker(
         "what was under way when a process died is lost",

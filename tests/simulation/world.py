@@ -52,6 +52,7 @@ class World:
         self.loses_writes = choices.likely(odds.loses_writes)
         self.change_lanes = 1 + choices.likely(40)
         self.forgets = self.restarts_primary or self.loses_writes
+        self.loses_rows = choices.likely(odds.loses_rows)
         self.crashes, self.restores = choices.likely(odds.crashes), choices.likely(odds.restores)
         self.moves, self.kills = choices.likely(odds.moves), choices.likely(odds.kills)
         self.waits, self.slow_writes = choices.likely(odds.waits), choices.likely(odds.slow_writes)
@@ -69,11 +70,12 @@ class World:
         self.topics = Topics(TABLES, 1 + choices.of(2))
         self.work, self.ranges = Topics(["work"], 1), Topics(["backfill"], 1)
         self.connector = Connector(
-            self.database, self.topics, choices, self.history, repeats=choices.likely(odds.repeats)
-        )
-        self.noted = Noted(self.database.identity, 0)
+            self.database, self.topics, choices, self.history, repeats=choices.likely(odds.repeats),
+            loses=self.loses_rows,
+        )  # fmt: skip
+        self.noted = Noted(self.database.identity, 0, self.connector.reader)
         self.groups = {"changes": Group(self.topics)}
-        if small or truncates or self.backfills or self.forgets or refuses:
+        if small or truncates or self.backfills or self.forgets or self.loses_rows or refuses:
             self.groups["work"] = Group(self.work)
         if self.backfills or self.loses_writes:
             self.groups["backfill"] = Group(self.ranges)
@@ -138,6 +140,8 @@ class World:
             possible += [self.store.lose_writes, self._look]
         if self.refusals:
             possible += [self._break_mapping, self.retry, self._learn]
+        if self.loses_rows:
+            possible += [self._compare_reader] * 3
         return possible
 
     def _any_process(self) -> Process:
@@ -226,6 +230,12 @@ class World:
             for item in some([(id,) for id in sorted(refusals.letters)], 10, "replay"):
                 work.put(item)
             work.flush()
+
+    def _compare_reader(self) -> None:
+        """As a process does every few seconds."""
+        process = self._any_process()
+        if process is not self.frozen:
+            process.compare_reader()
 
     def _restore(self) -> None:
         if self.restores and self.database.commits:

@@ -51,6 +51,11 @@ class Fire(Faults):
             time.sleep(self.random.uniform(0.2, 2.0))
         self.quench()
 
+    def kill_connect_amid_copy(self) -> None:
+        """Once, for certain; returns when it runs again."""
+        self._set_alight("connect killed amid a COPY")
+        self.quench()
+
     def quench(self) -> None:
         """Until every server is back. Raises what went wrong."""
         wait(self._burning.values())  # of all, before one of them raises
@@ -97,6 +102,7 @@ class Fire(Faults):
             "postgres stalled": ("postgres", partial(servers.stall, "postgres")),
             "kafka killed": ("kafka", partial(servers.kill, "kafka")),
             "connect killed": ("kafka", partial(servers.kill, "connect")),
+            "connect killed amid a COPY": ("kafka", servers.kill_connect_amid_copy),
             "connector restarted": ("kafka", lambda _: servers.restart_connector()),
             "elasticsearch killed": ("elasticsearch", partial(servers.kill, "elasticsearch")),
             "elasticsearch restarted": ("elasticsearch", lambda _: servers.restart("elasticsearch")),

@@ -7,6 +7,7 @@ and the test's own do not. What a method breaks is whole again when it returns.
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ import urllib3
 from devstack import Stack
 from tests.contracts.fault_proxy import Answer, FaultProxy, Request, fault_proxy
 from tests.convergence.deployment import Deployment
+from tests.convergence.operations import COPY_PROJECTS
 from tests.integration.proxy import Proxy, proxy
+from tests.stack.copying import Positions, copy
 
 # Larger than those of `tests/convergence`: here there is more to catch up with.
 _SIZES = {
@@ -29,6 +32,7 @@ _SIZES = {
     "SYNCER_PIPELINE__MAX_RECORDS": "2000",
     "SYNCER_BACKFILL__RANGE_DOCUMENTS": "200",
 }
+_COPIED = 3000
 _BUSY = b'{"error":{"type":"circuit_breaking_exception","reason":"too much at once"},"status":429}'
 
 
@@ -38,7 +42,7 @@ class Servers:
     def __init__(self, deployment: Deployment, search: FaultProxy, wires: dict[str, Proxy]) -> None:
         self.stack, self.deployment = deployment.stack, deployment
         self.search, self.wires = search, wires
-        self._columns = 0
+        self._columns = self._copied = 0
 
     # -- servers -------------------------------------------------------------------------------------------
 
@@ -47,6 +51,17 @@ class Servers:
         self.stack.kill(name)
         time.sleep(down)
         self.stack.launch(name)
+
+    def kill_connect_amid_copy(self, down: float) -> None:
+        """SIGKILL as soon as Connect has saved a position inside of a COPY of its own; started again after
+        the given seconds."""
+        self._copied += 1
+        first = self._copied * 1_000_000_000
+        rows = ((first + n, "copied", "open", "2024-02-29T12:00Z") for n in range(_COPIED))
+        positions = Positions(self.stack, self.deployment.names("connector"))
+        with contextlib.closing(positions), contextlib.suppress(psycopg.OperationalError):  # it may be down
+            positions.inside(copy(self.deployment.database, COPY_PROJECTS, rows), 30)
+        self.kill("connect", down)
 
     def restart(self, name: str) -> None:
         """In its orderly way."""
@@ -153,7 +168,16 @@ def between(deployment: Deployment) -> Iterator[Servers]:
             "SYNCER_REDIS__URL": environment["redis"],
             "SYNCER_ELASTICSEARCH__URL": environment["elasticsearch"],
         }
+        _send_slowly(deployment)
         yield Servers(deployment, search, wires)
+
+
+def _send_slowly(deployment: Deployment) -> None:
+    """A record in a request, so that Connect saves positions amid the rows of a page."""
+    for file in (deployment.folder / "connectors").glob("*.json"):
+        definition = json.loads(file.read_text())
+        definition["config"]["producer.override.batch.size"] = "1"
+        file.write_text(json.dumps(definition))
 
 
 def _through(url: str, port: int) -> str:

@@ -202,7 +202,6 @@ def test_a_sound_source_has_no_findings() -> None:
         ({"used_senders": 10}, "no-free-sender", "max_wal_senders"),
         ({"role_replicates": False}, "no-replication", "ALTER ROLE syncer REPLICATION;"),
         ({"wal_keep_size": "-1"}, "wal-keep-size", "max_slot_wal_keep_size"),
-        ({"labelless_enums": ("temper",)}, "enum-domain", "domain"),
         (
             {"publication": None},
             "no-publication",

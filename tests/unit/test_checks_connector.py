@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from syncer.change import TableName
-from syncer.checks import Finding, check_connector
+from syncer.checks import Finding, check_connector, check_sight, check_version, resumes_soundly
 from syncer.definition import load_definition
 
 CONNECTORS = Path(__file__).parents[2] / "connectors"
@@ -107,3 +107,42 @@ def test_columns_may_be_left_out_if_no_row_is_found_by_them() -> None:
     assert found.severity == "note"
     found = only(connector({"column.exclude.list": r"public\..*\.order_id"}, needed))
     assert found.severity == "error" and "public.order_items.order_id" in found.what
+
+
+@pytest.mark.parametrize("version", ["3.6.3.Final", "3.6.3.Final-redhat-00001", "2.7.4", "1.9.7.Final"])
+def test_hazard_30_a_connector_that_loses_rows_when_it_resumes_is_an_error(version: str) -> None:
+    found = only(list(check_version(version, "http://connect:8083")))
+    assert (found.severity, found.where) == ("error", "http://connect:8083")
+    assert version in found.what and "loses rows of a COPY" in found.why and "3.7 or later" in found.fix
+
+
+@pytest.mark.parametrize("version", ["3.7.0.Final", "3.7.0-SNAPSHOT", "3.10.1.Final", "4.0.0.Alpha1"])
+def test_a_connector_that_resumes_where_it_was_is_no_finding(version: str) -> None:
+    assert list(check_version(version, "")) == []
+    assert resumes_soundly(version) is True
+
+
+@pytest.mark.parametrize("version", ["", "null", "unknown", "v-next"])
+def test_a_version_that_cannot_be_read_is_no_error_and_no_proof(version: str) -> None:
+    assert list(check_version(version, "")) == []
+    assert resumes_soundly(version) is None
+
+
+@pytest.mark.parametrize(
+    ("sees", "version", "policy", "warned"),
+    [
+        (False, "3.6.3.Final", "auto", True),
+        (False, "", "auto", True),
+        (False, "3.7.0.Final", "auto", False),
+        (False, "3.7.0.Final", "always", True),
+        (False, "3.6.3.Final", "never", False),
+        (True, "3.6.3.Final", "always", False),
+    ],
+)
+def test_a_role_that_does_not_see_when_the_reader_began_is_warned(
+    sees: bool, version: str, policy: str, warned: bool
+) -> None:
+    found = list(check_sight(sees, 'the "syncer"', version, policy))
+    assert [(f.severity, f.fix) for f in found] == [
+        ("warning", 'GRANT pg_read_all_stats TO "the ""syncer""";')
+    ] * warned

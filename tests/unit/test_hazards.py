@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NUMBERS = range(1, 30)
+NUMBERS = range(1, 31)
 TO_COME: set[int] = set()
 """Rows that are still to be written."""
 

@@ -170,7 +170,8 @@ def test_event_values_become_the_text_of_their_type() -> None:
     assert text("2024-02-29Z", "date") == "2024-02-29"
     assert text("+20240-01-01Z", "date") == "20240-01-01"
     assert text("-0043-03-15Z", "date") == "0044-03-15 BC"
-    assert text("-5877611-06-21Z", "date") == "infinity"
+    assert text("+5877611-06-21Z", "date") == "infinity"
+    assert text("-5877611-06-21Z", "date") == "infinity"  # before Debezium 3.7
     assert text("2024-02-29T12:34:56.1Z", "timestamp without time zone") == "2024-02-29T12:34:56.1Z"
     assert text("-0043-03-15T00:00:00Z", "timestamp with time zone") == "0044-03-15T00:00:00 BC"
     assert text("0000-12-31Z", "date") == "0001-12-31 BC"

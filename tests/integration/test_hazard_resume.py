@@ -1,0 +1,119 @@
+"""The connector begins again: what it lost then, and that all documents are rendered again.
+
+SYNCER_SOURCE__REPAIR_AFTER_RESUME and DEVSTACK_DEBEZIUM_VERSION try hazard 30 with the repair and with an
+older Debezium. Without both, the repair is off, so what is tested is Debezium.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from devstack import Stack
+from syncer.checks import resumes_soundly
+from tests.integration.daemon import Daemon, until
+from tests.integration.system import Source, System, streaming_source
+from tests.stack.copying import Positions, copy
+
+AGAIN = "all documents are rendered again"
+ROWS = 3000
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    """A connector that sends a record in a request, so that a page takes it long."""
+    with streaming_source(stack, producer__override__batch__size="1") as source:
+        yield source
+
+
+def begin(system: System, policy: str) -> Daemon:
+    """A daemon whose read model is right, and that has noted who reads the slot."""
+    system.environment |= {
+        "SYNCER_SOURCE__REPAIR_AFTER_RESUME": policy, "SYNCER_WATCH__INTERVAL": "200ms",
+        "SYNCER_PIPELINE__MAX_AGE": "1s",
+    }  # fmt: skip
+    system.execute("INSERT INTO {schema}.customers VALUES (-1, 'Ada'), (-2, 'Grace')")
+    system.run("backfill", system.summaries)
+    daemon = system.start(system.summaries)
+    system.until_right(system.summaries)
+    return daemon
+
+
+def resume(system: System, source: Source) -> None:
+    """The connector's session with PostgreSQL ends, and it begins another one."""
+    find = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
+    [[before]] = until(lambda: system.database.query(find, [source.names.prefix]))
+    system.database.query("SELECT pg_terminate_backend(%s)", [before])
+    until(lambda: [row for row in system.database.query(find, [source.names.prefix]) if row[0] != before])
+
+
+def lose(system: System, id: int) -> None:
+    """As if the connector had lost the row's events: a document is missing, and nobody knows."""
+    with redis.Redis.from_url(system.redis) as client:
+        keys = list(client.scan_iter(f"*{system.prefix}:summary:{id}*", count=1000))
+        assert client.delete(*keys) == 2, "it and its version"
+
+
+def refreshes(daemon: Daemon) -> float:
+    return daemon.metric("syncer_full_refreshes_total", reason="resumed")
+
+
+@pytest.mark.timeout(600)
+def test_hazard_30_rows_of_a_copy_amid_which_connect_is_killed(source: Source, system: System) -> None:
+    """Found: Debezium 3.6 loses the rest of a page of rows; it is RUNNING, and the canary arrives."""
+    daemon = begin(system, os.environ.get("SYNCER_SOURCE__REPAIR_AFTER_RESUME", "never"))
+    positions = Positions(system.stack, source.connector.name)
+    rows = ((id, f"copied {id}") for id in range(1, ROWS + 1))
+    xid = copy(system.database, f"COPY {system.schema}.customers FROM STDIN", rows)
+    killed = positions.inside(xid, 60)
+    system.stack.kill("connect")
+    positions.close()
+    system.stack.launch("connect")
+    assert killed, "the connector was past the COPY before it saved a position"
+    system.execute("INSERT INTO {schema}.customers VALUES (0, 'the last')")
+    until(lambda: "0" in system.written(system.summaries), daemon.log.read_text)
+    system.until_right(system.summaries)
+    assert daemon.metric("syncer_stream_breaks") == 0
+
+
+def test_hazard_30_all_is_rendered_again_after_the_connector_resumed(source: Source, system: System) -> None:
+    """While a daemon runs, and while none does."""
+    daemon = begin(system, "always")
+    lose(system, -1)
+    resume(system, source)
+    until(lambda: refreshes(daemon) == 1, daemon.log.read_text)
+    [said] = daemon.said(AGAIN)
+    assert f"the connector resumed (another process reads slot {source.names.prefix})" in said["why"]
+    system.until_right(system.summaries)
+    until(lambda: not system.told(system.summaries)["refresh"])
+    daemon.stop()
+    state, key = system.state(), f"{system.summaries}/1/refresh"
+    done = state.load()[key]
+    state.save(key, {**done, "ends": dict.fromkeys(done["ends"], 1000)})
+    assert f"work items left: {said['why']}" in system.run("status", system.summaries, expect=1)
+
+    lose(system, -2)
+    resume(system, source)
+    daemons = [system.start(system.summaries) for _ in range(2)]
+    until(lambda: sum(map(refreshes, daemons)), daemons[0].log.read_text)
+    system.until_right(system.summaries)
+
+
+def test_hazard_30_whether_a_resume_costs_a_render_depends_on_debezium(
+    source: Source, system: System
+) -> None:
+    """`auto`: nothing is rendered if this version loses nothing; and `check` tells of one that does."""
+    daemon = begin(system, "auto")
+    known = system.state().load()[f"{system.summaries}/1/reader"]
+    resume(system, source)
+    [connect] = [version for name, version in system.stack.versions().items() if name == "connect"]
+    sound = resumes_soundly(connect.partition("Debezium ")[2])
+    assert sound is not None
+    until(lambda: system.state().load()[f"{system.summaries}/1/reader"]["reader"] != known["reader"])
+    assert system.state().load()[f"{system.summaries}/1/reader"]["sound"] is sound
+    assert refreshes(daemon) == (0 if sound else 1)
+    said = system.run("check", system.summaries, expect=0 if sound else 1)
+    assert ("loses rows of a COPY" in said) is not sound
