@@ -95,11 +95,11 @@ def test_a_stage_is_timed_also_when_it_fails(registry: CollectorRegistry) -> Non
 def test_counting_is_cheap(registry: CollectorRegistry) -> None:
     """One event and one timed stage: far below what the event itself costs (tens of microseconds)."""
     m = metrics.Metrics(registry).for_model("orders")
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(10_000):
         with m.stage("decode"):
             m.events({"u": 1}, 0)
-    assert (time.perf_counter() - began) / 10_000 < 50e-6
+    assert (time.thread_time() - began) / 10_000 < 50e-6
 
 
 def test_every_metric_is_exposed_and_documented(registry: CollectorRegistry) -> None:
