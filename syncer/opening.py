@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import structlog
 
@@ -31,6 +32,7 @@ from syncer.rows.postgres import Postgres
 from syncer.sources.kafka import KafkaSource
 from syncer.sources.letters import KafkaDeadLetters, Standing
 from syncer.sources.state import Registration
+from syncer.sources.topics import topic_of
 from syncer.sources.writing import KafkaWork, Outbox
 from syncer.waiting import Patience, Time
 
@@ -94,6 +96,7 @@ class Opened:
             stop=stop,
             items=self.names.backfill_topic,
             beginning=self.registration.beginning,
+            topic_of=partial(topic_of, self.config.kafka.topic_prefix),
         )
 
     def note_clock(self) -> None:

@@ -21,18 +21,19 @@ acknowledged is ever committed, so whoever goes on repeats at most what was unde
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event
 
 from syncer import decode, document
-from syncer.change import Change, Key, Work
+from syncer.change import Change, Key, TableName, Work
 from syncer.clock import Beginning, Clock
 from syncer.declaration.compile import Compiled
 from syncer.document import Batch
 from syncer.errors import Fatal, Reject
 from syncer.gate import Gate, Sight, lasting
 from syncer.lag import Lag
+from syncer.neighbours import Neighbours
 from syncer.offsets import Offsets
 from syncer.planning import ranges, some, sweeps
 from syncer.ports import DeadLetters, Observer, Record, Rows, Sink, Source, View, WorkTopic
@@ -79,15 +80,17 @@ class Lane:
         stop: Event,
         items: str = "",
         beginning: Beginning | None = None,
+        topic_of: Callable[[TableName], str] = str,
         time: Time | None = None,
     ) -> None:
         """items: a topic of work items besides `work`, if that is what the source gives. beginning: of the
-        read model."""
+        read model. topic_of: the topic of a table's changes."""
         self.compiled, self.source, self.sinks = compiled, source, sinks
         self.work, self.dead_letters, self.observer = work, dead_letters, observer
         self.limits, self.beginning, self.time = limits, beginning, time or Time()
         self.wait = Patience(stop, self._keep, self.time)
         self.route, self.resolve = Route(compiled), Resolve(compiled)
+        self.neighbours = Neighbours(compiled.tables, topic_of)
         self.gate = Gate(compiled.name, rows, clock, self.wait, observer, limits.gate_timeout)
         self.writer = Writer(
             compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
@@ -153,6 +156,7 @@ class Lane:
         """Stage 2. What cannot be read goes to the dead letters, as it is."""
         changes: list[Change] = []
         items: list[tuple[Record, Work]] = []
+        doubtful: list[tuple[Record, Change]] = []
         with self.observer.stage("decode"):
             for record in records:
                 try:
@@ -164,16 +168,37 @@ class Lane:
                     change = decode.change(record.position, record.value)
                     if change is None:
                         continue
-                    if not self.route.knows(change.table):
-                        raise Reject(
-                            f"a change of {change.table}, which is no table of this read model",
-                            where=str(record.position), hint=f"syncer check {self.compiled.name}",
-                        )  # fmt: skip
-                    changes.append(change)
+                    if self.route.knows(change.table) or self.neighbours.knows(change.table):
+                        changes.append(change)
+                    elif self.neighbours.fits(change.table, record.position.topic):
+                        doubtful.append((record, change))
+                    else:
+                        raise self._foreign(record, change.table, "its changes belong in another topic")
                 except Reject as error:
-                    self.dead_letters.record(record, error.told)
-                    self.observer.rejected(error)
-        return changes, items
+                    self._letter(record, error)
+        return changes + self._judged(doubtful), items
+
+    def _judged(self, doubtful: list[tuple[Record, Change]]) -> list[Change]:
+        """The changes of tables that only share a topic with the read model. Others are dead letters."""
+        if not doubtful:
+            return []
+        with self.gate.sight({change.txid for _, change in doubtful if change.txid is not None}) as sight:
+            why = self.neighbours.learn(sight.view, {change.table for _, change in doubtful})
+        for record, change in doubtful:
+            if change.table in why:
+                self._letter(record, self._foreign(record, change.table, why[change.table]))
+        return [change for _, change in doubtful if change.table not in why]
+
+    def _foreign(self, record: Record, table: TableName, why: str) -> Reject:
+        return Reject(
+            f"a change of {table}, which is no table of this read model", where=str(record.position), why=why,
+            hint=f"syncer check {self.compiled.name}; "
+            f"if the table was dropped or renamed: syncer dlq drop {self.compiled.name} LETTER",
+        )  # fmt: skip
+
+    def _letter(self, record: Record, error: Reject) -> None:
+        self.dead_letters.record(record, error.told)
+        self.observer.rejected(error)
 
     def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
         """Stages 3 to 7 of a batch of changes."""

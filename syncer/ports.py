@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from syncer.change import Key, Position, Work
+from syncer.change import Key, Position, TableName, Work
 from syncer.clock import Identity, Snapshot
 from syncer.declaration.compile import Lookup
 from syncer.document import Batch, Outcome, Row
@@ -171,6 +171,11 @@ class View(Protocol):
 
     def boundaries(self, size: int) -> Iterator[Key]:
         """The key of every `size`-th root in key order, and of the last root; streamed."""
+        ...
+
+    def trees(self, tables: Collection[TableName]) -> dict[TableName, TableName]:
+        """Returns the table at the top of each one's partition tree: itself, if it is no partition. Tables
+        that do not exist are left out. They need not be the read model's."""
         ...
 
 

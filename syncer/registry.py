@@ -36,7 +36,7 @@ class Names:
     """What belongs to one generation of a read model in Kafka."""
 
     changes: tuple[str, ...]
-    """Its tables' change topics."""
+    """Its tables' change topics, each once: two tables can have the same one."""
     group: str
     work_topic: str
     work_group: str
@@ -48,7 +48,7 @@ class Names:
     @classmethod
     def make(cls, config: Config, model: str, tables: Iterable[TableName], generation: int) -> Names:
         unit = f"{config.kafka.group_prefix}.{model}.{generation}"
-        changes = sorted(topic_of(config.kafka.topic_prefix, table) for table in tables)
+        changes = sorted({topic_of(config.kafka.topic_prefix, table) for table in tables})
         letters = f"{config.kafka.group_prefix}.{model}.dlq"
         work, backfill = f"{unit}.work", f"{unit}.backfill"
         return cls(tuple(changes), unit, work, work, backfill, backfill, letters)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from syncer import decode
@@ -71,6 +71,8 @@ def _one(
         state = "waiting" if waits else "new"
         return ModelStatus(model, state, 0, 0, None, 0, "never", 0, 0, 0, error, reason)
     names = Names.make(registry.config, model, tables, known["generation"])
+    # `tables` has every spelling that could be meant; the topics of the registration are of those that were.
+    names = replace(names, changes=tuple(known["starts"]))
     lag, oldest = _changes(registry, names)
     work_ends = registry.topics.ends([names.work_topic, names.backfill_topic])
     work_done = registry.topics.committed(names.work_group) | registry.topics.committed(names.backfill_group)
