@@ -7,8 +7,9 @@ then notes it; so nothing is missed that came while nothing ran, and a daemon th
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -21,8 +22,8 @@ from syncer.errors import Retry
 from syncer.gate import lasting
 from syncer.load import Loaded
 from syncer.planning import ranges, sweeps
-from syncer.ports import Rows
-from syncer.registry import Registry
+from syncer.ports import Rows, Sink
+from syncer.registry import Registry, told_outgrown
 from syncer.rows import shape as rows_shape
 from syncer.rows.publication import Open, wait_for_open_transactions
 from syncer.shape import Altered, Shape
@@ -69,6 +70,26 @@ class Alterations:
         self._note(now)
         return found
 
+    def outgrown(self, sinks: Sequence[Sink]) -> str:
+        """Why a resync is due although the read model goes on: a sink was built for other types of columns.
+
+        Documents are rendered from the tables as they are, so none of them is wrong. One that a sink refuses
+        has a dead letter. To stop instead would let all of them grow old. Remembered until the types fit
+        again, with the columns that were altered: these are not known any more after the next start.
+        """
+        key = self.registration.key("outgrown")
+        texts = [f"{sink.name}: {text}" for sink in sinks for text in sink.outgrown()]
+        known = self.registry.state.load().get(key, {})
+        if texts != known.get("texts", []):
+            with load.reading(self.config) as connection:
+                columns = shape.retyped(self._noted() or {}, self._read(connection))
+            known = {"texts": texts, "columns": columns} if texts else {}
+            self.registry.state.save(key, known)
+        why = told_outgrown(known, self.loaded.name)
+        if why:
+            log.warning("a resync is due", model=self.loaded.name, why=why)
+        return why
+
     def _wait(self, wait: Patience) -> None:
         def progress(still: Open) -> None:
             log.info("waiting for open transactions", model=self.loaded.name, open=str(still))
@@ -85,7 +106,7 @@ class Alterations:
         for table, columns in used.items():
             if not columns <= found["tables"].get(str(table), {"columns": {}})["columns"].keys():
                 raise Retry("the tables were altered: the read model is compiled again", where=str(table))
-        return found
+        return {**found, "render": hashlib.sha256(self.loaded.compiled.render.encode()).hexdigest()[:16]}
 
     def _noted(self) -> Mapping[str, Any] | None:
         return self.registry.state.load().get(self._key)

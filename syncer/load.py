@@ -108,20 +108,24 @@ def models(config: Config, names: Collection[str] = ()) -> list[Loaded]:
         return [compiled(connection, model) for model in found]
 
 
-def build_sinks(config: Config, loaded: Loaded, *, epoch: int, generation: int) -> list[Sink]:
-    """The read model's sinks, not yet connected. Raises Fatal naming the line of what is wrong in a section
-    of the configuration (whose secrets may be in files) or in the declaration."""
-    built = []
+def build_sinks(
+    config: Config, loaded: Loaded, *, epoch: int, generation: int, built: bool = False
+) -> list[Sink]:
+    """The read model's sinks, not yet connected. built: their targets were made once.
+
+    Raises Fatal naming the line of what is wrong in a section of the configuration (whose secrets may be in
+    files) or in the declaration."""
+    found = []
     for kind, settings in loaded.model.declaration.sink.items():
         where = loaded.model.at(("sink", kind))
         connection = config.connection(kind, sinks.find(kind, where=where).Connection)
-        built.append(
+        found.append(
             sinks.build(
                 kind, settings, model=loaded.compiled, connection=connection,
-                epoch=epoch, generation=generation, where=where,
+                epoch=epoch, generation=generation, built=built, where=where,
             )
         )  # fmt: skip
-    return built
+    return found
 
 
 def ready(config: Config, model: Model) -> Loaded:

@@ -58,6 +58,8 @@ class Opened:
     letters: Standing
     memories: Memories
     alterations: Alterations
+    outgrown: str
+    """Why a resync is due although it runs; empty if none is."""
 
     def rows(self) -> Postgres:
         """A connection for one thread, to be closed by whoever asked."""
@@ -162,7 +164,11 @@ class Opening:
             clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
         rows.close()
         built = load.build_sinks(
-            self.config, loaded, epoch=registration.epoch, generation=registration.generation
+            self.config,
+            loaded,
+            epoch=registration.epoch,
+            generation=registration.generation,
+            built=begun.built,
         )
         for sink in built:
             closing.callback(sink.close)
@@ -181,7 +187,7 @@ class Opening:
         alterations.note_first()
         return Opened(
             self.config, self.registry, loaded, tables, begun.names, clock, built, registration, letters,
-            memories, alterations,
+            memories, alterations, alterations.outgrown(built),
         )  # fmt: skip
 
     def _ran_backwards(self, registration: Registration, error: Fatal) -> None:

@@ -234,6 +234,15 @@ class Sink(Protocol):
         """
         ...
 
+    def outgrown(self) -> list[str]:
+        """Returns what its target cannot hold, or not search, of the documents as the columns are now: one
+        sentence for each field. Empty when it fits.
+
+        A resync builds a target that does. Until then each document that is refused is a dead letter. Raises
+        Retry when the server is away.
+        """
+        ...
+
     def promote(self) -> list[str]:
         """Make this generation the one that applications read. Idempotent.
 

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 from syncer.change import TableName
 from syncer.clock import ran_backwards
 from syncer.config import Config
-from syncer.declaration.compile import Compiled
+from syncer.declaration.compile import Compiled, form_of
+from syncer.declaration.sql_types import family
 from syncer.errors import Fatal
 from syncer.rows.session import connect
+from syncer.shape import FORM, Shape
 from syncer.sources.letters import CONFIG as LETTERS
 from syncer.sources.state import Registration, State, Stream
 from syncer.sources.topics import MAX_BYTES, Topics, topic_of
@@ -110,7 +112,7 @@ class Registry:
             # Nothing was made of the earlier declaration; where it began holds for this one, too.
             registration = replace(registration, hash=compiled.hash)
             self.state.save(_key(compiled.name, building), registration)
-        check_hash(registration, compiled)
+        check_hash(registration, compiled, values.get(registration.key("shape"), {}))
         starts = {(t, int(p)): o for t, all_ in registration.starts.items() for p, o in all_.items()}
         have = self.topics.committed(names.group)
         self.topics.commit(names.group, {p: o for p, o in starts.items() if p not in have})
@@ -125,7 +127,7 @@ class Registry:
         self.check_clock(registration, _LATELY)
         self.check_topics(registration)
         if values.get(registration.key("sinks")):
-            check_hash(registration, compiled)
+            check_hash(registration, compiled, values.get(registration.key("shape"), {}))
 
     # -- the stream of changes as a whole -------------------------------------------------------------
 
@@ -233,15 +235,41 @@ class Registry:
             self.topics.configure(topic, LETTERS)
 
 
-def check_hash(registration: Registration, compiled: Compiled) -> None:
-    """Raises Fatal when the documents are not what the declaration and the tables' columns give now."""
-    if registration.hash != compiled.hash:
-        raise Fatal(
-            "the read model was changed since its documents were rendered", where=compiled.name,
-            why="its file, or the types of its tables' columns "
-            f"(hash {registration.hash} then, {compiled.hash} now)",
-            hint=f"syncer resync {compiled.name}",
-        )  # fmt: skip
+def check_hash(registration: Registration, compiled: Compiled, shape: Shape) -> None:
+    """Raises Fatal when the documents are not what the declaration gives now, or have other ids.
+
+    shape: of the tables, as it was noted (empty: it was not).
+    """
+    if registration.hash == compiled.hash:
+        return
+    columns = shape.get("tables", {}).get(str(compiled.root), {}).get("columns", {})
+    key = [
+        f"the key {compiled.root}.{name} was {columns[name][3]}, and is {now}"
+        for name, now in zip(compiled.key, compiled.key_types, strict=True)
+        if shape.get("form") == FORM and name in columns and _family(columns[name][3]) != now
+    ]
+    why = "its file, or the primary key of its root table"
+    if form_of(registration.hash) != form_of(compiled.hash):
+        why = "another version of the syncer has registered it, so they cannot be compared"
+    elif key:
+        why = "; ".join(key)
+    raise Fatal(
+        "the read model was changed since its documents were rendered", where=compiled.name,
+        why=f"{why} (hash {registration.hash} then, {compiled.hash} now)",
+        hint=f"syncer resync {compiled.name}",
+    )  # fmt: skip
+
+
+def _family(type: str) -> str:
+    return family(type.partition("(")[0])
+
+
+def told_outgrown(noted: Mapping[str, Any], model: str) -> str:
+    """Why a resync is due, from what `Alterations.outgrown` has noted; empty if none is."""
+    if not noted.get("texts"):
+        return ""
+    altered = f"{'; '.join(noted['columns'])}: " if noted.get("columns") else ""
+    return f"{altered}{'; '.join(noted['texts'])} → syncer resync {model}"
 
 
 def _key(model: str, building: bool) -> str:

@@ -14,7 +14,7 @@ from syncer import decode
 from syncer.change import TableName
 from syncer.errors import Reject
 from syncer.reasons import written
-from syncer.registry import Names, Registry
+from syncer.registry import Names, Registry, told_outgrown
 from syncer.sources.letters import Standing
 
 _READ_TIMEOUT = 5.0
@@ -44,7 +44,7 @@ class ModelStatus:
     last_error: str
     """What stopped it; empty once it runs again."""
     reason: str
-    """Why it waits, failed, or is not told of changes."""
+    """Why it waits, failed, or is not told of changes; of one that runs, why a resync is due."""
 
 
 def status(
@@ -95,7 +95,7 @@ def _one(
         known["epoch"],
         known["generation"],
         error,
-        reason,
+        reason or told_outgrown(values.get(f"{model}/{known['generation']}/outgrown", {}), model),
     )
 
 

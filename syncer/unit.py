@@ -63,6 +63,7 @@ class Unit:
         self.source, self.workers = source, workers
         self.work_only, self.building = work_only, building
         self.state, self.error, self.last_error = "starting", "", ""
+        self.outgrown = ""
         self._since = self._progress = time.monotonic()
         self._reasons = Reasons(lambda value: registry.state.save(f"{model.name}/waiting", value))
         self._supervision: Supervision | None = None
@@ -111,7 +112,7 @@ class Unit:
             "lag_seconds": round(max((o.seconds for o in changes), default=0.0) + idle, 3),
             "lag_records": sum(o.records for o in changes),
             "work_records": sum(o.records for o in self.observers if o.lane != "changes"),
-            "reason": self.error or next(iter(reasons), ""),
+            "reason": self.error or next(iter(reasons), self.outgrown),
             "last_error": self.error or next(iter(errors), self.last_error),
         }
 
@@ -185,7 +186,7 @@ class Unit:
         )  # fmt: skip
         for thread in threads:
             thread.start()
-        self.error = ""
+        self.error, self.outgrown = "", opened.outgrown
         self._set("running")
         self._remember_error("")
         try:

@@ -5,17 +5,18 @@ For `syncer check`: nothing is made or written, and a server that is away is a f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import Any, NamedTuple
 
-from syncer import sinks
+from syncer import load, sinks
 from syncer.checks import Finding
 from syncer.config import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, SyncerError
 from syncer.load import Loaded
 from syncer.registry import Registry
+from syncer.sources.state import Registration
 
 
 class Kafka(NamedTuple):
@@ -36,11 +37,27 @@ def kafka(config: Config, loaded: Sequence[Loaded]) -> Kafka:
                 registered.append(one.name)
                 try:
                     registry.check(one.compiled)
+                    found += _outgrown(config, one, known)
                 except Fatal as error:
                     found.append(_finding(error, "resync"))
     except SyncerError as error:
         found.append(_finding(error, "kafka", "see kafka.bootstrap_servers"))
     return Kafka(found, registered)
+
+
+def _outgrown(config: Config, one: Loaded, known: Mapping[str, Any]) -> Iterator[Finding]:
+    """Sinks that were built for other types of columns. A server that is away is told with its sink."""
+    registered = Registration(**known[one.name])
+    if not known.get(registered.key("sinks")):
+        return
+    built = load.build_sinks(
+        config, one, epoch=registered.epoch, generation=registered.generation, built=True
+    )
+    for sink in built:
+        with suppress(SyncerError), closing(sink):
+            for text in sink.outgrown():
+                why = "documents that it refuses are dead letters; the others are written"
+                yield Finding("error", "resync", sink.name, text, why, f"syncer resync {one.name}")
 
 
 def sinks_of(config: Config, models: Sequence[Model]) -> dict[str, list[Finding]]:

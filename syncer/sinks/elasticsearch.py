@@ -229,6 +229,12 @@ class ElasticsearchSink:
             self._target.check_epoch(meta["epoch"], f"the index {index}, which is read,")
         return found is not None
 
+    def outgrown(self) -> list[str]:
+        """Compared with the mapping that the index has, whoever made it."""
+        found = self._http.get(f"/{self.index}/_mapping") or {}
+        actual = found.get(self.index, {}).get("mappings", {}).get("properties", {})
+        return _mapping.outgrown(self._settings.mapping, actual, self._model.fields) if found else []
+
     def promote(self) -> list[str]:
         """Point the read alias at this generation, and at no other, in one step."""
         self._check_read_alias()

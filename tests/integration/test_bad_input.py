@@ -200,6 +200,39 @@ def test_hazard_02_an_identity_that_was_weak_for_a_moment_while_a_row_moved(syst
     daemon.until_ready()
 
 
+def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_the_rest_goes_on(
+    system: System,
+) -> None:
+    """Each document is what PostgreSQL says, or has a dead letter."""
+    system.execute(CUSTOMERS, FIVE)
+    system.run("backfill")
+    daemon = system.start()
+    system.until_right()
+    system.execute(
+        "ALTER TABLE {schema}.orders ALTER status DROP DEFAULT, ALTER status TYPE jsonb "
+        """USING CASE id WHEN 3 THEN '{{"no": "text"}}' ELSE to_jsonb(upper(status)) END"""
+    )
+    system.until_right(system.summaries)
+    wanted = system.expected(system.orders)
+    wanted["3"] |= {"status": "new"}  # as it was before
+    until(lambda: system.written(system.orders) == wanted, lambda: system.differences(system.orders))
+    until(lambda: system.told(system.orders)["dead_letters"] == 1)
+    daemon.until_ready()
+    told = system.told(system.orders)
+    assert told["state"] == "running" and told["last_error"] == ""
+    for words in (
+        f"{system.schema}.orders.status was text, and is jsonb",
+        "status: mapped as text, which cannot hold all jsonb values", f"syncer resync {system.orders}",
+    ):  # fmt: skip
+        assert words in told["reason"] and words in daemon.status(system.orders)["reason"]
+    assert "cannot hold all jsonb" in system.run("check", system.orders, expect=1)
+    system.run("resync", system.orders, "--yes")
+    system.until_right()
+    told = system.told(system.orders)
+    assert (told["reason"], told["dead_letters"]) == ("", 0)
+    system.run("check", system.orders)
+
+
 # -- declarations, indexes, offsets, clocks -----------------------------------------------------------------
 
 

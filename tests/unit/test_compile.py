@@ -8,7 +8,7 @@ import pytest
 
 from syncer.catalog import Catalog
 from syncer.change import TableName
-from syncer.declaration.compile import Compiled, Field, compile
+from syncer.declaration.compile import Compiled, Field, compile, form_of
 from syncer.declaration.model import parse
 from syncer.errors import Fatal
 from tests.unit.catalogs import SHOP, catalog, table
@@ -217,7 +217,9 @@ def test_fields_tell_types() -> None:
 
 def test_the_hash_changes_with_the_documents_and_not_with_the_spelling() -> None:
     first = compiled().hash
-    assert len(first) == 16 and int(first, 16) >= 0
+    form, _, digest = first.partition("-")
+    assert form == form_of(first) and len(digest) == 16 and int(digest, 16) >= 0
+    assert form_of("4542d2d63a034822") == "", "of a version that wrote none"
     assert compiled(ORDERS.replace("{order_id: id}", "\n      order_id: id  # theirs: ours")).hash == first
     for old, new in (
         ("sku: sku", "sku: lower(sku)"),
@@ -226,15 +228,40 @@ def test_the_hash_changes_with_the_documents_and_not_with_the_spelling() -> None
         ("sku: sku, name: name", "name: name, sku: sku"),
     ):
         assert compiled(ORDERS.replace(old, new)).hash != first
-    wider = dict(SHOP.tables)
-    items = wider.pop(next(t for t in wider if t.name == "order_items"))
-    wider |= {
-        items.name: table(
-            "order_items",
-            "id bigint key, order_id bigint, product_id bigint, quantity bigint, unit_price numeric",
+
+
+ITEMS = "id {0} key, order_id {1}, product_id bigint, quantity {2}, unit_price numeric"
+
+
+def test_a_column_is_widened_within_its_family_and_only_the_fields_change() -> None:
+    """Nobody has to resync; of a key or link not even the SQL is another one."""
+
+    def of(items: str, orders: str) -> Compiled:
+        others = [t for t in SHOP.tables.values() if t.name.name not in ("order_items", "orders")]
+        rest = "customer_id bigint, status text, placed_at timestamptz, data json, m money"
+        return compile(
+            parse(ORDERS, "m.yaml"),
+            catalog(
+                *others, table("order_items", items), table("orders", f"id {orders} key, {rest}", full=True)
+            ),
         )
-    }
-    assert compile(parse(ORDERS, "m.yaml"), Catalog(wider)).hash != first
+
+    first = of(ITEMS.format("int", "int", "int"), "int")
+    keys = of(ITEMS.format("bigint", "bigint", "int"), "bigint")
+    assert replace(keys, fields=()) == replace(first, fields=())
+    half = of(ITEMS.format("int", "bigint", "int"), "int")  # as between two statements of a migration
+    assert replace(half, fields=()) == replace(first, fields=())
+    value = of(ITEMS.format("int", "int", "bigint"), "int")
+    assert value.fields != first.fields and replace(value, fields=first.fields) == first
+
+    def key(type: str, other: str = "text") -> Compiled:
+        text = "name: t\nroot: {table: t}\ndocument: {v: v, c: {one: c, on: {k: v}, value: k}}\nsink: {m: {}}"
+        tables = table("t", f"id {type} key, v {other}"), table("c", f"k {other} key")
+        return compile(parse(text, "m.yaml"), catalog(*tables))
+
+    assert replace(key("varchar", "varchar"), fields=()) == replace(key("text"), fields=())
+    assert key("smallint").hash == key("bigint").hash != key("numeric").hash
+    assert key("int").hash != key("text").hash, "ids of another form"
 
 
 def test_placeholders_are_the_only_percent_signs() -> None:
