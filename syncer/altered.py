@@ -106,7 +106,9 @@ class Alterations:
         for table, columns in used.items():
             if not columns <= found["tables"].get(str(table), {"columns": {}})["columns"].keys():
                 raise Retry("the tables were altered: the read model is compiled again", where=str(table))
-        return {**found, "render": hashlib.sha256(self.loaded.compiled.render.encode()).hexdigest()[:16]}
+        render = hashlib.sha256(self.loaded.compiled.render.encode()).hexdigest()[:16]
+        weak = self.registry.state.load().get(self.registration.key("weak"), {}).get("token", "")
+        return {**found, "render": render, "weak": weak}
 
     def _noted(self) -> Mapping[str, Any] | None:
         return self.registry.state.load().get(self._key)

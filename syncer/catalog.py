@@ -72,5 +72,7 @@ class Catalog:
     tables: Mapping[TableName, Table]
     enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Labels of every enum type that a column has, by type name."""
+    event_triggers: frozenset[str] = frozenset()
+    """The names of those that are enabled, if a table is partitioned."""
     others: tuple[TableName, ...] = ()
     """If one that was asked for is missing: what other tables there are."""

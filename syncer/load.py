@@ -20,7 +20,7 @@ from syncer.declaration import model as declaration
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import Model
 from syncer.declaration.names import nearest
-from syncer.errors import Fatal, Unknown
+from syncer.errors import Fatal, Unknown, WeakIdentity
 from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
 from syncer.rows import plan as rows_plan
@@ -142,10 +142,9 @@ def ready(config: Config, model: Model) -> Loaded:
             first = errors[0]
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             hint = f"syncer check {loaded.name}, which prints what to run"
-            if first.code.startswith("identity"):
-                hint += (
-                    f"; if it ran before, then syncer resync {loaded.name} (changes since lack old values)"
-                )
+            if any(finding.code.startswith("identity") for finding in errors):
+                hint += "; then it goes on by itself, and renders all documents again"
+                raise WeakIdentity(first.what + more, where=first.where, why=first.why, hint=hint)
             raise Fatal(first.what + more, where=first.where, why=first.why, hint=hint)
         plan(connection, loaded)
     return loaded

@@ -19,7 +19,7 @@ from syncer.clock import Clock, Identity, version
 from syncer.config import Config
 from syncer.declaration import model as declaration
 from syncer.declaration.model import Model
-from syncer.errors import Fatal, Retry
+from syncer.errors import Fatal, Retry, WeakIdentity
 from syncer.gate import lasting
 from syncer.memories import Memories
 from syncer.metrics import LOSSES, ModelMetrics
@@ -131,6 +131,8 @@ class Opening:
         self._seen: dict[str, dict[str, Memory]] = {}
         self._backwards: tuple[Registration, Fatal] | None = None
         """The clock ran backwards, and that could not be written down yet."""
+        self._weak: tuple[int, bool] | None = None
+        """A replica identity was too weak in this generation, and that could not be written down yet."""
 
     def registered(self) -> int | None:
         """The generation that is to be kept in step; None if the read model is new."""
@@ -141,11 +143,16 @@ class Opening:
     def open(self, closing: contextlib.ExitStack) -> Opened:
         """closing: of what was opened, also if the rest could not be. Raises Retry and Fatal."""
         self._note_backwards()
+        self._note_weak()
         generation = self.registered()
         if self.generation is not None and generation != self.generation:
             self.model = declaration.load(self.model.file)  # it may be why there was a resync
         self.generation = generation
-        loaded = load.ready(self.config, self.model)
+        try:
+            loaded = load.ready(self.config, self.model)
+        except WeakIdentity:
+            self._was_weak(always=False)
+            raise
         tables = Tables(loaded.name, loaded.fingerprint, lambda: self._look_again(loaded))
         rows = _rows(self.config, loaded, tables)
         closing.callback(rows.close)
@@ -202,8 +209,25 @@ class Opening:
             self.registry.note_backwards(registration, error.why)
             self._backwards = None
 
+    def _was_weak(self, *, always: bool) -> None:
+        """Changes may lack old values from now on. Kafka may be away: see `_ran_backwards`."""
+        if self.generation is not None:
+            self._weak = self.generation, always
+            with contextlib.suppress(Retry):
+                self._note_weak()
+
+    def _note_weak(self) -> None:
+        if found := self._weak:
+            generation, always = found
+            self.registry.note_weak(self.model.name, generation, always=always)
+            self._weak = None
+
     def _look_again(self, loaded: load.Loaded) -> Fingerprint:
-        found = load.look_again(self.config, loaded)
+        try:
+            found = load.look_again(self.config, loaded)
+        except WeakIdentity:
+            self._was_weak(always=True)
+            raise
         log.info("the tables were altered, and the read model fits them as it is", model=loaded.name)
         return found
 

@@ -27,7 +27,7 @@ from threading import Event
 
 from syncer import decode, document
 from syncer.change import Change, Key, TableName, Work
-from syncer.clock import Beginning, Clock
+from syncer.clock import Beginning, Clock, Snapshot
 from syncer.declaration.compile import Compiled
 from syncer.document import Batch
 from syncer.errors import Fatal, Reject
@@ -98,6 +98,8 @@ class Lane:
         )  # fmt: skip
         self.offsets, self.lag = Offsets(limits.commit_interval), Lag(self.time.now_ms())
         self.recent = Recent()
+        self._handed_out: Snapshot | None = None
+        """After which all roots and documents were handed out, because of updates without their old rows."""
         self.render = Render(
             limits.chunk_documents, limits.chunk_bytes, recent=self.recent, wait=self.wait,
             observer=observer, spoilt=self._dead_letter,
@@ -216,6 +218,8 @@ class Lane:
                         continue
                     if change.txid is not None:
                         xids.add(change.txid)
+                    if self.resolve.untold(change) and not self._covered(change):
+                        dirty.untold.add(change.txid)
                 else:
                     skipped += 1
         self.observer.events(Counter(change.op for change in changes), skipped)
@@ -231,7 +235,7 @@ class Lane:
             stale = keys if asked else self.recent.stale(keys, xids, sight.view.head.snapshot)
             self.observer.dirty(len(keys), len(keys) - len(stale))
             batch, left = self.render(sight, stale)
-        self._truncates(dirty)
+        self._all(dirty, sight.view.head.snapshot)
         self._send(sight, batch, left, settles, committed_ms)
         self._keys(left, settles, committed_ms)
 
@@ -255,16 +259,24 @@ class Lane:
             self.work.flush()
         return list(dirty.keys | keys)
 
-    def _truncates(self, dirty: Dirty) -> None:
-        """They name no keys: all roots or all documents go to the work topic, before the batch is settled."""
-        if dirty.all_roots:
+    def _all(self, dirty: Dirty, seen: Snapshot) -> None:
+        """A truncate names no keys, and an update without its old row does not name the root that the row
+        left. So all roots or all documents go to the work topic, before the batch is settled. They are
+        rendered in later snapshots than `seen`. So updates that this one sees need not hand them out again.
+        """
+        known = self._handed_out
+        untold = any(xid is None or known is None or not known.sees(seen.widen(xid)) for xid in dirty.untold)
+        reason = "identity" if untold else "truncate"
+        if dirty.all_roots or untold:
             size = self.limits.chunk_documents
-            self._put(lasting(self.gate.rows, lambda view: ranges(view, size, "truncate"), self.wait))
-            self.observer.refresh("truncate")
-        if dirty.root_gone:
-            self._put(sweeps("truncate", self.time.now_ms(), self.limits.max_age))
-        if dirty.all_roots or dirty.root_gone:
+            self._put(lasting(self.gate.rows, lambda view: ranges(view, size, reason), self.wait))
+            self.observer.refresh(reason)
+        if dirty.root_gone or untold:
+            self._put(sweeps(reason, self.time.now_ms(), self.limits.max_age))
+        if dirty.all_roots or dirty.root_gone or untold:
             self.work.flush()
+        if untold:
+            self._handed_out = seen
 
     def _put(self, items: Iterable[Work]) -> None:
         for item in items:

@@ -163,6 +163,17 @@ class Registry:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.state.save(registration.key("backwards"), {"why": f"{why}, noticed {at}"})
 
+    def note_weak(self, model: str, generation: int, *, always: bool) -> None:
+        """Write down that a replica identity is too weak, so that changes lack old values. As soon as it no
+        longer is, all documents are rendered again (`altered.py`).
+
+        always: also if an earlier note is not answered yet, because somebody may be about to answer it.
+        """
+        values, key = self.state.load(), f"{model}/{generation}/weak"
+        answered = values.get(f"{model}/{generation}/shape", {}).get("weak", "")
+        if always or values.get(key, {}).get("token", "") == answered:
+            self.state.save(key, {"token": str(time.time_ns())})
+
     def check_clock(self, registration: Registration, max_age: float = 0.0) -> None:
         """Raises Fatal if the clock of its epoch was ever seen to run backwards. It may have caught up since,
         but there are documents of what the server has lost."""

@@ -27,6 +27,7 @@ Shape = Mapping[str, Any]
     labels: {OID: [label, version]} of enums, and {OID: [attributes, versions]} of composite types
     render: a digest of the statement that renders. The same declaration gives another one if its names mean
             other columns, or a table has another primary key
+    weak: the last time that a replica identity was seen too weak (`Registry.note_weak`)
 
 A version is the transaction that wrote the catalog's row last.
 """
@@ -68,6 +69,8 @@ def compare(noted: Shape, now: Shape, filled: AbstractSet[str]) -> Altered | Non
             return Altered(f"{was_label!r} is called {label!r} now", unseen=False)
         if was_version != version:
             return Altered(f"{label!r} was altered, and altered back", unseen=False)
+    if noted.get("weak", "") != now.get("weak", ""):
+        return Altered("a replica identity was too weak for a while", unseen=False)
     if noted.get("render") != now.get("render"):
         why = "names of the declaration mean other columns, or a table has another primary key"
         return Altered(why, unseen=False)

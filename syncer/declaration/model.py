@@ -267,6 +267,18 @@ def load_sound(folder: str | Path) -> tuple[list[Model], list[Fatal]]:
     return sorted(models.values(), key=lambda m: m.name), errors
 
 
+_ANY_DEPTH = frozenset("recursive recurse depth max_depth levels tree".split())
+"""What a person may write who looks for trees of any depth."""
+_LEVELS = (
+    "trees of any depth are not supported yet: declare as many levels as you show, each in the one above, "
+    "such as parent: {one: t, on: {id: parent_id}, document: {name: name, parent: {one: t, …}}}"
+)
+_ONE_ROOT = (
+    "write a read model for each root table, with an index of its own; a search can name several: "
+    "GET /orders,invoices/_search"
+)
+
+
 def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int]) -> Fatal:
     """One of pydantic's errors in our words."""
     place = tuple(p for p in error["loc"] if not (isinstance(p, str) and (p.startswith("~") or p == "[key]")))
@@ -277,6 +289,8 @@ def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int
     match error["type"]:
         case "extra_forbidden":
             what, hint = f"unknown key {key!r}", nearest(key, shape.model_fields)
+            if key.lower() in _ANY_DEPTH:
+                hint = _LEVELS
         case "missing":
             what = f"{key!r} is missing"
         case "union_tag_not_found" | "union_tag_invalid" | "callable_discriminator":
@@ -292,6 +306,8 @@ def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int
             what = f"{key!r}: {error['msg'].removeprefix('Value error, ')}"
         case _:
             what = f"{key!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+    if place == ("root",) and isinstance(error["input"], list):
+        what, hint = "a read model has one root", _ONE_ROOT
     return Fatal(what, where=at(file, lines, place), hint=hint)
 
 

@@ -34,6 +34,7 @@ from syncer.sinks._target import Target
 Json = dict[str, Any]
 
 _PAGE = 5000
+_ITS_OWN = "choose another index name; a search can name several: GET /one,another/_search"
 _MAX_CONTENT = 100 << 20  # http.max_content_length, unless the server says otherwise
 
 
@@ -201,7 +202,7 @@ class ElasticsearchSink:
         meta = _meta(info)
         if meta.get("model") != self._model.name:
             owner = f"belongs to the read model {meta.get('model')}" if meta else "was not made by syncer"
-            raise Fatal(f"the index {self.index} {owner}", where=self.name, hint="choose another index name")
+            raise Fatal(f"the index {self.index} {owner}", where=self.name, hint=_ITS_OWN)
         self._target.check_epoch(meta["epoch"], "the index")
         self._target.check_hash(meta["hash"])
         has_alias = self._check_read_alias()

@@ -9,6 +9,7 @@ Keys of the topic, each written by one party:
     MODEL/N/sinks      its sinks have been made                                   the daemon
     MODEL/N/memory     what its sinks' memory hung on when last asked           the daemon
     MODEL/N/shape      what its documents rest on besides rows                    the daemon
+    MODEL/N/weak       a token for each time that a replica identity was too weak    whoever noticed
     MODEL/N/outgrown   what its sinks were not built for; empty when nothing      the daemon
     MODEL/N/backfill   its backfill under way or last done                        backfill
     MODEL/error        the error that stopped it; empty when it runs              the daemon

@@ -55,6 +55,7 @@ def mistakes(old: str, new: str, text: str = ORDERS) -> str:
         ("{order_id: id}", "{ordr_id: id}", "m.yaml:9: public.order_items has no column ordr_id\n  → did you mean 'order_id'?"),
         ("{order_id: id}", "{order_id: idd}", "m.yaml:9: public.orders has no column idd\n  → did you mean 'id'?"),
         ("{order_id: id}", "{order_id: status}", "m.yaml:9: cannot link public.order_items.order_id (bigint) and"),
+        ("{order_id: id}", "{order_id: status}", 'make them one: ALTER TABLE "public"."orders" ALTER "status" TYPE bigint USING "status"::bigint'),
         ("{order_id: id}", "{order_id: data}", "with one text for each value"),
         ("{id: customer_id}", "{name: status}", "m.yaml:6: public.customers can have many rows for one value of (name)"),
         ("  id: id\n", "  id: idd\n", "m.yaml:5: public.orders has no column or relation 'idd' here\n  → did you mean 'id'?"),
@@ -102,11 +103,25 @@ def test_all_mistakes_are_told_at_once_and_each_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"kind": "view"}, "public.t is a view: it has no changes to follow"),
-        ({"kind": "foreign table"}, "public.t is a foreign table"),
+        (
+            {"kind": "view"},
+            "public.t is a view: it has no changes to follow\n  → declare the tables that it reads: their rows as relations",
+        ),
+        ({"kind": "materialized view"}, "has no changes to follow\n  → declare the tables that it reads"),
+        (
+            {"kind": "foreign table"},
+            "it has no changes to follow\n  → copy its rows into a table of this database",
+        ),
         ({"persistence": "unlogged"}, "public.t is unlogged: its changes are not logged"),
         ({"inherits": True}, "public.t is part of an inheritance tree"),
-        ({"primary_key": ()}, "public.t has no primary key\n  → ALTER TABLE public.t ADD PRIMARY KEY"),
+        (
+            {"primary_key": ()},
+            'public.t has no primary key; that (id) is unique is not enough\n  → ALTER TABLE "public"."t" ADD PRIMARY KEY ("id")',
+        ),
+        (
+            {"primary_key": (), "indexes": ()},
+            'public.t has no primary key\n  → ALTER TABLE "public"."t" ADD PRIMARY KEY (…)',
+        ),
         ({"primary_key": ("j",)}, "public.t.j, of its primary key, is of the type jsonb"),
         ({"primary_key": ("ci",)}, "public.t.ci, of its primary key, is of the type citext"),
     ],
@@ -118,6 +133,48 @@ def test_hazard_05_tables_that_cannot_be_followed_are_refused(changes: dict[str,
             parse("name: t\nroot: {table: t}\ndocument: {id: id}\nsink: {m: {}}", "m.yaml"), catalog(wrong)
         )
     assert told in str(error.value)
+
+
+TREE = table("nodes", "id int key, parent_id int, name text", full=True)
+LEVELS = """
+name: t
+root: {table: nodes}
+document:
+  name: name
+  parent: {one: nodes, on: {id: parent_id}, document: {name: name, parent: {one: nodes, on: {id: parent_id}, value: name}}}
+sink: {m: {}}
+"""
+POSTS = catalog(
+    table("posts", "id int key, tag_ids int[]"),
+    table("tags", "id int key, name text"),
+    table("post_tags", "post_id int key, tag_id int key", full=True),
+)
+TAGS = "name: t\nroot: {table: posts}\ndocument: {tags: TAGS}\nsink: {m: {}}"
+
+
+def test_a_tree_of_any_depth_is_refused_and_its_levels_can_be_declared() -> None:
+    for key in ("recursive", "depth"):
+        with pytest.raises(Fatal, match=f"unknown key '{key}'") as error:
+            parse(
+                LEVELS.replace("document: {name: name, parent", f"{key}: 9, document: {{name: name, parent"),
+                "m.yaml",
+            )
+        assert "declare as many levels as you show" in error.value.hint
+    assert len(compile(parse(LEVELS, "m.yaml"), catalog(TREE)).occurrences) == 3
+
+
+def test_several_roots_are_refused_and_a_search_can_name_several_indexes() -> None:
+    with pytest.raises(Fatal, match="a read model has one root") as error:
+        parse("name: t\nroot: [{table: a}, {table: b}]\ndocument: {id: id}\nsink: {m: {}}", "m.yaml")
+    assert error.value.where == "m.yaml:2" and "GET /orders,invoices/_search" in error.value.hint
+
+
+def test_an_array_of_ids_is_refused_as_a_link_and_a_table_of_the_pairs_is_not() -> None:
+    with pytest.raises(Fatal, match=r"cannot link public.tags.id \(integer\)") as error:
+        compile(parse(TAGS.replace("TAGS", "{many: tags, on: {id: tag_ids}, value: name}"), "m.yaml"), POSTS)
+    alternative = error.value.hint.partition("go through it: ")[2]
+    assert alternative.startswith("{many: post_tags")
+    assert len(compile(parse(TAGS.replace("TAGS", alternative), "m.yaml"), POSTS).occurrences) == 3
 
 
 def test_what_can_be_told_at_once_is_and_what_follows_from_it_is_not() -> None:
