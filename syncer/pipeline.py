@@ -21,7 +21,8 @@ acknowledged is ever committed, so whoever goes on repeats at most what was unde
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
@@ -99,7 +100,7 @@ class Lane:
         self.offsets, self.lag = Offsets(limits.commit_interval), Lag(self.time.now_ms())
         self.recent = Recent()
         self._handed_out: Snapshot | None = None
-        """After which all roots and documents were handed out, because of updates without their old rows."""
+        """After which all roots were handed out, because of updates without their old rows."""
         self.render = Render(
             limits.chunk_documents, limits.chunk_bytes, recent=self.recent, wait=self.wait,
             observer=observer, spoilt=self._dead_letter,
@@ -227,7 +228,7 @@ class Lane:
         if not dirty:
             self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles, committed_ms))
             return
-        with self.gate.sight(xids) as sight:
+        with self._sight(xids) as sight:
             with self.observer.stage("resolve"):
                 keys = self._look_up(sight.view, dirty)
             # Who asks the connector for a snapshot wants its rows looked at, whatever was rendered lately.
@@ -238,6 +239,20 @@ class Lane:
         self._all(dirty, sight.view.head.snapshot)
         self._send(sight, batch, left, settles, committed_ms)
         self._keys(left, settles, committed_ms)
+
+    @contextmanager
+    def _sight(self, xids: Collection[int]) -> Iterator[Sight]:
+        """For look-ups. What cannot be rendered is a dead letter; a value that cannot be looked up is not one
+        document's trouble, as no root is known."""
+        try:
+            with self.gate.sight(xids) as sight:
+                yield sight
+        except Reject as error:
+            raise Fatal(
+                "a value of a change event does not fit the type of its column",
+                where=error.where, why=error.why,
+                hint=f"if the type was altered: syncer resync {self.compiled.name}; otherwise: syncer check",
+            ) from error  # fmt: skip
 
     def _covered(self, change: Change) -> bool:
         """Whether a change was committed before the read model began."""
@@ -271,8 +286,8 @@ class Lane:
             size = self.limits.chunk_documents
             self._put(lasting(self.gate.rows, lambda view: ranges(view, size, reason), self.wait))
             self.observer.refresh(reason)
-        if dirty.root_gone or untold:
-            self._put(sweeps(reason, self.time.now_ms(), self.limits.max_age))
+        if dirty.root_gone:
+            self._put(sweeps("truncate", self.time.now_ms(), self.limits.max_age))
         if dirty.all_roots or dirty.root_gone or untold:
             self.work.flush()
         if untold:

@@ -79,9 +79,11 @@ def compare(noted: Shape, now: Shape, filled: AbstractSet[str]) -> Altered | Non
 
 def retyped(noted: Shape, now: Shape) -> list[str]:
     """The columns whose type is another one, with both types, for people."""
-    found = []
+    found: list[str] = []
+    if noted.get("form") != now["form"]:
+        return found
     for table, is_ in now["tables"].items():
-        was = noted.get("tables", {}).get(table, {"columns": {}})["columns"]
+        was = noted["tables"].get(table, {"columns": {}})["columns"]
         for name, (_, *type_, type_name, _, _) in is_["columns"].items():
             if name in was and type_ != was[name][1:3]:
                 found.append(f"{table}.{name} was {was[name][3]}, and is {type_name}")

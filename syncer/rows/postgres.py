@@ -238,7 +238,9 @@ class PostgresView:
     ) -> list[Key]:
         columns = [sql.Identifier("t", _escaped(column)) for column in self._compiled.key]
         key = sql.SQL("({})").format(sql.SQL(", ").join(columns))
-        bound = sql.SQL("({})").format(sql.SQL(", ").join(sql.Placeholder() * len(columns)))
+        # wider than the column may be, as keys are that come from before it was narrowed
+        wide = [sql.SQL("%s::int8" if type == "bigint" else "%s") for type in self._compiled.key_types]
+        bound = sql.SQL("({})").format(sql.SQL(", ").join(wide))
         statement = sql.SQL("SELECT {} FROM {} t WHERE {} ORDER BY {} LIMIT {}").format(
             sql.SQL(", ").join(sql.SQL("{}::text").format(column) for column in columns),
             sql.Identifier(*map(_escaped, self._compiled.root)),
