@@ -10,7 +10,7 @@ those that `limit` leaves off the list. `where` of a `one` relation hides the ro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -313,11 +313,22 @@ def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int
 
 def tables(model: Model) -> set[TableName]:
     """Every table whose catalog `compile` needs, in each spelling that could be meant."""
-    found: set[TableName] = set()
+    return {table for spelled in spelled_tables(model) for table in spelled}
+
+
+def spelled_tables(model: Model) -> list[tuple[TableName, ...]]:
+    """Each table in the spellings that could be meant. The first that exists is."""
+    found = []
     for text, _ in named_tables(model):
         with suppress(ValueError):  # `bind` tells it with the others
-            found |= set(spellings(text))
+            found.append(tuple(spellings(text)))
     return found
+
+
+def meant(spelled: Iterable[Sequence[TableName]], existing: Container[TableName]) -> set[TableName]:
+    """Those of the existing tables that are meant. Orders and orders may both exist."""
+    first = (next((table for table in names if table in existing), None) for names in spelled)
+    return {table for table in first if table is not None}
 
 
 def named_tables(model: Model) -> Iterator[tuple[str, lined_yaml.Path]]:
