@@ -16,17 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from syncer.change import TableName
-from syncer.ports import View
+from syncer.errors import Reject
+from syncer.ports import Record, View
 
 
 class Neighbours:
     """Of one lane.
 
-    own: the tables of the read model. topic_of: the topic of a table's changes.
+    model: the read model's name. own: its tables. topic_of: the topic of a table's changes.
     """
 
-    def __init__(self, own: Collection[TableName], topic_of: Callable[[TableName], str]) -> None:
-        self._own, self._topic_of = frozenset(own), topic_of
+    def __init__(self, model: str, own: Collection[TableName], topic_of: Callable[[TableName], str]) -> None:
+        self._model, self._own, self._topic_of = model, frozenset(own), topic_of
         self._known: set[TableName] = set()
 
     def knows(self, table: TableName) -> bool:
@@ -50,3 +51,12 @@ class Neighbours:
             else:
                 self._known.add(table)
         return why
+
+    def refused(self, record: Record, table: TableName, why: str = "") -> Reject:
+        """The dead letter of a change that cannot be ignored."""
+        return Reject(
+            f"a change of {table}, which is no table of this read model", where=str(record.position),
+            why=why or "its changes belong in another topic",
+            hint=f"syncer check {self._model}; "
+            f"if the table was dropped or renamed: syncer dlq drop {self._model} LETTER",
+        )  # fmt: skip

@@ -91,7 +91,7 @@ class Lane:
         self.limits, self.beginning, self.time = limits, beginning, time or Time()
         self.wait = Patience(stop, self._keep, self.time)
         self.route, self.resolve = Route(compiled), Resolve(compiled)
-        self.neighbours = Neighbours(compiled.tables, topic_of)
+        self.neighbours = Neighbours(compiled.name, compiled.tables, topic_of)
         self.gate = Gate(compiled.name, rows, clock, self.wait, observer, limits.gate_timeout)
         self.writer = Writer(
             compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
@@ -176,7 +176,7 @@ class Lane:
                     elif self.neighbours.fits(change.table, record.position.topic):
                         doubtful.append((record, change))
                     else:
-                        raise self._foreign(record, change.table, "its changes belong in another topic")
+                        raise self.neighbours.refused(record, change.table)
                 except Reject as error:
                     self._letter(record, error)
         return changes + self._judged(doubtful), items
@@ -189,15 +189,8 @@ class Lane:
             why = self.neighbours.learn(sight.view, {change.table for _, change in doubtful})
         for record, change in doubtful:
             if change.table in why:
-                self._letter(record, self._foreign(record, change.table, why[change.table]))
+                self._letter(record, self.neighbours.refused(record, change.table, why[change.table]))
         return [change for _, change in doubtful if change.table not in why]
-
-    def _foreign(self, record: Record, table: TableName, why: str) -> Reject:
-        return Reject(
-            f"a change of {table}, which is no table of this read model", where=str(record.position), why=why,
-            hint=f"syncer check {self.compiled.name}; "
-            f"if the table was dropped or renamed: syncer dlq drop {self.compiled.name} LETTER",
-        )  # fmt: skip
 
     def _letter(self, record: Record, error: Reject) -> None:
         self.dead_letters.record(record, error.told)
