@@ -291,4 +291,7 @@ def away(what: str, error: KafkaException) -> Retry | Fatal:
     if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
                 KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION):  # fmt: skip
         return Fatal(what, where="Kafka", why=why, hint="see kafka.properties (credentials, ACLs)")
+    if code == KafkaError.TOPIC_EXCEPTION:
+        hint = "Kafka takes . and _ for the same, and 249 characters at most: rename the table or its schema"
+        return Fatal(what, where="Kafka", why=why, hint=hint)
     return Retry(what, where="Kafka", why=why, hint="is Kafka up? see kafka.bootstrap_servers")

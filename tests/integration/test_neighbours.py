@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
+from devstack import Stack
 from syncer.change import TableName
+from syncer.errors import Fatal
 from syncer.pipeline import Lane
-from syncer.sources.topics import topic_of
+from syncer.sources.topics import Topics, topic_of
 from tests.integration.daemon import until
 from tests.integration.engine import Engine
 from tests.integration.system import System
-from tests.stack import Database
+from tests.stack import Database, Names
 
 LINES = TableName("public", "Order Lines")
 OTHER = TableName("public", "Order_Lines")
@@ -106,6 +108,16 @@ def test_only_another_table_of_this_topic_is_ignored(engine: Engine, made: str) 
     engine.tell(None, name, "c", after={"id": 1, "k": 2, "n": 1})
     engine.drain(lane(engine))
     assert len(engine.letters.written) == 1 and engine.changes.committed == 1
+
+
+def test_a_topic_that_kafka_refuses_is_not_waited_for(stack: Stack, names: Names) -> None:
+    topics = Topics({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
+    first, second = (topic_of(names("p"), TableName("s", table)) for table in ("a.b", "a_b"))
+    topics.create([first], {})
+    for name, why in ((second, "collides"), (names("x" * 250), "249")):
+        with pytest.raises(Fatal, match=f"cannot create topic {name}") as error:
+            topics.create([name], {})
+        assert why in str(error.value) and "rename the table" in error.value.hint
 
 
 # -- with Debezium ------------------------------------------------------------------------------------------
