@@ -10,8 +10,9 @@ So nothing is missed that came while nothing ran, and a daemon that is killed be
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -22,9 +23,9 @@ from syncer.change import TableName
 from syncer.config import Config
 from syncer.errors import Retry
 from syncer.load import Loaded
-from syncer.ports import Rows
+from syncer.ports import Rows, Sink
 from syncer.refresh import Refresh
-from syncer.registry import Names, Registry
+from syncer.registry import Names, Registry, told_outgrown
 from syncer.resumed import Resumed, Resumes
 from syncer.rows import shape as rows_shape
 from syncer.rows.publication import Open, wait_for_open_transactions
@@ -50,7 +51,7 @@ class Alterations:
     def __init__(
         self, config: Config, registry: Registry, registration: Registration, names: Names, loaded: Loaded
     ) -> None:
-        self.config, self.registry, self.loaded = config, registry, loaded
+        self.config, self.registry, self.registration, self.loaded = config, registry, registration, loaded
         self._key = registration.key("shape")
         self._resumes = Resumes(config, registry, registration)
         self._refresh = Refresh(registry, registration, names, config.pipeline.max_age)
@@ -98,6 +99,26 @@ class Alterations:
         if now != noted:
             self._note(now)
 
+    def outgrown(self, sinks: Sequence[Sink]) -> str:
+        """Why a resync is due although the read model goes on: a sink was built for other types of columns.
+
+        Documents are rendered from the tables as they are, so none of them is wrong. One that a sink refuses
+        has a dead letter. To stop instead would let all of them grow old. Remembered until the types fit
+        again, with the columns that were altered: these are not known any more after the next start.
+        """
+        key = self.registration.key("outgrown")
+        texts = [f"{sink.name}: {text}" for sink in sinks for text in sink.outgrown()]
+        known = self.registry.state.load().get(key, {})
+        if texts != known.get("texts", []):
+            with load.reading(self.config) as connection:
+                columns = shape.retyped(self._noted() or {}, self._read(connection))
+            known = {"texts": texts, "columns": columns} if texts else {}
+            self.registry.state.save(key, known)
+        why = told_outgrown(known, self.loaded.name)
+        if why:
+            log.warning("a resync is due", model=self.loaded.name, why=why)
+        return why
+
     def _wait(self, wait: Patience) -> None:
         def progress(still: Open) -> None:
             log.info("waiting for open transactions", model=self.loaded.name, open=str(still))
@@ -114,7 +135,9 @@ class Alterations:
         for table, columns in used.items():
             if not columns <= found["tables"].get(str(table), {"columns": {}})["columns"].keys():
                 raise Retry("the tables were altered: the read model is compiled again", where=str(table))
-        return found
+        render = hashlib.sha256(self.loaded.compiled.render.encode()).hexdigest()[:16]
+        weak = self.registry.state.load().get(self.registration.key("weak"), {}).get("token", "")
+        return {**found, "render": render, "weak": weak}
 
     def _noted(self) -> Mapping[str, Any] | None:
         return self.registry.state.load().get(self._key)

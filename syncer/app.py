@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from syncer import __version__
 from syncer.config import Config
-from syncer.declaration.model import Model, tables
+from syncer.declaration.model import Model, spelled_tables
 from syncer.errors import Fatal, with_hint
 from syncer.http import Server
 from syncer.metrics import Metrics
@@ -38,7 +38,7 @@ class App:
         self.config, self.broken = config, broken
         self.metrics = Metrics(CollectorRegistry())
         self.registry = Registry(config)
-        own = {table for model in models for table in tables(model)}
+        own = [spelled for model in models for spelled in spelled_tables(model)]
         self.watch = Watch(config, self.registry, self.metrics, own)
         self.units = [
             Unit(

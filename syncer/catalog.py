@@ -84,5 +84,7 @@ class Catalog:
     """Labels of every enum type that a column has, by type name."""
     extensions: Mapping[str, str] = field(default_factory=dict)
     """The schema of each installed extension, by the extension's name."""
+    event_triggers: frozenset[str] = frozenset()
+    """The names of those that are enabled, if a table is partitioned."""
     others: tuple[TableName, ...] = ()
     """If one that was asked for is missing: what other tables there are."""

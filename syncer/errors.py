@@ -74,5 +74,10 @@ class Fatal(SyncerError):
     """Permanent for the read model: an operator has to act. Offsets stay where they are."""
 
 
+class WeakIdentity(Fatal):
+    """Events of a table do not tell what a read model needs of old rows. It stops until that is changed. Then
+    it goes on by itself, and all documents are rendered again."""
+
+
 class Unknown(Fatal):
     """A name that was asked for is none: a mistake of whoever asked, and of nothing that is there."""

@@ -20,7 +20,7 @@ from syncer.declaration import model as declaration
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import Model
 from syncer.declaration.names import nearest
-from syncer.errors import Fatal, SyncerError, Unknown
+from syncer.errors import Fatal, SyncerError, Unknown, WeakIdentity
 from syncer.ports import Sink
 from syncer.rows import catalog as rows_catalog
 from syncer.rows import plan as rows_plan
@@ -108,20 +108,24 @@ def models(config: Config, names: Collection[str] = ()) -> list[Loaded]:
         return [compiled(connection, model) for model in found]
 
 
-def build_sinks(config: Config, loaded: Loaded, *, epoch: int, generation: int) -> list[Sink]:
-    """The read model's sinks, not yet connected. Raises Fatal naming the line of what is wrong in a section
-    of the configuration (whose secrets may be in files) or in the declaration."""
-    built = []
+def build_sinks(
+    config: Config, loaded: Loaded, *, epoch: int, generation: int, built: bool = False
+) -> list[Sink]:
+    """The read model's sinks, not yet connected. built: their targets were made once.
+
+    Raises Fatal naming the line of what is wrong in a section of the configuration (whose secrets may be in
+    files) or in the declaration."""
+    found = []
     for kind, settings in loaded.model.declaration.sink.items():
         where = loaded.model.at(("sink", kind))
         connection = config.connection(kind, sinks.find(kind, where=where).Connection)
-        built.append(
+        found.append(
             sinks.build(
                 kind, settings, model=loaded.compiled, connection=connection,
-                epoch=epoch, generation=generation, where=where,
+                epoch=epoch, generation=generation, built=built, where=where,
             )
         )  # fmt: skip
-    return built
+    return found
 
 
 def misread(config: Config, model: Model, generation: int) -> dict[str, SyncerError | None]:
@@ -150,10 +154,9 @@ def ready(config: Config, model: Model) -> Loaded:
             first = errors[0]
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             hint = f"syncer check {loaded.name}, which prints what to run"
-            if first.code.startswith("identity"):
-                hint += (
-                    f"; if it ran before, then syncer resync {loaded.name} (changes since lack old values)"
-                )
+            if any(finding.code.startswith("identity") for finding in errors):
+                hint += "; then it goes on by itself, and renders all documents again"
+                raise WeakIdentity(first.what + more, where=first.where, why=first.why, hint=hint)
             raise Fatal(first.what + more, where=first.where, why=first.why, hint=hint)
         plan(connection, loaded)
     return loaded

@@ -23,7 +23,7 @@ STAGES = ("decode", "route", "resolve", "render", "durable", "write", "commit")
 OPERATIONS = ("c", "u", "d", "r", "t")
 ERRORS = ("retry", "reject", "fatal")
 LOSSES = ("deletes", "documents")
-REFRESHES = ("altered", "lost documents", "resumed", "truncate")
+REFRESHES = ("altered", "identity", "lost documents", "resumed", "truncate")
 STATES = ("starting", "running", "waiting", "failed", "stopped")
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -94,8 +94,8 @@ TABLE: tuple[Spec, ...] = (
          " moved or removed by hand."),
     Spec("syncer_full_refreshes_total", "counter", ("model", "reason"), "refreshes",
          "Times that all documents were handed out to be rendered again without a command: tables were"
-         " altered without change events, a sink lost documents, the connector resumed and may have lost"
-         " rows, a table below the root was truncated."),
+         " altered without change events, a replica identity was too weak, a sink lost documents, the"
+         " connector resumed and may have lost rows, a table below the root was truncated."),
     Spec("syncer_gate_waits_total", "counter", ("model",), "batches",
          "Batches whose transactions were not all visible to the first snapshot."),
     Spec("syncer_gate_wait_seconds", "histogram", ("model",), "seconds",

@@ -12,6 +12,12 @@ from syncer.document import Outcome
 from syncer.errors import Reject
 from syncer.metrics import ModelMetrics
 
+_REFRESHES = {
+    "truncate": "a table was truncated",
+    "identity": "updates do not tell the old row: they were logged under a replica identity weaker than FULL",
+}
+"""Those that a lane begins, and why."""
+
 log = structlog.get_logger()
 
 
@@ -60,6 +66,8 @@ class LaneObserver:
 
     def refresh(self, reason: str) -> None:
         self.metrics.refresh(reason)
+        if why := _REFRESHES.get(reason):
+            log.warning("all documents are rendered again", model=self.metrics.name, lane=self.lane, why=why)
 
     def gate(self, seconds: float) -> None:
         self.metrics.gate(seconds)

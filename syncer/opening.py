@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import structlog
 
@@ -21,7 +22,7 @@ from syncer.clock import Clock, Identity, version
 from syncer.config import Config
 from syncer.declaration import model as declaration
 from syncer.declaration.model import Model
-from syncer.errors import Fatal, Retry
+from syncer.errors import Fatal, Retry, WeakIdentity
 from syncer.gate import lasting
 from syncer.memories import Memories
 from syncer.metrics import LOSSES, ModelMetrics
@@ -34,6 +35,7 @@ from syncer.rows.postgres import Postgres
 from syncer.sources.kafka import KafkaSource
 from syncer.sources.letters import KafkaDeadLetters, Standing
 from syncer.sources.state import Registration
+from syncer.sources.topics import topic_of
 from syncer.sources.writing import KafkaWork, Outbox
 from syncer.waiting import Patience, Time
 
@@ -60,6 +62,8 @@ class Opened:
     memories: Memories
     alterations: Alterations
     breaker: Breaker
+    outgrown: str
+    """Why a resync is due although it runs; empty if none is."""
 
     def rows(self) -> Postgres:
         """A connection for one thread, to be closed by whoever asked."""
@@ -99,6 +103,7 @@ class Opened:
             items=self.names.backfill_topic,
             beginning=self.registration.beginning,
             breaker=self.breaker,
+            topic_of=partial(topic_of, self.config.kafka.topic_prefix),
         )
 
     def learn_breaker(self) -> None:
@@ -138,6 +143,8 @@ class Opening:
         """By the key under which they are noted: one for each generation."""
         self._backwards: tuple[Registration, Fatal] | None = None
         """The clock ran backwards, and that could not be written down yet."""
+        self._weak: tuple[int, bool] | None = None
+        """A replica identity was too weak in this generation, and that could not be written down yet."""
 
     def registered(self) -> int | None:
         """The generation that is to be kept in step; None if the read model is new."""
@@ -148,11 +155,16 @@ class Opening:
     def open(self, closing: contextlib.ExitStack) -> Opened:
         """closing: of what was opened, also if the rest could not be. Raises Retry and Fatal."""
         self._note_backwards()
+        self._note_weak()
         generation = self.registered()
         if self.generation is not None and generation != self.generation:
             self.model = declaration.load(self.model.file)  # it may be why there was a resync
         self.generation = generation
-        loaded = load.ready(self.config, self.model)
+        try:
+            loaded = load.ready(self.config, self.model)
+        except WeakIdentity:
+            self._was_weak(always=False)
+            raise
         tables = Tables(loaded.name, loaded.fingerprint, lambda: self._look_again(loaded))
         rows = _rows(self.config, loaded, tables)
         closing.callback(rows.close)
@@ -171,7 +183,11 @@ class Opening:
             clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
         rows.close()
         built = load.build_sinks(
-            self.config, loaded, epoch=registration.epoch, generation=registration.generation
+            self.config,
+            loaded,
+            epoch=registration.epoch,
+            generation=registration.generation,
+            built=begun.built,
         )
         for sink in built:
             closing.callback(sink.close)
@@ -190,7 +206,7 @@ class Opening:
         alterations.note_first(new=not begun.built)
         return Opened(
             self.config, self.registry, loaded, tables, begun.names, clock, built, registration, letters,
-            memories, alterations, self._breaker(registration, built),
+            memories, alterations, self._breaker(registration, built), alterations.outgrown(built),
         )  # fmt: skip
 
     def _ran_backwards(self, registration: Registration, error: Fatal) -> None:
@@ -223,8 +239,25 @@ class Opening:
             self.metrics.breaker(name, name in breaker.open)
         return breaker
 
+    def _was_weak(self, *, always: bool) -> None:
+        """Changes may lack old values from now on. Kafka may be away: see `_ran_backwards`."""
+        if self.generation is not None:
+            self._weak = self.generation, always
+            with contextlib.suppress(Retry):
+                self._note_weak()
+
+    def _note_weak(self) -> None:
+        if found := self._weak:
+            generation, always = found
+            self.registry.note_weak(self.model.name, generation, always=always)
+            self._weak = None
+
     def _look_again(self, loaded: load.Loaded) -> Fingerprint:
-        found = load.look_again(self.config, loaded)
+        try:
+            found = load.look_again(self.config, loaded)
+        except WeakIdentity:
+            self._was_weak(always=True)
+            raise
         log.info("the tables were altered, and the read model fits them as it is", model=loaded.name)
         return found
 

@@ -21,19 +21,21 @@ acknowledged is ever committed, so whoever goes on repeats at most what was unde
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
 from syncer import decode, document
 from syncer.breaker import Breaker
-from syncer.change import Change, Key, Work
-from syncer.clock import Beginning, Clock
+from syncer.change import Change, Key, TableName, Work
+from syncer.clock import Beginning, Clock, Snapshot
 from syncer.declaration.compile import Compiled
 from syncer.document import Batch
 from syncer.errors import Fatal, Reject
 from syncer.gate import Gate, Sight, lasting
 from syncer.lag import Lag
+from syncer.neighbours import Neighbours
 from syncer.offsets import Offsets
 from syncer.planning import ranges, some, sweeps
 from syncer.ports import DeadLetters, Observer, Record, Rows, Sink, Source, View, WorkTopic
@@ -81,15 +83,17 @@ class Lane:
         items: str = "",
         beginning: Beginning | None = None,
         breaker: Breaker | None = None,
+        topic_of: Callable[[TableName], str] = str,
         time: Time | None = None,
     ) -> None:
         """items: a topic of work items besides `work`, if that is what the source gives. beginning: of the
-        read model. breaker: shared with its other lanes."""
+        read model. breaker: shared with its other lanes. topic_of: the topic of a table's changes."""
         self.compiled, self.source, self.sinks = compiled, source, sinks
         self.work, self.dead_letters, self.observer = work, dead_letters, observer
         self.limits, self.beginning, self.time = limits, beginning, time or Time()
         self.wait = Patience(stop, self._keep, self.time)
         self.route, self.resolve = Route(compiled), Resolve(compiled)
+        self.neighbours = Neighbours(compiled.name, compiled.tables, topic_of)
         self.gate = Gate(compiled.name, rows, clock, self.wait, observer, limits.gate_timeout)
         self.writer = Writer(
             compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
@@ -100,6 +104,8 @@ class Lane:
         self.offsets = Offsets(limits.commit_interval)
         self.lag = Lag(beginning.now_ms if beginning else 0, self._item_topics)
         self.recent = Recent()
+        self._handed_out: Snapshot | None = None
+        """After which all roots were handed out, because of updates without their old rows."""
         self.render = Render(
             limits.chunk_documents, limits.chunk_bytes, recent=self.recent, wait=self.wait,
             observer=observer, spoilt=self._dead_letter,
@@ -163,6 +169,7 @@ class Lane:
         """Stage 2. What cannot be read goes to the dead letters, as it is."""
         changes: list[Change] = []
         items: list[tuple[Record, Work]] = []
+        doubtful: list[tuple[Record, Change]] = []
         with self.observer.stage("decode"):
             for record in records:
                 try:
@@ -174,16 +181,30 @@ class Lane:
                     change = decode.change(record.position, record.value)
                     if change is None:
                         continue
-                    if not self.route.knows(change.table):
-                        raise Reject(
-                            f"a change of {change.table}, which is no table of this read model",
-                            where=str(record.position), hint=f"syncer check {self.compiled.name}",
-                        )  # fmt: skip
-                    changes.append(change)
+                    if self.route.knows(change.table) or self.neighbours.knows(change.table):
+                        changes.append(change)
+                    elif self.neighbours.fits(change.table, record.position.topic):
+                        doubtful.append((record, change))
+                    else:
+                        raise self.neighbours.refused(record, change.table)
                 except Reject as error:
-                    self.dead_letters.record(record, error.told)
-                    self.observer.rejected(error)
-        return changes, items
+                    self._letter(record, error)
+        return changes + self._judged(doubtful), items
+
+    def _judged(self, doubtful: list[tuple[Record, Change]]) -> list[Change]:
+        """The changes of tables that only share a topic with the read model. Others are dead letters."""
+        if not doubtful:
+            return []
+        with self.gate.sight({change.txid for _, change in doubtful if change.txid is not None}) as sight:
+            why = self.neighbours.learn(sight.view, {change.table for _, change in doubtful})
+        for record, change in doubtful:
+            if change.table in why:
+                self._letter(record, self.neighbours.refused(record, change.table, why[change.table]))
+        return [change for _, change in doubtful if change.table not in why]
+
+    def _letter(self, record: Record, error: Reject) -> None:
+        self.dead_letters.record(record, error.told)
+        self.observer.rejected(error)
 
     def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
         """Stages 3 to 7 of a batch of changes."""
@@ -203,6 +224,8 @@ class Lane:
                         xids.add(change.txid)
                     if not oldest_ms or change.committed_ms < oldest_ms:
                         oldest_ms = change.committed_ms
+                    if self.resolve.untold(change) and not self._covered(change):
+                        dirty.untold.add(change.txid)
                 else:
                     skipped += 1
         self.observer.events(Counter(change.op for change in changes), skipped)
@@ -212,7 +235,7 @@ class Lane:
             return
         self.lag.taken(settles[-1].position, oldest_ms)
         self._tell_lag()
-        with self.gate.sight(xids) as sight:
+        with self._sight(xids) as sight:
             with self.observer.stage("resolve"):
                 keys = self._look_up(sight.view, dirty, oldest_ms)
             # Who asks the connector for a snapshot wants its rows looked at, whatever was rendered lately.
@@ -220,9 +243,23 @@ class Lane:
             stale = keys if asked else self.recent.stale(keys, xids, sight.view.head.snapshot)
             self.observer.dirty(len(keys), len(keys) - len(stale))
             batch, left = self.render(sight, stale)
-        self._truncates(dirty, oldest_ms)
+        self._all(dirty, sight.view.head.snapshot, oldest_ms)
         self._send(sight, batch, left, settles, committed_ms)
         self._keys(left, settles, committed_ms)
+
+    @contextmanager
+    def _sight(self, xids: Collection[int]) -> Iterator[Sight]:
+        """For look-ups. What cannot be rendered is a dead letter; a value that cannot be looked up is not one
+        document's trouble, as no root is known."""
+        try:
+            with self.gate.sight(xids) as sight:
+                yield sight
+        except Reject as error:
+            raise Fatal(
+                "a value of a change event does not fit the type of its column",
+                where=error.where, why=error.why,
+                hint=f"if the type was altered: syncer resync {self.compiled.name}; otherwise: syncer check",
+            ) from error  # fmt: skip
 
     def _covered(self, change: Change) -> bool:
         """Whether a change was committed before the read model began."""
@@ -245,20 +282,28 @@ class Lane:
             self.work.flush()
         return list(dirty.keys | keys)
 
-    def _truncates(self, dirty: Dirty, oldest_ms: int) -> None:
-        """They name no keys: all roots or all documents go to the work topic, before the batch is settled."""
-        if dirty.all_roots:
+    def _all(self, dirty: Dirty, seen: Snapshot, oldest_ms: int) -> None:
+        """A truncate names no keys, and an update without its old row does not name the root that the row
+        left. So all roots or all documents go to the work topic, before the batch is settled. They are
+        rendered in later snapshots than `seen`. So updates that this one sees need not hand them out again.
+        """
+        known = self._handed_out
+        untold = any(xid is None or known is None or not known.sees(seen.widen(xid)) for xid in dirty.untold)
+        reason = "identity" if untold else "truncate"
+        if dirty.all_roots or untold:
             size = self.limits.chunk_documents
 
             def plan(view: View) -> Iterator[Work]:
-                return ranges(view, size, "truncate", committed_ms=oldest_ms)
+                return ranges(view, size, reason, committed_ms=oldest_ms)
 
             self._put(lasting(self.gate.rows, plan, self.wait))
-            self.observer.refresh("truncate")
+            self.observer.refresh(reason)
         if dirty.root_gone:
             self._put(sweeps("truncate", self.time.now_ms(), self.limits.max_age, oldest_ms))
-        if dirty.all_roots or dirty.root_gone:
+        if dirty.all_roots or dirty.root_gone or untold:
             self.work.flush()
+        if untold:
+            self._handed_out = seen
 
     def _put(self, items: Iterable[Work]) -> None:
         for item in items:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from syncer.change import Key, Position, Work
+from syncer.change import Key, Position, TableName, Work
 from syncer.clock import Identity, Snapshot
 from syncer.declaration.compile import Lookup
 from syncer.document import Batch, Outcome, Row
@@ -173,6 +173,11 @@ class View(Protocol):
         """The key of every `size`-th root in key order, and of the last root; streamed."""
         ...
 
+    def trees(self, tables: Collection[TableName]) -> dict[TableName, TableName]:
+        """Returns the table at the top of each one's partition tree: itself, if it is no partition. Tables
+        that do not exist are left out. They need not be the read model's."""
+        ...
+
 
 class Rows(Protocol):
     """The database that says what is true."""
@@ -226,6 +231,15 @@ class Sink(Protocol):
 
         new: whether this generation may be missing as a whole; if it was there once, its loss is told.
         Raises Fatal naming the command to run; Retry when the server is away.
+        """
+        ...
+
+    def outgrown(self) -> list[str]:
+        """Returns what its target cannot hold, or not search, of the documents as the columns are now: one
+        sentence for each field. Empty when it fits.
+
+        A resync builds a target that does. Until then each document that is refused is a dead letter. Raises
+        Retry when the server is away.
         """
         ...
 

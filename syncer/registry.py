@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 from syncer.change import TableName
 from syncer.clock import ran_backwards
 from syncer.config import Config
-from syncer.declaration.compile import Compiled
+from syncer.declaration.compile import Compiled, form_of
+from syncer.declaration.sql_types import family
 from syncer.errors import Fatal
 from syncer.rows.session import connect
+from syncer.shape import FORM, Shape
 from syncer.sources.letters import CONFIG as LETTERS
 from syncer.sources.state import Registration, State, Stream
 from syncer.sources.topics import MAX_BYTES, Topics, topic_of
@@ -36,7 +38,7 @@ class Names:
     """What belongs to one generation of a read model in Kafka."""
 
     changes: tuple[str, ...]
-    """Its tables' change topics."""
+    """Its tables' change topics, each once: two tables can have the same one."""
     group: str
     work_topic: str
     work_group: str
@@ -48,7 +50,7 @@ class Names:
     @classmethod
     def make(cls, config: Config, model: str, tables: Iterable[TableName], generation: int) -> Names:
         unit = f"{config.kafka.group_prefix}.{model}.{generation}"
-        changes = sorted(topic_of(config.kafka.topic_prefix, table) for table in tables)
+        changes = sorted({topic_of(config.kafka.topic_prefix, table) for table in tables})
         letters = f"{config.kafka.group_prefix}.{model}.dlq"
         work, backfill = f"{unit}.work", f"{unit}.backfill"
         return cls(tuple(changes), unit, work, work, backfill, backfill, letters)
@@ -110,7 +112,7 @@ class Registry:
             # Nothing was made of the earlier declaration; where it began holds for this one, too.
             registration = replace(registration, hash=compiled.hash)
             self.state.save(_key(compiled.name, building), registration)
-        check_hash(registration, compiled)
+        check_hash(registration, compiled, values.get(registration.key("shape"), {}))
         starts = {(t, int(p)): o for t, all_ in registration.starts.items() for p, o in all_.items()}
         have = self.topics.committed(names.group)
         self.topics.commit(names.group, {p: o for p, o in starts.items() if p not in have})
@@ -125,7 +127,7 @@ class Registry:
         self.check_clock(registration, _LATELY)
         self.check_topics(registration)
         if values.get(registration.key("sinks")):
-            check_hash(registration, compiled)
+            check_hash(registration, compiled, values.get(registration.key("shape"), {}))
 
     # -- the stream of changes as a whole -------------------------------------------------------------
 
@@ -160,6 +162,17 @@ class Registry:
         """That the clock of its epoch ran backwards, for every process and from now on."""
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.state.save(registration.key("backwards"), {"why": f"{why}, noticed {at}"})
+
+    def note_weak(self, model: str, generation: int, *, always: bool) -> None:
+        """Write down that a replica identity is too weak, so that changes lack old values. As soon as it no
+        longer is, all documents are rendered again (`altered.py`).
+
+        always: also if an earlier note is not answered yet, because somebody may be about to answer it.
+        """
+        values, key = self.state.load(), f"{model}/{generation}/weak"
+        answered = values.get(f"{model}/{generation}/shape", {}).get("weak", "")
+        if always or values.get(key, {}).get("token", "") == answered:
+            self.state.save(key, {"token": str(time.time_ns())})
 
     def check_clock(self, registration: Registration, max_age: float = 0.0) -> None:
         """Raises Fatal if the clock of its epoch was ever seen to run backwards. It may have caught up since,
@@ -234,15 +247,41 @@ class Registry:
             self.topics.configure(topic, LETTERS)
 
 
-def check_hash(registration: Registration, compiled: Compiled) -> None:
-    """Raises Fatal when the documents are not what the declaration and the tables' columns give now."""
-    if registration.hash != compiled.hash:
-        raise Fatal(
-            "the read model was changed since its documents were rendered", where=compiled.name,
-            why="its file, or the types of its tables' columns "
-            f"(hash {registration.hash} then, {compiled.hash} now)",
-            hint=f"syncer resync {compiled.name}",
-        )  # fmt: skip
+def check_hash(registration: Registration, compiled: Compiled, shape: Shape) -> None:
+    """Raises Fatal when the documents are not what the declaration gives now, or have other ids.
+
+    shape: of the tables, as it was noted (empty: it was not).
+    """
+    if registration.hash == compiled.hash:
+        return
+    columns = shape.get("tables", {}).get(str(compiled.root), {}).get("columns", {})
+    key = [
+        f"the key {compiled.root}.{name} was {columns[name][3]}, and is {now}"
+        for name, now in zip(compiled.key, compiled.key_types, strict=True)
+        if shape.get("form") == FORM and name in columns and _family(columns[name][3]) != now
+    ]
+    why = "its file, or the primary key of its root table"
+    if form_of(registration.hash) != form_of(compiled.hash):
+        why = "another version of the syncer has registered it, so they cannot be compared"
+    elif key:
+        why = "; ".join(key)
+    raise Fatal(
+        "the read model was changed since its documents were rendered", where=compiled.name,
+        why=f"{why} (hash {registration.hash} then, {compiled.hash} now)",
+        hint=f"syncer resync {compiled.name}",
+    )  # fmt: skip
+
+
+def _family(type: str) -> str:
+    return family(type.partition("(")[0])
+
+
+def told_outgrown(noted: Mapping[str, Any], model: str) -> str:
+    """Why a resync is due, from what `Alterations.outgrown` has noted; empty if none is."""
+    if not noted.get("texts"):
+        return ""
+    altered = f"{'; '.join(noted['columns'])}: " if noted.get("columns") else ""
+    return f"{altered}{'; '.join(noted['texts'])} → syncer resync {model}"
 
 
 def _key(model: str, building: bool) -> str:

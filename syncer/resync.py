@@ -69,7 +69,7 @@ def resync(
     backfill = Backfill(config, model, registry, rate=rate, sweep=True, building=True)
     (run, refused), left = backfill.run(metrics, workers, report, again=True), list[str]()
     with _in_step(config, model, registry, metrics, names, report):
-        for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation):
+        for sink in load.build_sinks(config, loaded, epoch=epoch, generation=generation, built=True):
             left += sink.promote()
             sink.close()
     registry.adopt(registration)

@@ -21,14 +21,17 @@ Shape = Mapping[str, Any]
     tables: TABLE: {oid, file, publication,
                     named: version of its name and schema,
                     identity: the index that is the replica identity, and its version,
-                    columns: {NAME: [number, type, modifier, version, what is beside the values]},
+                    columns: {NAME: [number, type, modifier, its name, version, what is beside the values]},
                     leaves: {OID: [file, versions of the links to its parents, identity]}}
                             (of partitioned tables only)
     labels: {OID: [label, version]} of enums, and {OID: [attributes, versions]} of composite types
+    render: a digest of the statement that renders. The same declaration gives another one if its names mean
+            other columns, or a table has another primary key
+    weak: the last time that a replica identity was seen too weak (`Registry.note_weak`)
 
 A version is the transaction that wrote the catalog's row last.
 """
-FORM = 2
+FORM = 3
 """Of the above. One that was noted in another form is no measure: everything is rendered once."""
 
 
@@ -45,6 +48,12 @@ def compare(noted: Shape, now: Shape, filled: AbstractSet[str]) -> Altered | Non
     that hold anything now."""
     if noted.get("form") != now["form"]:
         return Altered("what was noted of the tables is of another version of the syncer", unseen=True)
+    if types := retyped(noted, now):
+        unseen = any(
+            is_["publication"] != noted["tables"].get(table, is_)["publication"]
+            for table, is_ in now["tables"].items()
+        )
+        return Altered("; ".join(types), unseen)
     for table, is_ in now["tables"].items():
         was = noted["tables"].get(table)
         if was is None:
@@ -60,7 +69,25 @@ def compare(noted: Shape, now: Shape, filled: AbstractSet[str]) -> Altered | Non
             return Altered(f"{was_label!r} is called {label!r} now", unseen=False)
         if was_version != version:
             return Altered(f"{label!r} was altered, and altered back", unseen=False)
+    if noted.get("weak", "") != now.get("weak", ""):
+        return Altered("a replica identity was too weak for a while", unseen=False)
+    if noted.get("render") != now.get("render"):
+        why = "names of the declaration mean other columns, or a table has another primary key"
+        return Altered(why, unseen=False)
     return None
+
+
+def retyped(noted: Shape, now: Shape) -> list[str]:
+    """The columns whose type is another one, with both types, for people."""
+    found: list[str] = []
+    if noted.get("form") != now["form"]:
+        return found
+    for table, is_ in now["tables"].items():
+        was = noted["tables"].get(table, {"columns": {}})["columns"]
+        for name, (_, *type_, type_name, _, _) in is_["columns"].items():
+            if name in was and type_ != was[name][1:3]:
+                found.append(f"{table}.{name} was {was[name][3]}, and is {type_name}")
+    return found
 
 
 def _table(was: Shape, is_: Shape, filled: AbstractSet[str]) -> Iterator[str]:
@@ -71,12 +98,12 @@ def _table(was: Shape, is_: Shape, filled: AbstractSet[str]) -> Iterator[str]:
     if was["identity"] != is_["identity"]:
         yield "its replica identity was altered"
     rewritten = was["file"] != is_["file"] or was["leaves"] != is_["leaves"]
-    for name, (number, *type_, version, beside) in is_["columns"].items():
+    for name, (number, _, _, _, version, beside) in is_["columns"].items():
         if name not in was["columns"]:
             continue
-        was_number, *was_type, was_version, was_beside = was["columns"][name]
-        if (number, type_) != (was_number, was_type):
-            yield f"column {name} is another one now"
+        was_number, _, _, _, was_version, was_beside = was["columns"][name]
+        if number != was_number:
+            yield f"column {name} is another one now (dropped and created, or renamed)"
         elif version != was_version and rewritten:
             yield f"column {name} was altered and the table rewritten"
         elif version != was_version and beside == was_beside:

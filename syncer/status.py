@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from syncer import decode
@@ -18,7 +18,7 @@ from syncer.offsets import Partition
 from syncer.probe import undelivered
 from syncer.reasons import Said, said, tell
 from syncer.refresh import WHAT, left
-from syncer.registry import Names, Registry
+from syncer.registry import Names, Registry, told_outgrown
 from syncer.sources.letters import Standing
 
 _ITEMS = 200  # work items that are read of a partition
@@ -79,7 +79,7 @@ class ModelStatus:
     last_error: str = ""
     """What stopped it; empty once it runs again."""
     reason: str = ""
-    """Why it waits, failed, or is not told of changes."""
+    """Why it waits, failed, or is not told of changes; of one that runs, why a resync is due."""
     refresh: str = ""
     """Why all its documents are being rendered again, and how far that is; empty when they are not."""
     reasons: list[str] = field(default_factory=list)
@@ -138,6 +138,8 @@ class _Reading:
                 self.model, state or "new", last_error=error, reason=reason, reasons=why, processes=processes
             )
         names = Names.make(self.registry.config, self.model, self.tables, known["generation"])
+        # `tables` has every spelling that could be meant; the registration has the topics of those that were.
+        names = replace(names, changes=tuple(known["starts"]))
         members = self.topics.members(names.group)
         if state == "running" and not members and (gone := self._gone()):
             state, reasons = "stopped", [*gone, *reasons]
@@ -150,6 +152,9 @@ class _Reading:
         if readers:
             reasons = [*reasons, readers]
             state = "waiting" if state == "running" else state
+        outgrown = self.values.get(f"{self.model}/{known['generation']}/outgrown", {})
+        if due := told_outgrown(outgrown, self.model):
+            reasons = [*reasons, due]
         records, changed = self._changes(names, known["registered_ms"])
         work_records, work, caused = self._work(names)
         run = self.values.get(f"{self.model}/{known['generation']}/backfill")

@@ -68,6 +68,7 @@ class Unit:
         self.state, self.error, self.last_error = "starting", "", ""
         self.failure: SyncerError | None = None
         """What made it wait or fail last."""
+        self.outgrown = ""
         self._since = self._progress = time.monotonic()
         self._supervision: Supervision | None = None
         self.observers: list[LaneObserver] = []
@@ -116,7 +117,7 @@ class Unit:
             "lag_seconds": round(self._lag_seconds(), 3),
             "lag_records": sum(o.records for o in changes),
             "work_records": sum(o.records for o in self.observers if o.lane != "changes"),
-            "reason": self.error or next(iter(reasons), ""),
+            "reason": self.error or next(iter(reasons), self.outgrown),
             "last_error": self.error or next(iter(errors), self.last_error),
         }
 
@@ -193,7 +194,7 @@ class Unit:
         )  # fmt: skip
         for thread in threads:
             thread.start()
-        self.error = ""
+        self.error, self.outgrown = "", opened.outgrown
         self._set("running")
         try:
             self._supervision.run()

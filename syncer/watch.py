@@ -16,7 +16,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from syncer.checks import Finding, Reader, Slot, Status, check_publication, chec
 from syncer.checks.running import NoAnswer, lost
 from syncer.config import Config
 from syncer.connectors import connect, find_definition
+from syncer.declaration.model import meant
 from syncer.definition import Definition
 from syncer.errors import SyncerError, with_hint
 from syncer.metrics import Metrics
@@ -46,10 +47,14 @@ log = structlog.get_logger()
 
 
 class Watch:
-    """tables: those of all read models, in each spelling that could be meant."""
+    """tables: those of all read models, each in the spellings that could be meant."""
 
     def __init__(
-        self, config: Config, registry: Registry, metrics: Metrics, tables: Collection[TableName]
+        self,
+        config: Config,
+        registry: Registry,
+        metrics: Metrics,
+        tables: Collection[Sequence[TableName]],
     ) -> None:
         self.config, self.registry, self.metrics, self.tables = config, registry, metrics, tables
         self.findings: dict[str, Finding] = {}
@@ -169,7 +174,8 @@ class Watch:
         status: Status | NoAnswer | None,
         stream: Stream,
     ) -> Iterator[Finding]:
-        tables = catalog.load(connection, self.tables).tables.keys()
+        existing = catalog.load(connection, {table for spelled in self.tables for table in spelled}).tables
+        tables = meant(self.tables, existing)
         settings = definition.config
         publication, slot = settings.get("publication.name", ""), settings.get("slot.name", "")
         facts = read_facts(connection, tables, publication=publication, slot=slot)

@@ -13,6 +13,7 @@ from syncer.catalog import Catalog, Leaf, Table
 from syncer.change import TableName
 from syncer.checks.finding import Finding, quote, quote_list, quote_table
 from syncer.declaration.compile import Compiled, Occurrence
+from syncer.declaration.names import literal
 
 _SMALL = 1000
 """Rows up to which a scan is as good as an index."""
@@ -71,6 +72,7 @@ def check_model(
             findings += kind
             continue
         findings += _identity(where, table, places)
+        findings += _new_partitions(where, table, places, catalog)
         findings += _keys(where, table, compiled, places)
         findings += _indexes(where, table, places)
     findings += _parent_indexes(where, compiled, catalog)
@@ -162,8 +164,7 @@ def _kind(where: str, table: Table) -> Iterator[Finding]:
 
 def _identity(where: str, table: Table, places: Sequence[Occurrence]) -> Iterator[Finding]:
     at = f"{where}: {table.name}"
-    links = {column for place in places if place.lookup for column in place.lookup.columns}
-    needed = links.union(table.primary_key)
+    needed = _needed(table, places)
     if failing := unpublishable(table):
         yield Finding(
             "error",
@@ -185,6 +186,56 @@ def _identity(where: str, table: Table, places: Sequence[Occurrence]) -> Iterato
             "a moved or deleted row would stay in the document that it leaves",
             _identify(lacking, needed),
         )
+
+
+def _new_partitions(
+    where: str, table: Table, places: Sequence[Occurrence], catalog: Catalog
+) -> Iterator[Finding]:
+    """A new partition has the identity DEFAULT, its primary key. It inherits neither FULL nor an index."""
+    missing = _needed(table, places).difference(table.primary_key)
+    name = _shortened(f"{table.name.schema}_{table.name.name}_replica_identity")
+    if table.kind != "partitioned" or not missing or name in catalog.event_triggers:
+        return
+    yield Finding(
+        "warning",
+        "new-partitions",
+        f"{where}: {table.name}",
+        f"a new partition will have a replica identity that leaves out {', '.join(sorted(missing))}",
+        "PostgreSQL gives it DEFAULT, whatever its parent has. The read model then stops until it is FULL,\n"
+        "and renders all documents again. Set it in the transaction that makes the partition; or have an\n"
+        "event trigger do so, which takes a superuser to create:",
+        _identity_trigger(table.name, name),
+    )
+
+
+def _identity_trigger(table: TableName, name: str) -> str:
+    """It looks only at tables that the command made or altered, so that it is in the way of no other."""
+    function = quote_table(TableName(table.schema, name))
+    root = literal(quote_table(table))
+    leaves = (
+        "SELECT t.relid FROM pg_event_trigger_ddl_commands() d"
+        " CROSS JOIN LATERAL pg_partition_tree(d.objid) t JOIN pg_class c ON c.oid = t.relid"
+        " WHERE d.classid = 'pg_class'::regclass AND t.isleaf AND c.relreplident = 'd'"
+    )
+    leaves += f" AND pg_partition_root(t.relid) = to_regclass({root})"
+    return (
+        f"CREATE FUNCTION {function}() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog"
+        f" AS $$ DECLARE leaf regclass; BEGIN FOR leaf IN {leaves} LOOP"
+        " EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', leaf); END LOOP; END $$;\n"
+        f"CREATE EVENT TRIGGER {quote(name)} ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE')"
+        f" EXECUTE FUNCTION {function}();"
+    )
+
+
+def _shortened(name: str) -> str:
+    """As PostgreSQL cuts a name that is too long: at 63 bytes."""
+    return name.encode()[:63].decode(errors="ignore")
+
+
+def _needed(table: Table, places: Sequence[Occurrence]) -> frozenset[str]:
+    """What events have to tell of old rows."""
+    links = {column for place in places if place.lookup for column in place.lookup.columns}
+    return frozenset(links.union(table.primary_key))
 
 
 def _keys(where: str, table: Table, compiled: Compiled, places: Sequence[Occurrence]) -> Iterator[Finding]:

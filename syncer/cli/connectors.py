@@ -85,8 +85,8 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
         ctx.exit(output.FINDING)
     with closing(connect(config)) as client, _session(config) as session:
         registry = Registry(config)
-        wanted = sorted(topic_of(config.kafka.topic_prefix, table) for table in found.tables)
-        topics = sorted(set(wanted) - registry.topics.existing().keys())
+        wanted = {topic_of(config.kafka.topic_prefix, table) for table in found.tables}
+        topics = sorted(wanted - registry.topics.existing().keys())
         statements = _publish(session, definition, found, dry_run=True)
         diff = client.plan(definition)
         for topic in topics:

@@ -38,7 +38,7 @@ def explain(context: Context, model: str, as_json: bool) -> None:
         output.say_json(_describe(loaded))
         return
     output.say(f"{compiled.name}: a document a row of {compiled.root}", style="bold")
-    output.say(f"key: {', '.join(compiled.key)} ({', '.join(compiled.key_types)})")
+    output.say(f"key: {', '.join(compiled.key)} ({', '.join(_key(loaded).values())})")
     output.say(f"sinks: {', '.join(loaded.model.declaration.sink)}")
     output.say(f"declaration: {loaded.model.file}, hash {compiled.hash}")
     _heading("Tables, and the columns whose change makes a document dirty")
@@ -128,6 +128,12 @@ def format_sql(sql: str) -> str:
         return sql
 
 
+def _key(loaded: load.Loaded) -> dict[str, str]:
+    """The root's key: the type of each column."""
+    columns = loaded.catalog.tables[loaded.compiled.root].columns
+    return {name: columns[name].base for name in loaded.compiled.key}
+
+
 def _describe(loaded: load.Loaded) -> dict[str, Any]:
     compiled = loaded.compiled
 
@@ -143,7 +149,7 @@ def _describe(loaded: load.Loaded) -> dict[str, Any]:
         "file": loaded.model.file,
         "hash": compiled.hash,
         "root": str(compiled.root),
-        "key": dict(zip(compiled.key, compiled.key_types, strict=True)),
+        "key": _key(loaded),
         "tables": [
             {
                 "path": o.path,

@@ -5,9 +5,9 @@ For `syncer check`: nothing is made or written, and a server that is away is a f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import Any, NamedTuple
 
 from syncer import load, sinks
 from syncer.checks import Finding
@@ -16,6 +16,7 @@ from syncer.declaration.model import Model
 from syncer.errors import Fatal, SyncerError
 from syncer.load import Loaded
 from syncer.registry import Registry
+from syncer.sources.state import Registration
 
 
 class Kafka(NamedTuple):
@@ -40,11 +41,27 @@ def kafka(config: Config, loaded: Sequence[Loaded]) -> Kafka:
                 registered[one.name] = registration["generation"]
                 try:
                     registry.check(one.compiled)
+                    found += _outgrown(config, one, known)
                 except Fatal as error:
                     found.append(_finding(error, "resync"))
     except SyncerError as error:
         found.append(_finding(error, "kafka"))
     return Kafka(found, registered, streamed)
+
+
+def _outgrown(config: Config, one: Loaded, known: Mapping[str, Any]) -> Iterator[Finding]:
+    """Sinks that were built for other types of columns. A server that is away is told with its sink."""
+    registered = Registration(**known[one.name])
+    if not known.get(registered.key("sinks")):
+        return
+    built = load.build_sinks(
+        config, one, epoch=registered.epoch, generation=registered.generation, built=True
+    )
+    for sink in built:
+        with suppress(SyncerError), closing(sink):
+            for text in sink.outgrown():
+                why = "documents that it refuses are dead letters; the others are written"
+                yield Finding("error", "resync", sink.name, text, why, f"syncer resync {one.name}")
 
 
 def sinks_of(

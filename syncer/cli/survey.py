@@ -186,7 +186,12 @@ def _targets(models: Sequence[Model], result: Survey) -> None:
             if owner is not model:
                 where = model.at(("sink", kind))
                 what = f"{kind} {target} is the read model {owner.name}'s, too"
-                found = Finding("error", "same-target", where, what, "they would overwrite each other")
+                fix = "give each its own; " + (
+                    f"a search can name several: GET /{target},…/_search" if kind == "elasticsearch" else ""
+                )
+                found = Finding(
+                    "error", "same-target", where, what, "they would overwrite each other", fix.strip("; ")
+                )
                 result.findings[f"Read model {model.name}"].append(found)
 
 

@@ -96,7 +96,7 @@ def _verify(
     rows = Postgres(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
     )
-    sinks = load.build_sinks(config, loaded, epoch=known["epoch"], generation=known["generation"])
+    sinks = load.build_sinks(config, loaded, epoch=known["epoch"], generation=known["generation"], built=True)
     total = loaded.catalog.tables[loaded.compiled.root].rows_estimate
     name = ""
 

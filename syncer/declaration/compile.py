@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from syncer.catalog import Catalog
 from syncer.declaration.compiled import Compiled, Field, Lookup, Occurrence
 from syncer.declaration.model import Model
 from syncer.declaration.names import literal, quote
 from syncer.declaration.render_sql import Document, render
-from syncer.declaration.sql_types import TEXTS, key_type
+from syncer.declaration.sql_types import INTEGERS, TEXTS, family, key_type
 from syncer.declaration.tree import Node, bind
 from syncer.errors import Fatal
 
-__all__ = ["RENDERER_VERSION", "Compiled", "Field", "Lookup", "Occurrence", "compile"]
+__all__ = ["RENDERER_VERSION", "Compiled", "Field", "Lookup", "Occurrence", "compile", "form_of"]
 
 RENDERER_VERSION = 1
 """Raise it when the same declaration gives other documents than before."""
+_HASH_FORM = 2
+"""Raise it when the hash is made of other content. It is written before the hash, so that it can be told."""
 
 _PARAMETER = "\0"
 _COMPARABLE = frozenset(
@@ -33,7 +36,7 @@ _COMPARABLE = frozenset(
     }
 )  # fmt: skip
 """Types that travel without loss: two images of such a column are equal exactly if its values are."""
-_CANONICAL = frozenset(("smallint", "integer", "bigint", "uuid", *TEXTS))
+_CANONICAL = frozenset(("uuid", *INTEGERS, *TEXTS))
 """Types whose text in an event is the text that PostgreSQL writes, one for each value."""
 
 
@@ -59,11 +62,11 @@ def compile(model: Model, catalog: Catalog) -> Compiled:
         name=model.name,
         root=table.name,
         key=table.primary_key,
-        key_types=tuple(table.columns[c].base for c in table.primary_key),
+        key_types=tuple(family(table.columns[c].base) for c in table.primary_key),
         occurrences=occurrences,
         fields=document.fields,
         **statements,
-        hash=_hash(model, root, statements),
+        hash=_hash(model, root, document),
     )
 
 
@@ -188,12 +191,12 @@ def _root_key(node: Node, alias: str) -> list[str] | None:
 def _same_text(node: Node, own: str, parent: Node, theirs: str) -> bool:
     """Whether equal values of two linked columns have the same text, and events write that text."""
     pair = {node.table.columns[own].base, parent.table.columns[theirs].base}
-    return pair <= _CANONICAL and (len(pair) == 1 or pair <= set(TEXTS))
+    return pair <= _CANONICAL and len({family(base) for base in pair}) == 1
 
 
 def _encoded(node: Node, on: tuple[tuple[str, str], ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names = tuple(own for own, _ in on)
-    return names, tuple(node.table.columns[name].base for name in names)
+    return names, tuple(family(node.table.columns[name].base) for name in names)
 
 
 def _placed(sql: str) -> str:
@@ -201,16 +204,26 @@ def _placed(sql: str) -> str:
     return sql.replace("%", "%%").replace(_PARAMETER, "%s")
 
 
-def _hash(model: Model, root: Node, statements: dict[str, str]) -> str:
-    """16 hex digits that change when documents, or what is made for them, would."""
-    # What a table says differently without a change of type (an enum's labels) is told by its shape.
-    types = sorted(
-        [".".join(node.path), name, column.type]
-        for node in root.walk()
-        for name, column in node.table.columns.items()
-        if name in node.used
-    )
+def _hash(model: Model, root: Node, document: Document) -> str:
+    """Changes when documents have to be built again beside the ones that are read: another declaration, or
+    another form of their ids.
+
+    It leaves out what the tables say otherwise: columns' types, other tables' primary keys, which column a
+    name means. When one of these changes, all documents are rendered again where they are (`shape.py`). Where
+    the sink's own types no longer fit then, that is reported (`ports.Sink.outgrown`).
+    """
+    key = [[name, family(root.table.columns[name].base)] for name in root.table.primary_key]
     declaration = model.declaration.model_dump(mode="json")
-    content = [RENDERER_VERSION, declaration, statements["render"], types]
+    content = [RENDERER_VERSION, declaration, _order(document.fields), key]
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{_HASH_FORM}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _order(fields: Sequence[Field]) -> list[object]:
+    """In which order a document has its fields."""
+    return [[field.name, _order(field.fields)] for field in fields]
+
+
+def form_of(hash: str) -> str:
+    """What a hash was made of; hashes of different forms cannot be compared."""
+    return hash.partition("-")[0] if "-" in hash else ""

@@ -18,7 +18,7 @@ class Lookup:
     columns: tuple[str, ...]
     """The changed row's columns whose values are looked up: its side of the link to its parent."""
     types: tuple[str, ...]
-    """Their `Column.base` types, in which events encode the values."""
+    """The families of their types (`sql_types.family`), in which events encode the values."""
     sql: str | None
     """Takes one text[] per column (`%s` placeholders); returns the distinct root keys, one text column per
     key column. None: the values are root keys themselves, in key order."""
@@ -70,7 +70,7 @@ class Compiled:
     key: tuple[str, ...]
     """Primary-key columns of the root."""
     key_types: tuple[str, ...]
-    """Their `Column.base` types."""
+    """The families of their types."""
     occurrences: tuple[Occurrence, ...]
     """Parents before children, the root first."""
     fields: tuple[Field, ...]
@@ -84,7 +84,7 @@ class Compiled:
     boundaries: str
     """%s rows a range → the key (text columns) of every so many-th row in key order, and of the last row."""
     hash: str
-    """Changes when documents would: declaration, SQL, types, hooks, renderer version. 16 hex digits."""
+    """Changes when documents have to be built again: declaration, root key, renderer version."""
 
     @property
     def tables(self) -> frozenset[TableName]:

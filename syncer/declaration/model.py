@@ -10,7 +10,7 @@ those that `limit` leaves off the list. `where` of a `one` relation hides the ro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,6 +309,18 @@ def load_sound(folder: str | Path, *, why: str = "") -> tuple[list[Model], list[
     return sorted(models.values(), key=lambda m: m.name), errors
 
 
+_ANY_DEPTH = frozenset("recursive recurse depth max_depth levels tree".split())
+"""What a person may write who looks for trees of any depth."""
+_LEVELS = (
+    "trees of any depth are not supported yet: declare as many levels as you show, each in the one above, "
+    "such as parent: {one: t, on: {id: parent_id}, document: {name: name, parent: {one: t, …}}}"
+)
+_ONE_ROOT = (
+    "write a read model for each root table, with an index of its own; a search can name several: "
+    "GET /orders,invoices/_search"
+)
+
+
 def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int]) -> Fatal:
     """One of pydantic's errors in our words."""
     place = tuple(p for p in error["loc"] if not (isinstance(p, str) and (p.startswith("~") or p == "[key]")))
@@ -321,6 +333,8 @@ def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int
             what, hint = f"unknown key {key!r}", nearest(key, shape.model_fields)
             if key in ("one", "many"):
                 hint = "a relation has either `one` or `many`"
+            if key.lower() in _ANY_DEPTH:
+                hint = _LEVELS
         case "missing":
             what = f"{key!r} is missing"
         case "union_tag_not_found" | "union_tag_invalid" | "callable_discriminator":
@@ -337,16 +351,29 @@ def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int
             what = f"{key!r}: {error['msg'].removeprefix('Value error, ')}"
         case _:
             what = f"{key!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+    if place == ("root",) and isinstance(error["input"], list):
+        what, hint = "a read model has one root", _ONE_ROOT
     return Fatal(what, where=at(file, lines, place), hint=hint)
 
 
 def tables(model: Model) -> set[TableName]:
     """Every table whose catalog `compile` needs, in each spelling that could be meant."""
-    found: set[TableName] = set()
+    return {table for spelled in spelled_tables(model) for table in spelled}
+
+
+def spelled_tables(model: Model) -> list[tuple[TableName, ...]]:
+    """Each table in the spellings that could be meant. The first that exists is."""
+    found = []
     for text, _ in named_tables(model):
         with suppress(ValueError):  # `bind` tells it with the others
-            found |= set(spellings(text))
+            found.append(tuple(spellings(text)))
     return found
+
+
+def meant(spelled: Iterable[Sequence[TableName]], existing: Container[TableName]) -> set[TableName]:
+    """Those of the existing tables that are meant. Orders and orders may both exist."""
+    first = (next((table for table in names if table in existing), None) for names in spelled)
+    return {table for table in first if table is not None}
 
 
 def named_tables(model: Model) -> Iterator[tuple[str, lined_yaml.Path]]:

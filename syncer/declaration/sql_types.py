@@ -132,9 +132,17 @@ def _named(to: exp.DataType, enums: Mapping[str, object]) -> Value:
     )
 
 
+def family(base: str) -> str:
+    """The widest type whose values are written and compared as those of this one. A column can be widened
+    within its family, and nothing that was made of its type changes."""
+    return "bigint" if base in INTEGERS else "text" if base in TEXTS else base
+
+
 def key_type(type: str, base: str) -> str:
-    """What to cast the text of a key to: the type without the checks of a domain. `base` is in KEYABLE."""
-    return type if base == "enum" else f"pg_catalog.{quote(_INTERNAL[base])}"
+    """What to cast the text of a key to: the widest of its family, without the checks of a domain. `base` is
+    in KEYABLE. The wider type still finds the column's index, and takes keys of before the column was
+    narrowed."""
+    return type if base == "enum" else f"pg_catalog.{quote(_INTERNAL[family(base)])}"
 
 
 def common(values: Sequence[Value]) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from syncer.declaration.model import (
     named_tables,
     together,
 )
-from syncer.declaration.names import Word, find, nearest, spellings, words
+from syncer.declaration.names import Word, find, nearest, quote, spellings, words
 from syncer.declaration.sql_parser import Unfit
 from syncer.declaration.sql_types import INTEGERS, KEYABLE, TEXTS
 from syncer.errors import Fatal
@@ -183,14 +183,18 @@ class _Binder:
             hint = f"did you mean {str(same[0])!r}?" if same else nearest(str(names[-1]), map(str, known))
             raise self._error(f"there is no table {names[-1]}", place, hint)
         if found.kind not in ("table", "partitioned"):
-            raise self._error(f"{found.name} is a {found.kind}: it has no changes to follow", place)
+            what = f"{found.name} is a {found.kind}: it has no changes to follow"
+            raise self._error(what, place, _INSTEAD.get(found.kind, ""))
         if found.persistence != "permanent":
             raise self._error(f"{found.name} is {found.persistence}: its changes are not logged", place)
         if found.inherits:
             raise self._error(f"{found.name} is part of an inheritance tree", place, "use partitions")
         if not found.primary_key:
-            hint = f"ALTER TABLE {found.name} ADD PRIMARY KEY (…)"
-            raise self._error(f"{found.name} has no primary key", place, hint)
+            what, unique = f"{found.name} has no primary key", _unique_columns(found)
+            if unique:
+                what += f"; that ({', '.join(unique)}) is unique is not enough"
+            key = ", ".join(map(quote, unique)) or "…"
+            raise self._error(what, place, f"ALTER TABLE {quote(*found.name)} ADD PRIMARY KEY ({key})")
         for column in map(found.columns.__getitem__, found.primary_key):
             if column.base not in KEYABLE:
                 what = f"{found.name}.{column.name}, of its primary key, is of the type {column.type}"
@@ -208,6 +212,8 @@ class _Binder:
                 if why := _incomparable(ours, theirs):
                     one, two = f"{table.name}.{ours.name}", f"{parent.name}.{theirs.name}"
                     what = f"cannot link {one} ({ours.type}) and {two} ({theirs.type})"
+                    if why == _OTHER_TYPE:
+                        why += _one_type(table, ours, parent, theirs)
                     raise self._error(what, (*place, own), why)
                 found.append((ours.name, theirs.name))
             except Fatal as error:
@@ -245,9 +251,42 @@ class _Binder:
 _NOT_A_KEY = "keys and links need a built-in type with one text for each value, such as bigint, text or uuid"
 
 
+_ARRAY = (
+    "an array of ids cannot be a link: keep the pairs in a table, such as post_tags (post_id, tag_id), and "
+    "go through it: {many: post_tags, on: {post_id: id}, relations: {tag: {one: tags, on: {id: tag_id}}}, "
+    "value: tag.name}"
+)
+_OTHER_TYPE = "the types differ: make them one"
+_TABLES = "declare the tables that it reads: their rows as relations, its expressions as fields"
+_INSTEAD = {
+    "view": _TABLES,
+    "materialized view": _TABLES,
+    "foreign table": "copy its rows into a table of this database, and declare that one",
+}
+"""By the kind of what is no table: what to declare instead."""
+
+
+def _unique_columns(table: Table) -> tuple[str, ...]:
+    """Those of a unique index that could be the primary key; of one without NULLs if there is one."""
+    unique = [index.columns for index in table.indexes if index.unique and not index.partial]
+    unique.sort(key=lambda columns: (not all(table.columns[c].not_null for c in columns), len(columns)))
+    return unique[0] if unique else ()
+
+
+def _one_type(table: Table, ours: Column, parent: Table, theirs: Column) -> str:
+    """The statement that gives both columns one type: text becomes what the other one is."""
+    altered, column, type = table, ours, theirs.type
+    if ours.base not in TEXTS and theirs.base in TEXTS:
+        altered, column, type = parent, theirs, ours.type
+    name = quote(column.name)
+    return f": ALTER TABLE {quote(*altered.name)} ALTER {name} TYPE {type} USING {name}::{type}"
+
+
 def _incomparable(ours: Column, theirs: Column) -> str:
     """Why two columns cannot be linked by PostgreSQL's own `=` and an index; empty if they can."""
     for column in (ours, theirs):
+        if column.base == "array":
+            return _ARRAY
         if column.base not in KEYABLE:
             return _NOT_A_KEY
     pair = {ours.base, theirs.base}
@@ -256,4 +295,4 @@ def _incomparable(ours: Column, theirs: Column) -> str:
         return "" if same else "the enums differ"
     if pair <= {*INTEGERS, "numeric"} or pair <= set(TEXTS):
         return ""
-    return "the types differ"
+    return _OTHER_TYPE

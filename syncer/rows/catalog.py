@@ -50,6 +50,10 @@ SELECT n.nspname, c.relname
  LIMIT 10000
 """
 
+_EVENT_TRIGGERS: LiteralString = """
+SELECT evtname FROM pg_catalog.pg_event_trigger WHERE evtevent = 'ddl_command_end' AND evtenabled <> 'D'
+"""
+
 # A generated column's inputs: PostgreSQL 15 and up have them depend on its pg_attrdef, 14 on the column.
 _COLUMNS: LiteralString = """
 SELECT a.attrelid, a.attnum, a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod),
@@ -215,10 +219,13 @@ def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalo
             rows_estimate=sum(rows for _, _, _, rows in own),
             can_select=can_select,
         )
+    triggers = frozenset[str]()
+    if any(table.kind == "partitioned" for table in found.values()):
+        triggers = frozenset(name for (name,) in _query(conn, _EVENT_TRIGGERS))
     others: tuple[TableName, ...] = ()
     if found.keys() < set(names):
         others = tuple(TableName(*row) for row in _query(conn, _OTHERS))
-    return Catalog(found, enums, dict(_query(conn, _EXTENSIONS)), others)
+    return Catalog(found, enums, dict(_query(conn, _EXTENSIONS)), triggers, others)
 
 
 def load_stable(

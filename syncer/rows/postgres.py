@@ -47,6 +47,15 @@ _LOCK_TRY, _LOCK_PAUSE = 0.1, 0.1
 """Seconds. Who waits for one table while holding others can be in the way of a migration that wants those:
 after `deadlock_timeout` (1 s) that would be ended, not we. So all are let go long before that."""
 _LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = {}")  # milliseconds
+_TREES: LiteralString = """
+SELECT n.nspname, c.relname, top_ns.nspname, top.relname
+  FROM unnest(%s::text[], %s::text[]) AS wanted (nspname, relname)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.nspname
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname
+  JOIN pg_catalog.pg_class top ON top.oid = coalesce(pg_catalog.pg_partition_root(c.oid), c.oid)
+  JOIN pg_catalog.pg_namespace top_ns ON top_ns.oid = top.relnamespace
+ WHERE c.relkind IN ('r', 'p')
+"""
 _FLUSH = (
     "BEGIN READ WRITE; SET LOCAL synchronous_commit = local;"
     "SELECT pg_catalog.pg_logical_emit_message(true, 'syncer.flush', ''); COMMIT"
@@ -229,7 +238,9 @@ class PostgresView:
     ) -> list[Key]:
         columns = [sql.Identifier("t", _escaped(column)) for column in self._compiled.key]
         key = sql.SQL("({})").format(sql.SQL(", ").join(columns))
-        bound = sql.SQL("({})").format(sql.SQL(", ").join(sql.Placeholder() * len(columns)))
+        # wider than the column may be, as keys are that come from before it was narrowed
+        wide = [sql.SQL("%s::int8" if type == "bigint" else "%s") for type in self._compiled.key_types]
+        bound = sql.SQL("({})").format(sql.SQL(", ").join(wide))
         statement = sql.SQL("SELECT {} FROM {} t WHERE {} ORDER BY {} LIMIT {}").format(
             sql.SQL(", ").join(sql.SQL("{}::text").format(column) for column in columns),
             sql.Identifier(*map(_escaped, self._compiled.root)),
@@ -242,6 +253,10 @@ class PostgresView:
     def boundaries(self, size: int) -> Iterator[Key]:
         self._connection.execute("SET LOCAL statement_timeout = 0")  # a walk over all of a large index
         yield from self._stream(self._compiled.boundaries, [size])
+
+    def trees(self, tables: Collection[TableName]) -> dict[TableName, TableName]:
+        found = self._connection.execute(_TREES, [[t.schema for t in tables], [t.name for t in tables]])
+        return {TableName(*row[:2]): TableName(*row[2:]) for row in found.fetchall()}
 
     def _stream(self, statement: str | sql.Composed, parameters: Sequence[Any]) -> Iterator[Key]:
         query: Any = statement

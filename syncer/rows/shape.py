@@ -23,7 +23,8 @@ SELECT n.nspname, c.relname, c.oid::bigint, c.relfilenode::bigint,
           LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
          WHERE p.pubname = %s AND (p.puballtables OR r.oid IS NOT NULL)),
        (SELECT pg_catalog.jsonb_object_agg(a.attname, pg_catalog.jsonb_build_array(
-                   a.attnum, a.atttypid::bigint, a.atttypmod, a.xmin::text,
+                   a.attnum, a.atttypid::bigint, a.atttypmod,
+                   pg_catalog.format_type(a.atttypid, a.atttypmod), a.xmin::text,
                    pg_catalog.concat_ws(' ', a.attnotnull, a.attidentity, a.attstattarget, a.attstorage,
                        a.attcompression, a.attoptions, a.attacl, d.oid)))
           FROM pg_catalog.pg_attribute a

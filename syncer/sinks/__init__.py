@@ -108,17 +108,19 @@ def build(
     connection: Mapping[str, Any] | BaseModel,
     epoch: int = 1,
     generation: int = 1,
+    built: bool = False,
     where: str = "",
 ) -> Sink:
     """The sink that a declaration's block describes, not yet connected: `prepare()` does that.
 
     settings: the block under `sink: {<kind>: …}`. connection: the block of this kind in the configuration.
-    where: the file (and line) that errors name. Raises Fatal for anything wrong in either.
+    built: what was fit for the documents when it was built is reported by the sink if it no longer is
+    (`Sink.outgrown`). where: the file (and line) that errors name. Raises Fatal for anything wrong in either.
     """
     place = f"{where}: {kind}" if where else kind
     module = find(kind, where=where)
     parsed = parse(module.Settings, settings, where=place)
-    found = module.problems(parsed, model.fields)
+    found = [] if built else module.problems(parsed, model.fields)
     if found:
         others = "; ".join(problem.what for problem in found[1:])
         raise Fatal(found[0].what, where=place, why=found[0].why or others, hint=found[0].hint)

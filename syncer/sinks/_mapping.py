@@ -45,8 +45,9 @@ _GEO_SHAPE: Json = {"type": "geo_shape", "ignore_malformed": True}
 # PostgreSQL type (`Field.type`) → mapping, and the Elasticsearch types that can hold all its values.
 # Types that are not listed are strings in the document.
 _TYPES: Mapping[str, tuple[Json, frozenset[str]]] = {
-    "smallint": ({"type": "integer"}, _NUMBERS | _STRINGS | _DATES),
-    "integer": ({"type": "integer"}, _NUMBERS | _STRINGS | _DATES),
+    # `long` for all integers, so that a column can be widened and the index still holds it
+    "smallint": ({"type": "long"}, _NUMBERS | _STRINGS | _DATES),
+    "integer": ({"type": "long"}, _NUMBERS | _STRINGS | _DATES),
     "bigint": ({"type": "long"}, _NUMBERS | _STRINGS | _DATES),
     "oid": ({"type": "long"}, _NUMBERS | _STRINGS),
     "numeric": (_DOUBLE, _NUMBERS | _STRINGS),
@@ -70,6 +71,7 @@ _TYPES: Mapping[str, tuple[Json, frozenset[str]]] = {
 }
 _OTHER: tuple[Json, frozenset[str]] = (_KEYWORD, _STRINGS | _PARSED)
 _ANYTHING = frozenset(("json", "jsonb", "unknown", "composite", "array"))
+_FRACTIONS = frozenset(("numeric", "real", "double precision"))
 _BITS = {"smallint": 16, "integer": 32, "bigint": 64, "oid": 33}
 
 
@@ -241,6 +243,49 @@ def _names(fields: Sequence[Field], path: tuple[str, ...]) -> Iterator[Problem]:
             hint = f"rename one of them, or write `{clash}: {{object: …}}`"
             yield Problem(f"the fields {clash} and {shown} exclude each other", why, hint, field=here)
         yield from _names(field.fields, here)
+
+
+def outgrown(given: Mapping[str, Any], actual: Mapping[str, Any], fields: Sequence[Field]) -> list[str]:
+    """What an index that was made for other column types cannot hold, or not search, of these fields: one
+    sentence each. Empty when it fits. given: the declared mapping. actual: the `properties` of the index."""
+    wanted = mapping(given, fields)["properties"]
+    found = dict.fromkeys(map(_sentence, problems(given, fields)))
+    return list(found | dict.fromkeys(_outgrown(wanted, actual, fields, "")))
+
+
+def _sentence(problem: Problem) -> str:
+    place = ".".join(map(str, problem.field or problem.block[1:]))
+    return f"{place}: {problem.what}" if place and place not in problem.what else problem.what
+
+
+def _outgrown(
+    wanted: Mapping[str, Any], actual: Mapping[str, Any], fields: Sequence[Field], path: str
+) -> Iterator[str]:
+    for field in fields:
+        full, want, has = path + field.name, wanted[field.name], actual.get(field.name, {})
+        if "properties" in want and "properties" in has:
+            yield from _outgrown(want["properties"], has["properties"], field.fields, full + ".")
+            continue
+        kind, searched = _kind(has), has.get("enabled") is not False
+        if (kind, searched) == (_kind(want), want.get("enabled") is not False) or kind not in _KNOWN:
+            continue
+        if not searched:
+            yield f"{full}: is not indexed, so its {field.type} values cannot be searched"
+        elif field.type in _ANYTHING or kind not in _kept(field.type):
+            yield f"{full}: mapped as {kind}, which cannot hold all {field.type} values"
+        elif kind in _INTEGERS and _INTEGERS[kind] < _BITS.get(field.type, 0):
+            yield f"{full}: mapped as {kind}, which is too narrow for {field.type} values"
+
+
+def _kept(type: str) -> frozenset[str]:
+    """The Elasticsearch types that take all values of a type and can search them, whether or not somebody
+    has chosen them for it."""
+    fractions = frozenset(_INTEGERS) if type in _FRACTIONS else frozenset[str]()
+    return _TYPES.get(type, _OTHER)[1] - _PARSED - fractions
+
+
+def _kind(spec: Mapping[str, Any]) -> str:
+    return str(spec.get("type", "object"))
 
 
 def _copy_targets(properties: Mapping[str, Any]) -> Iterator[str]:

@@ -75,7 +75,7 @@ class Target(NamedTuple):
         """Raises Fatal when the documents were built from another declaration."""
         if found != self.hash:
             raise Fatal(
-                "was built from another declaration of the read model, or from columns of other types",
+                "was built from another declaration of the read model, or for another key of its root",
                 where=self.name,
                 why=f"hash {found}, ours is {self.hash}",
                 hint=self.resync,

@@ -36,6 +36,7 @@ from syncer.tls import CaFile
 Json = dict[str, Any]
 
 _PAGE = 5000
+_ITS_OWN = "choose another index name; a search can name several: GET /one,another/_search"
 _MAX_CONTENT = 100 << 20  # http.max_content_length, unless the server says otherwise
 
 
@@ -241,7 +242,7 @@ class ElasticsearchSink:
         meta = _meta(info)
         if meta.get("model") != self._model.name:
             owner = f"belongs to the read model {meta.get('model')}" if meta else "was not made by syncer"
-            raise Fatal(f"the index {self.index} {owner}", where=self.name, hint="choose another index name")
+            raise Fatal(f"the index {self.index} {owner}", where=self.name, hint=_ITS_OWN)
         self._target.check_epoch(meta["epoch"], "the index")
         self._target.check_hash(meta["hash"])
         has_alias = self._check_read_alias()
@@ -268,6 +269,12 @@ class ElasticsearchSink:
                 )  # fmt: skip
             self._target.check_epoch(meta["epoch"], f"the index {index}, which is read,")
         return found is not None
+
+    def outgrown(self) -> list[str]:
+        """Compared with the mapping that the index has, whoever made it."""
+        found = self._http.get(f"/{self.index}/_mapping") or {}
+        actual = found.get(self.index, {}).get("mappings", {}).get("properties", {})
+        return _mapping.outgrown(self._settings.mapping, actual, self._model.fields) if found else []
 
     def promote(self) -> list[str]:
         """Point the read alias at this generation, and at no other, in one step."""

@@ -88,6 +88,9 @@ class MemorySink:
                     self._target.check_hash(built.hash)
             self.store.built = self._target
 
+    def outgrown(self) -> list[str]:
+        return []
+
     def promote(self) -> list[str]:
         """There is one generation only, which is read."""
         return []

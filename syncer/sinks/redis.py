@@ -153,6 +153,7 @@ class RedisSink:
         self._hash = settings.format == "hash"
         self._pattern = settings.key
         self._keys = Keys(settings.key)
+        self._model = model
         self._target = Target.of(self.name, model, epoch, generation)
         self._meta_key = f"syncer:meta:{settings.key}"
         expire = max(1, round(settings.expire)) if settings.expire else 0
@@ -200,6 +201,10 @@ class RedisSink:
         if found["generation"] >= self._target.generation:
             self._target.check_hash(found["hash"])
         return (self._target.epoch, self._target.generation) > (found["epoch"], found["generation"])
+
+    def outgrown(self) -> list[str]:
+        """A hash has no place for what is not one value; a JSON text holds anything."""
+        return [problem.what for problem in nested_fields(self._model.fields)] if self._hash else []
 
     def promote(self) -> list[str]:
         """Generations share the keys: each document is read as soon as it is written."""

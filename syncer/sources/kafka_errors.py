@@ -45,5 +45,8 @@ def away(what: str, error: KafkaException, said: str = "") -> Retry | Fatal:
     if code == KafkaError.INVALID_REPLICATION_FACTOR:
         hint = "kafka.replication_factor must not be larger than the number of brokers that are up"
         return Retry(what, where="Kafka", why=why, hint=hint)
+    if code == KafkaError.TOPIC_EXCEPTION:
+        hint = "Kafka takes . and _ for the same, and 249 characters at most: rename the table or its schema"
+        return Fatal(what, where="Kafka", why=why, hint=hint)
     hint = "is Kafka up? see kafka.bootstrap_servers" if code in UNREACHABLE else ""
     return Retry(what, where="Kafka", why=why, hint=hint)

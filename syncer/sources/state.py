@@ -9,7 +9,9 @@ Keys of the topic, each written by one party:
     MODEL/N/sinks      its sinks have been made                                   the daemon
     MODEL/N/memory     what its sinks' memory hung on when last asked           the daemon
     MODEL/N/breaker    its sinks that refuse document after document              the daemon, backfill
-    MODEL/N/shape      of its tables, as last compared                            the daemon
+    MODEL/N/shape      what its documents rest on besides rows                    the daemon
+    MODEL/N/weak       a token for each time that a replica identity was too weak    whoever noticed
+    MODEL/N/outgrown   what its sinks were not built for; empty when nothing      the daemon
     MODEL/N/reader     of the connector's slot, as last compared                  the daemon
     MODEL/N/refresh    the last time that all documents were rendered again       the daemon
     MODEL/N/backfill   its backfill under way or last done                        backfill

@@ -54,9 +54,12 @@ _SETTLING = {
 
 
 def topic_of(prefix: str, table: TableName) -> str:
-    """The change topic of a table, as Debezium names it: characters that Kafka refuses become `_`."""
+    """The change topic of a table, as Debezium names it: characters that Kafka refuses become `_`, and those
+    that are two in UTF-16 become two. So several tables can have the same topic."""
     name = f"{prefix}.{table.schema}.{table.name}"
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
+    return "".join(
+        c if c.isascii() and (c.isalnum() or c in "._-") else "_" * (1 + (ord(c) > 0xFFFF)) for c in name
+    )
 
 
 class Topics:

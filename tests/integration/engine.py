@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from syncer import load
-from syncer.change import Position, Work
+from syncer.change import Position, TableName, Work
 from syncer.clock import Clock
 from syncer.config import load as load_config
 from syncer.decode import encode_work
@@ -150,7 +150,14 @@ class Engine:
         self.opened.append(Postgres(self.config.postgres.arguments() | arguments, self.compiled))
         return self.opened[-1]
 
-    def lane(self, source: Tape | None = None, sinks: Sequence[Sink] = (), **limits: Any) -> Lane:
+    def lane(
+        self,
+        source: Tape | None = None,
+        sinks: Sequence[Sink] = (),
+        *,
+        topic_of: Callable[[TableName], str] = str,
+        **limits: Any,
+    ) -> Lane:
         """Over the changes, unless told otherwise."""
         source = source or self.changes
         return Lane(
@@ -164,6 +171,7 @@ class Engine:
             observer=LaneObserver("changes" if source is self.changes else "work", self.metrics),
             limits=Limits(**{"commit_interval": 0.0, "gate_timeout": 0.2, **limits}),
             stop=self.stop,
+            topic_of=topic_of,
         )
 
     @contextmanager

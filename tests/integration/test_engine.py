@@ -330,6 +330,23 @@ def held(engine: Engine) -> Iterator[tuple[Engine, threading.Event]]:
     go.set()
 
 
+def test_a_value_that_cannot_be_looked_up_stops_with_what_to_do(engine: Engine) -> None:
+    """As a link of before its column was altered from text; no document is known that could be refused."""
+    engine.tell(None, "customers", before={"id": "abc", "name": "A"}, after={"id": "abc", "name": "B"})
+    with pytest.raises(Fatal, match="does not fit the type of its column") as error:
+        engine.drain(engine.lane())
+    assert 'bigint: "abc"' in error.value.why and "syncer resync orders" in error.value.hint
+    assert engine.changes.committed == 0
+
+
+def test_keys_beyond_a_column_that_was_narrowed_are_of_no_row(engine: Engine) -> None:
+    engine.execute(TEN, "ALTER TABLE orders ALTER id TYPE int")
+    with engine.rows().view() as view:
+        beyond = "3000000000"
+        assert [row.body for row in view.render([(beyond,)])] == [None]
+        assert len(view.render_range(("5",), (beyond,))) == len(view.keys_in_range(("5",), (beyond,))) == 5
+
+
 def test_offsets_are_committed_only_when_the_sinks_have_acknowledged(
     held: tuple[Engine, threading.Event],
 ) -> None:

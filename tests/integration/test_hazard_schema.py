@@ -13,11 +13,11 @@ from tests.integration.system import System
 
 SCHEMA = (
     "CREATE TYPE {schema}.mood AS ENUM ('sad', 'glad')",
-    """CREATE TABLE {schema}.things (id bigint, k int, n int, mood {schema}.mood DEFAULT 'sad', spare int,
+    """CREATE TABLE {schema}.things (id int, k int, n int, mood {schema}.mood DEFAULT 'sad', spare int,
        PRIMARY KEY (k, id)) PARTITION BY LIST (k)""",
     "CREATE TABLE {schema}.things1 PARTITION OF {schema}.things FOR VALUES IN (1)",
     "CREATE TABLE {schema}.things2 PARTITION OF {schema}.things FOR VALUES IN (2)",
-    "CREATE TABLE {schema}.notes (id bigint PRIMARY KEY, note text)",
+    "CREATE TABLE {schema}.notes (id int PRIMARY KEY, note text)",
     "INSERT INTO {schema}.things SELECT n, 1 + n % 2, n FROM generate_series(1, 20) n",
     "INSERT INTO {schema}.notes SELECT n, 'note ' || n FROM generate_series(1, 20) n",
 )
@@ -45,6 +45,10 @@ SILENT = {
     ),
     "a column's type altered, using": ("ALTER TABLE {schema}.things ALTER n TYPE int USING n * 10",),
     "a child's column altered, using": ("ALTER TABLE {schema}.notes ALTER note TYPE text USING upper(note)",),
+    "columns widened": (  # a key, a link and values
+        "ALTER TABLE {schema}.things ALTER id TYPE bigint, ALTER n TYPE bigint USING n * 10",
+        "ALTER TABLE {schema}.notes ALTER id TYPE bigint, ALTER note TYPE varchar(99) USING upper(note)",
+    ),
     "two columns swapped by rename": (
         "ALTER TABLE {schema}.things RENAME n TO was_n",
         "ALTER TABLE {schema}.things RENAME spare TO n",
@@ -135,6 +139,7 @@ def test_hazard_06_is_noticed_while_the_daemon_runs(system: System, case: str) -
     rendered_again(system, daemon)
     if not has_events(system, case):
         assert daemon.metric("syncer_events_total") == FIRST, "it was an event that told"
+    assert not daemon.said("failed"), daemon.log.read_text()
 
 
 @pytest.mark.parametrize("case", SILENT)
@@ -149,6 +154,31 @@ def test_hazard_06_is_noticed_when_the_daemon_comes_back(system: System, case: s
     rendered_again(system, daemon)
     if not has_events(system, case):
         assert daemon.metric("syncer_events_total") == 0, "it was an event that told"
+
+
+def test_hazard_06_a_daemon_killed_between_finding_and_noting_begins_again(system: System) -> None:
+    """An open transaction holds it between the two."""
+    daemon = started(system)
+    with system.database.connect(autocommit=False) as other:
+        other.execute("SELECT pg_current_xact_id()")
+        widened = ";".join(SILENT["columns widened"])
+        system.execute(f"{widened}; {'; '.join(SILENT['updated while updates were not published'])}")
+        until(lambda: daemon.said("waiting for open transactions"), daemon.log.read_text)
+        daemon.kill()
+        other.rollback()
+    [found] = daemon.said("all documents are rendered again")
+    for told in ("things.id was integer, and is bigint", "note was text, and is character varying(99)"):
+        assert told in found["why"]
+    assert wrong(system), "nothing is wrong"
+    daemon = system.start(things(system))
+    rendered_again(system, daemon)
+    system.execute(  # beyond what the columns held before
+        "INSERT INTO {schema}.notes VALUES (3000000000, 'big')",
+        "INSERT INTO {schema}.things VALUES (3000000000, 1, 4000000000)",
+    )
+    until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
+    assert not any(one.said("failed") for one in system.daemons)
+    assert system.told(things(system))["reason"] == ""
 
 
 FITS = "the tables were altered, and the read model fits them as it is"

@@ -12,7 +12,8 @@ import pytest
 
 from devstack import Stack
 from syncer import decode, load
-from syncer.change import Change, Position
+from syncer.change import Change, Position, TableName
+from syncer.checks import Finding, check_model
 from syncer.config import Config
 from syncer.config import load as load_config
 from syncer.connect import Connect
@@ -68,11 +69,11 @@ sink: {memory: {}}
 """
 
 
-@pytest.mark.parametrize("statements", MADE_LATER.values(), ids=MADE_LATER)
+@pytest.mark.parametrize("made", MADE_LATER.values(), ids=MADE_LATER)
 def test_hazard_02_an_identity_that_goes_is_noticed_in_the_next_batch(
-    database: Database, tmp_path: Path, statements: list[str]
+    database: Database, tmp_path: Path, made: list[str]
 ) -> None:
-    *before, later = statements
+    *before, later = made
     with watched(database, tmp_path, PARENTS, *before) as rows:
         database.execute(later)
         with pytest.raises(Fatal, match="replica identity") as error, rows.view():
@@ -113,6 +114,92 @@ def test_hazard_05_a_table_that_is_inherited_from_later_is_refused_in_the_next_b
         database.execute("DROP TABLE child")
         with rows.view():
             pass
+
+
+def test_hazard_02_new_partitions_are_born_with_the_identity_by_what_check_prints(
+    database: Database, tmp_path: Path
+) -> None:
+    """However they are made, and tables of others stay as they are."""
+    database.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY)",
+        "CREATE TABLE child (id int, k int, parent_id int, PRIMARY KEY (id, k)) PARTITION BY LIST (k)",
+        "CREATE INDEX ON child (parent_id)",
+        "CREATE TABLE c1 PARTITION OF child FOR VALUES IN (1)",
+        "ALTER TABLE c1 REPLICA IDENTITY FULL",
+        "ALTER TABLE child REPLICA IDENTITY FULL",  # which no partition inherits
+        "CREATE TABLE c2 PARTITION OF child FOR VALUES IN (2)",
+    )
+    config = configured(database, tmp_path, PARENTS)
+    [model] = load.declared(config)
+
+    def warned() -> list[Finding]:
+        loaded = load.one(config, model)
+        found = check_model(model.file, loaded.compiled, loaded.catalog)
+        return [finding for finding in found if finding.code == "new-partitions"]
+
+    [found] = warned()
+    assert "leaves out parent_id" in found.what
+    with pytest.raises(Fatal, match=r"the replica identity leaves out parent_id: public\.c2"):
+        load.ready(config, model)
+    database.execute(*found.fix.splitlines(), "ALTER TABLE c2 REPLICA IDENTITY FULL")
+    assert warned() == [] and len(found.fix.splitlines()) == 2
+    database.execute(
+        "CREATE TABLE c3 PARTITION OF child FOR VALUES IN (3)",
+        "CREATE TABLE c4 (LIKE child INCLUDING ALL)",
+        "ALTER TABLE child ATTACH PARTITION c4 FOR VALUES IN (4)",
+        "CREATE TABLE c5 PARTITION OF child FOR VALUES IN (5) PARTITION BY LIST (id)",
+        "CREATE TABLE c51 PARTITION OF c5 FOR VALUES IN (1)",
+        "CREATE TABLE c6 PARTITION OF child FOR VALUES IN (6) PARTITION BY LIST (id)",
+        "CREATE TABLE c61 (LIKE child INCLUDING ALL)",
+        "ALTER TABLE c6 ATTACH PARTITION c61 FOR VALUES IN (1)",
+        "CREATE TABLE others (k int) PARTITION BY LIST (k)",
+        "CREATE TABLE others1 PARTITION OF others FOR VALUES IN (1)",
+        "ALTER TABLE child ADD more int",
+    )
+    leaves = load.ready(config, model).catalog.tables[TableName("public", "child")].leaves
+    assert {leaf.name.name: leaf.identity for leaf in leaves} == dict.fromkeys(
+        ("c1", "c2", "c3", "c4", "c51", "c61"), "full"
+    )
+    assert database.query("SELECT relreplident FROM pg_class WHERE relname = 'others1'") == [("d",)]
+    role = f"other_{database.name}"
+    with database.connect() as session:  # who may not alter them is not kept from making tables
+        session.execute(f"CREATE ROLE {role}".encode())
+        try:
+            session.execute(f"GRANT CREATE ON SCHEMA public TO {role}; SET ROLE {role}".encode())
+            session.execute("CREATE TABLE anothers (id int)")
+        finally:
+            session.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}".encode())
+    database.execute("DROP TABLE child CASCADE", "CREATE TABLE after (id int)")
+
+
+KEYLESS = "name: p\nroot: {table: public.parent}\ndocument: {b: b}\nsink: {memory: {}}"
+
+
+@pytest.mark.parametrize(
+    ("tables", "declaration"),
+    [
+        (["CREATE TABLE parent (a text, b int, UNIQUE (b, a))"], KEYLESS),
+        (
+            [
+                "CREATE TABLE parent (id int PRIMARY KEY)",
+                "CREATE TABLE child (id int PRIMARY KEY, parent_id text)",
+                "ALTER TABLE child REPLICA IDENTITY FULL",
+            ],
+            PARENTS,
+        ),
+    ],
+    ids=["unique only", "other types"],
+)
+def test_what_is_refused_is_taken_after_the_statement_that_is_told(
+    database: Database, tmp_path: Path, tables: list[str], declaration: str
+) -> None:
+    database.execute(*tables)
+    config = configured(database, tmp_path, declaration)
+    [model] = load.declared(config)
+    with pytest.raises(Fatal) as error:
+        load.ready(config, model)
+    database.execute("ALTER TABLE" + error.value.hint.partition("ALTER TABLE")[2])
+    load.ready(config, model)
 
 
 # -- what events tell ---------------------------------------------------------------------------------------

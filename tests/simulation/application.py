@@ -75,7 +75,7 @@ def documents(rows: Rows, sizes: Sizes) -> dict[str, bytes]:
 class Application:
     """Opens transactions, a few at a time, and goes on with any of them.
 
-    left: how many transactions it still begins. window, asynchronous, truncates: see `Odds`.
+    left: how many transactions it still begins. window, asynchronous, truncates, untold: see `Odds`.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Application:
         self.left, self.odds = left, odds
         self.window, self.asynchronous = choices.likely(odds.window), choices.likely(odds.asynchronous)
         self.truncates = choices.likely(odds.truncates)
+        self.untold = bool(odds.untold) and choices.likely(odds.untold)
         self._values = 10
 
     def step(self) -> None:
@@ -161,7 +162,10 @@ class Application:
         if new is None and old is None:
             return
         op: Operation = "c" if old is None else "d" if new is None else "u"
-        self.database.write(transaction, row, op, new)
+        untold = self.untold and name == "items" and op == "u" and self.choices.likely(190)
+        if untold:
+            self.history.seen["an update that does not tell the old row"] += 1
+        self.database.write(transaction, row, op, new, untold=untold)
         self.history.tell("application", "%s: %s %s is %s", transaction, name[:-1], row[1], new or "deleted")
 
     def _changed(self, name: str, id: int, old: Image | None) -> Image | None:

@@ -114,9 +114,17 @@ class Database:
         self.running[xid] = transaction
         return transaction
 
-    def write(self, transaction: Transaction, row: RowId, op: Operation, image: Image | None) -> None:
-        """image: None for a delete. The row has to be free (`free`)."""
-        before = self.current(transaction, row)
+    def write(
+        self,
+        transaction: Transaction,
+        row: RowId,
+        op: Operation,
+        image: Image | None,
+        *,
+        untold: bool = False,
+    ) -> None:
+        """image: None for a delete. The row has to be free (`free`). untold: its event lacks the old row."""
+        before = None if untold else self.current(transaction, row)
         self._lock(transaction, row)
         transaction.writes[row] = image
         if op != "t":

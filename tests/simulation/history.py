@@ -50,6 +50,7 @@ KINDS = (
     "another timeline",
     "stopped for another history",
     "a truncate",
+    "an update that does not tell the old row",
     "a rewritten table",
     "a backfill",
 )

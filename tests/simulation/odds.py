@@ -38,6 +38,8 @@ class Odds(NamedTuple):
     small: int = 30
     """Pieces of one document; fan-outs of two roots go to the work topic."""
     truncates: int = 0
+    untold: int = 0
+    """Updates of items do not tell the old row."""
     backfills: int = 20
     restarts_primary: int = 0
     """The sink forgets deletes."""
@@ -51,14 +53,14 @@ class Odds(NamedTuple):
 
 THEMES = {
     "visibility": Odds(
-        window=256, asynchronous=0, moves=200, slow_writes=30, repeats=128, writes=(2, 4, 4)
+        window=256, asynchronous=0, moves=200, slow_writes=30, repeats=128, writes=(2, 4, 4), untold=60
     ),
     "crashes": Odds(asynchronous=256, crashes=256, rollbacks=90, window=60, backfills=60),
     "late writes and deletes": Odds(
         moves=256, waits=256, slow_writes=200, sinks_fail=100, window=30, writes=(7, 2, 1)
     ),
     "large work": Odds(
-        small=128, truncates=100, backfills=128, kafka_fails=80, sinks_fail=80
+        small=128, truncates=100, backfills=128, kafka_fails=80, sinks_fail=80, untold=60
     ),
     "sinks that forget": Odds(
         moves=180, slow_writes=160, restarts_primary=180, loses_writes=128, kafka_fails=50, small=50,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from syncer.change import Key
+from syncer.change import Key, TableName
 from syncer.declaration.compile import Lookup
 from syncer.document import Row
 from syncer.errors import Retry
@@ -113,6 +113,10 @@ class SimulatedView:
             self._rows.close()
         else:
             self._rows.alive()
+
+    def trees(self, tables: Collection[TableName]) -> dict[TableName, TableName]:
+        """No other table shares a topic here."""
+        raise AssertionError(f"nobody asks for {tables}")
 
     def _read(self, *tables: str) -> None:
         """Waits while one of them is being rewritten or truncated, and nobody can do that afterwards."""

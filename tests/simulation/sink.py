@@ -188,6 +188,9 @@ class SimulatedSink:
     def prepare(self, *, new: bool = True) -> None:
         raise NotImplementedError
 
+    def outgrown(self) -> list[str]:
+        raise AssertionError("nobody asks")
+
     def promote(self) -> list[str]:
         raise NotImplementedError
 

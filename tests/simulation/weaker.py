@@ -127,6 +127,19 @@ def _only_after(self: Resolve, change: Change, places: Any, dirty: Dirty) -> Non
     _resolve(self, change._replace(before=change.after) if change.op == "u" else change, places, dirty)
 
 
+def _tells_all(self: Resolve, change: Change) -> bool:
+    return False
+
+
+class HandsOutOnce(Lane):
+    """All roots are handed out for the first update that does not tell its old row, and for no other."""
+
+    def _all(self, dirty: Dirty, seen: Snapshot, oldest_ms: int) -> None:
+        if self._handed_out is not None:
+            dirty.untold.clear()
+        super()._all(dirty, seen, oldest_ms)
+
+
 def _whenever_rendered(
     self: Recent, keys: Collection[Key], xids: Collection[int], now: Snapshot
 ) -> list[Key]:
@@ -257,6 +270,14 @@ WEAKER: dict[str, Weaker] = {
     "no before-images": Weaker(
         "the order that an item leaves keeps it",
         {(Resolve, "__call__"): _only_after},
+    ),
+    "untold old rows": Weaker(
+        "the order that an item leaves under a weak replica identity keeps it",
+        {(Resolve, "untold"): _tells_all},
+    ),
+    "untold old rows, once for all": Weaker(
+        "what was handed out before the update counts as rendered after it",
+        lane=HandsOutOnce,
     ),
     "recent without transactions": Weaker(
         "a root that was rendered before the change counts as rendered",

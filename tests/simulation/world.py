@@ -66,7 +66,7 @@ class World:
         self.application = Application(
             self.database, choices, self.history, self.sizes, odds, left=3 + choices.of(4)
         )
-        truncates = self.application.truncates
+        truncates = self.application.truncates or self.application.untold
         self.topics = Topics(TABLES, 1 + choices.of(2))
         self.work, self.ranges = Topics(["work"], 1), Topics(["backfill"], 1)
         self.connector = Connector(

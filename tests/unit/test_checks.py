@@ -81,8 +81,9 @@ def test_links_need_a_replica_identity_that_tells_them_on_every_leaf() -> None:
         Leaf(3, TableName("public", "p2"), "full", ("id", "order_id", "quantity")),
         Leaf(4, TableName("public", "p3"), "index", ("id", "order_id")),
     )
-    found = only(findings(items=table(ITEMS, kind="partitioned", leaves=leaves)))
+    found, later = findings(items=table(ITEMS, kind="partitioned", leaves=leaves))
     assert found.fix == 'ALTER TABLE "Größe"."or der" REPLICA IDENTITY FULL;'
+    assert (later.severity, later.code) == ("warning", "new-partitions")
 
 
 def test_an_identity_without_the_primary_key_is_refused_even_for_the_root() -> None:

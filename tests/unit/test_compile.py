@@ -8,7 +8,7 @@ import pytest
 
 from syncer.catalog import Catalog
 from syncer.change import TableName
-from syncer.declaration.compile import Compiled, Field, compile
+from syncer.declaration.compile import Compiled, Field, compile, form_of
 from syncer.declaration.model import parse
 from syncer.errors import Fatal
 from tests.unit.catalogs import SHOP, catalog, table
@@ -55,6 +55,7 @@ def mistakes(old: str, new: str, text: str = ORDERS) -> str:
         ("{order_id: id}", "{ordr_id: id}", "m.yaml:9: public.order_items has no column ordr_id\n  → did you mean 'order_id'?"),
         ("{order_id: id}", "{order_id: idd}", "m.yaml:9: public.orders has no column idd\n  → did you mean 'id'?"),
         ("{order_id: id}", "{order_id: status}", "m.yaml:9: cannot link public.order_items.order_id (bigint) and"),
+        ("{order_id: id}", "{order_id: status}", 'make them one: ALTER TABLE "public"."orders" ALTER "status" TYPE bigint USING "status"::bigint'),
         ("{order_id: id}", "{order_id: data}", "with one text for each value"),
         ("{id: customer_id}", "{name: status}", "m.yaml:6: public.customers can have many rows for one value of (name)"),
         ("  id: id\n", "  id: idd\n", "m.yaml:5: public.orders has no column or relation 'idd' here\n  → did you mean 'id'?"),
@@ -102,11 +103,25 @@ def test_all_mistakes_are_told_at_once_and_each_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"kind": "view"}, "public.t is a view: it has no changes to follow"),
-        ({"kind": "foreign table"}, "public.t is a foreign table"),
+        (
+            {"kind": "view"},
+            "public.t is a view: it has no changes to follow\n  → declare the tables that it reads: their rows as relations",
+        ),
+        ({"kind": "materialized view"}, "has no changes to follow\n  → declare the tables that it reads"),
+        (
+            {"kind": "foreign table"},
+            "it has no changes to follow\n  → copy its rows into a table of this database",
+        ),
         ({"persistence": "unlogged"}, "public.t is unlogged: its changes are not logged"),
         ({"inherits": True}, "public.t is part of an inheritance tree"),
-        ({"primary_key": ()}, "public.t has no primary key\n  → ALTER TABLE public.t ADD PRIMARY KEY"),
+        (
+            {"primary_key": ()},
+            'public.t has no primary key; that (id) is unique is not enough\n  → ALTER TABLE "public"."t" ADD PRIMARY KEY ("id")',
+        ),
+        (
+            {"primary_key": (), "indexes": ()},
+            'public.t has no primary key\n  → ALTER TABLE "public"."t" ADD PRIMARY KEY (…)',
+        ),
         ({"primary_key": ("j",)}, "public.t.j, of its primary key, is of the type jsonb"),
         ({"primary_key": ("ci",)}, "public.t.ci, of its primary key, is of the type citext"),
     ],
@@ -118,6 +133,48 @@ def test_hazard_05_tables_that_cannot_be_followed_are_refused(changes: dict[str,
             parse("name: t\nroot: {table: t}\ndocument: {id: id}\nsink: {m: {}}", "m.yaml"), catalog(wrong)
         )
     assert told in str(error.value)
+
+
+TREE = table("nodes", "id int key, parent_id int, name text", full=True)
+LEVELS = """
+name: t
+root: {table: nodes}
+document:
+  name: name
+  parent: {one: nodes, on: {id: parent_id}, document: {name: name, parent: {one: nodes, on: {id: parent_id}, value: name}}}
+sink: {m: {}}
+"""
+POSTS = catalog(
+    table("posts", "id int key, tag_ids int[]"),
+    table("tags", "id int key, name text"),
+    table("post_tags", "post_id int key, tag_id int key", full=True),
+)
+TAGS = "name: t\nroot: {table: posts}\ndocument: {tags: TAGS}\nsink: {m: {}}"
+
+
+def test_a_tree_of_any_depth_is_refused_and_its_levels_can_be_declared() -> None:
+    for key in ("recursive", "depth"):
+        with pytest.raises(Fatal, match=f"unknown key '{key}'") as error:
+            parse(
+                LEVELS.replace("document: {name: name, parent", f"{key}: 9, document: {{name: name, parent"),
+                "m.yaml",
+            )
+        assert "declare as many levels as you show" in error.value.hint
+    assert len(compile(parse(LEVELS, "m.yaml"), catalog(TREE)).occurrences) == 3
+
+
+def test_several_roots_are_refused_and_a_search_can_name_several_indexes() -> None:
+    with pytest.raises(Fatal, match="a read model has one root") as error:
+        parse("name: t\nroot: [{table: a}, {table: b}]\ndocument: {id: id}\nsink: {m: {}}", "m.yaml")
+    assert error.value.where == "m.yaml:2" and "GET /orders,invoices/_search" in error.value.hint
+
+
+def test_an_array_of_ids_is_refused_as_a_link_and_a_table_of_the_pairs_is_not() -> None:
+    with pytest.raises(Fatal, match=r"cannot link public.tags.id \(integer\)") as error:
+        compile(parse(TAGS.replace("TAGS", "{many: tags, on: {id: tag_ids}, value: name}"), "m.yaml"), POSTS)
+    alternative = error.value.hint.partition("go through it: ")[2]
+    assert alternative.startswith("{many: post_tags")
+    assert len(compile(parse(TAGS.replace("TAGS", alternative), "m.yaml"), POSTS).occurrences) == 3
 
 
 def test_what_can_be_told_at_once_is_and_what_follows_from_it_is_not() -> None:
@@ -217,7 +274,9 @@ def test_fields_tell_types() -> None:
 
 def test_the_hash_changes_with_the_documents_and_not_with_the_spelling() -> None:
     first = compiled().hash
-    assert len(first) == 16 and int(first, 16) >= 0
+    form, _, digest = first.partition("-")
+    assert form == form_of(first) and len(digest) == 16 and int(digest, 16) >= 0
+    assert form_of("4542d2d63a034822") == "", "of a version that wrote none"
     assert compiled(ORDERS.replace("{order_id: id}", "\n      order_id: id  # theirs: ours")).hash == first
     for old, new in (
         ("sku: sku", "sku: lower(sku)"),
@@ -226,15 +285,40 @@ def test_the_hash_changes_with_the_documents_and_not_with_the_spelling() -> None
         ("sku: sku, name: name", "name: name, sku: sku"),
     ):
         assert compiled(ORDERS.replace(old, new)).hash != first
-    wider = dict(SHOP.tables)
-    items = wider.pop(next(t for t in wider if t.name == "order_items"))
-    wider |= {
-        items.name: table(
-            "order_items",
-            "id bigint key, order_id bigint, product_id bigint, quantity bigint, unit_price numeric",
+
+
+ITEMS = "id {0} key, order_id {1}, product_id bigint, quantity {2}, unit_price numeric"
+
+
+def test_a_column_is_widened_within_its_family_and_only_the_fields_change() -> None:
+    """Nobody has to resync; of a key or link not even the SQL is another one."""
+
+    def of(items: str, orders: str) -> Compiled:
+        others = [t for t in SHOP.tables.values() if t.name.name not in ("order_items", "orders")]
+        rest = "customer_id bigint, status text, placed_at timestamptz, data json, m money"
+        return compile(
+            parse(ORDERS, "m.yaml"),
+            catalog(
+                *others, table("order_items", items), table("orders", f"id {orders} key, {rest}", full=True)
+            ),
         )
-    }
-    assert compile(parse(ORDERS, "m.yaml"), Catalog(wider)).hash != first
+
+    first = of(ITEMS.format("int", "int", "int"), "int")
+    keys = of(ITEMS.format("bigint", "bigint", "int"), "bigint")
+    assert replace(keys, fields=()) == replace(first, fields=())
+    half = of(ITEMS.format("int", "bigint", "int"), "int")  # as between two statements of a migration
+    assert replace(half, fields=()) == replace(first, fields=())
+    value = of(ITEMS.format("int", "int", "bigint"), "int")
+    assert value.fields != first.fields and replace(value, fields=first.fields) == first
+
+    def key(type: str, other: str = "text") -> Compiled:
+        text = "name: t\nroot: {table: t}\ndocument: {v: v, c: {one: c, on: {k: v}, value: k}}\nsink: {m: {}}"
+        tables = table("t", f"id {type} key, v {other}"), table("c", f"k {other} key")
+        return compile(parse(text, "m.yaml"), catalog(*tables))
+
+    assert replace(key("varchar", "varchar"), fields=()) == replace(key("text"), fields=())
+    assert key("smallint").hash == key("bigint").hash != key("numeric").hash
+    assert key("int").hash != key("text").hash, "ids of another form"
 
 
 def test_placeholders_are_the_only_percent_signs() -> None:

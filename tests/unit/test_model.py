@@ -9,7 +9,7 @@ import yaml
 
 from syncer.change import TableName
 from syncer.declaration import lined_yaml, model
-from syncer.declaration.model import Many, One
+from syncer.declaration.model import Many, One, meant, parse, spelled_tables, tables
 from syncer.declaration.names import spellings
 from syncer.errors import Fatal
 
@@ -156,3 +156,12 @@ def test_the_schema_for_editors_is_current_and_judges_like_we_do() -> None:
     for old, new in (("many: p", "mnay: p"), ("limit: 50", "limit: few"), ("name: orders", "name: O")):
         wrong = yaml.safe_load(ORDERS.replace(" on:", ' "on":').replace(old, new))
         assert list(validator.iter_errors(wrong))
+
+
+def test_of_two_spellings_the_one_that_exists_is_meant() -> None:
+    upper, lower = TableName("public", "Orders"), TableName("public", "orders")
+    found = parse("name: t\nroot: {table: Orders}\ndocument: {id: id}\nsink: {m: {}}", "m.yaml")
+    assert spelled_tables(found) == [(upper, lower)] and tables(found) == {upper, lower}
+    for existing, right in (({upper, lower}, upper), ({lower}, lower)):
+        assert meant(spelled_tables(found), existing) == {right}
+    assert meant(spelled_tables(found), set()) == set()

@@ -1,0 +1,177 @@
+"""Two tables, one topic: which changes of other tables are ignored, and which are dead letters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devstack import Stack
+from syncer.change import TableName
+from syncer.errors import Fatal
+from syncer.pipeline import Lane
+from syncer.sources.topics import Topics, topic_of
+from tests.integration.daemon import until
+from tests.integration.engine import Engine
+from tests.integration.system import System
+from tests.stack import Database, Names
+
+LINES = TableName("public", "Order Lines")
+OTHER = TableName("public", "Order_Lines")
+MODEL = """
+name: lines
+root: {table: 'public."Order Lines"'}
+document: {n: n}
+sink: {memory: {}}
+"""
+SCHEMA = (
+    'CREATE TABLE "Order Lines" (id int, k int, n int, PRIMARY KEY (id, k)) PARTITION BY LIST (k)',
+    'CREATE TABLE lines1 PARTITION OF "Order Lines" FOR VALUES IN (1)',
+    'CREATE TABLE "Order_Lines" (id int PRIMARY KEY)',
+)
+
+
+@pytest.fixture
+def engine(database: Database, tmp_path: Path) -> Iterator[Engine]:
+    database.execute(*SCHEMA)
+    engine = Engine(database, tmp_path, MODEL)
+    engine.changes.topic = topic_of("here", LINES)
+    yield engine
+    engine.close()
+
+
+def lane(engine: Engine) -> Lane:
+    return engine.lane(topic_of=lambda table: topic_of("here", table))
+
+
+def test_a_character_beyond_16_bits_is_two_in_a_topic() -> None:
+    assert topic_of("p", TableName("s", "a ü😀-b.c_d")) == "p.s.a____-b.c_d"
+
+
+def test_changes_of_a_table_that_shares_the_topic_are_ignored(engine: Engine) -> None:
+    engine.tell(engine.execute('INSERT INTO "Order Lines" VALUES (1, 1, 5)'), *LINES[1:], op="c",
+                after={"id": 1, "k": 1, "n": 5})  # fmt: skip
+    for id in range(3):
+        engine.tell(None, OTHER.name, "c", after={"id": id})
+    engine.drain(lane(engine))
+    assert engine.written() == {"1|1": {"n": 5}} and engine.letters.written == []
+    assert engine.changes.committed == 4
+
+
+def test_the_catalog_is_asked_in_a_snapshot_that_sees_the_event(engine: Engine) -> None:
+    """As when a table and its first rows are of one transaction, and the event is faster than its commit."""
+    engine.database.execute('DROP TABLE "Order_Lines"')
+    with engine.database.connect(autocommit=False) as session:
+        session.execute('CREATE TABLE "Order_Lines" (id int PRIMARY KEY)')
+        [(txid,)] = session.execute("SELECT pg_current_xact_id()::text::bigint").fetchall()
+        engine.tell(txid, OTHER.name, "c", after={"id": 1})
+        waits: Any = lane(engine)
+        with engine.running(waits):
+            until(lambda: "not visible yet" in waits.observer.reason)
+            assert engine.letters.written == [] and engine.changes.committed == 0
+            session.commit()
+            until(lambda: engine.changes.committed == 1)
+    assert engine.letters.written == []
+
+
+def test_changes_of_a_table_that_is_not_there_are_dead_letters_until_it_is(engine: Engine) -> None:
+    engine.database.execute('DROP TABLE "Order_Lines"')
+    tried = lane(engine)
+    engine.tell(None, OTHER.name, "c", after={"id": 1})
+    engine.drain(tried)
+    assert len(engine.letters.written) == 1
+    engine.database.execute('CREATE TABLE "Order_Lines" (id int PRIMARY KEY)')
+    engine.tell(None, OTHER.name, "c", after={"id": 2})
+    engine.drain(tried)
+    engine.database.execute('DROP TABLE "Order_Lines"')  # events of before that are still to come
+    engine.tell(None, OTHER.name, "d", before={"id": 2})
+    engine.drain(tried)
+    assert len(engine.letters.written) == 1
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        'CREATE TABLE "Order-Lines" (id int PRIMARY KEY)',  # which has a topic of its own
+        'CREATE VIEW "Order_Lines" AS SELECT 1 AS id',
+        'CREATE TABLE "Order_Lines" PARTITION OF "Order Lines" FOR VALUES IN (2)',
+        'CREATE TABLE "Order_Lines" PARTITION OF "Order Lines" FOR VALUES IN (2) PARTITION BY LIST (id)',
+    ],
+)
+def test_only_another_table_of_this_topic_is_ignored(engine: Engine, made: str) -> None:
+    """A partition's own name in an event means that the read model's changes come under it."""
+    engine.database.execute('DROP TABLE "Order_Lines"', made)
+    name = "Order-Lines" if "Order-Lines" in made else "Order_Lines"
+    engine.tell(None, name, "c", after={"id": 1, "k": 2, "n": 1})
+    engine.drain(lane(engine))
+    assert len(engine.letters.written) == 1 and engine.changes.committed == 1
+
+
+def test_a_topic_that_kafka_refuses_is_not_waited_for(stack: Stack, names: Names) -> None:
+    topics = Topics({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
+    first, second = (topic_of(names("p"), TableName("s", table)) for table in ("a.b", "a_b"))
+    topics.create([first], {})
+    for name, why in ((second, "collides"), (names("x" * 250), "249")):
+        with pytest.raises(Fatal, match=f"cannot create topic {name}") as error:
+            topics.create([name], {})
+        assert why in str(error.value) and "rename the table" in error.value.hint
+
+
+# -- with Debezium ------------------------------------------------------------------------------------------
+
+TABLES = (
+    'CREATE TABLE {schema}."Lines 😀" (id int PRIMARY KEY, n int)',
+    'CREATE TABLE {schema}."Lines___" (id int PRIMARY KEY, n int)',
+    'INSERT INTO {schema}."Lines 😀" VALUES (1, 10), (2, 20)',
+    'INSERT INTO {schema}."Lines___" VALUES (1, 11), (3, 31)',
+)
+ONE = """
+name: {prefix}-one
+root: {{table: '{schema}."Lines 😀"'}}
+document: {{n: n}}
+sink: {{redis: {{key: "{prefix}:one:{{id}}"}}}}
+"""
+BOTH = """
+name: {prefix}-both
+root: {{table: '{schema}."Lines 😀"'}}
+document: {{n: n, other: {{one: '{schema}."Lines___"', on: {{id: id}}, value: n}}}}
+sink: {{elasticsearch: {{index: "{prefix}-both", settings: {{number_of_replicas: 0}}}}}}
+"""
+
+
+def test_two_tables_of_one_topic_feed_a_model_of_one_and_a_model_of_both(system: System) -> None:
+    one, both = f"{system.prefix}-one", f"{system.prefix}-both"
+    system.execute(*TABLES)
+    system.declare("one", ONE)
+    system.declare("both", BOTH)
+    system.run("check", one, both, expect=0)
+    system.run("backfill", one, both)
+    daemon = system.start(one, both)
+    system.execute(
+        'UPDATE {schema}."Lines___" SET n = n + 1',
+        'UPDATE {schema}."Lines 😀" SET n = n + 1 WHERE id = 2',
+        'INSERT INTO {schema}."Lines___" VALUES (2, 22)',
+    )
+    want = {"1": {"n": 10, "other": 12}, "2": {"n": 21, "other": 22}}
+    until(lambda: system.written(both) == want, lambda: f"{system.written(both)}\n{daemon.log.read_text()}")
+    for model in (one, both):
+        until(lambda m=model: system.told(m)["lag_records"] == 0)  # type: ignore[misc]
+        assert system.told(model)["dead_letters"] == 0 and not daemon.said("dead letter")
+    daemon.stop()
+
+    # what an earlier version, or a time without the table, has left
+    system.execute('ALTER TABLE {schema}."Lines___" RENAME TO gone')
+    record: dict[str, Any] = {"op": "c", "before": None, "after": {"id": 9, "n": 9}}
+    record["source"] = {"schema": system.schema, "table": "Lines___", "txId": None, "ts_ms": 1}
+    system.produce("Lines___", json.dumps(record).encode())
+    daemon = system.start(one)
+    until(lambda: system.told(one)["dead_letters"] == 1, daemon.log.read_text)
+    [letter] = daemon.said("dead letter", model=one)
+    assert "PostgreSQL has no such table now" in letter["why"] and f"syncer dlq drop {one}" in letter["hint"]
+    assert "no such table now" in system.run("dlq", "replay", one, "--all", expect=1)
+    system.execute('ALTER TABLE {schema}.gone RENAME TO "Lines___"')
+    assert "1 of 1 dead letter settled" in system.run("dlq", "replay", one, "--all")
+    assert "equal" in system.run("verify", one)
