@@ -10,7 +10,7 @@ import pytest
 from syncer.shape import FORM, compare
 
 PLAIN: dict[str, Any] = {
-    "oid": 1, "named": "700", "file": 11, "columns": {"total": [1, 23, -1, "700", "t"]},
+    "oid": 1, "named": "700", "file": 11, "columns": {"total": [1, 23, -1, "integer", "700", "t"]},
     "publication": ["5 700", ""], "identity": "", "leaves": {},
 }  # fmt: skip
 TREE: dict[str, Any] = {
@@ -51,7 +51,7 @@ def test_hazard_06_a_partition_that_is_written_again_may_have_been_truncated() -
 @pytest.mark.parametrize("beside", ["t", "f"])
 def test_hazard_06_a_table_written_again_with_another_version_of_a_column(beside: str) -> None:
     now = deepcopy(NOTED)
-    now["tables"]["public.plain"] |= {"file": 12, "columns": {"total": [1, 23, -1, "701", beside]}}
+    now["tables"]["public.plain"] |= {"file": 12, "columns": {"total": [1, 23, -1, "integer", "701", beside]}}
     found = compare(NOTED, now, set())
     assert found and found.why == "public.plain: column total was altered and the table rewritten"
 
