@@ -118,8 +118,10 @@ _BEYOND = {
     "+5877611-06-21Z": "infinity",
     "-5877611-06-21Z": "infinity",  # before Debezium 3.7
     "-5877611-06-22Z": "-infinity",
-    "+294247-01-10T04:00:25.2Z": "infinity",
-    "-290308-12-21T19:59:27.6Z": "-infinity",
+    "+292278994-08-16T23:00:00Z": "infinity",
+    "-292275055-05-16T23:00:00Z": "-infinity",
+    "+294247-01-10T04:00:25.2Z": "infinity",  # before Debezium 3.7
+    "-290308-12-21T19:59:27.6Z": "-infinity",  # before Debezium 3.7
     "infinity": "infinity",  # timestamptz
     "-infinity": "-infinity",
     "POSITIVE_INFINITY": "Infinity",
