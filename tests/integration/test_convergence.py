@@ -50,7 +50,7 @@ def workload(deployment: Deployment, say: Callable[[str], None]) -> Iterator[Wor
         created.close()
 
 
-@pytest.mark.timeout(SECONDS + 2 * SETTLES_WITHIN + 60)
+@pytest.mark.timeout(SECONDS + 2 * SETTLES_WITHIN + 240)  # the start of the servers counts, too
 def test_every_document_is_what_postgresql_says_in_the_end(
     deployment: Deployment, workload: Workload, say: Callable[[str], None]
 ) -> None:
