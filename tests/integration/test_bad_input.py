@@ -246,7 +246,7 @@ def test_hazard_02_a_partition_that_the_application_makes_needs_an_identity_and_
         "DELETE FROM {schema}.lines WHERE id IN (1, 14)",
         "ALTER TABLE {schema}.lines2 REPLICA IDENTITY FULL",
     )
-    daemon.stop()  # or in a minute by itself
+    daemon.stop(expect=3)  # it would go on in a minute by itself
     daemon = system.start(model)
     found = system.database.query(LINES_OF.format(schema=system.schema))
     wanted = {f"lines-{id}": {"lines": ids} for id, ids in found}

@@ -27,8 +27,8 @@ MORE = (
     "ALTER TABLE {schema}.notes REPLICA IDENTITY USING INDEX told",
     "CREATE UNIQUE INDEX leaf_told ON {schema}.things2 (k, id)",
     "ALTER TABLE {schema}.things2 REPLICA IDENTITY USING INDEX leaf_told",
-    "CREATE TABLE {schema}.parts PARTITION OF {schema}.things FOR VALUES IN (7) PARTITION BY LIST (id)",
-    "CREATE TABLE {schema}.parts1 PARTITION OF {schema}.parts FOR VALUES IN (1)",
+    "CREATE TABLE {schema}.parts PARTITION OF {schema}.things FOR VALUES IN (7) PARTITION BY LIST (k)",
+    "CREATE TABLE {schema}.parts1 PARTITION OF {schema}.parts FOR VALUES IN (7)",
     "CREATE TABLE {schema}.nobodys (id bigint PRIMARY KEY)",
     "CREATE PUBLICATION pub FOR TABLE {schema}.things, {schema}.notes WITH (publish_via_partition_root)",
 )
