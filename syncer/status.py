@@ -153,7 +153,7 @@ class _Reading:
             reasons = [*reasons, readers]
             state = "waiting" if state == "running" else state
         outgrown = self.values.get(f"{self.model}/{known['generation']}/outgrown", {})
-        if due := told_outgrown(outgrown, self.model):
+        if (due := told_outgrown(outgrown, self.model)) and due not in reasons:
             reasons = [*reasons, due]
         records, changed = self._changes(names, known["registered_ms"])
         work_records, work, caused = self._work(names)

@@ -254,8 +254,7 @@ def outgrown(given: Mapping[str, Any], actual: Mapping[str, Any], fields: Sequen
 
 
 def _sentence(problem: Problem) -> str:
-    place = ".".join(map(str, problem.field or problem.block[1:]))
-    return f"{place}: {problem.what}" if place and place not in problem.what else problem.what
+    return problem.what.removeprefix("mapping.")
 
 
 def _outgrown(

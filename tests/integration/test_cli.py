@@ -78,6 +78,7 @@ def run(
         "slot.name": names.prefix,
         "publication.name": names.prefix,
         "table.include.list": r"public\..*",
+        "database.password": "${env:SHOP_PGPASSWORD}",
     }
     (tmp_path / "connectors").mkdir()
     (tmp_path / "connectors" / "shop.json").write_text(json.dumps(definition))
@@ -463,5 +464,5 @@ def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
         [line] = [
             line for line in lines if line.startswith(f"-- left out: the tables of read model {name}: ")
         ]
-        assert "no_such_column" in line
+        assert "no_such_column" in line or (name == "seen" and "is a view" in line)
     assert any(line.startswith("-- left out") and "broken.yaml" in line for line in lines)
