@@ -195,6 +195,9 @@ class Lane:
         """The changes of tables that only share a topic with the read model. Others are dead letters."""
         if not doubtful:
             return []
+        oldest_ms = min(change.committed_ms for _, change in doubtful)
+        self.lag.taken(doubtful[-1][0].position, oldest_ms)  # the gate may wait for long
+        self._tell_lag()
         with self.gate.sight({change.txid for _, change in doubtful if change.txid is not None}) as sight:
             why = self.neighbours.learn(sight.view, {change.table for _, change in doubtful})
         for record, change in doubtful:

@@ -6,6 +6,7 @@ backfill takes a snapshot; so what the backfill does not show comes as an event.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from syncer.change import TableName
 from syncer.clock import ran_backwards
 from syncer.config import Config
 from syncer.declaration.compile import Compiled, form_of
-from syncer.declaration.sql_types import family
+from syncer.declaration.sql_types import KEYABLE, family
 from syncer.errors import Fatal
 from syncer.rows.session import connect
 from syncer.shape import FORM, Shape
@@ -258,7 +259,7 @@ def check_hash(registration: Registration, compiled: Compiled, shape: Shape) -> 
     key = [
         f"the key {compiled.root}.{name} was {columns[name][3]}, and is {now}"
         for name, now in zip(compiled.key, compiled.key_types, strict=True)
-        if shape.get("form") == FORM and name in columns and _family(columns[name][3]) != now
+        if shape.get("form") == FORM and name in columns and _family(columns[name][3]) in KEYABLE - {now}
     ]
     why = "its file, or the primary key of its root table"
     if form_of(registration.hash) != form_of(compiled.hash):
@@ -273,7 +274,8 @@ def check_hash(registration: Registration, compiled: Compiled, shape: Shape) -> 
 
 
 def _family(type: str) -> str:
-    return family(type.partition("(")[0])
+    """Without its modifier: `timestamp(3) with time zone` is `timestamp with time zone`."""
+    return family(re.sub(r"\([\d, ]+\)", "", type))
 
 
 def told_outgrown(noted: Mapping[str, Any], model: str) -> str:

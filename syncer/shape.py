@@ -48,18 +48,18 @@ def compare(noted: Shape, now: Shape, filled: AbstractSet[str]) -> Altered | Non
     that hold anything now."""
     if noted.get("form") != now["form"]:
         return Altered("what was noted of the tables is of another version of the syncer", unseen=True)
+    unseen = any(  # of any table: the first reason that is found may be of another one
+        is_["publication"] != noted["tables"].get(table, is_)["publication"]
+        for table, is_ in now["tables"].items()
+    )
     if types := retyped(noted, now):
-        unseen = any(
-            is_["publication"] != noted["tables"].get(table, is_)["publication"]
-            for table, is_ in now["tables"].items()
-        )
         return Altered("; ".join(types), unseen)
     for table, is_ in now["tables"].items():
         was = noted["tables"].get(table)
         if was is None:
             continue
         if why := next(_table(was, is_, filled), ""):
-            return Altered(f"{table}: {why}", unseen=was["publication"] != is_["publication"])
+            return Altered(f"{table}: {why}", unseen)
         if was["publication"] != is_["publication"]:
             why = "it left the publication and joined it again, or what is published of it was altered"
             return Altered(f"{table}: {why}", unseen=True)

@@ -22,7 +22,7 @@ from syncer.registry import Names, Registry, told_outgrown
 from syncer.sources.letters import Standing
 
 _ITEMS = 200  # work items that are read of a partition
-_JOINS_WITHIN_MS = 15_000
+_SILENT_MS = 20_000
 _PLANS_WITHIN_MS = 600_000
 
 
@@ -194,13 +194,13 @@ class _Reading:
         }  # fmt: skip
 
     def _gone(self) -> list[str]:
-        """Daemons that said to run a while ago, though Kafka has no consumer of theirs: it notices within
-        10 s that one was killed."""
+        """Daemons that said to run, though Kafka has no consumer of theirs, and that have not renewed that
+        since: one that lives does so every 15 s."""
         return [
             f"{one.process} was killed, or cannot reach Kafka: its consumers are gone"
             for one in self.said
             if one.alive(self.now_ms) and one.state == "running"
-            and self.now_ms - one.since_ms > _JOINS_WITHIN_MS
+            and self.now_ms - one.at_ms > _SILENT_MS
         ]  # fmt: skip
 
     def _lag(self, state: str, records: int, since: list[int], late: float) -> float | None:

@@ -119,7 +119,7 @@ def _verify(
         if not (repair and wrong):
             return reports
         metrics = Metrics(CollectorRegistry()).for_model(loaded.name)
-        with Errand(config, loaded.model, registry, metrics) as errand:
+        with Errand(config, loaded.model, registry, metrics, tolerant=True) as errand:
             mend(errand, wrong)
         repaired = [verify.again(sink, report) for sink, report in zip(sinks, reports, strict=True)]
         for before, after in zip(reports, repaired, strict=True):

@@ -155,21 +155,35 @@ def _missing_privileges(http: Http, aliases: Sequence[str]) -> list[str]:
 
 def misread(connection: Connection, settings: Settings, generation: int) -> SyncerError | None:
     """Whether the alias that applications read is of other indexes than of this generation's: moved to an old
-    one by hand, removed, or put on two."""
+    one by hand, removed, or put on two. A resync moves it to a later generation before that is registered."""
     alias, index = settings.index, _index(settings, generation)
     with contextlib.closing(connection.client()) as server:
         http = Http(server, f"elasticsearch:{alias}", "")
         read = sorted(http.get(f"/_alias/{alias}") or {})
-        if read == [index] or http.get(f"/{index}") is None:
+        if read == [index] or _is_later(settings, read, index) or http.get(f"/{index}") is None:
             return None
     actions = [{"remove": {"index": name, "alias": alias}} for name in read if name != index]
     body = orjson.dumps({"actions": [*actions, {"add": {"index": index, "alias": alias}}]}).decode()
     url = connection.url.partition(",")[0].strip().rstrip("/")
+    command = f"curl{_sign_in(connection)} -X POST {url}/_aliases"
     return Fatal(
         f"readers of {alias} see {' and '.join(read) or 'no index'}, but {index} is kept in sync",
         where=f"elasticsearch:{alias}", why="the alias was moved or removed by hand",
-        hint=f"curl -X POST {url}/_aliases -H 'Content-Type: application/json' -d '{body}'",
+        hint=f"{command} -H 'Content-Type: application/json' -d '{body}'",
     )  # fmt: skip
+
+
+def _is_later(settings: Settings, read: Sequence[str], index: str) -> bool:
+    """Whether readers see one index, of a later generation than this one."""
+    return len(read) == 1 and read[0] > index and read[0].startswith(f"{settings.index}-")
+
+
+def _sign_in(connection: Connection) -> str:
+    """Options of curl, without secrets: it asks for a password; an API key is taken from a variable."""
+    options = f" --cacert {connection.ca_file}" if connection.ca_file else ""
+    if connection.api_key:
+        return options + """ -H "Authorization: ApiKey $API_KEY\""""
+    return options + (f" -u {connection.username}" if connection.username else "")
 
 
 def _index(settings: Settings, generation: int) -> str:

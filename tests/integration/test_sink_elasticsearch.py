@@ -20,7 +20,15 @@ from syncer.document import Batch, Outcome, Refusal
 from syncer.errors import Fatal, Retry
 from syncer.sinks._elasticsearch_http import Http
 from syncer.sinks._trial import sweep
-from syncer.sinks.elasticsearch import Connection, ElasticsearchSink, Settings, misread, obstacles, tried
+from syncer.sinks.elasticsearch import (
+    Connection,
+    ElasticsearchSink,
+    Settings,
+    _sign_in,
+    misread,
+    obstacles,
+    tried,
+)
 from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
 from tests.contracts.sinks import FIELDS, compiled
 from tests.integration.daemon import until
@@ -178,6 +186,24 @@ def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: 
         assert url == f"{stack.elasticsearch}/_aliases"
         call(stack, "POST", "/_aliases", json.loads(body))
         assert misread(connection, settings, 2) is None
+    assert misread(connection, settings, 1) is None, "a resync moves readers before it is registered"
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({}, ""),
+        ({"username": "u", "password": "hidden"}, " -u u"),
+        (
+            {"api_key": "hidden", "ca_file": "/ca.pem"},
+            """ --cacert /ca.pem -H "Authorization: ApiKey $API_KEY\"""",
+        ),
+    ],
+)
+def test_the_command_that_moves_readers_signs_in_without_showing_secrets(
+    given: dict[str, str], options: str
+) -> None:
+    assert _sign_in(Connection.model_validate({"url": "https://es:9200", **given})) == options
 
 
 def test_a_name_that_is_taken(make: Make, stack: Stack, names: Names) -> None:

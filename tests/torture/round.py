@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from devstack import Stack
+from syncer.checks.running import APPLY
 from tests.convergence.compare import Expected, compare, told
 from tests.convergence.deployment import Deployment, deployed, until
 from tests.convergence.oracle import Oracle
@@ -143,6 +144,7 @@ def settle(deployment: Deployment, fire: Fire, expected: Expected, deadline: flo
         if not applied and time.monotonic() - began > _OPERATOR_COMES:
             applied = True
             if "failed" in deployment.run("connectors", "status", expect=(0, 1)):
+                assert APPLY in deployment.run("status", expect=(0, 1)), "nobody tells what to run"
                 fire.say("connector applied")
                 deployment.run("connectors", "apply", "--yes")
     autopsy(deployment, found, deployment.folder)

@@ -11,6 +11,7 @@ import pytest
 
 from syncer.errors import Retry
 from syncer.reasons import Process, Reports, Said, said, tell
+from syncer.status import _Reading
 
 HERE = Process("a1", "one.example", 7, started_ms=0)
 THERE = Process("b2", "two.example", 8, started_ms=1)
@@ -158,3 +159,15 @@ def test_a_killed_daemon_is_told_as_one() -> None:
     assert reasons == [
         "the daemon on one.example, pid 7 was killed, or cannot reach Kafka: no sign of it for 60 s"
     ]
+
+
+@pytest.mark.parametrize(("silent", "gone"), [(0.5, False), (16.0, False), (21.0, True)])
+def test_a_daemon_without_consumers_is_gone_once_it_is_silent(silent: float, gone: bool) -> None:
+    """One that opens its read model again has none for some seconds, and goes on to report."""
+    play = Play()
+    play.look("running", seconds=60)
+    now_ms = round(1000 * play.now)
+    reading = object.__new__(_Reading)
+    reading.said = said(play.values, "orders")
+    reading.now_ms = max(one.at_ms for one in reading.said) + round(1000 * silent)
+    assert now_ms and bool(reading._gone()) is gone

@@ -61,3 +61,12 @@ def test_a_table_that_an_except_clause_left_out_for_a_while_is_rendered_again() 
     assert "it left the publication and joined it again" in altered(
         "public.plain/publication", ["5 700 9 800", ""]
     )
+
+
+def test_a_publication_that_one_table_left_calls_for_the_wait_whatever_else_was_altered() -> None:
+    """The reason that is found first may be of another table, and needs no wait by itself."""
+    now = deepcopy(NOTED)
+    now["tables"]["public.plain"]["named"] = "701"
+    now["tables"]["public.tree"]["publication"] = ["5 702", ""]
+    found = compare(NOTED, now, set())
+    assert found and found.why.startswith("public.plain: ") and found.unseen

@@ -1,0 +1,40 @@
+"""Why a changed read model is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from syncer.errors import Fatal
+from syncer.registry import check_hash
+from syncer.shape import FORM
+
+
+def reason(noted: str, base: str) -> str:
+    """noted: the type of the key's column, as the shape names it. base: its type now, as compiled."""
+    compiled: Any = SimpleNamespace(root="public.t", key=("id",), key_types=(base,), name="m", hash="2-b")
+    shape = {"form": FORM, "tables": {"public.t": {"columns": {"id": [1, 99999, -1, noted, "1", ""]}}}}
+    registration: Any = SimpleNamespace(hash="2-a")
+    with pytest.raises(Fatal) as raised:
+        check_hash(registration, compiled, shape)
+    return raised.value.why.partition(" (hash")[0]
+
+
+@pytest.mark.parametrize(
+    ("noted", "base"),
+    [
+        ("integer", "bigint"),
+        ("character varying(9)", "text"),
+        ("timestamp(3) with time zone", "timestamp with time zone"),
+        ("public.posint", "bigint"),  # a domain
+        ("public.mood", "enum"),
+    ],
+)
+def test_a_key_of_the_same_family_is_not_the_reason(noted: str, base: str) -> None:
+    assert reason(noted, base) == "its file, or the primary key of its root table"
+
+
+def test_a_key_of_another_family_is_named_with_both_types() -> None:
+    assert reason("integer", "text") == "the key public.t.id was integer, and is text"
