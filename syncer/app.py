@@ -50,7 +50,7 @@ class App:
         self.reporting = Reporting(self.registry, {unit.model.name: unit for unit in self.units})
         self._stop = threading.Event()
         self.unfinished: list[str] = []
-        """Read models whose threads are still there after the end: a server does not answer them."""
+        """Read models (or `reports`) whose threads are still there after the end: a server does not answer."""
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises Fatal if every read model has stopped with an error."""
@@ -110,7 +110,9 @@ class App:
             unit.stop()
         until = began + self.config.pipeline.stop_timeout
         self.unfinished = [u.model.name for u in self.units if not u.join(max(0.1, until - time.monotonic()))]
-        self.reporting.stop()
+        self.reporting.stop(max(0.1, until - time.monotonic()))
+        if self.reporting.alive:
+            self.unfinished.append("reports")
         log.info("stopped", seconds=round(time.monotonic() - began, 2), unfinished=self.unfinished)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:

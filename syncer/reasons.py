@@ -32,7 +32,7 @@ Save = Callable[[str, Mapping[str, Any] | None], None]
 _LASTS = 4.5  # seconds
 _RENEWED = 15.0
 _HOLDS_MS, _KEPT_MS = 45_000, 3_600_000
-_LOOK_EVERY, _ENDS_WITHIN = 1.0, 2.0
+_LOOK_EVERY = 1.0
 _NUMBER = re.compile(r"\d+")
 
 
@@ -154,10 +154,10 @@ class Reporting:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def stop(self) -> None:
-        """Remove the records, once the read models have stopped. Waits for seconds at most."""
+    def stop(self, timeout: float) -> None:
+        """Removes the records, once the read models have stopped. Waits for `timeout` seconds at most."""
         self._stop.set()
-        self._thread.join(_ENDS_WITHIN)
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         while not self._stop.wait(_LOOK_EVERY):
