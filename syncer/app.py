@@ -50,7 +50,7 @@ class App:
         self.reporting = Reporting(self.registry, {unit.model.name: unit for unit in self.units})
         self._stop = threading.Event()
         self.unfinished: list[str] = []
-        """Read models (or `reports`) whose threads are still there after the end: a server does not answer."""
+        """Read models (or `reports`) whose threads are still there after the end: no answer from a server."""
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises Fatal if every read model has stopped with an error."""
