@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -35,6 +36,7 @@ from tests.integration.daemon import until
 from tests.stack import Names
 
 Make = Callable[..., ElasticsearchSink]
+CA = Path(__file__).parents[1] / "unit" / "tls" / "unknown.pem"
 
 
 @pytest.fixture
@@ -195,7 +197,7 @@ def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: 
         ({}, ""),
         ({"username": "u", "password": "hidden"}, " -u u"),
         ({"api_key": "hidden"}, """ -H "Authorization: ApiKey $API_KEY\""""),
-        ({"ca_file": __file__}, f" --cacert {__file__}"),
+        ({"ca_file": str(CA)}, f" --cacert {CA}"),
     ],
 )
 def test_the_command_that_moves_readers_signs_in_without_showing_secrets(
