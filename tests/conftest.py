@@ -64,6 +64,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_of_earlier_modules() -> None:
+    """Hypothesis collects garbage, and pytest blames the test that runs then for a socket that another one left
+    open. So what earlier modules left is collected before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.fixture(scope="session")
 def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Write a line to the terminal, past the capture."""
