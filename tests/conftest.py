@@ -6,11 +6,13 @@ worker has a stack of its own. To use one that runs already (a start takes 15 se
     make stack; SYNCER_TEST_STACK=.devstack/stack.json pytest tests
 """
 
+import gc
 import os
 import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,8 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _garbage_of_earlier_modules() -> None:
-    """Hypothesis collects garbage, and pytest blames the test that runs then for a socket that another one left
-    open. So what earlier modules left is collected before."""
+    """Hypothesis collects garbage, and pytest blames the test that runs then for a socket that another one
+    left open. So what earlier modules left is collected before."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
