@@ -187,6 +187,18 @@ class System:
         assert isinstance(found, dict)
         return found
 
+    def until_reported(self, model: str, **fields: Any) -> dict[str, Any]:
+        """Waits until `syncer status` reports these fields, and returns the report. A daemon publishes a new
+        state after it has reached it, so a report that is read at once can be the one before."""
+        found: dict[str, Any] = {}
+
+        def reported() -> bool:
+            found.update(self.told(model))
+            return fields.items() <= found.items()
+
+        until(reported, lambda: f"want {fields}, have {found}")
+        return found
+
     def well(self, *models: str) -> bool:
         """Whether `syncer status` says that all is well. A busy server may not answer in time."""
         return CliRunner().invoke(cli.main, ["status", *models], env=self.environment).exit_code == 0

@@ -74,8 +74,7 @@ def test_records_that_cannot_be_read_go_to_the_dead_letters(system: System) -> N
     for model in (system.orders, system.summaries):
         until(lambda m=model: len(system.dead_letters(m)) == len(bad))  # type: ignore[misc]
         assert sorted(system.dead_letters(model)) == sorted(bad)
-        told = system.told(model)
-        assert (told["state"], told["dead_letters"], told["lag_records"]) == ("running", len(bad), 0)
+        system.until_reported(model, state="running", dead_letters=len(bad), lag_records=0)
         letters = daemon.said("dead letter", model=model)
         assert len(letters) == len(bad)
         assert all(one["where"].startswith(system.topic("orders")) and one["hint"] for one in letters)
@@ -95,8 +94,7 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
     until(lambda: system.written(system.orders) in (wanted, {k: v for k, v in wanted.items() if k != "3"}))
     [letter] = daemon.said("dead letter", model=system.orders)
     assert letter["where"] == "document 3" and "no address" in letter["why"]
-    told = system.told(system.orders)
-    assert (told["state"], told["dead_letters"], told["lag_records"]) == ("running", 1, 0)
+    system.until_reported(system.orders, state="running", dead_letters=1, lag_records=0)
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
     system.until_right()
     until(lambda: system.told(system.orders)["dead_letters"] == 0)
@@ -154,10 +152,8 @@ def test_a_column_dropped_under_the_daemon_stops_its_read_model_alone(system: Sy
     failed(daemon, system.orders, "amount", "orders.yaml:7", f"{system.schema}.orders")
     system.execute("INSERT INTO {schema}.orders (id, customer_id) VALUES (6, 1)")
     system.until_right(system.summaries)
-    assert (system.told(system.orders)["state"], system.told(system.summaries)["state"]) == (
-        "failed",
-        "running",
-    )
+    system.until_reported(system.orders, state="failed")
+    system.until_reported(system.summaries, state="running")
     daemon.stop()
     system.execute("ALTER TABLE {schema}.orders ADD COLUMN amount integer NOT NULL DEFAULT 7")
     daemon = system.start()
@@ -274,8 +270,7 @@ def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_the_rest_
     until(lambda: system.written(system.orders) == wanted, lambda: system.differences(system.orders))
     until(lambda: system.told(system.orders)["dead_letters"] == 1)
     daemon.until_ready()
-    told = system.told(system.orders)
-    assert told["state"] == "running" and told["last_error"] == ""
+    told = system.until_reported(system.orders, state="running", last_error="")
     for words in (
         f"{system.schema}.orders.status was text, and is jsonb",
         "status: mapped as text, which cannot hold all jsonb values", f"syncer resync {system.orders}",

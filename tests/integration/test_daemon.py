@@ -62,14 +62,11 @@ def test_what_it_tells_of_itself(system: System) -> None:
         "state": "running", "lag_seconds": 0, "lag_records": 0, "work_records": 0,
         "reason": "", "last_error": "", "hint": "",
     }  # fmt: skip
-    told = system.told(model)
-    assert (told["state"], told["members"], told["lag_records"], told["lag_seconds"]) == ("running", 1, 0, 0)
+    system.until_reported(model, state="running", members=1, lag_records=0, lag_seconds=0)
     assert daemon.get("/livez") == (200, "ok\n") and daemon.get("/readyz") == (200, "ok\n")
     assert daemon.get("/nothing")[0] == 404 and daemon.get("/status?model=nobody")[0] == 404
     assert daemon.stop() < 5
-    told = system.told(model)
-    assert (told["state"], told["members"], told["lag_seconds"], told["reasons"]) == ("stopped", 0, None, [])
-    assert told["processes"] == []
+    system.until_reported(model, state="stopped", members=0, lag_seconds=None, reasons=[], processes=[])
     for line in daemon.log.read_text().splitlines():
         assert {"timestamp", "level", "message"} <= json.loads(line).keys()
     assert [one["unfinished"] for one in daemon.said("stopped")] == [[]]
@@ -91,13 +88,12 @@ def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
     )
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
     system.until_right(model)
-    until(lambda: system.told(model)["state"] == "running", lambda: system.told(model))
-    assert system.told(model)["reason"] == ""
+    system.until_reported(model, state="running", reason="")
     urllib3.request("PUT", settings, json={"index.blocks.write": True})
     system.execute("UPDATE {schema}.orders SET status = 'sent'")
     until(lambda: system.told(model)["state"] == "waiting", lambda: system.told(model))
     daemon.stop()
-    assert system.told(model)["state"] == "stopped"
+    system.until_reported(model, state="stopped")
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
 
 
@@ -112,8 +108,8 @@ def test_a_fan_out_that_waits_is_lag(system: System) -> None:
     )
     system.run("backfill", model)
     daemon = system.start(model)
-    until(lambda: system.told(model)["lag_records"] == 0)
-    assert daemon.metric("syncer_lag_seconds") == 0 and system.told(model)["lag_seconds"] == 0
+    system.until_reported(model, lag_records=0, lag_seconds=0)
+    until(lambda: daemon.metric("syncer_lag_seconds") == 0)
     urllib3.request("PUT", settings, json={"index.blocks.write": True})
     system.execute("UPDATE {schema}.customers SET name = 'Augusta' WHERE id = 1")
     until(lambda: daemon.metric("syncer_lag_seconds") > 3, lambda: daemon.status(model))
@@ -228,8 +224,7 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was(system: System) -> None:
     system.execute(CUSTOMERS, ORDERS.format(1, 3000))
     with backfill(system, "--rate", "1000"):
         until(lambda: len(system.written(system.orders)) > 700)
-    told = system.told(system.orders)
-    assert (told["backfill"], told["state"]) == ("unfinished", "stopped")
+    told = system.until_reported(system.orders, backfill="unfinished", state="stopped")
     assert 0 < told["backfill_percent"] < 100
     done = len(system.written(system.orders))
     assert done < 3000

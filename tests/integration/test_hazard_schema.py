@@ -181,7 +181,7 @@ def test_hazard_06_a_daemon_killed_between_finding_and_noting_begins_again(syste
     )
     until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
     assert not any(one.said("failed") for one in system.daemons)
-    assert system.told(things(system))["reason"] == ""
+    system.until_reported(things(system), reason="")
 
 
 FITS = "the tables were altered, and the read model fits them as it is"

@@ -108,8 +108,8 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 1
     # One answer everywhere: first the reset, which tells what to resync.
     until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
-    told = system.told(system.orders)
-    assert (told["state"], told["lag_seconds"] == 0) == ("failed", False)
+    told = system.until_reported(system.orders, state="failed")
+    assert told["lag_seconds"] != 0
     assert "connectors reset, then" in told["hint"]
     for command, status in ((["status"], 1), (["check"], 1), (["resync", system.orders, "--yes"], 3)):
         said = system.run(*command, expect=status)
@@ -241,12 +241,13 @@ def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_beginning(syste
     """Found: a table joins the publication while a transaction that changed it is open, and its changes are
     never sent."""
     orders = f"{system.schema}.orders"
-    system.database.execute("DROP PUBLICATION pub")
+    # The publication always exists: a connector that decodes a row of the time without it never recovers.
+    system.database.execute("BEGIN; DROP PUBLICATION pub; CREATE PUBLICATION pub; COMMIT")
     system.execute(*ORDERS)
     command = [sys.executable, "-m", "syncer", "backfill", system.orders]
     with system.database.connect(autocommit=False) as slow:
         slow.execute(f"UPDATE {orders} SET status = 'unseen'".encode())
-        system.database.execute(f"CREATE PUBLICATION pub FOR TABLE {orders}, {system.schema}.customers")
+        system.database.execute(f"ALTER PUBLICATION pub ADD TABLE {orders}, {system.schema}.customers")
         backfill = subprocess.Popen(
             command, env=system.environment, cwd=system.folder, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -270,8 +271,8 @@ def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: Syste
     system.execute("INSERT INTO {schema}.customers VALUES (2, repeat('x', 200000))")
     daemon.until_state(system.orders, "waiting")
     until(lambda: "RecordTooLargeException" in daemon.status(system.orders)["reason"], daemon.log.read_text)
-    told = system.told(system.orders)
-    assert (told["state"], told["lag_seconds"] == 0) == ("waiting", False)
+    told = system.until_reported(system.orders, state="waiting")
+    assert told["lag_seconds"] != 0
     assert "RecordTooLargeException" in told["reason"] and "buffer.memory" in told["hint"]
     path = system.folder / "connectors" / "connector.json"
     sound = path.read_text()
@@ -305,13 +306,13 @@ def test_a_connector_that_fails_is_told_and_mended(source: Source, system: Syste
 
 def test_a_connector_that_was_paused_is_told_and_resumed(source: Source, system: System) -> None:
     daemon = begin(system)
-    assert system.told(system.orders)["state"] == "running"
+    system.until_reported(system.orders, state="running")
     url = f"{system.stack.connect}/connectors/{source.connector.name}"
     urllib3.request("PUT", f"{url}/pause")
     until(lambda: urllib3.request("GET", f"{url}/status").json()["tasks"][0]["state"] == "PAUSED")
     system.execute(ANOTHER.format(2))
-    told = system.told(system.orders)
-    assert (told["state"], told["lag_seconds"] == 0) == ("waiting", False)
+    told = system.until_reported(system.orders, state="waiting")
+    assert told["lag_seconds"] != 0
     assert "it is paused" in told["reason"]
     # It grows although no record waits in Kafka: by the message that does not come, also in `status`.
     until(lambda: daemon.metric("syncer_lag_seconds", model=system.orders) > 4, daemon.log.read_text)

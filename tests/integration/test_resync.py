@@ -78,11 +78,12 @@ def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
     old, model = f"{system.orders}-000001", system.orders
     actions = [{verb: {"index": index, "alias": model}} for verb, index in (("remove", now), ("add", old))]
     urllib3.request("POST", f"{system.stack.elasticsearch}/_aliases", json={"actions": actions})
-    told = daemon.until_state(model, "waiting")
     says = f"readers of {model} see {old}, but {now} is kept in sync"
-    assert says in told["reason"] and daemon.ready() is False
+    until(lambda: says in daemon.status(model)["reason"], lambda: daemon.status(model))
+    assert daemon.status(model)["state"] == "waiting" and daemon.ready() is False
     assert daemon.metric("syncer_readers_elsewhere", model=model) == 1
-    until(lambda: system.told(model)["state"] == "waiting")
+    until(lambda: says in system.told(model)["reason"], lambda: system.told(model))
+    assert system.told(model)["state"] == "waiting"
     for command in ("check", "status", "verify"):
         said = system.run(command, model, expect=1)
         assert says in said, said
