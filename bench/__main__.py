@@ -51,7 +51,7 @@ def main(orders: int | None, quick: bool, only: list[str]) -> None:
     began = time.monotonic()
 
     def say(line: str) -> None:
-        output.say(f"{time.monotonic() - began:6.0f} s  {line}")
+        output.echo(f"{time.monotonic() - began:6.0f} s  {line}")
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through all `finally`
     sizes = Sizes.of(orders, quick=quick)
@@ -66,7 +66,7 @@ def main(orders: int | None, quick: bool, only: list[str]) -> None:
                 told = f"used up to {max(opened.elsewhere):.0%} of the cores: the figures are too low."
                 report.remarks.append(f"The machine was not quiet. Programs of others {told}")
     except (Failed, DevstackError) as error:
-        output.say(f"Failed. {error}", style="bold red")
+        output.echo(f"Failed. {error}", style="bold red")
         sys.exit(1)
     finally:
         if report.figures:
@@ -74,7 +74,7 @@ def main(orders: int | None, quick: bool, only: list[str]) -> None:
             report.print(output.console())
     _write(report, _PRIVATE if quick or len(only) < len(STEPS) else _PUBLISHED)
     for figure in report.missed():
-        output.say(f"missed: {figure.what}: {figure.ratio:.2f}, goal {figure.goal}", style="red")
+        output.echo(f"missed: {figure.what}: {figure.ratio:.2f}, goal {figure.goal}", style="red")
 
 
 def _environment(report: Report, opened: Arena) -> None:
@@ -94,7 +94,7 @@ def _write(report: Report, files: tuple[Path, Path]) -> None:
     markdown.parent.mkdir(exist_ok=True)
     markdown.write_text(report.markdown())
     json.write_bytes(report.json())
-    output.say(f"written: {', '.join(str(file.relative_to(ROOT)) for file in files)}")
+    output.echo(f"written: {', '.join(str(file.relative_to(ROOT)) for file in files)}")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ import devstack
 from bench import machine
 from demo import shop
 from devstack import ports
-from syncer import config, load
-from syncer.config import Config
-from syncer.load import Loaded
+from syncer.config import schema
+from syncer.config.schema import Config
+from syncer.registry import loader
+from syncer.registry.loader import LoadedModel
 
 ROOT = Path(__file__).parent.parent
 PREFIX = "shop"
@@ -132,12 +133,12 @@ class Arena:
 
     @property
     def config(self) -> Config:
-        return config.load(ROOT / "config" / "syncer.yaml", environ=self.environ)
+        return schema.load(ROOT / "config" / "syncer.yaml", environ=self.environ)
 
-    def loaded(self, model: str) -> Loaded:
+    def loaded(self, model: str) -> LoadedModel:
         settings = self.config
-        [found] = load.declared(settings, [model])
-        return load.one(settings, found)
+        [found] = loader.declared(settings, [model])
+        return loader.load_model(settings, found)
 
     def popen(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
         """Begin a command of the syncer, as a user would type it; what it says goes to the end of a file."""

@@ -24,14 +24,15 @@ import urllib3
 from bench import machine
 from bench.arena import Arena, Failed
 from bench.report import Figure, Report
-from syncer import document, load
-from syncer.change import Key
+from syncer import document
 from syncer.document import Batch, Outcome
-from syncer.load import Loaded
+from syncer.events import Key
 from syncer.ports import View
-from syncer.rows.postgres import Postgres
-from syncer.rows.session import connect
-from syncer.sinks import _bulk
+from syncer.postgres.session import connect
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry import loader
+from syncer.registry.loader import LoadedModel
+from syncer.sinks.elasticsearch import bulk
 
 STEP = "limits"
 R = "PostgreSQL renders (R)"
@@ -74,7 +75,7 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
     arena.reset()
 
 
-def ranges(arena: Arena, loaded: Loaded) -> list[Range]:
+def ranges(arena: Arena, loaded: LoadedModel) -> list[Range]:
     """Those that the product's backfill hands out."""
     size = arena.config.backfill.range_documents
     with _view(arena, loaded) as view:
@@ -83,7 +84,7 @@ def ranges(arena: Arena, loaded: Loaded) -> list[Range]:
 
 
 def rendering(
-    arena: Arena, loaded: Loaded, found: Sequence[Range], say: Callable[[str], None]
+    arena: Arena, loaded: LoadedModel, found: Sequence[Range], say: Callable[[str], None]
 ) -> list[float]:
     """Documents a second of each repetition."""
     with _view(arena, loaded) as view:
@@ -114,7 +115,7 @@ def warm_up(arena: Arena, measure_once: Callable[[], float], say: Callable[[str]
         best = rate
 
 
-def _render_all(arena: Arena, loaded: Loaded, found: Sequence[Range]) -> float:
+def _render_all(arena: Arena, loaded: LoadedModel, found: Sequence[Range]) -> float:
     arguments, compiled = arena.config.postgres.arguments(), loaded.compiled
     connections = [connect(arguments) for _ in range(machine.cores())]
     left = iter(found)
@@ -132,7 +133,7 @@ def _render_all(arena: Arena, loaded: Loaded, found: Sequence[Range]) -> float:
             connection.close()
 
 
-def batches(arena: Arena, loaded: Loaded, found: Sequence[Range]) -> Iterator[Batch]:
+def batches(arena: Arena, loaded: LoadedModel, found: Sequence[Range]) -> Iterator[Batch]:
     """As the product makes them of the ranges."""
     with _view(arena, loaded) as view:
         for low, high in found:
@@ -142,7 +143,7 @@ def batches(arena: Arena, loaded: Loaded, found: Sequence[Range]) -> Iterator[Ba
 def bodies_of(batch: Batch) -> Iterator[Body]:
     """The product's own requests."""
     largest = 8 << 20
-    for chunk in _bulk.chunks(batch, lambda: largest, largest, Outcome()):
+    for chunk in bulk.chunks(batch, lambda: largest, largest, Outcome()):
         yield Body(chunk.body(), len(chunk.ids) - chunk.deletes)
 
 
@@ -152,10 +153,10 @@ def newer(bodies: Sequence[Body], version: int) -> list[Body]:
     return [Body(body.data.replace(old, new), body.documents) for body in bodies]
 
 
-def _fill(arena: Arena, loaded: Loaded, bodies: Sequence[Body], count: int) -> float:
+def _fill(arena: Arena, loaded: LoadedModel, bodies: Sequence[Body], count: int) -> float:
     """Seconds; into a fresh index as the product makes it."""
     arena.reset()
-    [sink] = load.build_sinks(arena.config, loaded, epoch=1, generation=1)
+    [sink] = loader.build_sinks(arena.config, loaded, epoch=1, generation=1)
     sink.prepare()
     sink.close()
     seconds = _bulk_all(arena, loaded, bodies)
@@ -164,13 +165,13 @@ def _fill(arena: Arena, loaded: Loaded, bodies: Sequence[Body], count: int) -> f
     return seconds
 
 
-def _index(loaded: Loaded) -> str:
+def _index(loaded: LoadedModel) -> str:
     return f"{loaded.name}-000001"
 
 
-def _bulk_all(arena: Arena, loaded: Loaded, bodies: Sequence[Body]) -> float:
+def _bulk_all(arena: Arena, loaded: LoadedModel, bodies: Sequence[Body]) -> float:
     """Seconds; every document has to be written."""
-    path = f"/{quote(_index(loaded))}-write/_bulk?require_alias=true&filter_path={_bulk.FILTER}"
+    path = f"/{quote(_index(loaded))}-write/_bulk?require_alias=true&filter_path={bulk.FILTER}"
     left = iter(bodies)
     host, port = arena.stack.server("elasticsearch").address.split(":")
     clients = [urllib3.HTTPConnectionPool(host, int(port), timeout=60.0) for _ in range(machine.cores())]
@@ -215,8 +216,8 @@ def _next(items: Iterator[Any]) -> Any:
 
 
 @contextmanager
-def _view(arena: Arena, loaded: Loaded) -> Iterator[View]:
-    rows = Postgres(arena.config.postgres.arguments(), loaded.compiled, statement_timeout=600)
+def _view(arena: Arena, loaded: LoadedModel) -> Iterator[View]:
+    rows = SnapshotReader(arena.config.postgres.arguments(), loaded.compiled, statement_timeout=600)
     try:
         with rows.view() as view:
             yield view

@@ -21,8 +21,8 @@ from bench import limits, machine
 from bench.arena import Arena, Failed
 from bench.daemon import Daemon, Shares, Spent, following, wait
 from bench.report import Figure, Report
-from syncer.load import Loaded
-from syncer.rows.postgres import Postgres
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry.loader import LoadedModel
 
 STEP = "streaming"
 PROTOTYPE = 16_000.0
@@ -182,7 +182,7 @@ def _memory(daemon: Daemon, what: str) -> Figure:
 class _Elasticsearch:
     """Compares documents with what PostgreSQL renders now."""
 
-    def __init__(self, arena: Arena, loaded: Loaded) -> None:
+    def __init__(self, arena: Arena, loaded: LoadedModel) -> None:
         self._arena, self._loaded = arena, loaded
 
     def __call__(self, ids: Sequence[str]) -> bool:
@@ -192,9 +192,9 @@ class _Elasticsearch:
         )
 
 
-def rendered(arena: Arena, loaded: Loaded, ids: Sequence[str]) -> dict[str, Any]:
+def rendered(arena: Arena, loaded: LoadedModel, ids: Sequence[str]) -> dict[str, Any]:
     """The documents as they should be."""
-    rows = Postgres(arena.config.postgres.arguments(), loaded.compiled)
+    rows = SnapshotReader(arena.config.postgres.arguments(), loaded.compiled)
     try:
         with rows.view() as view:
             return {

@@ -71,14 +71,14 @@ def run() -> None:
         syncer("status", expect=(0, 1))  # 1: a server that was busy did not answer within a second
         step(8, "Verify", "every document against PostgreSQL")
         syncer("verify", "--patience", "120")
-        output.say()
-        output.say(f"Nothing differs. The demo took {time.monotonic() - began:.0f} s.", style="bold green")
+        output.echo()
+        output.echo(f"Nothing differs. The demo took {time.monotonic() - began:.0f} s.", style="bold green")
         if KEEP:
             started.keep()
     if KEEP:
         say_what_runs(reader, place.write_exports(HOME, settings))
     else:
-        output.say("The servers are stopped and their data is deleted. To keep them: make demo KEEP=1")
+        output.echo("The servers are stopped and their data is deleted. To keep them: make demo KEEP=1")
 
 
 @contextmanager
@@ -137,25 +137,25 @@ def say_what_runs(reader: reads.Reader, exports: Path) -> None:
     http = f"http://127.0.0.1:{os.environ['SYNCER_HTTP__PORT']}"
     documents = f"{started.elasticsearch}/orders"
     summary = f"redis-cli -u {started.redis} GET {reader.key}"
-    output.say("Everything is still running. To look at it, in any terminal:\n")
-    output.say(f"  . {shlex.quote(str(exports))}\n")
-    output.say("sets the addresses, and puts the syncer on the PATH. After it:\n")
-    output.say("  syncer status")
-    output.say(f"  syncer preview orders {reader.order}")
-    output.say(f"  curl -s '{documents}/_doc/{reader.order}?pretty'")
-    output.say(f"  curl -s '{documents}/_search?q=items.product.name:lamp&size=1&pretty'")
-    output.say(f"  curl -s {http}/status")
-    output.say(f"  curl -s {http}/metrics")
-    output.say(f"  tail {shlex.quote(str(HOME / 'syncer.log'))}\n")
-    output.say("Change something, and read it:\n")
-    output.say(
+    output.echo("Everything is still running. To look at it, in any terminal:\n")
+    output.echo(f"  . {shlex.quote(str(exports))}\n")
+    output.echo("sets the addresses, and puts the syncer on the PATH. After it:\n")
+    output.echo("  syncer status")
+    output.echo(f"  syncer preview orders {reader.order}")
+    output.echo(f"  curl -s '{documents}/_doc/{reader.order}?pretty'")
+    output.echo(f"  curl -s '{documents}/_search?q=items.product.name:lamp&size=1&pretty'")
+    output.echo(f"  curl -s {http}/status")
+    output.echo(f"  curl -s {http}/metrics")
+    output.echo(f"  tail {shlex.quote(str(HOME / 'syncer.log'))}\n")
+    output.echo("Change something, and read it:\n")
+    output.echo(
         f"  psql {reader.dsn} -c \"UPDATE customers SET name = 'Your Name' WHERE id = {reader.customer}\""
     )
-    output.say(f"  {summary}")
-    output.say()
-    output.say("To stop everything and delete its data:")
-    output.say()
-    output.say("  make demo-down", style="bold")
+    output.echo(f"  {summary}")
+    output.echo()
+    output.echo("To stop everything and delete its data:")
+    output.echo()
+    output.echo("  make demo-down", style="bold")
 
 
 def shown(path: Path) -> str:
@@ -176,12 +176,12 @@ def main() -> int:
     try:
         run()
     except (Failed, devstack.DevstackError) as error:
-        output.say()
-        output.say("The demo failed.", style="bold red")
-        output.say(str(error))
+        output.echo()
+        output.echo("The demo failed.", style="bold red")
+        output.echo(str(error))
         return 1
     except KeyboardInterrupt:
-        output.say("\nInterrupted. The servers are stopped and their data is deleted.")
+        output.echo("\nInterrupted. The servers are stopped and their data is deleted.")
         return 130
     return 0
 

@@ -24,7 +24,7 @@ class Failed(Exception):
 
 def step(number: int, title: str, text: str) -> None:
     """The heading of a step."""
-    output.say()
+    output.echo()
     _print((f"{number}  {title}", "bold cyan"), ("  " + text, "dim"))
 
 
@@ -35,7 +35,7 @@ def command(text: str) -> None:
 
 def note(text: str) -> None:
     """A line of the demo's own, between the commands."""
-    output.say(f"  {text}")
+    output.echo(f"  {text}")
 
 
 def syncer(*arguments: str, expect: Collection[int] = (0,)) -> None:

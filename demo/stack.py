@@ -27,12 +27,12 @@ def main(home: Path) -> None:
     dsn, counts = place.make_shop(stack, ORDERS)
     exports = place.write_exports(home, place.environment(stack, dsn))
     rows = ", ".join(f"{count:,} {table}" for table, count in counts.items())
-    output.say(f"  shop           {dsn}  {rows}\n")
+    output.echo(f"  shop           {dsn}  {rows}\n")
     ports = "" if dict(stack.site.ports) == FIXED else "The ports are not those of config/syncer.yaml. "
-    output.say(f"{ports}Next, in any terminal:\n")
-    output.say(f"  . {shlex.quote(str(exports))}\n")
-    output.say("sets the addresses, and puts the syncer on the PATH. After it:\n")
-    output.say("  syncer check\n\nTo stop the servers: make stack-down")
+    output.echo(f"{ports}Next, in any terminal:\n")
+    output.echo(f"  . {shlex.quote(str(exports))}\n")
+    output.echo("sets the addresses, and puts the syncer on the PATH. After it:\n")
+    output.echo("  syncer check\n\nTo stop the servers: make stack-down")
 
 
 if __name__ == "__main__":

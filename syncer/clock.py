@@ -6,7 +6,7 @@ rows, and a smaller one sees a subset of what a larger one sees. That makes it a
 WAL positions and `xmax` alone do not have this property, and on a standby `xip` is empty, so there is
 no clock there. `docs/ARCHITECTURE.md` has the argument, `tests/` the measurement.
 
-Pure arithmetic; `rows/postgres.py` reads the snapshots.
+Pure arithmetic; `postgres/snapshot_reader.py` reads the snapshots.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from syncer.change import Key
+from syncer.events import Key
 
 _SPECIAL = re.compile(r"[\\|]")
 _TOKEN = re.compile(r"\\(.)|(\|)|([^\\|]+)", re.DOTALL)
@@ -76,7 +76,7 @@ class Batch:
 NOTHING = Batch(0, {}, [])
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """A document that a sink will never take, and the sink's own words for it."""
 
     id: str
@@ -91,26 +91,26 @@ class Outcome:
 
     written: int = 0
     deleted: int = 0
-    older: int = 0
+    stale: int = 0
     """Not written, because the sink already has the same or a newer version: as good as written."""
-    again: list[str] = field(default_factory=list)
+    retry: list[str] = field(default_factory=list)
     """Not written now (busy, 429, cut connection): to be *rendered* again, never re-sent as they are."""
-    again_reason: str = ""
-    refused: list[Refusal] = field(default_factory=list)
+    retry_reason: str = ""
+    rejected: list[Rejection] = field(default_factory=list)
     request_bytes: int = field(default=0, compare=False)
     """The size of a request that the sink takes at present (it may have too much to do); 0: no such limit."""
-    newest: int = 0
+    newest_version: int = 0
     """The highest version that the sink had instead of ours, where it says it; 0 if none was newer."""
 
     def add(self, other: Outcome) -> None:
         self.written += other.written
         self.deleted += other.deleted
-        self.older += other.older
-        self.again += other.again
-        self.again_reason = other.again_reason or self.again_reason
-        self.refused += other.refused
+        self.stale += other.stale
+        self.retry += other.retry
+        self.retry_reason = other.retry_reason or self.retry_reason
+        self.rejected += other.rejected
         self.request_bytes = other.request_bytes or self.request_bytes
-        self.newest = max(self.newest, other.newest)
+        self.newest_version = max(self.newest_version, other.newest_version)
 
 
 def batch(rows: list[Row], version: int) -> Batch:

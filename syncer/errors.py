@@ -6,10 +6,10 @@ or change next (`hint`). Nothing is logged and swallowed on the way; each kind i
 ========  ===========================================  ==============================================
 kind      meaning                                      what is done, and where
 ========  ===========================================  ==============================================
-`Reject`  this record or document can never be taken   a dead letter, and on it goes: `pipeline.py`
-`Retry`   a sink is away or busy                       back-off, then rendered again: `writer.py`
-`Retry`   PostgreSQL or Kafka is; tables do not fit    back-off, then all is opened again: `unit.py`
-`Fatal`   going on would lose or falsify data          this read model stops, no other: `unit.py`
+`Reject`  this record or document can never be taken   a dead letter, and on it goes: `pipeline/lane.py`
+`Retry`   a sink is away or busy                       back-off, then rendered again: `pipeline/writer.py`
+`Retry`   PostgreSQL or Kafka is; tables do not fit    back-off, then all is opened again: `runtime/supervisor.py`
+`Fatal`   going on would lose or falsify data          this read model stops, no other: `runtime/supervisor.py`
 ========  ===========================================  ==============================================
 
 A command ends with any of them (`cli/__init__.py`).
@@ -53,10 +53,10 @@ class SyncerError(Exception):
         super().__init__(self.what)
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.told}" if self.where else self.told
+        return f"{self.where}: {self.detail}" if self.where else self.detail
 
     @property
-    def told(self) -> str:
+    def detail(self) -> str:
         """All but where, for a reader who knows that."""
         text = f"{self.what}: {self.why}" if self.why else self.what
         return f"{text}{ARROW}{self.hint}" if self.hint else text

@@ -1,7 +1,7 @@
 """Decides which settings are secrets, by their names, and hides them wherever something is printed.
 
 There is one list of names. Logs, `syncer config`, connector differences and every error message use it.
-Where a value is known to be a secret for another reason, its owner hides it (`definition.py`).
+Where a value is known to be a secret for another reason, its owner hides it (`connect/definition.py`).
 """
 
 from __future__ import annotations

@@ -11,15 +11,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from syncer.change import Key, Position, TableName, Work
 from syncer.clock import Identity, Snapshot
 from syncer.declaration.compile import Lookup
 from syncer.document import Batch, Outcome, Row
 from syncer.errors import Reject
+from syncer.events import Key, Position, TableName, WorkItem
 
 
 class Record(NamedTuple):
-    """One record as the source has it; `decode.py` reads it."""
+    """One record as the source has it; `pipeline/decode.py` reads it."""
 
     position: Position
     key: bytes | None
@@ -42,7 +42,7 @@ class Source(Protocol):
         wait: return only when the source has acknowledged it."""
         ...
 
-    def keep(self) -> None:
+    def heartbeat(self) -> None:
         """Stay in the group while busy elsewhere, without taking records. About once a second."""
         ...
 
@@ -58,7 +58,7 @@ class WorkTopic(Protocol):
 
     topic: str
 
-    def put(self, item: Work) -> None: ...
+    def put(self, item: WorkItem) -> None: ...
 
     def flush(self) -> None:
         """Returns when all that was put is durable. Raises Retry otherwise."""
@@ -66,7 +66,7 @@ class WorkTopic(Protocol):
 
 
 class DeadLetters(Protocol):
-    """What can never be accepted, with the reason, until it is. `sources/letters.py` has the argument."""
+    """What can never be accepted, with the reason, until it is. `kafka/dead_letters.py` has the argument."""
 
     def document(self, id: str, version: int, reason: str) -> None:
         """It was refused as the snapshot of this version shows it; 0: no snapshot does."""
@@ -209,7 +209,7 @@ class Rows(Protocol):
         ...
 
 
-class Memory(NamedTuple):
+class DurabilityToken(NamedTuple):
     """What a sink's memory hangs on, as opaque texts: to be compared with what they were before."""
 
     deletes: str
@@ -243,14 +243,14 @@ class Sink(Protocol):
         """
         ...
 
-    def promote(self) -> list[str]:
+    def activate(self) -> list[str]:
         """Make this generation the one that applications read. Idempotent.
 
         Returns what is left of other generations, which nobody keeps in step any more: names for a person
         who deletes them."""
         ...
 
-    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
+    def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         """Write each document unless the sink has the same or a newer version of it.
 
         within: seconds after which nothing more of it may be sent; the rest is returned in `again`. Nor may
@@ -262,7 +262,7 @@ class Sink(Protocol):
         """
         ...
 
-    def memory(self) -> Memory:
+    def durability(self) -> DurabilityToken:
         """What its memory hangs on now; asked every few seconds, beside `write`.
 
         Raises Retry when that cannot be told now (server away, shards not assigned), Fatal when the server
@@ -273,7 +273,7 @@ class Sink(Protocol):
     def ids(self, since: str = "") -> Iterator[str]:
         """The ids of all documents, in no order; those written meanwhile may be missing or not.
 
-        since: a `Memory.written`: only the documents written later, where the sink can tell."""
+        since: a `DurabilityToken.written`: only the documents written later, where the sink can tell."""
         ...
 
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
@@ -285,7 +285,7 @@ class Sink(Protocol):
         long after they were written. rendered: seconds since a backfill that wrote all documents began."""
         ...
 
-    def stored(self, body: bytes) -> bytes | None:
+    def normalize(self, body: bytes) -> bytes | None:
         """What `read` gives for a document that was written as `body`; None if it can never be written."""
         ...
 

@@ -1,4 +1,4 @@
-"""Whether a connector's settings send every change, in the form that `decode.py` and `resolve.py` read."""
+"""Whether a connector's settings send every change, in the form that `pipeline/decode.py` and `pipeline/resolve.py` read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from syncer.canary import PREFIX as CANARY
-from syncer.change import TableName
 from syncer.checks.finding import Finding, Severity, quote
+from syncer.events import TableName
+from syncer.monitors.canary import PREFIX as CANARY
 
 POSTGRES_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
 _SINCE = "3.7"

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from syncer.change import TableName
 from syncer.errors import Retry
+from syncer.events import TableName
 
 Severity = Literal["error", "warning", "note"]
 

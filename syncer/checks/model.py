@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from syncer.catalog import Catalog, Leaf, Table
-from syncer.change import TableName
 from syncer.checks.finding import Finding, quote, quote_list, quote_table
-from syncer.declaration.compile import Compiled, Occurrence
+from syncer.declaration.catalog import Catalog, Leaf, Table
+from syncer.declaration.compile import Compiled, TableUse
 from syncer.declaration.names import literal
+from syncer.events import TableName
 
 _SMALL = 1000
 """Rows up to which a scan is as good as an index."""
@@ -162,7 +162,7 @@ def _kind(where: str, table: Table) -> Iterator[Finding]:
         )
 
 
-def _identity(where: str, table: Table, places: Sequence[Occurrence]) -> Iterator[Finding]:
+def _identity(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[Finding]:
     at = f"{where}: {table.name}"
     needed = _needed(table, places)
     if failing := unpublishable(table):
@@ -189,7 +189,7 @@ def _identity(where: str, table: Table, places: Sequence[Occurrence]) -> Iterato
 
 
 def _new_partitions(
-    where: str, table: Table, places: Sequence[Occurrence], catalog: Catalog
+    where: str, table: Table, places: Sequence[TableUse], catalog: Catalog
 ) -> Iterator[Finding]:
     """A new partition has the identity DEFAULT, its primary key. It inherits neither FULL nor an index."""
     missing = _needed(table, places).difference(table.primary_key)
@@ -232,13 +232,13 @@ def _shortened(name: str) -> str:
     return name.encode()[:63].decode(errors="ignore")
 
 
-def _needed(table: Table, places: Sequence[Occurrence]) -> frozenset[str]:
+def _needed(table: Table, places: Sequence[TableUse]) -> frozenset[str]:
     """What events have to tell of old rows."""
     links = {column for place in places if place.lookup for column in place.lookup.columns}
     return frozenset(links.union(table.primary_key))
 
 
-def _keys(where: str, table: Table, compiled: Compiled, places: Sequence[Occurrence]) -> Iterator[Finding]:
+def _keys(where: str, table: Table, compiled: Compiled, places: Sequence[TableUse]) -> Iterator[Finding]:
     columns: dict[str, None] = {}
     for place in places:
         columns |= dict.fromkeys(place.lookup.columns if place.lookup else compiled.key)
@@ -261,7 +261,7 @@ def _keys(where: str, table: Table, compiled: Compiled, places: Sequence[Occurre
             yield Finding("error", "key-type", at, f"{column.type} cannot be a key or link", why)
 
 
-def _indexes(where: str, table: Table, places: Sequence[Occurrence]) -> Iterator[Finding]:
+def _indexes(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[Finding]:
     for place in places:
         if place.lookup:
             why = "rendering reads the whole table"

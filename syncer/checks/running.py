@@ -87,7 +87,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 400 else f"{text[:150]} … {text[-250:]}"
 
 
-def told_lines(trace: str | None, most: int = 4) -> str:
+def cause_lines(trace: str | None, most: int = 4) -> str:
     """Of a Java stack trace, without the stack: the first lines, and the root cause however deep it is."""
     lines = [line.strip() for line in (trace or "").splitlines()]
     told = [line for line in lines if line and not line.startswith(("at ", "... "))]

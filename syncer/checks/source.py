@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from syncer.change import TableName
 from syncer.checks.finding import Finding, quote, quote_table
+from syncer.events import TableName
 
 RESET = "syncer connectors reset (it prints what to resync)"
 """For a slot that is gone, or the log that it needs."""

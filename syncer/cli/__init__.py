@@ -54,15 +54,15 @@ class Commands(click.Group):
             except SyncerError as error:
                 if shared.debug:
                     raise
-                output.say_error(error)
+                output.echo_error(error)
                 ctx.exit(output.exit_code(error))
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.ENOSPC):
                 raise
-            output.give_up()
+            output.discard_stdout()
             if error.errno == errno.EPIPE:  # whoever read it, as `head`, has seen enough
                 ctx.exit(output.PIPE)
-            output.say_error(Fatal("the output cannot be written", why=str(error.strerror)))
+            output.echo_error(Fatal("the output cannot be written", why=str(error.strerror)))
             ctx.exit(output.OPERATOR)
 
 

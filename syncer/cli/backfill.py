@@ -10,14 +10,14 @@ from types import FrameType
 import click
 from prometheus_client import CollectorRegistry
 
-from syncer import load
-from syncer.backfill import Backfill
-from syncer.backfill import Progress as Step
 from syncer.cli import output
 from syncer.cli.context import Context, command, models_argument
 from syncer.cli.progress import Progress
-from syncer.metrics import Metrics
-from syncer.registry import Registry
+from syncer.operations.backfill import Backfill
+from syncer.operations.backfill import Progress as Step
+from syncer.registry import loader
+from syncer.registry.registry import Registry
+from syncer.telemetry.metrics import Metrics
 
 
 @command(
@@ -57,20 +57,20 @@ def backfill(
     Exit code 1 if documents were refused, by a sink or because PostgreSQL cannot render them.
     """
     config = context.config
-    found = load.declared(config, models)
+    found = loader.declared(config, models)
     registry, metrics, refused = Registry(config), Metrics(CollectorRegistry()), 0
     with interruptible("the same command goes on from here"), Progress("documents") as progress:
         for model in found:
 
             def report(step: Step, name: str = model.name) -> None:
-                progress.update(name, step.roots, step.total, told(step))
+                progress.update(name, step.roots, step.total, describe(step))
 
             done = Backfill(config, model, registry, rate=rate, sweep=sweep).run(
                 metrics, workers or config.backfill.workers, report, again=again
             )
             seconds = (done.run.finished_ms - done.run.started_ms) / 1000
             documents = output.counted(done.run.roots, "document")
-            progress.say(f"{model.name}: done, {documents} in {seconds:,.1f} s")
+            progress.echo(f"{model.name}: done, {documents} in {seconds:,.1f} s")
             tell_refused(progress, model.name, done.refused)
             refused += done.refused
     if refused:
@@ -81,14 +81,14 @@ def tell_refused(progress: Progress, model: str, refused: int) -> None:
     """How many documents were not written, and where the reasons are."""
     if refused:
         were = "was" if refused == 1 else "were"
-        progress.say(f"{model}: {output.counted(refused, 'document')} {were} refused")
-        progress.say(f"  → syncer dlq list {model}")
+        progress.echo(f"{model}: {output.counted(refused, 'document')} {were} refused")
+        progress.echo(f"  → syncer dlq list {model}")
 
 
 _NOTES = {"waiting": "waiting for open transactions", "planning": "planning ranges"}
 
 
-def told(step: Step) -> str:
+def describe(step: Step) -> str:
     """What is shown beside the numbers of a step."""
     return step.note or _NOTES.get(step.phase, "")
 
@@ -100,7 +100,7 @@ def interruptible(how_to_go_on: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        output.say(f"stopped; {how_to_go_on}", err=True)
+        output.echo(f"stopped; {how_to_go_on}", err=True)
         raise click.exceptions.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, previous)

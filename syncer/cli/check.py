@@ -51,14 +51,14 @@ def check(
         found = survey(context.config, models, read_only=read_only)
     if as_json:
         findings = [asdict(f) | {"about": title} for title, group in found.findings.items() for f in group]
-        output.say_json({"findings": findings} | {f"{s}s": len(found.all(s)) for s in STYLES})
+        output.echo_json({"findings": findings} | {f"{s}s": len(found.all(s)) for s in STYLES})
     elif only_sql:
         for line in script(found):
             click.echo(line)
     else:
-        say_findings(found)
+        echo_findings(found)
         counts = [output.counted(len(found.all(s)), s) for s in STYLES]
-        output.say(", ".join(counts), style="bold")
+        output.echo(", ".join(counts), style="bold")
     if found.all("error"):
         ctx.exit(output.FINDING)
 
@@ -73,23 +73,23 @@ def _ended_by_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def say_findings(found: Survey) -> None:
+def echo_findings(found: Survey) -> None:
     """Group by group, the worst first; a group without findings is worth a word, too."""
     order = list(STYLES)
     for title, group in found.findings.items():
-        output.say(title if group else f"{title}: ok", style="bold")
+        output.echo(title if group else f"{title}: ok", style="bold")
         for finding in sorted(group, key=lambda f: order.index(f.severity)):
-            say_finding(finding)
+            echo_finding(finding)
         if group:
-            output.say()
+            output.echo()
 
 
-def say_finding(finding: Finding) -> None:
-    output.say(f"  {finding.severity}: {finding.where}: {finding.what}", style=STYLES[finding.severity])
+def echo_finding(finding: Finding) -> None:
+    output.echo(f"  {finding.severity}: {finding.where}: {finding.what}", style=STYLES[finding.severity])
     if finding.why:
-        output.say("\n".join(f"    {line}" for line in finding.why.splitlines()))
+        output.echo("\n".join(f"    {line}" for line in finding.why.splitlines()))
     for line in finding.fix.splitlines():
-        output.say(f"    → {line}", style="green")
+        output.echo(f"    → {line}", style="green")
 
 
 def script(found: Survey) -> list[str]:

@@ -8,10 +8,10 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from syncer import config as settings
 from syncer import sinks
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, group
+from syncer.config import schema as settings
 
 
 @group(
@@ -42,7 +42,7 @@ def show(context: Context, as_json: bool) -> None:
     for kind in loaded.sinks:
         loaded.connection(kind, sinks.find(kind).Connection)  # for its errors
     if as_json:
-        output.say_json(masked)
+        output.echo_json(masked)
         return
     rows = []
     for path, value in _flat(masked):
@@ -62,7 +62,7 @@ def _flat(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 @command("schema", "syncer config schema > config/syncer.schema.json", config)
 def schema(context: Context) -> None:
     """Print the JSON Schema of the configuration file, for editors."""
-    output.say_json(file_schema())
+    output.echo_json(file_schema())
 
 
 def file_schema() -> dict[str, Any]:

@@ -10,28 +10,23 @@ from typing import Any
 import click
 import psycopg
 
-from syncer import load
 from syncer.cli import output
-from syncer.cli.check import say_finding
+from syncer.cli.check import echo_finding
 from syncer.cli.context import Context, as_json, command, confirm, group, yes_option
 from syncer.cli.survey import MENDED_BY_APPLY, Survey, survey
-from syncer.config import Config
-from syncer.connect import Connect
-from syncer.connectors import connect, find_definition
-from syncer.declaration.model import load_sound
-from syncer.definition import Definition
+from syncer.config.schema import Config
+from syncer.connect.client import Connect
+from syncer.connect.definition import Definition
+from syncer.connect.lookup import connect, find_definition
+from syncer.declaration.model import load_all_valid
 from syncer.errors import Fatal, Retry, SyncerError
-from syncer.probe import Echo
-from syncer.registry import Registry
-from syncer.rows.log import drop_slot
-from syncer.rows.publication import (
-    Open,
-    ensure_publication,
-    read_facts,
-    wait_for_open_transactions,
-)
-from syncer.rows.session import classify
-from syncer.sources.topics import MAX_BYTES, topic_of
+from syncer.kafka.admin import MAX_BYTES, topic_of
+from syncer.monitors.canary_probe import RoundTripCheck
+from syncer.postgres.publication import Open, ensure_publication, read_facts, wait_for_open_transactions
+from syncer.postgres.session import classify_error
+from syncer.postgres.wal import drop_slot
+from syncer.registry import loader
+from syncer.registry.registry import Registry
 
 TOPIC = {
     "retention.ms": str(7 * 24 * 3600 * 1000),
@@ -80,8 +75,8 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
     definition = found.definition
     if errors or definition is None:
         for finding in errors:
-            say_finding(finding)
-        output.say("not applied: mend these first (syncer check shows everything)", style="bold", err=True)
+            echo_finding(finding)
+        output.echo("not applied: mend these first (syncer check shows everything)", style="bold", err=True)
         ctx.exit(output.FINDING)
     with closing(connect(config)) as client, _session(config) as session:
         registry = Registry(config)
@@ -90,10 +85,10 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
         statements = _publish(session, definition, found, dry_run=True)
         diff = client.plan(definition)
         for topic in topics:
-            output.say(f"topic {topic}: create with {config.kafka.partitions} partitions")
+            output.echo(f"topic {topic}: create with {config.kafka.partitions} partitions")
         for statement in statements:
-            output.say(f"publication: {statement}")
-        output.say(f"connector {diff}")
+            output.echo(f"publication: {statement}")
+        output.echo(f"connector {diff}")
         if dry_run:
             return
         if topics or statements or diff.action != "unchanged":
@@ -106,7 +101,7 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
             client.wait_running(definition.name, timeout, steady=0)
         else:
             _wait_sending(client, registry, session, definition.name, timeout)
-    output.say(f"connector {definition.name} is running", style="green")
+    output.echo(f"connector {definition.name} is running", style="green")
 
 
 def _session(config: Config) -> psycopg.Connection[Any]:
@@ -114,7 +109,7 @@ def _session(config: Config) -> psycopg.Connection[Any]:
     try:
         return psycopg.connect(**config.postgres.arguments(), autocommit=True)
     except psycopg.Error as error:
-        raise classify(error, "cannot connect to PostgreSQL") from error
+        raise classify_error(error, "cannot connect to PostgreSQL") from error
 
 
 def _publish(
@@ -132,30 +127,30 @@ def _wait_sending(
     client.wait_running(name, timeout)
     deadline = time.monotonic() + timeout
     try:
-        echo = Echo(registry, session)
+        echo = RoundTripCheck(registry, session)
         while not echo.came():
             if time.monotonic() > deadline:
                 what = (
                     f"it has not sent yet what was committed {timeout:.0f} s ago (a backlog, or a snapshot?)"
                 )
-                output.say(f"connector {name}: {what}: syncer connectors status", style="yellow", err=True)
+                output.echo(f"connector {name}: {what}: syncer connectors status", style="yellow", err=True)
                 return
             time.sleep(_PAUSE)
             client.wait_running(name, timeout, steady=0)
     except psycopg.Error as error:
-        raise classify(error, "cannot commit a message") from error
+        raise classify_error(error, "cannot commit a message") from error
 
 
 def _wait_for_transactions(session: psycopg.Connection[Any], timeout: float) -> None:
     """What they changed before a table was published never arrives; a backfill begun later has it."""
 
     def report(still: Open) -> None:
-        output.say(f"waiting for open transactions to end: {still}", err=True)
+        output.echo(f"waiting for open transactions to end: {still}", err=True)
 
     try:
         wait_for_open_transactions(session, timeout, progress=report)
     except Retry as error:
-        output.say(
+        output.echo(
             f"still open, so `syncer backfill` will wait for them: {error.why}", style="yellow", err=True
         )
 
@@ -183,9 +178,9 @@ def status(ctx: click.Context, context: Context, as_json: bool) -> None:
     slot = _slot(config, definition)
     if as_json:
         shown = state and asdict(state) | {"tasks": [task._asdict() for task in state.tasks]}
-        output.say_json({"name": definition.name, "status": shown, "differing": differs, "slot": slot})
+        output.echo_json({"name": definition.name, "status": shown, "differing": differs, "slot": slot})
     elif state is None:
-        output.say(f"{definition.name}: not there (syncer connectors apply)", style="yellow")
+        output.echo(f"{definition.name}: not there (syncer connectors apply)", style="yellow")
     else:
         _say_status(state, slot, differs)
     if state is None or not state.running:
@@ -203,16 +198,16 @@ def _say_status(state: Any, slot: dict[str, Any] | str, differs: int) -> None:
         rows.append(["  slot", slot, ""])
     output.table(["connector", "state", ""], rows)
     if state.failure:
-        output.say(state.failure, style="red")
+        output.echo(state.failure, style="red")
     if differs:
         settings = f"{output.counted(differs, 'setting')} differ{'s' if differs == 1 else ''}"
-        output.say(f"{settings} from the definition: syncer connectors apply", style="yellow")
+        output.echo(f"{settings} from the definition: syncer connectors apply", style="yellow")
 
 
 def _slot(config: Config, definition: Definition) -> dict[str, Any] | str:
     """The slot, or why it cannot be told."""
     try:
-        with load.reading(config) as connection:
+        with loader.reading(config) as connection:
             name = definition.config.get("slot.name", "")
             slot = read_facts(connection, [], publication="", slot=name).slot
             return asdict(slot) if slot else "not there"
@@ -252,19 +247,19 @@ def reset(context: Context, timeout: float, yes: bool) -> None:
         try:
             drop_slot(session, slot, timeout)
         except psycopg.Error as error:
-            raise classify(error, f"cannot drop slot {slot}") from error
+            raise classify_error(error, f"cannot drop slot {slot}") from error
         why = "the connector was reset"
         stream = registry.broken(why, registry.stream())
         client.resume(definition.name)
         _wait_sending(client, registry, session, definition.name, timeout)
     registry.broken(why, stream, slot=slot)  # again: what was committed before the slot was made is lost, too
-    output.say(f"connector {definition.name} is running, from now on. Next:", style="green")
+    output.echo(f"connector {definition.name} is running, from now on. Next:", style="green")
     registered = {key for key in registry.state.load() if "/" not in key and key[0] != "~"}
-    declared = {model.name for model in load_sound(config.models)[0]}
+    declared = {model.name for model in load_all_valid(config.models)[0]}
     for name in sorted(registered & declared):
-        output.say(f"  syncer resync {name}")
+        output.echo(f"  syncer resync {name}")
     if others := ", ".join(sorted(registered - declared)):
-        output.say(f"also registered, not declared in {config.models}: {others}")
+        output.echo(f"also registered, not declared in {config.models}: {others}")
 
 
 @command("delete", "syncer connectors delete --yes", connectors)
@@ -280,8 +275,8 @@ def delete(context: Context, yes: bool) -> None:
     with closing(connect(config)) as client:
         _delete(client, definition, yes)
     slot, publication = definition.config.get("slot.name", ""), definition.config.get("publication.name", "")
-    output.say("the slot goes on holding back PostgreSQL's log. To give up what it keeps:")
-    output.say(f"  SELECT pg_drop_replication_slot('{slot}');\n  DROP PUBLICATION IF EXISTS {publication};")
+    output.echo("the slot goes on holding back PostgreSQL's log. To give up what it keeps:")
+    output.echo(f"  SELECT pg_drop_replication_slot('{slot}');\n  DROP PUBLICATION IF EXISTS {publication};")
 
 
 def _delete(client: Connect, definition: Definition, yes: bool) -> None:
@@ -289,4 +284,4 @@ def _delete(client: Connect, definition: Definition, yes: bool) -> None:
         raise Fatal("there is no such connector", where=f"{client.url}: {definition.name}")
     confirm(f"Delete connector {definition.name} at {client.url}?", yes)
     client.delete(definition.name)
-    output.say(f"connector {definition.name} deleted", style="green")
+    output.echo(f"connector {definition.name} deleted", style="green")

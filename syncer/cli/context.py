@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
-from syncer import config, logs
+from syncer.config import schema
+from syncer.telemetry import logs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,9 +39,9 @@ class Context:
         return shlex.join(parts)
 
     @cached_property
-    def config(self) -> config.Config:
+    def config(self) -> schema.Config:
         """Raises Fatal for anything wrong in it. Logging follows: warnings only, unless asked for more."""
-        loaded = config.load(self.file, options=self.options)
+        loaded = schema.load(self.file, options=self.options)
         logs.configure(self.options.get("log.level", "warning"), loaded.log.format)
         return loaded
 

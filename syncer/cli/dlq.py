@@ -9,19 +9,19 @@ from typing import Any
 import click
 from prometheus_client import CollectorRegistry
 
-from syncer import load
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, confirm, group, models_argument, yes_option
 from syncer.cli.preview import key_of, show_row
-from syncer.config import Config
-from syncer.errand import Errand
+from syncer.config.schema import Config
 from syncer.errors import Fatal, Reject, with_hint
-from syncer.metrics import Metrics
-from syncer.registry import Names, Registry
-from syncer.replay import replay as try_again
-from syncer.rows.postgres import Postgres
-from syncer.sources import letters as dead
-from syncer.sources.letters import Letter
+from syncer.kafka import dead_letters as dead
+from syncer.kafka.dead_letters import DeadLetter
+from syncer.operations.one_off import OneOffRun
+from syncer.operations.replay import replay as try_again
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry import loader
+from syncer.registry.registry import Names, Registry
+from syncer.telemetry.metrics import Metrics
 
 _SHOWN = 160  # characters of a reason in a list
 
@@ -61,11 +61,11 @@ def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
     registry = Registry(context.config)
     found = [
         (model.name, letter)
-        for model in load.declared(context.config, models)
+        for model in loader.declared(context.config, models)
         for letter in _letters(registry, model.name)
     ]
     if as_json:
-        output.say_json([_as_dict(model, letter) for model, letter in found])
+        output.echo_json([_as_dict(model, letter) for model, letter in found])
         return
     rows = [
         (model, letter.subject.handle, _about(letter), _at(letter), _short(letter.reason))
@@ -87,20 +87,20 @@ def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
 def show(context: Context, model: str, name: str) -> None:
     """Show a letter: what was refused, when and why; and the record, or the document as it would be now."""
     registry = Registry(context.config)
-    load.declared(context.config, [model])
+    loader.declared(context.config, [model])
     [letter] = _chosen(_letters(registry, model), model, [name], every=False)
     for label, text in (
         ("letter", letter.subject.handle), ("about", _about(letter)), ("since", _at(letter)),
         ("reason", letter.reason.replace("\n", "\n         ")), ("kept", letter.cut),
     ):  # fmt: skip
         if text:
-            output.say(f"{label + ':':8} {text}")
-    output.say()
+            output.echo(f"{label + ':':8} {text}")
+    output.echo()
     if letter.subject.kind == "document":
         _show_document(context.config, model, letter.subject.name)
     else:
         value = dead.content(registry.topics, letter) or b""
-        output.say(_printable(value.decode(errors="backslashreplace")))
+        output.echo(_printable(value.decode(errors="backslashreplace")))
 
 
 @command(
@@ -121,18 +121,18 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
     Safe beside a running daemon, and without one. Exit code 1 if something is refused again.
     """
     config, registry = context.config, Registry(context.config)
-    [declared] = load.declared(config, [model])
+    [declared] = loader.declared(config, [model])
     letters = _chosen(_letters(registry, model), model, names, every=every)
     if not letters:
         return
     metrics = Metrics(CollectorRegistry()).for_model(model)
     # A document that is refused again adds no letter, so there is no limit.
-    with Errand(config, declared, registry, metrics, tolerant=True) as errand:
+    with OneOffRun(config, declared, registry, metrics, tolerant=True) as errand:
         left = try_again(errand, registry, letters)
-    output.say(f"{model}: {len(letters) - len(left)} of {_count(letters)} settled")
+    output.echo(f"{model}: {len(letters) - len(left)} of {_count(letters)} settled")
     for letter in letters:
         if letter.subject in left:
-            output.say(f"{letter.subject.handle}  {_about(letter)}: {left[letter.subject]}")
+            output.echo(f"{letter.subject.handle}  {_about(letter)}: {left[letter.subject]}")
     if left:
         ctx.exit(output.FINDING)
 
@@ -152,30 +152,32 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
 def drop(context: Context, model: str, names: Sequence[str], every: bool, yes: bool) -> None:
     """Forget letters, and leave the documents as they are."""
     registry = Registry(context.config)
-    load.declared(context.config, [model])
+    loader.declared(context.config, [model])
     letters = _chosen(_letters(registry, model), model, names, every=every)
     if not letters:
         return
     confirm(f"Forget {_count(letters)} of {model}?", yes)
     dead.settle(registry.writing, _topic(registry, model), letters)
-    output.say(f"{model}: {_count(letters)} dropped")
+    output.echo(f"{model}: {_count(letters)} dropped")
 
 
 def _topic(registry: Registry, model: str) -> str:
     return Names.make(registry.config, model, (), 1).dead_letters  # the same for all generations
 
 
-def _letters(registry: Registry, model: str) -> list[Letter]:
+def _letters(registry: Registry, model: str) -> list[DeadLetter]:
     return dead.read(registry.topics, _topic(registry, model))
 
 
-def _chosen(letters: Sequence[Letter], model: str, names: Sequence[str], *, every: bool) -> list[Letter]:
+def _chosen(
+    letters: Sequence[DeadLetter], model: str, names: Sequence[str], *, every: bool
+) -> list[DeadLetter]:
     """Those with these names or handles. What is about a document of that id comes before a handle. Says so
     when none stands."""
     if every == bool(names):
         raise click.UsageError("Name letters, or give --all.")
     if every and not letters:
-        output.say(f"{model}: no dead letter stands")
+        output.echo(f"{model}: no dead letter stands")
     if every:
         return list(letters)
     known = {one.subject.handle: one for one in letters} | {one.subject.name: one for one in letters}
@@ -187,8 +189,8 @@ def _chosen(letters: Sequence[Letter], model: str, names: Sequence[str], *, ever
 
 def _show_document(config: Config, model: str, id: str) -> None:
     """As it would be now; what makes that impossible is what the reader wants to know, too."""
-    [loaded] = load.models(config, [model])
-    rows = Postgres(
+    [loaded] = loader.load_models(config, [model])
+    rows = SnapshotReader(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
     )
     try:
@@ -196,7 +198,7 @@ def _show_document(config: Config, model: str, id: str) -> None:
             [row] = view.render([key_of(id, loaded.compiled)])
         show_row(row, loaded.compiled, compact=False)
     except Reject as error:
-        output.say(f"no document now: {error.told}", style="yellow", err=True)
+        output.echo(f"no document now: {error.detail}", style="yellow", err=True)
     finally:
         rows.close()
 
@@ -205,15 +207,15 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
-def _count(letters: Sequence[Letter]) -> str:
+def _count(letters: Sequence[DeadLetter]) -> str:
     return output.counted(len(letters), "dead letter")
 
 
-def _about(letter: Letter) -> str:
+def _about(letter: DeadLetter) -> str:
     return f"{letter.subject.kind} {letter.subject.name}"
 
 
-def _at(letter: Letter) -> str:
+def _at(letter: DeadLetter) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(letter.at_ms / 1000))
 
 
@@ -222,7 +224,7 @@ def _short(reason: str) -> str:
     return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
 
 
-def _as_dict(model: str, letter: Letter) -> dict[str, Any]:
+def _as_dict(model: str, letter: DeadLetter) -> dict[str, Any]:
     subject = letter.subject
     return {
         "model": model, "letter": subject.handle, "kind": subject.kind, "name": subject.name,

@@ -10,12 +10,12 @@ import sqlglot
 from rich.tree import Tree
 from sqlglot.errors import SqlglotError
 
-from syncer import load
-from syncer.catalog import Table
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command
-from syncer.declaration.compiled import Compiled, Field, Occurrence
-from syncer.sinks._mapping import mapping
+from syncer.declaration.catalog import Table
+from syncer.declaration.compiled import Compiled, Field, TableUse
+from syncer.registry import loader
+from syncer.sinks.elasticsearch.mapping import mapping
 
 
 @command(
@@ -32,15 +32,15 @@ def explain(context: Context, model: str, as_json: bool) -> None:
 
     Needs PostgreSQL, whose catalog gives names their meaning.
     """
-    [loaded] = load.models(context.config, [model])
+    [loaded] = loader.load_models(context.config, [model])
     compiled = loaded.compiled
     if as_json:
-        output.say_json(_describe(loaded))
+        output.echo_json(_describe(loaded))
         return
-    output.say(f"{compiled.name}: a document a row of {compiled.root}", style="bold")
-    output.say(f"key: {', '.join(compiled.key)} ({', '.join(_key(loaded).values())})")
-    output.say(f"sinks: {', '.join(loaded.model.declaration.sink)}")
-    output.say(f"declaration: {loaded.model.file}, hash {compiled.hash}")
+    output.echo(f"{compiled.name}: a document a row of {compiled.root}", style="bold")
+    output.echo(f"key: {', '.join(compiled.key)} ({', '.join(_key(loaded).values())})")
+    output.echo(f"sinks: {', '.join(loaded.model.declaration.sink)}")
+    output.echo(f"declaration: {loaded.model.file}, hash {compiled.hash}")
     _heading("Tables, and the columns whose change makes a document dirty")
     output.draw(_tables(loaded))
     _heading("Document")
@@ -58,15 +58,15 @@ def explain(context: Context, model: str, as_json: bool) -> None:
 
 
 def _heading(text: str) -> None:
-    output.say()
-    output.say(text, style="bold cyan")
+    output.echo()
+    output.echo(text, style="bold cyan")
 
 
-def _place(occurrence: Occurrence) -> str:
+def _place(occurrence: TableUse) -> str:
     return f"{occurrence.path} ({occurrence.table})" if occurrence.path else str(occurrence.table)
 
 
-def _tables(loaded: load.Loaded) -> Tree:
+def _tables(loaded: loader.LoadedModel) -> Tree:
     """Nested as in the declaration; the paths of occurrences are dotted."""
     nodes: dict[str, Tree] = {}
     root = Tree("")
@@ -83,7 +83,7 @@ def _tables(loaded: load.Loaded) -> Tree:
     return root
 
 
-def _line(occurrence: Occurrence, name: str, table: Table | None) -> str:
+def _line(occurrence: TableUse, name: str, table: Table | None) -> str:
     head = f"{name}: {occurrence.table}" if name else str(occurrence.table)
     if table:
         identities = sorted({leaf.identity for leaf in table.leaves})
@@ -111,7 +111,7 @@ def _fields(compiled: Compiled) -> Tree:
     return root
 
 
-def _targets(loaded: load.Loaded) -> dict[str, Any]:
+def _targets(loaded: loader.LoadedModel) -> dict[str, Any]:
     """The settings of each sink, with the whole mapping where there is one: derived, then as declared."""
     targets: dict[str, Any] = dict(loaded.model.declaration.sink)
     if search := targets.get("elasticsearch"):
@@ -128,13 +128,13 @@ def format_sql(sql: str) -> str:
         return sql
 
 
-def _key(loaded: load.Loaded) -> dict[str, str]:
+def _key(loaded: loader.LoadedModel) -> dict[str, str]:
     """The root's key: the type of each column."""
     columns = loaded.catalog.tables[loaded.compiled.root].columns
     return {name: columns[name].base for name in loaded.compiled.key}
 
 
-def _describe(loaded: load.Loaded) -> dict[str, Any]:
+def _describe(loaded: loader.LoadedModel) -> dict[str, Any]:
     compiled = loaded.compiled
 
     def fields(of: tuple[Field, ...]) -> list[dict[str, Any]]:

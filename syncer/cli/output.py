@@ -46,7 +46,7 @@ class _Console(Console):
         raise BrokenPipeError(errno.EPIPE, "the output was closed")
 
 
-def give_up() -> None:
+def discard_stdout() -> None:
     """Standard output takes nothing any more: what is left in its buffer goes nowhere, in silence."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: it is no file, as in tests
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,7 +60,7 @@ def console(*, err: bool = False) -> Console:
     return _Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
-def say(text: str = "", *, style: str = "", err: bool = False) -> None:
+def echo(text: str = "", *, style: str = "", err: bool = False) -> None:
     """One line or several, as they are; `style` shows on a terminal only. Commands of the syncer in it are
     completed (see `runnable`)."""
     out, text = console(err=err), runnable(text)
@@ -70,7 +70,7 @@ def say(text: str = "", *, style: str = "", err: bool = False) -> None:
         click.echo(text, err=err)
 
 
-def say_error(error: SyncerError) -> None:
+def echo_error(error: SyncerError) -> None:
     """What, where, why, and what to run, on standard error."""
     what, where, why, hint = error.what, error.where, error.why, error.hint
     label = "not possible now" if isinstance(error, Retry) else "error"
@@ -93,7 +93,7 @@ def runnable(text: str) -> str:
     return text if prefix == "syncer" else _COMMAND.sub(lambda _: prefix, text)
 
 
-def say_json(value: Any) -> None:
+def echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 import click
 
-from syncer import document, load
-from syncer.change import Key
+from syncer import document
 from syncer.cli import output
 from syncer.cli.context import Context, command
 from syncer.declaration.compiled import Compiled
 from syncer.document import Row
 from syncer.errors import Reject
+from syncer.events import Key
 from syncer.ports import View
-from syncer.rows.postgres import Postgres
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry import loader
 
 
 @command(
@@ -37,8 +38,8 @@ def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str
     cannot be rendered.
     """
     config = context.config
-    [loaded] = load.models(config, [model])
-    rows = Postgres(
+    [loaded] = loader.load_models(config, [model])
+    rows = SnapshotReader(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
     )
     missing = False
@@ -52,7 +53,7 @@ def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str
                 except Reject as error:
                     missing = True
                     where = f"{loaded.compiled.root}, key {text}"
-                    output.say_error(Reject("no document", where=where, why=error.why, hint=error.hint))
+                    output.echo_error(Reject("no document", where=where, why=error.why, hint=error.hint))
                     continue
                 missing |= row.body is None
                 show_row(row, loaded.compiled, compact)
@@ -84,7 +85,7 @@ def show_row(row: Row, compiled: Compiled, compact: bool) -> None:
             why = f"{compiled.root} has no row with key {row.asked!r}"
         else:
             why = f"the row {row.id!r} of {compiled.root} is excluded by `where`"
-        output.say(f"no document: {why}", style="yellow", err=True)
+        output.echo(f"no document: {why}", style="yellow", err=True)
     elif compact:
         click.echo(row.body)
     else:

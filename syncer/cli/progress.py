@@ -65,7 +65,7 @@ class Progress:
             task.said, task.note, task.complete = now, note, complete
             click.echo(self._line(label, done, total, rate, note), err=True)
 
-    def say(self, text: str) -> None:
+    def echo(self, text: str) -> None:
         """A line that stays, above the bars."""
         text = output.runnable(text)
         if self._bars:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 from prometheus_client import CollectorRegistry
 
-from syncer import load
-from syncer import resync as engine
-from syncer.backfill import Progress as Step
 from syncer.cli import output
-from syncer.cli.backfill import interruptible, tell_refused, told
+from syncer.cli.backfill import describe, interruptible, tell_refused
 from syncer.cli.context import Context, command, confirm, yes_option
 from syncer.cli.progress import Progress
-from syncer.metrics import Metrics
-from syncer.registry import Registry
+from syncer.operations import resync as engine
+from syncer.operations.backfill import Progress as Step
+from syncer.registry import loader
+from syncer.registry.registry import Registry
+from syncer.telemetry.metrics import Metrics
 
 
 @command(
@@ -42,7 +42,7 @@ def resync(
     Exit code 1 if documents were refused, by a sink or because PostgreSQL cannot render them.
     """
     config = context.config
-    [found] = load.declared(config, [model])
+    [found] = loader.declared(config, [model])
     confirm(f"Build {model} anew?", yes)
     registry, metrics = Registry(config), Metrics(CollectorRegistry())
     with (
@@ -51,16 +51,16 @@ def resync(
     ):
 
         def report(step: Step) -> None:
-            progress.update(model, step.roots, step.total, told(step))
+            progress.update(model, step.roots, step.total, describe(step))
 
         run, left, refused = engine.resync(
             config, found, registry, metrics, workers or config.backfill.workers, report, rate=rate
         )
         seconds = (run.finished_ms - run.started_ms) / 1000
-        progress.say(f"{model}: built anew, {output.counted(run.roots, 'document')} in {seconds:,.1f} s")
+        progress.echo(f"{model}: built anew, {output.counted(run.roots, 'document')} in {seconds:,.1f} s")
         tell_refused(progress, model, refused)
         if left:
-            progress.say(
+            progress.echo(
                 f"  nobody keeps these in step any more; delete them when you like: {', '.join(left)}"
             )
     if refused:

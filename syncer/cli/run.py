@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from syncer import load, logs
-from syncer.app import App
 from syncer.cli.context import Context, command, models_argument
+from syncer.registry import loader
+from syncer.runtime.daemon import DaemonProcess
+from syncer.telemetry import logs
 
 
 @command(
@@ -28,7 +29,7 @@ def run(context: Context, models: Sequence[str]) -> None:
     """
     config = context.config
     logs.configure(config.log.level, config.log.format)
-    app = App(config, *load.sound(config, models))
+    app = DaemonProcess(config, *loader.load_valid(config, models))
     app.run()
     if app.unfinished:
         # Python would wait for the clients that those threads are in, and they for their servers.

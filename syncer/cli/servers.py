@@ -9,14 +9,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
-from syncer import load, sinks
+from syncer import sinks
 from syncer.checks import Finding
-from syncer.config import Config
+from syncer.config.schema import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, SyncerError
-from syncer.load import Loaded
-from syncer.registry import Registry
-from syncer.sources.state import Registration
+from syncer.kafka.state_store import Registration
+from syncer.registry import loader
+from syncer.registry.loader import LoadedModel
+from syncer.registry.registry import Registry
 
 
 class Kafka(NamedTuple):
@@ -27,7 +28,7 @@ class Kafka(NamedTuple):
     """A daemon has seen the connector's slot, so the connector was there once."""
 
 
-def kafka(config: Config, loaded: Sequence[Loaded]) -> Kafka:
+def kafka(config: Config, loaded: Sequence[LoadedModel]) -> Kafka:
     """Whether Kafka answers, and whether a read model that is registered there has to be built anew."""
     found: list[Finding] = []
     registered: dict[str, int] = {}
@@ -49,12 +50,12 @@ def kafka(config: Config, loaded: Sequence[Loaded]) -> Kafka:
     return Kafka(found, registered, streamed)
 
 
-def _outgrown(config: Config, one: Loaded, known: Mapping[str, Any]) -> Iterator[Finding]:
+def _outgrown(config: Config, one: LoadedModel, known: Mapping[str, Any]) -> Iterator[Finding]:
     """Sinks that were built for other types of columns. A server that is away is told with its sink."""
     registered = Registration(**known[one.name])
     if not known.get(registered.key("sinks")):
         return
-    built = load.build_sinks(
+    built = loader.build_sinks(
         config, one, epoch=registered.epoch, generation=registered.generation, built=True
     )
     for sink in built:
@@ -80,7 +81,7 @@ def sinks_of(
                 if kind in model.declaration.sink:
                     with suppress(Fatal):
                         blocks.append(sinks.parse(module.Settings, model.declaration.sink[kind], where=kind))
-            errors = module.obstacles(connection, blocks)
+            errors = module.preflight(connection, blocks)
             result[f"Sink {kind}"] = [_finding(error, "sink-server") for error in errors]
     return result
 
@@ -94,7 +95,7 @@ def readers(
     for model in models:
         if model.name in registered:
             with suppress(SyncerError):
-                for kind, error in load.misread(config, model, registered[model.name]).items():
+                for kind, error in loader.misread(config, model, registered[model.name]).items():
                     if error:
                         result.setdefault(f"Sink {kind}", []).append(_finding(error, "readers"))
     return result

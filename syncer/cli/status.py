@@ -15,19 +15,19 @@ from typing import Any
 
 import click
 
-from syncer import load
-from syncer.arrival import Arrival, answer, look
 from syncer.checks import Finding, Slot
 from syncer.cli import output, servers
 from syncer.cli.context import Context, as_json, command, models_argument
-from syncer.config import Config
+from syncer.config.schema import Config
 from syncer.declaration import model
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Retry, SyncerError, with_hint
-from syncer.registry import Registry
-from syncer.status import ModelStatus
-from syncer.status import status as ask
-from syncer.waiting import Time
+from syncer.monitors.delivery import Delivery, answer, look
+from syncer.operations.status import ModelStatus
+from syncer.operations.status import status as ask
+from syncer.pacing import SystemTime
+from syncer.registry import loader
+from syncer.registry.registry import Registry
 
 HEADERS = ["model", "state", "lag", "records", "work", "refused", "backfill (UTC)"]
 _WITHIN, _KAFKA_WITHIN = 1.0, 3.0  # seconds
@@ -57,7 +57,7 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
     Kafka is away.
     """
     config = context.config
-    declared = load.declared(config, models)
+    declared = loader.declared(config, models)
     asked = _Asked(config, declared)
     registry = Registry(config)
     statuses: list[ModelStatus] = []
@@ -73,7 +73,7 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
         asked.collect()
     notes = {one.model: list(_notes(one)) for one in statuses}
     if as_json:
-        output.say_json(
+        output.echo_json(
             {
                 "models": [
                     with_hint(asdict(one)) | {"well": one.well, "notes": notes[one.model]} for one in statuses
@@ -87,9 +87,9 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
             output.table(HEADERS, map(_row, statuses), right=(2, 3, 4, 5), whole=True)
         for one in statuses:
             for line in (*_reasons(one, asked.reason), *notes[one.model]):
-                output.say(line)
+                output.echo(line)
         for line in (*asked.lines, *asked.problems):
-            output.say(line)
+            output.echo(line)
     if kafka:
         raise kafka
     if asked.problems or not all(one.well for one in statuses):
@@ -165,17 +165,19 @@ class _Asked:
     problems: list[str] = field(default_factory=list)
     reason: str = ""
     """Why changes do not come, or cannot be rendered."""
-    _arrival: Arrival | None = None
+    _arrival: Delivery | None = None
 
     def __post_init__(self) -> None:
         deadline = self._deadline = time.monotonic() + _WITHIN
-        self._database = Time().beside("postgres", lambda: _reach(self.config))
+        self._database = SystemTime().run_in_background("postgres", lambda: _reach(self.config))
         self._collected = False
-        self._look: Future[Arrival] | None = None
+        self._look: Future[Delivery] | None = None
         if self.config.connect.url:
-            self._look = Time().beside("source", lambda: look(self.config, deadline))
+            self._look = SystemTime().run_in_background("source", lambda: look(self.config, deadline))
         kinds = dict.fromkeys(kind for one in self.models for kind in one.declaration.sink)
-        self._sinks = {kind: Time().beside(kind, partial(self._sink, kind)) for kind in kinds}
+        self._sinks = {
+            kind: SystemTime().run_in_background(kind, partial(self._sink, kind)) for kind in kinds
+        }
 
     def _sink(self, kind: str) -> list[Finding]:
         found = servers.sinks_of(self.config, self.models, kinds=[kind])
@@ -186,8 +188,8 @@ class _Asked:
         asked, deadline = {}, time.monotonic() + _WITHIN
         for one in self.models:
             if known := values.get(one.name):
-                ask_sinks = partial(load.misread, self.config, one, int(known["generation"]))
-                asked[one.name] = Time().beside(one.name, ask_sinks)
+                ask_sinks = partial(loader.misread, self.config, one, int(known["generation"]))
+                asked[one.name] = SystemTime().run_in_background(one.name, ask_sinks)
         found = {}
         for name, future in asked.items():
             try:
@@ -241,7 +243,7 @@ class _Asked:
 
 
 def _reach(config: Config) -> None:
-    with load.reading(config) as connection:
+    with loader.reading(config) as connection:
         connection.execute("SELECT 1")
 
 
@@ -253,7 +255,7 @@ def _line(finding: Finding) -> str:
     return _flat(str(Fatal(finding.what, where=finding.where, why=finding.why, hint=finding.fix)))
 
 
-def _lines(found: Arrival) -> list[str]:
+def _lines(found: Delivery) -> list[str]:
     wrong = {finding.where: finding for finding in found.findings}
     lines = []
     for where, told in (

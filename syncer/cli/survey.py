@@ -13,8 +13,7 @@ from typing import Any
 
 import psycopg
 
-from syncer import load, sinks
-from syncer.change import TableName
+from syncer import sinks
 from syncer.checks import (
     POSTGRES_CONNECTOR,
     Finding,
@@ -32,12 +31,14 @@ from syncer.checks import (
 from syncer.checks.finding import Severity
 from syncer.checks.running import NoAnswer
 from syncer.cli import servers
-from syncer.config import Config
-from syncer.connectors import connect, find_definition
+from syncer.config.schema import Config
+from syncer.connect.definition import Definition
+from syncer.connect.lookup import connect, find_definition
 from syncer.declaration.model import Mistakes, Model, place_of, together
-from syncer.definition import Definition
 from syncer.errors import Fatal, SyncerError, Unknown
-from syncer.rows.publication import read_facts
+from syncer.events import TableName
+from syncer.postgres.publication import read_facts
+from syncer.registry import loader
 
 MENDED_BY_APPLY = frozenset({"no-publication", "not-published", "operations", "via-root"})
 """Codes of findings that `syncer connectors apply` makes good itself."""
@@ -48,7 +49,7 @@ class Survey:
     """What was found, under a heading each; and what the findings are about."""
 
     findings: dict[str, list[Finding]] = field(default_factory=dict)
-    loaded: list[load.Loaded] = field(default_factory=list)
+    loaded: list[loader.LoadedModel] = field(default_factory=list)
     definition: Definition | None = None
     facts: SourceFacts | None = None
     models: list[Model] = field(default_factory=list)
@@ -90,10 +91,10 @@ def survey(
     with _as_finding(result, "Connector", "connector-definition"):
         definition = result.definition = find_definition(config)
     with _as_finding(result, "Read models", "declaration"):
-        result.models, errors = load.sound(config, names)
+        result.models, errors = loader.load_valid(config, names)
         if errors:
             raise together(errors)
-    with load.reading(config) as connection:
+    with loader.reading(config) as connection:
         for model in result.models:
             _model(config, connection, model, result)
         if definition is not None:
@@ -135,13 +136,13 @@ def _as_finding(result: Survey, title: str, code: str) -> Iterator[None]:
 def _model(config: Config, connection: psycopg.Connection[Any], model: Model, result: Survey) -> None:
     title = f"Read model {model.name}"
     with _as_finding(result, title, "declaration"):
-        loaded = load.compiled(connection, model)
+        loaded = loader.compiled(connection, model)
         result.loaded.append(loaded)
         role = connection.info.user
         found = check_model(model.file, loaded.compiled, loaded.catalog, role=role)
         result.findings[title] += found
         if not any(finding.severity == "error" for finding in found):
-            load.plan(connection, loaded)
+            loader.plan(connection, loaded)
     for kind, settings in model.declaration.sink.items():
         where = model.at(("sink", kind))
         with _as_finding(result, title, "sink"):

@@ -11,17 +11,17 @@ from typing import Any
 import click
 from prometheus_client import CollectorRegistry
 
-from syncer import load
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, models_argument
 from syncer.cli.progress import Progress
-from syncer.errand import Errand
 from syncer.errors import Fatal
-from syncer.metrics import Metrics
-from syncer.registry import Registry
-from syncer.repair import repair as mend
-from syncer.rows.postgres import Postgres
-from syncer.verify import Report, Verify
+from syncer.operations.one_off import OneOffRun
+from syncer.operations.repair import repair as mend
+from syncer.operations.verify import Report, Verify
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry import loader
+from syncer.registry.registry import Registry
+from syncer.telemetry.metrics import Metrics
 
 
 @command(
@@ -65,7 +65,7 @@ def verify(
     registered = registry.state.load()
     reports: list[Report] = []
     with Progress("documents") as progress:
-        for loaded in load.models(context.config, models):
+        for loaded in loader.load_models(context.config, models):
             known = registered.get(loaded.name)
             if known is None:
                 raise Fatal("nothing to verify: it has never run", where=loaded.name, hint="syncer backfill")
@@ -74,7 +74,7 @@ def verify(
             rendered = time.time() - began_ms / 1000 if began_ms else 0.0
             reports += _verify(registry, loaded, known, patience, progress, rendered=rendered, repair=repair)
     if as_json:
-        output.say_json([asdict(report) | {"equal": report.equal} for report in reports])
+        output.echo_json([asdict(report) | {"equal": report.equal} for report in reports])
     else:
         _say(reports, shown, repaired=repair)
     if not all(report.equal for report in reports):
@@ -83,7 +83,7 @@ def verify(
 
 def _verify(
     registry: Registry,
-    loaded: load.Loaded,
+    loaded: loader.LoadedModel,
     known: Mapping[str, Any],
     patience: float,
     progress: Progress,
@@ -93,10 +93,12 @@ def _verify(
 ) -> list[Report]:
     """known: the read model's registration. rendered: see `Verify`."""
     config = registry.config
-    rows = Postgres(
+    rows = SnapshotReader(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
     )
-    sinks = load.build_sinks(config, loaded, epoch=known["epoch"], generation=known["generation"], built=True)
+    sinks = loader.build_sinks(
+        config, loaded, epoch=known["epoch"], generation=known["generation"], built=True
+    )
     total = loaded.catalog.tables[loaded.compiled.root].rows_estimate
     name = ""
 
@@ -109,7 +111,7 @@ def _verify(
             closing.callback(sink.close)
         verify = Verify(loaded.compiled, rows, patience=patience, rendered=rendered, progress=compared)
         reports = []
-        misread = load.misread(config, loaded.model, known["generation"])
+        misread = loader.misread(config, loaded.model, known["generation"])
         for sink in sinks:
             name = sink.name
             reports.append(report := verify(sink))
@@ -119,7 +121,7 @@ def _verify(
         if not (repair and wrong):
             return reports
         metrics = Metrics(CollectorRegistry()).for_model(loaded.name)
-        with Errand(config, loaded.model, registry, metrics, tolerant=True) as errand:
+        with OneOffRun(config, loaded.model, registry, metrics, tolerant=True) as errand:
             mend(errand, wrong)
         repaired = [verify.again(sink, report) for sink, report in zip(sinks, reports, strict=True)]
         for before, after in zip(reports, repaired, strict=True):
@@ -150,13 +152,13 @@ def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
             if ids := getattr(report, what):
                 more = f" and {len(ids) - shown:,} more" if len(ids) > shown else ""
                 told = ", ".join(id or "(empty)" for id in ids[:shown])
-                output.say(f"{report.sink}: {_LISTS.get(what, what)}: {told}{more}")
+                output.echo(f"{report.sink}: {_LISTS.get(what, what)}: {told}{more}")
         if report.readers:
-            output.say(report.readers)
+            output.echo(report.readers)
     if not any(report.wrong for report in reports):
         return
     if repaired:
-        output.say("→ syncer dlq list tells what is refused, syncer status what waits")
+        output.echo("→ syncer dlq list tells what is refused, syncer status what waits")
     else:
-        output.say("→ syncer status tells whether something waits or was dead-lettered")
-        output.say("→ syncer verify --repair")
+        output.echo("→ syncer status tells whether something waits or was dead-lettered")
+        output.echo("→ syncer verify --repair")

@@ -1,8 +1,5 @@
-"""From YAML to SQL, in the order of the work. Pure: the catalog is passed in.
+"""Compiles a read model from YAML to SQL. Pure: the catalog is passed in, and no module here does I/O.
 
-model        the form, its JSON Schema, and the lines of a file        lined_yaml
-tree         every table and column found in the catalog               names
-expressions  SQL over a row, parsed and judged, written anew           sql_parser, sql_types, functions
-render_sql   one document as one statement                             scope, aggregates
-compile      everything that a read model runs, as plain values        compiled
+`model.py` validates the YAML. `binding.py` binds names to tables. `expressions.py`, `aggregates.py` and `scope.py`
+write SQL. `compile.py` returns the `Compiled` read model that the pipeline runs.
 """

@@ -17,7 +17,7 @@ from sqlglot import exp
 
 from syncer.declaration.extensions import shape_of
 from syncer.declaration.names import Word
-from syncer.declaration.sql_parser import Aggregate, Unfit, path_of
+from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, path_of
 from syncer.declaration.sql_types import EXACT, INTEGERS, Value
 
 _SUMS = {
@@ -74,10 +74,10 @@ def write_aggregate(call: Aggregate, rows: Rows) -> Value:
     name = {"array": "array_agg", "every": "bool_and"}.get(call.name, call.name)
     expected = 2 if name == "string_agg" else 1
     if len(call.arguments) != expected:
-        told = "one argument" if expected == 1 else "two arguments"
-        raise Unfit(f"{call.name}() takes {told}, not {len(call.arguments)}")
+        count = "one argument" if expected == 1 else "two arguments"
+        raise UnsupportedExpression(f"{call.name}() takes {count}, not {len(call.arguments)}")
     if call.distinct and call.order:
-        raise Unfit("DISTINCT values are in their own order", "leave ORDER BY out")
+        raise UnsupportedExpression("DISTINCT values are in their own order", "leave ORDER BY out")
     return _WRITERS[name](_Writer(name, call, rows))
 
 
@@ -172,7 +172,9 @@ _WRITERS: dict[str, Callable[[_Writer], Value]] = {
 def _listable(value: Value) -> Value:
     """Arrays of unequal length and rows cannot be elements of an array, but their JSON can."""
     if shape_of(value.element):
-        raise Unfit("arrays of shapes cannot be listed", "use a relation of a table with one shape a row")
+        raise UnsupportedExpression(
+            "arrays of shapes cannot be listed", "use a relation of a table with one shape a row"
+        )
     if value.type in ("array", "composite"):
         return Value(f"pg_catalog.to_jsonb({value.sql})", "jsonb")
     return value

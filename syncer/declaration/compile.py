@@ -1,6 +1,6 @@
 """From a read model's tree to SQL: one statement that renders, one look-up for every table in the tree.
 
-What comes out is plain data (`compiled.py`); `rows/postgres.py` runs it. The statements name every table,
+What comes out is plain data (`compiled.py`); `postgres/snapshot_reader.py` runs it. The statements name every table,
 type and function by its schema, and pin nothing: the session does.
 """
 
@@ -12,16 +12,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from syncer.catalog import Catalog
-from syncer.declaration.compiled import Compiled, Field, Lookup, Occurrence
+from syncer.declaration.binding import Node, bind
+from syncer.declaration.catalog import Catalog
+from syncer.declaration.compiled import Compiled, Field, Lookup, TableUse
 from syncer.declaration.model import Model
 from syncer.declaration.names import literal, quote
 from syncer.declaration.render_sql import Document, render
 from syncer.declaration.sql_types import INTEGERS, TEXTS, family, key_type
-from syncer.declaration.tree import Node, bind
 from syncer.errors import Fatal
 
-__all__ = ["RENDERER_VERSION", "Compiled", "Field", "Lookup", "Occurrence", "compile", "form_of"]
+__all__ = ["RENDERER_VERSION", "Compiled", "Field", "Lookup", "TableUse", "compile", "form_of"]
 
 RENDERER_VERSION = 1
 """Raise it when the same declaration gives other documents than before."""
@@ -117,7 +117,7 @@ def _id(columns: list[str]) -> str:
     return " || '|' || ".join(parts)
 
 
-def _occurrence(node: Node) -> Occurrence:
+def _occurrence(node: Node) -> TableUse:
     table = node.table
     full = all(leaf.identity == "full" for leaf in table.leaves)
     comparable = frozenset(
@@ -128,7 +128,7 @@ def _occurrence(node: Node) -> Occurrence:
     parent = node.parent.table.name if node.parent is not None else None
     theirs = tuple(column for _, column in node.on) if parent else ()
     needs_before = full and lookup is not None and not set(lookup.columns) <= set(table.primary_key)
-    return Occurrence(
+    return TableUse(
         ".".join(node.path),
         table.name,
         lookup,
@@ -209,7 +209,7 @@ def _hash(model: Model, root: Node, document: Document) -> str:
     another form of their ids.
 
     It leaves out what the tables say otherwise: columns' types, other tables' primary keys, which column a
-    name means. When one of these changes, all documents are rendered again where they are (`shape.py`). Where
+    name means. When one of these changes, all documents are rendered again where they are (`checks/table_state.py`). Where
     the sink's own types no longer fit then, that is reported (`ports.Sink.outgrown`).
     """
     key = [[name, family(root.table.columns[name].base)] for name in root.table.primary_key]

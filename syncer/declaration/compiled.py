@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from syncer.change import TableName
+from syncer.events import TableName
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
-class Occurrence:
+class TableUse:
     """One table at one place in the tree. A table that is used twice occurs twice."""
 
     path: str
@@ -63,7 +63,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A read model, ready to run. Every statement pins nothing: `rows/session.py` pins the session."""
+    """A read model, ready to run. Every statement pins nothing: `postgres/session.py` pins the session."""
 
     name: str
     root: TableName
@@ -71,7 +71,7 @@ class Compiled:
     """Primary-key columns of the root."""
     key_types: tuple[str, ...]
     """The families of their types."""
-    occurrences: tuple[Occurrence, ...]
+    occurrences: tuple[TableUse, ...]
     """Parents before children, the root first."""
     fields: tuple[Field, ...]
     render: str

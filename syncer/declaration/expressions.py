@@ -15,8 +15,8 @@ from typing import Protocol
 
 from sqlglot import exp
 
-from syncer.catalog import Catalog
 from syncer.declaration import extensions
+from syncer.declaration.catalog import Catalog
 from syncer.declaration.functions import (
     AGGREGATES,
     BINARY,
@@ -35,7 +35,7 @@ from syncer.declaration.functions import (
     result_type,
 )
 from syncer.declaration.names import Word, literal, near
-from syncer.declaration.sql_parser import Aggregate, Unfit, aggregate_of, path_of, told
+from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, aggregate_of, describe, path_of
 from syncer.declaration.sql_types import BUILTIN, TEXTS, Value, arithmetic, cast_target, common, concatenation
 
 _OF_ANY_TYPE = frozenset(("first", "last", "array", "array_agg", "count", "coalesce"))
@@ -82,11 +82,11 @@ class _Writer:
         if type(node) in BINARY:
             return self._binary(node)
         if (writer := _WRITERS.get(type(node))) is None:
-            raise Unfit(*_REFUSED.get(type(node), (f"cannot use {told(node)}", "")))
+            raise UnsupportedExpression(*_REFUSED.get(type(node), (f"cannot use {describe(node)}", "")))
         method, allowed = writer
         extra = {k for k, v in node.args.items() if v} - set(allowed.split()) - _IGNORED_ARGUMENTS
         if extra:
-            raise Unfit(f"cannot use {told(node)} in this form")
+            raise UnsupportedExpression(f"cannot use {describe(node)} in this form")
         return method(self, node)
 
     def _need_cast(self, node: exp.Expr, found: Value) -> None:
@@ -101,15 +101,17 @@ class _Writer:
         if isinstance(around, exp.If | exp.Case) and operand.arg_key in ("true", "default"):
             return
         if not isinstance(around, exp.Cast | exp.Is | exp.Ordered | exp.Distinct | None):
-            raise Unfit(
-                f"{told(node)} is of the type {found.type}, whose operators are not PostgreSQL's own",
-                extensions.instead(told(node).strip("`"), found.type),
+            raise UnsupportedExpression(
+                f"{describe(node)} is of the type {found.type}, whose operators are not PostgreSQL's own",
+                extensions.instead(describe(node).strip("`"), found.type),
             )
 
     def _operand(self, node: exp.Expr, least: int, around: exp.Expr) -> Value:
         """An operand, if PostgreSQL would take it for one too."""
         if precedence(node) < least:
-            raise Unfit(f"{told(around)} can be read in two ways", f"put parentheses around {told(node)}")
+            raise UnsupportedExpression(
+                f"{describe(around)} can be read in two ways", f"put parentheses around {describe(node)}"
+            )
         return self.value(node)
 
     def _binary(self, node: exp.Expr) -> Value:
@@ -133,13 +135,13 @@ class _Writer:
         text = str(node.this)
         if node.args.get("is_string"):
             if _depends_on_clock(text) and not _cast_to_text(node):
-                raise Unfit(
+                raise UnsupportedExpression(
                     f"{literal(text)} may be read as a time that depends on the clock",
                     f"if it is a text: {literal(text)}::text",
                 )
             return Value(literal(text), "literal")
         if not _NUMBER.fullmatch(text):
-            raise Unfit(f"{text!r} is not a number that PostgreSQL reads")
+            raise UnsupportedExpression(f"{text!r} is not a number that PostgreSQL reads")
         return Value(text, "numeric" if not text.isdigit() or int(text) >= 1 << 63 else _integer(text))
 
     def bits(self, node: exp.Expr) -> Value:
@@ -168,7 +170,7 @@ class _Writer:
     def is_(self, node: exp.Expr) -> Value:
         right = node.expression
         if not isinstance(right, exp.Null | exp.Boolean):
-            raise Unfit(f"cannot use {told(node)}")
+            raise UnsupportedExpression(f"cannot use {describe(node)}")
         negated = "NOT " if node.args.get("negate") else ""
         left = self._operand(node.this, IS + 1, node)
         return Value(f"({left.sql} IS {negated}{self.value(right).sql})", "boolean")
@@ -179,7 +181,7 @@ class _Writer:
 
     def in_(self, node: exp.Expr) -> Value:
         if not node.expressions:
-            raise Unfit("`in` needs a list of values")
+            raise UnsupportedExpression("`in` needs a list of values")
         options = ", ".join(self.value(e).sql for e in node.expressions)
         return Value(f"({self._operand(node.this, PATTERN + 1, node).sql} IN ({options}))", "boolean")
 
@@ -189,7 +191,7 @@ class _Writer:
 
     def text_match(self, node: exp.Expr) -> Value:
         if len(node.expressions) != 1:
-            raise Unfit(f"cannot use {told(node)}")
+            raise UnsupportedExpression(f"cannot use {describe(node)}")
         left = self._operand(node.expressions[0], OTHER, node)
         return Value(f"({left.sql} @@ {self._operand(node.this, OTHER + 1, node).sql})", "boolean")
 
@@ -225,11 +227,13 @@ class _Writer:
             return Value(literal(steps[0].this), "literal")
         if len(steps) == 1 and isinstance(steps[0], exp.JSONPathSubscript) and isinstance(steps[0].this, int):
             return Value(str(steps[0].this), "integer")
-        raise Unfit("cannot use this key after `->`", "put it in parentheses")
+        raise UnsupportedExpression("cannot use this key after `->`", "put it in parentheses")
 
     def subscript(self, node: exp.Expr) -> Value:
         if isinstance(node.this, exp.Cast):
-            raise Unfit(f"{told(node)} can be read in two ways", f"write ({told(node.this)})[…]")
+            raise UnsupportedExpression(
+                f"{describe(node)} can be read in two ways", f"write ({describe(node.this)})[…]"
+            )
         base = self._operand(node.this, SUBSCRIPT, node)
         sliced = any(isinstance(e, exp.Slice) for e in node.expressions)
         sql = f"({base.sql})[{', '.join(self.value(e).sql for e in node.expressions)}]"
@@ -247,7 +251,9 @@ class _Writer:
         try:
             target = cast_target(node.args["to"], self._catalog.enums)
         except ValueError as error:
-            raise Unfit(str(error.args[0]), error.args[1] if len(error.args) > 1 else "") from error
+            raise UnsupportedExpression(
+                str(error.args[0]), error.args[1] if len(error.args) > 1 else ""
+            ) from error
         return Value(f"({operand.sql}::{target.sql})", target.type, target.element)
 
     def at_time_zone(self, node: exp.Expr) -> Value:
@@ -262,14 +268,16 @@ class _Writer:
     def collate(self, node: exp.Expr) -> Value:
         name = node.expression
         if not isinstance(name, exp.Identifier) or name.name not in ("C", "POSIX", "ucs_basic"):
-            raise Unfit('only the collations "C" and "POSIX" can be named', 'write COLLATE "C"')
+            raise UnsupportedExpression(
+                'only the collations "C" and "POSIX" can be named', 'write COLLATE "C"'
+            )
         operand = self._operand(node.this, 13, node)
         return Value(f'({operand.sql} COLLATE pg_catalog."{name.name}")', operand.type)
 
     def extract(self, node: exp.Expr) -> Value:
         field = str(node.this.this)
         if not re.fullmatch(r"\w+", field):
-            raise Unfit(f"{field!r} is not a field of a time")
+            raise UnsupportedExpression(f"{field!r} is not a field of a time")
         return Value(f"extract({field} FROM {self.value(node.expression).sql})", "numeric")
 
     def substring(self, node: exp.Expr) -> Value:
@@ -302,12 +310,14 @@ class _Writer:
                 "postgis"
             ):
                 return self.call(call)
-            raise Unfit(f"{node.this.name}.{call.name} is not a function of PostgreSQL itself")
-        raise Unfit("cannot use a field of a composite value")
+            raise UnsupportedExpression(
+                f"{node.this.name}.{call.name} is not a function of PostgreSQL itself"
+            )
+        raise UnsupportedExpression("cannot use a field of a composite value")
 
     def filtered(self, node: exp.Expr) -> Value:
         if not isinstance(node.this, exp.Anonymous):
-            raise Unfit("FILTER belongs to an aggregate")
+            raise UnsupportedExpression("FILTER belongs to an aggregate")
         return self.call(node.this, node.expression.this)
 
     def call(self, node: exp.Expr, filter: exp.Expr | None = None) -> Value:
@@ -315,7 +325,7 @@ class _Writer:
         if name in AGGREGATES:
             return self._names.aggregate(aggregate_of(name, node, filter))
         if filter is not None:
-            raise Unfit(f"FILTER belongs to an aggregate, and {name}() is none")
+            raise UnsupportedExpression(f"FILTER belongs to an aggregate, and {name}() is none")
         if name in ("all", "some") and len(node.expressions) == 1:
             return Value(f"{'ALL' if name == 'all' else 'ANY'} ({self.value(node.expressions[0]).sql})")
         if name in extensions.FUNCTIONS:
@@ -324,9 +334,11 @@ class _Writer:
         if name not in FUNCTIONS and name not in KEYWORDS:
             meant = near(name, sorted(FUNCTIONS.keys() | AGGREGATES))
             hint = WRONG.get(name) or (f"did you mean {meant!r}?" if meant else NOT_BUILT_IN.format(name))
-            raise Unfit(f"{name}() is not among the functions that an expression can use", hint)
+            raise UnsupportedExpression(
+                f"{name}() is not among the functions that an expression can use", hint
+            )
         if name == "age" and len(node.expressions) != 2:
-            raise Unfit("age() of one time depends on the clock", "use age(later, earlier)")
+            raise UnsupportedExpression("age() of one time depends on the clock", "use age(later, earlier)")
         arguments = [self.value(e) for e in node.expressions]
         sql = f"{name if name in KEYWORDS else 'pg_catalog.' + name}({', '.join(a.sql for a in arguments)})"
         if name in ("coalesce", "nullif", "greatest", "least"):

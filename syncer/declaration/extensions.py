@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from syncer.catalog import Column
+from syncer.declaration.catalog import Column
 from syncer.declaration.names import quote
-from syncer.declaration.sql_parser import Unfit
+from syncer.declaration.sql_parser import UnsupportedExpression
 from syncer.declaration.sql_types import Value
 
 Schemas = Mapping[str, str]
@@ -76,7 +76,7 @@ _SRID_ARGUMENT = {
 """Where the SRID of the result stands among the arguments."""
 
 
-class Shape(NamedTuple):
+class TableState(NamedTuple):
     """What is known of a shape before a row is read."""
 
     base: str
@@ -95,10 +95,10 @@ class Shape(NamedTuple):
         return re.sub(r"[zm]+$", "", self.kind.lower())
 
 
-def shape_of(type: str) -> Shape | None:
+def shape_of(type: str) -> TableState | None:
     """What the type of an expression says of its shape; None if it is no shape."""
     found = _TYPE.fullmatch(type)
-    return Shape(found[1], found[2], int(found[3])) if found else None
+    return TableState(found[1], found[2], int(found[3])) if found else None
 
 
 def _with_modifier(base: str, modifier: str) -> str:
@@ -107,7 +107,7 @@ def _with_modifier(base: str, modifier: str) -> str:
     number = int(srid) if srid.strip().isdigit() else 0
     if base == "geography" and not number:
         number = _WGS_84
-    return Shape(base, kind.strip() or "Geometry", number).type
+    return TableState(base, kind.strip() or "Geometry", number).type
 
 
 def column_type(column: Column, schemas: Schemas) -> str:
@@ -134,10 +134,12 @@ def cast(operand: Value, to: exp.Expr, schemas: Schemas) -> Value | None:
         return None
     schema = _schema(extension, f"the type {name}", schemas)
     if len(words) > 1 and words[0] != schema.lower():
-        raise Unfit(f"cannot cast to {words[0]}.{name}", f"{extension} is in the schema {schema}: {name}")
+        raise UnsupportedExpression(
+            f"cannot cast to {words[0]}.{name}", f"{extension} is in the schema {schema}: {name}"
+        )
     modifier = ",".join(str(part.this.this) for part in to.expressions)
     if not re.fullmatch(r"(\w+(,\d+)?)?", modifier) or (modifier and name not in _SPATIAL):
-        raise Unfit(f"cannot cast to {name}({modifier})")
+        raise UnsupportedExpression(f"cannot cast to {name}({modifier})")
     sql = f"({operand.sql}::{quote(schema, name)}{f'({modifier})' if modifier else ''})"
     if name not in _SPATIAL:
         return Value(sql, name)
@@ -154,7 +156,9 @@ def call(name: str, arguments: Sequence[Value], schemas: Schemas) -> Value:
 def _schema(extension: str, what: str, schemas: Schemas) -> str:
     if extension not in schemas:
         hint = f"CREATE EXTENSION {extension};"
-        raise Unfit(f"{what} is of the extension {extension}, which this database does not have", hint)
+        raise UnsupportedExpression(
+            f"{what} is of the extension {extension}, which this database does not have", hint
+        )
     return schemas[extension]
 
 
@@ -170,7 +174,7 @@ def _result(name: str, arguments: Sequence[Value]) -> str:
     if place is not None and len(arguments) > place:
         text = arguments[place].sql
         srid = int(text) if text.isdigit() else 0
-    return Shape(base, kind, srid).type
+    return TableState(base, kind, srid).type
 
 
 def shown(value: Value, name: str, schemas: Schemas) -> Value:
@@ -186,7 +190,7 @@ def shown(value: Value, name: str, schemas: Schemas) -> Value:
     if shape is None:
         return value
     if why := _no_geojson(shape, name):
-        raise Unfit(*why)
+        raise UnsupportedExpression(*why)
     schema = _schema("postgis", name, schemas)
     if value.type != "array":
         return _geojson(value.sql, shape, schema)
@@ -196,7 +200,7 @@ def shown(value: Value, name: str, schemas: Schemas) -> Value:
     return Value(sql, "array", element.type)
 
 
-def _no_geojson(shape: Shape, name: str) -> tuple[str, str] | None:
+def _no_geojson(shape: TableState, name: str) -> tuple[str, str] | None:
     """Why a shape cannot be shown, and what to write instead."""
     if shape.plain_kind not in _GEOJSON_KINDS:
         return f"GeoJSON has no {shape.kind}", f"ST_CurveToLine({name}) turns arcs into lines"
@@ -211,7 +215,7 @@ def _no_geojson(shape: Shape, name: str) -> tuple[str, str] | None:
     return None
 
 
-def _geojson(sql: str, shape: Shape, schema: str) -> Value:
+def _geojson(sql: str, shape: TableState, schema: str) -> Value:
     """Without `crs`. Outer rings run counter-clockwise, as RFC 7946 wants: Elasticsearch reads a ring wider
     than 180 degrees that runs the other way as one across the date line."""
     if shape.base == "geography":

@@ -28,10 +28,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from syncer.change import TableName
-from syncer.declaration import lined_yaml
+from syncer.declaration import located_yaml
 from syncer.declaration.names import Shaped, near, nearest, spellings
 from syncer.errors import Fatal
+from syncer.events import TableName
 
 _SQL: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 Expression = Annotated[
@@ -48,15 +48,15 @@ Name = Annotated[str, Field(min_length=1)]
 On = Annotated[dict[Name, Name], Field(min_length=1, description="Its column: our column.")]
 
 
-class Shape(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Root(Shape):
+class Root(Strict):
     table: Name = Field(description="`schema.table`; its primary key is the documents' id.")
 
 
-class OneRelation(Shape):
+class OneRelation(Strict):
     """At most one row of another table, matched by unique columns of it; not shown, only used."""
 
     one: Name = Field(description="Its table.")
@@ -65,7 +65,7 @@ class OneRelation(Shape):
     relations: dict[Name, Relation] = {}
 
 
-class ManyRelation(Shape):
+class ManyRelation(Strict):
     """Rows of another table that point here; not shown, only used."""
 
     many: Name = Field(description="Their table.")
@@ -81,7 +81,7 @@ class ManyRelation(Shape):
         return [self.order_by] if isinstance(self.order_by, str) else self.order_by
 
 
-class Shown(Shape):
+class Shown(Strict):
     document: Document | None = Field(default=None, description="Its fields, as an object.")
     value: Expression | None = Field(default=None, description="One value instead of an object.")
 
@@ -102,20 +102,20 @@ class Many(ManyRelation, Shown):
     limit: int | None = Field(default=None, gt=0, description="Shortens the list; aggregates ignore it.")
 
 
-class Object(Shape):
+class Object(Strict):
     """A nested object over the same row."""
 
     object: Document
 
 
-class Grouped(Shape):
+class Grouped(Strict):
     """An object: each value of `group_by`, as text, and the aggregate over its rows."""
 
     value: Expression
     group_by: Expression
 
 
-_SHAPES: dict[str, type[Shape]] = {
+_SHAPES: dict[str, type[Strict]] = {
     "~one": One, "~many": Many, "~object": Object, "~grouped": Grouped,
     "~one relation": OneRelation, "~many relation": ManyRelation,
 }  # fmt: skip
@@ -125,7 +125,7 @@ def _entry(value: object) -> str | None:
     """Which kind a document's field is; pydantic asks."""
     if isinstance(value, str):
         return "~expression"
-    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Shape) else ()
+    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Strict) else ()
     kinds = {"one": "~one", "many": "~many", "object": "~object", "group_by": "~grouped", "value": "~grouped"}
     if isinstance(value, dict) and (_misspelt(value) or _OF_RELATIONS & value.keys()):
         del kinds["value"]  # it is of a relation
@@ -170,7 +170,7 @@ Relation = Annotated[
 Document = Annotated[dict[Name, Entry], Field(min_length=1, description="Field: what it holds.")]
 
 
-class Declaration(Shape):
+class Declaration(Strict):
     """A read model: one document for each row of the root table, kept in step in every sink."""
 
     name: Annotated[
@@ -190,22 +190,22 @@ class Model:
 
     declaration: Declaration
     file: str
-    lines: Mapping[lined_yaml.Path, int]
+    lines: Mapping[located_yaml.Path, int]
 
     @property
     def name(self) -> str:
         return self.declaration.name
 
-    def at(self, path: lined_yaml.Path) -> str:
+    def at(self, path: located_yaml.Path) -> str:
         """`file:line` of a place in the declaration (of the nearest place around it that has a line)."""
         return at(self.file, self.lines, path)
 
 
-def place_of(model: Model, field: tuple[str, ...]) -> lined_yaml.Path:
+def place_of(model: Model, field: tuple[str, ...]) -> located_yaml.Path:
     """Where a field of the document is declared. field: its names from the outside in."""
     entries: Mapping[str, Any] = model.declaration.document
     part: str = "document"
-    path: lined_yaml.Path = ()
+    path: located_yaml.Path = ()
     for name in field:
         path = (*path, part, name)
         part = "object" if isinstance(entries.get(name), Object) else "document"
@@ -213,7 +213,7 @@ def place_of(model: Model, field: tuple[str, ...]) -> lined_yaml.Path:
     return path
 
 
-def at(file: str, lines: Mapping[lined_yaml.Path, int], path: lined_yaml.Path) -> str:
+def at(file: str, lines: Mapping[located_yaml.Path, int], path: located_yaml.Path) -> str:
     while path not in lines:
         path = path[:-1]
     return f"{file}:{lines[path]}"
@@ -253,7 +253,7 @@ def load(path: str | Path) -> Model:
 
 def parse(text: str, file: str) -> Model:
     """The read model of a text; `file` is what errors call it."""
-    plain, lines = lined_yaml.read(text, file, typed_under={"sink"})
+    plain, lines = located_yaml.read(text, file, typed_under={"sink"})
     if not isinstance(plain, dict):
         raise Fatal("a read model is a mapping", where=file, hint="begin with `name: …`")
     try:
@@ -275,13 +275,13 @@ def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 def load_all(folder: str | Path) -> list[Model]:
     """Every `*.yaml` and `*.yml` of a folder, by name. Raises Fatal with the mistakes of all of them."""
-    models, errors = load_sound(folder)
+    models, errors = load_all_valid(folder)
     if errors:
         raise together(errors)
     return models
 
 
-def load_sound(folder: str | Path, *, why: str = "") -> tuple[list[Model], list[Fatal]]:
+def load_all_valid(folder: str | Path, *, why: str = "") -> tuple[list[Model], list[Fatal]]:
     """Those that can be read, by name, and what is wrong with the others.
 
     why: says why it is this folder. Raises Fatal with it if there is no such folder.
@@ -321,11 +321,11 @@ _ONE_ROOT = (
 )
 
 
-def _explain(error: ErrorDetails, file: str, lines: Mapping[lined_yaml.Path, int]) -> Fatal:
+def _explain(error: ErrorDetails, file: str, lines: Mapping[located_yaml.Path, int]) -> Fatal:
     """One of pydantic's errors in our words."""
     place = tuple(p for p in error["loc"] if not (isinstance(p, str) and (p.startswith("~") or p == "[key]")))
     kinds = [_SHAPES[p] for p in error["loc"] if isinstance(p, str) and p in _SHAPES]
-    shape: type[Shape] = kinds[-1] if kinds else Root if place[:1] == ("root",) else Declaration
+    shape: type[Strict] = kinds[-1] if kinds else Root if place[:1] == ("root",) else Declaration
     key = str(place[-1]) if place else ""
     hint = ""
     match error["type"]:
@@ -376,11 +376,13 @@ def meant(spelled: Iterable[Sequence[TableName]], existing: Container[TableName]
     return {table for table in first if table is not None}
 
 
-def named_tables(model: Model) -> Iterator[tuple[str, lined_yaml.Path]]:
+def named_tables(model: Model) -> Iterator[tuple[str, located_yaml.Path]]:
     """The tables as the declaration calls them, and where; the root first."""
     yield model.declaration.root.table, ("root", "table")
 
-    def walk(entries: Mapping[str, object], path: lined_yaml.Path) -> Iterator[tuple[str, lined_yaml.Path]]:
+    def walk(
+        entries: Mapping[str, object], path: located_yaml.Path
+    ) -> Iterator[tuple[str, located_yaml.Path]]:
         for name, entry in entries.items():
             here = (*path, name)
             if isinstance(entry, OneRelation):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from syncer.change import TableName
+from syncer.events import TableName
 
 T = TypeVar("T")
 _WORD = re.compile(r'(?:^|\.)("(?:[^"\0]|"")+"|[^".\s\0]+)')

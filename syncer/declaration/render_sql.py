@@ -11,16 +11,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from syncer.catalog import Catalog
 from syncer.declaration.aggregates import Order
+from syncer.declaration.binding import Namespace, Node
+from syncer.declaration.catalog import Catalog
 from syncer.declaration.compiled import Field
-from syncer.declaration.lined_yaml import Path
+from syncer.declaration.located_yaml import Path
 from syncer.declaration.model import Entry, Grouped, Many, Model, Object, One, together
 from syncer.declaration.names import quote
-from syncer.declaration.scope import Chain, Group, InGroup, Row, Scope, Sheet, both, filtered, link, ordering
-from syncer.declaration.sql_parser import Unfit
+from syncer.declaration.scope import (
+    Aliases,
+    Chain,
+    Group,
+    InGroup,
+    Row,
+    Scope,
+    both,
+    filtered,
+    link,
+    ordering,
+)
+from syncer.declaration.sql_parser import UnsupportedExpression
 from syncer.declaration.sql_types import Value
-from syncer.declaration.tree import Namespace, Node
 from syncer.errors import Fatal
 
 _LONGEST_NAME = 63
@@ -49,7 +60,7 @@ def render(model: Model, root: Node, catalog: Catalog, errors: list[Fatal]) -> D
     renderer = _Renderer(model, errors)
     for node in root.walk():
         renderer.check(node, catalog)
-    scope = Scope(Sheet(catalog))
+    scope = Scope(Aliases(catalog))
     row = scope.scan(root)
     outputs = renderer.outputs(scope, root, root.links, model.declaration.document, ("document",))
     if errors:
@@ -72,11 +83,11 @@ class _Renderer:
         """Read the filter and the order of a node, in case nothing uses them."""
         used = {n: set(n.used) for n in node.walk()}
         for write in (filtered, ordering):
-            scope = Scope(Sheet(catalog))
+            scope = Scope(Aliases(catalog))
             scope.scan(node)
             try:
                 write(scope, node)
-            except Unfit as error:
+            except UnsupportedExpression as error:
                 self._add(error, node.place)
         for n, before in used.items():
             n.used = before
@@ -90,11 +101,13 @@ class _Renderer:
             here = (*place, name)
             try:
                 if len(name.encode()) > _LONGEST_NAME:
-                    raise Unfit(f"the field name {name!r} is longer than {_LONGEST_NAME} bytes")
+                    raise UnsupportedExpression(
+                        f"the field name {name!r} is longer than {_LONGEST_NAME} bytes"
+                    )
                 if not name.isprintable():
-                    raise Unfit(f"the field name {name!r} holds a control character")
+                    raise UnsupportedExpression(f"the field name {name!r} holds a control character")
                 found.append(self._output(scope, node, names, name, entry, here))
-            except Unfit as error:
+            except UnsupportedExpression as error:
                 self._add(error, here)
         return found
 
@@ -115,7 +128,7 @@ class _Renderer:
                 Field(name, "object", False, tuple(o.field for o in outputs)),
             )
         if not isinstance(below, Node):
-            raise Unfit(f"the relation {name!r} could not be bound", follows=True)
+            raise UnsupportedExpression(f"the relation {name!r} could not be bound", follows=True)
         if isinstance(entry, One):
             found = self._element(scope, below, name, entry, place)
             there = f"{scope.alias(below)}.{quote(below.on[0][0])} IS NOT NULL"
@@ -132,7 +145,7 @@ class _Renderer:
             )
         try:
             value = Row(scope, node, scope.group).shown(entry.value or "")
-        except Unfit as error:
+        except UnsupportedExpression as error:
             error.place = error.place or (*place, "value")
             raise
         if value.type == "array":
@@ -154,7 +167,7 @@ class _Renderer:
         many = Field(name, found.field.type, True, found.field.fields)
         return Output(outer.later(write), many)
 
-    def _add(self, error: Unfit, place: Path) -> None:
+    def _add(self, error: UnsupportedExpression, place: Path) -> None:
         if not error.follows:
             where = self._model.at(error.place or place)
             self._errors.append(Fatal(error.what, where=where, hint=error.hint))
@@ -198,12 +211,14 @@ def _grouped(entry: Grouped, scope: Scope, node: Node) -> str:
         if not groups:
             groups.append(Group(scope, chain))
         if groups[0].chain != chain:
-            raise Unfit("the aggregates in `value` belong to different relations", "use a field for each")
+            raise UnsupportedExpression(
+                "the aggregates in `value` belong to different relations", "use a field for each"
+            )
         return groups[0]
 
     value = Row(scope, node, group).shown(entry.value)
     if not groups:
-        raise Unfit("`value` with `group_by` needs an aggregate", "such as count(relation)")
+        raise UnsupportedExpression("`value` with `group_by` needs an aggregate", "such as count(relation)")
     by = InGroup(groups[0], node).write(entry.group_by)
     rows = groups[0].sql(by=f"({by.sql})::pg_catalog.text")
     alias = groups[0].alias

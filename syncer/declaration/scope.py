@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from syncer.catalog import Catalog
 from syncer.declaration import extensions
 from syncer.declaration.aggregates import Order, write_aggregate
+from syncer.declaration.binding import Node
+from syncer.declaration.catalog import Catalog
 from syncer.declaration.expressions import write
 from syncer.declaration.names import Word, quote
-from syncer.declaration.sql_parser import Aggregate, Unfit, parse, parse_order
+from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, parse, parse_order
 from syncer.declaration.sql_types import Value
-from syncer.declaration.tree import Node
 
 Chain = tuple[Node, ...]
 
 
 @dataclass
-class Sheet:
+class Aliases:
     """What all scopes of one statement share."""
 
     catalog: Catalog
@@ -39,7 +39,7 @@ class Sheet:
 
 
 class Scope:
-    def __init__(self, sheet: Sheet, outer: Scope | None = None) -> None:
+    def __init__(self, sheet: Aliases, outer: Scope | None = None) -> None:
         self.sheet = sheet
         self.groups: dict[Node, Group] = {}
         self._outer = outer
@@ -90,7 +90,9 @@ class Scope:
         base = column.element_base if array else column.base
         if base == "money" or base.startswith("reg"):
             what = f"the text of {column.type} ({name}) depends on the session"
-            raise Unfit(what, "leave it out, or give the table a column of the type numeric or text")
+            raise UnsupportedExpression(
+                what, "leave it out, or give the table a column of the type numeric or text"
+            )
         if found := extensions.column_type(column, self.sheet.catalog.extensions):
             return Value(sql, "array", found) if array else Value(sql, found)
         if base == "json":
@@ -224,17 +226,23 @@ class Row:
     def column(self, path: tuple[Word, ...]) -> Value:
         through, column = self.node.follow(path)
         if column is None:
-            raise Unfit(f"`{told(path)}` is a relation, not a value", f"name a column of it: {told(path)}.…")
+            raise UnsupportedExpression(
+                f"`{describe(path)}` is a relation, not a value", f"name a column of it: {describe(path)}.…"
+            )
         self._check(path, through)
         return self.scope.column(through[-1] if through else self.node, column)
 
     def _check(self, path: tuple[Word, ...], through: Chain) -> None:
         if any(node.kind == "many" for node in through):
-            raise Unfit(f"`{told(path)}` has many values", f"use an aggregate, such as max({told(path)})")
+            raise UnsupportedExpression(
+                f"`{describe(path)}` has many values", f"use an aggregate, such as max({describe(path)})"
+            )
 
     def aggregate(self, call: Aggregate) -> Value:
         if self._group is None:
-            raise Unfit(f"{call.name}() cannot stand in a filter, an order, a grouping or another aggregate")
+            raise UnsupportedExpression(
+                f"{call.name}() cannot stand in a filter, an order, a grouping or another aggregate"
+            )
         return write_aggregate(call, InGroup(self._group(self.chain(call)), self.node))
 
     def chain(self, call: Aggregate) -> Chain:
@@ -249,9 +257,11 @@ class Row:
         if not longest:
             many = [".".join(n.path) for n in self.node.walk() if n.kind == "many"]
             names = f"such as {', '.join(many)}" if many else "there is none below this row"
-            raise Unfit(f"{call.name}() needs a name that goes through a `many` relation", names)
+            raise UnsupportedExpression(
+                f"{call.name}() needs a name that goes through a `many` relation", names
+            )
         if any(chain != longest[: len(chain)] for chain in chains):
-            raise Unfit(
+            raise UnsupportedExpression(
                 f"the names in {call.name}() belong to different relations", "use an aggregate for each"
             )
         return longest
@@ -265,7 +275,7 @@ class Row:
         try:
             tree = parse(text)
         except ValueError as error:
-            raise Unfit(f"`{text}` {error}") from error
+            raise UnsupportedExpression(f"`{text}` {error}") from error
         return self.value(tree)
 
     def value(self, tree: exp.Expr) -> Value:
@@ -275,13 +285,13 @@ class Row:
         """A filter over this row."""
         found = self.write(text)
         if found.type not in ("boolean", "", "null"):
-            raise Unfit(f"`{text}` is no condition, it is of the type {found.type}")
+            raise UnsupportedExpression(f"`{text}` is no condition, it is of the type {found.type}")
         return found.sql
 
     def order_item(self, tree: exp.Ordered) -> Order:
         value = self.value(tree.this)
         if isinstance(tree.this, exp.Literal):
-            raise Unfit(f"an order by the constant {value.sql} is none", "name a column")
+            raise UnsupportedExpression(f"an order by the constant {value.sql} is none", "name a column")
         return Order(value.sql, bool(tree.args.get("desc")), bool(tree.args.get("nulls_first")))
 
 
@@ -315,7 +325,7 @@ def filtered(scope: Scope, node: Node) -> str:
         return ""
     try:
         return Row(scope, node).condition(node.where)
-    except Unfit as error:
+    except UnsupportedExpression as error:
         error.place = (*node.place, "where")
         raise
 
@@ -327,7 +337,7 @@ def ordering(scope: Scope, node: Node) -> list[Order]:
     try:
         for text in node.order:
             found += [row.order_item(item) for item in _items(text)]
-    except Unfit as error:
+    except UnsupportedExpression as error:
         error.place = (*node.place, "order_by")
         raise
     key = [Order(scope.column(node, column).sql) for column in node.table.primary_key]
@@ -339,8 +349,8 @@ def _items(text: str) -> list[exp.Ordered]:
     try:
         return parse_order(text)
     except ValueError as error:
-        raise Unfit(f"the order `{text}` {error}") from error
+        raise UnsupportedExpression(f"the order `{text}` {error}") from error
 
 
-def told(path: tuple[Word, ...]) -> str:
+def describe(path: tuple[Word, ...]) -> str:
     return ".".join(quote(w.text) if w.quoted else w.text for w in path)

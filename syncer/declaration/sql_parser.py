@@ -18,7 +18,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.parsers.postgres import PostgresParser
 from sqlglot.tokenizer_core import Token, TokenType
 
-from syncer.declaration.lined_yaml import Path
+from syncer.declaration.located_yaml import Path
 from syncer.declaration.names import Word
 
 _SYNTAX = {"EXTRACT", "SUBSTRING", "TRIM", "POSITION", "OVERLAY"}
@@ -114,7 +114,7 @@ def _replace(token: Token, kind: TokenType, text: str) -> Token:
     return Token(kind, text, token.line, token.col, token.start, token.end)
 
 
-class Unfit(Exception):
+class UnsupportedExpression(Exception):
     """An expression that cannot be used: what is wrong with it, and a hint. The caller knows the line.
 
     follows: from another mistake, of a relation that it names. That one is told, this one is not.
@@ -167,7 +167,7 @@ def path_of(node: exp.Expr) -> tuple[Word, ...] | None:
 
 def _word(node: exp.Expr) -> Word:
     if not isinstance(node, exp.Identifier):
-        raise Unfit("`*` names no column", "name each field")
+        raise UnsupportedExpression("`*` names no column", "name each field")
     return Word(node.name, bool(node.args.get("quoted")))
 
 
@@ -182,7 +182,7 @@ def aggregate_of(name: str, node: exp.Expr, filter: exp.Expr | None) -> Aggregat
     return Aggregate(name, tuple(arguments), distinct, order, filter)
 
 
-def told(node: exp.Expr) -> str:
+def describe(node: exp.Expr) -> str:
     """A piece of an expression for an error message."""
     try:
         return f"`{node.sql('postgres')}`"

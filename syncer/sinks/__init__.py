@@ -1,4 +1,4 @@
-"""The sinks, found by name: `elasticsearch` in a declaration means the module `syncer.sinks.elasticsearch`.
+"""The sinks, found by name: `elasticsearch` in a declaration means the module `syncer.sinks.elasticsearch.sink`.
 
 A sink is one module that has `Settings` (its block in a read model), `Connection` (its block in
 `config/syncer.yaml`), `problems` (what `check` says about a block), `obstacles` (what it says about the
@@ -20,7 +20,7 @@ from syncer.declaration.compile import Compiled, Field
 from syncer.declaration.names import near
 from syncer.errors import Fatal, SyncerError
 from syncer.ports import Sink
-from syncer.sinks._problem import Problem as Problem
+from syncer.sinks.problem import Problem as Problem
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -36,9 +36,9 @@ class SinkModule(Protocol):
     Connection: type[BaseModel]
     SINK: SinkClass
 
-    def problems(self, settings: Any, fields: Sequence[Field]) -> list[Problem]: ...
+    def validate(self, settings: Any, fields: Sequence[Field]) -> list[Problem]: ...
 
-    def obstacles(self, connection: Any, settings: Sequence[Any]) -> list[SyncerError]:
+    def preflight(self, connection: Any, settings: Sequence[Any]) -> list[SyncerError]:
         """Why nothing could be written to the server as these blocks say. It is asked, and not changed."""
         ...
 
@@ -97,7 +97,7 @@ def check(
     """
     module = find(kind, where=where)
     place = f"{where}: {kind}" if where else kind
-    return module.problems(parse(module.Settings, settings, where=place), fields)
+    return module.validate(parse(module.Settings, settings, where=place), fields)
 
 
 def build(
@@ -120,7 +120,7 @@ def build(
     place = f"{where}: {kind}" if where else kind
     module = find(kind, where=where)
     parsed = parse(module.Settings, settings, where=place)
-    found = [] if built else module.problems(parsed, model.fields)
+    found = [] if built else module.validate(parsed, model.fields)
     if found:
         others = "; ".join(problem.what for problem in found[1:])
         raise Fatal(found[0].what, where=place, why=found[0].why or others, hint=found[0].hint)

@@ -14,11 +14,11 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from syncer.declaration.compile import Compiled, Field
-from syncer.document import Batch, Outcome, Refusal
+from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import SyncerError
-from syncer.ports import Memory
-from syncer.sinks._problem import Problem
-from syncer.sinks._target import Target
+from syncer.ports import DurabilityToken
+from syncer.sinks.problem import Problem
+from syncer.sinks.target import Target
 
 
 class Settings(BaseModel):
@@ -39,12 +39,12 @@ class Store:
 
     documents: dict[str, tuple[int, bytes | None]] = field(default_factory=dict)
     built: Target | None = None
-    memory: Memory = field(default_factory=lambda: Memory("", ""))
+    durability: DurabilityToken = field(default_factory=lambda: DurabilityToken("", ""))
     """Changed by whoever takes something away."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def problems(settings: Settings, fields: Sequence[Field]) -> list[Problem]:
+def validate(settings: Settings, fields: Sequence[Field]) -> list[Problem]:
     return []
 
 
@@ -52,7 +52,7 @@ def tried(connection: Connection, settings: Settings, model: Compiled) -> list[P
     return []
 
 
-def obstacles(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:
+def preflight(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:
     return []
 
 
@@ -91,11 +91,11 @@ class MemorySink:
     def outgrown(self) -> list[str]:
         return []
 
-    def promote(self) -> list[str]:
+    def activate(self) -> list[str]:
         """There is one generation only, which is read."""
         return []
 
-    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
+    def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         out = Outcome()
         wanted = [*batch.upserts.items(), *((id, None) for id in batch.deletes)]
         with self.store.lock:
@@ -103,19 +103,19 @@ class MemorySink:
                 if not id and body is None:
                     out.deleted += 1  # nothing can be there
                 elif not id:
-                    out.refused.append(Refusal(id, "the id is empty", "the id"))
+                    out.rejected.append(Rejection(id, "the id is empty", "the id"))
                 elif body is not None and (reason := _unfit(body)):
-                    out.refused.append(Refusal(id, reason, "does not fit"))
+                    out.rejected.append(Rejection(id, reason, "does not fit"))
                 elif self.store.documents.get(id, (-1, None))[0] >= batch.version:
-                    self._target.older(id, batch.version, self.store.documents[id][0], out)
+                    self._target.stale(id, batch.version, self.store.documents[id][0], out)
                 else:
                     self.store.documents[id] = (batch.version, body)
                     out.written += body is not None
                     out.deleted += body is None
         return out
 
-    def memory(self) -> Memory:
-        return self.store.memory
+    def durability(self) -> DurabilityToken:
+        return self.store.durability
 
     def ids(self, since: str = "") -> Iterator[str]:
         with self.store.lock:
@@ -131,7 +131,7 @@ class MemorySink:
         """Nothing is removed here by itself."""
         return set()
 
-    def stored(self, body: bytes) -> bytes | None:
+    def normalize(self, body: bytes) -> bytes | None:
         return body
 
     def count(self) -> int:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import redis
 
 from syncer import sinks
-from syncer.change import TableName
 from syncer.declaration.compile import Compiled, Field
+from syncer.events import TableName
 from syncer.ports import Sink
 from syncer.sinks.memory import MemorySink, Store
 

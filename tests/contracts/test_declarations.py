@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.errors import Fatal
-from syncer.sinks import _mapping
-from syncer.sinks._elasticsearch_http import error_of
-from syncer.sinks._problem import locate
+from syncer.sinks.elasticsearch import mapping
+from syncer.sinks.elasticsearch.client import error_of
+from syncer.sinks.problem import locate
 from tests.contracts.sinks import FIELDS, compiled
 
 LINE = (Field("sku", "text", many=False), Field("count", "integer", many=False))
@@ -104,7 +104,7 @@ def test_credentials_leave_the_address() -> None:
 
 
 def test_derived_mapping() -> None:
-    derived = _mapping.mapping({}, ALL)
+    derived = mapping.mapping({}, ALL)
     text = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 1024}}}
     assert derived["dynamic"] is False
     assert derived["properties"] == {
@@ -125,13 +125,13 @@ def test_derived_mapping_of_shapes_and_hstore() -> None:
     """Elasticsearch's build for tests has no geo_shape: this is all that shows that it is asked for."""
     fields = [Field(name, name, many=False) for name in ("geojson point", "geojson", "hstore")]
     given = {"hstore": {"dynamic": True}, "geojson": {"type": "object", "enabled": False}}
-    assert _mapping.mapping(given, fields)["properties"] == {
+    assert mapping.mapping(given, fields)["properties"] == {
         "geojson point": {"type": "geo_point", "ignore_malformed": True},
         "geojson": {"type": "object", "enabled": False},
         "hstore": {"type": "object", "dynamic": True},
     }
-    assert _mapping.problems(given, fields) == []
-    assert _mapping.derive(fields) == {
+    assert mapping.problems(given, fields) == []
+    assert mapping.derive(fields) == {
         "geojson point": {"type": "geo_point", "ignore_malformed": True},
         "geojson": {"type": "geo_shape", "ignore_malformed": True},
         "hstore": {"type": "flattened", "ignore_above": 1024},
@@ -150,11 +150,11 @@ def test_derived_mapping_of_shapes_and_hstore() -> None:
     ],
 )
 def test_field_names_that_no_index_can_have(names: list[str], what: str) -> None:
-    [found] = _mapping.problems({}, [Field(name, "text", many=False) for name in names])
+    [found] = mapping.problems({}, [Field(name, "text", many=False) for name in names])
     assert found.what == what
     assert len(found.field) == 1
     inner = Field("o", "object", False, tuple(Field(name, "text", many=False) for name in names))
-    nested = _mapping.problems({}, [inner])
+    nested = mapping.problems({}, [inner])
     assert [problem.field for problem in nested] == ([] if names[0][0] == "_" else [("o", *found.field)])
 
 
@@ -163,11 +163,11 @@ def test_field_names_that_an_index_can_have() -> None:
         Field("_ids", "text", many=False), Field("a.b", "text", many=False), Field("a.c", "text", many=False),
         Field("a", "jsonb", many=False), Field("o", "object", False, (Field("_id", "text", many=False),)),
     ]  # fmt: skip
-    assert _mapping.problems({}, fields) == []
+    assert mapping.problems({}, fields) == []
 
 
 def test_the_place_of_a_mistake_in_a_block() -> None:
-    [found] = _mapping.problems({"properties": {"lines": {"properties": {"skuu": {"type": "text"}}}}}, ALL)
+    [found] = mapping.problems({"properties": {"lines": {"properties": {"skuu": {"type": "text"}}}}}, ALL)
     assert found.block == ("mapping", "properties", "lines", "properties", "skuu")
     block = {
         "mapping": {"a": {"type": "x"}, "b": {"analyzer": "y"}},
@@ -188,7 +188,7 @@ def test_a_given_mapping_wins() -> None:
         },
         "date_detection": False,
     }
-    merged = _mapping.mapping(given, ALL)
+    merged = mapping.mapping(given, ALL)
     properties = merged["properties"]
     assert merged["date_detection"] is False
     assert properties["name"]["analyzer"] == "standard"
@@ -200,7 +200,7 @@ def test_a_given_mapping_wins() -> None:
         "properties": {"sku": {"type": "keyword"}, "count": {"type": "long"}},
     }
     assert properties["n"] == {"type": "long"}
-    assert _mapping.problems(given, ALL) == []
+    assert mapping.problems(given, ALL) == []
 
 
 PROBLEMS: list[tuple[dict[str, Any], str]] = [
@@ -231,7 +231,7 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("given", "problem"), PROBLEMS)
 def test_a_mapping_that_cannot_hold_its_values(given: dict[str, Any], problem: str) -> None:
-    [found] = _mapping.problems(given, ALL)
+    [found] = mapping.problems(given, ALL)
     assert found.what.removeprefix("mapping.").startswith(problem)
     assert refused("elasticsearch", {"index": "a", "mapping": given}).what == found.what
 
@@ -250,7 +250,7 @@ FINE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("given", FINE)
 def test_a_mapping_that_is_fine(given: dict[str, Any]) -> None:
-    assert _mapping.problems(given, ALL) == []
+    assert mapping.problems(given, ALL) == []
 
 
 LATER: list[tuple[str, dict[str, Any], str, str]] = [
@@ -283,9 +283,9 @@ def test_what_an_index_cannot_hold_after_a_column_was_altered(
         ((Field("o", "object", False, (before,)),), (Field("o", "object", False, (after,)),), "o.x"),
     ):
         mapped = given if path == "x" or not given else {"o": {"properties": given}}
-        actual = _mapping.mapping(mapped, fields)["properties"]
-        assert _mapping.outgrown(mapped, actual, fields) == []
-        found = _mapping.outgrown(mapped, actual, wider)
+        actual = mapping.mapping(mapped, fields)["properties"]
+        assert mapping.outgrown(mapped, actual, fields) == []
+        found = mapping.outgrown(mapped, actual, wider)
         assert [text.split(" values")[0] for text in found] == (
             [f"{path}: {told}".split(" values")[0]] if told else []
         )

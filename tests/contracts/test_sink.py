@@ -62,14 +62,14 @@ def put(sink: Sink, at: int, upserts: Mapping[str, bytes] = NONE, deletes: Seque
     """Write; every id of a batch is counted exactly once."""
     batch = Batch(at, dict(upserts), list(deletes))
     out = sink.write(batch)
-    assert out.written + out.deleted + out.older + len(out.again) + len(out.refused) == len(batch)
-    assert not out.again, out.again_reason
+    assert out.written + out.deleted + out.stale + len(out.retry) + len(out.rejected) == len(batch)
+    assert not out.retry, out.retry_reason
     return out
 
 
 def holds(sink: Sink, expected: dict[str, bytes]) -> bool:
     """Whether the sink has exactly these documents."""
-    stored = {id: sink.stored(body) for id, body in expected.items()}
+    stored = {id: sink.normalize(body) for id, body in expected.items()}
     return sink.read(list(expected)) == stored and set(sink.ids()) == set(expected)
 
 
@@ -87,16 +87,16 @@ def test_the_newer_version_wins_in_any_order(target: Harness, old: int, new: int
     sink.prepare()
     assert put(sink, old, {"a": doc(1), "b": doc(1)}).written == 2
     assert put(sink, new, {"a": doc(2)}).written == 1
-    assert put(sink, old, {"a": doc(1)}).older == 1
-    assert put(sink, old, deletes=("a",)).older == 1
+    assert put(sink, old, {"a": doc(1)}).stale == 1
+    assert put(sink, old, deletes=("a",)).stale == 1
     assert holds(sink, {"a": doc(2), "b": doc(1)})
     sink.close()
 
 
 def test_the_same_version_again_is_as_good_as_written(sink: Sink) -> None:
     assert put(sink, 5, {"a": doc(1)}).written == 1
-    assert put(sink, 5, {"a": doc(2)}).older == 1
-    assert put(sink, 5, deletes=("a",)).older == 1
+    assert put(sink, 5, {"a": doc(2)}).stale == 1
+    assert put(sink, 5, deletes=("a",)).stale == 1
     assert holds(sink, {"a": doc(1)})
 
 
@@ -104,19 +104,19 @@ def test_the_highest_version_that_was_there_instead_is_told(sink: Sink) -> None:
     at = [version(1, (1 << 40) + n) for n in range(5)]
     put(sink, at[2], {"a": doc(1)}, deletes=("b",))
     put(sink, at[3], {"c": doc(1)})
-    assert put(sink, at[1], {"a": doc(0), "b": doc(0), "new": doc(1)}).newest == at[2]
+    assert put(sink, at[1], {"a": doc(0), "b": doc(0), "new": doc(1)}).newest_version == at[2]
     total = put(sink, at[1], {"c": doc(0)}, deletes=("a",))
-    assert total.newest == at[3]
+    assert total.newest_version == at[3]
     total.add(put(sink, at[2], {"a": doc(0)}, deletes=("b",)))  # the same version is not a newer one
-    assert (total.older, total.newest) == (4, at[3])
-    assert put(sink, at[3], {"c": doc(0)}) == Outcome(older=1)
+    assert (total.stale, total.newest_version) == (4, at[3])
+    assert put(sink, at[3], {"c": doc(0)}) == Outcome(stale=1)
     assert put(sink, at[4], {"a": doc(2)}) == Outcome(written=1)
 
 
 def test_a_delete_for_the_lowest_version_tells_the_highest_and_changes_nothing(sink: Sink) -> None:
     """So `repair` asks for versions."""
     put(sink, version(1, 8), {"a": doc(1)}, deletes=("b",))
-    assert put(sink, 1, deletes=("a", "b", "c")).newest == version(1, 8)
+    assert put(sink, 1, deletes=("a", "b", "c")).newest_version == version(1, 8)
     assert holds(sink, {"a": doc(1)})
     assert put(sink, version(1, 9), {id: doc(2) for id in "abc"}).written == 3
 
@@ -124,14 +124,14 @@ def test_a_delete_for_the_lowest_version_tells_the_highest_and_changes_nothing(s
 def test_a_delete_is_not_undone_by_an_older_write(sink: Sink) -> None:
     put(sink, 5, {"a": doc(1)})
     assert put(sink, 7, deletes=("a",)).deleted == 1
-    assert put(sink, 6, {"a": doc(2)}).older == 1
-    assert put(sink, 7, {"a": doc(2)}).older == 1
+    assert put(sink, 6, {"a": doc(2)}).stale == 1
+    assert put(sink, 7, {"a": doc(2)}).stale == 1
     assert holds(sink, {})
 
 
 def test_hazard_22_a_delete_of_an_absent_id_is_remembered(sink: Sink) -> None:
     assert put(sink, 7, deletes=("a",)).deleted == 1
-    assert put(sink, 6, {"a": doc(1)}).older == 1
+    assert put(sink, 6, {"a": doc(1)}).stale == 1
     assert holds(sink, {})
 
 
@@ -146,9 +146,9 @@ def test_hazard_24_one_bad_document_leaves_the_others_alone(sink: Sink, target: 
     batch = dict(list(upserts.items())[:10]) | {"bad": target.bad("bad"), "": doc(0)} | upserts
     out = put(sink, 3, batch, deletes=("gone",))
     assert (out.written, out.deleted) == (20, 1)
-    assert sorted(refusal.id for refusal in out.refused) == ["", "bad"]
-    assert all(refusal.reason for refusal in out.refused)
-    assert sink.read(list(upserts)) == {id: sink.stored(body) for id, body in upserts.items()}
+    assert sorted(refusal.id for refusal in out.rejected) == ["", "bad"]
+    assert all(refusal.reason for refusal in out.rejected)
+    assert sink.read(list(upserts)) == {id: sink.normalize(body) for id, body in upserts.items()}
 
 
 def test_a_delete_of_an_id_that_cannot_be_there_is_done(sink: Sink) -> None:
@@ -162,11 +162,11 @@ def test_a_delete_of_an_id_that_cannot_be_there_is_done(sink: Sink) -> None:
 
 def test_a_refused_document_leaves_what_was_there(sink: Sink, target: Harness, kind: str) -> None:
     if kind.startswith("redis"):  # what Redis refuses there is not a document of ours
-        assert put(sink, 3, {"x": target.bad("x")}).refused
+        assert put(sink, 3, {"x": target.bad("x")}).rejected
         assert sink.read(["x"]) == {}
         return
     put(sink, 3, {"x": doc(1)})
-    assert put(sink, 4, {"x": target.bad("x")}).refused
+    assert put(sink, 4, {"x": target.bad("x")}).rejected
     assert holds(sink, {"x": doc(1)})
 
 
@@ -194,10 +194,10 @@ IDS = [
 def test_ids_of_any_kind(sink: Sink) -> None:
     expected = {id: doc(i) for i, id in enumerate(IDS)}
     assert put(sink, 10, expected).written == len(IDS)
-    assert put(sink, 9, {id: doc(-1) for id in IDS}).older == len(IDS)
+    assert put(sink, 9, {id: doc(-1) for id in IDS}).stale == len(IDS)
     assert holds(sink, expected)
     assert put(sink, 11, deletes=tuple(IDS)).deleted == len(IDS)
-    assert put(sink, 10, expected).older == len(IDS)
+    assert put(sink, 10, expected).stale == len(IDS)
     assert holds(sink, {})
 
 
@@ -206,7 +206,7 @@ def test_values_keep_every_digit(sink: Sink) -> None:
     text += '"name":"ü\\u0000\\n🙂","on":true}'
     put(sink, 1, {"a": text.encode()})
     body = sink.read(["a"])["a"]
-    assert body == sink.stored(text.encode())
+    assert body == sink.normalize(text.encode())
     values: dict[str, Any] = json.loads(body, parse_float=Decimal)
     assert str(values["exact"]) == "12345678901234567890.12345678901234567890"
     assert int(values["n"]) == 9223372036854775807
@@ -221,7 +221,7 @@ def test_hazard_24_a_line_break_in_a_document_harms_nobody(sink: Sink) -> None:
 def test_reading_absent_ids(sink: Sink) -> None:
     put(sink, 1, {"a": doc(1)})
     put(sink, 1, deletes=("b",))
-    assert sink.read(["a", "b", "c", ""]) == {"a": sink.stored(doc(1))}
+    assert sink.read(["a", "b", "c", ""]) == {"a": sink.normalize(doc(1))}
     assert sink.read([]) == {}
 
 
@@ -236,20 +236,20 @@ def test_preparing_again_changes_nothing(sink: Sink, target: Harness) -> None:
 
 def test_its_memory_hangs_on_nothing_that_it_is_given(sink: Sink, target: Harness) -> None:
     put(sink, 1, {"c": doc(1)})
-    before = sink.memory()
+    before = sink.durability()
     put(sink, 1, {"a": doc(1), "b": doc(1)})
     put(sink, 2, deletes=("a",))
     other = target.open()
     other.prepare()
-    assert sink.memory()[:2] == other.memory()[:2] == before[:2]
+    assert sink.durability()[:2] == other.durability()[:2] == before[:2]
     assert {"b"} <= set(sink.ids(before.written)) <= {"b", "c"}
     other.close()
 
 
 def test_the_first_generation_is_read_and_promoting_it_changes_nothing(sink: Sink) -> None:
     put(sink, 1, {"a": doc(1)})
-    assert sink.promote() == []
-    assert sink.promote() == []
+    assert sink.activate() == []
+    assert sink.activate() == []
     assert holds(sink, {"a": doc(1)})
 
 
@@ -306,7 +306,7 @@ def test_concurrent_writers_converge_to_the_highest_version(target: Harness) -> 
         writer.prepare()
     with ThreadPoolExecutor(len(writers)) as pool:
         outs = list(pool.map(lambda pair: writers[pair[0] % 6].write(pair[1]), enumerate(batches)))
-    assert all(not out.again and not out.refused for out in outs)
+    assert all(not out.retry and not out.rejected for out in outs)
     assert holds(writers[0], {id: batch.upserts[id] for id, batch in last.items() if id in batch.upserts})
     for writer in writers:
         writer.close()

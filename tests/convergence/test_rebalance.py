@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Producer
 
 from devstack import Stack
-from syncer.sources.kafka import KafkaSource
-from syncer.sources.topics import Topics
+from syncer.kafka.admin import KafkaAdmin
+from syncer.kafka.consumer import KafkaSource
 from tests.convergence.deployment import until
 from tests.stack import Names
 
@@ -25,7 +25,7 @@ class Group:
     def __init__(self, stack: Stack, names: Names) -> None:
         self.settings: dict[str, Any] = {"bootstrap.servers": stack.kafka, "session.timeout.ms": 6000}
         self.topic = names("topic")
-        self.topics = Topics(self.settings, partitions=PARTITIONS, replication_factor=1)
+        self.topics = KafkaAdmin(self.settings, partitions=PARTITIONS, replication_factor=1)
         self.topics.create([self.topic], {})
         self._producer = Producer({"bootstrap.servers": stack.kafka, "linger.ms": 0})
 
@@ -66,7 +66,7 @@ def test_a_partition_that_left_during_a_pause_is_read_when_it_comes_back(group: 
     poll_until(lambda: len(one.progress()) == PARTITIONS, one)
     other = group.member()
     for _ in until(time.monotonic() + 20, 0.02):  # busy: it only keeps its membership
-        one.keep()
+        one.heartbeat()
         other.poll(0.02, 100, 1 << 20)
         if other.progress() and len(one.progress()) + len(other.progress()) == PARTITIONS:
             break

@@ -171,9 +171,9 @@ def _levels(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: boo
     field = 'f"{}.é' if schema.odd else "f{}"
     fields |= {field.format(n): draw(_entries(names)) for n in range(draw(st.integers(0, 2)))}
     for key in shown:
-        within = fields.setdefault("o", {"i": draw(_expressions(names))}) if len(key) == 2 else fields
-        assert isinstance(within, dict)
-        within[key[-1]] = Shown(key)
+        timeout = fields.setdefault("o", {"i": draw(_expressions(names))}) if len(key) == 2 else fields
+        assert isinstance(timeout, dict)
+        timeout[key[-1]] = Shown(key)
     return Level(links, fields)
 
 

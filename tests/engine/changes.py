@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from syncer.route import UNAVAILABLE
+from syncer.pipeline.route import UNAVAILABLE
 from tests.engine.schema import Schema
 
 SLOT = PUBLICATION = "engine"

@@ -17,21 +17,21 @@ from syncer.clock import Clock
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse, tables
 from syncer.errors import Retry
-from syncer.gate import lasting
-from syncer.metrics import Metrics
-from syncer.observer import LaneObserver
-from syncer.pipeline import Lane, Limits
-from syncer.planning import ranges
-from syncer.rows import catalog as rows_catalog
-from syncer.rows.fingerprint import Tables
-from syncer.rows.postgres import Postgres
-from syncer.rows.session import connect
+from syncer.pacing import Waiter
+from syncer.pipeline.lane import Lane, Limits
+from syncer.pipeline.visibility import plan_durably
+from syncer.pipeline.work_items import range_items
+from syncer.postgres import catalog as rows_catalog
+from syncer.postgres.fingerprint import Tables
+from syncer.postgres.session import connect
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.runtime.lane_observer import LaneObserver
 from syncer.sinks.memory import Store
-from syncer.waiting import Patience
+from syncer.telemetry.metrics import Metrics
 from tests.engine import changes, oracle
 from tests.engine.application import OPTIONS, Session
 from tests.engine.arbitrary import Case
-from tests.engine.changes import Event as Change
+from tests.engine.changes import Event as ChangeEvent
 from tests.engine.schema import word
 from tests.engine.statements import SESSIONS, Action, Transaction, Write
 from tests.engine.world import FakeTime, FrailSink, Topics, WorkTopics
@@ -53,13 +53,13 @@ class Play:
         create = ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public", *case.schema.sql(case.identities)]
         self.admin.execute("; ".join(create).encode())
         self.sessions = [Session(dsn) for _ in range(SESSIONS + 1)]
-        self.told: list[Change] = []
+        self.told: list[ChangeEvent] = []
         self.time = FakeTime()
         self.time.meanwhile = self.release_one
         self.changes, self.work, self.letters = Topics(), WorkTopics(), Letters()
         self.clock, self.observed = Clock(1), Metrics(CollectorRegistry()).for_model("model")
         self.model = parse(case.declaration, "model.yaml")
-        self.rows: list[Postgres] = []
+        self.rows: list[SnapshotReader] = []
         self.store = Store()
         self.compile()
 
@@ -116,7 +116,7 @@ class Play:
         for change in self.told[-count:]:
             self._produce(change)
 
-    def _produce(self, change: Change) -> None:
+    def _produce(self, change: ChangeEvent) -> None:
         self.changes.add((change.table, sum(change.key.encode()) % PARTITIONS), change.value)
 
     # -- the syncer -----------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class Play:
         self.rows = []
         for _ in range(2):
             arguments = {"conninfo": self.dsn}
-            self.rows.append(Postgres(arguments, self.compiled, tables=Tables(self.model.name, print_)))
+            self.rows.append(SnapshotReader(arguments, self.compiled, tables=Tables(self.model.name, print_)))
         self.restart()
 
     def restart(self, *, lost: bool = False) -> None:
@@ -147,7 +147,7 @@ class Play:
         self.work.close()
         self.lanes = [self._lane(self.changes, self.rows[0]), self._lane(self.work, self.rows[1])]
 
-    def _lane(self, source: Topics, rows: Postgres) -> Lane:
+    def _lane(self, source: Topics, rows: SnapshotReader) -> Lane:
         observer = LaneObserver("changes" if source is self.changes else "work", self.observed)
         return Lane(
             self.compiled, source, rows, [self.sink], clock=self.clock, work=self.work, limits=LIMITS,
@@ -177,7 +177,7 @@ class Play:
 
     def backfill(self) -> None:
         try:
-            for item in lasting(self.rows[1], lambda view: ranges(view, 2, "backfill"), Patience()):
+            for item in plan_durably(self.rows[1], lambda view: range_items(view, 2, "backfill"), Waiter()):
                 self.work.put(item)
         except Retry:
             self.compile()

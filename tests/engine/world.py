@@ -11,20 +11,20 @@ from concurrent.futures import Future
 from threading import Event
 from typing import Any, TypeVar
 
-from syncer.change import Position, Work
 from syncer.declaration.compile import Compiled
-from syncer.decode import encode_work
 from syncer.document import Batch, Outcome
 from syncer.errors import Retry
+from syncer.events import Position, WorkItem
+from syncer.pacing import SystemTime
+from syncer.pipeline.decode import encode_work
 from syncer.ports import Record
 from syncer.sinks.memory import MemorySink, Store
-from syncer.waiting import Time
 
 T = TypeVar("T")
 Partition = tuple[str, int]
 
 
-class FakeTime(Time):
+class FakeTime(SystemTime):
     """Waiting takes no time, and is when something may happen (`meanwhile`). What is begun beside is held
     until it is waited for, or until `finish`: so that a write can be slow, or come from the dead."""
 
@@ -44,7 +44,7 @@ class FakeTime(Time):
         self.meanwhile()
         return event.is_set()
 
-    def beside(self, name: str, work: Callable[[], T]) -> Future[T]:
+    def run_in_background(self, name: str, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
         self.held.append((future, work))
         return future
@@ -103,7 +103,7 @@ class Topics:
     def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
         self.committed.update(next_offsets)
 
-    def keep(self) -> None:
+    def heartbeat(self) -> None:
         """There is no group to stay in."""
 
     def progress(self) -> dict[Partition, tuple[int, int]]:
@@ -119,7 +119,7 @@ class WorkTopics(Topics):
 
     topic = "work"
 
-    def put(self, item: Work) -> None:
+    def put(self, item: WorkItem) -> None:
         self.add((self.topic, 0), encode_work(item))
 
     def flush(self) -> None:
@@ -136,22 +136,22 @@ class FrailSink(MemorySink):
     def fail(self, how: str) -> None:
         self.fault = how
 
-    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
+    def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         fault, self.fault = self.fault, ""
         match fault:
             case "away":
                 raise Retry("no answer")
             case "answer lost":
-                super().write(batch, within)
+                super().write(batch, timeout)
                 raise Retry("no answer")
             case "half":
                 return self._half(batch, batch.ids())
-        return super().write(batch, within)
+        return super().write(batch, timeout)
 
     def _half(self, batch: Batch, ids: Sequence[str]) -> Outcome:
         """Every second one is taken."""
         taken = set(ids[::2])
         upserts = {id: body for id, body in batch.upserts.items() if id in taken}
         outcome = super().write(Batch(batch.version, upserts, [id for id in batch.deletes if id in taken]))
-        outcome.again += [id for id in ids if id not in taken]
+        outcome.retry += [id for id in ids if id not in taken]
         return outcome

@@ -11,18 +11,18 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from syncer import load
-from syncer.change import Position, TableName, Work
 from syncer.clock import Clock
-from syncer.config import load as load_config
-from syncer.decode import encode_work
+from syncer.config.schema import load as load_config
 from syncer.document import Batch, Outcome
-from syncer.metrics import Metrics
-from syncer.observer import LaneObserver
-from syncer.pipeline import Lane, Limits
+from syncer.events import Position, TableName, WorkItem
+from syncer.pipeline.decode import encode_work
+from syncer.pipeline.lane import Lane, Limits
 from syncer.ports import Record, Sink
-from syncer.rows.postgres import Postgres
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry import loader
+from syncer.runtime.lane_observer import LaneObserver
 from syncer.sinks.memory import Connection, MemorySink, Settings, Store
+from syncer.telemetry.metrics import Metrics
 from tests.stack import Database
 
 SCHEMA = """
@@ -49,7 +49,7 @@ class Tape:
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.records: list[Record] = []
-        self.at = self.committed = self.kept = 0
+        self.at = self.committed = self.heartbeats = 0
 
     def add(self, value: bytes) -> None:
         self.records.append(Record(Position(self.topic, 0, len(self.records)), b"", value))
@@ -62,8 +62,8 @@ class Tape:
     def commit(self, next_offsets: Mapping[tuple[str, int], int], *, wait: bool) -> None:
         self.committed = next_offsets.get((self.topic, 0), self.committed)
 
-    def keep(self) -> None:
-        self.kept += 1
+    def heartbeat(self) -> None:
+        self.heartbeats += 1
 
     def progress(self) -> dict[tuple[str, int], tuple[int, int]]:
         return {(self.topic, 0): (self.at, len(self.records))}
@@ -76,7 +76,7 @@ class Tape:
 class WorkTape(Tape):
     """`ports.WorkTopic`, and the source of a lane that takes from it."""
 
-    def put(self, item: Work) -> None:
+    def put(self, item: WorkItem) -> None:
         self.add(encode_work(item))
 
     def flush(self) -> None:
@@ -114,9 +114,9 @@ class Spy(MemorySink):
         self.batches: list[Batch] = []
         self.then: Callable[[Batch], Outcome | None] = lambda batch: None
 
-    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
+    def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         self.batches.append(batch)
-        return self.then(batch) or super().write(batch, within)
+        return self.then(batch) or super().write(batch, timeout)
 
 
 class Engine:
@@ -134,7 +134,7 @@ class Engine:
                 "SYNCER_KAFKA__TOPIC_PREFIX": "here",
             }
         )
-        self.compiled = load.one(self.config, load.declared(self.config)[0]).compiled
+        self.compiled = loader.load_model(self.config, loader.declared(self.config)[0]).compiled
         self.changes, self.work, self.letters = Tape("here"), WorkTape("work"), Letters()
         self.store = Store()
         self.sink = Spy(self.store, self.compiled)
@@ -143,11 +143,11 @@ class Engine:
         self.metrics = Metrics(self.registry).for_model("orders")
         self.clock = Clock(1)
         self.stop = threading.Event()
-        self.opened: list[Postgres] = []
+        self.opened: list[SnapshotReader] = []
 
-    def rows(self, **arguments: Any) -> Postgres:
+    def rows(self, **arguments: Any) -> SnapshotReader:
         """arguments: of psycopg, over those of the configuration."""
-        self.opened.append(Postgres(self.config.postgres.arguments() | arguments, self.compiled))
+        self.opened.append(SnapshotReader(self.config.postgres.arguments() | arguments, self.compiled))
         return self.opened[-1]
 
     def lane(

@@ -22,12 +22,12 @@ from confluent_kafka import Producer
 
 from devstack import Stack
 from syncer import cli
-from syncer.change import TableName
-from syncer.connect import Connect
-from syncer.definition import Definition
-from syncer.sources.state import State
-from syncer.sources.topics import Topics, topic_of
-from syncer.sources.writing import Writing
+from syncer.connect.client import Connect
+from syncer.connect.definition import Definition
+from syncer.events import TableName
+from syncer.kafka.admin import KafkaAdmin, topic_of
+from syncer.kafka.producer import KafkaProducer
+from syncer.kafka.state_store import StateStore
 from tests.integration.daemon import Daemon, until
 from tests.stack import Database, Names
 from tests.stack.connector import definition, streaming
@@ -203,12 +203,12 @@ class System:
         """Whether `syncer status` says that all is well. A busy server may not answer in time."""
         return CliRunner().invoke(cli.main, ["status", *models], env=self.environment).exit_code == 0
 
-    def topics(self) -> Topics:
-        return Topics({"bootstrap.servers": self.stack.kafka}, partitions=1, replication_factor=1)
+    def topics(self) -> KafkaAdmin:
+        return KafkaAdmin({"bootstrap.servers": self.stack.kafka}, partitions=1, replication_factor=1)
 
-    def state(self) -> State:
-        writing = Writing({"bootstrap.servers": self.stack.kafka})
-        return State(self.topics(), writing, f"{self.prefix}.state")
+    def state(self) -> StateStore:
+        writing = KafkaProducer({"bootstrap.servers": self.stack.kafka})
+        return StateStore(self.topics(), writing, f"{self.prefix}.state")
 
     def dead_letters(self, model: str) -> list[bytes]:
         """Their values: records as they were, nothing for documents."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse, tables
-from syncer.rows.catalog import load
+from syncer.postgres.catalog import load
 from tests.stack import Database
 
 AGGREGATES = {

@@ -11,13 +11,13 @@ import pytest
 from confluent_kafka import Producer
 
 from devstack import Stack
-from syncer import load
-from syncer.config import Config
-from syncer.config import load as load_config
+from syncer.config.schema import Config
+from syncer.config.schema import load as load_config
 from syncer.errors import Fatal
-from syncer.registry import Registry
-from syncer.sources.kafka import KafkaSource
-from syncer.sources.topics import Topics
+from syncer.kafka.admin import KafkaAdmin
+from syncer.kafka.consumer import KafkaSource
+from syncer.registry import loader
+from syncer.registry.registry import Registry
 from tests.stack import Database, Names
 
 MODEL = """
@@ -69,7 +69,7 @@ def test_hazard_18_every_partition_has_its_start_before_the_first_poll(
         (topic, 1): 1,
         (topic, 2): -1,
     }
-    begun = registry.open(load.models(config)[0].compiled)
+    begun = registry.open(loader.load_models(config)[0].compiled)
     expected = {(topic, 0): 2, (topic, 1): 1, (topic, 2): 0}
     assert begun.registration.starts == {topic: {str(p): offset for (_, p), offset in expected.items()}}
     assert registry.topics.committed(begun.names.group) == expected
@@ -92,7 +92,7 @@ def test_hazard_08_a_compacted_topic_is_refused(config: Config, names: Names) ->
     topic = f"{names.prefix}.public.root"
     registry.topics.create([topic], {"cleanup.policy": "compact,delete"}, partitions=1)
     with pytest.raises(Fatal, match="compacted topic loses the before-images") as error:
-        registry.open(load.models(config)[0].compiled)
+        registry.open(loader.load_models(config)[0].compiled)
     servers = config.kafka.bootstrap_servers
     assert error.value.hint.startswith(f"kafka-configs.sh --bootstrap-server {servers} --alter ")
     assert error.value.hint.endswith(f" --topic {topic} --add-config cleanup.policy=delete")
@@ -106,7 +106,7 @@ def test_hazard_20_who_is_busy_for_long_stays_in_its_group(
     settings: dict[str, Any] = {
         "bootstrap.servers": stack.kafka, "session.timeout.ms": 6000, "max.poll.interval.ms": 6000,
     }  # fmt: skip
-    topics = Topics(settings, partitions=1, replication_factor=1)
+    topics = KafkaAdmin(settings, partitions=1, replication_factor=1)
     topic = names("topic")
     topics.create([topic], {})
     for _ in range(2):
@@ -117,7 +117,7 @@ def test_hazard_20_who_is_busy_for_long_stays_in_its_group(
         pass
     busy_until = time.monotonic() + 8
     while time.monotonic() < busy_until:
-        source.keep()
+        source.heartbeat()
         time.sleep(0.2)
     source.commit({(topic, 0): first[0].position.offset + 1}, wait=True)
     assert topics.members(names("group")) == 1

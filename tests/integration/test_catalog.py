@@ -3,9 +3,9 @@
 import pytest
 from psycopg import sql
 
-from syncer.catalog import Catalog, Column, Index
-from syncer.change import TableName
-from syncer.rows.catalog import fingerprint, load, load_stable
+from syncer.declaration.catalog import Catalog, Column, Index
+from syncer.events import TableName
+from syncer.postgres.catalog import fingerprint, load, load_stable
 from tests.stack import Database
 
 PLAIN = TableName("public", "plain")

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from devstack import Stack
 from syncer import cli
-from syncer.sources.topics import Topics
+from syncer.kafka.admin import KafkaAdmin
 from tests.stack import Database, Names
 
 SHOP = Path(__file__).parents[2] / "connectors" / "shop.json"
@@ -399,7 +399,7 @@ def test_a_resync_that_is_due_is_told(
     mend(database)
     run("connectors", "apply", "--yes")
     run("check")
-    topics = Topics({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
+    topics = KafkaAdmin({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
     assert names("state") not in topics.existing()  # check asks, and makes nothing
     run("backfill", "customers", "stock")
     run("check")

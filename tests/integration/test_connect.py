@@ -7,7 +7,7 @@ import pytest
 
 from devstack import Stack
 from syncer.checks import POSTGRES_CONNECTOR, resumes_soundly
-from syncer.connect import Connect
+from syncer.connect.client import Connect
 from syncer.errors import Fatal, Retry
 from tests.stack import Database, Names
 from tests.stack.connector import definition

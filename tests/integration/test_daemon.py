@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import urllib3
 
-from syncer.metrics import STATES, TABLE
+from syncer.telemetry.metrics import STATES, TABLE
 from tests.integration.daemon import until
 from tests.integration.system import System
 

@@ -8,11 +8,11 @@ from typing import Any
 import urllib3
 
 from devstack import Stack
-from syncer.change import Position
+from syncer.events import Position
+from syncer.kafka.admin import KafkaAdmin
+from syncer.kafka.dead_letters import CONFIG, KafkaDeadLetters, OpenDeadLetters, read
+from syncer.kafka.producer import DeliveryTracker, KafkaProducer
 from syncer.ports import Record
-from syncer.sources.letters import CONFIG, KafkaDeadLetters, Standing, read
-from syncer.sources.topics import Topics
-from syncer.sources.writing import Outbox, Writing
 from tests.integration.daemon import until
 from tests.integration.system import ORDERS, System
 from tests.stack import Names
@@ -131,8 +131,8 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     image = {"id": 2, "customer_id": 1}
     good = json.dumps({"op": "u", "before": image, "after": image, "source": source}).encode()
     topic = f"{system.prefix}.{orders}.dlq"
-    writing = Writing({"bootstrap.servers": system.stack.kafka})
-    letters = KafkaDeadLetters(Outbox(writing), topic, Standing(system.topics(), topic))
+    writing = KafkaProducer({"bootstrap.servers": system.stack.kafka})
+    letters = KafkaDeadLetters(DeliveryTracker(writing), topic, OpenDeadLetters(system.topics(), topic))
     changes = system.topic("orders")
     letters.record(Record(Position(changes, 0, 7), None, good), "it could not be read")
     letters.record(Record(Position(changes, 0, 8), None, b"\xff no JSON"), "it could not be read")
@@ -195,10 +195,10 @@ def test_a_daemon_killed_amid_refusals_leaves_none_untold(system: System) -> Non
 
 def test_what_others_write_is_learned_bit_by_bit_and_not_without_limit(stack: Stack, names: Names) -> None:
     settings, topic = {"bootstrap.servers": stack.kafka}, names("letters.dlq")
-    topics = Topics(settings, partitions=1, replication_factor=1)
+    topics = KafkaAdmin(settings, partitions=1, replication_factor=1)
     topics.create([topic], CONFIG, partitions=1)
-    known, few = Standing(topics, topic), Standing(topics, topic, capacity=3)
-    theirs = KafkaDeadLetters(Outbox(Writing(settings)), topic, Standing(topics, topic))
+    known, few = OpenDeadLetters(topics, topic), OpenDeadLetters(topics, topic, capacity=3)
+    theirs = KafkaDeadLetters(DeliveryTracker(KafkaProducer(settings)), topic, OpenDeadLetters(topics, topic))
     for steps in (range(2), range(2, 5)):
         for n in steps:
             theirs.document(str(n), 1 << 48 | 7, "no")

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from psycopg import errors, sql
 
-from syncer import decode
-from syncer.change import Work
-from syncer.document import Batch, Outcome, Refusal
+from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal, Retry
-from syncer.gate import lasting
-from syncer.planning import ranges
+from syncer.events import WorkItem
+from syncer.pacing import Stopped, Waiter
+from syncer.pipeline import decode
+from syncer.pipeline.visibility import plan_durably
+from syncer.pipeline.work_items import range_items
 from syncer.ports import View
-from syncer.waiting import Patience, Stopped
 from tests.integration.daemon import until
 from tests.integration.engine import ORDERS, SCHEMA, Engine, Spy, Tape
 from tests.stack import Database
@@ -197,7 +197,7 @@ def test_what_a_sink_could_not_take_is_rendered_again_never_sent_again(engine: E
         engine.execute(f"UPDATE orders SET note = 'attempt {attempt}' WHERE id = 3")
         if how == "Retry":
             raise Retry("no answer", where="the sink")
-        return Outcome(again=["3"], again_reason="busy")
+        return Outcome(retry=["3"], retry_reason="busy")
 
     engine.sink.then = busy
     engine.tell(engine.execute("UPDATE orders SET note = 'first' WHERE id = 3"), "orders", after=order(3))
@@ -247,7 +247,7 @@ def test_refusals_are_told_once_although_another_sink_is_away(engine: Engine) ->
             raise error
         return None
 
-    engine.sink.then = lambda batch: Outcome(refused=[Refusal("3", "no")], written=len(batch) - 1)
+    engine.sink.then = lambda batch: Outcome(rejected=[Rejection("3", "no")], written=len(batch) - 1)
     other.then = away
     txid = engine.execute("UPDATE orders SET note = 'new'")
     engine.tell(txid, "orders", after=order(3))
@@ -262,7 +262,7 @@ def test_refusals_are_told_once_although_another_sink_is_away(engine: Engine) ->
 def test_a_letter_is_settled_when_its_document_is_accepted(engine: Engine) -> None:
     filled(engine)
     lane = engine.lane()
-    engine.sink.then = lambda batch: Outcome(refused=[Refusal(id, "no") for id in batch.ids()])
+    engine.sink.then = lambda batch: Outcome(rejected=[Rejection(id, "no") for id in batch.ids()])
     txid = engine.execute("UPDATE orders SET note = 'bad' WHERE id IN (3, 4)")
     for id in (3, 4):
         engine.tell(txid, "orders", after=order(id, note="bad"))
@@ -286,7 +286,7 @@ def test_what_is_refused_when_it_is_rendered_again_was_not_accepted(engine: Engi
     txid = engine.execute("INSERT INTO orders VALUES (1, 1, 'a'), (2, 1, 'a')")
     for id in (1, 2):
         engine.tell(txid, "orders", "c", after=order(id, note="a"))
-    answers = iter([Outcome(again=["1", "2"], again_reason="busy")])
+    answers = iter([Outcome(retry=["1", "2"], retry_reason="busy")])
 
     def spoil(batch: Batch) -> Outcome | None:
         if (answer := next(answers, None)) is not None:
@@ -357,7 +357,7 @@ def test_offsets_are_committed_only_when_the_sinks_have_acknowledged(
         engine.tell(txid, "orders", after=order(id))
     with engine.running(lane):
         until(lambda: engine.sink.batches)
-        until(lambda: engine.changes.kept)  # it stays in its group while it waits
+        until(lambda: engine.changes.heartbeats)  # it stays in its group while it waits
         assert engine.changes.committed == 10
         assert len(engine.sink.batches) == 1
         go.set()
@@ -408,7 +408,7 @@ def test_what_was_shown_but_not_acknowledged_is_not_settled_by_later_events(
         engine.tell(txid, "orders", after=order(5))
     with engine.running(engine.lane(max_records=1)):
         until(lambda: engine.sink.batches)
-        until(lambda: engine.changes.kept)
+        until(lambda: engine.changes.heartbeats)
         assert engine.changes.committed == 10
         go.set()
         until(lambda: engine.changes.committed == 13)
@@ -512,12 +512,12 @@ def test_while_ranges_are_cut_only_the_root_is_locked(engine: Engine) -> None:
     )
     found = []
 
-    def plan(view: View) -> Iterator[Work]:
-        for item in ranges(view, 5, "test"):
+    def plan(view: View) -> Iterator[WorkItem]:
+        for item in range_items(view, 5, "test"):
             found.append(engine.database.query(held))
             yield item
 
-    planned = lasting(engine.rows(), plan, Patience())
+    planned = plan_durably(engine.rows(), plan, Waiter())
     assert [item.high for item in planned] == [("5",), ("10",)]
     assert found == [[("orders",)]] * 2
     assert engine.database.query(held) == [], "what becomes of the ranges holds no lock"
@@ -561,13 +561,13 @@ def test_what_was_prepared_stays_so_while_a_table_is_waited_for(engine: Engine) 
 
 def test_who_waits_for_a_locked_table_keeps_its_partitions_and_stops_when_told(engine: Engine) -> None:
     filled(engine)
-    kept = engine.changes.kept
+    kept = engine.changes.heartbeats
     txid = engine.execute("UPDATE orders SET note = 'sent' WHERE id = 1")
     engine.tell(txid, "orders", before=order(1, 2), after=order(1, 2, "sent"))
     with engine.database.connect(autocommit=False) as session:
         session.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
         with engine.running(engine.lane()) as ended:
-            until(lambda: engine.changes.kept > kept + 1)
+            until(lambda: engine.changes.heartbeats > kept + 1)
             assert not ended
         assert isinstance(ended[0], Stopped)
     engine.drain(engine.lane())

@@ -1,6 +1,6 @@
 """What change events look like: how each type of key is encoded, and what each operation tells.
 
-`resolve.py` turns these encodings into PostgreSQL's text, and `checks/` refuses what would not come back.
+`pipeline/resolve.py` turns these encodings into PostgreSQL's text, and `checks/` refuses what would not come back.
 """
 
 import time
@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from devstack import Stack
-from syncer.change import TableName
 from syncer.checks import check_connector, check_source
-from syncer.connect import Connect
-from syncer.resolve import text
-from syncer.rows.publication import ensure_publication, read_facts
+from syncer.connect.client import Connect
+from syncer.events import TableName
+from syncer.pipeline.resolve import text
+from syncer.postgres.publication import ensure_publication, read_facts
 from tests.stack import Database, Names
 from tests.stack.connector import definition, events, streaming
 

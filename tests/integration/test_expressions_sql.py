@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from syncer.catalog import Catalog
+from syncer.declaration.catalog import Catalog
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse, tables
 from syncer.errors import Fatal
-from syncer.rows.catalog import load
-from syncer.rows.session import PINNED
+from syncer.postgres.catalog import load
+from syncer.postgres.session import PINNED
 from tests.stack import Database
 
 SCHEMA = [

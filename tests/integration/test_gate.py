@@ -19,17 +19,17 @@ from prometheus_client import CollectorRegistry
 import devstack
 from devstack import Stack, process
 from devstack.servers import Postgres as PostgresServer
-from syncer.backfill import Backfill
 from syncer.clock import Clock
-from syncer.config import load as load_config
+from syncer.config.schema import load as load_config
 from syncer.errors import Fatal, Retry
-from syncer.gate import Gate
-from syncer.load import declared, one
-from syncer.metrics import Metrics
-from syncer.observer import LaneObserver
-from syncer.registry import Registry
-from syncer.rows.postgres import Postgres
-from syncer.waiting import Patience
+from syncer.operations.backfill import Backfill
+from syncer.pacing import Waiter
+from syncer.pipeline.visibility import VisibilityGate
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry.loader import declared, load_model
+from syncer.registry.registry import Registry
+from syncer.runtime.lane_observer import LaneObserver
+from syncer.telemetry.metrics import Metrics
 from tests.conftest import program, temporary_home
 from tests.integration.daemon import until
 from tests.integration.engine import SCHEMA, Engine
@@ -138,12 +138,12 @@ def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(
     system: System, private: Stack
 ) -> None:
     config = load_config(environ=system.environment)
-    loaded = one(config, declared(config, [system.orders])[0])
-    rows = Postgres(config.postgres.arguments(), loaded.compiled)
+    loaded = load_model(config, declared(config, [system.orders])[0])
+    rows = SnapshotReader(config.postgres.arguments(), loaded.compiled)
     stop = threading.Event()
     observer = LaneObserver("changes", Metrics(CollectorRegistry()).for_model(system.orders))
     clock = Clock(1)
-    gate = Gate(system.orders, rows, clock, Patience(stop), observer, 5.0)
+    gate = VisibilityGate(system.orders, rows, clock, Waiter(stop), observer, 5.0)
 
     def behind() -> int:
         query = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn())::bigint"
@@ -154,7 +154,7 @@ def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(
         session.execute("SET synchronous_commit = off")
         session.execute(f"INSERT INTO {system.schema}.customers VALUES (1, 'Ada')".encode())
         assert behind() > 0
-        with gate.sight() as sight:
+        with gate.open_view() as sight:
             assert sight.view.head.insert_lsn
             assert behind() > 0
         assert behind() < 100  # the end of what was there, and perhaps a page's header
@@ -167,7 +167,7 @@ def test_hazard_28_a_backfill_is_planned_from_what_is_on_disk(system: System, pr
     """Found by the simulation: a row whose delete a crash takes back has no event, and lay in no range."""
     system.execute(CUSTOMERS, FIVE)
     config = load_config(environ=system.environment)
-    loaded = one(config, declared(config, [system.orders])[0])
+    loaded = load_model(config, declared(config, [system.orders])[0])
     registry = Registry(config)
     names = registry.open(loaded.compiled).names
     with system.database.connect() as session:
@@ -188,7 +188,7 @@ def test_hazard_09_what_a_crash_takes_back_was_never_written(private: Stack, tmp
         lane = engine.lane()
         seen: list[Any] = []
 
-        class Crash(Postgres):
+        class Crash(SnapshotReader):
             """The server crashes when the view has ended, and before it was asked for the log on disk."""
 
             def flushed(self, lsn: int) -> bool:

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from devstack import Stack
 from syncer.errors import Fatal
-from syncer.sources.kafka import KafkaSource
+from syncer.kafka.consumer import KafkaSource
 from tests.integration.daemon import until
 from tests.integration.system import System
 

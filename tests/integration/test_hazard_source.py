@@ -17,7 +17,7 @@ import urllib3
 
 from devstack import Stack
 from syncer.checks.source import RESET
-from syncer.connect import Connect
+from syncer.connect.client import Connect
 from tests.integration.daemon import Daemon, until
 from tests.integration.system import Source, System, new_system, streaming_source
 from tests.stack.database import drop_slots

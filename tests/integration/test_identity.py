@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 
 from devstack import Stack
-from syncer import decode, load
-from syncer.change import Change, Position, TableName
 from syncer.checks import Finding, check_model
-from syncer.config import Config
-from syncer.config import load as load_config
-from syncer.connect import Connect
+from syncer.config.schema import Config
+from syncer.config.schema import load as load_config
+from syncer.connect.client import Connect
 from syncer.errors import Fatal
-from syncer.resolve import Dirty, Resolve
-from syncer.route import Route
-from syncer.rows.fingerprint import Tables
-from syncer.rows.postgres import Postgres
+from syncer.events import ChangeEvent, Position, TableName
+from syncer.pipeline import decode
+from syncer.pipeline.resolve import Dirty, Resolve
+from syncer.pipeline.route import Route
+from syncer.postgres.fingerprint import Tables
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry import loader
 from tests.stack import Database, Names
 from tests.stack.connector import definition, events, streaming
 
@@ -82,14 +83,14 @@ def test_hazard_02_an_identity_that_goes_is_noticed_in_the_next_batch(
 
 
 @contextmanager
-def watched(database: Database, folder: Path, declaration: str, *tables: str) -> Iterator[Postgres]:
+def watched(database: Database, folder: Path, declaration: str, *tables: str) -> Iterator[SnapshotReader]:
     """The read model's rows as the daemon reads them: whenever the tables are altered it looks again."""
     database.execute("CREATE TABLE parent (id int PRIMARY KEY)", *tables)
     config = configured(database, folder, declaration)
-    [model] = load.declared(config)
-    loaded = load.ready(config, model)
-    tables_ = Tables(model.name, loaded.fingerprint, lambda: load.look_again(config, loaded))
-    with closing(Postgres(config.postgres.arguments(), loaded.compiled, tables=tables_)) as rows:
+    [model] = loader.declared(config)
+    loaded = loader.load_checked(config, model)
+    tables_ = Tables(model.name, loaded.fingerprint, lambda: loader.revalidate(config, loaded))
+    with closing(SnapshotReader(config.postgres.arguments(), loaded.compiled, tables=tables_)) as rows:
         with rows.view():
             pass
         yield rows
@@ -130,17 +131,17 @@ def test_hazard_02_new_partitions_are_born_with_the_identity_by_what_check_print
         "CREATE TABLE c2 PARTITION OF child FOR VALUES IN (2)",
     )
     config = configured(database, tmp_path, PARENTS)
-    [model] = load.declared(config)
+    [model] = loader.declared(config)
 
     def warned() -> list[Finding]:
-        loaded = load.one(config, model)
+        loaded = loader.load_model(config, model)
         found = check_model(model.file, loaded.compiled, loaded.catalog)
         return [finding for finding in found if finding.code == "new-partitions"]
 
     [found] = warned()
     assert "leaves out parent_id" in found.what
     with pytest.raises(Fatal, match=r"the replica identity leaves out parent_id: public\.c2"):
-        load.ready(config, model)
+        loader.load_checked(config, model)
     database.execute(*found.fix.splitlines(), "ALTER TABLE c2 REPLICA IDENTITY FULL")
     assert warned() == [] and len(found.fix.splitlines()) == 2
     database.execute(
@@ -156,7 +157,7 @@ def test_hazard_02_new_partitions_are_born_with_the_identity_by_what_check_print
         "CREATE TABLE others1 PARTITION OF others FOR VALUES IN (1)",
         "ALTER TABLE child ADD more int",
     )
-    leaves = load.ready(config, model).catalog.tables[TableName("public", "child")].leaves
+    leaves = loader.load_checked(config, model).catalog.tables[TableName("public", "child")].leaves
     assert {leaf.name.name: leaf.identity for leaf in leaves} == dict.fromkeys(
         ("c1", "c2", "c3", "c4", "c51", "c61"), "full"
     )
@@ -195,11 +196,11 @@ def test_what_is_refused_is_taken_after_the_statement_that_is_told(
 ) -> None:
     database.execute(*tables)
     config = configured(database, tmp_path, declaration)
-    [model] = load.declared(config)
+    [model] = loader.declared(config)
     with pytest.raises(Fatal) as error:
-        load.ready(config, model)
+        loader.load_checked(config, model)
     database.execute("ALTER TABLE" + error.value.hint.partition("ALTER TABLE")[2])
-    load.ready(config, model)
+    loader.load_checked(config, model)
 
 
 # -- what events tell ---------------------------------------------------------------------------------------
@@ -224,7 +225,7 @@ def followed(stack: Stack, connect: Connect, database: Database, names: Names) -
     if server_version(database) >= 180000:  # else no table with such columns could be updated
         database.execute("ALTER PUBLICATION pub SET (publish_generated_columns = stored)")
 
-    def changes(*statements: str, count: int) -> list[Change]:
+    def changes(*statements: str, count: int) -> list[ChangeEvent]:
         database.execute(*statements)
         found = events(stack, names, count)
         values = [json.dumps(event).encode() for table in sorted(found) for _, event in found[table]]
@@ -253,7 +254,7 @@ def test_hazard_03_updates_whose_images_look_alike_count(
         "ALTER TABLE thing REPLICA IDENTITY FULL",
     )
     config = configured(database, tmp_path, UNTOLD)
-    route = Route(load.ready(config, load.declared(config)[0]).compiled)
+    route = Route(loader.load_checked(config, loader.declared(config)[0]).compiled)
     with followed(stack, connect, database, names) as changes:
         created, *updates = changes(
             "INSERT INTO thing VALUES (1, ROW(1, 2), 5, '1 month', 'a')",
@@ -286,16 +287,16 @@ def test_hazard_04_a_one_link_on_another_column_needs_the_old_value(
         "CREATE TABLE project (id int PRIMARY KEY, lead text)",
     )
     config = configured(database, tmp_path, LED)
-    [model] = load.declared(config)
+    [model] = loader.declared(config)
     with followed(stack, connect, database, names) as changes:
         _, moved = changes(
             "INSERT INTO person VALUES (1, 'a', 'Ada')", "UPDATE person SET badge = 'b'", count=2
         )
         assert moved.before is None, "with the default identity, the old value is not told"
         with pytest.raises(Fatal, match="the replica identity leaves out badge"):
-            load.ready(config, model)
+            loader.load_checked(config, model)
         database.execute("ALTER TABLE person REPLICA IDENTITY FULL")
-        compiled = load.ready(config, model).compiled
+        compiled = loader.load_checked(config, model).compiled
         [moved] = changes("UPDATE person SET badge = 'c'", count=1)
     dirty = Dirty()
     Resolve(compiled)(moved, Route(compiled)(moved), dirty)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from devstack import Stack
-from syncer.change import TableName
 from syncer.errors import Fatal
-from syncer.pipeline import Lane
-from syncer.sources.topics import Topics, topic_of
+from syncer.events import TableName
+from syncer.kafka.admin import KafkaAdmin, topic_of
+from syncer.pipeline.lane import Lane
 from tests.integration.daemon import until
 from tests.integration.engine import Engine
 from tests.integration.system import System
@@ -111,7 +111,7 @@ def test_only_another_table_of_this_topic_is_ignored(engine: Engine, made: str) 
 
 
 def test_a_topic_that_kafka_refuses_is_not_waited_for(stack: Stack, names: Names) -> None:
-    topics = Topics({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
+    topics = KafkaAdmin({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
     first, second = (topic_of(names("p"), TableName("s", table)) for table in ("a.b", "a_b"))
     topics.create([first], {})
     for name, why in ((second, "collides"), (names("x" * 250), "249")):

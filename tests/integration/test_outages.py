@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from devstack import Stack
-from syncer import load
-from syncer.config import load as load_config
+from syncer.config.schema import load as load_config
 from syncer.errors import Retry
-from syncer.rows.postgres import Postgres
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry import loader
 from tests.integration.proxy import Proxy, kafka_proxy, proxy
 from tests.integration.system import Source, System
 
@@ -137,10 +137,10 @@ def test_a_standby_is_waited_for_and_nothing_recorded_of_it(
     assert "standby" in system.run("backfill", expect=4)
     assert [key for key in system.state().load() if "/process/" not in key] == []
     config = load_config(environ=system.environment)
-    with load.reading(config) as session:
-        compiled = load.compiled(session, load.declared(config, [system.orders])[0]).compiled
+    with loader.reading(config) as session:
+        compiled = loader.compiled(session, loader.declared(config, [system.orders])[0]).compiled
     with (  # one that becomes a standby later
-        closing(Postgres(config.postgres.arguments(), compiled)) as rows,
+        closing(SnapshotReader(config.postgres.arguments(), compiled)) as rows,
         pytest.raises(Retry, match="standby"),
         rows.view(),
     ):

@@ -5,9 +5,9 @@ import pytest
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse, tables
 from syncer.errors import Fatal, Retry
-from syncer.rows.catalog import load
-from syncer.rows.plan import plan
-from syncer.rows.session import PINNED
+from syncer.postgres.catalog import load
+from syncer.postgres.session import PINNED
+from syncer.postgres.validate_sql import plan
 from tests.stack import Database
 
 SCHEMA = """

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from syncer.change import TableName
 from syncer.checks import check_source
 from syncer.errors import Fatal, Retry
-from syncer.rows.publication import (
+from syncer.events import TableName
+from syncer.postgres.publication import (
     ensure_publication,
     read_facts,
     read_publication,

@@ -11,14 +11,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from syncer.catalog import Catalog
+from syncer.declaration.binding import Node, bind
+from syncer.declaration.catalog import Catalog
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse, tables
-from syncer.declaration.tree import Node, bind
 from syncer.document import Row, document_id
-from syncer.rows.catalog import load
-from syncer.rows.postgres import Postgres
-from syncer.rows.session import PINNED
+from syncer.postgres.catalog import load
+from syncer.postgres.session import PINNED
+from syncer.postgres.snapshot_reader import SnapshotReader
 from tests.stack import Database
 
 SCHEMA = [
@@ -422,7 +422,7 @@ def test_keys_come_in_key_order_whatever_their_columns_are_called(database: Data
     database.execute("INSERT INTO things VALUES (9), (10), (11)")
     declared = "name: m\nroot: {table: things}\ndocument: {id: '\"k%s\"'}\nsink: {memory: {}}"
     with database.connect() as session:
-        rows = Postgres({"conninfo": database.dsn}, compiled(session, declared))
+        rows = SnapshotReader({"conninfo": database.dsn}, compiled(session, declared))
     with closing(rows), rows.view() as view:
         assert view.first_keys(2) == [("9",), ("10",)]
         assert view.keys_in_range(("9",), ("11",)) == [("10",), ("11",)]
@@ -524,7 +524,7 @@ def test_hazard_13_settings_of_role_and_database_change_no_document(database: Da
         model, keys = compiled(session), every_key(session)
 
     def documents() -> list[Row]:
-        with closing(Postgres({"conninfo": database.dsn}, model)) as rows, rows.view() as view:
+        with closing(SnapshotReader({"conninfo": database.dsn}, model)) as rows, rows.view() as view:
             return sorted(view.render(keys), key=lambda row: row.asked)
 
     before = documents()

@@ -12,8 +12,8 @@ import pytest
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse, tables
 from syncer.errors import Fatal
-from syncer.rows.catalog import load
-from syncer.rows.session import PINNED
+from syncer.postgres.catalog import load
+from syncer.postgres.session import PINNED
 from tests.stack import Database
 
 

@@ -12,14 +12,15 @@ import pytest
 import urllib3
 from prometheus_client import CollectorRegistry
 
-from syncer import load, resync
-from syncer.backfill import Backfill
-from syncer.change import Work
-from syncer.config import load as load_config
+from syncer.config.schema import load as load_config
 from syncer.errors import Retry
-from syncer.metrics import Metrics
-from syncer.registry import Names, Registry
-from syncer.sources.writing import KafkaWork
+from syncer.events import WorkItem
+from syncer.kafka.producer import KafkaWork
+from syncer.operations import resync
+from syncer.operations.backfill import Backfill
+from syncer.registry import loader
+from syncer.registry.registry import Names, Registry
+from syncer.telemetry.metrics import Metrics
 from tests.integration.daemon import Daemon, until
 from tests.integration.system import SUMMARIES, System
 
@@ -123,15 +124,15 @@ def test_readers_are_not_given_a_generation_with_work_left(system: System) -> No
     settled. A sweep that waits for its time is left to the daemon."""
     system.execute(*ROWS)
     config = load_config(environ=system.environment)
-    [model] = load.declared(config, [system.orders])
-    registry, compiled = Registry(config), load.ready(config, model).compiled
+    [model] = loader.declared(config, [system.orders])
+    registry, compiled = Registry(config), loader.load_checked(config, model).compiled
     names = Names.make(config, model.name, compiled.tables, 1)
     registry.register(compiled, names, epoch=1, generation=1, building=True)
     work, later = KafkaWork(registry.writing, names.work_topic), time.time_ns() // 1_000_000 + 3_600_000
-    work.put(Work("sweep", "altered", not_before_ms=later))
+    work.put(WorkItem("sweep", "altered", not_before_ms=later))
     for start in range(1, 500, 10):
-        work.put(Work("keys", "fan-out", keys=tuple((str(id),) for id in range(start, start + 10))))
-    work.put(Work("sweep", "altered"))
+        work.put(WorkItem("keys", "fan-out", keys=tuple((str(id),) for id in range(start, start + 10))))
+    work.put(WorkItem("sweep", "altered"))
     work.flush()
     ends = registry.topics.ends([names.work_topic])
     with resync._in_step(config, model, registry, Metrics(CollectorRegistry()), names, lambda _: None):
@@ -145,8 +146,8 @@ def test_readers_are_not_given_a_generation_with_work_left(system: System) -> No
 
 def test_a_backfill_is_planned_of_the_tables_that_it_was_compiled_for(system: System) -> None:
     config = load_config(environ=system.environment)
-    [model] = load.declared(config, [system.orders])
-    registry, loaded = Registry(config), load.ready(config, model)
+    [model] = loader.declared(config, [system.orders])
+    registry, loaded = Registry(config), loader.load_checked(config, model)
     begun = registry.open(loaded.compiled)
     system.execute("ALTER TABLE {schema}.orders ALTER amount TYPE bigint")
     with pytest.raises(Retry, match="the tables were altered"):
@@ -156,8 +157,8 @@ def test_a_backfill_is_planned_of_the_tables_that_it_was_compiled_for(system: Sy
 def test_a_limited_backfill_is_cut_into_ranges_of_about_a_second(system: System) -> None:
     system.execute(*ROWS)
     config = load_config(environ=system.environment)
-    [model] = load.declared(config, [system.orders])
-    registry, loaded = Registry(config), load.ready(config, model)
+    [model] = loader.declared(config, [system.orders])
+    registry, loaded = Registry(config), loader.load_checked(config, model)
     names = registry.open(loaded.compiled).names
     partitions = len(registry.topics.ends([names.backfill_topic]))
     backfill = Backfill(config, model, registry, rate=20.0 * partitions)

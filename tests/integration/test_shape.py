@@ -8,11 +8,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from syncer import shape
-from syncer.change import TableName
-from syncer.rows import shape as rows_shape
-from syncer.rows.catalog import load_stable
-from syncer.shape import Altered, Shape
+from syncer.checks import table_state
+from syncer.checks.table_state import Alteration, TableState
+from syncer.events import TableName
+from syncer.postgres import table_state as rows_shape
+from syncer.postgres.catalog import load_stable
 from tests.integration.test_hazard_schema import HARMLESS, SCHEMA, SILENT
 from tests.stack import Database
 
@@ -123,7 +123,7 @@ def tables(database: Database) -> Database:
 
 class Found(NamedTuple):
     noticed: bool
-    altered: Altered | None
+    altered: Alteration | None
 
 
 def found(database: Database, *statements: str) -> Found:
@@ -138,9 +138,9 @@ def found(database: Database, *statements: str) -> Found:
         return Found(now != before.value, compared(conn, noted))
 
 
-def compared(conn: psycopg.Connection[tuple[object, ...]], noted: Shape) -> Altered | None:
+def compared(conn: psycopg.Connection[tuple[object, ...]], noted: TableState) -> Alteration | None:
     now = rows_shape.read(conn, USED, "pub")
-    return shape.compare(noted, now, rows_shape.filled(conn, now))
+    return table_state.compare(noted, now, rows_shape.filled(conn, now))
 
 
 @pytest.mark.parametrize("case", SILENT | BACK)

@@ -17,19 +17,19 @@ import urllib3
 from devstack import Stack
 from syncer import sinks
 from syncer.declaration.compile import Field
-from syncer.document import Batch, Outcome, Refusal
+from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal, Retry
-from syncer.sinks._elasticsearch_http import Http
-from syncer.sinks._trial import sweep
-from syncer.sinks.elasticsearch import (
+from syncer.sinks.elasticsearch.client import Http
+from syncer.sinks.elasticsearch.sink import (
     Connection,
     ElasticsearchSink,
     Settings,
     _sign_in,
     misread,
-    obstacles,
+    preflight,
     tried,
 )
+from syncer.sinks.elasticsearch.trial import sweep
 from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
 from tests.contracts.sinks import FIELDS, compiled
 from tests.integration.daemon import until
@@ -144,7 +144,7 @@ def test_every_type_has_a_mapping_that_takes_its_values(make: Make) -> None:
     sink = make(fields=(*fields, Field("tags", "text", many=True), nested))
     document = {**TYPES, "tags": ["a", "b"], "lines": [TYPES, TYPES]}
     out = sink.write(Batch(1, {"a": json.dumps(document).encode(), "b": b"{}"}, []))
-    assert out == Outcome(written=2), out.refused
+    assert out == Outcome(written=2), out.rejected
     nulls = dict.fromkeys(TYPES)
     assert sink.write(Batch(1, {"c": json.dumps(nulls).encode()}, [])).written == 1
 
@@ -158,13 +158,13 @@ def test_a_second_generation_leaves_readers_with_the_first(make: Make, stack: St
     second.prepare()
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
     for _ in range(2):
-        assert second.promote() == [first.index]
+        assert second.activate() == [first.index]
         assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [second.index]
     first.prepare()
     first.write(docs(3))  # the old one can still be fed
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [second.index]
     call(stack, "PUT", f"/{first.alias}-of-others")
-    assert first.promote() == [second.index]
+    assert first.activate() == [second.index]
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
 
 
@@ -174,7 +174,7 @@ def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: 
     settings = Settings.model_validate({"index": names("things")})
     assert misread(connection, settings, 1) is None, "nothing was made yet"
     first, second = make(), make(generation=2)
-    second.promote()
+    second.activate()
     assert misread(connection, settings, 2) is None
     add = {"add": {"index": first.index, "alias": first.alias}}
     remove = {"remove": {"index": second.index, "alias": first.alias}}
@@ -262,16 +262,16 @@ def test_hazard_21_a_shard_that_opens_again_forgets_deletes_and_tells(make: Make
     sink = make(settings={"number_of_shards": 2, "number_of_replicas": 0})
     sink.write(docs(*range(100), at=5))
     assert sink.write(Batch(7, {}, ["1"])).deleted == 1
-    assert sink.write(docs(1, at=6)).older == 1
+    assert sink.write(docs(1, at=6)).stale == 1
     call(stack, "POST", f"/{sink.index}/_flush")
-    before = sink.memory()
-    assert sink.memory() == before
+    before = sink.durability()
+    assert sink.durability() == before
     call(stack, "POST", f"/{sink.index}/_close")
     with pytest.raises(Retry, match="closed"):
-        sink.memory()
+        sink.durability()
     call(stack, "POST", f"/{sink.index}/_open")
     until(lambda: sink.write(docs(1, at=6)).written == 1)  # the ghost
-    after = sink.memory()
+    after = sink.durability()
     assert after.deletes != before.deletes
     assert after.documents == before.documents
     assert "1" in set(sink.ids(before.written))
@@ -280,26 +280,26 @@ def test_hazard_21_a_shard_that_opens_again_forgets_deletes_and_tells(make: Make
 
 def test_an_index_that_was_made_anew_has_lost_documents(make: Make, stack: Stack) -> None:
     sink = make()
-    before = sink.memory()
+    before = sink.durability()
     call(stack, "DELETE", f"/{sink.index}")
     with pytest.raises(Fatal, match="is gone") as caught:
-        sink.memory()
+        sink.durability()
     assert caught.value.hint == f"syncer resync {sink.alias}"
     sink.prepare()  # as when a snapshot of it is restored
-    assert sink.memory().documents != before.documents
+    assert sink.durability().documents != before.documents
 
 
 def test_a_shard_that_is_nowhere_says_nothing_of_its_memory(make: Make, stack: Stack) -> None:
     sink = make()
-    before = sink.memory()
+    before = sink.durability()
     filter = "index.routing.allocation.require._name"
     call(stack, "POST", f"/{sink.index}/_close")
     with setting(stack, f"/{sink.index}/_settings", filter, "nobody"):
         call(stack, "POST", f"/{sink.index}/_open?wait_for_active_shards=0")
         with pytest.raises(Retry, match="not all primary shards"):
-            sink.memory()
+            sink.durability()
     until(lambda: sink.write(docs(1)).written)
-    assert sink.memory().documents == before.documents
+    assert sink.durability().documents == before.documents
 
 
 GIVEN_FOR_JSON: list[dict[str, Any]] = [
@@ -477,17 +477,17 @@ def test_an_interrupted_check_leaves_no_index(stack: Stack, proxy: FaultProxy, n
 def test_the_reason_of_a_refusal_is_the_server_s(make: Make) -> None:
     out = make().write(Batch(1, {"a": b'{"n":"twelve"}', "b": b'{"n":{}}', "c": b"{", "d": b'{"n":1}'}, []))
     assert out.written == 1
-    reasons = {refusal.id: refusal.reason for refusal in out.refused}
+    reasons = {refusal.id: refusal.reason for refusal in out.rejected}
     assert "failed to parse field [n] of type [long]" in reasons["a"]
     assert set(reasons) == {"a", "b", "c"}
 
 
 def test_hazard_24_an_id_that_is_too_long_does_not_take_its_batch_along(make: Make) -> None:
     out = make().write(Batch(1, {"x" * 513: b"{}", "я" * 257: b"{}", "ok": b"{}"}, ["y" * 600, "gone"]))
-    assert (out.written, out.deleted, len(out.refused)) == (1, 2, 2), (
+    assert (out.written, out.deleted, len(out.rejected)) == (1, 2, 2), (
         "a delete of what cannot be there is done"
     )
-    assert "has 514 bytes, Elasticsearch takes 512" in out.refused[1].reason
+    assert "has 514 bytes, Elasticsearch takes 512" in out.rejected[1].reason
 
 
 def test_hazard_24_what_fails_the_whole_request_is_bisected(make: Make) -> None:
@@ -496,14 +496,14 @@ def test_hazard_24_what_fails_the_whole_request_is_bisected(make: Make) -> None:
     batch.upserts["empty"] = b""
     out = make().write(batch)
     assert out.written == 50
-    assert [refusal.id for refusal in out.refused] == ["empty"]
+    assert [refusal.id for refusal in out.rejected] == ["empty"]
 
 
 def test_hazard_24_a_document_above_the_server_s_limit(make: Make) -> None:
     sink = make()
     out = sink.write(Batch(1, {"big": b'{"name":"%b"}' % (b"x" * (101 << 20)), "ok": b"{}"}, []))
     assert out.written == 1
-    assert "the server takes 104857600" in out.refused[0].reason
+    assert "the server takes 104857600" in out.rejected[0].reason
 
 
 def test_a_request_above_a_proxy_s_limit(make: Make, proxy: FaultProxy) -> None:
@@ -513,7 +513,7 @@ def test_a_request_above_a_proxy_s_limit(make: Make, proxy: FaultProxy) -> None:
     batch.upserts["big"] = json.dumps({"name": "x" * 5000}).encode()
     out = sink.write(batch)
     assert out.written == 40
-    assert out.refused == [Refusal("big", "HTTP 413: <html>too large</html>", "HTTP 413")]
+    assert out.rejected == [Rejection("big", "HTTP 413: <html>too large</html>", "HTTP 413")]
 
 
 # -- failures of the server
@@ -545,8 +545,8 @@ def test_a_full_disk_is_waited_for(make: Make, stack: Stack) -> None:
     sink = make()
     with setting(stack, f"/{sink.index}/_settings", "index.blocks.read_only_allow_delete", True):
         out = sink.write(docs(1, 2))
-        assert (out.again, out.refused) == (["1", "2"], [])
-        assert "free disk space" in out.again_reason
+        assert (out.retry, out.rejected) == (["1", "2"], [])
+        assert "free disk space" in out.retry_reason
     assert sink.write(docs(1, 2)).written == 2
 
 
@@ -554,8 +554,8 @@ def test_a_closed_index_is_waited_for(make: Make, stack: Stack) -> None:
     sink = make()
     call(stack, "POST", f"/{sink.index}/_close")
     out = sink.write(docs(1))
-    assert out.again == ["1"]
-    assert "closed" in out.again_reason
+    assert out.retry == ["1"]
+    assert "closed" in out.retry_reason
 
 
 def test_too_many_bytes_in_flight(make: Make, stack: Stack) -> None:
@@ -567,7 +567,7 @@ def test_too_many_bytes_in_flight(make: Make, stack: Stack) -> None:
                 sink.write(docs(*range(500), pad=1000))
             assert "circuit_breaking_exception" in caught.value.why
         out = sink.write(docs(*range(500), pad=1000))
-        assert (out.written, out.again) == (500, [])
+        assert (out.written, out.retry) == (500, [])
         assert out.request_bytes < 200_000
 
 
@@ -602,7 +602,7 @@ def test_requests_shrink_until_the_server_takes_them(make: Make, proxy: FaultPro
             out = sink.write(docs(*left, at=at, pad=1000))
         except Retry:
             continue
-        left = [int(id) for id in out.again]
+        left = [int(id) for id in out.retry]
     assert out.request_bytes < 200_000
     assert sink.count() == 800
     proxy.rule = lambda request: "pass"
@@ -620,8 +620,8 @@ def test_a_batch_that_takes_long_is_not_sent_to_the_end(make: Make, proxy: Fault
     proxy.rule = slow
     out = sink.write(docs(*range(30), pad=1000), 1.0)
     assert 0 < out.written < 12
-    assert out.written + len(out.again) == 30
-    assert "took longer than" in out.again_reason and "pipeline.max_age" in out.again_reason
+    assert out.written + len(out.retry) == 30
+    assert "took longer than" in out.retry_reason and "pipeline.max_age" in out.retry_reason
 
 
 def test_the_server_may_not_hold_a_write_for_longer_than_it_may_be_sent(
@@ -644,8 +644,8 @@ def test_a_busy_shard(make: Make, proxy: FaultProxy) -> None:
     sink = make(connection={"url": proxy.url})
     proxy.rule = lambda request: (200, json.dumps({"errors": True, "items": items}).encode())
     out = sink.write(docs(1, 2))
-    assert (out.written, out.again) == (1, ["2"])
-    assert out.again_reason.startswith("es_rejected_execution_exception")
+    assert (out.written, out.retry) == (1, ["2"])
+    assert out.retry_reason.startswith("es_rejected_execution_exception")
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -673,7 +673,7 @@ def test_obstacles_are_told_and_nothing_is_made(stack: Stack, proxy: FaultProxy,
         Settings.model_validate({"index": names("others")}),
     ]
     assert (
-        obstacles(Connection.model_validate({"url": stack.elasticsearch}), settings) == []
+        preflight(Connection.model_validate({"url": stack.elasticsearch}), settings) == []
     )  # without security
     assert call(stack, "GET", f"/{names('*')}") == {}
 
@@ -684,16 +684,16 @@ def test_obstacles_are_told_and_nothing_is_made(stack: Stack, proxy: FaultProxy,
 
     connection = Connection.model_validate({"url": proxy.url})
     proxy.rule = lambda request: (200, privileges())
-    assert obstacles(connection, settings) == []
+    assert preflight(connection, settings) == []
     asked = json.loads(proxy.seen[-1].body)["index"][0]["names"]
     assert set(asked) == {names("things"), names("things-*"), names("others"), names("others-*")}
     proxy.rule = lambda request: (200, privileges(manage=False))
-    [found] = obstacles(connection, settings)
+    [found] = preflight(connection, settings)
     assert found.why == f"monitor of the cluster; manage of the index {names('things')}-*"
     proxy.rule = lambda request: (401, b'{"error": {"type": "security_exception", "reason": "who?"}}')
-    [found] = obstacles(connection, settings)
+    [found] = preflight(connection, settings)
     assert isinstance(found, Fatal) and "elasticsearch.username" in found.hint
-    [found] = obstacles(Connection.model_validate({"url": "http://127.0.0.1:1"}), settings)
+    [found] = preflight(Connection.model_validate({"url": "http://127.0.0.1:1"}), settings)
     assert isinstance(found, Retry) and found.where == "Elasticsearch at http://127.0.0.1:1"
 
 
@@ -723,7 +723,7 @@ def test_an_answer_that_is_lost_after_the_write(make: Make, proxy: FaultProxy) -
         sink.write(docs(1, 2, at=5))
     proxy.rule = lambda request: "pass"
     assert sum("_bulk" in request.path for request in proxy.seen) == 1  # never sent twice by itself
-    assert sink.write(docs(1, 2, at=5)).older == 2
+    assert sink.write(docs(1, 2, at=5)).stale == 2
 
 
 def test_a_cut_in_the_middle_of_a_batch(make: Make, proxy: FaultProxy) -> None:
@@ -738,10 +738,10 @@ def test_a_cut_in_the_middle_of_a_batch(make: Make, proxy: FaultProxy) -> None:
     batch = docs(*range(30), pad=1000)
     out = sink.write(batch)
     assert len(proxy.seen) - before == 3
-    assert 0 < out.written == 30 - len(out.again)
-    assert "does not answer" in out.again_reason
+    assert 0 < out.written == 30 - len(out.retry)
+    assert "does not answer" in out.retry_reason
     proxy.rule = lambda request: "pass"
-    assert sink.read(list(batch.upserts)).keys() == set(batch.upserts) - set(out.again)
+    assert sink.read(list(batch.upserts)).keys() == set(batch.upserts) - set(out.retry)
 
 
 def test_requests_are_split_by_bytes(make: Make, proxy: FaultProxy) -> None:

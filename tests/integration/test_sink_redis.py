@@ -14,9 +14,9 @@ from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch
 from syncer.errors import Fatal, Retry
-from syncer.ports import Memory, Sink
-from syncer.sinks._redis_keys import Keys, slot
-from syncer.sinks.redis import Connection, Settings, obstacles, tried
+from syncer.ports import DurabilityToken, Sink
+from syncer.sinks.redis.keys import Keys, slot
+from syncer.sinks.redis.sink import Connection, Settings, preflight, tried
 from tests.contracts.redis_servers import free_port, redis_cluster, redis_server
 from tests.contracts.sinks import FIELDS, compiled, forget
 from tests.integration.daemon import until
@@ -107,22 +107,22 @@ def test_a_hash_without_fields_is_absent_and_its_version_is_kept(
     sink = make(format="hash")
     assert sink.write(Batch(5, {"a": b'{"n":null}'}, [])).written == 1
     assert sink.read(["a"]) == {}
-    assert sink.stored(b'{"n":null}') is None
-    assert sink.write(Batch(4, {"a": b'{"n":1}'}, [])).older == 1
+    assert sink.normalize(b'{"n":null}') is None
+    assert sink.write(Batch(4, {"a": b'{"n":1}'}, [])).stale == 1
 
 
 def test_a_hash_of_many_fields(make: Make) -> None:
     body = json.dumps({f"f{i}": i for i in range(20_001)}).encode()
     sink = make(format="hash")
     assert sink.write(Batch(1, {"a": body, "b": b'{"n":1}'}, [])).written == 2
-    assert sink.read(["a"])["a"] == sink.stored(body)
+    assert sink.read(["a"])["a"] == sink.normalize(body)
 
 
 def test_a_nested_value_is_refused_for_a_hash(make: Make) -> None:
     out = make(format="hash").write(Batch(1, {"a": b'{"n":[1]}', "b": b"7", "c": b'{"n":1}'}, []))
     assert out.written == 1
-    assert [refusal.id for refusal in out.refused] == ["a", "b"]
-    assert "use format json" in out.refused[0].reason
+    assert [refusal.id for refusal in out.rejected] == ["a", "b"]
+    assert "use format json" in out.rejected[0].reason
 
 
 @pytest.mark.parametrize("format", ["json", "hash"])
@@ -145,7 +145,7 @@ def test_hazard_27_a_delete_is_remembered_for_longer_than_any_write_can_take(
         make(tombstone="10m")
     sink = make(tombstone="30m")
     sink.write(Batch(5, {}, ["a"]))
-    assert sink.write(Batch(4, {"a": b"{}"}, [])).older == 1
+    assert sink.write(Batch(4, {"a": b"{}"}, [])).stale == 1
     assert client.expire(f"version:{{{names('thing:a')}}}", 0)  # as if so much time had passed
     assert sink.write(Batch(4, {"a": b"{}"}, [])).written == 1
 
@@ -206,9 +206,9 @@ def test_keys_beside_ours_are_neither_told_nor_removed(make: Make, client: Any, 
     assert list(sink.ids()) == ["17"]
     for at in (5, 6):  # the second time, our tombstone is there
         out = sink.write(Batch(at, {}, ["17", "17:session", "17:summary"]))
-        assert (out.deleted, [refusal.id for refusal in out.refused]) == (2, ["17:summary"])
+        assert (out.deleted, [refusal.id for refusal in out.rejected]) == (2, ["17:summary"])
         assert list(sink.ids()) == []
-    assert sink.write(Batch(4, {"17:session": b"{}"}, [])).older == 1
+    assert sink.write(Batch(4, {"17:session": b"{}"}, [])).stale == 1
     assert client.get(names("thing:17:session")) == b"the application's"
     assert list(summaries.ids()) == ["17"]
     assert summaries.read(["17"]) == docs(17).upserts
@@ -218,7 +218,7 @@ def test_a_document_of_another_pattern_is_not_overwritten(make: Make) -> None:
     sink, summaries = make(), make(model="summaries", key="thing:{id}:summary")
     summaries.write(docs(17))
     out = sink.write(Batch(2, {"17:summary": b"{}", "18": b"{}"}, []))
-    assert (out.written, [refusal.id for refusal in out.refused]) == (1, ["17:summary"])
+    assert (out.written, [refusal.id for refusal in out.rejected]) == (1, ["17:summary"])
     assert summaries.read(["17"]) == docs(17).upserts
 
 
@@ -230,7 +230,7 @@ def test_a_key_that_came_after_our_delete_stays(make: Make, client: Any, names: 
     client.rpush(names("thing:2"), "theirs")
     assert sink.write(Batch(3, {}, ["1", "2"])).deleted == 2
     assert client.exists(names("thing:1"), names("thing:2")) == 2
-    assert [refusal.id for refusal in sink.write(docs(2, at=4)).refused] == ["2"]
+    assert [refusal.id for refusal in sink.write(docs(2, at=4)).rejected] == ["2"]
 
 
 def test_a_pattern_has_one_owner(make: Make, names: Names) -> None:
@@ -250,27 +250,27 @@ def test_a_pattern_has_one_owner(make: Make, names: Names) -> None:
 def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
     """A flush, a restart, an eviction, a failover: its memory hangs on something else than before."""
     port = free_port()
-    seen: list[Memory] = []
+    seen: list[DurabilityToken] = []
     with redis_server(port=port) as url:
         sink = make(url)
         sink.write(docs(1))
-        seen += [sink.memory(), sink.memory()]
+        seen += [sink.durability(), sink.durability()]
         with redis.Redis.from_url(url) as client:
             client.flushall()
-            seen.append(sink.memory())
+            seen.append(sink.durability())
             client.config_set("maxmemory-policy", "allkeys-lru")
             client.config_set("maxmemory", "3mb")
             for n in range(10):
                 client.set(f"filler:{n}", b"x" * 300_000)
             with pytest.raises(Fatal, match="may evict") as caught:
-                sink.memory()
+                sink.durability()
             assert caught.value.hint == "redis-cli CONFIG SET maxmemory-policy noeviction"
             client.config_set("maxmemory-policy", "noeviction")
-            seen.append(sink.memory())
+            seen.append(sink.durability())
     with pytest.raises(Retry):
-        sink.memory()
+        sink.durability()
     with redis_server(port=port):
-        seen.append(sink.memory())
+        seen.append(sink.durability())
     assert seen[0] == seen[1]
     assert len(set(seen)) == 4
 
@@ -289,16 +289,16 @@ def test_hazard_27_a_failover_that_loses_writes_is_told_and_so_is_one_back(make:
         sink.write(docs(1))
         replicate(other, first)
         with pytest.raises(Retry, match="replica"):
-            after.memory()
-        before = sink.memory()
+            after.durability()
+        before = sink.durability()
         other.replicaof("NO", "ONE")
         assert sink.write(docs(2)).written == 1  # acknowledged, and lost
         assert after.read(["1", "2"]) == docs(1).upserts
-        assert after.memory().documents != before.documents
+        assert after.durability().documents != before.documents
         replicate(one, second)
         one.replicaof("NO", "ONE")
         assert sink.read(["1", "2"]) == docs(1).upserts
-        assert sink.memory().documents != before.documents
+        assert sink.durability().documents != before.documents
 
 
 def replicate(client: redis.Redis, url: str) -> None:
@@ -310,7 +310,7 @@ def replicate(client: redis.Redis, url: str) -> None:
 def test_hazard_27_one_server_of_a_cluster_that_is_emptied_is_told(make: Make, names: Names) -> None:
     with redis_cluster() as url:
         sink = make(url, connection={"cluster": True})
-        before = sink.memory()
+        before = sink.durability()
         key = names("thing:7")
         with redis.RedisCluster.from_url(url) as cluster:
             owner, other = _owner_and_another(cluster, key)
@@ -318,9 +318,9 @@ def test_hazard_27_one_server_of_a_cluster_that_is_emptied_is_told(make: Make, n
             _move(cluster, slot(key), owner, other)
             with pytest.raises(Retry):  # it finds out that the slot has moved
                 sink.write(docs(7, at=2))
-            assert sink.memory() == before
+            assert sink.durability() == before
             cluster.get_redis_connection(other).flushall()
-        assert sink.memory().documents != before.documents
+        assert sink.durability().documents != before.documents
 
 
 # -- failures of the server
@@ -397,7 +397,7 @@ def test_memory_that_is_full_is_waited_for(make: Make, own: str) -> None:
             sink.write(docs(*range(2000), at=2, pad=2000))
         assert "raise maxmemory" in caught.value.hint
         client.config_set("maxmemory", "0")
-    assert sink.write(docs(*range(2000), at=2, pad=2000)).refused == []
+    assert sink.write(docs(*range(2000), at=2, pad=2000)).rejected == []
     assert len(list(sink.ids())) == 2000
 
 
@@ -415,18 +415,18 @@ def test_obstacles_are_told_and_nothing_is_made(own: str) -> None:
     settings = [Settings.model_validate({"key": "thing:{id}"})]
     with redis.Redis.from_url(own) as connected:
         client: Any = connected
-        assert obstacles(Connection.model_validate({"url": own}), settings) == []
+        assert preflight(Connection.model_validate({"url": own}), settings) == []
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", "100mb")
-        [found] = obstacles(Connection.model_validate({"url": own}), settings)
+        [found] = preflight(Connection.model_validate({"url": own}), settings)
         assert found.hint == "redis-cli CONFIG SET maxmemory-policy noeviction"
         client.execute_command("ACL", "SETUSER", "writer", "on", ">secret", "~*", "+@all", "-info")
-        [found] = obstacles(
+        [found] = preflight(
             Connection.model_validate({"url": own, "username": "writer", "password": "secret"}), settings
         )
         assert isinstance(found, Fatal) and "redis.username and password" in found.hint
         assert client.dbsize() == 0
-    [found] = obstacles(Connection.model_validate({"url": "redis://127.0.0.1:1/0"}), settings)
+    [found] = preflight(Connection.model_validate({"url": "redis://127.0.0.1:1/0"}), settings)
     assert isinstance(found, Retry) and found.where == "Redis at redis://127.0.0.1:1/0"
 
 
@@ -495,9 +495,9 @@ def test_hazard_27_a_slot_that_moves(make: Make, names: Names) -> None:
             owner, other = _owner_and_another(cluster, key)
             _move(cluster, slot(key), owner, other)
         out = sink.write(docs(*range(300), at=2))
-        assert "7" in out.again
-        assert out.written + len(out.again) == 300
-        assert sink.write(docs(*map(int, out.again), at=3)).written == len(out.again)
+        assert "7" in out.retry
+        assert out.written + len(out.retry) == 300
+        assert sink.write(docs(*map(int, out.retry), at=3)).written == len(out.retry)
         assert len(set(sink.ids())) == 300
         assert len(sink.read([str(n) for n in range(300)])) == 300
 

@@ -37,22 +37,22 @@ def test_hazard_21_a_server_that_was_restarted_forgets_deletes_and_tells(private
     sink.write(Batch(5, {str(n): b"{}" for n in range(50)}, []))
     sink.write(Batch(7, {}, ["1"]))
     urllib3.request("POST", f"{private.elasticsearch}/{name}/_flush")
-    before = sink.memory()
-    assert sink.write(Batch(6, {"1": b"{}"}, [])).older == 1
+    before = sink.durability()
+    assert sink.write(Batch(6, {"1": b"{}"}, [])).stale == 1
     getattr(private, how)("elasticsearch")
     with pytest.raises(Retry):
-        sink.memory()
+        sink.durability()
     private.launch("elasticsearch")
 
     def after() -> object:
         try:
-            return sink.memory()
+            return sink.durability()
         except Retry:
             return None
 
     until(after)
     assert sink.write(Batch(6, {"1": b"{}"}, [])).written == 1  # the ghost
-    assert sink.memory().deletes != before.deletes
-    assert sink.memory().documents == before.documents
+    assert sink.durability().deletes != before.deletes
+    assert sink.durability().documents == before.documents
     assert set(sink.ids(before.written)) == {"1"}
     sink.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from devstack import Stack
-from syncer.connect import Connect
+from syncer.connect.client import Connect
 from tests.integration.daemon import until
 from tests.integration.system import Source, System
 from tests.stack import Database, Names

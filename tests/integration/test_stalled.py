@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from syncer import load
-from syncer import unit as module
-from syncer.config import load as load_config
-from syncer.metrics import Metrics
-from syncer.registry import Registry
-from syncer.unit import Unit
+from syncer.config.schema import load as load_config
+from syncer.registry import loader
+from syncer.registry.registry import Registry
+from syncer.runtime import supervisor as module
+from syncer.runtime.supervisor import ModelSupervisor
+from syncer.telemetry.metrics import Metrics
 from tests.integration.daemon import until
 from tests.integration.system import Source, System, new_system
 from tests.integration.test_outages import behind_proxy
@@ -38,11 +38,11 @@ def system(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 @contextmanager
-def running(system: System, model: str) -> Iterator[Unit]:
+def running(system: System, model: str) -> Iterator[ModelSupervisor]:
     """As the daemon runs it, in this process."""
     config = load_config(environ=system.environment)
-    [declared] = load.declared(config, [model])
-    unit = Unit(config, declared, Registry(config), Metrics(CollectorRegistry()).for_model(model))
+    [declared] = loader.declared(config, [model])
+    unit = ModelSupervisor(config, declared, Registry(config), Metrics(CollectorRegistry()).for_model(model))
     unit.start()
     try:
         yield unit

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from syncer import unit as module
-from syncer.sources.state import Stream
+from syncer.kafka.state_store import Stream
+from syncer.runtime import supervisor as module
 from tests.integration.daemon import Daemon, until
 from tests.integration.system import System
 from tests.integration.test_outages import behind_proxy

@@ -24,10 +24,10 @@ from syncer.declaration.extensions import FUNCTIONS
 from syncer.declaration.model import parse, tables
 from syncer.document import Batch
 from syncer.errors import Fatal, Reject
-from syncer.rows.catalog import load
-from syncer.rows.plan import plan
-from syncer.rows.session import PINNED, classify
-from syncer.sinks.elasticsearch import ElasticsearchSink
+from syncer.postgres.catalog import load
+from syncer.postgres.session import PINNED, classify_error
+from syncer.postgres.validate_sql import plan
+from syncer.sinks.elasticsearch.sink import ElasticsearchSink
 from tests.contracts.sinks import compiled as read_model
 from tests.contracts.types_page import rows
 from tests.stack import Database, Names
@@ -229,7 +229,7 @@ def test_the_derived_mapping_of_every_type_takes_its_values(
     documents = render(conn, model)
     assert not any("\n" in document for document in documents)
     out = sink.write(Batch(1, {str(n): text.encode() for n, text in enumerate(documents)}, []))
-    assert out.refused == []
+    assert out.rejected == []
     assert out.written == len(documents)
     assert {t: kinds[t].type for t in ("public.attributes", "public.place", "public.area")} == {
         "public.attributes": "hstore", "public.place": "geojson point", "public.area": "geojson",
@@ -367,7 +367,7 @@ def test_a_shape_that_postgis_refuses_is_a_bad_row_and_no_failure(conn: psycopg.
     for expression in ("g", "ST_GeomFromText(wkt, 4326)", "ST_Transform(ST_SetSRID(g, 0), 4326)"):
         with pytest.raises(psycopg.Error) as caught:
             render(conn, compiled(conn, expression))
-        assert isinstance(classify(caught.value, "cannot render"), Reject), caught.value
+        assert isinstance(classify_error(caught.value, "cannot render"), Reject), caught.value
 
 
 def test_a_constant_that_postgis_refuses_is_a_mistake_with_a_line(conn: psycopg.Connection[Any]) -> None:

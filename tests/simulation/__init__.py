@@ -17,7 +17,7 @@
     weaker     rules that are not enough, which the schedules have to find out
     rounds     many schedules, in several processes
 
-`syncer.pipeline.Lane` and all below it run as they are. Each lane and each write to the sinks is a
+`syncer.pipeline.lane.Lane` and all below it run as they are. Each lane and each write to the sinks is a
 greenlet, which may lose its turn wherever it talks to the world; so one thread shows every interleaving,
 and a seed shows it again.
 """

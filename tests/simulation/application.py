@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from syncer.change import Operation
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse
+from syncer.events import Operation
 from tests.simulation.choices import Choices
 from tests.simulation.database import Database, Image, Rows, Transaction
 from tests.simulation.history import History

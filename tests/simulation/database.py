@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from syncer.change import Operation
 from syncer.clock import Identity, Snapshot
+from syncer.events import Operation
 from tests.simulation.history import History
 
 Image = dict[str, Any]
@@ -85,7 +85,7 @@ class Database:
         self.seen_xids: set[int] = set()
         self.readers: list[Reader] = []
         """Open snapshots."""
-        self.taken: dict[str, Transaction] = {}
+        self.snapshot_at: dict[str, Transaction] = {}
         """Tables that are locked against readers, and by whom."""
 
     # -- what clients see ---------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Database:
 
     def truncate(self, transaction: Transaction, table: str, ids: range) -> None:
         """Its lock is on the table: on all of its possible rows, and against readers."""
-        self.taken[table] = transaction
+        self.snapshot_at[table] = transaction
         for id in ids:
             self.write(transaction, (table, id), "t", None)
         transaction.changes.append(Logged(table, "t", None, None, self._log(transaction.last)))
@@ -141,7 +141,7 @@ class Database:
     def rewrite(self, transaction: Transaction, table: str, ids: range) -> None:
         """As ALTER TABLE does that changes nothing which is used: locked like a truncated table, its rows are
         what they were, and no event tells of it."""
-        self.taken[table] = transaction
+        self.snapshot_at[table] = transaction
         for id in ids:
             self._lock(transaction, (table, id))
         self._log(transaction.last)
@@ -153,7 +153,7 @@ class Database:
 
     def unread(self, table: str) -> bool:
         """Whether no open transaction has read the table, and nobody else has taken it."""
-        return table not in self.taken and not any(table in reader.read for reader in self.readers)
+        return table not in self.snapshot_at and not any(table in reader.read for reader in self.readers)
 
     def free(self, transaction: Transaction, row: RowId) -> bool:
         return row not in self.locked or row in transaction.locks
@@ -172,7 +172,7 @@ class Database:
     def show(self, transaction: Transaction) -> None:
         """It becomes visible, to all snapshots from now on. Earlier ones see a table empty that it truncated
         or rewrote, if they have not read it yet (PostgreSQL manual, "Caveats" of concurrency control)."""
-        for table in [table for table, by in self.taken.items() if by is transaction]:
+        for table in [table for table, by in self.snapshot_at.items() if by is transaction]:
             for reader in self.readers:
                 reader.content = {row: image for row, image in reader.content.items() if row[0] != table}
         self._complete(transaction, "committed")
@@ -190,8 +190,8 @@ class Database:
         self.completed = max(self.completed, transaction.last)
         self.fates[transaction.xid] = fate
         self.locked.difference_update(transaction.locks)
-        for table in [table for table, by in self.taken.items() if by is transaction]:
-            del self.taken[table]
+        for table in [table for table, by in self.snapshot_at.items() if by is transaction]:
+            del self.snapshot_at[table]
 
     def _log(self, xid: int) -> int:
         self.inserted += 10
@@ -234,7 +234,7 @@ class Database:
         self.completed = self.next_xid - 1
         self.running.clear()
         self.locked.clear()
-        self.taken.clear()
+        self.snapshot_at.clear()
         self.readers.clear()
         self.rows = dict(self.initial)
         self.fates = {}

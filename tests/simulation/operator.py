@@ -1,17 +1,17 @@
 """The person who runs `syncer backfill`: ranges of all roots are handed out, beside everything else.
 
-It stands for `Backfill.plan` (`syncer/backfill.py`), which needs Kafka and PostgreSQL.
+It stands for `Backfill.plan` (`syncer/operations/backfill.py`), which needs Kafka and PostgreSQL.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from syncer.change import Work
 from syncer.errors import Retry
-from syncer.gate import lasting
-from syncer.planning import ranges
-from syncer.waiting import Patience
+from syncer.events import WorkItem
+from syncer.pacing import Waiter
+from syncer.pipeline.visibility import plan_durably
+from syncer.pipeline.work_items import range_items
 from tests.simulation.application import Sizes
 from tests.simulation.database import Database
 from tests.simulation.history import History
@@ -27,7 +27,7 @@ class Surroundings(Protocol):
     scheduler: Scheduler
     history: History
     sizes: Sizes
-    ranges: Topics
+    range_items: Topics
     kafka_fails: bool
 
 
@@ -35,7 +35,7 @@ class Operator:
     """sweep: remove what has no row, too. A command that failed is given again."""
 
     dead = zombie = False
-    lasting = staticmethod(lasting)
+    plan_durably = staticmethod(plan_durably)
 
     def __init__(self, world: Surroundings, *, sweep: bool) -> None:
         self.world, self.sweep = world, sweep
@@ -55,12 +55,14 @@ class Operator:
     def _plan(self, rows: SimulatedRows) -> None:
         work = ranges_topic(self.world)
         if self.sweep:
-            work.put(Work("sweep", "backfill"))
-        wait = Patience(Stop(), lambda: None, SimulatedTime(self.world.scheduler, self))
-        for item in self.lasting(rows, lambda view: ranges(view, 2, "backfill"), wait):
+            work.put(WorkItem("sweep", "backfill"))
+        wait = Waiter(Stop(), lambda: None, SimulatedTime(self.world.scheduler, self))
+        for item in self.plan_durably(rows, lambda view: range_items(view, 2, "backfill"), wait):
             work.put(item)
         work.flush()
 
 
 def ranges_topic(world: Surroundings) -> SimulatedWork:
-    return SimulatedWork(world.ranges, "backfill", world.scheduler, world.history, fails=world.kafka_fails)
+    return SimulatedWork(
+        world.range_items, "backfill", world.scheduler, world.history, fails=world.kafka_fails
+    )

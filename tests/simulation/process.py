@@ -1,6 +1,6 @@
 """A syncer process: the lanes of one read model, and what their errors do to it.
 
-It stands for `syncer/unit.py`, which needs threads and servers: what ends one lane ends its siblings; after
+It stands for `syncer/runtime/supervisor.py`, which needs threads and servers: what ends one lane ends its siblings; after
 `Retry` everything is opened again, with the clock that was last written down; `Fatal` leaves the read model
 stopped.
 """
@@ -12,17 +12,17 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Protocol
 
-from syncer.breaker import Breaker
 from syncer.clock import Clock, Identity
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry
-from syncer.gate import lasting
-from syncer.memories import Memories
-from syncer.pipeline import Lane, Limits
-from syncer.planning import ranges, sweeps
-from syncer.ports import Memory, Record
-from syncer.waiting import Patience, Stopped
-from syncer.writer import LATE
+from syncer.monitors.sink_durability import SinkDurabilityMonitor
+from syncer.pacing import Stopped, Waiter
+from syncer.pipeline.circuit_breaker import Breaker
+from syncer.pipeline.lane import Lane, Limits
+from syncer.pipeline.visibility import plan_durably
+from syncer.pipeline.work_items import range_items, sweep_items
+from syncer.pipeline.writer import LATE
+from syncer.ports import DurabilityToken, Record
 from tests.simulation.application import Sizes, compiled
 from tests.simulation.database import Database
 from tests.simulation.history import History
@@ -44,11 +44,11 @@ _NOTHING = nullcontext()
 
 
 class Noted:
-    """What is written down, for processes that begin (`registry.py`, `resumed.py`)."""
+    """What is written down, for processes that begin (`registry/registry.py`, `monitors/connector_resumes.py`)."""
 
     def __init__(self, identity: Identity, clock: int, reader: int) -> None:
         self.identity, self.clock, self.reader = identity, clock, reader
-        self.memory: dict[str, Iterable[str]] = {}
+        self.durability: dict[str, Iterable[str]] = {}
 
 
 class Surroundings(Protocol):
@@ -64,7 +64,7 @@ class Surroundings(Protocol):
     store: Store
     groups: dict[str, Group]
     work: Topics
-    ranges: Topics
+    range_items: Topics
     members: dict[str, list[SimulatedSource]]
     sinks_fail: bool
     kafka_fails: bool
@@ -87,7 +87,7 @@ class Process:
         world.knotted.append(self)
         self.dead = False
         self.lanes: list[Actor] = []
-        self.seen: dict[str, Memory] = {}
+        self.seen: dict[str, DurabilityToken] = {}
         self.looking: Actor | None = None
         self.comparing: Actor | None = None
         self.error: Fatal | None = None
@@ -134,7 +134,7 @@ class Process:
         self.compare_reader()
 
     def compare_reader(self) -> None:
-        """As `Alterations.render_again` (`altered.py`) and `Resumes` (`resumed.py`) do, beside the lanes."""
+        """As `TableAlterations.render_again` (`monitors/table_alterations.py`) and `Resumes` (`monitors/connector_resumes.py`) do, beside the lanes."""
         busy = self.comparing is not None and not self.comparing.greenlet.dead
         if self.world.loses_rows and not busy and not self.error:
             self.comparing = self.world.scheduler.spawn(f"{self}, comparing", self, self._compare_reader)
@@ -156,14 +156,14 @@ class Process:
         work = SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails)
         rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
         now_ms = self.time.now_ms()
-        for item in sweeps(RESUMED, now_ms, world.limits.max_age, now_ms):
+        for item in sweep_items(RESUMED, now_ms, world.limits.max_age, now_ms):
             work.put(item)
-        for item in lasting(rows, lambda view: ranges(view, 2, RESUMED), self._patience()):
+        for item in plan_durably(rows, lambda view: range_items(view, 2, RESUMED), self._patience()):
             work.put(item)
         work.flush()
 
     def wait_for_open(self) -> None:
-        """As `wait_for_open_transactions` does (`rows/publication.py`)."""
+        """As `wait_for_open_transactions` does (`postgres/publication.py`)."""
         running = self.world.database.running
         still = set(running)
         if still:
@@ -175,17 +175,19 @@ class Process:
         for _ in range(1, self.world.change_lanes):
             yield "changes", self.world.groups["changes"]
 
-    def _patience(self) -> Patience:
-        return Patience(Stop(), lambda: None, self.time)
+    def _patience(self) -> Waiter:
+        return Waiter(Stop(), lambda: None, self.time)
 
-    def _memories(self) -> Memories:
+    def _memories(self) -> SinkDurabilityMonitor:
         world, who = self.world, f"{self}, looking"
         scheduler, history = world.scheduler, world.history
 
         def refill() -> None:
             work = ranges_topic(world)
             rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
-            for item in lasting(rows, lambda view: ranges(view, 2, "lost documents"), self._patience()):
+            for item in plan_durably(
+                rows, lambda view: range_items(view, 2, "lost documents"), self._patience()
+            ):
                 work.put(item)
             work.flush()
 
@@ -193,12 +195,12 @@ class Process:
             history.seen["a process noticed that a sink forgot"] += 1
             history.tell(who, "the sink lost %s", what)
 
-        return Memories(
+        return SinkDurabilityMonitor(
             str(self),
             [self.sink],
             seen=self.seen,
-            noted=world.noted.memory,
-            note=lambda noted: world.noted.memory.update(noted),
+            noted=world.noted.durability,
+            note=lambda noted: world.noted.durability.update(noted),
             work=SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails),
             refill=refill,
             lost=lost,

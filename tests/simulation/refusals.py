@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from syncer.breaker import Noted
+from syncer.pipeline.circuit_breaker import Noted
 from syncer.ports import Record
 from tests.simulation.history import History
 

@@ -1,4 +1,4 @@
-"""`ports.Rows` over the simulated database: what `rows/postgres.py` does, without SQL.
+"""`ports.Rows` over the simulated database: what `postgres/snapshot_reader.py` does, without SQL.
 
 A view's rows are copied when its snapshot is taken: all that was visible then, and nothing else. So what a
 snapshot shows is not derived from its transaction ids, and the schedules compare the one with the other.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from syncer.change import Key, TableName
 from syncer.declaration.compile import Lookup
 from syncer.document import Row
 from syncer.errors import Retry
+from syncer.events import Key, TableName
 from syncer.ports import Head, View
 from tests.simulation.application import TABLES, Sizes, document
 from tests.simulation.database import Database, Rows
@@ -89,7 +89,7 @@ class SimulatedView:
         return self
 
     def _begin(self) -> None:
-        """As `rows/postgres.py` does: the locks come first."""
+        """As `postgres/snapshot_reader.py` does: the locks come first."""
         self._read(*self._tables)
         self._look()
 
@@ -121,7 +121,7 @@ class SimulatedView:
     def _read(self, *tables: str) -> None:
         """Waits while one of them is being rewritten or truncated, and nobody can do that afterwards."""
         self._pause()
-        taken = self._rows.database.taken
+        taken = self._rows.database.snapshot_at
         if taken and not self.read.issuperset(tables):
             self._rows.scheduler.until(lambda: not any(table in taken for table in tables))
         self._rows.alive()

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from syncer.errors import Fatal
-from syncer.pipeline import Lane
+from syncer.pipeline.lane import Lane
 from tests.simulation.application import documents
 from tests.simulation.choices import Choices
 from tests.simulation.refusals import Refusals

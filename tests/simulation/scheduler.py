@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from syncer.waiting import Time
+from syncer.pacing import SystemTime
 from tests.simulation.choices import Choices
 
 T = TypeVar("T")
@@ -174,8 +174,8 @@ class Answer(Future[T]):
         return self.error
 
 
-class SimulatedTime(Time):
-    """`syncer.waiting.Time` for the lanes of one process."""
+class SimulatedTime(SystemTime):
+    """`syncer.pacing.Time` for the lanes of one process."""
 
     def __init__(self, scheduler: Scheduler, process: Owner) -> None:
         self._scheduler, self._process = scheduler, process
@@ -191,7 +191,7 @@ class SimulatedTime(Time):
             self._scheduler.sleep(seconds)
         return event.is_set()
 
-    def beside(self, name: str, work: Callable[[], T]) -> Future[T]:
+    def run_in_background(self, name: str, work: Callable[[], T]) -> Future[T]:
         scheduler = self._scheduler
         answer: Answer[T] = Answer(scheduler)
 

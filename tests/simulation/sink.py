@@ -19,10 +19,10 @@ from typing import NoReturn
 from greenlet import GreenletExit
 
 from syncer.clock import split_version
-from syncer.document import Batch, Outcome, Refusal
+from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Retry
-from syncer.ports import Memory
-from syncer.sinks._target import Target
+from syncer.ports import DurabilityToken
+from syncer.sinks.target import Target
 from tests.simulation.application import compiled
 from tests.simulation.history import History
 from tests.simulation.refusals import Refusals
@@ -109,7 +109,7 @@ class SimulatedSink:
         self.store, self.process, self.who, self._fails = store, process, who, fails
         self._target = Target.of(self.name, compiled(), 1, 1)
 
-    def write(self, batch: Batch, within: float = 30.0) -> Outcome:
+    def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         scheduler, history = self.store.scheduler, self.store.history
         actor = scheduler.current
         scheduler.pause()
@@ -131,7 +131,7 @@ class SimulatedSink:
             if fate == BUSY and scheduler.choices.likely(128):
                 history.seen["a sink was busy with some documents"] += 1
                 history.tell(self.who, "the sink is too busy for order %s", id)
-                out.again.append(id)
+                out.retry.append(id)
             else:
                 self._item(id, batch.version, body, out)
         scheduler.pause()
@@ -158,7 +158,7 @@ class SimulatedSink:
         what = "writes" if body is not None else "deletes"
         if store.refusals and (kind := store.refusals.kind(body)):
             store.history.tell(self.who, "%s order %s at clock %s: refused (%s)", what, id, clock, kind)
-            out.refused.append(Refusal(id, kind, kind))
+            out.rejected.append(Rejection(id, kind, kind))
             return
         held = store.version(id)
         if held >= version:
@@ -168,7 +168,7 @@ class SimulatedSink:
                 self.who, "%s order %s at clock %s: kept, the sink has %s",
                 what, id, clock, store.shown(held),
             )  # fmt: skip
-            self._target.older(id, version, held, out)
+            self._target.stale(id, version, held, out)
             return
         store.history.tell(self.who, "%s order %s at clock %s: %s", what, id, clock, body or "gone")
         store.apply(id, version, body)
@@ -179,9 +179,9 @@ class SimulatedSink:
         written = dict.fromkeys(self.store.written[int(since) :]) if since else self.store.documents
         return iter([id for id in written if id in self.store.documents])
 
-    def memory(self) -> Memory:
+    def durability(self) -> DurabilityToken:
         store = self.store
-        return Memory(str(store.restarts), str(store.losses), str(len(store.written)))
+        return DurabilityToken(str(store.restarts), str(store.losses), str(len(store.written)))
 
     # -- not asked for by a lane ----------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class SimulatedSink:
     def outgrown(self) -> list[str]:
         raise AssertionError("nobody asks")
 
-    def promote(self) -> list[str]:
+    def activate(self) -> list[str]:
         raise NotImplementedError
 
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
@@ -200,7 +200,7 @@ class SimulatedSink:
     def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
         raise NotImplementedError
 
-    def stored(self, body: bytes) -> bytes | None:
+    def normalize(self, body: bytes) -> bytes | None:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -16,9 +16,9 @@ from threading import Event
 
 import orjson
 
-from syncer.change import Position, Work
-from syncer.decode import encode_work
 from syncer.errors import Retry
+from syncer.events import Position, WorkItem
+from syncer.pipeline.decode import encode_work
 from syncer.ports import Record
 from tests.simulation.choices import Choices
 from tests.simulation.database import Database, Logged, Transaction
@@ -249,7 +249,7 @@ class SimulatedSource:
             self.history.tell(self.who, "commits %s", ours)
             self.group.committed |= ours
 
-    def keep(self) -> None:
+    def heartbeat(self) -> None:
         self._learn()
 
     def progress(self) -> dict[Partition, tuple[int, int]]:
@@ -268,9 +268,9 @@ class SimulatedWork:
     ) -> None:
         self.topics, self.topic, self.scheduler, self.history = topics, topic, scheduler, history
         self._fails = fails
-        self._waiting: list[Work] = []
+        self._waiting: list[WorkItem] = []
 
-    def put(self, item: Work) -> None:
+    def put(self, item: WorkItem) -> None:
         self._waiting.append(item)
 
     def flush(self) -> None:

@@ -15,17 +15,17 @@ from unittest.mock import patch
 import orjson
 
 from syncer import document
-from syncer.change import Change, Key, Work
 from syncer.clock import Clock, Identity, Snapshot, version
 from syncer.errors import Fatal, Retry
-from syncer.gate import Sight
-from syncer.memories import Memories
-from syncer.pipeline import Lane
+from syncer.events import ChangeEvent, Key, WorkItem
+from syncer.monitors.sink_durability import SinkDurabilityMonitor
+from syncer.pacing import Waiter
+from syncer.pipeline.lane import Lane
+from syncer.pipeline.render_cache import RenderCache
+from syncer.pipeline.resolve import Dirty, Resolve
+from syncer.pipeline.visibility import VersionedView
+from syncer.pipeline.writer import WriteBatch, Writer
 from syncer.ports import Record, Rows, View
-from syncer.recent import Recent
-from syncer.resolve import Dirty, Resolve
-from syncer.waiting import Patience
-from syncer.writer import Piece, Writer
 from tests.simulation.operator import Operator
 from tests.simulation.process import Process
 from tests.simulation.rows import SimulatedRows, SimulatedView
@@ -58,18 +58,18 @@ class ByPosition(Lane):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        by_clock = self.gate.sight
+        by_clock = self.gate.open_view
 
         @contextmanager
-        def by_position(xids: Collection[int] = ()) -> Iterator[Sight]:
-            with by_clock(xids) as sight:  # above what is there from before
-                yield sight._replace(version=version(1, (1 << 47) + self._at(sight)))
+        def by_position(xids: Collection[int] = ()) -> Iterator[VersionedView]:
+            with by_clock(xids) as seen:  # above what is there from before
+                yield seen._replace(version=version(1, (1 << 47) + self._at(seen)))
 
-        self.gate.sight = by_position  # type: ignore[method-assign]
+        self.gate.open_view = by_position  # type: ignore[method-assign]
 
-    def _at(self, sight: Sight) -> int:
+    def _at(self, seen: VersionedView) -> int:
         """The log's position at the time of the snapshot."""
-        return sight.view.head.insert_lsn
+        return seen.view.head.insert_lsn
 
     def _newer(self, version: int) -> None:
         """Says nothing about the snapshot clock."""
@@ -80,12 +80,12 @@ class EventLsn(ByPosition):
 
     lsn = 0
 
-    def _at(self, sight: Sight) -> int:
-        return self.lsn or super()._at(sight)
+    def _at(self, seen: VersionedView) -> int:
+        return self.lsn or super()._at(seen)
 
-    def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
-        self.lsn = max([orjson.loads(r.value)["source"]["lsn"] for r in settles if r.value], default=0)
-        super()._changes(changes, settles)
+    def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> None:
+        self.lsn = max([orjson.loads(r.value)["source"]["lsn"] for r in records if r.value], default=0)
+        super()._changes(changes, records)
 
 
 _XMAX: Any = property(lambda snapshot: snapshot.xmax)
@@ -101,7 +101,7 @@ def _sees_everything(self: Snapshot, xids: Collection[int]) -> list[int]:
 class GateOnRenderOnly(Lane):
     """Look-ups are made in whatever snapshot there is, and what they do not find is settled."""
 
-    def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
+    def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> None:
         dirty, xids = Dirty(), set[int]()
         for change in changes:
             if places := self.route(change):
@@ -110,12 +110,12 @@ class GateOnRenderOnly(Lane):
         with self.gate.rows.view() as view:
             keys = self._look_up(view, dirty)
         if not keys:
-            self.writer.send(Piece(document.NOTHING, self.time.monotonic(), settles))
+            self.writer.send(WriteBatch(document.NOTHING, self.time.monotonic(), records))
             return
-        with self.gate.sight(xids) as sight:
-            batch, left = self.render(sight, keys)
-        self._send(sight, batch, left, settles)
-        self._keys(left, settles)
+        with self.gate.open_view(xids) as seen:
+            batch, left = self.render(seen, keys)
+        self._send(seen, batch, left, records)
+        self._keys(left, records)
 
 
 # -- resolving ----------------------------------------------------------------------------------------
@@ -123,11 +123,11 @@ class GateOnRenderOnly(Lane):
 _resolve = Resolve.__call__
 
 
-def _only_after(self: Resolve, change: Change, places: Any, dirty: Dirty) -> None:
+def _only_after(self: Resolve, change: ChangeEvent, places: Any, dirty: Dirty) -> None:
     _resolve(self, change._replace(before=change.after) if change.op == "u" else change, places, dirty)
 
 
-def _tells_all(self: Resolve, change: Change) -> bool:
+def _tells_all(self: Resolve, change: ChangeEvent) -> bool:
     return False
 
 
@@ -141,7 +141,7 @@ class HandsOutOnce(Lane):
 
 
 def _whenever_rendered(
-    self: Recent, keys: Collection[Key], xids: Collection[int], now: Snapshot
+    self: RenderCache, keys: Collection[Key], xids: Collection[int], now: Snapshot
 ) -> list[Key]:
     return [key for key in keys if key not in self._snapshots]
 
@@ -155,8 +155,8 @@ def _on_disk(self: SimulatedRows, lsn: int) -> bool:
 
 
 def _passing(
-    self: Operator, rows: Rows, plan: Callable[[View], Iterable[Work]], wait: Patience
-) -> list[Work]:
+    self: Operator, rows: Rows, plan: Callable[[View], Iterable[WorkItem]], wait: Waiter
+) -> list[WorkItem]:
     """The ranges are made of what a crash may take back."""
     with rows.view() as view:
         return list(plan(view))
@@ -186,13 +186,13 @@ def _send_again(self: Writer) -> None:
     back_off = self._wait.back_off(0.05, 5.0)
     while left:
         back_off()
-        fresh = replace(piece, taken=self._wait.time.monotonic())
+        fresh = replace(piece, snapshot_at=self._wait.time.monotonic())
         left = self._take(piece, self._wait.result(self._begin(fresh)))
     self._under_way = None
     self._done(piece)
 
 
-def _leaves_it(self: Memories, *what: Any) -> None:
+def _leaves_it(self: SinkDurabilityMonitor, *what: Any) -> None:
     """Nothing is done about what a sink forgot."""
 
 
@@ -228,7 +228,7 @@ def _has_nothing(self: Store, id: str) -> int:
 _judge_and_take = Writer._take
 
 
-def _done_anyway(self: Writer, piece: Piece, answers: Any) -> list[str]:
+def _done_anyway(self: Writer, piece: WriteBatch, answers: Any) -> list[str]:
     """The piece that opens the breaker is settled, without its letters."""
     try:
         return _judge_and_take(self, piece, answers)
@@ -240,10 +240,10 @@ def _done_anyway(self: Writer, piece: Piece, answers: Any) -> list[str]:
 class CommitFirst(Lane):
     """What was polled is committed, then written."""
 
-    def _changes(self, changes: list[Change], settles: Sequence[Record]) -> None:
-        ends = {(topic, number): offset + 1 for (topic, number, offset), _, _ in settles}
+    def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> None:
+        ends = {(topic, number): offset + 1 for (topic, number, offset), _, _ in records}
         self.source.commit(ends, wait=True)
-        super()._changes(changes, settles)
+        super()._changes(changes, records)
 
 
 WEAKER: dict[str, Weaker] = {
@@ -281,7 +281,7 @@ WEAKER: dict[str, Weaker] = {
     ),
     "recent without transactions": Weaker(
         "a root that was rendered before the change counts as rendered",
-        {(Recent, "stale"): _whenever_rendered},
+        {(RenderCache, "stale"): _whenever_rendered},
     ),
     "no flush wait": Weaker(
         "a crash takes back what was written, and its transaction ids are given out again",
@@ -321,7 +321,7 @@ WEAKER: dict[str, Weaker] = {
     ),
     "a sink that forgets is left alone": Weaker(
         "a write that is on its way brings the document back, or lost writes stay lost",
-        {(Memories, "_mend"): _leaves_it},
+        {(SinkDurabilityMonitor, "_mend"): _leaves_it},
     ),
     "a resume is not repaired": Weaker(
         "rows that the connector lost stay lost",

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from syncer.clock import version
-from syncer.pipeline import Lane, Limits
-from syncer.planning import some
+from syncer.pipeline.lane import Lane, Limits
+from syncer.pipeline.work_items import key_items
 from tests.simulation.application import TABLES, Application, Sizes, documents
 from tests.simulation.choices import Choices
 from tests.simulation.database import Database, Rows
@@ -68,7 +68,7 @@ class World:
         )
         truncates = self.application.truncates or self.application.untold
         self.topics = Topics(TABLES, 1 + choices.of(2))
-        self.work, self.ranges = Topics(["work"], 1), Topics(["backfill"], 1)
+        self.work, self.range_items = Topics(["work"], 1), Topics(["backfill"], 1)
         self.connector = Connector(
             self.database, self.topics, choices, self.history, repeats=choices.likely(odds.repeats),
             loses=self.loses_rows,
@@ -78,7 +78,7 @@ class World:
         if small or truncates or self.backfills or self.forgets or self.loses_rows or refuses:
             self.groups["work"] = Group(self.work)
         if self.backfills or self.loses_writes:
-            self.groups["backfill"] = Group(self.ranges)
+            self.groups["backfill"] = Group(self.range_items)
         self.members: dict[str, list[SimulatedSource]] = {kind: [] for kind in self.groups}
         self.store = Store(
             self.scheduler,
@@ -227,7 +227,7 @@ class World:
         if refusals := self.refusals:
             self.history.tell("operator", "replays the letters of %s", sorted(refusals.letters))
             work = SimulatedWork(self.work, "work", self.scheduler, self.history, fails=False)
-            for item in some([(id,) for id in sorted(refusals.letters)], 10, "replay"):
+            for item in key_items([(id,) for id in sorted(refusals.letters)], 10, "replay"):
                 work.put(item)
             work.flush()
 

@@ -12,8 +12,8 @@ from typing import Any
 from confluent_kafka import Consumer
 
 from devstack import Stack
-from syncer.connect import Connect
-from syncer.definition import Definition, load_definition
+from syncer.connect.client import Connect
+from syncer.connect.definition import Definition, load_definition
 from tests.stack.database import Database
 from tests.stack.names import Names
 

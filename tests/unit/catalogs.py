@@ -1,7 +1,7 @@
 """Catalogs written by hand, in a few words."""
 
-from syncer.catalog import Catalog, Column, Index, Leaf, Table
-from syncer.change import TableName
+from syncer.declaration.catalog import Catalog, Column, Index, Leaf, Table
+from syncer.events import TableName
 
 _LONG = {
     "int": "integer", "timestamptz": "timestamp with time zone", "varchar": "character varying",

@@ -15,17 +15,18 @@ from typing import Any, ClassVar
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from syncer import config
 from syncer.cli.survey import _not_there
-from syncer.connect import Connect
+from syncer.config import schema
+from syncer.connect.client import Connect
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse
 from syncer.errors import Fatal, Retry, SyncerError, apart, with_hint
-from syncer.rows.session import connect
-from syncer.sinks import elasticsearch, redis
-from syncer.sinks._elasticsearch_http import reason_of
-from syncer.sources.kafka_errors import away
-from syncer.sources.topics import Topics
+from syncer.kafka.admin import KafkaAdmin
+from syncer.kafka.errors import classify_error
+from syncer.postgres.session import connect
+from syncer.sinks.elasticsearch import sink as elasticsearch
+from syncer.sinks.elasticsearch.client import reason_of
+from syncer.sinks.redis import sink as redis
 from tests.unit.catalogs import catalog, table
 
 TLS = Path(__file__).parent / "tls"
@@ -73,7 +74,7 @@ def raised(ask: Callable[[], object]) -> SyncerError:
 
 
 def obstacle(sink: Any, url: str) -> SyncerError:
-    [error] = sink.obstacles(sink.Connection.model_validate({"url": url}), [])
+    [error] = sink.preflight(sink.Connection.model_validate({"url": url}), [])
     assert isinstance(error, SyncerError)
     return error
 
@@ -83,7 +84,7 @@ ASK: dict[str, Callable[[int], SyncerError]] = {
     "redis.ca_file": lambda port: obstacle(redis, f"rediss://localhost:{port}/0"),
     "connect.ca_file": lambda port: raised(Connect(f"https://localhost:{port}").names),
     "ssl.ca.location in kafka.properties": lambda port: raised(
-        lambda: Topics(
+        lambda: KafkaAdmin(
             {"bootstrap.servers": f"localhost:{port}", "security.protocol": "ssl", "log_level": 0},
             partitions=1, replication_factor=1,
         ).existing(1.0)
@@ -122,7 +123,7 @@ def test_a_missing_or_unreadable_ca_file_is_named_with_its_setting(section: str,
         }
 
         def load() -> None:
-            loaded = config.load(environ=environment)
+            loaded = schema.load(environ=environment)
             if section in modules:
                 loaded.connection(section, modules[section].Connection)
 
@@ -141,7 +142,7 @@ def test_a_missing_or_unreadable_ca_file_is_named_with_its_setting(section: str,
 def test_kafka_s_missing_files_are_named() -> None:
     for name in ("ssl.ca.location", "ssl.certificate.location"):
         settings = {"bootstrap.servers": "k:1", "security.protocol": "ssl", "log_level": 0, name: ELSEWHERE}
-        error = raised(lambda s=settings: Topics(s, partitions=1, replication_factor=1))  # type: ignore[misc]
+        error = raised(lambda s=settings: KafkaAdmin(s, partitions=1, replication_factor=1))  # type: ignore[misc]
         assert isinstance(error, Fatal) and f"{name} {ELSEWHERE}" in error.hint
 
 
@@ -154,7 +155,7 @@ def test_kafka_s_missing_files_are_named() -> None:
     ],
 )
 def test_nobody_asks_whether_a_kafka_is_up_that_answered(code: int, hint: str) -> None:
-    error = away("cannot create topic x", KafkaException(KafkaError(code)))
+    error = classify_error("cannot create topic x", KafkaException(KafkaError(code)))
     assert isinstance(error, Retry)
     assert hint in error.hint if hint else not error.hint
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from syncer.breaker import Breaker, Noted
-from syncer.document import Batch, Outcome, Refusal
+from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal
+from syncer.pipeline.circuit_breaker import Breaker, Noted
 
 PARSING = "document_parsing_exception"
 
@@ -19,8 +19,8 @@ def batch(ids: Iterable[object], deletes: Iterable[object] = ()) -> Batch:
 
 
 def refused(ids: Iterable[object], kind: str = PARSING, again: Iterable[object] = ()) -> Outcome:
-    refusals = [Refusal(str(id), f"{kind}: no", kind) for id in ids]
-    return Outcome(refused=refusals, again=[str(id) for id in again])
+    refusals = [Rejection(str(id), f"{kind}: no", kind) for id in ids]
+    return Outcome(rejected=refusals, retry=[str(id) for id in again])
 
 
 def breaker(limit: int = 100, **more: Any) -> Breaker:
@@ -73,7 +73,7 @@ def test_an_accepted_document_ends_the_row() -> None:
     one = breaker()
     for start in range(0, 1000, 60):
         one.judge("es", batch(range(start, start + 60)), refused(range(start, start + 60)))
-        one.judge("es", batch(["good"]), Outcome(older=1))
+        one.judge("es", batch(["good"]), Outcome(stale=1))
     assert one.open == []
 
 
@@ -89,7 +89,7 @@ def test_deletes_and_documents_that_are_to_come_again_say_nothing() -> None:
     one = breaker(10)
     one.judge("es", batch(range(9)), refused(range(9)))
     one.judge("es", batch([], deletes=range(50, 70)), Outcome(deleted=20))
-    one.judge("es", batch([80, 81]), Outcome(again=["80", "81"]))
+    one.judge("es", batch([80, 81]), Outcome(retry=["80", "81"]))
     with pytest.raises(Fatal):
         one.judge("es", batch([9]), refused([9]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncer.sinks._bulk_size import BulkSize
+from syncer.sinks.elasticsearch.adaptive_size import BulkSize
 
 MB = 1 << 20
 
@@ -13,7 +13,7 @@ MB = 1 << 20
 def test_it_falls_fast_and_rises_slowly() -> None:
     size = BulkSize(8 * MB)
     for expected in (4 * MB, 2 * MB, MB):
-        size.refused(size.bytes)
+        size.rejected(size.bytes)
         assert size.bytes == expected
     grown = 0
     while size.bytes < 8 * MB:
@@ -24,13 +24,13 @@ def test_it_falls_fast_and_rises_slowly() -> None:
 
 def test_it_begins_from_what_was_refused() -> None:
     size = BulkSize(8 * MB)
-    size.refused(MB)
+    size.rejected(MB)
     assert size.bytes == MB // 2
 
 
 def test_small_requests_say_nothing_of_larger_ones() -> None:
     size = BulkSize(8 * MB)
-    size.refused(4 * MB)
+    size.rejected(4 * MB)
     for _ in range(100):
         size.took(MB)
     assert size.bytes == 2 * MB
@@ -41,6 +41,6 @@ def test_it_stays_within_its_bounds(most: int, answers: list[tuple[bool, int]]) 
     size = BulkSize(most)
     for took, sent in answers:
         before = size.bytes
-        (size.took if took else size.refused)(sent)
+        (size.took if took else size.rejected)(sent)
         assert min(64 << 10, most) <= size.bytes <= most
         assert size.bytes >= before if took else size.bytes <= before

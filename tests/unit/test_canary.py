@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from syncer.canary import PREFIX, Canary, Mark, read
+from syncer.monitors.canary import PREFIX, Canary, CanaryMessage, read
 
 
-def sent(canary: Canary, count: int) -> list[Mark]:
+def sent(canary: Canary, count: int) -> list[CanaryMessage]:
     marks = [canary.next() for _ in range(count)]
     for at, mark in enumerate(marks):
         canary.committed(mark, float(at))
@@ -33,7 +33,7 @@ def test_duplicates_and_others_are_passed_over() -> None:
     """A connector that begins again repeats; another process has a series of its own."""
     canary = Canary("a")
     one, two = sent(canary, 2)
-    assert [canary.arrived(m) for m in (one, Mark("b", 9), one, two, one, two)] == [[]] * 6
+    assert [canary.arrived(m) for m in (one, CanaryMessage("b", 9), one, two, one, two)] == [[]] * 6
 
 
 def test_a_commit_that_was_not_acknowledged_is_not_expected() -> None:
@@ -47,7 +47,7 @@ def test_a_commit_that_was_not_acknowledged_is_not_expected() -> None:
 
 def test_the_message_of_an_ended_process_is_expected_first() -> None:
     canary = Canary("b")
-    left = Mark("a", 7)
+    left = CanaryMessage("a", 7)
     canary.committed(left, 0.0)
     [own] = sent(canary, 1)
     assert canary.arrived(own) == [left]
@@ -78,7 +78,7 @@ def test_a_record_is_read_as_debezium_writes_it() -> None:
     def record(prefix: str, content: str) -> bytes:
         return json.dumps({"op": "m", "message": {"prefix": prefix, "content": content}}).encode()
 
-    assert read(record(PREFIX, b"a1:12".hex())) == Mark("a1", 12)
+    assert read(record(PREFIX, b"a1:12".hex())) == CanaryMessage("a1", 12)
     for other in (
         record("app", "613a31"),
         record(PREFIX, "no hex"),

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from syncer.catalog import Catalog, Column, Identity, Index, Leaf, Table
-from syncer.change import TableName
 from syncer.checks import (
     Finding,
     Publication,
@@ -18,7 +16,9 @@ from syncer.checks import (
     publication_statements,
 )
 from syncer.checks.finding import quote, quote_table
-from syncer.declaration.compile import Compiled, Lookup, Occurrence
+from syncer.declaration.catalog import Catalog, Column, Identity, Index, Leaf, Table
+from syncer.declaration.compile import Compiled, Lookup, TableUse
+from syncer.events import TableName
 
 ORDERS = TableName("public", "orders")
 ITEMS = TableName("public", "order_items")
@@ -43,7 +43,7 @@ def model(*, lookup_sql: str | None = None) -> Compiled:
     nothing = frozenset[str]()
     return Compiled(
         "orders", ORDERS, ("id",), ("bigint",),
-        (Occurrence("", ORDERS, None, nothing, nothing), Occurrence("items", ITEMS, link, nothing, nothing)),
+        (TableUse("", ORDERS, None, nothing, nothing), TableUse("items", ITEMS, link, nothing, nothing)),
         (), "", "", "", "", "",
     )  # fmt: skip
 

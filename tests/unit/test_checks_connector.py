@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from syncer.change import TableName
 from syncer.checks import Finding, check_connector, check_sight, check_version, resumes_soundly
-from syncer.definition import load_definition
+from syncer.connect.definition import load_definition
+from syncer.events import TableName
 
 CONNECTORS = Path(__file__).parents[2] / "connectors"
 ORDERS = TableName("public", "orders")

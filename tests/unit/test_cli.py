@@ -20,11 +20,12 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 
-from syncer import cli, config
+from syncer import cli
 from syncer.cli import output
 from syncer.cli.config import file_schema, markdown
 from syncer.cli.progress import Progress
-from syncer.connectors import find_definition
+from syncer.config import schema as config
+from syncer.connect.lookup import find_definition
 from syncer.errors import Fatal, Reject, Retry, Unknown
 
 REPOSITORY = Path(__file__).parents[2]
@@ -199,7 +200,7 @@ def test_one_of_something_is_no_plural() -> None:
 
 
 def test_errors_say_what_where_why_and_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
-    output.say_error(Fatal("no [table]", where="a.yaml:3", why="x://u:hunter2@h", hint="syncer check"))
+    output.echo_error(Fatal("no [table]", where="a.yaml:3", why="x://u:hunter2@h", hint="syncer check"))
     assert capsys.readouterr().err == (
         "error: no [table]\n  where: a.yaml:3\n  why:   x://u:***@h\n  → syncer check\n"
     )
@@ -236,7 +237,7 @@ def test_progress_in_a_pipe_is_plain_lines(capsys: pytest.CaptureFixture[str]) -
         for done in range(0, 1001, 10):
             time.sleep(0.0005)
             progress.update("orders", done, 1000)
-        progress.say("orders: done")
+        progress.echo("orders: done")
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
@@ -278,5 +279,5 @@ def test_reference_of_settings_is_current() -> None:
 
 
 def test_a_sink_s_name_is_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
-    output.say_error(Fatal("it is gone", where="redis:bed:{id}"))
+    output.echo_error(Fatal("it is gone", where="redis:bed:{id}"))
     assert "where: redis:bed:{id}\n" in capsys.readouterr().err

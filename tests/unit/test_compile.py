@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from syncer.catalog import Catalog
-from syncer.change import TableName
+from syncer.declaration.catalog import Catalog
 from syncer.declaration.compile import Compiled, Field, compile, form_of
 from syncer.declaration.model import parse
 from syncer.errors import Fatal
+from syncer.events import TableName
 from tests.unit.catalogs import SHOP, catalog, table
 
 ORDERS = """\

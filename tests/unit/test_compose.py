@@ -17,9 +17,9 @@ from devstack.servers.base import Site
 from devstack.servers.connect import Connect
 from devstack.servers.kafka import MAX_MESSAGE_BYTES
 from devstack.servers.postgres import PASSWORD, USER
-from syncer import config
-from syncer.definition import load_definition
-from syncer.metrics import TABLE
+from syncer.config import schema
+from syncer.connect.definition import load_definition
+from syncer.telemetry.metrics import TABLE
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -68,7 +68,7 @@ def test_the_folders_of_the_mounted_configuration_are_mounted_where_it_looks() -
 
 def test_the_configuration_has_the_addresses_of_make_stack_and_of_the_published_ports() -> None:
     """So that `syncer check` works after either, without any variable."""
-    settings = config.load(ROOT / "config/syncer.yaml", environ={})
+    settings = schema.load(ROOT / "config/syncer.yaml", environ={})
     postgres = conninfo_to_dict(settings.postgres.dsn)
     connector = load_definition(ROOT / "connectors/shop.json", {}).config
     configured = {

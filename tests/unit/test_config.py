@@ -12,7 +12,8 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr
 
-from syncer import config, layered, sinks
+from syncer import sinks
+from syncer.config import layers, schema
 from syncer.errors import Fatal
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,9 +37,9 @@ class Connection(BaseModel, extra="forbid"):
 
 def load(
     folder: Path, text: str = MINIMAL, environ: Mapping[str, str] | None = None, **options: Any
-) -> config.Config:
+) -> schema.Config:
     (folder / "syncer.yaml").write_text(text, "utf-8")
-    return config.load(folder / "syncer.yaml", environ=environ or {}, options=options)
+    return schema.load(folder / "syncer.yaml", environ=environ or {}, options=options)
 
 
 def fails(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> str:
@@ -50,7 +51,7 @@ def fails(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> 
 def test_defaults(tmp_path: Path) -> None:
     loaded = load(tmp_path)
     assert loaded.models == tmp_path / "readmodels"
-    assert loaded.pipeline == config.Pipeline()
+    assert loaded.pipeline == schema.PipelineSettings()
     assert loaded.pipeline.max_bytes == 16 * 1024 * 1024
     assert loaded.http.host == "127.0.0.1"
     assert loaded.sinks == {}
@@ -107,7 +108,7 @@ def test_not_yaml_twice_given_and_not_there(tmp_path: Path) -> None:
     assert "syncer.yaml:6: kafka is given twice" in fails(tmp_path, MINIMAL + "kafka: {}\n")
     assert "http is a section" in fails(tmp_path, MINIMAL + "http: 8080\n")
     with pytest.raises(Fatal, match="no such configuration file"):
-        config.load(tmp_path / "absent.yaml", environ={})
+        schema.load(tmp_path / "absent.yaml", environ={})
 
 
 def test_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,11 +120,11 @@ def test_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "SYNCER_ELASTICSEARCH__HOSTS": "[a, b]",
         "SYNCER_PORT": "tcp://10.0.0.1:80",  # what Kubernetes makes for a service called syncer
     }
-    loaded = config.load(environ=environ)
+    loaded = schema.load(environ=environ)
     assert loaded.kafka.bootstrap_servers == "[::1]:9092"
     assert loaded.connection("elasticsearch", Connection).hosts == ["a", "b"]
     with pytest.raises(Fatal, match=r"(?s)no config/syncer.yaml here.*SYNCER_KAFKA__TOPIC_PREFIX"):
-        config.load(environ={k: v for k, v in environ.items() if "PREFIX" not in k})
+        schema.load(environ={k: v for k, v in environ.items() if "PREFIX" not in k})
 
 
 def test_secrets_come_from_files(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_relative_paths_of_the_file_start_at_its_folder(
     (there / "syncer.yaml").write_text(PATHS)
     monkeypatch.chdir(here)
     start = there if absolute else Path("../there/config")
-    loaded = config.load(environ={"SYNCER_CONFIG": str(start / "syncer.yaml")})
+    loaded = schema.load(environ={"SYNCER_CONFIG": str(start / "syncer.yaml")})
     redis = loaded.connection("redis", Connection)
     assert loaded.models == start / "models"
     assert loaded.connect.definitions == start.parent / "connectors"
@@ -204,14 +205,14 @@ def test_relative_paths_of_variables_and_options_start_at_the_current_folder(tmp
 
 
 def test_every_setting_that_is_a_path_is_treated_as_one() -> None:
-    sections = [config.Config, *(field.annotation for field in config.Config.model_fields.values())]
-    sections += [sinks.find(kind).Connection for kind in config.sink_kinds()]
+    sections = [schema.Config, *(field.annotation for field in schema.Config.model_fields.values())]
+    sections += [sinks.find(kind).Connection for kind in schema.sink_kinds()]
     found = set()
     for section in sections:
         if isinstance(section, type) and issubclass(section, BaseModel):
             for name, field in section.model_fields.items():
                 if re.search(r"\b(folder|path|file)\b", field.description or "", re.IGNORECASE):
-                    assert layered._holds_path(name, field), name
+                    assert layers._holds_path(name, field), name
                     found.add(name)
     assert found == {"models", "definitions", "ca_file"}
 
@@ -260,7 +261,7 @@ def test_errors_do_not_repeat_secrets(tmp_path: Path) -> None:
 
 def test_shipped_file_is_right_and_its_comments_name_the_defaults() -> None:
     path = REPOSITORY / "config" / "syncer.yaml"
-    loaded = config.load(path, environ={})
+    loaded = schema.load(path, environ={})
     assert loaded.kafka.topic_prefix
     # The commented sections, uncommented, are the defaults.
     commented = re.findall(
@@ -269,13 +270,13 @@ def test_shipped_file_is_right_and_its_comments_name_the_defaults() -> None:
     assert [name for name, _ in commented] == ["pipeline", "backfill"]
     for name, body in commented:
         section = yaml.safe_load(re.sub(r"^#", "", body, flags=re.MULTILINE))
-        cls: type[BaseModel] = config.Pipeline if name == "pipeline" else config.Backfill
+        cls: type[BaseModel] = schema.PipelineSettings if name == "pipeline" else schema.BackfillSettings
         assert cls.model_validate(section) == cls()
         assert list(section) == list(cls.model_fields)
 
 
 def test_every_setting_has_a_description_and_times_and_sizes_their_unit() -> None:
-    for name, field in config.Config.model_fields.items():
+    for name, field in schema.Config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             assert field.annotation.__doc__
             for key, inner in field.annotation.model_fields.items():

@@ -57,9 +57,9 @@ def said(capsys: pytest.CaptureFixture[str], *, styled: bool) -> str:
 
 
 def test_texts_are_printed_as_they_are(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    output.say(HOSTILE, style="bold")
+    output.echo(HOSTILE, style="bold")
     assert said(capsys, styled=terminal) == f"{HOSTILE}\n"
-    output.say(HOSTILE, err=True, style="red")
+    output.echo(HOSTILE, err=True, style="red")
     assert said(capsys, styled=terminal) == f"{HOSTILE}\n"
     output.code(f'["{HOSTILE}"]', "json")
     assert said(capsys, styled=terminal).strip() == f'["{HOSTILE}"]'
@@ -69,7 +69,7 @@ def test_texts_are_printed_as_they_are(terminal: bool, capsys: pytest.CaptureFix
 def test_errors_are_printed_as_they_are(
     terminal: bool, capsys: pytest.CaptureFixture[str], kind: type[Fatal | Retry]
 ) -> None:
-    output.say_error(kind(HOSTILE, where=HOSTILE, why=f"{HOSTILE}\n{HOSTILE}", hint=HOSTILE))
+    output.echo_error(kind(HOSTILE, where=HOSTILE, why=f"{HOSTILE}\n{HOSTILE}", hint=HOSTILE))
     label = "error" if kind is Fatal else "not possible now"
     assert said(capsys, styled=terminal) == (
         f"{label}: {HOSTILE}\n  where: {HOSTILE}\n  why:   {HOSTILE}\n         {HOSTILE}\n  → {HOSTILE}\n"
@@ -89,7 +89,7 @@ def test_tables_and_trees_are_printed_as_they_are(terminal: bool, capsys: pytest
 def test_progress_is_printed_as_it_is(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("documents") as progress:
         progress.update(HOSTILE, 1, 2, HOSTILE)
-        progress.say(HOSTILE)
+        progress.echo(HOSTILE)
     text = said(capsys, styled=terminal)
     lines = re.split(r"[\r\n]+", text)
     assert HOSTILE in lines
@@ -200,8 +200,8 @@ def test_commands_to_run_next_are_printed_as_they_can_be_typed(
     @click.pass_context
     def shown(context: click.Context) -> None:
         context.ensure_object(cli.context.Context).file = file
-        output.say("a syncer of ours: syncer check, then syncer resync a; see config/syncer check.yaml")
-        output.say_error(Fatal("x", hint="syncer status"))
+        output.echo("a syncer of ours: syncer check, then syncer resync a; see config/syncer check.yaml")
+        output.echo_error(Fatal("x", hint="syncer status"))
 
     for on_the_path in (True, False):
         monkeypatch.setenv("PATH", str(program.parent if on_the_path else tmp_path))
@@ -230,6 +230,6 @@ def test_a_narrow_terminal_shows_long_errors_whole(monkeypatch: pytest.MonkeyPat
         file=io.StringIO(), force_terminal=True, width=20, soft_wrap=True, markup=False, emoji=False
     )
     monkeypatch.setattr(output, "console", lambda **_: out)
-    output.say_error(Fatal("x" * 50, hint="y" * 50))
+    output.echo_error(Fatal("x" * 50, hint="y" * 50))
     assert isinstance(out.file, io.StringIO)
     assert "x" * 50 in out.file.getvalue() and "y" * 50 in out.file.getvalue()

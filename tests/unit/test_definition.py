@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from syncer.definition import load_definition, load_definitions
+from syncer.connect.definition import load_definition, load_definitions
 from syncer.errors import Fatal
 
 

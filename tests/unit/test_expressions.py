@@ -2,10 +2,10 @@
 
 import pytest
 
-from syncer.catalog import Catalog
+from syncer.declaration.catalog import Catalog
 from syncer.declaration.expressions import write
 from syncer.declaration.names import Word, nearest
-from syncer.declaration.sql_parser import Aggregate, Unfit, parse, parse_order, paths
+from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, parse, parse_order, paths
 from syncer.declaration.sql_types import Value
 
 
@@ -20,7 +20,9 @@ class Anything:
         return Value("t." + ".".join(w.text for w in path), types.get(path[-1].text, ""))
 
     def aggregate(self, call: Aggregate) -> Value:
-        raise Unfit(f"aggregate {call.name} distinct={call.distinct} over {[len(p) for p in call.paths()]}")
+        raise UnsupportedExpression(
+            f"aggregate {call.name} distinct={call.distinct} over {[len(p) for p in call.paths()]}"
+        )
 
 
 CATALOG = Catalog({}, {"public.mood": ("ok",), 'shop."Größe"': ("S",)}, extensions={"postgis": "gis"})
@@ -91,7 +93,7 @@ def sql(text: str) -> str:
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_told(text: str, what: str, hint: str) -> None:
-    with pytest.raises(Unfit) as error:
+    with pytest.raises(UnsupportedExpression) as error:
         sql(text)
     assert what in error.value.what
     assert hint in error.value.hint
@@ -152,7 +154,7 @@ def test_what_is_written_is_qualified_and_in_parentheses() -> None:
 
 
 def test_aggregates_are_handed_over_whole() -> None:
-    with pytest.raises(Unfit, match=r"aggregate sum distinct=True over \[2, 2\]"):
+    with pytest.raises(UnsupportedExpression, match=r"aggregate sum distinct=True over \[2, 2\]"):
         sql("1 + sum(distinct a.b) filter (where a.c > 1)")
 
 

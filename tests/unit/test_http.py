@@ -12,8 +12,8 @@ import urllib3
 from prometheus_client import CollectorRegistry
 
 from syncer.errors import Fatal
-from syncer.http import Server
-from syncer.metrics import Metrics
+from syncer.runtime.http import Server
+from syncer.telemetry.metrics import Metrics
 
 
 class Health:

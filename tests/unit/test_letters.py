@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from syncer.change import Position
+from syncer.events import Position
+from syncer.kafka.dead_letters import KafkaDeadLetters, OpenDeadLetters, Subject, subject_of
 from syncer.ports import Record
-from syncer.sources.letters import KafkaDeadLetters, Standing, Subject, subject_of
 
 NOWHERE: Any = None
 
@@ -33,7 +33,7 @@ def test_handles_are_short_and_stay() -> None:
 
 
 class Log:
-    """`Outbox` over a list: the topic, in the order in which records arrive. What is put arrives when it is
+    """`DeliveryTracker` over a list: the topic, in the order in which records arrive. What is put arrives when it is
     let go; what is not, is lost in a crash."""
 
     def __init__(self, topic: list[tuple[bytes, bool]]) -> None:
@@ -53,15 +53,15 @@ class Log:
 
 def lane(topic: list[tuple[bytes, bool]]) -> tuple[KafkaDeadLetters, Log]:
     """One in a process that has just begun, and so knows what stands."""
-    standing, log = Standing(NOWHERE, "dlq"), Log(topic)
+    standing, log = OpenDeadLetters(NOWHERE, "dlq"), Log(topic)
     for key, stands in topic:
         standing.fold(key, stands=stands)
     outbox: Any = log
     return KafkaDeadLetters(outbox, "dlq", standing), log
 
 
-def standing(topic: list[tuple[bytes, bool]]) -> Standing:
-    found = Standing(NOWHERE, "dlq")
+def standing(topic: list[tuple[bytes, bool]]) -> OpenDeadLetters:
+    found = OpenDeadLetters(NOWHERE, "dlq")
     for key, stands in topic:
         found.fold(key, stands=stands)
     return found
@@ -86,7 +86,7 @@ def test_one_letter_a_document_and_one_a_record() -> None:
 
 
 def test_while_a_generation_is_built_letters_of_the_one_in_force_stay() -> None:
-    known = Standing(NOWHERE, "dlq", oldest=2 << 48)
+    known = OpenDeadLetters(NOWHERE, "dlq", oldest=2 << 48)
     known.fold(Subject("document", "17").key(1 << 48 | 5), stands=True)
     assert list(known.settled_by(["17"], 2 << 48 | 5)) == []
     known.fold(Subject("document", "17").key(2 << 48 | 5), stands=True)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from syncer import logs
 from syncer.errors import Fatal
+from syncer.telemetry import logs
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ import json
 import pytest
 import structlog
 
-from syncer import logs
-from syncer.connect import masked
-from syncer.definition import Definition
+from syncer.connect.client import masked
+from syncer.connect.definition import Definition
 from syncer.errors import Fatal
 from syncer.masking import is_secret, mask, mask_text
+from syncer.telemetry import logs
 
 SECRET = """
 password passwd database.password sslpassword sasl.password ssl.key.password ssl.keystore.password PGPASSWORD
@@ -84,7 +84,7 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 def test_no_part_of_an_error_holds_a_secret() -> None:
     secret = "postgresql://u:hunter2@db/x"
     error = Fatal(f"cannot {secret}", where=secret, why="password=hunter2", hint="token=hunter2")
-    assert "hunter2" not in f"{error} {error.told} {error!r} {vars(error)} {error.args}"
+    assert "hunter2" not in f"{error} {error.detail} {error!r} {vars(error)} {error.args}"
 
 
 def test_connectors_are_shown_without_secrets() -> None:

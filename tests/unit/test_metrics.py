@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from syncer import metrics
-from syncer.document import Outcome, Refusal
+from syncer.document import Outcome, Rejection
+from syncer.telemetry import metrics
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def test_what_a_model_counts(registry: CollectorRegistry) -> None:
     m.readers_elsewhere("elasticsearch", True)
     m.lag("work", 2)
     m.state("running")
-    m.written("memory:x", Outcome(written=2, older=1, again=["a"], refused=[Refusal("b", "bad")]))
+    m.written("memory:x", Outcome(written=2, stale=1, retry=["a"], rejected=[Rejection("b", "bad")]))
     expected = {
         ("syncer_batches_total", "lane", "changes"): 1,
         ("syncer_events_total", "op", "u"): 2,

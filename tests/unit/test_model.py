@@ -7,11 +7,11 @@ import jsonschema
 import pytest
 import yaml
 
-from syncer.change import TableName
-from syncer.declaration import lined_yaml, model
+from syncer.declaration import located_yaml, model
 from syncer.declaration.model import Many, One, meant, parse, spelled_tables, tables
 from syncer.declaration.names import spellings
 from syncer.errors import Fatal
+from syncer.events import TableName
 
 ORDERS = """\
 name: orders
@@ -151,7 +151,7 @@ def test_the_schema_for_editors_is_current_and_judges_like_we_do() -> None:
     )
     validator = jsonschema.Draft202012Validator(schema)
     # An editor reads YAML 1.2, where `on` is a word; PyYAML reads 1.1.
-    plain, _ = lined_yaml.read(ORDERS, "m.yaml", typed_under={"document", "sink"})
+    plain, _ = located_yaml.read(ORDERS, "m.yaml", typed_under={"document", "sink"})
     assert list(validator.iter_errors(plain)) == []
     for old, new in (("many: p", "mnay: p"), ("limit: 50", "limit: few"), ("name: orders", "name: O")):
         wrong = yaml.safe_load(ORDERS.replace(" on:", ' "on":').replace(old, new))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from syncer.errors import Retry
-from syncer.reasons import Process, Reports, Said, said, tell
-from syncer.status import _Reading
+from syncer.monitors.wait_status import Process, Reports, Said, said, tell
+from syncer.operations.status import _Reading
 
 HERE = Process("a1", "one.example", 7, started_ms=0)
 THERE = Process("b2", "two.example", 8, started_ms=1)

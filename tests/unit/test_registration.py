@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from syncer.checks.table_state import FORM, TableState
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse
 from syncer.errors import Fatal
-from syncer.registry import check_hash
-from syncer.shape import FORM, Shape
-from syncer.sources.state import Registration
+from syncer.kafka.state_store import Registration
+from syncer.registry.registry import check_hash
 from tests.unit.catalogs import catalog, table
 
 TEXT = "name: t\nroot: {table: t}\ndocument: {v: v}\nsink: {m: {}}"
@@ -25,11 +25,11 @@ def registered(model: Compiled) -> Registration:
     return Registration("t", model.hash, 1, 1, {}, 0)
 
 
-def noted(type: str) -> Shape:
+def noted(type: str) -> TableState:
     return {"form": FORM, "tables": {"public.t": {"columns": {"id": [1, 23, -1, type, "7", ""]}}}}
 
 
-def told(registration: Registration, shape: Shape, now: Compiled) -> str:
+def told(registration: Registration, shape: TableState, now: Compiled) -> str:
     with pytest.raises(Fatal, match="was changed since its documents were rendered") as error:
         check_hash(registration, now, shape)
     assert error.value.hint == "syncer resync t"

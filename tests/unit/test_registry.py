@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from syncer.checks.table_state import FORM
 from syncer.errors import Fatal
-from syncer.registry import check_hash
-from syncer.shape import FORM
+from syncer.registry.registry import check_hash
 
 
 def reason(noted: str, base: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from syncer.checks import Reader
-from syncer.resumed import compare
+from syncer.monitors.connector_resumes import compare
 
 A, B = Reader(100, 1_700_000_000_000_000), Reader(100, 1_700_000_000_000_001)
 

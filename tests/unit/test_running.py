@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncer.checks import Finding, Slot, Status, Task, check_running
-from syncer.checks.running import APPLY, ASK_CONNECT, NoAnswer, told_lines
+from syncer.checks.running import APPLY, ASK_CONNECT, NoAnswer, cause_lines
 from syncer.checks.source import RESET
 
 TRACE = """org.apache.kafka.connect.errors.ConnectException: Unrecoverable exception from producer
@@ -25,7 +25,7 @@ RUNNING = Status("c", "RUNNING", "", (Task(0, "RUNNING", ""),))
 
 
 def failing(trace: str) -> Status:
-    return Status("c", "RUNNING", "", (Task(0, "FAILED", told_lines(trace)),))
+    return Status("c", "RUNNING", "", (Task(0, "FAILED", cause_lines(trace)),))
 
 
 def found(status: Status | NoAnswer | None, slot: Slot | NoAnswer | None) -> list[Finding]:

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from syncer.errors import Fatal, Reject, Retry, SyncerError
-from syncer.rows.session import classify
+from syncer.postgres.session import classify_error
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,6 @@ from syncer.rows.session import classify
     ],
 )
 def test_the_class_of_a_state_decides(state: str, kind: type[SyncerError]) -> None:
-    error = classify(psycopg.errors.lookup(state)("said"), "cannot read")
+    error = classify_error(psycopg.errors.lookup(state)("said"), "cannot read")
     assert type(error) is kind
     assert state in error.why

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from syncer.shape import FORM, compare
+from syncer.checks.table_state import FORM, compare
 
 PLAIN: dict[str, Any] = {
     "oid": 1, "named": "700", "file": 11, "columns": {"total": [1, 23, -1, "integer", "700", "t"]},

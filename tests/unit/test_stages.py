@@ -10,21 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncer import decode, document
-from syncer.change import Change, Position, TableName, Work
-from syncer.declaration.compile import Compiled, Lookup, Occurrence
+from syncer import document
+from syncer.declaration.compile import Compiled, Lookup, TableUse
 from syncer.document import Row
 from syncer.errors import Fatal, Reject
-from syncer.lag import Lag
-from syncer.offsets import Offsets
-from syncer.resolve import Dirty, Resolve, text
-from syncer.route import UNAVAILABLE, Route
+from syncer.events import ChangeEvent, Position, TableName, WorkItem
+from syncer.pipeline import decode
+from syncer.pipeline.lag import Lag
+from syncer.pipeline.offsets import Offsets
+from syncer.pipeline.resolve import Dirty, Resolve, text
+from syncer.pipeline.route import UNAVAILABLE, Route
 
 AT = Position("shop.public.items", 0, 7)
 ORDERS, ITEMS = TableName("public", "orders"), TableName("public", "items")
 TO_ROOT = Lookup(("order_id",), ("bigint",), None)
-ITEM = Occurrence("items", ITEMS, TO_ROOT, frozenset({"order_id", "price"}), frozenset({"order_id", "price"}))
-ROOT = Occurrence("", ORDERS, None, frozenset({"id", "status"}), frozenset())
+ITEM = TableUse("items", ITEMS, TO_ROOT, frozenset({"order_id", "price"}), frozenset({"order_id", "price"}))
+ROOT = TableUse("", ORDERS, None, frozenset({"id", "status"}), frozenset())
 MODEL = Compiled("orders", ORDERS, ("id",), ("bigint",), (ROOT, ITEM), (), "", "", "", "", "")
 
 
@@ -33,7 +34,7 @@ def event(op: str = "u", **fields: object) -> bytes:
     return orjson.dumps({"op": op, "source": source, **fields})
 
 
-def item(op: str, before: object, after: object) -> Change:
+def item(op: str, before: object, after: object) -> ChangeEvent:
     change = decode.change(AT, event(op, before=before, after=after))
     assert change is not None
     return change
@@ -46,11 +47,13 @@ def test_an_event_with_and_without_schema_is_the_same() -> None:
     plain = event(after={"id": 1})
     wrapped = orjson.dumps({"schema": {}, "payload": orjson.loads(plain)})
     assert decode.change(AT, plain) == decode.change(AT, wrapped)
-    assert decode.change(AT, plain) == Change(ITEMS, "u", None, {"id": 1}, 7, 1000)
+    assert decode.change(AT, plain) == ChangeEvent(ITEMS, "u", None, {"id": 1}, 7, 1000)
 
 
 def test_a_row_read_in_a_snapshot_has_no_transaction_to_wait_for() -> None:
-    assert decode.change(AT, event("r", after={"id": 1})) == Change(ITEMS, "r", None, {"id": 1}, None, 1000)
+    assert decode.change(AT, event("r", after={"id": 1})) == ChangeEvent(
+        ITEMS, "r", None, {"id": 1}, None, 1000
+    )
 
 
 @pytest.mark.parametrize("value", [None, event("m")])
@@ -67,9 +70,9 @@ def test_an_undecodable_record_names_its_place(value: bytes) -> None:
 
 def test_work_items_survive_the_topic() -> None:
     for work in (
-        Work("keys", "fan-out", keys=(("1", "a|b"), ("2", ""))),
-        Work("range", "backfill", "r1", low=None, high=("9", "1"), seconds=0.5),
-        Work("sweep", "truncate", not_before_ms=5, committed_ms=1_700_000_000_123),
+        WorkItem("keys", "fan-out", keys=(("1", "a|b"), ("2", ""))),
+        WorkItem("range", "backfill", "r1", low=None, high=("9", "1"), seconds=0.5),
+        WorkItem("sweep", "truncate", not_before_ms=5, committed_ms=1_700_000_000_123),
     ):
         assert decode.work(AT, decode.encode_work(work), 2) == work
 
@@ -112,7 +115,7 @@ def test_hazard_03_in_doubt_an_update_counts() -> None:
     assert route(item("u", {**row, "price": 2.5}, {**row, "price": 2.5})) == [ITEM], "lost digits"
     toasted = {**row, "price": UNAVAILABLE}
     assert route(item("u", toasted, toasted)) == [ITEM], "unchanged TOAST"
-    changed = Change(ORDERS, "u", {"id": 1, "status": "x"}, {"id": 1, "status": "x"}, 1, 1)
+    changed = ChangeEvent(ORDERS, "u", {"id": 1, "status": "x"}, {"id": 1, "status": "x"}, 1, 1)
     assert route(changed) == [ROOT], "the identity does not tell"
 
 
@@ -137,9 +140,9 @@ def test_hazard_08_keys_are_deduplicated_never_events() -> None:
 
 def test_truncates_ask_for_everything() -> None:
     dirty = Dirty()
-    Resolve(MODEL)(Change(ITEMS, "t", None, None, 1, 1), [ITEM], dirty)
+    Resolve(MODEL)(ChangeEvent(ITEMS, "t", None, None, 1, 1), [ITEM], dirty)
     assert (dirty.all_roots, dirty.root_gone) == (True, False)
-    Resolve(MODEL)(Change(ORDERS, "t", None, None, 1, 1), [ROOT], dirty)
+    Resolve(MODEL)(ChangeEvent(ORDERS, "t", None, None, 1, 1), [ROOT], dirty)
     assert (dirty.all_roots, dirty.root_gone) == (True, True)
 
 
@@ -156,7 +159,7 @@ def test_hazard_02_an_update_without_the_old_row_that_it_should_tell() -> None:
     assert not resolve.untold(item("u", {"order_id": 1}, {"order_id": 2}))
     assert not resolve.untold(item("c", None, {"order_id": 2}))
     assert not resolve.untold(item("d", {"order_id": 2}, None))
-    assert not resolve.untold(Change(ORDERS, "u", None, {"id": 1, "status": "x"}, 1, 1))
+    assert not resolve.untold(ChangeEvent(ORDERS, "u", None, {"id": 1, "status": "x"}, 1, 1))
 
 
 def test_event_values_become_the_text_of_their_type() -> None:

@@ -6,11 +6,11 @@ from threading import Event
 
 import pytest
 
-from syncer.supervision import Beside
+from syncer.runtime.periodic_checks import BackgroundTask
 
 
 def test_what_is_done_beside_is_done_once_at_a_time_and_tells_its_error() -> None:
-    beside, go_on, ended = Beside("a test"), Event(), Event()
+    beside, go_on, ended = BackgroundTask("a test"), Event(), Event()
 
     def fail() -> None:
         assert go_on.wait(10)
@@ -31,5 +31,5 @@ def test_what_is_done_beside_is_done_once_at_a_time_and_tells_its_error() -> Non
 
 def test_what_was_never_begun_is_closed_at_once() -> None:
     closed = Event()
-    Beside("a test").at_end(closed.set)
+    BackgroundTask("a test").at_end(closed.set)
     assert closed.is_set()

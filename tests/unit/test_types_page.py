@@ -8,7 +8,7 @@ import pytest
 
 from syncer import sinks
 from syncer.declaration.compile import Field
-from syncer.sinks import _mapping
+from syncer.sinks.elasticsearch import mapping as _mapping
 from tests.contracts.types_page import rows
 
 ROWS = rows()

@@ -9,7 +9,7 @@ import pytest
 
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse
-from syncer.sinks import _mapping
+from syncer.sinks.elasticsearch import mapping
 from tests.integration.test_render_types import VALUES
 from tests.unit.catalogs import catalog, table
 
@@ -28,4 +28,4 @@ def test_values_appear_as_the_readme_says(type_: str, value: str, text: str, map
         parse("name: o\nroot: {table: t}\ndocument: {v: v}\nsink: {memory: {}}", "m.yaml"),
         catalog(table("t", f"id bigint key, v {type_}")),
     )
-    assert _mapping.mapping({}, compiled.fields)["properties"]["v"]["type"] == mapped
+    assert mapping.mapping({}, compiled.fields)["properties"]["v"]["type"] == mapped

@@ -8,16 +8,16 @@ from threading import Event
 import pytest
 from prometheus_client import CollectorRegistry
 
-from syncer.breaker import Breaker
-from syncer.change import Position
-from syncer.document import Batch, Outcome, Refusal
+from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal
-from syncer.metrics import Metrics
-from syncer.observer import LaneObserver
+from syncer.events import Position
+from syncer.pacing import SystemTime, Waiter
+from syncer.pipeline.circuit_breaker import Breaker
+from syncer.pipeline.writer import WriteBatch, Writer
 from syncer.ports import Record
+from syncer.runtime.lane_observer import LaneObserver
 from syncer.sinks.memory import MemorySink, Store
-from syncer.waiting import Patience, Time
-from syncer.writer import Piece, Writer
+from syncer.telemetry.metrics import Metrics
 from tests.contracts.sinks import compiled
 
 
@@ -37,7 +37,7 @@ class Slow(MemorySink):
         return super().write(batch, within)
 
 
-class Fake(Time):
+class Fake(SystemTime):
     now = 0.0
 
     def monotonic(self) -> float:
@@ -49,13 +49,13 @@ class Fake(Time):
 
 
 def test_what_got_old_at_one_sink_is_not_sent_to_the_next() -> None:
-    time, done = Fake(), list[Piece]()
+    time, done = Fake(), list[WriteBatch]()
     first, second = Slow(time), MemorySink(model=compiled("things"), store=Store())
     second.prepare()
 
-    def again(ids: list[str]) -> Iterator[Piece]:
+    def again(ids: list[str]) -> Iterator[WriteBatch]:
         assert second.store.documents == {}
-        yield Piece(Batch(2, dict.fromkeys(ids, b'{"n":2}'), []), time.now)
+        yield WriteBatch(Batch(2, dict.fromkeys(ids, b'{"n":2}'), []), time.now)
 
     def unexpected(sink: str, id: str, version: int, reason: str) -> None:
         raise AssertionError(reason)
@@ -63,10 +63,10 @@ def test_what_got_old_at_one_sink_is_not_sent_to_the_next() -> None:
     observer = LaneObserver("changes", Metrics(CollectorRegistry()).for_model("things"))
     writer = Writer(
         "things", [first, second], max_age=30.0, again=again, done=done.append, refused=unexpected,
-        newer=lambda version: None, breaker=Breaker("things"), wait=Patience(Event(), lambda: None, time),
+        newer=lambda version: None, breaker=Breaker("things"), wait=Waiter(Event(), lambda: None, time),
         observer=observer,
     )  # fmt: skip
-    piece = Piece(Batch(1, {"a": b'{"n":1}'}, []), time.now)
+    piece = WriteBatch(Batch(1, {"a": b'{"n":1}'}, []), time.now)
     writer.send(piece)
     writer.settle()
     assert done == [piece]
@@ -91,7 +91,7 @@ class Fussy(MemorySink):
         bad = {id for id in batch.upserts if self.rule(id)}
         good = {id: body for id, body in batch.upserts.items() if id not in bad}
         out = super().write(Batch(batch.version, good, batch.deletes), within)
-        out.refused += [Refusal(id, "no", "bad") for id in batch.upserts if id in bad]
+        out.rejected += [Rejection(id, "no", "bad") for id in batch.upserts if id in bad]
         return out
 
 
@@ -99,19 +99,19 @@ class Trail:
     """A writer over these sinks, and what it reported."""
 
     def __init__(self, *sinks: MemorySink, breaker: Breaker) -> None:
-        self.done: list[Piece] = []
-        self.refused: list[tuple[str, str]] = []
+        self.done: list[WriteBatch] = []
+        self.rejected: list[tuple[str, str]] = []
         self.writer = Writer(
             "things", sinks, max_age=30.0, again=lambda ids: [piece(ids, version=9)], done=self.done.append,
-            refused=lambda sink, id, version, reason: self.refused.append((sink, id)),
-            newer=lambda version: None, breaker=breaker, wait=Patience(Event(), lambda: None, Fake()),
+            refused=lambda sink, id, version, reason: self.rejected.append((sink, id)),
+            newer=lambda version: None, breaker=breaker, wait=Waiter(Event(), lambda: None, Fake()),
             observer=LaneObserver("changes", Metrics(CollectorRegistry()).for_model("things")),
         )  # fmt: skip
 
 
-def piece(ids: Iterable[object], version: int = 1) -> Piece:
+def piece(ids: Iterable[object], version: int = 1) -> WriteBatch:
     record = Record(Position("t", 0, version), None, None)
-    return Piece(Batch(version, {str(id): b'{"n":1}' for id in ids}, []), 0.0, (record,))
+    return WriteBatch(Batch(version, {str(id): b'{"n":1}' for id in ids}, []), 0.0, (record,))
 
 
 def test_the_piece_that_opens_the_breaker_has_no_letters_and_is_not_done() -> None:
@@ -121,7 +121,7 @@ def test_the_piece_that_opens_the_breaker_has_no_letters_and_is_not_done() -> No
     trail.writer.send(piece(["c", "d"], version=2))
     with pytest.raises(Fatal, match="bad refused 3 documents in a row"):
         trail.writer.settle()
-    assert trail.refused == [("bad", "a"), ("bad", "b")]
+    assert trail.rejected == [("bad", "a"), ("bad", "b")]
     assert trail.done == [piece(["a", "b"])]
     trail.writer.close()
     assert trail.done == [piece(["a", "b"])]
@@ -133,9 +133,11 @@ def test_a_lane_that_is_stopped_meanwhile_leaves_its_refusals_to_be_done_again()
     trail = Trail(Fussy("bad", lambda id: True), breaker=breaker)
     trail.writer.send(piece(["a"]))
     with pytest.raises(Fatal):
-        breaker.judge("bad", piece("xyz").batch, Outcome(refused=[Refusal(id, "no", "bad") for id in "xyz"]))
+        breaker.judge(
+            "bad", piece("xyz").batch, Outcome(rejected=[Rejection(id, "no", "bad") for id in "xyz"])
+        )
     trail.writer.close()
-    assert (trail.done, trail.refused) == ([], [])
+    assert (trail.done, trail.rejected) == ([], [])
 
 
 def test_a_retry_sends_one_document_and_stops_if_that_is_refused() -> None:
@@ -143,7 +145,7 @@ def test_a_retry_sends_one_document_and_stops_if_that_is_refused() -> None:
     trail = Trail(sink, breaker=Breaker("things", 3, noted={"bad": {"limit": 3, "trips": 1}}))
     with pytest.raises(Fatal, match="bad still refuses documents"):
         trail.writer.send(piece("abcdef"))
-    assert (sink.sent, trail.done, trail.refused) == ([["b"]], [], [])
+    assert (sink.sent, trail.done, trail.rejected) == ([["b"]], [], [])
 
 
 def test_a_retry_goes_on_when_one_document_is_accepted() -> None:
@@ -152,5 +154,5 @@ def test_a_retry_goes_on_when_one_document_is_accepted() -> None:
     trail.writer.send(piece("abcdef"))
     trail.writer.settle()
     assert sink.sent == [["b"], ["a", "c", "d", "e", "f"]]
-    assert trail.refused == [("bad", "d")]
-    assert [one.settles for one in trail.done] == [(), piece("").settles]
+    assert trail.rejected == [("bad", "d")]
+    assert [one.records for one in trail.done] == [(), piece("").records]

@@ -1,0 +1,95 @@
+"""Whether changes arrive, as Kafka Connect and PostgreSQL tell at this moment: for commands.
+
+The daemon looks for itself, again and again (`monitors/source_monitor.py`); what both say of it is in `checks/running.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from syncer.checks import Finding, Slot, Status, check_running
+from syncer.checks.running import NoAnswer
+from syncer.checks.source import RESET
+from syncer.config.schema import Config
+from syncer.connect.lookup import connect, find_definition
+from syncer.errors import Fatal, Retry, SyncerError
+from syncer.pacing import SystemTime
+from syncer.postgres.publication import read_facts
+from syncer.registry import loader
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A connector and its slot."""
+
+    connector: str
+    status: Status | NoAnswer | None
+    """None: there is no such connector."""
+    slot_name: str
+    slot: Slot | NoAnswer | None
+    """None: it does not exist."""
+    away: tuple[SyncerError, ...]
+    """What could not be asked."""
+
+    @property
+    def findings(self) -> list[Finding]:
+        return list(check_running(self.connector, self.status, self.slot_name, self.slot))
+
+
+def answer(future: Future[T], deadline: float | None, who: str, where: str) -> T:
+    """What a server answered. Raises what it raised, and Retry if it does not answer before the deadline
+    (monotonic seconds; None: whenever it does)."""
+    if deadline is not None and not SystemTime().done(future, max(0.0, deadline - time.monotonic())):
+        raise Retry(f"{who} does not answer", where=where, why="no answer within a second")
+    return future.result()
+
+
+def look(config: Config, deadline: float | None = None) -> Delivery:
+    """A server that does not answer before the deadline is told in the result. Raises Fatal if no connector
+    is defined."""
+    definition = find_definition(config, names_only=True)
+    name = definition.config.get("slot.name", "")
+    status: Status | NoAnswer | None = "unknown"
+    slot: Slot | NoAnswer | None = "unknown"
+    away: list[SyncerError] = []
+
+    def ask_connect() -> Status | NoAnswer | None:
+        with closing(connect(config)) as client:
+            return client.status(definition.name)
+
+    def ask_postgres() -> Slot | NoAnswer | None:
+        with loader.reading(config) as connection:
+            return read_facts(connection, [], publication="", slot=name).slot
+
+    slots = SystemTime().run_in_background("slot", ask_postgres)
+    if url := config.connect.url:
+        try:
+            status = answer(
+                SystemTime().run_in_background("connect", ask_connect), deadline, "Kafka Connect", url
+            )
+        except SyncerError as error:
+            away.append(error)
+    try:
+        slot = answer(slots, deadline, "PostgreSQL", "postgres.dsn")
+    except SyncerError as error:
+        away.append(error)
+    return Delivery(definition.name, status, name, slot, tuple(away))
+
+
+def require_slot(config: Config, model: str) -> None:
+    """Raises Fatal if what is built now would have to be built again, because changes are lost on their way
+    until the connector has another slot. No word of a connector that is not defined or cannot be asked."""
+    try:
+        findings = look(config).findings
+    except Fatal:
+        return
+    for finding in reversed(findings):  # the slot's own words first
+        if finding.code == "slot-lost" or finding.fix.endswith(RESET):
+            what = "changes are lost on their way, so what is built now would have to be built again"
+            raise Fatal(what, where=model, why=f"{finding.where}: {finding.what}", hint=finding.fix)

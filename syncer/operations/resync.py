@@ -1,0 +1,148 @@
+"""Resync: build a read model anew, under a new epoch, beside what is read meanwhile.
+
+The answer to whatever makes the documents or their versions doubtful: a changed declaration, records that
+Kafka no longer has, another PostgreSQL server. The next generation has its own consumer group, starting
+offsets and (in Elasticsearch) index. It is filled, brought in step, and only then read.
+
+Until then a daemon goes on with the generation that is read, and moves to the new one within seconds after.
+Sinks that write in place (Redis) have no two generations: the daemon is refused there as soon as the new
+epoch begins to write, and goes on after the end. An interrupted resync changes nothing; the next one begins
+anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from syncer.clock import split_version
+from syncer.config.schema import Config
+from syncer.declaration.model import Model
+from syncer.errors import Fatal
+from syncer.kafka.dead_letters import DeadLetter, read, settle
+from syncer.kafka.state_store import BackfillRun, Registration
+from syncer.monitors.delivery import require_slot
+from syncer.operations.backfill import Backfill, Progress
+from syncer.pipeline.offsets import Partition
+from syncer.registry import loader
+from syncer.registry.registry import Names, Registry
+from syncer.runtime.supervisor import ModelSupervisor
+from syncer.telemetry.metrics import Metrics
+
+_LOOK_EVERY = 0.1
+
+
+class ResyncResult(NamedTuple):
+    """What a resync made, and what it left."""
+
+    run: BackfillRun
+    left: list[str]
+    """Of earlier generations: see `ports.Sink.promote`."""
+    refused: int
+    """See `backfill.Filled`."""
+
+
+def resync(
+    config: Config,
+    model: Model,
+    registry: Registry,
+    metrics: Metrics,
+    workers: int,
+    report: Callable[[Progress], None],
+    *,
+    rate: float | None = None,
+) -> ResyncResult:
+    """Until the new generation is in step and read. Raises Fatal if it cannot be built, or changes are being
+    lost on their way; what was read before is then still read, and the same command begins anew."""
+    require_slot(config, model.name)
+    loaded = loader.load_checked(config, model)
+    known, begun = registry.registered(model.name), registry.registered(model.name, building=True)
+    epoch = max(known.get("epoch", 0), begun.get("epoch", 0)) + 1
+    generation = max(known.get("generation", 0), begun.get("generation", 0)) + 1
+    names = Names.make(config, model.name, loaded.compiled.tables, generation)
+    registration = registry.register(
+        loaded.compiled, names, epoch=epoch, generation=generation, building=True
+    )
+    # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
+    backfill = Backfill(config, model, registry, rate=rate, sweep=True, building=True)
+    (run, refused), left = backfill.run(metrics, workers, report, again=True), list[str]()
+    with _in_step(config, model, registry, metrics, names, report):
+        for sink in loader.build_sinks(config, loaded, epoch=epoch, generation=generation, built=True):
+            left += sink.activate()
+            sink.close()
+    registry.adopt(registration)
+    _settle_letters(registry, names, registration)
+    return ResyncResult(run, left, refused)
+
+
+def _settle_letters(registry: Registry, names: Names, registration: Registration) -> None:
+    """Those of earlier generations: every document was rendered anew, in snapshots that see whatever came
+    before the records at which this one began. What it was refused itself stands."""
+
+    def moot(letter: DeadLetter) -> bool:
+        if letter.subject.kind == "document":
+            return split_version(letter.version)[0] < registration.epoch
+        topic, partition, offset = letter.subject.name.rsplit("/", 2)
+        if topic in (names.work_topic, names.backfill_topic):
+            return False
+        return int(offset) < registration.starts.get(topic, {}).get(partition, int(offset) + 1)
+
+    letters = [one for one in read(registry.topics, names.dead_letters) if moot(one)]
+    settle(registry.writing, names.dead_letters, letters)
+
+
+@contextmanager
+def _in_step(
+    config: Config,
+    model: Model,
+    registry: Registry,
+    metrics: Metrics,
+    names: Names,
+    report: Callable[[Progress], None],
+) -> Iterator[None]:
+    """Take changes. The block runs, while they go on to be taken, once all is settled that was there at the
+    beginning, and all that came of it (fan-outs, renders of altered tables): no document is older there.
+
+    Not waited for is a sweep whose time has not come. It looks for what a slow worker may still write to
+    this generation, of which nobody can have an older document; the daemon does it after the swap.
+    """
+    unit = ModelSupervisor(config, model, registry, metrics.for_model(model.name), building=True)
+
+    def until(waiting: Callable[[], str]) -> None:
+        while note := waiting():
+            if unit.state == "failed" and (error := unit.failure):
+                raise Fatal(
+                    f"the resync stopped: {error.what}", where=error.where, why=error.why, hint=error.hint
+                )
+            report(Progress("rendering", 0, 0, note))
+            time.sleep(_LOOK_EVERY)
+
+    def settled(topics: Collection[str], what: str) -> None:
+        ends = registry.topics.ends(topics)
+
+        def note() -> str:
+            left = _unsettled(registry, names, ends)
+            return f"{left:,} {what} left to catch up with" if left else ""
+
+        until(note)
+
+    unit.start()
+    try:
+        settled(names.changes, "changes")
+        until(lambda: "" if unit.settled else "checking whether the tables were altered meanwhile")
+        for _ in range(2):  # a sweep is settled once it has handed over keys
+            settled([names.work_topic, names.backfill_topic], "work items")
+        yield
+    finally:
+        unit.stop()
+        unit.join()
+
+
+def _unsettled(registry: Registry, names: Names, ends: Mapping[Partition, int]) -> int:
+    """Records before these ends that the generation has not settled."""
+    done: dict[Partition, int] = {}
+    for group in (names.group, names.work_group, names.backfill_group):
+        done |= registry.topics.committed(group)
+    return sum(max(0, end - done.get(partition, 0)) for partition, end in ends.items())

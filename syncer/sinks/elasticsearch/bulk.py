@@ -1,0 +1,182 @@
+"""The body of a `_bulk` request and the meaning of its answer, item by item. No I/O.
+
+Documents are pasted into the body as the text they are. An answer has one item for each line, in order.
+https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk
+
+======  =========================================================  ======================================
+status  of an item                                                 what it means
+======  =========================================================  ======================================
+2xx     done                                                       written, deleted
+404     a delete of what is not there; its version is remembered   deleted
+404     `index_not_found_exception`                                Fatal: the index or its alias is gone
+409     the same or a newer version is there                       older; Fatal if of a later epoch
+429     and 5xx, and blocks (disk full, index closed)              again
+401     and `security_exception`                                   Fatal: credentials
+else    the document is at fault                                   refused
+======  =========================================================  ======================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from json import JSONDecoder
+from typing import Any, NamedTuple
+
+import orjson
+
+from syncer.document import Batch, Outcome, Rejection
+from syncer.errors import Fatal, Retry
+from syncer.sinks.elasticsearch.client import CREDENTIALS, DISK_FULL, reason_of
+from syncer.sinks.target import Target
+
+MAX_ID_BYTES = 512
+# Elasticsearch (8.19) heeds `require_alias` for what it indexes, not for deletes: a request of nothing but
+# deletes with external versions makes an index under the name of a lost alias. An update that changes nothing
+# goes before them; that makes it heed.
+_GUARD = b'{"update":{"_id":"-"}}\n{"doc":{}}\n'
+_DELETE = b'{"delete"'
+_SURELY_FIT = MAX_ID_BYTES // 4  # characters
+FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
+_CONFLICT = re.compile(r"current version \[(-?\d+)\] is higher or equal to the one provided \[(\d+)\]$")
+_BLOCKS = frozenset(("index_closed_exception", "cluster_block_exception", "unavailable_shards_exception"))
+
+
+class Chunk(NamedTuple):
+    """What goes into one request: for each id its lines, an action and (unless a delete) the document.
+
+    Deletes come last.
+    """
+
+    ids: list[str]
+    lines: list[bytes]
+
+    @property
+    def deletes(self) -> int:
+        if not self.lines[-1].startswith(_DELETE):
+            return 0
+        return sum(line.startswith(_DELETE) for line in self.lines)
+
+    def body(self) -> bytes:
+        only_deletes = self.lines[0].startswith(_DELETE)
+        return b"".join((_GUARD, *self.lines) if only_deletes else self.lines)
+
+    def halves(self) -> tuple[Chunk, Chunk]:
+        half = len(self.ids) // 2
+        return Chunk(self.ids[:half], self.lines[:half]), Chunk(self.ids[half:], self.lines[half:])
+
+
+def unfit(id: str) -> str:
+    """Why no request may carry this id (it would fail the others too); empty when one may."""
+    if not id:
+        return "the id is empty"
+    size = len(id.encode())
+    return f"the id has {size} bytes, Elasticsearch takes {MAX_ID_BYTES}" if size > MAX_ID_BYTES else ""
+
+
+def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcome) -> Iterator[Chunk]:
+    """The batch in requests of at most `max_bytes` (asked anew for each); a larger document has one of its
+    own.
+
+    What cannot be sent (ids, documents of more than `largest` bytes) is added to `out.refused`.
+    """
+    ids: list[str] = []
+    lines: list[bytes] = []
+    size, most = 0, max_bytes()
+    for id, line in _lines(batch):
+        length = len(line)
+        if length > largest:
+            reason = f"{length} bytes, the server takes {largest} in a request"
+            out.rejected.append(Rejection(id, reason, "too large"))
+            continue
+        if (len(id) > _SURELY_FIT or not id) and (reason := unfit(id)):
+            if line.startswith(_DELETE):
+                out.deleted += 1  # nothing can be there
+            else:
+                out.rejected.append(Rejection(id, reason, "the id"))
+            continue
+        if size + length > most and ids:
+            yield Chunk(ids, lines)
+            ids, lines, size, most = [], [], 0, max_bytes()
+        ids.append(id)
+        lines.append(line)
+        size += length
+    if ids:
+        yield Chunk(ids, lines)
+
+
+def _lines(batch: Batch) -> Iterator[tuple[str, bytes]]:
+    """A line break in a document can only be between its tokens, where a space means the same."""
+    head = b'{"index":{"version_type":"external","version":%d,"_id":' % batch.version
+    dumps = orjson.dumps
+    for id, body in batch.upserts.items():
+        if b"\n" in body:
+            body = body.replace(b"\n", b" ")
+        yield id, b"%b%b}}\n%b\n" % (head, dumps(id), body)
+    head = b'{"delete":{"version_type":"external","version":%d,"_id":' % batch.version
+    for id in batch.deletes:
+        yield id, b"%b%b}}\n" % (head, dumps(id))
+
+
+def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -> bool:
+    """Add every item of the answer to `out`. Returns whether the server had time for all of them (no 429).
+    Raises Fatal as in the table, Retry for an answer of another length."""
+    items = answer.get("items", [])
+    if items and "update" in items[0]:
+        del items[0]
+    if len(items) != len(chunk.ids):
+        raise Retry(f"{len(items)} answers to {len(chunk.ids)} documents", where=target.name)
+    if not answer.get("errors"):
+        deletes = chunk.deletes
+        out.written += len(items) - deletes
+        out.deleted += deletes
+        return True
+    in_time = True
+    for id, item in zip(chunk.ids, items, strict=True):
+        [(action, result)] = item.items()
+        status, error = result["status"], result.get("error")
+        if error is None:
+            out.written += action == "index"
+            out.deleted += action == "delete"
+        elif status == 409:
+            match = _CONFLICT.search(error["reason"])
+            found, given = map(int, match.groups()) if match else (0, 0)
+            target.stale(id, given, found, out)
+        else:
+            _failed(id, status, error["type"], reason_of(error), target, out)
+            in_time = in_time and status != 429
+    return in_time
+
+
+def _failed(id: str, status: int, kind: str, reason: str, target: Target, out: Outcome) -> None:
+    text = f"{kind}: {reason}"
+    if kind == "index_not_found_exception" or "no write index" in reason:
+        raise Fatal("the index is gone", where=target.name, why=reason, hint=target.resync)
+    if kind == "security_exception" or status == 401:
+        raise Fatal("not allowed to write", where=target.name, why=reason, hint=CREDENTIALS)
+    if status == 429 or status >= 500 or kind in _BLOCKS:
+        out.retry.append(id)
+        out.retry_reason = text + (f"\n  → {DISK_FULL}" if "read-only-allow-delete" in reason else "")
+    else:
+        out.rejected.append(Rejection(id, text, kind))
+
+
+_scan = JSONDecoder().raw_decode
+
+
+def documents(text: str) -> Iterator[dict[str, Any]]:
+    """The items of an `_mget` answer, `_source` as the bytes that were stored, not as parsed values.
+
+    Ask without `filter_path`: it makes Elasticsearch write the documents anew, with other digits.
+    """
+    at = text.index("[", text.index('"docs"')) + 1
+    while text[at] != "]":
+        at = text.index("{", at) + 1
+        doc: dict[str, Any] = {}
+        while text[at] != "}":
+            name, at = _scan(text, at)
+            value, end = _scan(text, at + 1)
+            doc[name] = text[at + 1 : end].encode() if name == "_source" else value
+            at = end + (text[end] == ",")
+        yield doc
+        at += 1 + (text[at + 1] == ",")

@@ -1,1 +1,0 @@
-"""Where change events and work items come from, and where our own topics are: Kafka."""

@@ -1,0 +1,1 @@
+"""Defines all metrics and configures the log."""
