@@ -212,9 +212,7 @@ class Arena:
         """A request to Elasticsearch; its answer, None when there is no such thing."""
         headers = {"content-type": "application/json"}
         data = orjson.dumps(body) if body is not None else None
-        answer = self.elasticsearch.request(
-            method, self.stack.elasticsearch + path, body=data, headers=headers
-        )
+        answer = self.elasticsearch.request(method, self.stack.elasticsearch + path, body=data, headers=headers)
         if answer.status == 404:
             return None
         if answer.status != 200:

@@ -59,16 +59,19 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
     combined = report.value(limits.STEP, limits.COMBINED)
     report.add(
         Figure(
-            STEP, RATE, [t.rate for t in timed], "documents/s", "both limits, sharing the cores", combined,
+            STEP,
+            RATE,
+            [t.rate for t in timed],
+            "documents/s",
+            "both limits, sharing the cores",
+            combined,
             "≥ 0.8" if combined else "",
         ),
         Figure(STEP, "the whole command", [t.whole for t in timed], "documents/s"),
-        Figure(
-            STEP, "CPU of the syncer", [t.cpu_us for t in timed], "µs/document", note="without its start"
-        ),
+        Figure(STEP, "CPU of the syncer", [t.cpu_us for t in timed], "µs/document", note="without its start"),
         timed[-1].spent.figure(STEP, "CPU of all, for the whole command"),
         Figure(STEP, "peak memory of the syncer", [t.peak / 2**20 for t in timed], "MiB"),
-    )  # fmt: skip
+    )
 
 
 def run(arena: Arena, model: str, count: int, written: Callable[[], int]) -> Timed:

@@ -45,9 +45,7 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
         seen, rate = _write(arena, arena.sizes.write_seconds)
         wait(daemon.idle, "the daemon has nothing to do")
         cpu = (machine.cpu_seconds(daemon.pid) - cpu) * 1e6
-        events, documents = (
-            now - before for now, before in zip(_counts(daemon), (events, documents), strict=True)
-        )
+        events, documents = (now - before for now, before in zip(_counts(daemon), (events, documents), strict=True))
         spent = shares.spent(round(documents))
         peak = machine.peak_bytes(daemon.pid) / 2**20
         arena.no_dead_letters()
@@ -59,11 +57,16 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
         known = reference.get(percent, 0.0)
         report.add(
             Figure(
-                STEP, f"{what}, p{percent}", [percentile(seen, percent) * 1000], "ms",
-                "prototype" if known else "", known, "≤ 1.0" if known else "",
+                STEP,
+                f"{what}, p{percent}",
+                [percentile(seen, percent) * 1000],
+                "ms",
+                "prototype" if known else "",
+                known,
+                "≤ 1.0" if known else "",
                 f"{len(seen)} samples, {rate:.0f} writes/s" if percent == 50 else "",
             )
-        )  # fmt: skip
+        )
     report.add(
         Figure(STEP, "CPU of the syncer", [cpu / events], "µs/event"),
         Figure(STEP, "CPU of the syncer", [cpu / documents], "µs/document"),

@@ -83,9 +83,7 @@ def ranges(arena: Arena, loaded: LoadedModel) -> list[Range]:
     return list(zip([None, *highs], highs, strict=False))
 
 
-def rendering(
-    arena: Arena, loaded: LoadedModel, found: Sequence[Range], say: Callable[[str], None]
-) -> list[float]:
+def rendering(arena: Arena, loaded: LoadedModel, found: Sequence[Range], say: Callable[[str], None]) -> list[float]:
     """Documents a second of each repetition."""
     with _view(arena, loaded) as view:
         count = sum(row.body is not None for low, high in found for row in view.render_range(low, high))

@@ -68,9 +68,7 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
             for _ in range(arena.sizes.repetitions):
                 runs.append(run(arena, daemon, load, documents))
                 say(f"{what}: {len(load.ids) / runs[-1].seconds:,.0f} documents/s; {runs[-1].spent}")
-            report.add(
-                Figure(STEP, f"{load.events:,} updated {what}: Debezium alone (D)", alone[what], "events/s")
-            )
+            report.add(Figure(STEP, f"{load.events:,} updated {what}: Debezium alone (D)", alone[what], "events/s"))
             limit = combined(report, load, median(alone[what]))
             add(report, STEP, f"{load.events:,} updated {what}", load, runs, limit)
             rates = [len(load.ids) / r.seconds for r in runs]
@@ -85,8 +83,7 @@ def roots(arena: Arena) -> Load:
     """A column of the orders themselves."""
     ids = arena.sql("SELECT id FROM orders WHERE status <> 'draft' ORDER BY id LIMIT %s", arena.sizes.roots)
     statement = (
-        "UPDATE orders SET note = 'changed at ' || clock_timestamp()"
-        f" WHERE status <> 'draft' AND id <= {ids[-1][0]}"
+        f"UPDATE orders SET note = 'changed at ' || clock_timestamp() WHERE status <> 'draft' AND id <= {ids[-1][0]}"
     )
     return Load(statement, "orders", len(ids), [str(id) for (id,) in ids])
 
@@ -151,27 +148,35 @@ def rate(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str
     return len(load.ids) / run(arena, daemon, load, right).seconds
 
 
-def add(
-    report: Report, step: str, what: str, load: Load, runs: Sequence[Streamed], limit: float = 0.0
-) -> None:
+def add(report: Report, step: str, what: str, load: Load, runs: Sequence[Streamed], limit: float = 0.0) -> None:
     """The rows of one load. limit: documents a second at best, 0 if it is not known."""
     documents, events = len(load.ids), load.events
     more = runs[-1].rendered / documents
     note = f"{documents:,} documents, each written {more:.2f} times"
     report.add(
         Figure(
-            step, what, [documents / r.seconds for r in runs], "documents/s",
-            "limits, sharing the cores: 1 / (k/D + 1/R + 1/U)" if limit else "", limit, "", note,
+            step,
+            what,
+            [documents / r.seconds for r in runs],
+            "documents/s",
+            "limits, sharing the cores: 1 / (k/D + 1/R + 1/U)" if limit else "",
+            limit,
+            "",
+            note,
         ),
         Figure(
-            step, f"{what}: events", [events / r.seconds for r in runs], "events/s",
-            "until they are in Kafka", events / sorted(r.in_kafka for r in runs)[len(runs) // 2],
+            step,
+            f"{what}: events",
+            [events / r.seconds for r in runs],
+            "events/s",
+            "until they are in Kafka",
+            events / sorted(r.in_kafka for r in runs)[len(runs) // 2],
         ),
         Figure(step, f"{what}: commit to last document", [r.seconds for r in runs], "s"),
         Figure(step, f"{what}: CPU of the syncer", [r.cpu * 1e6 / events for r in runs], "µs/event"),
         Figure(step, f"{what}: CPU of the syncer", [r.cpu * 1e6 / documents for r in runs], "µs/document"),
         runs[-1].spent.figure(step, f"{what}: CPU of all"),
-    )  # fmt: skip
+    )
 
 
 def _memory(daemon: Daemon, what: str) -> Figure:
@@ -187,9 +192,7 @@ class _Elasticsearch:
 
     def __call__(self, ids: Sequence[str]) -> bool:
         found = self._arena.ask("POST", "/orders/_mget", {"ids": list(ids)})
-        return {doc["_id"]: doc.get("_source") for doc in found["docs"]} == rendered(
-            self._arena, self._loaded, ids
-        )
+        return {doc["_id"]: doc.get("_source") for doc in found["docs"]} == rendered(self._arena, self._loaded, ids)
 
 
 def rendered(arena: Arena, loaded: LoadedModel, ids: Sequence[str]) -> dict[str, Any]:
@@ -197,8 +200,6 @@ def rendered(arena: Arena, loaded: LoadedModel, ids: Sequence[str]) -> dict[str,
     rows = SnapshotReader(arena.config.postgres.arguments(), loaded.compiled)
     try:
         with rows.view() as view:
-            return {
-                row.asked: row.body and orjson.loads(row.body) for row in view.render([(i,) for i in ids])
-            }
+            return {row.asked: row.body and orjson.loads(row.body) for row in view.render([(i,) for i in ids])}
     finally:
         rows.close()

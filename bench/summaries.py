@@ -40,11 +40,15 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
         report.add(
             Figure(STEP, "PostgreSQL renders (R)", rendered, "documents/s"),
             Figure(
-                STEP, f"backfill of {count:,} summaries", [t.rate for t in timed], "documents/s",
-                "R", sorted(rendered)[len(rendered) // 2],
+                STEP,
+                f"backfill of {count:,} summaries",
+                [t.rate for t in timed],
+                "documents/s",
+                "R",
+                sorted(rendered)[len(rendered) // 2],
             ),
             timed[-1].spent.figure(STEP, "backfill: CPU of all, for the whole command"),
-        )  # fmt: skip
+        )
         with following(arena, MODEL) as daemon:
             load = _load(arena)
             runs = [streaming.run(arena, daemon, load, right) for _ in range(arena.sizes.repetitions)]

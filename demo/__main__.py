@@ -148,9 +148,7 @@ def say_what_runs(reader: reads.Reader, exports: Path) -> None:
     output.echo(f"  curl -s {http}/metrics")
     output.echo(f"  tail {shlex.quote(str(HOME / 'syncer.log'))}\n")
     output.echo("Change something, and read it:\n")
-    output.echo(
-        f"  psql {reader.dsn} -c \"UPDATE customers SET name = 'Your Name' WHERE id = {reader.customer}\""
-    )
+    output.echo(f"  psql {reader.dsn} -c \"UPDATE customers SET name = 'Your Name' WHERE id = {reader.customer}\"")
     output.echo(f"  {summary}")
     output.echo()
     output.echo("To stop everything and delete its data:")

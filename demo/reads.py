@@ -47,8 +47,7 @@ class Reader:
     def __post_init__(self) -> None:
         with psycopg.connect(self.dsn) as connection:
             row = connection.execute(
-                "SELECT customer_id, max(id) FROM orders WHERE status <> 'draft'"
-                " GROUP BY 1 ORDER BY 1 LIMIT 1"
+                "SELECT customer_id, max(id) FROM orders WHERE status <> 'draft' GROUP BY 1 ORDER BY 1 LIMIT 1"
             ).fetchone()
         if row is None:
             raise Failed("The shop has no order that is more than a draft.")
@@ -131,9 +130,7 @@ def search(stack: Stack) -> None:
     url = f"{stack.elasticsearch}/orders/_search"
     screen.command(f"curl -H 'content-type: application/json' {url} -d '{screen.json_text(_QUERY)}'")
     headers = {"content-type": "application/json"}
-    answer = orjson.loads(
-        urllib3.request("POST", url, body=orjson.dumps(_QUERY), headers=headers, timeout=30).data
-    )
+    answer = orjson.loads(urllib3.request("POST", url, body=orjson.dumps(_QUERY), headers=headers, timeout=30).data)
     hits = answer["hits"]
     screen.show(
         {

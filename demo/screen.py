@@ -58,9 +58,7 @@ def json_text(value: Any, indent: int = 0, width: int = 100) -> str:
         return short
     inner = " " * (indent + 2)
     if isinstance(value, dict):
-        parts = [
-            f'"{name}": {json_text(item, indent + 2, width - len(name) - 4)}' for name, item in value.items()
-        ]
+        parts = [f'"{name}": {json_text(item, indent + 2, width - len(name) - 4)}' for name, item in value.items()]
     else:
         parts = [json_text(item, indent + 2, width) for item in value]
     left, right = "{}" if isinstance(value, dict) else "[]"

@@ -96,14 +96,15 @@ class Shop:
 
     def rename_customer(self) -> None:
         name = f"{self.random.choice(['Ida', 'Tim', 'Leslie', 'Shafi'])} {self.random.randint(1, 999)}"
-        self._run(
-            "UPDATE customers SET name = %s WHERE id = %s", name, self.random.randint(1, self.customers)
-        )
+        self._run("UPDATE customers SET name = %s WHERE id = %s", name, self.random.randint(1, self.customers))
 
     def rename_product(self) -> None:
         product = self.random.randint(1, self.products)
-        self._run("UPDATE products SET name = split_part(name, ' №', 1) || ' №' || %s WHERE id = %s",
-                  self.random.randint(2, 99), product)  # fmt: skip
+        self._run(
+            "UPDATE products SET name = split_part(name, ' №', 1) || ' №' || %s WHERE id = %s",
+            self.random.randint(2, 99),
+            product,
+        )
 
     def change_mind(self) -> None:
         """A transaction that is rolled back leaves no trace."""

@@ -26,18 +26,12 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
-        added.add_argument(
-            "--home", type=Path, default=DEFAULT_HOME, help="folder of the stack (%(default)s)"
-        )
+        added.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of the stack (%(default)s)")
         return added
 
     up = command("up", "Start the servers that do not run yet, and wait until they serve.")
-    up.add_argument(
-        "--ports", choices=("fixed", "random"), default="fixed", help="which ports, if nothing runs yet"
-    )
-    up.add_argument(
-        "--port", action="append", default=[], metavar="NAME=N", help="one of the ports, as redis=6380"
-    )
+    up.add_argument("--ports", choices=("fixed", "random"), default="fixed", help="which ports, if nothing runs yet")
+    up.add_argument("--port", action="append", default=[], metavar="NAME=N", help="one of the ports, as redis=6380")
     up.add_argument(
         "--heap",
         action="append",
@@ -53,9 +47,7 @@ def parser() -> argparse.ArgumentParser:
         help="another version of a part, if nothing runs yet: "
         + "; ".join(f"{part}={' or '.join(versions)}" for part, versions in ARCHIVES.items()),
     )
-    up.add_argument(
-        "--only", nargs="+", choices=tuple(SERVERS), default=tuple(SERVERS), help="only these servers"
-    )
+    up.add_argument("--only", nargs="+", choices=tuple(SERVERS), default=tuple(SERVERS), help="only these servers")
     down = command("down", "Stop the servers.")
     down.add_argument("--purge", action="store_true", help="and delete their data")
     command("status", "Show what runs; exit status 1 unless everything that was started does.")

@@ -129,9 +129,7 @@ def copy(archive: Archive, files: Path) -> None:
 def run_maven(goal: str, files: Path, *options: str) -> None:
     """Run a goal of Maven's dependency plug-in that writes into a folder."""
     command = [system.maven(), "-B", "-q", "-f", str(POM), goal, *options]
-    done = subprocess.run(
-        [*command, f"-DoutputDirectory={files}"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, f"-DoutputDirectory={files}"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise DevstackError(f"{' '.join(command)} failed:\n{done.stdout.strip()[-2000:]}")
 

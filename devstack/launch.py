@@ -109,12 +109,8 @@ def with_needs(names: Iterable[str]) -> list[str]:
     """The servers, with those that they need, in the order of SERVERS."""
     wanted = set(names)
     if unknown := wanted - SERVERS.keys():
-        raise DevstackError(
-            f"no such server: {', '.join(sorted(unknown))}", f"there are: {', '.join(SERVERS)}"
-        )
-    return [
-        name for name in SERVERS if name in wanted or any(name in SERVERS[other].needs for other in wanted)
-    ]
+        raise DevstackError(f"no such server: {', '.join(sorted(unknown))}", f"there are: {', '.join(SERVERS)}")
+    return [name for name in SERVERS if name in wanted or any(name in SERVERS[other].needs for other in wanted)]
 
 
 def packages_of(names: Iterable[str], versions: Mapping[str, str]) -> list[str]:

@@ -61,16 +61,21 @@ class Process:
         return True
 
 
-def spawn(
-    command: Sequence[str | Path], *, account: Account, env: Mapping[str, str], cwd: Path, log: Path
-) -> Process:
+def spawn(command: Sequence[str | Path], *, account: Account, env: Mapping[str, str], cwd: Path, log: Path) -> Process:
     """Start a server in a session of its own, its output appended to `log`, with only this environment."""
     with log.open("ab") as output:
         child = subprocess.Popen(
-            command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            command,
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
-            user=account.user, group=account.group, extra_groups=account.extra_groups,
-        )  # fmt: skip
+            user=account.user,
+            group=account.group,
+            extra_groups=account.extra_groups,
+        )
     child.returncode = 0  # it is meant to outlive this object: no ResourceWarning when it is collected
     return Process(child.pid, start_time(child.pid) or "")
 
@@ -81,9 +86,17 @@ def run(command: Sequence[str | Path], *, account: Account, env: Mapping[str, st
     Raises DevstackError with its last lines if it fails.
     """
     done = subprocess.run(
-        command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        check=False, user=account.user, group=account.group, extra_groups=account.extra_groups,
-    )  # fmt: skip
+        command,
+        env=dict(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        user=account.user,
+        group=account.group,
+        extra_groups=account.extra_groups,
+    )
     if done.returncode:
         said = (done.stderr + done.stdout).strip().splitlines()[-30:]
         failure = f"{Path(command[0]).name} failed with status {done.returncode}"

@@ -208,8 +208,7 @@ def load(path: Path) -> Stack:
         raise DevstackError(f"no stack in {home}", "start one: make stack") from None
     site = make_site(Path(state["data"]), state["ports"], state["heaps"], state.get("versions", {}), silent)
     servers, guests = (
-        {name: Process(*known) for name, known in state.get(kind, {}).items()}
-        for kind in ("processes", "guests")
+        {name: Process(*known) for name, known in state.get(kind, {}).items()} for kind in ("processes", "guests")
     )
     return Stack(home, site, servers, guests)
 
@@ -241,8 +240,6 @@ def wait_ready(server: Server, started: Process, failed: threading.Event) -> Non
             raise DevstackError(f"{server.name} was given up, because another server failed")
         if time.monotonic() > deadline:
             break
-    state = (
-        f"is not ready after {server.start_seconds:.0f} s ({reason})" if started.alive() else "died at start"
-    )
+    state = f"is not ready after {server.start_seconds:.0f} s ({reason})" if started.alive() else "died at start"
     end = process.tail(server.log)
     raise DevstackError(f"{server.name} {state}; the end of its log ({server.log}):\n{end}")

@@ -168,9 +168,7 @@ def ensure_packages(*names: str) -> list[str]:
     Raises DevstackError with the command to run if we may not (not root) or cannot (no apt-get).
     """
     if unknown := set(names) - PACKAGES.keys():
-        raise DevstackError(
-            f"no such package: {', '.join(sorted(unknown))}", f"there are: {', '.join(PACKAGES)}"
-        )
+        raise DevstackError(f"no such package: {', '.join(sorted(unknown))}", f"there are: {', '.join(PACKAGES)}")
     missing = [name for name in names if not PACKAGES[name]()]
     if not missing:
         return []

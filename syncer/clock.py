@@ -113,8 +113,10 @@ class Clock:
         if self.identity is not None and identity != self.identity:
             raise Fatal(
                 "the PostgreSQL server has another history than the documents were rendered from",
-                where=model, why=f"was {self.identity}, is {identity}", hint=_resync(model),
-            )  # fmt: skip
+                where=model,
+                why=f"was {self.identity}, is {identity}",
+                hint=_resync(model),
+            )
         if clock < floor:
             error = ran_backwards(model, f"was {floor}, is {clock}")
             self._backwards(error)

@@ -22,9 +22,9 @@ from hypothesis import settings
 
 import devstack
 from devstack.servers import Postgres
-from tests.stack import Database, Names
-from tests.stack.database import fresh_database
-from tests.stack.names import fresh_names
+from tests.harness import Database, Names
+from tests.harness.database import fresh_database
+from tests.harness.names import fresh_names
 
 LONGEST = ("test_torture.py", "test_hazard_schema.py", "test_hazard_source.py", "test_convergence.py")
 
@@ -101,9 +101,7 @@ def stack(say: Callable[[str], None]) -> Iterator[devstack.Stack]:
     """The servers. A test that stops or kills one starts it again (`stack.restart`)."""
     if running := os.environ.get("SYNCER_TEST_STACK"):
         if "PYTEST_XDIST_WORKER" in os.environ:
-            pytest.exit(
-                "tests stop servers, so workers cannot share SYNCER_TEST_STACK: run pytest without -n"
-            )
+            pytest.exit("tests stop servers, so workers cannot share SYNCER_TEST_STACK: run pytest without -n")
         yield devstack.load(Path(running).absolute())
         return
     own = devstack.start(temporary_home(), ephemeral=True, say=say)

@@ -7,8 +7,6 @@ from devstack.servers.kafka import Kafka
 from devstack.servers.postgres import Postgres
 from devstack.servers.redis import Redis
 
-SERVERS: dict[str, type[Server]] = {
-    server.name: server for server in (Postgres, Kafka, Connect, Elasticsearch, Redis)
-}
+SERVERS: dict[str, type[Server]] = {server.name: server for server in (Postgres, Kafka, Connect, Elasticsearch, Redis)}
 
 __all__ = ["SERVERS", "Connect", "Elasticsearch", "Kafka", "Postgres", "Redis", "Server", "Site"]

@@ -42,9 +42,7 @@ class Elasticsearch(Server):
             # a disk that is nearly full would make every index read-only
             "cluster.routing.allocation.disk.threshold_enabled": "false",
         }
-        self.write(
-            "config/elasticsearch.yml", "".join(f"{key}: {value}\n" for key, value in settings.items())
-        )
+        self.write("config/elasticsearch.yml", "".join(f"{key}: {value}\n" for key, value in settings.items()))
 
     def env(self) -> dict[str, str]:
         """Where things are, and the heap."""

@@ -1,6 +1,7 @@
 """What a person gets wrong, said before anything runs: about read models, source, connector.
 
-Pure: facts come in (`postgres/catalog.py`, `postgres/publication.py`, `connect/client.py` gather them), findings go out.
+Pure: facts come in (`postgres/catalog.py`, `postgres/publication.py`, `connect/client.py` gather them),
+findings go out.
 Nothing is changed; each finding says what to run.
 """
 

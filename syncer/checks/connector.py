@@ -1,4 +1,5 @@
-"""Whether a connector's settings send every change, in the form that `pipeline/decode.py` and `pipeline/resolve.py` read."""
+"""Whether a connector's settings send every change, in the form that `pipeline/decode.py` and
+`pipeline/resolve.py` read."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from typing import NamedTuple
 
 from syncer.checks.finding import Finding, Severity, quote
 from syncer.events import TableName
-from syncer.monitors.canary import PREFIX as CANARY
 
 POSTGRES_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
+CANARY_PREFIX = "syncer-canary"
+"""Prefix of the canary's logical messages. It differs from `syncer.`, whose messages the connector leaves out."""
 _SINCE = "3.7"
 _SOUND_SINCE = (3, 7)
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
@@ -34,12 +36,16 @@ RULES = (
     Rule("connector.class", POSTGRES_CONNECTOR, None, "it reads PostgreSQL's log"),
     Rule("plugin.name", "pgoutput", "decoderbufs", "the plug-in that PostgreSQL brings along"),
     Rule(
-        "snapshot.mode", "no_data", "initial",
+        "snapshot.mode",
+        "no_data",
+        "initial",
         "rows that are there already need not travel through Kafka: a backfill renders them",
         tolerated=("initial", "always"),
     ),
     Rule(
-        "publication.autocreate.mode", "disabled", "all_tables",
+        "publication.autocreate.mode",
+        "disabled",
+        "all_tables",
         "a publication made by Debezium can make the application's own UPDATE fail",
     ),
     Rule("slot.drop.on.stop", "false", "false", "without its slot, every change made meanwhile is lost"),
@@ -51,25 +57,38 @@ RULES = (
     Rule("tombstones.on.delete", "false", "true", "they would be empty records", "warning"),
     Rule("errors.tolerance", "none", "none", "records that fail would be dropped in silence"),
     Rule("event.processing.failure.handling.mode", "fail", "fail", "changes would be dropped in silence"),
-    Rule("unavailable.value.placeholder", "__debezium_unavailable_value", "__debezium_unavailable_value",
-         "the mark by which a value that did not change is known"),
+    Rule(
+        "unavailable.value.placeholder",
+        "__debezium_unavailable_value",
+        "__debezium_unavailable_value",
+        "the mark by which a value that did not change is known",
+    ),
     Rule("flush.lsn.source", "true", "true", "the slot would never advance, and its log fill the disk"),
     Rule("key.converter", _JSON, None, "keys are read as JSON"),
     Rule("key.converter.schemas.enable", "false", "true", "a schema in every record is most of its size"),
     Rule("value.converter", _JSON, None, "events are read as JSON"),
     Rule("value.converter.schemas.enable", "false", "true", "a schema in every record is most of its size"),
     Rule(
-        "value.converter.replace.null.with.default", "false", "true",
+        "value.converter.replace.null.with.default",
+        "false",
+        "true",
         "a NULL would arrive as its column's default",
     ),
-    Rule("topic.naming.strategy", "io.debezium.schema.SchemaTopicNamingStrategy",
-         "io.debezium.schema.SchemaTopicNamingStrategy", "topics are known by prefix, schema and table"),
+    Rule(
+        "topic.naming.strategy",
+        "io.debezium.schema.SchemaTopicNamingStrategy",
+        "io.debezium.schema.SchemaTopicNamingStrategy",
+        "topics are known by prefix, schema and table",
+    ),
     Rule("topic.delimiter", ".", ".", "topics are known by prefix, schema and table"),
     Rule(
-        "include.unknown.datatypes", "true", "false",
-        "columns of types that Debezium does not know would be left out", "warning",
+        "include.unknown.datatypes",
+        "true",
+        "false",
+        "columns of types that Debezium does not know would be left out",
+        "warning",
     ),
-)  # fmt: skip
+)
 
 _HARMLESS = re.compile(r"org\.apache\.kafka\.connect\.transforms\.(InsertHeader|DropHeaders)")
 _CHANGES_EVENTS = re.compile(
@@ -125,10 +144,13 @@ def check_version(version: str, where: str) -> Iterator[Finding]:
     """version: of the connector's plug-in, as Kafka Connect tells it; empty if it does not."""
     if resumes_soundly(version) is False:
         yield Finding(
-            "error", "connector-version", where, f"Debezium {version} is older than {_SINCE}",
+            "error",
+            "connector-version",
+            where,
+            f"Debezium {version} is older than {_SINCE}",
             "it loses rows of a COPY when Kafka Connect is killed while they are sent, and reports nothing",
             f"install Debezium's PostgreSQL connector {_SINCE} or later in Kafka Connect, and restart it",
-        )  # fmt: skip
+        )
 
 
 def check_sight(sees_sessions: bool, role: str, version: str, policy: str) -> Iterator[Finding]:
@@ -139,10 +161,13 @@ def check_sight(sees_sessions: bool, role: str, version: str, policy: str) -> It
     needed = policy == "always" or (policy == "auto" and resumes_soundly(version) is not True)
     if needed and not sees_sessions:
         yield Finding(
-            "warning", "hidden-reader", f"role {role}", "it may not see when the slot's reader began",
+            "warning",
+            "hidden-reader",
+            f"role {role}",
+            "it may not see when the slot's reader began",
             "a connector that resumes under the same process id is not detected; rows that it lost stay lost",
             f"GRANT pg_read_all_stats TO {quote(role)};",
-        )  # fmt: skip
+        )
 
 
 def _judge(rule: Rule, config: Mapping[str, str], where: str) -> Finding | None:
@@ -169,9 +194,7 @@ def _names(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[F
             yield Finding("error", "connector-setting", f"{where}: {key}", "is not set", why, fix)
         elif value and given != value:
             fix = f'"{key}": "{value}"'
-            yield Finding(
-                "error", "connector-setting", f"{where}: {key}", f"is {given}, not {value}", why, fix
-            )
+            yield Finding("error", "connector-setting", f"{where}: {key}", f"is {given}, not {value}", why, fix)
 
 
 def _lists(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
@@ -199,9 +222,7 @@ def _columns(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator
         at = f"{where}: {key}"
         patterns = _patterns(config[key])
         if patterns is None or wanted.needed is None:
-            yield Finding(
-                "error", "connector-columns", at, "alters or leaves out columns", "keys and links are needed"
-            )
+            yield Finding("error", "connector-columns", at, "alters or leaves out columns", "keys and links are needed")
             continue
         columns = [f"{table}.{column}" for table, names in wanted.needed.items() for column in sorted(names)]
         hit = [c for c in columns if any(p.fullmatch(c) for p in patterns) != (key == "column.include.list")]
@@ -213,9 +234,13 @@ def _columns(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator
             yield Finding("note", "connector-columns", at, "alters or leaves out columns", why)
     if config.get("message.key.columns"):
         yield Finding(
-            "error", "connector-setting", f"{where}: message.key.columns", "is set",
-            "rows are known by their primary key, and their events ordered by it", "remove it",
-        )  # fmt: skip
+            "error",
+            "connector-setting",
+            f"{where}: message.key.columns",
+            "is set",
+            "rows are known by their primary key, and their events ordered by it",
+            "remove it",
+        )
 
 
 def _forms(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
@@ -224,22 +249,16 @@ def _forms(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[F
         at = f"{where}: transforms.{alias}"
         if _CHANGES_EVENTS.search(kind):
             why = "events have to arrive as Debezium makes them, all of them"
-            yield Finding(
-                "error", "connector-transform", at, f"{kind} drops or alters events", why, "remove it"
-            )
+            yield Finding("error", "connector-transform", at, f"{kind} drops or alters events", why, "remove it")
         elif not _HARMLESS.match(kind):
             yield Finding("warning", "connector-transform", at, f"{kind} may drop or alter events")
     for key in ("converters", "post.processors"):
         if config.get(key):
-            yield Finding(
-                "warning", "connector-setting", f"{where}: {key}", "may alter the values of keys and links"
-            )
+            yield Finding("warning", "connector-setting", f"{where}: {key}", "may alter the values of keys and links")
     for key, value in config.items():
         if re.fullmatch(r"topic\.creation\..*\.cleanup\.policy", key) and "compact" in value:
             why = "compaction drops events whose before-image is still needed"
-            yield Finding(
-                "error", "connector-topic", f"{where}: {key}", f"is {value}", why, f'"{key}": "delete"'
-            )
+            yield Finding("error", "connector-topic", f"{where}: {key}", f"is {value}", why, f'"{key}": "delete"')
     if config.get("lsn.flush.mode") == "manual":
         why = "the slot would never advance, and its log fill the disk"
         yield Finding("error", "connector-setting", f"{where}: lsn.flush.mode", "is manual", why, "remove it")
@@ -248,10 +267,10 @@ def _forms(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[F
 def _messages(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
     for key, included in (("message.prefix.include.list", True), ("message.prefix.exclude.list", False)):
         patterns = _patterns(config.get(key, ""))
-        if config.get(key) and any(p.fullmatch(CANARY) for p in patterns or ()) != included:
-            what = f"keeps back messages of prefix {CANARY}"
+        if config.get(key) and any(p.fullmatch(CANARY_PREFIX) for p in patterns or ()) != included:
+            what = f"keeps back messages of prefix {CANARY_PREFIX}"
             why = "these tell the syncer that no change is lost on the way"
-            fix = f'"{key}": "{CANARY}"' if included else f'"{key}": "syncer\\\\..*"'
+            fix = f'"{key}": "{CANARY_PREFIX}"' if included else f'"{key}": "syncer\\\\..*"'
             yield Finding("error", "connector-messages", f"{where}: {key}", what, why, fix)
 
 
@@ -265,9 +284,7 @@ def _pace(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Fi
         yield Finding("warning", "connector-limit", at, "is below 16 MiB", why, fix)
     if _number(config, "poll.interval.ms", 500) > 50:
         why = "each change waits up to so long before it is sent"
-        yield Finding(
-            "note", "connector-pace", f"{where}: poll.interval.ms", "is long", why, '"poll.interval.ms": "5"'
-        )
+        yield Finding("note", "connector-pace", f"{where}: poll.interval.ms", "is long", why, '"poll.interval.ms": "5"')
     if not _number(config, "heartbeat.interval.ms", 0):
         why = "while other tables are busy and these are not, the slot holds back ever more log"
         fix = '"heartbeat.interval.ms": "10000"'

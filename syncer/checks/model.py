@@ -20,11 +20,31 @@ _SMALL = 1000
 
 KEY_TYPES = frozenset(
     {
-        "smallint", "integer", "bigint", "oid", "numeric", "boolean", "uuid", "text", "character varying",
-        "character", "name", '"char"', "citext", "enum", "date", "timestamp without time zone",
-        "timestamp with time zone", "bytea", "inet", "cidr", "macaddr", "macaddr8", "ltree",
+        "smallint",
+        "integer",
+        "bigint",
+        "oid",
+        "numeric",
+        "boolean",
+        "uuid",
+        "text",
+        "character varying",
+        "character",
+        "name",
+        '"char"',
+        "citext",
+        "enum",
+        "date",
+        "timestamp without time zone",
+        "timestamp with time zone",
+        "bytea",
+        "inet",
+        "cidr",
+        "macaddr",
+        "macaddr8",
+        "ltree",
     }
-)  # fmt: skip
+)
 """Types whose values in events give the row's value back (tests/integration/test_connect.py shows each)."""
 
 _REFUSED_KEYS = {
@@ -91,11 +111,7 @@ def needed_columns(compiled: Compiled, catalog: Catalog) -> dict[TableName, froz
 
 def unpublishable(table: Table) -> list[Leaf]:
     """The leaves on which an application's own UPDATE and DELETE fail as soon as a publication has them."""
-    return [
-        leaf
-        for leaf in table.leaves
-        if (leaf.virtual if leaf.identity == "full" else not leaf.identity_columns)
-    ]
+    return [leaf for leaf in table.leaves if (leaf.virtual if leaf.identity == "full" else not leaf.identity_columns)]
 
 
 def unfit(table: Table | None) -> str:
@@ -188,9 +204,7 @@ def _identity(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[
         )
 
 
-def _new_partitions(
-    where: str, table: Table, places: Sequence[TableUse], catalog: Catalog
-) -> Iterator[Finding]:
+def _new_partitions(where: str, table: Table, places: Sequence[TableUse], catalog: Catalog) -> Iterator[Finding]:
     """A new partition has the identity DEFAULT, its primary key. It inherits neither FULL nor an index."""
     missing = _needed(table, places).difference(table.primary_key)
     name = _shortened(f"{table.name.schema}_{table.name.name}_replica_identity")

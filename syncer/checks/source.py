@@ -95,9 +95,7 @@ def _send_generated(name: str) -> str:
     return f"ALTER PUBLICATION {quote(name)} SET ({_GENERATED});"
 
 
-def check_source(
-    facts: SourceFacts, tables: Collection[TableName], *, connector_role: str = ""
-) -> list[Finding]:
+def check_source(facts: SourceFacts, tables: Collection[TableName], *, connector_role: str = "") -> list[Finding]:
     """What keeps the server from sending every change of these tables.
 
     connector_role: the role that the connector logs in as, if it is not the syncer's own.
@@ -216,18 +214,14 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
     publication = facts.publication
     whole = [table for table in tables if table not in facts.roots]
     if publication is None:
-        created = publication_statements(
-            facts.publication_name, None, whole, facts.partitioned, facts.generated
-        )
+        created = publication_statements(facts.publication_name, None, whole, facts.partitioned, facts.generated)
         fix = "\n".join(created) or "correct the read models first: their tables belong into it"
         yield Finding("error", "no-publication", at, "it does not exist", fix=fix)
         return
     statements = publication_statements(facts.publication_name, publication, whole, facts.partitioned)
     if missing := [o for o in OPERATIONS if o not in publication.operations]:
         what = f"it does not publish {', '.join(missing)}"
-        yield Finding(
-            "error", "operations", at, what, "such changes would be lost in silence", statements.pop(0)
-        )
+        yield Finding("error", "operations", at, what, "such changes would be lost in silence", statements.pop(0))
     if not publication.via_root and (parents := facts.partitioned.intersection(tables)):
         yield Finding(
             "error",

@@ -49,8 +49,7 @@ def compare(noted: TableState, now: TableState, filled: AbstractSet[str]) -> Alt
     if noted.get("form") != now["form"]:
         return Alteration("what was noted of the tables is of another version of the syncer", unseen=True)
     unseen = any(  # of any table: the first reason that is found may be of another one
-        is_["publication"] != noted["tables"].get(table, is_)["publication"]
-        for table, is_ in now["tables"].items()
+        is_["publication"] != noted["tables"].get(table, is_)["publication"] for table, is_ in now["tables"].items()
     )
     if types := retyped(noted, now):
         return Alteration("; ".join(types), unseen)

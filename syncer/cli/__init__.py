@@ -14,9 +14,18 @@ from syncer.cli import context, output
 from syncer.errors import Fatal, SyncerError
 
 COMMANDS = (
-    "check", "explain", "preview", "connectors", "backfill", "run", "status", "verify", "dlq", "resync",
+    "check",
+    "explain",
+    "preview",
+    "connectors",
+    "backfill",
+    "run",
+    "status",
+    "verify",
+    "dlq",
+    "resync",
     "config",
-)  # fmt: skip
+)
 """Each is in the module of its name, which is imported when the command, or the list of all, is asked for."""
 
 _GC_THRESHOLDS = (50_000, 20, 20)

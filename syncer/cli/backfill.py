@@ -29,9 +29,7 @@ from syncer.telemetry.metrics import Metrics
     """,
 )
 @models_argument
-@click.option(
-    "--workers", type=click.IntRange(1), help="Ranges at the same time.  [default: backfill.workers]"
-)
+@click.option("--workers", type=click.IntRange(1), help="Ranges at the same time.  [default: backfill.workers]")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many documents a second.")
 @click.option(
     "--sweep",

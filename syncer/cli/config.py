@@ -12,6 +12,7 @@ from syncer import sinks
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, group
 from syncer.config import schema as settings
+from syncer.config.sink_kinds import sink_modules
 
 
 @group(
@@ -69,7 +70,7 @@ def file_schema() -> dict[str, Any]:
     """The JSON Schema of `config/syncer.yaml`, with the sections of all sinks there are."""
     result = settings.Config.model_json_schema()
     definitions = result.setdefault("$defs", {})
-    for kind in sinks.kinds():
+    for kind in sink_modules():
         own = sinks.find(kind).Connection.model_json_schema(ref_template=f"#/$defs/{kind}/$defs/{{model}}")
         definitions[kind] = own
         result["properties"][kind] = {"$ref": f"#/$defs/{kind}"}
@@ -117,7 +118,7 @@ def markdown() -> str:
     ]
     fields = settings.Config.model_fields
     sections = {name: field.annotation for name, field in fields.items()}
-    sections |= {kind: sinks.find(kind).Connection for kind in sinks.kinds()}
+    sections |= {kind: sinks.find(kind).Connection for kind in sink_modules()}
     for name, cls in sections.items():
         lines += ["", f"## `{name}`", ""]
         if not (isinstance(cls, type) and issubclass(cls, BaseModel)):

@@ -58,9 +58,12 @@ def connectors() -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option(
-    "--timeout", type=click.FloatRange(0), default=60, show_default=True,
+    "--timeout",
+    type=click.FloatRange(0),
+    default=60,
+    show_default=True,
     help="Wait so many seconds for open transactions, and for the connector to run.",
-)  # fmt: skip
+)
 @yes_option
 @click.pass_context
 def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, yes: bool) -> None:
@@ -112,9 +115,7 @@ def _session(config: Config) -> psycopg.Connection[Any]:
         raise classify_error(error, "cannot connect to PostgreSQL") from error
 
 
-def _publish(
-    session: psycopg.Connection[Any], definition: Definition, found: Survey, *, dry_run: bool
-) -> list[str]:
+def _publish(session: psycopg.Connection[Any], definition: Definition, found: Survey, *, dry_run: bool) -> list[str]:
     name = definition.config.get("publication.name", "")
     return ensure_publication(session, name, found.tables, dry_run=dry_run)
 
@@ -130,9 +131,7 @@ def _wait_sending(
         echo = RoundTripCheck(registry, session)
         while not echo.came():
             if time.monotonic() > deadline:
-                what = (
-                    f"it has not sent yet what was committed {timeout:.0f} s ago (a backlog, or a snapshot?)"
-                )
+                what = f"it has not sent yet what was committed {timeout:.0f} s ago (a backlog, or a snapshot?)"
                 output.echo(f"connector {name}: {what}: syncer connectors status", style="yellow", err=True)
                 return
             time.sleep(_PAUSE)
@@ -150,9 +149,7 @@ def _wait_for_transactions(session: psycopg.Connection[Any], timeout: float) -> 
     try:
         wait_for_open_transactions(session, timeout, progress=report)
     except Retry as error:
-        output.echo(
-            f"still open, so `syncer backfill` will wait for them: {error.why}", style="yellow", err=True
-        )
+        output.echo(f"still open, so `syncer backfill` will wait for them: {error.why}", style="yellow", err=True)
 
 
 @command(
@@ -224,9 +221,12 @@ def _slot(config: Config, definition: Definition) -> dict[str, Any] | str:
     connectors,
 )
 @click.option(
-    "--timeout", type=click.FloatRange(0), default=60, show_default=True,
+    "--timeout",
+    type=click.FloatRange(0),
+    default=60,
+    show_default=True,
     help="Wait so many seconds for the connector to run.",
-)  # fmt: skip
+)
 @yes_option
 def reset(context: Context, timeout: float, yes: bool) -> None:
     """Have a connector begin anew whose slot is gone, or cannot be read any more.

@@ -68,8 +68,7 @@ def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
         output.echo_json([_as_dict(model, letter) for model, letter in found])
         return
     rows = [
-        (model, letter.subject.handle, _about(letter), _at(letter), _short(letter.reason))
-        for model, letter in found
+        (model, letter.subject.handle, _about(letter), _at(letter), _short(letter.reason)) for model, letter in found
     ]
     output.table(["model", "letter", "about", "since", "reason"], rows)
 
@@ -90,9 +89,12 @@ def show(context: Context, model: str, name: str) -> None:
     loader.declared(context.config, [model])
     [letter] = _chosen(_letters(registry, model), model, [name], every=False)
     for label, text in (
-        ("letter", letter.subject.handle), ("about", _about(letter)), ("since", _at(letter)),
-        ("reason", letter.reason.replace("\n", "\n         ")), ("kept", letter.cut),
-    ):  # fmt: skip
+        ("letter", letter.subject.handle),
+        ("about", _about(letter)),
+        ("since", _at(letter)),
+        ("reason", letter.reason.replace("\n", "\n         ")),
+        ("kept", letter.cut),
+    ):
         if text:
             output.echo(f"{label + ':':8} {text}")
     output.echo()
@@ -169,9 +171,7 @@ def _letters(registry: Registry, model: str) -> list[DeadLetter]:
     return dead.read(registry.topics, _topic(registry, model))
 
 
-def _chosen(
-    letters: Sequence[DeadLetter], model: str, names: Sequence[str], *, every: bool
-) -> list[DeadLetter]:
+def _chosen(letters: Sequence[DeadLetter], model: str, names: Sequence[str], *, every: bool) -> list[DeadLetter]:
     """Those with these names or handles. What is about a document of that id comes before a handle. Says so
     when none stands."""
     if every == bool(names):
@@ -227,7 +227,12 @@ def _short(reason: str) -> str:
 def _as_dict(model: str, letter: DeadLetter) -> dict[str, Any]:
     subject = letter.subject
     return {
-        "model": model, "letter": subject.handle, "kind": subject.kind, "name": subject.name,
-        "since": _at(letter), "version": letter.version, "cut": letter.cut,
+        "model": model,
+        "letter": subject.handle,
+        "kind": subject.kind,
+        "name": subject.name,
+        "since": _at(letter),
+        "version": letter.version,
+        "cut": letter.cut,
         **with_hint({"reason": letter.reason}),
-    }  # fmt: skip
+    }

@@ -139,8 +139,7 @@ def _describe(loaded: loader.LoadedModel) -> dict[str, Any]:
 
     def fields(of: tuple[Field, ...]) -> list[dict[str, Any]]:
         return [
-            {"name": f.name, "type": f.type, "many": f.many}
-            | ({"fields": fields(f.fields)} if f.fields else {})
+            {"name": f.name, "type": f.type, "many": f.many} | ({"fields": fields(f.fields)} if f.fields else {})
             for f in of
         ]
 

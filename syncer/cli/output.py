@@ -159,9 +159,7 @@ def _indent(value: Any, margin: str) -> str:
     if isinstance(value, _Number):
         return str(value)
     if isinstance(value, dict) and value:
-        members = (
-            f"{inner}{json.dumps(k, ensure_ascii=False)}: {_indent(v, inner)}" for k, v in value.items()
-        )
+        members = (f"{inner}{json.dumps(k, ensure_ascii=False)}: {_indent(v, inner)}" for k, v in value.items())
         return "{\n" + ",\n".join(members) + f"\n{margin}}}"
     if isinstance(value, list) and value:
         return "[\n" + ",\n".join(f"{inner}{_indent(item, inner)}" for item in value) + f"\n{margin}]"

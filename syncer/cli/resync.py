@@ -24,9 +24,7 @@ from syncer.telemetry.metrics import Metrics
     """,
 )
 @click.argument("model")
-@click.option(
-    "--workers", type=click.IntRange(1), help="Ranges at the same time.  [default: backfill.workers]"
-)
+@click.option("--workers", type=click.IntRange(1), help="Ranges at the same time.  [default: backfill.workers]")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many documents a second.")
 @yes_option
 @click.pass_context
@@ -60,8 +58,6 @@ def resync(
         progress.echo(f"{model}: built anew, {output.counted(run.roots, 'document')} in {seconds:,.1f} s")
         tell_refused(progress, model, refused)
         if left:
-            progress.echo(
-                f"  nobody keeps these in step any more; delete them when you like: {', '.join(left)}"
-            )
+            progress.echo(f"  nobody keeps these in step any more; delete them when you like: {', '.join(left)}")
     if refused:
         ctx.exit(output.FINDING)

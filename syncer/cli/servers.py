@@ -55,9 +55,7 @@ def _outgrown(config: Config, one: LoadedModel, known: Mapping[str, Any]) -> Ite
     registered = Registration(**known[one.name])
     if not known.get(registered.key("sinks")):
         return
-    built = loader.build_sinks(
-        config, one, epoch=registered.epoch, generation=registered.generation, built=True
-    )
+    built = loader.build_sinks(config, one, epoch=registered.epoch, generation=registered.generation, built=True)
     for sink in built:
         with suppress(SyncerError), closing(sink):
             for text in sink.outgrown():
@@ -65,9 +63,7 @@ def _outgrown(config: Config, one: LoadedModel, known: Mapping[str, Any]) -> Ite
                 yield Finding("error", "resync", sink.name, text, why, f"syncer resync {one.name}")
 
 
-def sinks_of(
-    config: Config, models: Sequence[Model], kinds: Collection[str] | None = None
-) -> dict[str, list[Finding]]:
+def sinks_of(config: Config, models: Sequence[Model], kinds: Collection[str] | None = None) -> dict[str, list[Finding]]:
     """Heading → findings, for each kind of sink that the read models use, or for these kinds. A block that
     cannot be read is left out: that is told with its read model."""
     result: dict[str, list[Finding]] = {}
@@ -86,9 +82,7 @@ def sinks_of(
     return result
 
 
-def readers(
-    config: Config, models: Sequence[Model], registered: Mapping[str, int]
-) -> dict[str, list[Finding]]:
+def readers(config: Config, models: Sequence[Model], registered: Mapping[str, int]) -> dict[str, list[Finding]]:
     """Heading → findings: readers who see another generation than the one that is kept in sync. A server that
     does not answer is told elsewhere. registered: read model → generation."""
     result: dict[str, list[Finding]] = {}

@@ -75,9 +75,7 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
     if as_json:
         output.echo_json(
             {
-                "models": [
-                    with_hint(asdict(one)) | {"well": one.well, "notes": notes[one.model]} for one in statuses
-                ],
+                "models": [with_hint(asdict(one)) | {"well": one.well, "notes": notes[one.model]} for one in statuses],
                 "source": asked.source(),
                 "problems": asked.problems + ([str(kafka)] if kafka else []),
             }
@@ -175,9 +173,7 @@ class _Asked:
         if self.config.connect.url:
             self._look = SystemTime().run_in_background("source", lambda: look(self.config, deadline))
         kinds = dict.fromkeys(kind for one in self.models for kind in one.declaration.sink)
-        self._sinks = {
-            kind: SystemTime().run_in_background(kind, partial(self._sink, kind)) for kind in kinds
-        }
+        self._sinks = {kind: SystemTime().run_in_background(kind, partial(self._sink, kind)) for kind in kinds}
 
     def _sink(self, kind: str) -> list[Finding]:
         found = servers.sinks_of(self.config, self.models, kinds=[kind])

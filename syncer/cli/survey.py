@@ -81,9 +81,7 @@ class Survey:
         return [f for found in self.findings.values() for f in found if severity in ("", f.severity)]
 
 
-def survey(
-    config: Config, names: Sequence[str] = (), *, live: bool = True, read_only: bool = False
-) -> Survey:
+def survey(config: Config, names: Sequence[str] = (), *, live: bool = True, read_only: bool = False) -> Survey:
     """Look at everything; live: at the connector that runs and the servers, too; read_only: without making an
     index to see whether Elasticsearch takes it. Raises Retry when PostgreSQL is away."""
     result = Survey()
@@ -190,9 +188,7 @@ def _targets(models: Sequence[Model], result: Survey) -> None:
                 fix = "give each its own; " + (
                     f"a search can name several: GET /{target},…/_search" if kind == "elasticsearch" else ""
                 )
-                found = Finding(
-                    "error", "same-target", where, what, "they would overwrite each other", fix.strip("; ")
-                )
+                found = Finding("error", "same-target", where, what, "they would overwrite each other", fix.strip("; "))
                 result.findings[f"Read model {model.name}"].append(found)
 
 
@@ -212,11 +208,13 @@ def _connector(config: Config, definition: Definition, result: Survey) -> None:
     if result.facts and database != result.facts.database:
         found.append(
             Finding(
-                "error", "connector-database", f"{definition.path}: database.dbname",
+                "error",
+                "connector-database",
+                f"{definition.path}: database.dbname",
                 f"is {database}, but postgres.dsn is of database {result.facts.database}",
                 "changes have to come from where documents are rendered",
             )
-        )  # fmt: skip
+        )
 
 
 def _judge(config: Config, settings: Any, result: Survey, where: str) -> list[Finding]:

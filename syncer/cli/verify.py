@@ -35,13 +35,14 @@ from syncer.telemetry.metrics import Metrics
 )
 @models_argument
 @click.option(
-    "--patience", type=click.FloatRange(0), default=30, show_default=True,
+    "--patience",
+    type=click.FloatRange(0),
+    default=30,
+    show_default=True,
     help="Look again for so many seconds before a difference counts.",
-)  # fmt: skip
-@click.option("--repair", is_flag=True, help="Render what is wrong again, and compare it again.")
-@click.option(
-    "--keys", "shown", type=click.IntRange(0), default=10, show_default=True, help="Show so many keys."
 )
+@click.option("--repair", is_flag=True, help="Render what is wrong again, and compare it again.")
+@click.option("--keys", "shown", type=click.IntRange(0), default=10, show_default=True, help="Show so many keys.")
 @as_json
 @click.pass_context
 def verify(
@@ -96,9 +97,7 @@ def _verify(
     rows = SnapshotReader(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
     )
-    sinks = loader.build_sinks(
-        config, loaded, epoch=known["epoch"], generation=known["generation"], built=True
-    )
+    sinks = loader.build_sinks(config, loaded, epoch=known["epoch"], generation=known["generation"], built=True)
     total = loaded.catalog.tables[loaded.compiled.root].rows_estimate
     name = ""
 
@@ -136,16 +135,27 @@ def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
     expired = any(report.expired for report in reports)
     rows = [
         (
-            r.sink, f"{r.documents:,}",
-            *([r.repaired] if repaired else []), *([r.expired] if expired else []),
-            len(r.missing), len(r.differing), len(r.ghosts), "DIFFERENT" if r.wrong else "equal",
+            r.sink,
+            f"{r.documents:,}",
+            *([r.repaired] if repaired else []),
+            *([r.expired] if expired else []),
+            len(r.missing),
+            len(r.differing),
+            len(r.ghosts),
+            "DIFFERENT" if r.wrong else "equal",
         )
         for r in reports
-    ]  # fmt: skip
+    ]
     headers = [
-        "sink", "documents", *(["repaired"] if repaired else []), *(["expired"] if expired else []),
-        "missing", "differing", "ghosts", "",
-    ]  # fmt: skip
+        "sink",
+        "documents",
+        *(["repaired"] if repaired else []),
+        *(["expired"] if expired else []),
+        "missing",
+        "differing",
+        "ghosts",
+        "",
+    ]
     output.table(headers, rows, right=range(1, len(headers) - 1))
     for report in reports:
         for what in ("missing", "differing", "ghosts", "failing"):

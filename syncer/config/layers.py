@@ -161,14 +161,10 @@ def build(cls: type[M], tree: Tree, at: Path_ = (), values: Mapping[str, Any] | 
     found = [_problem(cls, item, tree, at) for item in error.errors(include_input=False, include_url=False)]
     if len(found) == 1:
         raise found[0] from None
-    raise Fatal(
-        f"{len(found)} errors in the configuration", where=tree.name, why="\n".join(map(str, found))
-    ) from None
+    raise Fatal(f"{len(found)} errors in the configuration", where=tree.name, why="\n".join(map(str, found))) from None
 
 
-def with_files(
-    values: Mapping[str, Any], cls: type[BaseModel] | None, tree: Tree, at: Path_
-) -> dict[str, Any]:
+def with_files(values: Mapping[str, Any], cls: type[BaseModel] | None, tree: Tree, at: Path_) -> dict[str, Any]:
     """A copy in which every `KEY_file` (unless it is a key of its own) became KEY, with the file's text, and
     every path can be opened from the current folder (see `Tree.folder_of`).
 

@@ -9,7 +9,6 @@ folder, those of variables and options at the current folder. Unknown keys are e
 from __future__ import annotations
 
 import os
-import pkgutil
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from pydantic import (
 )
 
 from syncer.config import layers
+from syncer.config.sink_kinds import sink_modules
 from syncer.errors import Fatal
 from syncer.masking import mask
 from syncer.tls import CaFile
@@ -75,9 +75,7 @@ class PostgresSettings(Section):
     dsn: str = Field(description="Connection string (URL or key=value), best without password")
     password: SecretStr | None = Field(default=None, description="Its password; wins over one inside the dsn")
     connect_timeout: Seconds = Field(default=10, description="Wait this long for a connection (seconds)")
-    statement_timeout: Seconds = Field(
-        default=60, description="Cancel a statement that runs longer (seconds)"
-    )
+    statement_timeout: Seconds = Field(default=60, description="Cancel a statement that runs longer (seconds)")
     application_name: str = Field(default="syncer", description="Shown in pg_stat_activity")
 
     @model_validator(mode="before")
@@ -107,16 +105,10 @@ class KafkaSettings(Section):
 
     bootstrap_servers: str = Field(description="host:port, separated by commas")
     topic_prefix: str = Field(min_length=1, description="The connector's topic.prefix")
-    group_prefix: str = Field(
-        default="syncer", min_length=1, description="Begins the names of groups and own topics"
-    )
-    state_topic: str = Field(
-        default="syncer.state", description="Compacted topic for starting offsets and epochs"
-    )
+    group_prefix: str = Field(default="syncer", min_length=1, description="Begins the names of groups and own topics")
+    state_topic: str = Field(default="syncer.state", description="Compacted topic for starting offsets and epochs")
     partitions: Count = Field(default=4, description="Partitions of the topics it creates")
-    replication_factor: Count = Field(
-        default=1, description="Replicas of the topics it creates (3 in production)"
-    )
+    replication_factor: Count = Field(default=1, description="Replicas of the topics it creates (3 in production)")
     properties: dict[str, str | int | float | bool] = Field(
         {}, repr=False, description="Further librdkafka settings, e.g. security.protocol, sasl.password"
     )
@@ -131,17 +123,11 @@ class KafkaSettings(Section):
 class ConnectSettings(Section):
     """The REST interface of Kafka Connect, for `syncer connectors` and `syncer check`."""
 
-    url: str | None = Field(
-        default=None, description="http://host:8083; without it connectors are not looked at"
-    )
-    definitions: Path = Field(
-        default=Path("connectors"), description="Folder of connector definitions (*.json)"
-    )
+    url: str | None = Field(default=None, description="http://host:8083; without it connectors are not looked at")
+    definitions: Path = Field(default=Path("connectors"), description="Folder of connector definitions (*.json)")
     username: str | None = Field(default=None, description="For basic authentication")
     password: SecretStr | None = Field(default=None, description="For basic authentication")
-    ca_file: CaFile | None = Field(
-        default=None, description="PEM file of the authority behind its certificate"
-    )
+    ca_file: CaFile | None = Field(default=None, description="PEM file of the authority behind its certificate")
     timeout: Seconds = Field(default=30, description="Wait this long for an answer (seconds)")
 
     @model_validator(mode="before")
@@ -184,21 +170,15 @@ class PipelineSettings(Section):
     chunk_bytes: Bytes = Field(default=8 << 20, description="Rendered documents held at once, about (bytes)")
     fan_out: Count = Field(default=20_000, description="Dirty roots of one batch; more go to the work topic")
     commit_interval: Seconds = Field(default=1.0, description="Commit offsets this often (seconds)")
-    gate_timeout: Seconds = Field(
-        default=30, description="Report why, when a transaction stays invisible (seconds)"
-    )
+    gate_timeout: Seconds = Field(default=30, description="Report why, when a transaction stays invisible (seconds)")
     max_age: Seconds = Field(
         default=30, le=600, description="Render a batch again that was not written by then (seconds)"
     )
     change_lanes: Count = Field(
         default=1, description="Batches of changes done at the same time, a process and read model"
     )
-    work_lanes: Count = Field(
-        default=1, description="Work items done at the same time, a process and read model"
-    )
-    stop_timeout: Seconds = Field(
-        default=8, description="Finish the batch in hand within this time (seconds)"
-    )
+    work_lanes: Count = Field(default=1, description="Work items done at the same time, a process and read model")
+    stop_timeout: Seconds = Field(default=8, description="Finish the batch in hand within this time (seconds)")
 
 
 class BackfillSettings(Section):
@@ -261,10 +241,8 @@ class Config(Section):
     def sinks(self) -> dict[str, dict[str, Any]]:
         """The sections that are named after sinks, unchecked, secrets in them: see `connection`."""
         values = self._tree.values
-        given = {kind: values[kind] or {} for kind in sink_kinds() if kind in values}
-        return {
-            kind: layers.with_files(section, None, self._tree, (kind,)) for kind, section in given.items()
-        }
+        given = {kind: values[kind] or {} for kind in sink_modules() if kind in values}
+        return {kind: layers.with_files(section, None, self._tree, (kind,)) for kind, section in given.items()}
 
     def connection(self, kind: str, cls: type[M]) -> M:
         """The section of a sink as the sink's own class. Raises Fatal with the origin of what is wrong."""
@@ -302,16 +280,14 @@ def load(
     file = Path(chosen) if chosen else DEFAULT_PATH
     if chosen or file.exists():
         if not file.exists():
-            raise Fatal(
-                "there is no such configuration file", where=str(file), hint="--config FILE names one"
-            )
+            raise Fatal("there is no such configuration file", where=str(file), hint="--config FILE names one")
         tree = layers.read_yaml(file)
     else:
         tree = layers.Tree(f"environment (and there is no {file} here)")
     layers.add_environment(tree, environ, {"models"})
     for name, value in (options or {}).items():
         tree.put(tuple(name.split(".")), value, "command line")
-    kinds = sink_kinds()
+    kinds = sink_modules()
     known = [*Config.model_fields, *kinds]
     for name in tree.values:
         if name not in known:
@@ -320,12 +296,6 @@ def load(
             raise Fatal(f"{name} is a section of settings, not one value", where=tree.origin((name,)))
     values = {name: value for name, value in tree.values.items() if name not in kinds and value is not None}
     return layers.build(Config, tree, values=values)
-
-
-def sink_kinds() -> list[str]:
-    """The sinks there are: the modules of `syncer/sinks/`."""
-    modules = pkgutil.iter_modules([str(Path(__file__).parent / "sinks")])
-    return sorted(m.name for m in modules if not m.name.startswith("_"))
 
 
 _DSN_PATHS = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile")

@@ -84,8 +84,10 @@ class Connect:
             headers |= urllib3.make_headers(basic_auth=f"{username}:{password}")
         self._http = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=min(timeout, 5.0), read=timeout),
-            retries=False, headers=headers, ca_certs=ca_file,
-        )  # fmt: skip
+            retries=False,
+            headers=headers,
+            ca_certs=ca_file,
+        )
 
     def close(self) -> None:
         self._http.clear()
@@ -149,8 +151,9 @@ class Connect:
         if complaints:
             raise Fatal(
                 f"Kafka Connect refuses the settings of connector {wanted.name!r}",
-                where=wanted.path or self.url, why="; ".join(complaints),
-            )  # fmt: skip
+                where=wanted.path or self.url,
+                why="; ".join(complaints),
+            )
 
     def apply(self, wanted: Definition) -> Diff:
         """Validate, then create or change the connector, unless it is as wanted; have it run. Returns what
@@ -211,18 +214,22 @@ class Connect:
             now = time.monotonic()
             if status and status.failure:
                 raise Fatal(
-                    f"connector {name!r} has failed", where=self.url, why=status.failure,
+                    f"connector {name!r} has failed",
+                    where=self.url,
+                    why=status.failure,
                     hint=remedy(status.failure),
-                )  # fmt: skip
+                )
             since = (since if since is not None else now) if status and status.running else None
             if status and since is not None and now - since >= steady:
                 return status
             if now >= deadline:
                 why = f"it is {status.word if status else 'without a state'}"
                 raise Retry(
-                    f"connector {name!r} does not run yet", where=self.url, why=why,
+                    f"connector {name!r} does not run yet",
+                    where=self.url,
+                    why=why,
                     hint="syncer connectors status",
-                )  # fmt: skip
+                )
             time.sleep(0.1)
 
     def _call(
@@ -239,9 +246,7 @@ class Connect:
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                answer = self._http.request(
-                    method, self.url + path, body=None if body is None else json.dumps(body)
-                )
+                answer = self._http.request(method, self.url + path, body=None if body is None else json.dumps(body))
             except urllib3.exceptions.HTTPError as error:
                 why, what = _reason(error), "cannot reach Kafka Connect"
                 if tls.distrusted(why):

@@ -62,15 +62,11 @@ def load_definition(
     try:
         document = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise Fatal(
-            "cannot read the connector's definition", where=str(path), why=str(error.strerror)
-        ) from error
+        raise Fatal("cannot read the connector's definition", where=str(path), why=str(error.strerror)) from error
     except ValueError as error:
         raise Fatal("the connector's definition is not JSON", where=str(path), why=str(error)) from error
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
-        raise Fatal(
-            "not a connector's definition", where=str(path), hint='write {"name": "…", "config": {"…": "…"}}'
-        )
+        raise Fatal("not a connector's definition", where=str(path), hint='write {"name": "…", "config": {"…": "…"}}')
     config: dict[str, str] = {}
     masked: set[str] = set()
     for key, value in document["config"].items():
@@ -114,9 +110,7 @@ def _fill_in(text: str, where: str, environment: Mapping[str, str], folder: Path
             return str(default)
         if kind == "env":
             if name not in environment:
-                raise Fatal(
-                    f"the environment variable {name} is not set", where=where, hint=f"export {name}=…"
-                )
+                raise Fatal(f"the environment variable {name} is not set", where=where, hint=f"export {name}=…")
             secret |= is_secret(name)
             return environment[name]
         secret = True

@@ -19,10 +19,11 @@ def find_definition(config: Config, *, names_only: bool = False) -> Definition:
     prefix = config.kafka.topic_prefix
     if not folder.is_dir():
         raise Fatal(
-            "there is no folder of connector definitions", where=str(folder.absolute()),
+            "there is no folder of connector definitions",
+            where=str(folder.absolute()),
             why=config.why_there("connect", "definitions"),
             hint="set connect.definitions, as SYNCER_CONNECT__DEFINITIONS or in the configuration",
-        )  # fmt: skip
+        )
     found = [d for d in load_definitions(folder, needed=_NAMES) if d.config.get("topic.prefix") == prefix]
     if len(found) == 1:
         return found[0] if names_only else load_definition(Path(found[0].path))
@@ -37,14 +38,15 @@ def connect(config: Config, *, timeout: float = 0.0) -> Connect:
     """timeout: seconds, if less than `connect.timeout`. Raises Fatal when connect.url is not set."""
     settings = config.connect
     if not settings.url:
-        raise Fatal(
-            "connect.url is not set", where="configuration", hint="SYNCER_CONNECT__URL=http://host:8083"
-        )
+        raise Fatal("connect.url is not set", where="configuration", hint="SYNCER_CONNECT__URL=http://host:8083")
     password = settings.password.get_secret_value() if settings.password else ""
     return Connect(
-        settings.url, username=settings.username or "", password=password,
-        timeout=min(settings.timeout, timeout or settings.timeout), ca_file=settings.ca_file,
-    )  # fmt: skip
+        settings.url,
+        username=settings.username or "",
+        password=password,
+        timeout=min(settings.timeout, timeout or settings.timeout),
+        ca_file=settings.ca_file,
+    )
 
 
 def publication(config: Config) -> str:

@@ -21,13 +21,23 @@ from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, path
 from syncer.declaration.sql_types import EXACT, INTEGERS, Value
 
 _SUMS = {
-    "smallint": "bigint", "integer": "bigint", "bigint": "numeric", "numeric": "numeric", "real": "real",
-    "double precision": "double precision", "interval": "interval",
-}  # fmt: skip
+    "smallint": "bigint",
+    "integer": "bigint",
+    "bigint": "numeric",
+    "numeric": "numeric",
+    "real": "real",
+    "double precision": "double precision",
+    "interval": "interval",
+}
 _AVERAGES = {
-    "smallint": "numeric", "integer": "numeric", "bigint": "numeric", "numeric": "numeric",
-    "real": "double precision", "double precision": "double precision", "interval": "interval",
-}  # fmt: skip
+    "smallint": "numeric",
+    "integer": "numeric",
+    "bigint": "numeric",
+    "numeric": "numeric",
+    "real": "double precision",
+    "double precision": "double precision",
+    "interval": "interval",
+}
 _NEVER_ROUNDED = frozenset((*INTEGERS, "numeric", "interval"))
 
 
@@ -162,11 +172,18 @@ class _Writer:
 
 
 _WRITERS: dict[str, Callable[[_Writer], Value]] = {
-    "count": _Writer.count, "sum": _Writer.sum, "avg": _Writer.sum,
-    "min": _Writer.extreme, "max": _Writer.extreme, "first": _Writer.one_of_them, "last": _Writer.one_of_them,
-    "array_agg": _Writer.array, "string_agg": _Writer.joined,
-    "bool_and": _Writer.truth, "bool_or": _Writer.truth,
-}  # fmt: skip
+    "count": _Writer.count,
+    "sum": _Writer.sum,
+    "avg": _Writer.sum,
+    "min": _Writer.extreme,
+    "max": _Writer.extreme,
+    "first": _Writer.one_of_them,
+    "last": _Writer.one_of_them,
+    "array_agg": _Writer.array,
+    "string_agg": _Writer.joined,
+    "bool_and": _Writer.truth,
+    "bool_or": _Writer.truth,
+}
 
 
 def _listable(value: Value) -> Value:

@@ -151,9 +151,7 @@ class _Binder:
                 if inner:
                     names[name] = inner
 
-    def _link(
-        self, entry: OneRelation | ManyRelation, parent: Node, path: tuple[str, ...], place: Path
-    ) -> Node | None:
+    def _link(self, entry: OneRelation | ManyRelation, parent: Node, path: tuple[str, ...], place: Path) -> Node | None:
         """None if it could not be bound."""
         kind: Literal["one", "many"] = "one" if isinstance(entry, OneRelation) else "many"
         table = self.tables.get((*place, kind))
@@ -203,9 +201,7 @@ class _Binder:
                 raise self._error(what, place, _NOT_A_KEY)
         return found
 
-    def _on(
-        self, pairs: Mapping[str, str], table: Table, parent: Table, place: Path
-    ) -> tuple[tuple[str, str], ...]:
+    def _on(self, pairs: Mapping[str, str], table: Table, parent: Table, place: Path) -> tuple[tuple[str, str], ...]:
         found = []
         for own, other in pairs.items():
             try:

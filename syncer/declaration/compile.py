@@ -31,10 +31,22 @@ _HASH_FORM = 2
 _PARAMETER = "\0"
 _COMPARABLE = frozenset(
     {
-        "smallint", "integer", "bigint", "boolean", "text", "character varying", "character", "uuid",
-        "numeric", "date", "timestamp without time zone", "timestamp with time zone", "enum", "bytea",
+        "smallint",
+        "integer",
+        "bigint",
+        "boolean",
+        "text",
+        "character varying",
+        "character",
+        "uuid",
+        "numeric",
+        "date",
+        "timestamp without time zone",
+        "timestamp with time zone",
+        "enum",
+        "bytea",
     }
-)  # fmt: skip
+)
 """Types that travel without loss: two images of such a column are equal exactly if its values are."""
 _CANONICAL = frozenset(("uuid", *INTEGERS, *TEXTS))
 """Types whose text in an event is the text that PostgreSQL writes, one for each value."""
@@ -121,9 +133,10 @@ def _occurrence(node: Node) -> TableUse:
     table = node.table
     full = all(leaf.identity == "full" for leaf in table.leaves)
     comparable = frozenset(
-        name for name in node.used
+        name
+        for name in node.used
         if full and table.columns[name].base in _COMPARABLE and not table.columns[name].generated_from
-    )  # fmt: skip
+    )
     lookup = _lookup(node) if node.parent is not None else None
     parent = node.parent.table.name if node.parent is not None else None
     theirs = tuple(column for _, column in node.on) if parent else ()
@@ -209,7 +222,8 @@ def _hash(model: Model, root: Node, document: Document) -> str:
     another form of their ids.
 
     It leaves out what the tables say otherwise: columns' types, other tables' primary keys, which column a
-    name means. When one of these changes, all documents are rendered again where they are (`checks/table_state.py`). Where
+    name means. When one of these changes, all documents are rendered again where they are
+    (`checks/table_state.py`). Where
     the sink's own types no longer fit then, that is reported (`ports.Sink.outgrown`).
     """
     key = [[name, family(root.table.columns[name].base)] for name in root.table.primary_key]

@@ -41,9 +41,7 @@ from syncer.declaration.sql_types import BUILTIN, TEXTS, Value, arithmetic, cast
 _OF_ANY_TYPE = frozenset(("first", "last", "array", "array_agg", "count", "coalesce"))
 _NEGATABLE = (exp.Like, exp.ILike, exp.SimilarTo)
 _CLOCK = frozenset(("now", "today", "tomorrow", "yesterday"))
-_IN_TIMES = re.compile(
-    r"now|today|tomorrow|yesterday|on|am|pm|ad|bc|z|zulu|utc|msk|dst|[a-z]{1,4}t|[a-z_]+/[a-z_/]+"
-)
+_IN_TIMES = re.compile(r"now|today|tomorrow|yesterday|on|am|pm|ad|bc|z|zulu|utc|msk|dst|[a-z]{1,4}t|[a-z_]+/[a-z_/]+")
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _IGNORED_ARGUMENTS = {"typed", "safe", "only_json_types", "_type"}
 
@@ -213,9 +211,7 @@ class _Writer:
     def array(self, node: exp.Expr) -> Value:
         items = [self.value(e) for e in node.expressions]
         kind, element = common(items)
-        return Value(
-            f"ARRAY[{', '.join(i.sql for i in items)}]", "array", element if kind == "array" else kind
-        )
+        return Value(f"ARRAY[{', '.join(i.sql for i in items)}]", "array", element if kind == "array" else kind)
 
     def row(self, node: exp.Expr) -> Value:
         return Value(f"ROW({', '.join(self.value(e).sql for e in node.expressions)})", "composite")
@@ -251,9 +247,7 @@ class _Writer:
         try:
             target = cast_target(node.args["to"], self._catalog.enums)
         except ValueError as error:
-            raise UnsupportedExpression(
-                str(error.args[0]), error.args[1] if len(error.args) > 1 else ""
-            ) from error
+            raise UnsupportedExpression(str(error.args[0]), error.args[1] if len(error.args) > 1 else "") from error
         return Value(f"({operand.sql}::{target.sql})", target.type, target.element)
 
     def at_time_zone(self, node: exp.Expr) -> Value:
@@ -268,9 +262,7 @@ class _Writer:
     def collate(self, node: exp.Expr) -> Value:
         name = node.expression
         if not isinstance(name, exp.Identifier) or name.name not in ("C", "POSIX", "ucs_basic"):
-            raise UnsupportedExpression(
-                'only the collations "C" and "POSIX" can be named', 'write COLLATE "C"'
-            )
+            raise UnsupportedExpression('only the collations "C" and "POSIX" can be named', 'write COLLATE "C"')
         operand = self._operand(node.this, 13, node)
         return Value(f'({operand.sql} COLLATE pg_catalog."{name.name}")', operand.type)
 
@@ -306,13 +298,9 @@ class _Writer:
             schema = node.this.name if node.this.args.get("quoted") else node.this.name.lower()
             if schema == "pg_catalog" and call.name.lower() not in extensions.FUNCTIONS:
                 return self.call(call)
-            if call.name.lower() in extensions.FUNCTIONS and schema == self._catalog.extensions.get(
-                "postgis"
-            ):
+            if call.name.lower() in extensions.FUNCTIONS and schema == self._catalog.extensions.get("postgis"):
                 return self.call(call)
-            raise UnsupportedExpression(
-                f"{node.this.name}.{call.name} is not a function of PostgreSQL itself"
-            )
+            raise UnsupportedExpression(f"{node.this.name}.{call.name} is not a function of PostgreSQL itself")
         raise UnsupportedExpression("cannot use a field of a composite value")
 
     def filtered(self, node: exp.Expr) -> Value:
@@ -334,9 +322,7 @@ class _Writer:
         if name not in FUNCTIONS and name not in KEYWORDS:
             meant = near(name, sorted(FUNCTIONS.keys() | AGGREGATES))
             hint = WRONG.get(name) or (f"did you mean {meant!r}?" if meant else NOT_BUILT_IN.format(name))
-            raise UnsupportedExpression(
-                f"{name}() is not among the functions that an expression can use", hint
-            )
+            raise UnsupportedExpression(f"{name}() is not among the functions that an expression can use", hint)
         if name == "age" and len(node.expressions) != 2:
             raise UnsupportedExpression("age() of one time depends on the clock", "use age(later, earlier)")
         arguments = [self.value(e) for e in node.expressions]

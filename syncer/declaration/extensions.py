@@ -65,14 +65,18 @@ _BY_RESULT = {
         st_removerepeatedpoints st_shortestline""",
     "new point": "st_makepoint st_point st_pointfromtext",
     "new shape": "st_geomfromtext st_geomfromewkt st_geomfromgeojson st_makeenvelope",
-}  # fmt: skip
+}
 FUNCTIONS = {name: result for result, names in _BY_RESULT.items() for name in names.split()}
 
 _SHAPES = frozenset(("same", "point", "shape", "new point", "new shape"))
 _SRID_ARGUMENT = {
-    "st_setsrid": 1, "st_transform": 1, "st_point": 2, "st_pointfromtext": 1, "st_geomfromtext": 1,
+    "st_setsrid": 1,
+    "st_transform": 1,
+    "st_point": 2,
+    "st_pointfromtext": 1,
+    "st_geomfromtext": 1,
     "st_makeenvelope": 4,
-}  # fmt: skip
+}
 """Where the SRID of the result stands among the arguments."""
 
 
@@ -123,11 +127,7 @@ def cast(operand: Value, to: exp.Expr, schemas: Schemas) -> Value | None:
     """`operand::to`; None if the type is of no extension named here. Raises Unfit."""
     if not isinstance(to, exp.DataType):
         return None
-    words = (
-        [part.name.lower() for part in to.args["kind"].find_all(exp.Identifier)]
-        if to.args.get("kind")
-        else []
-    )
+    words = [part.name.lower() for part in to.args["kind"].find_all(exp.Identifier)] if to.args.get("kind") else []
     name = words[-1] if words else to.this.value.lower() if isinstance(to.this, exp.DType) else ""
     extension = _EXTENSIONS.get(name)
     if extension is None:
@@ -156,9 +156,7 @@ def call(name: str, arguments: Sequence[Value], schemas: Schemas) -> Value:
 def _schema(extension: str, what: str, schemas: Schemas) -> str:
     if extension not in schemas:
         hint = f"CREATE EXTENSION {extension};"
-        raise UnsupportedExpression(
-            f"{what} is of the extension {extension}, which this database does not have", hint
-        )
+        raise UnsupportedExpression(f"{what} is of the extension {extension}, which this database does not have", hint)
     return schemas[extension]
 
 

@@ -48,28 +48,31 @@ _BY_RESULT = {
     "?": """
         ceil ceiling floor round trunc mod div power sqrt exp ln log sign gcd lcm factorial date_trunc
         date_bin timezone array_prepend multirange network netmask broadcast""",
-}  # fmt: skip
+}
 
 FUNCTIONS = {name: result for result, names in _BY_RESULT.items() for name in names.split()}
 
 KEYWORDS = frozenset({"coalesce", "nullif", "greatest", "least", "row"})
 """Spelled like functions, part of the grammar: they cannot be qualified."""
 
-AGGREGATES = frozenset(
-    "count sum min max avg first last array_agg array bool_and bool_or every string_agg".split()
-)
+AGGREGATES = frozenset("count sum min max avg first last array_agg array bool_and bool_or every string_agg".split())
 """Over the rows of a `many` relation. `array` is `array_agg`."""
 
 WRONG = {
     "now": "a document is a function of the rows alone; compare times where the document is read",
     "random": "a document is a function of the rows alone",
-    "json_build_object": "use jsonb_build_object", "json_build_array": "use jsonb_build_array",
-    "to_json": "use to_jsonb", "row_to_json": "use `object:` or jsonb_build_object",
-    "json_agg": "use array_agg", "jsonb_agg": "use array_agg", "json_object_agg": "use `group_by`",
-    "jsonb_object_agg": "use `group_by`", "unnest": "functions that return several rows cannot be a value",
+    "json_build_object": "use jsonb_build_object",
+    "json_build_array": "use jsonb_build_array",
+    "to_json": "use to_jsonb",
+    "row_to_json": "use `object:` or jsonb_build_object",
+    "json_agg": "use array_agg",
+    "jsonb_agg": "use array_agg",
+    "json_object_agg": "use `group_by`",
+    "jsonb_object_agg": "use `group_by`",
+    "unnest": "functions that return several rows cannot be a value",
     "generate_series": "functions that return several rows cannot be a value",
     "extract": "write extract(FIELD from value)",
-}  # fmt: skip
+}
 """Hints for functions that are often meant."""
 
 NOT_BUILT_IN = (
@@ -144,10 +147,21 @@ BINARY: dict[type[exp.Expr], tuple[str, int, str]] = {
 
 
 _OTHER_PRECEDENCE: dict[type[exp.Expr], int] = {
-    exp.Not: NOT, exp.Is: IS, exp.Between: PATTERN, exp.In: PATTERN, exp.Escape: PATTERN,
-    exp.MatchAgainst: OTHER, exp.BitwiseNot: OTHER, exp.Sqrt: OTHER, exp.Cbrt: OTHER, exp.AtTimeZone: 12,
-    exp.Collate: 13, exp.Neg: UNARY, exp.Bracket: SUBSCRIPT, exp.Cast: CAST,
-}  # fmt: skip
+    exp.Not: NOT,
+    exp.Is: IS,
+    exp.Between: PATTERN,
+    exp.In: PATTERN,
+    exp.Escape: PATTERN,
+    exp.MatchAgainst: OTHER,
+    exp.BitwiseNot: OTHER,
+    exp.Sqrt: OTHER,
+    exp.Cbrt: OTHER,
+    exp.AtTimeZone: 12,
+    exp.Collate: 13,
+    exp.Neg: UNARY,
+    exp.Bracket: SUBSCRIPT,
+    exp.Cast: CAST,
+}
 
 
 def precedence(node: exp.Expr) -> int:

@@ -67,9 +67,7 @@ def _keep(entry: Mapping[str, Any], path: Path, kept: Callable[[Path], bool]) ->
         result["value"] = NEUTRAL
     for part in ("relations", "document", "object"):
         if part in entry:
-            result[part] = {
-                name: _kept(below, (*path, part, name), kept) for name, below in entry[part].items()
-            }
+            result[part] = {name: _kept(below, (*path, part, name), kept) for name, below in entry[part].items()}
     return result
 
 

@@ -116,9 +116,13 @@ class Grouped(Strict):
 
 
 _SHAPES: dict[str, type[Strict]] = {
-    "~one": One, "~many": Many, "~object": Object, "~grouped": Grouped,
-    "~one relation": OneRelation, "~many relation": ManyRelation,
-}  # fmt: skip
+    "~one": One,
+    "~many": Many,
+    "~object": Object,
+    "~grouped": Grouped,
+    "~one relation": OneRelation,
+    "~many relation": ManyRelation,
+}
 
 
 def _entry(value: object) -> str | None:
@@ -289,9 +293,11 @@ def load_all_valid(folder: str | Path, *, why: str = "") -> tuple[list[Model], l
     folder = Path(folder)
     if not folder.is_dir():
         raise Fatal(
-            "there is no folder of read models", where=str(folder.absolute()), why=why,
+            "there is no folder of read models",
+            where=str(folder.absolute()),
+            why=why,
             hint="set models in the configuration, or --models FOLDER",
-        )  # fmt: skip
+        )
     errors: list[Fatal] = []
     models: dict[str, Model] = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml")):
@@ -302,9 +308,7 @@ def load_all_valid(folder: str | Path, *, why: str = "") -> tuple[list[Model], l
             continue
         if other := models.get(found.name):
             why = f"so is the one in {other.file}"
-            errors.append(
-                Fatal(f"the read model is named {found.name!r}", where=found.at(("name",)), why=why)
-            )
+            errors.append(Fatal(f"the read model is named {found.name!r}", where=found.at(("name",)), why=why))
         models.setdefault(found.name, found)
     return sorted(models.values(), key=lambda m: m.name), errors
 
@@ -380,9 +384,7 @@ def named_tables(model: Model) -> Iterator[tuple[str, located_yaml.Path]]:
     """The tables as the declaration calls them, and where; the root first."""
     yield model.declaration.root.table, ("root", "table")
 
-    def walk(
-        entries: Mapping[str, object], path: located_yaml.Path
-    ) -> Iterator[tuple[str, located_yaml.Path]]:
+    def walk(entries: Mapping[str, object], path: located_yaml.Path) -> Iterator[tuple[str, located_yaml.Path]]:
         for name, entry in entries.items():
             here = (*path, name)
             if isinstance(entry, OneRelation):

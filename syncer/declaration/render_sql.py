@@ -101,9 +101,7 @@ class _Renderer:
             here = (*place, name)
             try:
                 if len(name.encode()) > _LONGEST_NAME:
-                    raise UnsupportedExpression(
-                        f"the field name {name!r} is longer than {_LONGEST_NAME} bytes"
-                    )
+                    raise UnsupportedExpression(f"the field name {name!r} is longer than {_LONGEST_NAME} bytes")
                 if not name.isprintable():
                     raise UnsupportedExpression(f"the field name {name!r} holds a control character")
                 found.append(self._output(scope, node, names, name, entry, here))
@@ -111,9 +109,7 @@ class _Renderer:
                 self._add(error, here)
         return found
 
-    def _output(
-        self, scope: Scope, node: Node, names: Namespace, name: str, entry: Entry, place: Path
-    ) -> Output:
+    def _output(self, scope: Scope, node: Node, names: Namespace, name: str, entry: Entry, place: Path) -> Output:
         below = names.get(name)
         if isinstance(entry, str):
             value = Row(scope, node, scope.group).shown(entry)

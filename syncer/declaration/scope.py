@@ -90,9 +90,7 @@ class Scope:
         base = column.element_base if array else column.base
         if base == "money" or base.startswith("reg"):
             what = f"the text of {column.type} ({name}) depends on the session"
-            raise UnsupportedExpression(
-                what, "leave it out, or give the table a column of the type numeric or text"
-            )
+            raise UnsupportedExpression(what, "leave it out, or give the table a column of the type numeric or text")
         if found := extensions.column_type(column, self.sheet.catalog.extensions):
             return Value(sql, "array", found) if array else Value(sql, found)
         if base == "json":
@@ -138,9 +136,7 @@ class Scope:
 
     def joined(self, condition: str = "", *, alone: bool = False) -> str:
         """What follows the scanned tables: joins, aggregates, WHERE. `alone`: nothing is scanned."""
-        groups = [
-            f"CROSS JOIN LATERAL ({g.sql()}) {g.alias}" for g in self.groups.values()
-        ]  # may ask for joins
+        groups = [f"CROSS JOIN LATERAL ({g.sql()}) {g.alias}" for g in self.groups.values()]  # may ask for joins
         objects = [f"CROSS JOIN LATERAL (SELECT {text}) {alias}" for alias, text in self._objects.items()]
         text = "".join(f" {part}" for part in [*self._joins, *groups, *objects])
         if alone and text:
@@ -257,9 +253,7 @@ class Row:
         if not longest:
             many = [".".join(n.path) for n in self.node.walk() if n.kind == "many"]
             names = f"such as {', '.join(many)}" if many else "there is none below this row"
-            raise UnsupportedExpression(
-                f"{call.name}() needs a name that goes through a `many` relation", names
-            )
+            raise UnsupportedExpression(f"{call.name}() needs a name that goes through a `many` relation", names)
         if any(chain != longest[: len(chain)] for chain in chains):
             raise UnsupportedExpression(
                 f"the names in {call.name}() belong to different relations", "use an aggregate for each"

@@ -35,36 +35,104 @@ EXACT = frozenset(
 """Types whose equal values have the same text."""
 
 KEYABLE = EXACT | {
-    "numeric", "real", "double precision", "character", "name", "time with time zone", "interval", "inet",
-    "cidr", "macaddr", "macaddr8", "bit", "bit varying", '"char"',
-}  # fmt: skip
+    "numeric",
+    "real",
+    "double precision",
+    "character",
+    "name",
+    "time with time zone",
+    "interval",
+    "inet",
+    "cidr",
+    "macaddr",
+    "macaddr8",
+    "bit",
+    "bit varying",
+    '"char"',
+}
 """Types that a key or a link can have: built in, comparable, and back and forth between value and text."""
 
 # Name in a cast → the type's own name in pg_catalog, and `Column.base`.
 _NAMED = {
-    "bool": "boolean", "int2": "smallint", "int4": "integer", "int8": "bigint", "numeric": "numeric",
-    "float4": "real", "float8": "double precision", "text": "text", "varchar": "character varying",
-    "bpchar": "character", "name": "name", "uuid": "uuid", "date": "date", "time": "time without time zone",
-    "timetz": "time with time zone", "timestamp": "timestamp without time zone",
-    "timestamptz": "timestamp with time zone", "interval": "interval", "jsonb": "jsonb", "bytea": "bytea",
-    "bit": "bit", "varbit": "bit varying", "inet": "inet", "cidr": "cidr", "macaddr": "macaddr",
-    "macaddr8": "macaddr8", "jsonpath": "jsonpath", "oid": "oid", "char": '"char"', "int4range": "range",
-    "int8range": "range", "numrange": "range", "tsrange": "range", "tstzrange": "range", "daterange": "range",
-    "int4multirange": "multirange", "int8multirange": "multirange", "nummultirange": "multirange",
-    "tsmultirange": "multirange", "tstzmultirange": "multirange", "datemultirange": "multirange",
-}  # fmt: skip
+    "bool": "boolean",
+    "int2": "smallint",
+    "int4": "integer",
+    "int8": "bigint",
+    "numeric": "numeric",
+    "float4": "real",
+    "float8": "double precision",
+    "text": "text",
+    "varchar": "character varying",
+    "bpchar": "character",
+    "name": "name",
+    "uuid": "uuid",
+    "date": "date",
+    "time": "time without time zone",
+    "timetz": "time with time zone",
+    "timestamp": "timestamp without time zone",
+    "timestamptz": "timestamp with time zone",
+    "interval": "interval",
+    "jsonb": "jsonb",
+    "bytea": "bytea",
+    "bit": "bit",
+    "varbit": "bit varying",
+    "inet": "inet",
+    "cidr": "cidr",
+    "macaddr": "macaddr",
+    "macaddr8": "macaddr8",
+    "jsonpath": "jsonpath",
+    "oid": "oid",
+    "char": '"char"',
+    "int4range": "range",
+    "int8range": "range",
+    "numrange": "range",
+    "tsrange": "range",
+    "tstzrange": "range",
+    "daterange": "range",
+    "int4multirange": "multirange",
+    "int8multirange": "multirange",
+    "nummultirange": "multirange",
+    "tsmultirange": "multirange",
+    "tstzmultirange": "multirange",
+    "datemultirange": "multirange",
+}
 _INTERNAL = {base: name for name, base in _NAMED.items()}
 BUILTIN = frozenset(_NAMED.values()) | {
-    "json", "xml", "array", "enum", "composite", "literal", "null", "tsvector", "tsquery", "point", "line",
-    "lseg", "box", "path", "polygon", "circle", "pg_lsn", "xid", "xid8", "tid", "cid", "pg_snapshot",
-}  # fmt: skip
+    "json",
+    "xml",
+    "array",
+    "enum",
+    "composite",
+    "literal",
+    "null",
+    "tsvector",
+    "tsquery",
+    "point",
+    "line",
+    "lseg",
+    "box",
+    "path",
+    "polygon",
+    "circle",
+    "pg_lsn",
+    "xid",
+    "xid8",
+    "tid",
+    "cid",
+    "pg_snapshot",
+}
 """Types whose operators are in pg_catalog."""
 
 _ALIASES = {
-    exp.DType.BOOLEAN: "bool", exp.DType.SMALLINT: "int2", exp.DType.INT: "int4", exp.DType.BIGINT: "int8",
-    exp.DType.DECIMAL: "numeric", exp.DType.FLOAT: "float4", exp.DType.DOUBLE: "float8",
+    exp.DType.BOOLEAN: "bool",
+    exp.DType.SMALLINT: "int2",
+    exp.DType.INT: "int4",
+    exp.DType.BIGINT: "int8",
+    exp.DType.DECIMAL: "numeric",
+    exp.DType.FLOAT: "float4",
+    exp.DType.DOUBLE: "float8",
     exp.DType.VARBINARY: "bytea",
-}  # fmt: skip
+}
 _SIZED = {
     "numeric",
     "varchar",
@@ -179,9 +247,7 @@ def arithmetic(operator: str, left: str, right: str) -> str:
     if operator == "-" and left == right and (left in _TIMES or left == "date"):
         return "integer" if left == "date" else "interval"
     if operator in "+-" and right == "interval":
-        return (
-            "timestamp without time zone" if left == "date" else left if left in (*_TIMES, "interval") else ""
-        )
+        return "timestamp without time zone" if left == "date" else left if left in (*_TIMES, "interval") else ""
     if operator == "+" and left == "interval":
         return "timestamp without time zone" if right == "date" else right if right in _TIMES else ""
     if operator in "+-" and left == "date" and right in INTEGERS:

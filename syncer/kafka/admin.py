@@ -57,9 +57,7 @@ def topic_of(prefix: str, table: TableName) -> str:
     """The change topic of a table, as Debezium names it: characters that Kafka refuses become `_`, and those
     that are two in UTF-16 become two. So several tables can have the same topic."""
     name = f"{prefix}.{table.schema}.{table.name}"
-    return "".join(
-        c if c.isascii() and (c.isalnum() or c in "._-") else "_" * (1 + (ord(c) > 0xFFFF)) for c in name
-    )
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" * (1 + (ord(c) > 0xFFFF)) for c in name)
 
 
 class KafkaAdmin:
@@ -80,9 +78,11 @@ class KafkaAdmin:
             self._admin = AdminClient(settings)
         except KafkaException as error:
             raise Fatal(
-                "a setting of Kafka's client is wrong", where="kafka.properties", why=error.args[0].str(),
+                "a setting of Kafka's client is wrong",
+                where="kafka.properties",
+                why=error.args[0].str(),
                 hint=unreadable(self._settings),
-            ) from error  # fmt: skip
+            ) from error
 
     def _note(self, error: KafkaError) -> None:
         """What the client says of its connections, as a TLS handshake that failed. Last comes that all of
@@ -148,8 +148,7 @@ class KafkaAdmin:
         """Change these settings of a topic; the others stay."""
         what = f"cannot change the settings of topic {topic}"
         entries = [
-            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-            for name, value in config.items()
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()
         ]
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
         try:
@@ -210,8 +209,9 @@ class KafkaAdmin:
             if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
                 raise Retry(
                     "the consumer group is in use, so its offsets cannot be set",
-                    where=f"group {group}", hint="another syncer begins this read model: nothing to do",
-                ) from error  # fmt: skip
+                    where=f"group {group}",
+                    hint="another syncer begins this read model: nothing to do",
+                ) from error
             raise classify_error(f"cannot set the offsets of group {group}", error) from error
 
     def members(self, group: str) -> int:
@@ -305,9 +305,7 @@ class KafkaAdmin:
     def _reader(self) -> Consumer:
         """A consumer that is of no group."""
         settings = {**self._settings, "group.id": "syncer-reader", "enable.auto.commit": False}
-        return Consumer(
-            {**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2}
-        )
+        return Consumer({**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2})
 
 
 def position_of(message: Message) -> Position:

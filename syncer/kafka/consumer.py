@@ -211,8 +211,10 @@ class KafkaSource:
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             return Fatal(
                 "Kafka no longer has the records that come next: changes are lost to this read model",
-                where=where, why=why, hint=f"syncer resync {self._name}",
-            )  # fmt: skip
+                where=where,
+                why=why,
+                hint=f"syncer resync {self._name}",
+            )
         if code in _DENIED:
             return Fatal(what, where=where, why=why, hint="see kafka.properties (credentials, ACLs)")
         hint = "is Kafka up? see kafka.bootstrap_servers" if code in UNREACHABLE else ""
@@ -223,9 +225,7 @@ def _end(consumer: Consumer, partition: TopicPartition) -> int:
     """Asked at once, so that a backlog shows as lag before its first record is polled; 0 if nobody answers,
     as in the rebalance that a restarting broker causes."""
     try:
-        ends: Any = consumer.get_watermark_offsets(
-            TopicPartition(partition.topic, partition.partition), timeout=5
-        )
+        ends: Any = consumer.get_watermark_offsets(TopicPartition(partition.topic, partition.partition), timeout=5)
     except KafkaException:
         return 0
     return int(ends[1]) if ends else 0

@@ -39,8 +39,12 @@ def classify_error(what: str, error: KafkaException, said: str = "") -> Retry | 
     if tls.distrusted(said):
         hint = tls.advice("ssl.ca.location in kafka.properties")
         return Fatal(what, where="Kafka", why=why, hint=hint)
-    if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-                KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError._AUTHENTICATION):  # fmt: skip
+    if code in (
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError._AUTHENTICATION,
+    ):
         return Fatal(what, where="Kafka", why=why, hint="see kafka.properties (credentials, ACLs)")
     if code == KafkaError.INVALID_REPLICATION_FACTOR:
         hint = "kafka.replication_factor must not be larger than the number of brokers that are up"

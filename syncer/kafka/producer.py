@@ -60,9 +60,13 @@ class DeliveryTracker:
         self._failed = ""
 
     def put(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Mapping[str, str] | None = None,
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Mapping[str, str] | None = None,
         partition: int = -1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Queue a record; waits while the queue is full. partition: −1 for one that the key decides."""
         fields: Any = [(name, text.encode()) for name, text in (headers or {}).items()]
         with self._lock:

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import orjson
 
-PREFIX = "syncer-canary"
-"""Of the messages. Not `syncer.…`: such messages (the flush) the connector leaves out."""
+from syncer.checks.connector import CANARY_PREFIX
+
 ON_ITS_WAY = 2.0
 """Seconds that a message may take before its age counts as a delay."""
 
@@ -87,7 +87,7 @@ def read(value: bytes | None) -> CanaryMessage | None:
     """The mark in a record of Debezium's message topic; None if it is no message of ours."""
     try:
         message = orjson.loads(value or b"null")["message"]
-        if message["prefix"] != PREFIX:
+        if message["prefix"] != CANARY_PREFIX:
             return None
         series, _, number = binascii.unhexlify(message["content"]).decode().rpartition(":")
         return CanaryMessage(series, int(number))

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from syncer.checks.connector import CANARY_PREFIX
 from syncer.kafka.admin import Partition
 from syncer.kafka.state_store import Stream
 from syncer.monitors import canary
@@ -84,7 +85,7 @@ class CanaryProbe:
         begun = self._stream.number if self._stream else 0
         note: dict[str, Any] = {"series": mark.series, "number": mark.number, "stream": begun}
         note["from"] = {str(p): offset for (_, p), offset in self._next.items()}
-        emit(connection, canary.PREFIX, str(mark))
+        emit(connection, CANARY_PREFIX, str(mark))
         self._canary.committed(mark, time.monotonic())
         note["since_ms"] = round((time.time() - self.age) * 1000)
         self.registry.state.save(self._key, note)
@@ -126,11 +127,7 @@ def undelivered(registry: Registry, values: Mapping[str, Mapping[str, Any]]) -> 
         return 0.0
     age = time.time() - noted["since_ms"] / 1000
     came = (canary.read(record.value) for record in registry.topics.read_all(topic, start))
-    return (
-        age
-        if age >= canary.ON_ITS_WAY and CanaryMessage(noted["series"], noted["number"]) not in came
-        else 0.0
-    )
+    return age if age >= canary.ON_ITS_WAY and CanaryMessage(noted["series"], noted["number"]) not in came else 0.0
 
 
 class RoundTripCheck:
@@ -154,5 +151,5 @@ class RoundTripCheck:
             if mark and mark.series == self._mark.series:
                 return True
         self._mark = CanaryMessage(self._mark.series, self._mark.number + 1)
-        emit(self._connection, canary.PREFIX, str(self._mark))
+        emit(self._connection, CANARY_PREFIX, str(self._mark))
         return False

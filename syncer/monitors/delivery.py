@@ -1,6 +1,7 @@
 """Whether changes arrive, as Kafka Connect and PostgreSQL tell at this moment: for commands.
 
-The daemon looks for itself, again and again (`monitors/source_monitor.py`); what both say of it is in `checks/running.py`.
+The daemon looks for itself, again and again (`monitors/source_monitor.py`); what both say of it is in
+`checks/running.py`.
 """
 
 from __future__ import annotations
@@ -70,9 +71,7 @@ def look(config: Config, deadline: float | None = None) -> Delivery:
     slots = SystemTime().run_in_background("slot", ask_postgres)
     if url := config.connect.url:
         try:
-            status = answer(
-                SystemTime().run_in_background("connect", ask_connect), deadline, "Kafka Connect", url
-            )
+            status = answer(SystemTime().run_in_background("connect", ask_connect), deadline, "Kafka Connect", url)
         except SyncerError as error:
             away.append(error)
     try:

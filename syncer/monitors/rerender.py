@@ -1,6 +1,7 @@
 """Has every document rendered again: hands out all roots and a sweep as work items, and knows how far it is.
 
-For changes without a change event (`monitors/table_alterations.py`) and for changes that may be lost (`monitors/connector_resumes.py`). The caller
+For changes without a change event (`monitors/table_alterations.py`) and for changes that may be lost
+(`monitors/connector_resumes.py`). The caller
 notes what it compares with only after `hand_out` has returned, so a daemon that is killed begins again.
 """
 

@@ -1,7 +1,8 @@
 """Watches what the read models rest on and cannot see themselves: connector, slot, publication, stream.
 
 A read model that is told nothing has no lag, so silence needs a witness. Every `watch.interval`, on a thread
-of its own, the daemon asks PostgreSQL and Kafka Connect, and sends a message through all of it (`monitors/canary_probe.py`).
+of its own, the daemon asks PostgreSQL and Kafka Connect, and sends a message through all of it
+(`monitors/canary_probe.py`).
 While a message does not come, every read model's lag grows.
 What keeps changes from coming makes every read model `waiting`, with what to run; what proves that changes
 were lost is written to the state topic, and stops every read model until it is built anew.

@@ -79,9 +79,7 @@ class TableAlterations:
         with loader.reading(self.config) as connection:
             resumed = self._resumes.look(connection)
             noted, now = self._noted() or {}, self._read(connection)
-            altered = (
-                None if now == noted else table_state.compare(noted, now, rows_shape.filled(connection, now))
-            )
+            altered = None if now == noted else table_state.compare(noted, now, rows_shape.filled(connection, now))
         again = bool(resumed and resumed.why)
         if again and not altered and self._refresh.left():
             self._keep(now, noted)

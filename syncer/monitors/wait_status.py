@@ -106,9 +106,7 @@ class Reports:
             if state == before and now - self._at < again:
                 return
         since_ms = now_ms - round(1000 * (now - self._since))
-        value = Said(self.process, state, since_ms, reason, now_ms)._asdict() | {
-            "process": asdict(self.process)
-        }
+        value = Said(self.process, state, since_ms, reason, now_ms)._asdict() | {"process": asdict(self.process)}
         self._save(_key(self.model, self.process.id), value)
         self._written, self._at = (state, reason), now
 

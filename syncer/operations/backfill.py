@@ -80,9 +80,7 @@ class Backfill:
         self.config, self.model, self.registry, self.rate = config, model, registry, rate
         self.sweep, self.building = sweep, building
 
-    def run(
-        self, metrics: Metrics, workers: int, report: Callable[[Progress], None], *, again: bool = False
-    ) -> Filled:
+    def run(self, metrics: Metrics, workers: int, report: Callable[[Progress], None], *, again: bool = False) -> Filled:
         """Until every root has been rendered and acknowledged. Raises Fatal if a worker had to stop.
 
         again: start anew although an earlier run is unfinished.
@@ -100,9 +98,14 @@ class Backfill:
         else:
             report(Progress("rendering", 0, run.roots, "going on where an earlier run stopped"))
         unit = ModelSupervisor(
-            self.config, self.model, self.registry, metrics.for_model(self.model.name),
-            work_only=True, workers=workers, building=self.building,
-        )  # fmt: skip
+            self.config,
+            self.model,
+            self.registry,
+            metrics.for_model(self.model.name),
+            work_only=True,
+            workers=workers,
+            building=self.building,
+        )
         unit.start()
         try:
             self._watch(unit, names, run, report)
@@ -127,15 +130,11 @@ class Backfill:
         letters = read(self.registry.topics, names.dead_letters)
         return sum(letter.position.offset >= run.letters and counts(letter) for letter in letters)
 
-    def plan(
-        self, loaded: loader.LoadedModel, names: Names, report: Callable[[Progress], None]
-    ) -> BackfillRun:
+    def plan(self, loaded: loader.LoadedModel, names: Names, report: Callable[[Progress], None]) -> BackfillRun:
         """Hand out the ranges. Before that, every transaction that is open now has to end: one that changed
         a table before it joined the publication leaves no event."""
         with connect(self.config.postgres.arguments()) as connection:
-            wait_for_open_transactions(
-                connection, progress=lambda note: report(Progress("waiting", 0, 0, str(note)))
-            )
+            wait_for_open_transactions(connection, progress=lambda note: report(Progress("waiting", 0, 0, str(note))))
         report(Progress("planning", 0, 0))
         run_id, started_ms = uuid.uuid4().hex[:12], time.time_ns() // 1_000_000
         work = KafkaWork(self.registry.writing, names.backfill_topic)
@@ -164,22 +163,16 @@ class Backfill:
         for item in planned:
             work.put(item)
         work.flush()
-        ends = {
-            str(p): offset for (_, p), offset in self.registry.topics.ends([names.backfill_topic]).items()
-        }
+        ends = {str(p): offset for (_, p), offset in self.registry.topics.ends([names.backfill_topic]).items()}
         first = {str(p): offset for (_, p), offset in begins.items()}
         roots = max(len(planned) - 1, 0) * size + len(rest)
         return BackfillRun(run_id, True, len(planned), roots, started_ms, first, ends, letters=letters)
 
-    def _watch(
-        self, unit: ModelSupervisor, names: Names, run: BackfillRun, report: Callable[[Progress], None]
-    ) -> None:
+    def _watch(self, unit: ModelSupervisor, names: Names, run: BackfillRun, report: Callable[[Progress], None]) -> None:
         total = sum(run.ends.values()) - sum(run.begins.values())
         while True:
             if unit.state == "failed" and (error := unit.failure):
-                raise Fatal(
-                    f"the backfill stopped: {error.what}", where=error.where, why=error.why, hint=error.hint
-                )
+                raise Fatal(f"the backfill stopped: {error.what}", where=error.where, why=error.why, hint=error.hint)
             committed = self.registry.topics.committed(names.backfill_group)
             done = {str(p): offset for (_, p), offset in committed.items()}
             left = sum(max(0, end - done.get(p, run.begins.get(p, 0))) for p, end in run.ends.items())

@@ -69,5 +69,7 @@ def _move_clock(rows: Rows, past: int, model: str) -> None:
         rows.flush()
     raise Fatal(
         "a sink holds documents of a later clock than PostgreSQL has, too far to be moved there",
-        where=model, why=f"{behind} transactions", hint=f"syncer resync {model}",
-    )  # fmt: skip
+        where=model,
+        why=f"{behind} transactions",
+        hint=f"syncer resync {model}",
+    )

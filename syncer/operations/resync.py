@@ -62,9 +62,7 @@ def resync(
     epoch = max(known.get("epoch", 0), begun.get("epoch", 0)) + 1
     generation = max(known.get("generation", 0), begun.get("generation", 0)) + 1
     names = Names.make(config, model.name, loaded.compiled.tables, generation)
-    registration = registry.register(
-        loaded.compiled, names, epoch=epoch, generation=generation, building=True
-    )
+    registration = registry.register(loaded.compiled, names, epoch=epoch, generation=generation, building=True)
     # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
     backfill = Backfill(config, model, registry, rate=rate, sweep=True, building=True)
     (run, refused), left = backfill.run(metrics, workers, report, again=True), list[str]()
@@ -113,9 +111,7 @@ def _in_step(
     def until(waiting: Callable[[], str]) -> None:
         while note := waiting():
             if unit.state == "failed" and (error := unit.failure):
-                raise Fatal(
-                    f"the resync stopped: {error.what}", where=error.where, why=error.why, hint=error.hint
-                )
+                raise Fatal(f"the resync stopped: {error.what}", where=error.where, why=error.why, hint=error.hint)
             report(Progress("rendering", 0, 0, note))
             time.sleep(_LOOK_EVERY)
 

@@ -188,10 +188,14 @@ class _Reading:
 
     def _process(self, one: Said) -> dict[str, Any]:
         return {
-            "host": one.process.host, "pid": one.process.pid, "id": one.process.id, "state": one.state,
-            "alive": one.alive(self.now_ms), "reason": one.reason,
+            "host": one.process.host,
+            "pid": one.process.pid,
+            "id": one.process.id,
+            "state": one.state,
+            "alive": one.alive(self.now_ms),
+            "reason": one.reason,
             "seconds_ago": round((self.now_ms - one.at_ms) / 1000, 1),
-        }  # fmt: skip
+        }
 
     def _gone(self) -> list[str]:
         """Daemons that said to run, though Kafka has no consumer of theirs, and that have not renewed that
@@ -199,9 +203,8 @@ class _Reading:
         return [
             f"{one.process} was killed, or cannot reach Kafka: its consumers are gone"
             for one in self.said
-            if one.alive(self.now_ms) and one.state == "running"
-            and self.now_ms - one.at_ms > _SILENT_MS
-        ]  # fmt: skip
+            if one.alive(self.now_ms) and one.state == "running" and self.now_ms - one.at_ms > _SILENT_MS
+        ]
 
     def _lag(self, state: str, records: int, since: list[int], late: float) -> float | None:
         if state in ("new", "stopped"):
@@ -237,9 +240,7 @@ class _Reading:
     def _work(self, names: Names) -> tuple[int, tuple[Waiting, ...], int]:
         """Items waiting, all and by kind; and the commit time of the oldest change that caused one, 0 if no
         change did."""
-        waiting = self._waiting(
-            [names.work_topic, names.backfill_topic], [names.work_group, names.backfill_group]
-        )
+        waiting = self._waiting([names.work_topic, names.backfill_topic], [names.work_group, names.backfill_group])
         if not waiting:
             return 0, (), 0
         kinds, caused = Counter[tuple[str, str, int]](), list[int]()

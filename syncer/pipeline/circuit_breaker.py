@@ -92,9 +92,7 @@ class Breaker:
         with self._lock:  # a higher limit than then: the operator wants dead letters
             known = {sink: value for sink, value in noted.items() if self._limit <= value["limit"]}
             self._trips = {
-                sink: max(value["trips"], self._trips.get(sink, 0))
-                for sink, value in known.items()
-                if self._limit
+                sink: max(value["trips"], self._trips.get(sink, 0)) for sink, value in known.items() if self._limit
             }
 
     def tolerate(self) -> None:
@@ -138,10 +136,12 @@ class Breaker:
         self._note_all()
         what = f"{sink} refused {length:,} documents in a row" if first else f"{sink} still refuses documents"
         return Fatal(
-            what, where=self._model, why=f"document {last.id}: {last.reason}",
+            what,
+            where=self._model,
+            why=f"document {last.id}: {last.reason}",
             hint=f"correct the mapping or the declaration, then: syncer resync {self._model}; or correct the "
             f"rows; or raise {SETTING} (now {self._limit:,}), and each of them gets a dead letter",
-        )  # fmt: skip
+        )
 
     def _note_all(self) -> None:
         self._note({sink: {"limit": self._limit, "trips": trips} for sink, trips in self._trips.items()})

@@ -86,8 +86,7 @@ def work(position: Position, value: bytes | None, columns: int | None) -> WorkIt
         item = WorkItem(**fields)
         bounds = tuple(bound for bound in (item.low, item.high) if bound is not None)
         if columns is not None and any(
-            len(key) != columns or not all(isinstance(part, str) for part in key)
-            for key in item.keys + bounds
+            len(key) != columns or not all(isinstance(part, str) for part in key) for key in item.keys + bounds
         ):
             raise TypeError(f"a key that has not {columns} texts")
         if item.kind not in _NEEDS or not all(getattr(item, name) for name in _NEEDS[item.kind]):

@@ -69,8 +69,7 @@ class Lag:
             elif end > position and partition in known:
                 self._since_ms[partition] = known[partition]
         self.records = sum(
-            max(end - self._next.get(partition, position), 0)
-            for partition, (position, end) in progress.items()
+            max(end - self._next.get(partition, position), 0) for partition, (position, end) in progress.items()
         )
 
     def seconds(self, now_ms: int) -> float:

@@ -97,10 +97,17 @@ class Lane:
         self.neighbours = Neighbours(compiled.name, compiled.tables, topic_of)
         self.gate = VisibilityGate(compiled.name, rows, clock, self.wait, observer, limits.gate_timeout)
         self.writer = Writer(
-            compiled.name, sinks, max_age=limits.max_age, again=self._again, done=self._done,
-            refused=self._refused, newer=self._newer, wait=self.wait, observer=observer,
+            compiled.name,
+            sinks,
+            max_age=limits.max_age,
+            again=self._again,
+            done=self._done,
+            refused=self._refused,
+            newer=self._newer,
+            wait=self.wait,
+            observer=observer,
             breaker=breaker or Breaker(compiled.name),
-        )  # fmt: skip
+        )
         self._item_topics = {work.topic, items}
         self.offsets = Offsets(limits.commit_interval)
         self.lag = Lag(beginning.now_ms if beginning else 0, self._item_topics)
@@ -108,9 +115,13 @@ class Lane:
         self._handed_out: Snapshot | None = None
         """After which all roots were handed out, because of updates without their old rows."""
         self.render = Render(
-            limits.chunk_documents, limits.chunk_bytes, recent=self.recent, wait=self.wait,
-            observer=observer, spoilt=self._dead_letter,
-        )  # fmt: skip
+            limits.chunk_documents,
+            limits.chunk_bytes,
+            recent=self.recent,
+            wait=self.wait,
+            observer=observer,
+            spoilt=self._dead_letter,
+        )
         self._rejected: set[str] = set()  # documents, since the last piece was done
         self._due = 0.0
 
@@ -137,9 +148,7 @@ class Lane:
             if items:
                 now_ms = self.time.now_ms()
                 for record, item in items:
-                    self.lag.taken(
-                        record.position, 0 if item.not_before_ms > now_ms else item.committed_ms
-                    )
+                    self.lag.taken(record.position, 0 if item.not_before_ms > now_ms else item.committed_ms)
                 self._tell_lag()
             for record, item in items:  # a lane has either; each item is large enough to be settled alone
                 self._item(item, record)
@@ -263,9 +272,10 @@ class Lane:
         except Reject as error:
             raise Fatal(
                 "a value of a change event does not fit the type of its column",
-                where=error.where, why=error.why,
+                where=error.where,
+                why=error.why,
                 hint=f"if the type was altered: syncer resync {self.compiled.name}; otherwise: syncer check",
-            ) from error  # fmt: skip
+            ) from error
 
     def _covered(self, change: ChangeEvent) -> bool:
         """Whether a change was committed before the read model began."""
@@ -381,9 +391,7 @@ class Lane:
             yield WriteBatch(batch, seen.snapshot_at)
 
     def _refused(self, sink: str, id: str, version: int, reason: str) -> None:
-        self._dead_letter(
-            id, version, Reject(f"{sink} refused the document", where=f"document {id}", why=reason)
-        )
+        self._dead_letter(id, version, Reject(f"{sink} refused the document", where=f"document {id}", why=reason))
 
     def _newer(self, version: int) -> None:
         self.gate.ahead = max(self.gate.ahead, version)

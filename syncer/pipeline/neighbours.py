@@ -55,8 +55,9 @@ class Neighbours:
     def refused(self, record: Record, table: TableName, why: str = "") -> Reject:
         """The dead letter of a change that cannot be ignored."""
         return Reject(
-            f"a change of {table}, which is no table of this read model", where=str(record.position),
+            f"a change of {table}, which is no table of this read model",
+            where=str(record.position),
             why=why or "its changes belong in another topic",
             hint=f"syncer check {self._model}; "
             f"if the table was dropped or renamed: syncer dlq drop {self._model} LETTER",
-        )  # fmt: skip
+        )

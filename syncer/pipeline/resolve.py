@@ -70,9 +70,10 @@ def _values(image: Image, lookup: Lookup, change: ChangeEvent) -> Key | None:
         except KeyError:
             raise Fatal(
                 f"a change event lacks the column {column!r}, which links {change.table} to its root",
-                where=str(change.table), why="excluded by the connector or the publication, or renamed",
+                where=str(change.table),
+                why="excluded by the connector or the publication, or renamed",
                 hint="syncer check",
-            ) from None  # fmt: skip
+            ) from None
         if value is None:
             return None
         values.append(text(value, base))

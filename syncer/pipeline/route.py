@@ -35,9 +35,7 @@ class Route:
         if change.op != "u" or change.before is None or change.after is None:
             return [occurrence for occurrence, _ in places]
         before, after = change.before, change.after
-        return [
-            occurrence for occurrence, certain in places if not certain or _differ(before, after, certain)
-        ]
+        return [occurrence for occurrence, certain in places if not certain or _differ(before, after, certain)]
 
 
 def _differ(before: Image, after: Image, columns: Iterable[str]) -> bool:

@@ -30,9 +30,7 @@ class VersionedView(NamedTuple):
 class VisibilityGate:
     """timeout: seconds after which the reason for waiting is looked for and told."""
 
-    def __init__(
-        self, model: str, rows: Rows, clock: Clock, wait: Waiter, observer: Observer, timeout: float
-    ) -> None:
+    def __init__(self, model: str, rows: Rows, clock: Clock, wait: Waiter, observer: Observer, timeout: float) -> None:
         self.model, self.rows, self.clock = model, rows, clock
         self.wait, self.observer, self.timeout = wait, observer, timeout
         self.ahead = 0
@@ -80,10 +78,11 @@ class VisibilityGate:
         theirs, ours = split_version(self.ahead)[1], split_version(version)[1]
         return Fatal(
             "a sink holds documents of a later clock than this PostgreSQL server has",
-            where=self.model, why=f"clock {theirs}, the server's is {ours}",
+            where=self.model,
+            why=f"clock {theirs}, the server's is {ours}",
             hint=f"if documents were edited by hand: syncer verify {self.model} --repair; if the database or"
             f" Kafka was made anew: syncer resync {self.model}",
-        )  # fmt: skip
+        )
 
     def _why(self, unseen: list[int]) -> str:
         statuses = self.rows.statuses(unseen)
@@ -91,9 +90,10 @@ class VisibilityGate:
         if strange:
             raise Fatal(
                 "there are change events of transactions that this PostgreSQL server does not have",
-                where=self.model, why=", ".join(strange),
+                where=self.model,
+                why=", ".join(strange),
                 hint=f"if it was restored or failed over: syncer resync {self.model}",
-            )  # fmt: skip
+            )
         return (
             f"{len(unseen)} transactions are not visible yet, e.g. {unseen[0]} ({statuses.get(unseen[0])}):"
             " most often a synchronous standby that does not answer"

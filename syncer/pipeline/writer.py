@@ -127,9 +127,7 @@ class Writer:
                 began = now()
                 timeout = piece.snapshot_at + self.max_age - began
                 if timeout <= 0:
-                    reason = self._late(
-                        began - piece.snapshot_at, max(self._slowest, before, key=lambda s: s[1])
-                    )
+                    reason = self._late(began - piece.snapshot_at, max(self._slowest, before, key=lambda s: s[1]))
                     answers.append((sink.name, Outcome(retry=piece.batch.ids(), retry_reason=reason)))
                     break
                 try:

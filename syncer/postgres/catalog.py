@@ -24,8 +24,12 @@ from syncer.postgres.fingerprint import Fingerprint, fingerprint
 __all__ = ["fingerprint", "load", "load_stable"]
 
 _KINDS: dict[str, Any] = {
-    "r": "table", "p": "partitioned", "v": "view", "m": "materialized view", "f": "foreign table",
-}  # fmt: skip
+    "r": "table",
+    "p": "partitioned",
+    "v": "view",
+    "m": "materialized view",
+    "f": "foreign table",
+}
 _PERSISTENCE: dict[str, Any] = {"p": "permanent", "u": "unlogged", "t": "temporary"}
 _IDENTITIES: dict[str, Identity] = {"d": "default", "f": "full", "i": "index", "n": "nothing"}
 
@@ -191,9 +195,7 @@ def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalo
     columns, enums = _columns(conn, oids)
     indexes, primary_keys = _indexes(conn, oids)
     leaves: dict[int, list[tuple[Leaf, str, str, int]]] = defaultdict(list)
-    for root, oid, schema, name, kind, persistence, identity, rows, covered, virtual in _query(
-        conn, _LEAVES, oids
-    ):
+    for root, oid, schema, name, kind, persistence, identity, rows, covered, virtual in _query(conn, _LEAVES, oids):
         leaf = Leaf(oid, TableName(schema, name), _IDENTITIES[identity], tuple(covered), virtual)
         leaves[root].append((leaf, kind, persistence, rows))
 

@@ -35,9 +35,7 @@ class Tables:
     that is used shows tables that the read model was found to fit.
     """
 
-    def __init__(
-        self, name: str, fingerprint: Fingerprint, again: Callable[[], Fingerprint] | None = None
-    ) -> None:
+    def __init__(self, name: str, fingerprint: Fingerprint, again: Callable[[], Fingerprint] | None = None) -> None:
         self.name, self.fingerprint, self._again = name, fingerprint, again
         self._lock = threading.Lock()
 
@@ -54,8 +52,9 @@ def altered(name: str) -> Retry:
     """The tables are others than those that the read model was compiled from."""
     return Retry(
         "the tables were altered: the read model is compiled again",
-        where=name, hint="nothing to do, unless it comes again: syncer check",
-    )  # fmt: skip
+        where=name,
+        hint="nothing to do, unless it comes again: syncer check",
+    )
 
 
 def fingerprint(catalog: Catalog, *, publication: str = "", schemas: bool = False) -> sql.Composed:
@@ -73,9 +72,7 @@ def fingerprint(catalog: Catalog, *, publication: str = "", schemas: bool = Fals
     """
     oids = [table.oid for table in catalog.tables.values()]
     trees = [table.oid for table in catalog.tables.values() if table.kind not in ("table", "view")]
-    own_types = any(
-        "." in c.type or "." in c.element for t in catalog.tables.values() for c in t.columns.values()
-    )
+    own_types = any("." in c.type or "." in c.element for t in catalog.tables.values() for c in t.columns.values())
     parts = [
         _RELATION_PRINT.format(_oids(oids)),
         _COLUMN_PRINT.format(_oids(oids)),
@@ -87,9 +84,7 @@ def fingerprint(catalog: Catalog, *, publication: str = "", schemas: bool = Fals
     if publication:
         of_schemas = _SCHEMAS_PRINT.format(_oids(oids)) if schemas else sql.SQL("''")
         parts.append(
-            _PUBLICATION_PRINT.format(
-                publication=sql.Literal(publication), oids=_oids(oids), of_schemas=of_schemas
-            )
+            _PUBLICATION_PRINT.format(publication=sql.Literal(publication), oids=_oids(oids), of_schemas=of_schemas)
         )
     return sql.SQL("(SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {})))").format(sql.SQL(", ").join(parts))
 

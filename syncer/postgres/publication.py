@@ -34,9 +34,20 @@ SELECT current_setting('server_version_num')::int, current_database(), pg_catalo
 """
 
 _SERVER_FIELDS = (
-    "server_version", "database", "in_recovery", "wal_level", "effective_wal_level", "max_slots",
-    "used_slots", "max_senders", "used_senders", "wal_keep_size", "role", "role_replicates", "sees_sessions",
-)  # fmt: skip
+    "server_version",
+    "database",
+    "in_recovery",
+    "wal_level",
+    "effective_wal_level",
+    "max_slots",
+    "used_slots",
+    "max_senders",
+    "used_senders",
+    "wal_keep_size",
+    "role",
+    "role_replicates",
+    "sees_sessions",
+)
 
 _PUBLICATION: LiteralString = """
 SELECT oid, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
@@ -222,10 +233,11 @@ def ensure_publication(
         raise Fatal("there is no such table", where=", ".join(map(str, missing)), hint="syncer check")
     if failing := [leaf.name for table in catalog.tables.values() for leaf in unpublishable(table)]:
         raise Fatal(
-            "publishing would make the application's own UPDATE and DELETE fail", where=at,
+            "publishing would make the application's own UPDATE and DELETE fail",
+            where=at,
             why=f"no usable replica identity: {', '.join(map(str, failing))}",
             hint="syncer check  (it prints the ALTER TABLE to run)",
-        )  # fmt: skip
+        )
     partitioned = [table.name for table in catalog.tables.values() if table.kind == "partitioned"]
     generated = _with_generated(conn, tables)
     statements = publication_statements(name, read_publication(conn, name), tables, partitioned, generated)
@@ -237,9 +249,11 @@ def ensure_publication(
                 conn.execute(statement.encode())
     except psycopg.Error as error:
         raise Fatal(
-            "cannot change the publication", where=at, why=str(error).strip(),
+            "cannot change the publication",
+            where=at,
+            why=str(error).strip(),
             hint="run as the owner of the tables, with CREATE on the database:\n" + "\n".join(statements),
-        ) from error  # fmt: skip
+        ) from error
     return statements
 
 
@@ -270,9 +284,10 @@ def wait_for_open_transactions(
         if now >= deadline:
             raise Retry(
                 "transactions that were open when the publication changed are still open",
-                where=f"database {conn.info.dbname}", why=str(Open(waiting)),
+                where=f"database {conn.info.dbname}",
+                why=str(Open(waiting)),
                 hint="end them (COMMIT PREPARED, SELECT pg_terminate_backend(pid)), or wait longer",
-            )  # fmt: skip
+            )
         if now - reported >= 1:
             progress(Open(waiting))
             reported = now

@@ -91,9 +91,7 @@ class SnapshotReader:
         self._lock = threading.Lock()
 
     @contextmanager
-    def view(
-        self, *, root_only: bool = False, wait: Callable[[float], None] = time.sleep
-    ) -> Iterator[SnapshotView]:
+    def view(self, *, root_only: bool = False, wait: Callable[[float], None] = time.sleep) -> Iterator[SnapshotView]:
         """See `ports.Rows.view`."""
         with self._lock:
             try:
@@ -104,9 +102,7 @@ class SnapshotReader:
                 connection.execute("COMMIT")
             except psycopg.Error as error:
                 self._drop()
-                raise classify_error(
-                    error, "cannot read from PostgreSQL", where=self.compiled.name
-                ) from error
+                raise classify_error(error, "cannot read from PostgreSQL", where=self.compiled.name) from error
             except BaseException:
                 self._drop()
                 raise
@@ -121,9 +117,7 @@ class SnapshotReader:
                 row = self._connection.execute(_FLUSHED, prepare=True).fetchone()
             except psycopg.Error as error:
                 self._drop()
-                raise classify_error(
-                    error, "cannot read from PostgreSQL", where=self.compiled.name
-                ) from error
+                raise classify_error(error, "cannot read from PostgreSQL", where=self.compiled.name) from error
         return reached(row[0] if row else 0, lsn)
 
     def flush(self) -> None:
@@ -157,9 +151,7 @@ class SnapshotReader:
             self._streamed = Streamed(self._connection)
         return self._connection
 
-    def _begin(
-        self, connection: psycopg.Connection[Any], locked: sql.Composed, wait: Callable[[float], None]
-    ) -> Head:
+    def _begin(self, connection: psycopg.Connection[Any], locked: sql.Composed, wait: Callable[[float], None]) -> Head:
         """A snapshot of tables that the read model fits."""
         for _ in range(_ALTERATIONS):
             wanted = self._tables.fingerprint
@@ -237,9 +229,7 @@ class SnapshotView:
     def first_keys(self, limit: int) -> list[Key]:
         return self._keys("TRUE", [], limit)
 
-    def _keys(
-        self, condition: LiteralString, parameters: Sequence[Any], limit: int | None = None
-    ) -> list[Key]:
+    def _keys(self, condition: LiteralString, parameters: Sequence[Any], limit: int | None = None) -> list[Key]:
         columns = [sql.Identifier("t", _escaped(column)) for column in self._compiled.key]
         key = sql.SQL("({})").format(sql.SQL(", ").join(columns))
         # wider than the column may be, as keys are that come from before it was narrowed
@@ -267,9 +257,7 @@ class SnapshotView:
         with self._connection.cursor() as cursor:
             yield from map(tuple, cursor.stream(query, parameters, size=_STREAM))
 
-    def _rows(
-        self, statement: str, parameters: Sequence[Any], most: int, *, prepare: bool, several: int
-    ) -> list[Row]:
+    def _rows(self, statement: str, parameters: Sequence[Any], most: int, *, prepare: bool, several: int) -> list[Row]:
         """Run a render statement; the savepoint at the view's begin keeps it usable if it fails."""
         rows: list[Row] = []
         size, over = 0, None
@@ -292,9 +280,7 @@ class SnapshotView:
                 self._streamed.run(b"ROLLBACK TO SAVEPOINT render")
             if late and several:
                 raise Overflow(several, 0) from error
-            raise (
-                Reject(kind.what, where=kind.where, why=kind.why, hint=kind.hint) if late else kind
-            ) from error
+            raise (Reject(kind.what, where=kind.where, why=kind.why, hint=kind.hint) if late else kind) from error
         if over:
             self._streamed.run(b"ROLLBACK TO SAVEPOINT render")
             raise over

@@ -106,10 +106,14 @@ def read(
             own = {column: columns[column] for column in sorted(used[table]) if column in columns}
             types |= {type_ for _, type_, *_ in own.values()}
             tables[str(table)] = {
-                "oid": oid, "named": named, "file": file, "columns": own,
+                "oid": oid,
+                "named": named,
+                "file": file,
+                "columns": own,
                 "publication": [published or "", by_schema.get(schema, "")],
-                "identity": identity or "", "leaves": leaves or {},
-            }  # fmt: skip
+                "identity": identity or "",
+                "leaves": leaves or {},
+            }
         cursor.execute(_LABELS, (sorted(types),))
         labels = {oid: [label, version] for oid, label, version in cursor}
     return {"form": FORM, "tables": tables, "labels": labels}

@@ -65,9 +65,7 @@ def load_valid(config: Config, names: Collection[str] = ()) -> tuple[list[Model]
     if not found and errors:
         raise declaration.together(errors)
     if not found:
-        raise Fatal(
-            "there are no read models", where=str(config.models), hint="see models in the configuration"
-        )
+        raise Fatal("there are no read models", where=str(config.models), hint="see models in the configuration")
     known = {model.name: model for model in found}
     for name in names:
         if name not in known:
@@ -109,9 +107,7 @@ def load_models(config: Config, names: Collection[str] = ()) -> list[LoadedModel
         return [compiled(connection, model) for model in found]
 
 
-def build_sinks(
-    config: Config, loaded: LoadedModel, *, epoch: int, generation: int, built: bool = False
-) -> list[Sink]:
+def build_sinks(config: Config, loaded: LoadedModel, *, epoch: int, generation: int, built: bool = False) -> list[Sink]:
     """The read model's sinks, not yet connected. built: their targets were made once.
 
     Raises Fatal naming the line of what is wrong in a section of the configuration (whose secrets may be in
@@ -122,10 +118,16 @@ def build_sinks(
         connection = config.connection(kind, sinks.find(kind, where=where).Connection)
         found.append(
             sinks.build(
-                kind, settings, model=loaded.compiled, connection=connection,
-                epoch=epoch, generation=generation, built=built, where=where,
+                kind,
+                settings,
+                model=loaded.compiled,
+                connection=connection,
+                epoch=epoch,
+                generation=generation,
+                built=built,
+                where=where,
             )
-        )  # fmt: skip
+        )
     return found
 
 

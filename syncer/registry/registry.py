@@ -154,10 +154,13 @@ class Registry:
         stream = self.stream(max_age)
         if registration.stream < stream.number:
             raise Fatal(
-                "changes were lost on their way from PostgreSQL to Kafka", where=registration.model,
-                why=stream.why, hint=f"syncer resync {registration.model}" if stream.slot else
-                f"syncer connectors reset, then: syncer resync {registration.model}",
-            )  # fmt: skip
+                "changes were lost on their way from PostgreSQL to Kafka",
+                where=registration.model,
+                why=stream.why,
+                hint=f"syncer resync {registration.model}"
+                if stream.slot
+                else f"syncer connectors reset, then: syncer resync {registration.model}",
+            )
 
     def note_backwards(self, registration: Registration, why: str) -> None:
         """That the clock of its epoch ran backwards, for every process and from now on."""
@@ -187,10 +190,11 @@ class Registry:
         for topic, id in self.topics.ids(list(registration.topics)).items():
             if id != registration.topics[topic]:
                 raise Fatal(
-                    "a topic was deleted and made again: what it held is lost", where=f"topic {topic}",
+                    "a topic was deleted and made again: what it held is lost",
+                    where=f"topic {topic}",
                     why=f"its id was {registration.topics[topic]}, and is {id}",
                     hint=f"syncer resync {registration.model}",
-                )  # fmt: skip
+                )
 
     # -- the beginning ---------------------------------------------------------------------------------
 
@@ -237,10 +241,11 @@ class Registry:
             if "compact" in policy:
                 raise Fatal(
                     "a compacted topic loses the before-images of changes",
-                    where=f"topic {topic}", why=f"cleanup.policy={policy}",
+                    where=f"topic {topic}",
+                    why=f"cleanup.policy={policy}",
                     hint=f"kafka-configs.sh --bootstrap-server {self.config.kafka.bootstrap_servers} --alter "
                     f"--topic {topic} --add-config cleanup.policy=delete",
-                )  # fmt: skip
+                )
 
     def _create_letters(self, topic: str) -> None:
         made = self.topics.create([topic], LETTERS, partitions=1)
@@ -267,10 +272,11 @@ def check_hash(registration: Registration, compiled: Compiled, shape: TableState
     elif key:
         why = "; ".join(key)
     raise Fatal(
-        "the read model was changed since its documents were rendered", where=compiled.name,
+        "the read model was changed since its documents were rendered",
+        where=compiled.name,
         why=f"{why} (hash {registration.hash} then, {compiled.hash} now)",
         hint=f"syncer resync {compiled.name}",
-    )  # fmt: skip
+    )
 
 
 def _family(type: str) -> str:

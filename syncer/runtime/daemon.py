@@ -42,11 +42,16 @@ class DaemonProcess:
         self.watch = SourceMonitor(config, self.registry, self.metrics, own)
         self.units = [
             ModelSupervisor(
-                config, model, self.registry, self.metrics.for_model(model.name),
-                source=self.watch.reason, late=self.watch.late, reader=self.watch.reader,
+                config,
+                model,
+                self.registry,
+                self.metrics.for_model(model.name),
+                source=self.watch.reason,
+                late=self.watch.late,
+                reader=self.watch.reader,
             )
             for model in models
-        ]  # fmt: skip
+        ]
         self.reporting = Reporting(self.registry, {unit.model.name: unit for unit in self.units})
         self._stop = threading.Event()
         self.unfinished: list[str] = []
@@ -57,9 +62,7 @@ class DaemonProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         with Server(self.config.http.host, self.config.http.port, self, self.metrics.registry) as server:
-            log.info(
-                "started", version=__version__, models=[u.model.name for u in self.units], http=server.url
-            )
+            log.info("started", version=__version__, models=[u.model.name for u in self.units], http=server.url)
             for error in self.broken:
                 log.error("a read model cannot be read", error=str(error))
             for unit in self.units:

@@ -59,9 +59,11 @@ class Application:
             return cast(Iterable[bytes], self._metrics(environ, start_response))
         status, kind, body = self._answer(path, method, environ.get("QUERY_STRING", ""))
         headers = [
-            ("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"),
+            ("Content-Type", kind),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
-        ]  # fmt: skip
+        ]
         start_response(f"{status.value} {status.phrase}", headers)
         return [b"" if method == "HEAD" else body]
 
@@ -138,9 +140,7 @@ class Server:
             hint = "choose another http.port, or 0 for any free one" if e.errno == errno.EADDRINUSE else ""
             raise Fatal("cannot listen", where=where, why=e.strerror or str(e), hint=hint) from e
         self._server.set_app(Application(health, registry))
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="http", daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True)
 
     @property
     def url(self) -> str:

@@ -175,9 +175,11 @@ class ModelOpener:
         self.generation = registration.generation
         identity = Identity(noted["system"], noted["timeline"]) if noted else None
         clock = Clock(
-            registration.epoch, identity, noted.get("clock", 0),
+            registration.epoch,
+            identity,
+            noted.get("clock", 0),
             backwards=lambda error: self._ran_backwards(registration, error),
-        )  # fmt: skip
+        )
         with rows.view(root_only=True) as view:
             now = view.head.snapshot.clock
             clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
@@ -205,9 +207,20 @@ class ModelOpener:
         alterations = TableAlterations(self.config, self.registry, registration, begun.names, loaded)
         alterations.note_first(new=not begun.built)
         return ModelSession(
-            self.config, self.registry, loaded, tables, begun.names, clock, built, registration, letters,
-            memories, alterations, self._breaker(registration, built), alterations.outgrown(built),
-        )  # fmt: skip
+            self.config,
+            self.registry,
+            loaded,
+            tables,
+            begun.names,
+            clock,
+            built,
+            registration,
+            letters,
+            memories,
+            alterations,
+            self._breaker(registration, built),
+            alterations.outgrown(built),
+        )
 
     def _ran_backwards(self, registration: Registration, error: Fatal) -> None:
         """Kafka may be away: then it is written down before anything is opened again."""

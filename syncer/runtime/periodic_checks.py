@@ -1,7 +1,8 @@
 """Looks after a read model while its lanes run: what they cannot see, or look at only when there is work.
 
     tables       were they altered? did another server take this one's place?   `rows/`, `clock.py`
-    sinks        did one lose its memory? do readers see another index?         `monitors/sink_durability.py`, `registry/loader.py`
+    sinks        did one lose its memory? do readers see another index?         `monitors/sink_durability.py`,
+    `registry/loader.py`
     altered      are all documents to be rendered again?                        `monitors/table_alterations.py`
     the stream   were changes lost? is there a new generation?                  `registry/registry.py`
 

@@ -189,9 +189,14 @@ class ModelSupervisor:
         # One process is enough to have all rendered again: Kafka chooses it, and another one if it dies.
         first = opened.names.changes[0], 0
         self._supervision = PeriodicChecks(
-            opened, self.opening, self.metrics, stop=self._stop, ended=stop,
-            is_leader=lambda: any(source.is_assigned(first) for source in changes), reader=self.reader,
-        )  # fmt: skip
+            opened,
+            self.opening,
+            self.metrics,
+            stop=self._stop,
+            ended=stop,
+            is_leader=lambda: any(source.is_assigned(first) for source in changes),
+            reader=self.reader,
+        )
         for thread in threads:
             thread.start()
         self.error, self.outgrown = "", opened.outgrown

@@ -10,12 +10,12 @@ what it must do.
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from syncer.config.sink_kinds import sink_modules
 from syncer.declaration.compile import Compiled, Field
 from syncer.declaration.names import near
 from syncer.errors import Fatal, SyncerError
@@ -26,9 +26,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class SinkClass(Protocol):
-    def __call__(
-        self, settings: Any, connection: Any, *, model: Compiled, epoch: int, generation: int
-    ) -> Sink: ...
+    def __call__(self, settings: Any, connection: Any, *, model: Compiled, epoch: int, generation: int) -> Sink: ...
 
 
 class SinkModule(Protocol):
@@ -53,19 +51,14 @@ class SinkModule(Protocol):
         ...
 
 
-def kinds() -> list[str]:
-    """The names of all sinks there are."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-
-
 def find(kind: str, *, where: str = "") -> SinkModule:
-    """The module of a kind of sink. Raises Fatal with the nearest name when there is none."""
-    known = kinds()
+    """Returns the package of a kind of sink. Raises Fatal with the nearest name if no such sink is installed."""
+    known = sink_modules()
     if kind not in known:
         meant = near(kind, known)
         hint = f"did you mean {meant}?" if meant else f"one of: {', '.join(known)}"
         raise Fatal(f"there is no sink called {kind!r}", where=where, hint=hint)
-    return cast(SinkModule, importlib.import_module(f"{__name__}.{kind}"))
+    return cast(SinkModule, importlib.import_module(known[kind]))
 
 
 def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: str) -> _Model:
@@ -76,9 +69,7 @@ def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: 
         return schema.model_validate(given)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        first = next(
-            (one for one in found if one["type"] == "extra_forbidden"), found[0]
-        )  # explains the rest
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # explains the rest
         field = ".".join(map(str, first["loc"])) or "(block)"
         hint = ""
         if first["type"] == "extra_forbidden":
@@ -88,9 +79,7 @@ def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: 
         raise Fatal(f"{field}: {message}", where=where, hint=hint) from None
 
 
-def check(
-    kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = ""
-) -> list[Problem]:
+def check(kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "") -> list[Problem]:
     """What is wrong with a declaration's block for documents of these fields; empty when nothing is.
 
     Raises Fatal when the block itself cannot be read.

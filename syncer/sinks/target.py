@@ -62,10 +62,11 @@ class Target(NamedTuple):
         """The error when a batch could not be written in time. within: the seconds that it had."""
         return Retry(
             f"it took longer than {timeout:.0f} s to write a batch of {documents:,} documents, so the rest is"
-            " rendered again", where=self.name,
+            " rendered again",
+            where=self.name,
             why="nothing is written later than pipeline.max_age after its snapshot",
             hint="write less at a time (pipeline.chunk_documents), or raise pipeline.max_age",
-        )  # fmt: skip
+        )
 
     def gone(self, what: str) -> Fatal:
         """The error when `what` was there once: made anew, it would lack every document but the next ones."""

@@ -46,10 +46,12 @@ def configure(
     if console:
         last = [
             structlog.dev.ConsoleRenderer(
-                colors=terminal, pad_event_to=36, sort_keys=False,
+                colors=terminal,
+                pad_event_to=36,
+                sort_keys=False,
                 exception_formatter=structlog.dev.plain_traceback,  # rich's shows local variables: passwords
             )
-        ]  # fmt: skip
+        ]
     else:
         last = [
             structlog.processors.EventRenamer("message"),

@@ -3,7 +3,7 @@
 `Metrics` holds the objects of one registry, which is passed around: there is no global one. A read model
 asks once for its `ModelMetrics`, whose children are ready, so that counting costs about a microsecond.
 
-    python -m syncer.metrics > docs/metrics.md
+    python -m syncer.telemetry.metrics > docs/metrics.md
 """
 
 from __future__ import annotations
@@ -50,81 +50,195 @@ class Spec:
         return Histogram(self.name, self.help, self.labels, registry=registry, buckets=BUCKETS)
 
 
-# fmt: off
 TABLE: tuple[Spec, ...] = (
-    Spec("syncer_lag_seconds", "gauge", ("model",), "seconds",
-         "Age of the oldest change that is not in every sink; 0 when none waits. It covers the change events"
-         " and the work items (fan-outs, renders of altered tables and of lost documents) in this process's"
-         " partitions. It covers the connector: a message of the canary counts if it has not come after 2 s."
-         " It grows while the read model waits or has failed. It does not cover: changes of the last"
-         " `watch.interval` that the connector did not deliver, backfills, sweeps that are not due, dead"
-         " letters, and the time until Elasticsearch refreshes an index. It compares PostgreSQL's clock with"
-         " this host's."),
-    Spec("syncer_lag_records", "gauge", ("model", "lane"), "records",
-         "Records in Kafka that are not settled yet; lane `changes`, `work` (fan-outs, sweeps), `backfill`."),
-    Spec("syncer_model_state", "gauge", ("model", "state"), "0 or 1",
-         f"1 for the state that the read model is in: {', '.join(STATES)}."),
-    Spec("syncer_stage_seconds", "histogram", ("model", "stage"), "seconds",
-         f"Time spent in a stage, a batch: {', '.join(STAGES)}. `durable`: until what a snapshot saw was"
-         " on PostgreSQL's disk."),
-    Spec("syncer_batches_total", "counter", ("model", "lane"), "batches",
-         "Batches of events or work items begun."),
-    Spec("syncer_events_total", "counter", ("model", "op"), "events",
-         "Change events seen, by Debezium's `op`: c create, u update, d delete, r read, t truncate."),
-    Spec("syncer_events_skipped_total", "counter", ("model", "reason"), "events",
-         "Change events that needed no render; reason `unused`: no column changed that the read model uses."),
-    Spec("syncer_dirty_roots_total", "counter", ("model",), "documents",
-         "Documents marked dirty by change events, duplicates within a batch counted once."),
-    Spec("syncer_roots_shown_total", "counter", ("model",), "documents",
-         "Dirty documents that were not rendered again: their last render shows these changes already."),
-    Spec("syncer_documents_total", "counter", ("model", "sink", "outcome"), "documents",
-         "Documents by what the sink did: written, deleted, older (it had the same or a newer version),"
-         " again (rendered anew later), refused (dead-lettered)."),
-    Spec("syncer_bulk_bytes", "gauge", ("model", "sink"), "bytes",
-         "Size of a request to Elasticsearch at most: `max_bulk_bytes`, halved when the server has too much"
-         " to do (429, 413, 503, a time-out), and grown again while it has not."),
-    Spec("syncer_breaker_open", "gauge", ("model", "sink"), "0 or 1",
-         "1 while the read model is stopped because the sink refused `dead_letters.max_consecutive` documents"
-         " in a row, until the sink accepts one."),
-    Spec("syncer_sink_losses_total", "counter", ("model", "sink", "what"), "losses",
-         "Times that a sink was found to have forgotten deletes or lost documents (restart, failover, flush):"
-         " it is swept, or all is rendered again."),
-    Spec("syncer_readers_elsewhere", "gauge", ("model", "sink"), "0 or 1",
-         "1 while readers of the sink see another index than the one that is kept in sync: its alias was"
-         " moved or removed by hand."),
-    Spec("syncer_full_refreshes_total", "counter", ("model", "reason"), "refreshes",
-         "Times that all documents were handed out to be rendered again without a command: tables were"
-         " altered without change events, a replica identity was too weak, a sink lost documents, the"
-         " connector resumed and may have lost rows, a table below the root was truncated."),
-    Spec("syncer_gate_waits_total", "counter", ("model",), "batches",
-         "Batches whose transactions were not all visible to the first snapshot."),
-    Spec("syncer_gate_wait_seconds", "histogram", ("model",), "seconds",
-         "How long such batches waited."),
-    Spec("syncer_errors_total", "counter", ("model", "kind"), "errors",
-         "Errors: retry (a server is away or busy), reject (dead-lettered), fatal (the read model stopped)."),
-    Spec("syncer_dead_letters", "gauge", ("model",), "documents and records",
-         "Dead letters that stand (at most 100,000 are counted): `syncer dlq list`."),
-    Spec("syncer_slot_bytes_behind", "gauge", ("slot",), "bytes",
-         "WAL that PostgreSQL keeps for the replication slot; NaN while PostgreSQL does not answer."),
-    Spec("syncer_slot_active", "gauge", ("slot",), "0 or 1",
-         "1 when a connector reads the slot of the definition; 0 also while PostgreSQL does not answer."),
-    Spec("syncer_slot_lost", "gauge", ("slot",), "0 or 1",
-         "1 when the slot is not there, or the log that it needs is gone: changes are lost."),
-    Spec("syncer_connector_running", "gauge", ("connector",), "0 or 1",
-         "1 when Kafka Connect says that the connector and its task run; 0 also while Kafka Connect does not"
-         " answer."),
-    Spec("syncer_publication_findings", "gauge", ("publication",), "findings",
-         "What keeps the publication from sending every change of the read models' tables: 0 when it does,"
-         " NaN while PostgreSQL does not answer."),
-    Spec("syncer_canary_seconds", "gauge", ("prefix",), "seconds",
-         "Age of the oldest message that was committed to PostgreSQL's log and has not come through Kafka."
-         " One is sent every `watch.interval`."),
-    Spec("syncer_stream_breaks", "gauge", ("prefix",), "breaks",
-         "How often changes of this topic prefix are known to have been lost before they reached Kafka."),
-    Spec("syncer_build_info", "gauge", ("version", "python"), "1",
-         "Always 1; the labels tell what runs."),
+    Spec(
+        "syncer_lag_seconds",
+        "gauge",
+        ("model",),
+        "seconds",
+        "Age of the oldest change that is not in every sink; 0 when none waits. It covers the change events"
+        " and the work items (fan-outs, renders of altered tables and of lost documents) in this process's"
+        " partitions. It covers the connector: a message of the canary counts if it has not come after 2 s."
+        " It grows while the read model waits or has failed. It does not cover: changes of the last"
+        " `watch.interval` that the connector did not deliver, backfills, sweeps that are not due, dead"
+        " letters, and the time until Elasticsearch refreshes an index. It compares PostgreSQL's clock with"
+        " this host's.",
+    ),
+    Spec(
+        "syncer_lag_records",
+        "gauge",
+        ("model", "lane"),
+        "records",
+        "Records in Kafka that are not settled yet; lane `changes`, `work` (fan-outs, sweeps), `backfill`.",
+    ),
+    Spec(
+        "syncer_model_state",
+        "gauge",
+        ("model", "state"),
+        "0 or 1",
+        f"1 for the state that the read model is in: {', '.join(STATES)}.",
+    ),
+    Spec(
+        "syncer_stage_seconds",
+        "histogram",
+        ("model", "stage"),
+        "seconds",
+        f"Time spent in a stage, a batch: {', '.join(STAGES)}. `durable`: until what a snapshot saw was"
+        " on PostgreSQL's disk.",
+    ),
+    Spec("syncer_batches_total", "counter", ("model", "lane"), "batches", "Batches of events or work items begun."),
+    Spec(
+        "syncer_events_total",
+        "counter",
+        ("model", "op"),
+        "events",
+        "Change events seen, by Debezium's `op`: c create, u update, d delete, r read, t truncate.",
+    ),
+    Spec(
+        "syncer_events_skipped_total",
+        "counter",
+        ("model", "reason"),
+        "events",
+        "Change events that needed no render; reason `unused`: no column changed that the read model uses.",
+    ),
+    Spec(
+        "syncer_dirty_roots_total",
+        "counter",
+        ("model",),
+        "documents",
+        "Documents marked dirty by change events, duplicates within a batch counted once.",
+    ),
+    Spec(
+        "syncer_renders_skipped_total",
+        "counter",
+        ("model",),
+        "documents",
+        "Dirty documents that were not rendered again: their last render shows these changes already.",
+    ),
+    Spec(
+        "syncer_documents_total",
+        "counter",
+        ("model", "sink", "outcome"),
+        "documents",
+        "Documents by what the sink did: written, deleted, older (it had the same or a newer version),"
+        " again (rendered anew later), refused (dead-lettered).",
+    ),
+    Spec(
+        "syncer_bulk_bytes",
+        "gauge",
+        ("model", "sink"),
+        "bytes",
+        "Size of a request to Elasticsearch at most: `max_bulk_bytes`, halved when the server has too much"
+        " to do (429, 413, 503, a time-out), and grown again while it has not.",
+    ),
+    Spec(
+        "syncer_breaker_open",
+        "gauge",
+        ("model", "sink"),
+        "0 or 1",
+        "1 while the read model is stopped because the sink refused `dead_letters.max_consecutive` documents"
+        " in a row, until the sink accepts one.",
+    ),
+    Spec(
+        "syncer_sink_losses_total",
+        "counter",
+        ("model", "sink", "what"),
+        "losses",
+        "Times that a sink was found to have forgotten deletes or lost documents (restart, failover, flush):"
+        " it is swept, or all is rendered again.",
+    ),
+    Spec(
+        "syncer_readers_elsewhere",
+        "gauge",
+        ("model", "sink"),
+        "0 or 1",
+        "1 while readers of the sink see another index than the one that is kept in sync: its alias was"
+        " moved or removed by hand.",
+    ),
+    Spec(
+        "syncer_full_refreshes_total",
+        "counter",
+        ("model", "reason"),
+        "refreshes",
+        "Times that all documents were handed out to be rendered again without a command: tables were"
+        " altered without change events, a replica identity was too weak, a sink lost documents, the"
+        " connector resumed and may have lost rows, a table below the root was truncated.",
+    ),
+    Spec(
+        "syncer_gate_waits_total",
+        "counter",
+        ("model",),
+        "batches",
+        "Batches whose transactions were not all visible to the first snapshot.",
+    ),
+    Spec("syncer_gate_wait_seconds", "histogram", ("model",), "seconds", "How long such batches waited."),
+    Spec(
+        "syncer_errors_total",
+        "counter",
+        ("model", "kind"),
+        "errors",
+        "Errors: retry (a server is away or busy), reject (dead-lettered), fatal (the read model stopped).",
+    ),
+    Spec(
+        "syncer_dead_letters",
+        "gauge",
+        ("model",),
+        "documents and records",
+        "Dead letters that stand (at most 100,000 are counted): `syncer dlq list`.",
+    ),
+    Spec(
+        "syncer_slot_bytes_behind",
+        "gauge",
+        ("slot",),
+        "bytes",
+        "WAL that PostgreSQL keeps for the replication slot; NaN while PostgreSQL does not answer.",
+    ),
+    Spec(
+        "syncer_slot_active",
+        "gauge",
+        ("slot",),
+        "0 or 1",
+        "1 when a connector reads the slot of the definition; 0 also while PostgreSQL does not answer.",
+    ),
+    Spec(
+        "syncer_slot_lost",
+        "gauge",
+        ("slot",),
+        "0 or 1",
+        "1 when the slot is not there, or the log that it needs is gone: changes are lost.",
+    ),
+    Spec(
+        "syncer_connector_running",
+        "gauge",
+        ("connector",),
+        "0 or 1",
+        "1 when Kafka Connect says that the connector and its task run; 0 also while Kafka Connect does not answer.",
+    ),
+    Spec(
+        "syncer_publication_findings",
+        "gauge",
+        ("publication",),
+        "findings",
+        "What keeps the publication from sending every change of the read models' tables: 0 when it does,"
+        " NaN while PostgreSQL does not answer.",
+    ),
+    Spec(
+        "syncer_canary_seconds",
+        "gauge",
+        ("prefix",),
+        "seconds",
+        "Age of the oldest message that was committed to PostgreSQL's log and has not come through Kafka."
+        " One is sent every `watch.interval`.",
+    ),
+    Spec(
+        "syncer_stream_breaks",
+        "gauge",
+        ("prefix",),
+        "breaks",
+        "How often changes of this topic prefix are known to have been lost before they reached Kafka.",
+    ),
+    Spec("syncer_build_info", "gauge", ("version", "python"), "1", "Always 1; the labels tell what runs."),
 )
-# fmt: on
 
 
 class Metrics:
@@ -285,7 +399,8 @@ def markdown() -> str:
         "# Metrics",
         "",
         "What `syncer run` serves at `/metrics`, in Prometheus' text format. Made from the table in",
-        "`syncer/telemetry/metrics.py` by `python -m syncer.metrics > docs/metrics.md`; a test keeps it current.",
+        "`syncer/telemetry/metrics.py` by `python -m syncer.telemetry.metrics > docs/metrics.md`; a test",
+        "keeps it current.",
         "",
         "| metric | kind | labels | unit | meaning |",
         "| --- | --- | --- | --- | --- |",

@@ -14,7 +14,7 @@ from syncer import sinks
 from syncer.declaration.compile import Compiled, Field
 from syncer.events import TableName
 from syncer.ports import Sink
-from syncer.sinks.memory import MemorySink, Store
+from tests.harness.memory_sink import MemorySink, Store
 
 FIELDS = (
     Field("n", "bigint", many=False),
@@ -77,9 +77,13 @@ class Elasticsearch:
     def open(self, *, epoch: int = 1, generation: int = 1, hash: str | None = None) -> Sink:
         settings = {"index": self.model.name, "settings": {"number_of_replicas": 0}}
         return sinks.build(
-            "elasticsearch", settings, model=replace(self.model, hash=hash or self.model.hash),
-            connection={"url": self.url}, epoch=epoch, generation=generation,
-        )  # fmt: skip
+            "elasticsearch",
+            settings,
+            model=replace(self.model, hash=hash or self.model.hash),
+            connection={"url": self.url},
+            epoch=epoch,
+            generation=generation,
+        )
 
     def bad(self, id: str) -> bytes:
         return b'{"n":"not a number"}'
@@ -98,10 +102,13 @@ class Redis:
 
     def open(self, *, epoch: int = 1, generation: int = 1, hash: str | None = None) -> Sink:
         return sinks.build(
-            "redis", {"key": self.pattern, "format": self.format},
+            "redis",
+            {"key": self.pattern, "format": self.format},
             model=replace(self.model, hash=hash or self.model.hash),
-            connection={"url": self.url, "cluster": self.cluster}, epoch=epoch, generation=generation,
-        )  # fmt: skip
+            connection={"url": self.url, "cluster": self.cluster},
+            epoch=epoch,
+            generation=generation,
+        )
 
     def bad(self, id: str) -> bytes:
         """A list is where the document belongs: somebody else's, which must not be overwritten."""

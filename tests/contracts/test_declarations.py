@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from syncer import sinks
+from syncer.config.sink_kinds import sink_modules
 from syncer.declaration.compile import Field
 from syncer.errors import Fatal
 from syncer.sinks.elasticsearch import mapping
@@ -35,11 +36,11 @@ def refused(kind: str, settings: dict[str, Any], connection: dict[str, Any] | No
 
 
 def test_the_kinds_of_sinks() -> None:
-    assert sinks.kinds() == ["elasticsearch", "memory", "redis"]
+    assert list(sink_modules()) == ["elasticsearch", "memory", "redis"]
 
 
 def test_every_setting_is_described() -> None:
-    for kind in sinks.kinds():
+    for kind in sink_modules():
         module = sinks.find(kind)
         for schema in (module.Settings, module.Connection):
             assert issubclass(schema, BaseModel)
@@ -160,9 +161,12 @@ def test_field_names_that_no_index_can_have(names: list[str], what: str) -> None
 
 def test_field_names_that_an_index_can_have() -> None:
     fields = [
-        Field("_ids", "text", many=False), Field("a.b", "text", many=False), Field("a.c", "text", many=False),
-        Field("a", "jsonb", many=False), Field("o", "object", False, (Field("_id", "text", many=False),)),
-    ]  # fmt: skip
+        Field("_ids", "text", many=False),
+        Field("a.b", "text", many=False),
+        Field("a.c", "text", many=False),
+        Field("a", "jsonb", many=False),
+        Field("o", "object", False, (Field("_id", "text", many=False),)),
+    ]
     assert mapping.problems({}, fields) == []
 
 
@@ -286,14 +290,10 @@ def test_what_an_index_cannot_hold_after_a_column_was_altered(
         actual = mapping.mapping(mapped, fields)["properties"]
         assert mapping.outgrown(mapped, actual, fields) == []
         found = mapping.outgrown(mapped, actual, wider)
-        assert [text.split(" values")[0] for text in found] == (
-            [f"{path}: {told}".split(" values")[0]] if told else []
-        )
+        assert [text.split(" values")[0] for text in found] == ([f"{path}: {told}".split(" values")[0]] if told else [])
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", b"<html>", b"[]", b"null", b'"text"', b'{"error":null}', b'{"error":{}}']
-)
+@pytest.mark.parametrize("raw", [b"", b"<html>", b"[]", b"null", b'"text"', b'{"error":null}', b'{"error":{}}'])
 def test_an_answer_of_something_else(raw: bytes) -> None:
     kind, _ = error_of(raw, "HTTP 502")
     assert kind == "HTTP 502"

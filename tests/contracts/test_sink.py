@@ -16,9 +16,9 @@ from syncer.clock import version
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal
 from syncer.ports import Sink
-from tests.contracts.redis_servers import redis_cluster
 from tests.contracts.sinks import KINDS, Harness, harness
-from tests.stack import Names
+from tests.harness import Names
+from tests.harness.redis_servers import redis_cluster
 
 
 @pytest.fixture(params=KINDS)
@@ -185,10 +185,36 @@ def test_an_empty_batch(sink: Sink) -> None:
 
 
 IDS = [
-    "1", "a b", " ", "a/b", "..", "%2F", "ключ", "日本語", "🙂", "a|b", r"a\|b", "*", "a*?[x]^-", "version:1",
-    "_id", "{a}", "a{b", "a}b", "}{", "{}", "a{}b", "{a}{b}", '"quoted"', "a\nb", "\t", "'", "&=+#;,",
-    "x" * 500, "я" * 250,
-]  # fmt: skip
+    "1",
+    "a b",
+    " ",
+    "a/b",
+    "..",
+    "%2F",
+    "ключ",
+    "日本語",
+    "🙂",
+    "a|b",
+    r"a\|b",
+    "*",
+    "a*?[x]^-",
+    "version:1",
+    "_id",
+    "{a}",
+    "a{b",
+    "a}b",
+    "}{",
+    "{}",
+    "a{}b",
+    "{a}{b}",
+    '"quoted"',
+    "a\nb",
+    "\t",
+    "'",
+    "&=+#;,",
+    "x" * 500,
+    "я" * 250,
+]
 
 
 def test_ids_of_any_kind(sink: Sink) -> None:

@@ -19,7 +19,7 @@ import redis
 import urllib3
 
 from devstack import Stack
-from tests.stack import Database, Names
+from tests.harness import Database, Names
 
 MODELS = ("people", "projects", "tasks", "tenants")
 _HERE = Path(__file__).parent
@@ -142,8 +142,11 @@ class Deployment:
             popen = subprocess.Popen(
                 [sys.executable, "-m", "syncer", *arguments],
                 env=self.environment | {"SYNCER_HTTP__PORT": str(port)},
-                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         process = Process(name, popen, log, port)
         self.processes.append(process)
         return process

@@ -37,9 +37,14 @@ from tests.convergence.values import (
 Operation = Callable[[Hand], None]
 PERSON = '"Büro"."Person"'
 KEYS = {
-    "projects": "id", "tasks": "id, region", "entries": "id", "labels": "id", "tenants": "code, nr",
-    "project_labels": "project_id, label_id", PERSON: '"Kürzel"',
-}  # fmt: skip
+    "projects": "id",
+    "tasks": "id, region",
+    "entries": "id",
+    "labels": "id",
+    "tenants": "code, nr",
+    "project_labels": "project_id, label_id",
+    PERSON: '"Kürzel"',
+}
 COPY_PROJECTS = "COPY projects (id, title, state, created) FROM STDIN"
 
 
@@ -66,9 +71,17 @@ def add_project(hand: Hand) -> None:
     hand.run(
         "INSERT INTO projects (id, tenant_code, tenant_nr, parent_id, title, state, budget, lead, created,"
         " meta, digest) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        id, *maybe(hand, pick(hand, "tenants")), *maybe(hand, pick(hand, "projects"), 0.5), words(hand),
-        state(hand), *maybe(hand, (amount(hand),)), lead and lead[0], instant(hand), meta(hand), digest(hand),
-    )  # fmt: skip
+        id,
+        *maybe(hand, pick(hand, "tenants")),
+        *maybe(hand, pick(hand, "projects"), 0.5),
+        words(hand),
+        state(hand),
+        *maybe(hand, (amount(hand),)),
+        lead and lead[0],
+        instant(hand),
+        meta(hand),
+        digest(hand),
+    )
     for _ in range(hand.random.choice((0, 1, 3, 7))):
         _add_task(hand, id)
     for _ in range(hand.random.randint(0, 3)):
@@ -80,9 +93,15 @@ def _add_task(hand: Hand, project: int) -> None:
     hand.run(
         "INSERT INTO tasks (id, region, project_id, assignee, title, hours, done, due)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-        id, where, project, *maybe(hand, pick(hand, PERSON)), words(hand), hours(hand), done(hand),
+        id,
+        where,
+        project,
+        *maybe(hand, pick(hand, PERSON)),
+        words(hand),
+        hours(hand),
+        done(hand),
         *maybe(hand, (instant(hand),)),
-    )  # fmt: skip
+    )
     for _ in range(hand.random.choice((0, 0, 1, 4))):
         _add_entry(hand, id, where)
 
@@ -90,8 +109,13 @@ def _add_task(hand: Hand, project: int) -> None:
 def _add_entry(hand: Hand, task: int, where: str) -> None:
     hand.run(
         "INSERT INTO entries VALUES (%s, %s, %s, %s, %s, %s)",
-        hand.fresh(), task, where, minutes(hand), day(hand), note(hand),
-    )  # fmt: skip
+        hand.fresh(),
+        task,
+        where,
+        minutes(hand),
+        day(hand),
+        note(hand),
+    )
 
 
 def _label(hand: Hand, project: int) -> None:
@@ -129,9 +153,13 @@ def new_person(hand: Hand) -> None:
 def new_tenant(hand: Hand) -> None:
     hand.run(
         "INSERT INTO tenants VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-        word(hand), hand.random.randint(1, 60), words(hand), chance(hand), *maybe(hand, (day(hand),)),
+        word(hand),
+        hand.random.randint(1, 60),
+        words(hand),
+        chance(hand),
+        *maybe(hand, (day(hand),)),
         *maybe(hand, (rate(hand),)),
-    )  # fmt: skip
+    )
 
 
 def add_many(hand: Hand) -> None:
@@ -143,18 +171,20 @@ def add_many(hand: Hand) -> None:
         "        %s"
         "   FROM unnest(%s::bigint[]) i LEFT JOIN LATERAL"
         "        (SELECT code, nr FROM tenants ORDER BY code, nr OFFSET i %% 20 LIMIT 1) t ON true",
-        instant(hand), ids,
-    )  # fmt: skip
+        instant(hand),
+        ids,
+    )
     hand.run(
         "INSERT INTO tasks (id, region, project_id, title, hours, done)"
         " SELECT i, (%s::text[])[1 + i %% 6], i, 'task', 1.25, false FROM unnest(%s::bigint[]) i",
-        list(REGIONS), ids,
-    )  # fmt: skip
+        list(REGIONS),
+        ids,
+    )
     hand.run(
-        "INSERT INTO entries SELECT i, i, (%s::text[])[1 + i %% 6], 15, '2024-02-29'"
-        "   FROM unnest(%s::bigint[]) i",
-        list(REGIONS), ids,
-    )  # fmt: skip
+        "INSERT INTO entries SELECT i, i, (%s::text[])[1 + i %% 6], 15, '2024-02-29'   FROM unnest(%s::bigint[]) i",
+        list(REGIONS),
+        ids,
+    )
 
 
 def copy_many(hand: Hand) -> None:
@@ -276,8 +306,10 @@ OPERATIONS: dict[str, tuple[float, Operation]] = {
     "another label": (15, link("project_labels", "label_id", "labels", 1)),
     "another project's label": (15, link("project_labels", "project_id", "projects", 1)),
     "another lead": (15, edit("projects", "lead", badge)),
-    "half a tenant": (5, lambda hand: hand.run("UPDATE projects SET tenant_nr = NULL WHERE id = %s",
-                                                *pick(hand, "projects"))),
+    "half a tenant": (
+        5,
+        lambda hand: hand.run("UPDATE projects SET tenant_nr = NULL WHERE id = %s", *pick(hand, "projects")),
+    ),
     "hand over tasks": (8, hand_over_tasks),
     "move to a region": (20, edit("tasks", "region", region)),
     "rekey a task": (8, edit("tasks", "id", renumber)),
@@ -308,6 +340,6 @@ OPERATIONS: dict[str, tuple[float, Operation]] = {
     "truncate projects": (0.3, fixed("TRUNCATE projects CASCADE")),
     "truncate people": (0.2, fixed(f"TRUNCATE {PERSON} CASCADE")),
     "truncate tenants": (0.2, fixed("TRUNCATE tenants CASCADE")),
-}  # fmt: skip
+}
 SWEEPING = frozenset(name for name in OPERATIONS if name.startswith(("truncate", "edit all", "forget")))
 """After these every document of some read model is rendered again."""

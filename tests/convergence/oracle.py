@@ -16,15 +16,21 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
-from tests.stack import Database
+from tests.harness import Database
 
 Row = dict[str, Any]
 Documents = dict[str, Any]
 """By id, as the sink should have them."""
 
 _TABLES = (
-    "tenants", "projects", "tasks", "entries", "labels", "project_labels", '"Büro"."Person"',
-)  # fmt: skip
+    "tenants",
+    "projects",
+    "tasks",
+    "entries",
+    "labels",
+    "project_labels",
+    '"Büro"."Person"',
+)
 DIGITS = 200
 """More than any of our numbers has: Python rounds sums to 28 otherwise."""
 
@@ -203,9 +209,7 @@ class Oracle:
         return self.entries[task["id"], task["region"]]
 
     def _labels(self, project: Row, order: Callable[[Row], Any]) -> list[str]:
-        return [
-            self.labels[link["label_id"],]["name"] for link in sorted(self.links[project["id"],], key=order)
-        ]
+        return [self.labels[link["label_id"],]["name"] for link in sorted(self.links[project["id"],], key=order)]
 
 
 def _by(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], Row]:
@@ -247,11 +251,7 @@ def _json(value: Any) -> Any:
 
 def _moment(value: datetime | None) -> Decimal:
     """Exact, so that it sorts backwards with a minus."""
-    return (
-        Decimal(0)
-        if value is None
-        else Decimal(int(value.timestamp())) + Decimal(value.microsecond) / 1_000_000
-    )
+    return Decimal(0) if value is None else Decimal(int(value.timestamp())) + Decimal(value.microsecond) / 1_000_000
 
 
 def _sum(values: Iterable[Any]) -> Any:

@@ -14,7 +14,7 @@ from devstack import Stack
 from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.consumer import KafkaSource
 from tests.convergence.deployment import until
-from tests.stack import Names
+from tests.harness import Names
 
 PARTITIONS = 4
 
@@ -40,11 +40,7 @@ class Group:
 
     def uncommitted(self) -> dict[Any, Any]:
         committed = self.topics.committed(self.topic)
-        return {
-            p: (committed.get(p), e)
-            for p, e in self.topics.ends([self.topic]).items()
-            if committed.get(p) != e
-        }
+        return {p: (committed.get(p), e) for p, e in self.topics.ends([self.topic]).items() if committed.get(p) != e}
 
 
 @pytest.fixture

@@ -11,9 +11,24 @@ from psycopg.types.json import Jsonb
 
 Row = tuple[Any, ...]
 _WORDS = (
-    "oak", "ölf", "lamp|x", "Straße", "кот", "'quoted'", '"double"', "back\\slash", "100%", "{brace}",
-    "{{two}}", "new\nline", "tab\there", "🙂", "}", "|", "\\",
-)  # fmt: skip
+    "oak",
+    "ölf",
+    "lamp|x",
+    "Straße",
+    "кот",
+    "'quoted'",
+    '"double"',
+    "back\\slash",
+    "100%",
+    "{brace}",
+    "{{two}}",
+    "new\nline",
+    "tab\there",
+    "🙂",
+    "}",
+    "|",
+    "\\",
+)
 
 
 class Hand(Protocol):

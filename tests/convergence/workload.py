@@ -21,7 +21,7 @@ from tests.convergence import operations
 from tests.convergence.deployment import until
 from tests.convergence.operations import OPERATIONS, PERSON, SWEEPING, Operation, add_many
 from tests.convergence.values import Row
-from tests.stack import Database
+from tests.harness import Database
 
 _LEAST = {
     "tenants": (12, operations.new_tenant),
@@ -231,9 +231,7 @@ class Workload:
         done = self.done
         kinds = {name: count for name, count in done.items() if not name.startswith("operation")}
         truncates = sum(count for name, count in done.items() if "truncate" in name)
-        counts = ", ".join(
-            f"{count} {name}" for name, count in sorted(kinds.items(), key=lambda item: -item[1])
-        )
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(kinds.items(), key=lambda item: -item[1]))
         return f"{self.transactions} transactions ({counts}), {self.rows} rows written, {truncates} truncates"
 
     def _write(self, writer: Writer) -> None:

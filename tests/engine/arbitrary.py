@@ -35,9 +35,19 @@ RARE = ["bigint", "varchar", "character(3)", "timestamptz", "uuid", "bytea", "mo
 KEYS = ["integer"] * 6 + ["text", "text", "numeric", "numeric", "date", "rare"]
 TYPES = ["integer"] * 6 + ["text", "text", "numeric", "numeric", "date", "boolean", "rare"]
 ODD = {
-    "a": "A b", "b": "select", "c": "c%s", "k": "k%s", "l": 'L "x"', "p": "select", "q": "q.é", "r": "a0",
-    "s": "v", "g": "g%", "r0": "r 0", "r1": "R1",
-}  # fmt: skip
+    "a": "A b",
+    "b": "select",
+    "c": "c%s",
+    "k": "k%s",
+    "l": 'L "x"',
+    "p": "select",
+    "q": "q.é",
+    "r": "a0",
+    "s": "v",
+    "g": "g%",
+    "r0": "r 0",
+    "r1": "R1",
+}
 ALIKE = ({"integer", "bigint", "numeric"}, {"text", "varchar"})
 """Types that PostgreSQL compares without a cast."""
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -66,12 +76,9 @@ def _types(draw: Draw, found: list[str]) -> str:
 @st.composite
 def _tables(draw: Draw, letter: str, *, odd: bool) -> Table:
     named = partial(_named, odd=odd)
-    key = [
-        Column(named(k), draw(_types(KEYS)), True, key=True) for k in "kl"[: draw(st.sampled_from([1, 1, 2]))]
-    ]
+    key = [Column(named(k), draw(_types(KEYS)), True, key=True) for k in "kl"[: draw(st.sampled_from([1, 1, 2]))]]
     others = [
-        Column(named(c), draw(_types(TYPES)), draw(st.integers(0, 2)) == 2)
-        for c in "pqrs"[: draw(st.integers(1, 4))]
+        Column(named(c), draw(_types(TYPES)), draw(st.integers(0, 2)) == 2) for c in "pqrs"[: draw(st.integers(1, 4))]
     ]
     whole = [word(c.name) for c in others if c.type == "integer"]
     made = [Column(named("g"), "integer", generated=f"{name} * 2") for name in whole]
@@ -387,9 +394,14 @@ _OF_ANY = ("count", "first", "last", "array_agg", "array")
 _LISTS = ("first", "last", "array_agg", "array", "string_agg")
 _NUMBERS = ("sum", "sum", "avg", "min", "max")
 _OF_TYPE = {
-    "integer": _NUMBERS, "bigint": _NUMBERS, "numeric": _NUMBERS, "text": ("string_agg", "min", "max"),
-    "boolean": ("bool_and", "bool_or", "every"), "uuid": (), "bytea": (),
-}  # fmt: skip
+    "integer": _NUMBERS,
+    "bigint": _NUMBERS,
+    "numeric": _NUMBERS,
+    "text": ("string_agg", "min", "max"),
+    "boolean": ("bool_and", "bool_or", "every"),
+    "uuid": (),
+    "bytea": (),
+}
 
 
 @st.composite
@@ -402,15 +414,18 @@ def _aggregates(draw: Draw, names: _Names) -> Aggregate:
         return Aggregate("count", chain, None, "integer", where=kept)
     inner = draw(_scalars(columns, names.columns()))
     function = draw(st.sampled_from((*_OF_ANY, *_OF_TYPE.get(inner.type, ("min", "max")) * 2)))
-    distinct = function in (
-        "count", "sum", "avg", "array_agg", "array", "string_agg"
-    ) and draw(st.integers(0, 2)) == 2  # fmt: skip
+    distinct = function in ("count", "sum", "avg", "array_agg", "array", "string_agg") and draw(st.integers(0, 2)) == 2
     order = draw(st.lists(_orders(there), max_size=2)) if function in _LISTS and not distinct else []
     result = {"count": "integer", "avg": "numeric", "array_agg": "array", "array": "array"}
     return Aggregate(
-        function, chain, inner, result.get(function, inner.type), distinct, kept,
+        function,
+        chain,
+        inner,
+        result.get(function, inner.type),
+        distinct,
+        kept,
         tuple(replace(item, by=item.by.after(chain)) for item in order),
-    )  # fmt: skip
+    )
 
 
 @st.composite

@@ -25,10 +25,19 @@ _READ = (
 _FLUSH = b"SELECT pg_logical_emit_message(true, 'flush', '')"
 """Only what is on disk is decoded, and asynchronous commits get there when they like."""
 _INVENTED = {
-    "integer": "0", "bigint": "0", "text": "", "varchar": "", "character(3)": "", "numeric": "0",
-    "date": "1970-01-01", "timestamptz": "1970-01-01 00:00:00+00", "boolean": "f", "mood": "",
-    "uuid": "00000000-0000-0000-0000-000000000000", "bytea": "\\x",
-}  # fmt: skip
+    "integer": "0",
+    "bigint": "0",
+    "text": "",
+    "varchar": "",
+    "character(3)": "",
+    "numeric": "0",
+    "date": "1970-01-01",
+    "timestamptz": "1970-01-01 00:00:00+00",
+    "boolean": "f",
+    "mood": "",
+    "uuid": "00000000-0000-0000-0000-000000000000",
+    "bytea": "\\x",
+}
 """What Debezium fills a NOT NULL column with that the before-image lacks."""
 
 

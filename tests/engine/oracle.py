@@ -112,9 +112,7 @@ class _Here:
             if link.kind == "many":
                 orders += [replace(order, by=order.by.after(path)) for order in self.order(link)]
             found = [
-                _Chain(self, {**chain.at, path: there})
-                for chain in found
-                for there in chain.at[before].follow(key)
+                _Chain(self, {**chain.at, path: there}) for chain in found for there in chain.at[before].follow(key)
             ]
         return _sorted(found, [*call.order, *orders])
 

@@ -26,7 +26,6 @@ from syncer.postgres.fingerprint import Tables
 from syncer.postgres.session import connect
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.runtime.lane_observer import LaneObserver
-from syncer.sinks.memory import Store
 from syncer.telemetry.metrics import Metrics
 from tests.engine import changes, oracle
 from tests.engine.application import OPTIONS, Session
@@ -35,12 +34,11 @@ from tests.engine.changes import Event as ChangeEvent
 from tests.engine.schema import word
 from tests.engine.statements import SESSIONS, Action, Transaction, Write
 from tests.engine.world import FakeTime, FrailSink, Topics, WorkTopics
-from tests.integration.engine import Letters
+from tests.harness.engine import Letters
+from tests.harness.memory_sink import Store
 
 PARTITIONS = 2
-LIMITS = Limits(
-    max_records=100, chunk_documents=2, fan_out=3, commit_interval=0.0, gate_timeout=1.0, max_age=5.0
-)
+LIMITS = Limits(max_records=100, chunk_documents=2, fan_out=3, commit_interval=0.0, gate_timeout=1.0, max_age=5.0)
 """Small, so that a handful of rows is too much for one batch."""
 
 
@@ -150,9 +148,18 @@ class Play:
     def _lane(self, source: Topics, rows: SnapshotReader) -> Lane:
         observer = LaneObserver("changes" if source is self.changes else "work", self.observed)
         return Lane(
-            self.compiled, source, rows, [self.sink], clock=self.clock, work=self.work, limits=LIMITS,
-            dead_letters=self.letters, observer=observer, stop=Event(), time=self.time,
-        )  # fmt: skip
+            self.compiled,
+            source,
+            rows,
+            [self.sink],
+            clock=self.clock,
+            work=self.work,
+            limits=LIMITS,
+            dead_letters=self.letters,
+            observer=observer,
+            stop=Event(),
+            time=self.time,
+        )
 
     def follow(self, take: Iterable[tuple[int, int]] | None) -> None:
         """What was committed is told, and a batch of it is taken; None: all of it."""

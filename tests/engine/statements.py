@@ -115,9 +115,7 @@ def statements(draw: Draw, tables: Sequence[Table]) -> Statement:
 def rows(draw: Draw, schema: Schema) -> list[Statement]:
     """Some rows in every table, each on its own: one that fits no foreign key is left out."""
     return [
-        Statement(_insert(draw, table, max_size=1))
-        for table in schema.tables
-        for _ in range(draw(st.integers(3, 6)))
+        Statement(_insert(draw, table, max_size=1)) for table in schema.tables for _ in range(draw(st.integers(3, 6)))
     ]
 
 

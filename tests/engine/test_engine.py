@@ -134,8 +134,11 @@ def test_every_document_is_what_the_rows_say(dsn: str) -> None:
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     examples = settings().max_examples // 2  # of the profile's: they take long
     chosen = settings(
-        max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=slow,
+        max_examples=examples,
+        stateful_step_count=25,
+        deadline=None,
+        suppress_health_check=slow,
         report_multiple_bugs=False,
-    )  # fmt: skip
+    )
     History.dsn = dsn
     run_state_machine_as_test(History, settings=chosen)

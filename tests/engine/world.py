@@ -18,7 +18,7 @@ from syncer.events import Position, WorkItem
 from syncer.pacing import SystemTime
 from syncer.pipeline.decode import encode_work
 from syncer.ports import Record
-from syncer.sinks.memory import MemorySink, Store
+from tests.harness.memory_sink import MemorySink, Store
 
 T = TypeVar("T")
 Partition = tuple[str, int]

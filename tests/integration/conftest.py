@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from devstack import Stack
-from tests.integration.system import Source, System, new_system, streaming_source
+from tests.harness.system import Source, System, new_system, streaming_source
 
 _numbers = itertools.count(1)
 

@@ -6,7 +6,7 @@ from typing import Any
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse, tables
 from syncer.postgres.catalog import load
-from tests.stack import Database
+from tests.harness import Database
 
 AGGREGATES = {
     "sum(items.n)": 4.20,
@@ -58,7 +58,7 @@ def test_aggregates(database: Database) -> None:
                (1, 1, 2, 2, 1.1, 2, 0.1, 'a', '{1,2}', NULL, NULL),
                (2, 1, NULL, NULL, 2.00, 1, 0.3, 'b', NULL, NULL, NULL),
                (3, 1, 1, 1, 1.10, 1, 0.2, 'c', '{3}', '{"k": "v"}', 'ok')""",
-    )  # fmt: skip
+    )
     fields = "".join(f"  f{i}: {json.dumps(text)}\n" for i, text in enumerate(AGGREGATES))
     text = f"""\
 name: m
@@ -83,9 +83,7 @@ sink: {{memory: {{}}}}
     with database.connect() as conn:
         compiled = compile(model, load(conn, tables(model)))
         conn.execute("SET search_path = pg_catalog")
-        found, other = (
-            json.loads(r[2]) for r in conn.execute(compiled.render.encode(), [["1", "2"]]).fetchall()
-        )
+        found, other = (json.loads(r[2]) for r in conn.execute(compiled.render.encode(), [["1", "2"]]).fetchall())
     told: dict[str, Any] = {text: found[f"f{i}"] for i, text in enumerate(AGGREGATES)}
     told["sum(items.f)"] = round(told["sum(items.f)"], 9)
     assert told == AGGREGATES | {

@@ -9,8 +9,8 @@ import urllib3
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests.integration.daemon import Daemon, until
-from tests.integration.system import ORDERS, System
+from tests.harness.daemon import Daemon, until
+from tests.harness.system import ORDERS, System
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -104,13 +104,9 @@ def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System)
     system.execute(CUSTOMERS, MANY, "UPDATE {schema}.orders SET parts = 0 WHERE id IN (7, 1500, 2999)")
     said = system.run("backfill", system.orders, expect=1)
     assert "3,000" in said and "3 documents were refused" in said
-    assert sorted(map(int, system.written(system.orders))) == [
-        n for n in range(1, 3001) if n not in (7, 1500, 2999)
-    ]
+    assert sorted(map(int, system.written(system.orders))) == [n for n in range(1, 3001) if n not in (7, 1500, 2999)]
     daemon = system.start()
-    system.execute(
-        "UPDATE {schema}.orders SET status = 'paid', parts = CASE WHEN id IN (8, 2999) THEN 0 ELSE 1 END"
-    )
+    system.execute("UPDATE {schema}.orders SET status = 'paid', parts = CASE WHEN id IN (8, 2999) THEN 0 ELSE 1 END")
     until(
         lambda: {one["status"] for id, one in system.written(system.orders).items() if id != "8"} == {"paid"},
         daemon.log.read_text,
@@ -146,9 +142,7 @@ def test_a_column_dropped_under_the_daemon_stops_its_read_model_alone(system: Sy
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     system.until_right()
-    system.execute(
-        "ALTER TABLE {schema}.orders DROP COLUMN amount", "UPDATE {schema}.orders SET status = 'paid'"
-    )
+    system.execute("ALTER TABLE {schema}.orders DROP COLUMN amount", "UPDATE {schema}.orders SET status = 'paid'")
     failed(daemon, system.orders, "amount", "orders.yaml:7", f"{system.schema}.orders")
     system.execute("INSERT INTO {schema}.orders (id, customer_id) VALUES (6, 1)")
     system.until_right(system.summaries)
@@ -202,9 +196,7 @@ def test_hazard_02_an_identity_that_was_weak_for_a_moment_while_a_row_moved(syst
     assert not daemon.said("failed"), daemon.log.read_text()
 
 
-LINES_OF = (
-    "SELECT id, ARRAY(SELECT id FROM {schema}.lines WHERE order_id = o.id ORDER BY 1) FROM {schema}.orders o"
-)
+LINES_OF = "SELECT id, ARRAY(SELECT id FROM {schema}.lines WHERE order_id = o.id ORDER BY 1) FROM {schema}.orders o"
 LINES = """
 name: {prefix}-lines
 root: {{table: {schema}.orders}}
@@ -223,8 +215,10 @@ def test_hazard_02_a_partition_that_the_application_makes_needs_an_identity_and_
         "CREATE INDEX ON {schema}.lines (order_id)",
         "CREATE TABLE {schema}.lines1 PARTITION OF {schema}.lines FOR VALUES IN (1)",
         "ALTER TABLE {schema}.lines1 REPLICA IDENTITY FULL",
-        CUSTOMERS, FIVE, "INSERT INTO {schema}.lines SELECT n, 1, n FROM generate_series(1, 5) n",
-    )  # fmt: skip
+        CUSTOMERS,
+        FIVE,
+        "INSERT INTO {schema}.lines SELECT n, 1, n FROM generate_series(1, 5) n",
+    )
     system.declare("lines", LINES)
     model = f"{system.prefix}-lines"
     system.run("backfill", model)
@@ -273,8 +267,9 @@ def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_the_rest_
     told = system.until_reported(system.orders, state="running", last_error="")
     for words in (
         f"{system.schema}.orders.status was text, and is jsonb",
-        "status: mapped as text, which cannot hold all jsonb values", f"syncer resync {system.orders}",
-    ):  # fmt: skip
+        "status: mapped as text, which cannot hold all jsonb values",
+        f"syncer resync {system.orders}",
+    ):
         assert words in told["reason"] and words in daemon.status(system.orders)["reason"]
     assert "cannot hold all jsonb" in system.run("check", system.orders, expect=1)
     system.run("resync", system.orders, "--yes")
@@ -401,6 +396,4 @@ def test_a_clock_that_ran_backwards_needs_a_resync(system: System) -> None:
     daemon.stop()
     state.save(f"{system.summaries}/1/backwards", {})
     state.save(f"{system.summaries}/1/clock", state.load()[f"{system.summaries}/1/clock"] | {"system": 1})
-    failed(
-        system.start(ready=False), system.summaries, "another history", f"syncer resync {system.summaries}"
-    )
+    failed(system.start(ready=False), system.summaries, "another history", f"syncer resync {system.summaries}")

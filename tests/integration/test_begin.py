@@ -18,7 +18,7 @@ from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.consumer import KafkaSource
 from syncer.registry import loader
 from syncer.registry.registry import Registry
-from tests.stack import Database, Names
+from tests.harness import Database, Names
 
 MODEL = """
 name: model
@@ -99,13 +99,13 @@ def test_hazard_08_a_compacted_topic_is_refused(config: Config, names: Names) ->
     assert registry.registered("model") == {}
 
 
-def test_hazard_20_who_is_busy_for_long_stays_in_its_group(
-    stack: Stack, names: Names, producer: Producer
-) -> None:
+def test_hazard_20_who_is_busy_for_long_stays_in_its_group(stack: Stack, names: Names, producer: Producer) -> None:
     """Longer than `max.poll.interval.ms`: without polls, the member would be evicted, and begin again."""
     settings: dict[str, Any] = {
-        "bootstrap.servers": stack.kafka, "session.timeout.ms": 6000, "max.poll.interval.ms": 6000,
-    }  # fmt: skip
+        "bootstrap.servers": stack.kafka,
+        "session.timeout.ms": 6000,
+        "max.poll.interval.ms": 6000,
+    }
     topics = KafkaAdmin(settings, partitions=1, replication_factor=1)
     topic = names("topic")
     topics.create([topic], {})

@@ -6,7 +6,7 @@ from psycopg import sql
 from syncer.declaration.catalog import Catalog, Column, Index
 from syncer.events import TableName
 from syncer.postgres.catalog import fingerprint, load, load_stable
-from tests.stack import Database
+from tests.harness import Database
 
 PLAIN = TableName("public", "plain")
 PART = TableName("public", "part")
@@ -59,9 +59,7 @@ def test_columns_are_told_with_the_type_below_domains_arrays_and_ranges(schema: 
     assert columns["g"].generated_from == ("a", "c")
     assert columns["n"].type == "numeric"
     assert columns["t"].type == "timestamp with time zone"
-    assert (columns["ch"].type, columns["ch"].base) == ("bpchar", "character"), (
-        "a cast to `character` would cut"
-    )
+    assert (columns["ch"].type, columns["ch"].base) == ("bpchar", "character"), "a cast to `character` would cut"
     assert (columns["m"].type, columns["m"].base) == ("public.mood", "enum")
     assert (columns["mm"].type, columns["mm"].base, columns["mm"].element) == (
         "public.mood[]",
@@ -198,9 +196,7 @@ CHANGED = [
 
 
 @pytest.mark.parametrize("statement", UNCHANGED + CHANGED)
-def test_the_fingerprint_changes_with_the_tables_and_with_nothing_else(
-    schema: Database, statement: str
-) -> None:
+def test_the_fingerprint_changes_with_the_tables_and_with_nothing_else(schema: Database, statement: str) -> None:
     schema.execute("CREATE PUBLICATION mine FOR TABLE plain, part")
     with schema.connect() as conn:
         _, before = load_stable(conn, [PLAIN, PART, ODD], publication="mine")

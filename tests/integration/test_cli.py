@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from devstack import Stack
 from syncer import cli
 from syncer.kafka.admin import KafkaAdmin
-from tests.stack import Database, Names
+from tests.harness import Database, Names
 
 SHOP = Path(__file__).parents[2] / "connectors" / "shop.json"
 SCHEMA = """
@@ -165,10 +165,7 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     said = run("connectors", "apply", "--dry-run").output
     assert f"topic {names.prefix}.public.orders: create with 2 partitions" in said
     assert f"connector {names('connector')}: create" in said and "CREATE PUBLICATION" in said
-    assert (
-        database.password not in [word.strip(",") for word in said.split()]
-        or database.password == database.user
-    )
+    assert database.password not in [word.strip(",") for word in said.split()] or database.password == database.user
     assert "give --yes" in run("connectors", "apply", expect=2).output
     assert database.query("SELECT FROM pg_publication") == []
     assert "not there" in run("connectors", "status", expect=1).output
@@ -186,9 +183,7 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     told = json.loads(run("status", "--json", expect=1).stdout)
     assert [(m["state"], m["lag_seconds"]) for m in told["models"]] == [("new", None)] * 3
     connector = {"name": names("connector"), "state": "running"}
-    eventually(
-        lambda: json.loads(run("status", "--json", expect=1).stdout)["source"]["connector"] == connector
-    )
+    eventually(lambda: json.loads(run("status", "--json", expect=1).stdout)["source"]["connector"] == connector)
     assert "orders: done" in run("backfill").stderr
     assert run("verify").stdout.count("equal") == 3
     [told] = json.loads(run("status", "--json", "orders", expect=1).stdout)["models"]
@@ -233,9 +228,7 @@ def test_names_and_values_that_look_like_markup_are_printed_as_they_are(
     assert f'FOR TABLE public."{table}"' in shown("check", "markup", expect=1)
 
 
-def test_the_daemon_follows_and_stops_in_order(
-    run: Run, stack: Stack, database: Database, names: Names
-) -> None:
+def test_the_daemon_follows_and_stops_in_order(run: Run, stack: Stack, database: Database, names: Names) -> None:
     mend(database)
     run("connectors", "apply", "--yes")
     command = [sys.executable, "-m", "syncer", "run", "customers", "orders"]
@@ -272,9 +265,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.1)
 
 
-def test_a_changed_definition_is_shown_and_applied(
-    run: Run, database: Database, names: Names, tmp_path: Path
-) -> None:
+def test_a_changed_definition_is_shown_and_applied(run: Run, database: Database, names: Names, tmp_path: Path) -> None:
     mend(database)
     run("connectors", "apply", "--yes")
     path = tmp_path / "connectors" / "shop.json"
@@ -285,9 +276,7 @@ def test_a_changed_definition_is_shown_and_applied(
     assert "0 errors, 0 warnings" in run("check").output
 
 
-def test_status_needs_the_connectors_names_only(
-    run: Run, names: Names, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_needs_the_connectors_names_only(run: Run, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOP_PGPASSWORD")
     said = run("status", expect=1).stdout
     assert f"connector {names('connector')}: it is not there" in said and "SHOP_PGPASSWORD" not in said
@@ -298,9 +287,15 @@ def test_status_needs_the_connectors_names_only(
 def test_explain(run: Run) -> None:
     said = run("explain", "orders").stdout
     for part in (
-        "orders: a document a row of public.orders", "key: id (bigint)", "customer: public.customers",
-        "uses id, name", "total: numeric", "From id of customer", "SELECT", "LEFT JOIN",
-    ):  # fmt: skip
+        "orders: a document a row of public.orders",
+        "key: id (bigint)",
+        "customer: public.customers",
+        "uses id, name",
+        "total: numeric",
+        "From id of customer",
+        "SELECT",
+        "LEFT JOIN",
+    ):
         assert part in said, part
     told = json.loads(run("explain", "orders", "--json").stdout)
     assert [t["table"] for t in told["tables"]] == ["public.orders", "public.customers"]
@@ -393,9 +388,7 @@ def test_each_server_that_is_away_is_a_finding(
     assert "Elasticsearch at" in said and "Redis" not in said  # which this read model does not use
 
 
-def test_a_resync_that_is_due_is_told(
-    run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path
-) -> None:
+def test_a_resync_that_is_due_is_told(run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path) -> None:
     mend(database)
     run("connectors", "apply", "--yes")
     run("check")
@@ -419,9 +412,7 @@ def test_a_resync_that_is_due_is_told(
     assert "it is not there any more\n    no change reaches customers" in said
 
 
-def test_a_wrong_password_needs_an_operator(
-    run: Run, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_password_needs_an_operator(run: Run, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCER_POSTGRES__PASSWORD", "wr0ng")
     result = run("preview", "orders", "1", expect=3)
     assert "password authentication failed" in result.stderr and "wr0ng" not in result.output
@@ -448,9 +439,7 @@ def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
     [publication] = [line for line in lines if line.startswith("CREATE PUBLICATION")]
     assert "public.orders" in publication and "seen" not in publication and "keyless" not in publication
     for name, why in (("keyless", "has no primary key"), ("seen", "is a view")):
-        [line] = [
-            line for line in lines if line.startswith(f"-- left out: the tables of read model {name}: ")
-        ]
+        [line] = [line for line in lines if line.startswith(f"-- left out: the tables of read model {name}: ")]
         assert why in line
     assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in lines
 
@@ -461,9 +450,7 @@ def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
     lines = script()
     assert not [line for line in lines if "PUBLICATION" in line]
     for name in names:
-        [line] = [
-            line for line in lines if line.startswith(f"-- left out: the tables of read model {name}: ")
-        ]
+        [line] = [line for line in lines if line.startswith(f"-- left out: the tables of read model {name}: ")]
         # What is wrong with the table comes before what is wrong with the columns.
         assert {"keyless": "has no primary key", "seen": "is a view"}.get(name, "no_such_column") in line
     assert any(line.startswith("-- left out") and "broken.yaml" in line for line in lines)

@@ -9,8 +9,8 @@ from devstack import Stack
 from syncer.checks import POSTGRES_CONNECTOR, resumes_soundly
 from syncer.connect.client import Connect
 from syncer.errors import Fatal, Retry
-from tests.stack import Database, Names
-from tests.stack.connector import definition
+from tests.harness import Database, Names
+from tests.harness.connector import definition
 
 
 @pytest.fixture
@@ -50,9 +50,7 @@ def test_what_connect_complains_of_is_one_error_without_secrets(
     database: Database, names: Names, connect: Connect
 ) -> None:
     password = "very secret 123"
-    wrong = definition(
-        database, names, database__password=password, snapshot__mode="sometimes", slot__name="No Good"
-    )
+    wrong = definition(database, names, database__password=password, snapshot__mode="sometimes", slot__name="No Good")
     with pytest.raises(Fatal) as caught:
         connect.apply(wrong)
     text = str(caught.value)

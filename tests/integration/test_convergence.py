@@ -24,7 +24,7 @@ from tests.convergence.documents import Difference
 from tests.convergence.faults import Faults
 from tests.convergence.oracle import Oracle
 from tests.convergence.workload import Workload
-from tests.stack import Database, Names
+from tests.harness import Database, Names
 
 SEED = os.environ.get("CONVERGENCE_SEED") or str(random.SystemRandom().randrange(10**9))
 SECONDS = float(os.environ.get("CONVERGENCE_SECONDS", "20"))
@@ -110,14 +110,19 @@ def test_verify_tells_what_a_hand_has_changed(deployment: Deployment, workload: 
         if report[what]
     }
     assert said == {
-        "elasticsearchmissing": [gone], "elasticsearchdiffering": [changed], "elasticsearchghosts": ["-1"],
+        "elasticsearchmissing": [gone],
+        "elasticsearchdiffering": [changed],
+        "elasticsearchghosts": ["-1"],
         "redisdiffering": [person],
-    }  # fmt: skip
+    }
 
     # And a backfill mends what is missing or differs; a ghost has no row that would tell of it.
     assert {(one.kind, one.id) for one in compare(deployment, expected)} == {
-        ("missing", gone), ("differing", changed), ("ghost", "-1"), ("differing", person)
-    }  # fmt: skip
+        ("missing", gone),
+        ("differing", changed),
+        ("ghost", "-1"),
+        ("differing", person),
+    }
 
 
 def settle(deployment: Deployment, expected: Expected, deadline: float) -> float:

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 import urllib3
 
 from syncer.telemetry.metrics import STATES, TABLE
-from tests.integration.daemon import until
-from tests.integration.system import System
+from tests.harness.daemon import until
+from tests.harness.system import System
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 ORDERS = "INSERT INTO {{schema}}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series({}, {}) n"
@@ -29,9 +29,13 @@ def backfill(system: System, *options: str) -> Iterator[subprocess.Popen[str]]:
     system.environment["SYNCER_BACKFILL__RANGE_DOCUMENTS"] = "100"
     with subprocess.Popen(
         [sys.executable, "-m", "syncer", "backfill", system.orders, *options],
-        env=system.environment, cwd=system.folder, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
+        env=system.environment,
+        cwd=system.folder,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         try:
             yield process
         finally:
@@ -43,9 +47,7 @@ def test_what_it_tells_of_itself(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, ORDERS.format(1, 50))
     system.until_right()
-    system.execute(
-        "UPDATE {schema}.customers SET name = 'Barbara' WHERE id = 1", "DELETE FROM {schema}.orders"
-    )
+    system.execute("UPDATE {schema}.customers SET name = 'Barbara' WHERE id = 1", "DELETE FROM {schema}.orders")
     system.until_right()
     until(lambda: daemon.metric("syncer_lag_records") == 0 and daemon.metric("syncer_lag_seconds") == 0)
     text = daemon.get("/metrics")[1]
@@ -59,9 +61,14 @@ def test_what_it_tells_of_itself(system: System) -> None:
     assert daemon.metric("syncer_errors_total") == 0
     until(lambda: daemon.metric("syncer_slot_bytes_behind") > 0)
     assert daemon.status(model) == {
-        "state": "running", "lag_seconds": 0, "lag_records": 0, "work_records": 0,
-        "reason": "", "last_error": "", "hint": "",
-    }  # fmt: skip
+        "state": "running",
+        "lag_seconds": 0,
+        "lag_records": 0,
+        "work_records": 0,
+        "reason": "",
+        "last_error": "",
+        "hint": "",
+    }
     system.until_reported(model, state="running", members=1, lag_records=0, lag_seconds=0)
     assert daemon.get("/livez") == (200, "ok\n") and daemon.get("/readyz") == (200, "ok\n")
     assert daemon.get("/nothing")[0] == 404 and daemon.get("/status?model=nobody")[0] == 404
@@ -83,9 +90,7 @@ def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
     until(lambda: system.told(model)["state"] == "waiting", lambda: system.told(model))
     told = system.told(model)
     assert "cluster_block_exception" in told["reason"] and told["lag_seconds"] > 0 and not told["last_error"]
-    assert (
-        f"{model}: " in (said := system.run("status", model, expect=1)) and "cluster_block_exception" in said
-    )
+    assert f"{model}: " in (said := system.run("status", model, expect=1)) and "cluster_block_exception" in said
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
     system.until_right(model)
     system.until_reported(model, state="running", reason="")
@@ -103,9 +108,7 @@ def test_a_fan_out_that_waits_is_lag(system: System) -> None:
     # Every order goes to the work topic: nothing is left for the lane of the changes.
     system.environment |= {"SYNCER_PIPELINE__FAN_OUT": "500", "SYNCER_PIPELINE__CHUNK_DOCUMENTS": "100"}
     system.execute("INSERT INTO {schema}.customers VALUES (1, 'Ada')")
-    system.execute(
-        "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 1000) n"
-    )
+    system.execute("INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 1000) n")
     system.run("backfill", model)
     daemon = system.start(model)
     system.until_reported(model, lag_records=0, lag_seconds=0)
@@ -202,19 +205,13 @@ def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) ->
 
     def both_see_events() -> bool:
         n = next(numbers)  # each has some of the partitions, perhaps of one table only
-        system.execute(
-            f"INSERT INTO {{schema}}.customers VALUES ({n}, 'C')", ORDERS.format(10_000 + n, 10_000 + n)
-        )
-        return all(
-            daemon.metric("syncer_events_total", model=system.orders) > 0 for daemon in (first, second)
-        )
+        system.execute(f"INSERT INTO {{schema}}.customers VALUES ({n}, 'C')", ORDERS.format(10_000 + n, 10_000 + n))
+        return all(daemon.metric("syncer_events_total", model=system.orders) > 0 for daemon in (first, second))
 
     until(both_see_events)
     system.execute(ORDERS.format(1, 3000))
     first.kill()
-    system.execute(
-        "DELETE FROM {schema}.orders WHERE id % 3 = 0", "UPDATE {schema}.orders SET status = 'paid'"
-    )
+    system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0", "UPDATE {schema}.orders SET status = 'paid'")
     system.until_right()
     until(lambda: second.metric("syncer_lag_records") == 0)
     second.stop()
@@ -230,9 +227,7 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was(system: System) -> None:
     assert done < 3000
     with backfill(system) as second:
         said = second.communicate()[0]
-    assert (
-        second.returncode == 0 and "going on where an earlier run stopped" in said and "done, 3,000" in said
-    )
+    assert second.returncode == 0 and "going on where an earlier run stopped" in said and "done, 3,000" in said
     assert system.written(system.orders) == system.expected(system.orders)
     assert system.told(system.orders)["backfill"] not in ("never", "unfinished")
     assert len(system.state().load()) > 0

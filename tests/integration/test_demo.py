@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from devstack import stack as devstack
-from tests import terminal
-from tests.integration.daemon import until
+from tests.harness import terminal
+from tests.harness.daemon import until
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"ORDERS": "1000", "LIVE_SECONDS": "1"}
@@ -71,9 +71,7 @@ def test_a_kept_demo_outlives_its_terminal_and_what_it_prints_can_be_pasted(
 @pytest.mark.parametrize("piped", [False, True], ids=["terminal", "piped"])
 def test_a_demo_stops_and_deletes_what_it_started(environment: dict[str, str], piped: bool) -> None:
     if piped:
-        done = subprocess.run(
-            ["make", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["make", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         status, text = done.returncode, done.stdout
         assert "\x1b" not in text and done.stderr.count("documents")
     else:

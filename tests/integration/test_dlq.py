@@ -13,9 +13,9 @@ from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.dead_letters import CONFIG, KafkaDeadLetters, OpenDeadLetters, read
 from syncer.kafka.producer import DeliveryTracker, KafkaProducer
 from syncer.ports import Record
-from tests.integration.daemon import until
-from tests.integration.system import ORDERS, System
-from tests.stack import Names
+from tests.harness import Names
+from tests.harness.daemon import until
+from tests.harness.system import ORDERS, System
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"

@@ -22,9 +22,9 @@ from syncer.pipeline import decode
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
 from syncer.ports import View
-from tests.integration.daemon import until
-from tests.integration.engine import ORDERS, SCHEMA, Engine, Spy, Tape
-from tests.stack import Database
+from tests.harness import Database
+from tests.harness.daemon import until
+from tests.harness.engine import ORDERS, SCHEMA, Engine, Spy, Tape
 
 TEN = "INSERT INTO orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 10) n"
 
@@ -85,8 +85,10 @@ def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine:
     engine.drain(*lanes)
     items = [decode.work(record.position, record.value, 1) for record in engine.work.records]
     assert [item and (item.kind, item.low, item.high) for item in items] == [
-        ("range", None, ("4",)), ("range", ("4",), ("8",)), ("range", ("8",), ("10",))
-    ]  # fmt: skip
+        ("range", None, ("4",)),
+        ("range", ("4",), ("8",)),
+        ("range", ("8",), ("10",)),
+    ]
     assert {item and item.committed_ms for item in items} == {1}
     assert engine.written() == engine.expected()
     engine.tell(engine.execute("TRUNCATE orders"), "orders", "t")
@@ -222,9 +224,7 @@ def test_a_piece_that_waited_too_long_is_rendered_again(engine: Engine) -> None:
     engine.sink.then = wait
     lane = engine.lane(max_records=1, max_age=0.5)
     for id in (1, 2):
-        engine.tell(
-            engine.execute(f"UPDATE orders SET note = 'new' WHERE id = {id}"), "orders", after=order(id)
-        )
+        engine.tell(engine.execute(f"UPDATE orders SET note = 'new' WHERE id = {id}"), "orders", after=order(id))
     lane.step()
     second = threading.Thread(target=lane.step)  # rendered, and waits for the first to be written
     second.start()

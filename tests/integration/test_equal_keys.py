@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.integration.daemon import until
-from tests.integration.system import System
+from tests.harness.daemon import until
+from tests.harness.system import System
 
 ODD = """
 name: {prefix}-odd

@@ -15,8 +15,8 @@ from syncer.connect.client import Connect
 from syncer.events import TableName
 from syncer.pipeline.resolve import text
 from syncer.postgres.publication import ensure_publication, read_facts
-from tests.stack import Database, Names
-from tests.stack.connector import definition, events, streaming
+from tests.harness import Database, Names
+from tests.harness.connector import definition, events, streaming
 
 
 @pytest.fixture
@@ -107,12 +107,16 @@ def test_how_each_type_of_key_looks_in_an_event(
 ) -> None:
     every = ENCODINGS + REFUSED
     database.execute(
-        "CREATE EXTENSION citext", "CREATE EXTENSION ltree", "CREATE TYPE mood AS ENUM ('so so')",
-        "CREATE DOMAIN temper AS mood", "CREATE TYPE no_label AS ENUM ()",
-        "CREATE DOMAIN posint AS int CHECK (value > 0)", "CREATE TYPE pair AS (a int, b text)",
+        "CREATE EXTENSION citext",
+        "CREATE EXTENSION ltree",
+        "CREATE TYPE mood AS ENUM ('so so')",
+        "CREATE DOMAIN temper AS mood",
+        "CREATE TYPE no_label AS ENUM ()",
+        "CREATE DOMAIN posint AS int CHECK (value > 0)",
+        "CREATE TYPE pair AS (a int, b text)",
         *(f"CREATE TABLE t{i} (k {kind} PRIMARY KEY)" for i, (kind, _, _) in enumerate(every)),
         "CREATE PUBLICATION pub FOR ALL TABLES",
-    )  # fmt: skip
+    )
     with streaming(stack, connect, definition(database, names), database):
         with database.connect() as conn:
             conn.execute("ALTER TYPE mood ADD VALUE 'great'")

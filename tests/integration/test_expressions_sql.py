@@ -11,7 +11,7 @@ from syncer.declaration.model import parse, tables
 from syncer.errors import Fatal
 from syncer.postgres.catalog import load
 from syncer.postgres.session import PINNED
-from tests.stack import Database
+from tests.harness import Database
 
 SCHEMA = [
     "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')",
@@ -277,9 +277,7 @@ def catalog(database: Database) -> Catalog:
 
 def model(*expressions: str) -> Any:
     fields = "\n".join(f"  f{i}: {json.dumps(text)}" for i, text in enumerate(expressions))
-    return parse(
-        f"name: probe\nroot: {{table: probe}}\ndocument:\n{fields}\nsink: {{memory: {{}}}}\n", "probe.yaml"
-    )
+    return parse(f"name: probe\nroot: {{table: probe}}\ndocument:\n{fields}\nsink: {{memory: {{}}}}\n", "probe.yaml")
 
 
 def test_every_expression_has_the_value_of_its_text(database: Database, catalog: Catalog) -> None:
@@ -316,9 +314,7 @@ def test_types_of_fields_are_those_that_postgresql_has(database: Database, catal
             field = compile(model(text), catalog).fields[0]
             plain = text.replace("Größe *", '"Größe" *')
             plain = plain.replace("j->", "j::jsonb->") if plain.startswith("j->") else plain
-            (actual,) = conn.execute(
-                f"SELECT pg_typeof({plain})::text FROM probe LIMIT 1".encode()
-            ).fetchone() or ("",)
+            (actual,) = conn.execute(f"SELECT pg_typeof({plain})::text FROM probe LIMIT 1".encode()).fetchone() or ("",)
             told = field.type + ("[]" if field.many else "")
             known = {"enum": "mood", "range": "int4range"}.get(told, told)
             if field.type != "unknown" and known != actual and (told, actual) not in _SAME:

@@ -9,10 +9,10 @@ import redis
 import urllib3
 
 from syncer.clock import version
-from tests.contracts.redis_servers import free_port, redis_server
-from tests.integration.daemon import until
-from tests.integration.proxy import proxy
-from tests.integration.system import System
+from tests.harness.daemon import until
+from tests.harness.proxy import proxy
+from tests.harness.redis_servers import free_port, redis_server
+from tests.harness.system import System
 
 CUSTOMERS = "INSERT INTO {schema}.customers SELECT n, 'Ada ' || n FROM generate_series(1, 20) n"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -48,9 +48,7 @@ def test_hazard_21_a_ghost_that_came_after_its_delete_was_forgotten_is_swept(sys
     until(lambda: urllib3.request("PUT", late, json={"id": 5}).status == 201)
     assert "5" in system.written(system.orders)
     system.until_right(system.orders)
-    [told] = daemon.said(
-        "the sink may have forgotten deletes: what it is given meanwhile is swept for ghosts"
-    )
+    [told] = daemon.said("the sink may have forgotten deletes: what it is given meanwhile is swept for ghosts")
     assert told["model"] == system.orders
     assert daemon.metric("syncer_sink_losses_total", model=system.orders, what="deletes") == 1
     assert daemon.metric("syncer_sink_losses_total", model=system.summaries) == 0

@@ -31,10 +31,10 @@ from syncer.registry.registry import Registry
 from syncer.runtime.lane_observer import LaneObserver
 from syncer.telemetry.metrics import Metrics
 from tests.conftest import program, temporary_home
-from tests.integration.daemon import until
-from tests.integration.engine import SCHEMA, Engine
-from tests.integration.system import Source, System, streaming_source
-from tests.stack.database import fresh_database
+from tests.harness.daemon import until
+from tests.harness.database import fresh_database
+from tests.harness.engine import SCHEMA, Engine
+from tests.harness.system import Source, System, streaming_source
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -134,9 +134,7 @@ def test_hazard_10_an_event_of_a_transaction_that_never_was_stops_the_read_model
     assert daemon.metric("syncer_errors_total", model=system.orders, kind="fatal") == 1
 
 
-def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(
-    system: System, private: Stack
-) -> None:
+def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(system: System, private: Stack) -> None:
     config = load_config(environ=system.environment)
     loaded = load_model(config, declared(config, [system.orders])[0])
     rows = SnapshotReader(config.postgres.arguments(), loaded.compiled)

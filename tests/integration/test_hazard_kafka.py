@@ -11,8 +11,8 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from devstack import Stack
 from syncer.errors import Fatal
 from syncer.kafka.consumer import KafkaSource
-from tests.integration.daemon import until
-from tests.integration.system import System
+from tests.harness.daemon import until
+from tests.harness.system import System
 
 FIRST = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada')",
@@ -74,9 +74,7 @@ def test_hazard_18_a_partition_that_is_idle_begins_at_its_end(stack: Stack, syst
     assert {p: offset for p, offset in committed.items() if p[0] == topic} == {(topic, 0): 1, (topic, 1): 1}
 
 
-def test_hazard_19_a_partition_made_later_begins_at_its_start(
-    stack: Stack, system: System, admin: AdminClient
-) -> None:
+def test_hazard_19_a_partition_made_later_begins_at_its_start(stack: Stack, system: System, admin: AdminClient) -> None:
     topic = make(system, "growing", 1)
     group = f"{system.prefix}.growing"
     system.topics().commit(group, {(topic, 0): 0})
@@ -104,9 +102,7 @@ def test_hazard_19_records_trimmed_before_they_were_read_are_told(
     assert told.value.hint == "syncer resync orders"
 
 
-def test_hazard_19_offsets_that_expired_begin_where_the_read_model_began(
-    system: System, admin: AdminClient
-) -> None:
+def test_hazard_19_offsets_that_expired_begin_where_the_read_model_began(system: System, admin: AdminClient) -> None:
     """They look like a new read model; the state topic knows that it is none."""
     begun(system)
     groups = [f"{system.prefix}.{system.orders}.1{lane}" for lane in ("", ".work", ".backfill")]

@@ -14,9 +14,9 @@ import redis
 
 from devstack import Stack
 from syncer.checks import resumes_soundly
-from tests.integration.daemon import Daemon, until
-from tests.integration.system import Source, System, streaming_source
-from tests.stack.copying import Positions, copy
+from tests.harness.copying import Positions, copy
+from tests.harness.daemon import Daemon, until
+from tests.harness.system import Source, System, streaming_source
 
 AGAIN = "all documents are rendered again"
 ROWS = 3000
@@ -32,9 +32,10 @@ def source(stack: Stack) -> Iterator[Source]:
 def begin(system: System, policy: str) -> Daemon:
     """A daemon whose read model is right, and that has noted who reads the slot."""
     system.environment |= {
-        "SYNCER_SOURCE__REPAIR_AFTER_RESUME": policy, "SYNCER_WATCH__INTERVAL": "200ms",
+        "SYNCER_SOURCE__REPAIR_AFTER_RESUME": policy,
+        "SYNCER_WATCH__INTERVAL": "200ms",
         "SYNCER_PIPELINE__MAX_AGE": "1s",
-    }  # fmt: skip
+    }
     system.execute("INSERT INTO {schema}.customers VALUES (-1, 'Ada'), (-2, 'Grace')")
     system.run("backfill", system.summaries)
     daemon = system.start(system.summaries)
@@ -103,9 +104,7 @@ def test_hazard_30_all_is_rendered_again_after_the_connector_resumed(source: Sou
     system.until_right(system.summaries)
 
 
-def test_hazard_30_whether_a_resume_costs_a_render_depends_on_debezium(
-    source: Source, system: System
-) -> None:
+def test_hazard_30_whether_a_resume_costs_a_render_depends_on_debezium(source: Source, system: System) -> None:
     """`auto`: nothing is rendered if this version loses nothing; and `check` tells of one that does."""
     daemon = begin(system, "auto")
     known = system.state().load()[f"{system.summaries}/1/reader"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.integration.daemon import Daemon, until
-from tests.integration.system import System
+from tests.harness.daemon import Daemon, until
+from tests.harness.system import System
 
 SCHEMA = (
     "CREATE TYPE {schema}.mood AS ENUM ('sad', 'glad')",
@@ -135,9 +135,7 @@ def rendered_again(system: System, daemon: Daemon) -> None:
 def test_hazard_06_is_noticed_while_the_daemon_runs(system: System, case: str) -> None:
     """No event tells of it; the fingerprint does, also when nothing else happens."""
     daemon = started(system)
-    until(
-        lambda: system.told(things(system))["lag_records"] == 0
-    )  # lanes that are opened again repeat nothing
+    until(lambda: system.told(things(system))["lag_records"] == 0)  # lanes that are opened again repeat nothing
     system.execute(";".join(SILENT[case]))  # in one transaction, as a migration does
     rendered_again(system, daemon)
     if not has_events(system, case):

@@ -18,9 +18,9 @@ import urllib3
 from devstack import Stack
 from syncer.checks.source import RESET
 from syncer.connect.client import Connect
-from tests.integration.daemon import Daemon, until
-from tests.integration.system import Source, System, new_system, streaming_source
-from tests.stack.database import drop_slots
+from tests.harness.daemon import Daemon, until
+from tests.harness.database import drop_slots
+from tests.harness.system import Source, System, new_system, streaming_source
 
 ORDERS = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada')",
@@ -124,9 +124,7 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["daemon runs", "daemon is down"])
-def test_hazard_15_a_slot_that_was_advanced(
-    source: Source, system: System, connect: Connect, running: bool
-) -> None:
+def test_hazard_15_a_slot_that_was_advanced(source: Source, system: System, connect: Connect, running: bool) -> None:
     """Found: Debezium 3.6 takes a slot that is ahead of its position as it is, also with
     `offset.mismatch.strategy=trust_offset`; it runs, and what was skipped never comes. It fails only if the
     slot's `restart_lsn` moved, too: if PostgreSQL noted its transactions (every 15 s) in what is skipped."""
@@ -249,9 +247,14 @@ def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_beginning(syste
         slow.execute(f"UPDATE {orders} SET status = 'unseen'".encode())
         system.database.execute(f"ALTER PUBLICATION pub ADD TABLE {orders}, {system.schema}.customers")
         backfill = subprocess.Popen(
-            command, env=system.environment, cwd=system.folder, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command,
+            env=system.environment,
+            cwd=system.folder,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         assert backfill.stdout
         until(lambda: f"pid {slow.info.backend_pid}" in backfill.stdout.readline())  # type: ignore[union-attr]
         slow.commit()
@@ -276,9 +279,7 @@ def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: Syste
     assert "RecordTooLargeException" in told["reason"] and "buffer.memory" in told["hint"]
     path = system.folder / "connectors" / "connector.json"
     sound = path.read_text()
-    path.write_text(
-        json.dumps({"name": source.connector.name, "config": {**source.connector.config, **limit}})
-    )
+    path.write_text(json.dumps({"name": source.connector.name, "config": {**source.connector.config, **limit}}))
     for command, status in ((["status"], 1), (["check"], 1), (["connectors", "apply", "--yes"], 3)):
         said = system.run(*command, expect=status)  # started again, it runs for a moment, and fails again
         assert "RecordTooLargeException" in said and "max.message.bytes" in said

@@ -23,8 +23,8 @@ from syncer.pipeline.route import Route
 from syncer.postgres.fingerprint import Tables
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
-from tests.stack import Database, Names
-from tests.stack.connector import definition, events, streaming
+from tests.harness import Database, Names
+from tests.harness.connector import definition, events, streaming
 
 AT = Position("topic", 0, 0)
 
@@ -289,9 +289,7 @@ def test_hazard_04_a_one_link_on_another_column_needs_the_old_value(
     config = configured(database, tmp_path, LED)
     [model] = loader.declared(config)
     with followed(stack, connect, database, names) as changes:
-        _, moved = changes(
-            "INSERT INTO person VALUES (1, 'a', 'Ada')", "UPDATE person SET badge = 'b'", count=2
-        )
+        _, moved = changes("INSERT INTO person VALUES (1, 'a', 'Ada')", "UPDATE person SET badge = 'b'", count=2)
         assert moved.before is None, "with the default identity, the old value is not told"
         with pytest.raises(Fatal, match="the replica identity leaves out badge"):
             loader.load_checked(config, model)

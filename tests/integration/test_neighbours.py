@@ -14,10 +14,10 @@ from syncer.errors import Fatal
 from syncer.events import TableName
 from syncer.kafka.admin import KafkaAdmin, topic_of
 from syncer.pipeline.lane import Lane
-from tests.integration.daemon import until
-from tests.integration.engine import Engine
-from tests.integration.system import System
-from tests.stack import Database, Names
+from tests.harness import Database, Names
+from tests.harness.daemon import until
+from tests.harness.engine import Engine
+from tests.harness.system import System
 
 LINES = TableName("public", "Order Lines")
 OTHER = TableName("public", "Order_Lines")
@@ -52,8 +52,12 @@ def test_a_character_beyond_16_bits_is_two_in_a_topic() -> None:
 
 
 def test_changes_of_a_table_that_shares_the_topic_are_ignored(engine: Engine) -> None:
-    engine.tell(engine.execute('INSERT INTO "Order Lines" VALUES (1, 1, 5)'), *LINES[1:], op="c",
-                after={"id": 1, "k": 1, "n": 5})  # fmt: skip
+    engine.tell(
+        engine.execute('INSERT INTO "Order Lines" VALUES (1, 1, 5)'),
+        *LINES[1:],
+        op="c",
+        after={"id": 1, "k": 1, "n": 5},
+    )
     for id in range(3):
         engine.tell(None, OTHER.name, "c", after={"id": id})
     engine.drain(lane(engine))

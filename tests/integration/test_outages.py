@@ -15,8 +15,8 @@ from syncer.config.schema import load as load_config
 from syncer.errors import Retry
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
-from tests.integration.proxy import Proxy, kafka_proxy, proxy
-from tests.integration.system import Source, System
+from tests.harness.proxy import Proxy, kafka_proxy, proxy
+from tests.harness.system import Source, System
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -27,9 +27,11 @@ SERVERS = ("postgres", "kafka", "elasticsearch", "redis")
 def behind_proxy(system: System, server: str) -> Iterator[Proxy]:
     """The syncer reaches this server through a proxy; everybody else directly."""
     variables = {
-        "postgres": "SYNCER_POSTGRES__DSN", "kafka": "SYNCER_KAFKA__BOOTSTRAP_SERVERS",
-        "elasticsearch": "SYNCER_ELASTICSEARCH__URL", "redis": "SYNCER_REDIS__URL",
-    }  # fmt: skip
+        "postgres": "SYNCER_POSTGRES__DSN",
+        "kafka": "SYNCER_KAFKA__BOOTSTRAP_SERVERS",
+        "elasticsearch": "SYNCER_ELASTICSEARCH__URL",
+        "redis": "SYNCER_REDIS__URL",
+    }
     url = system.environment[variables[server]]
     address = url if server == "kafka" else urlsplit(url).netloc.rpartition("@")[2]
     with (kafka_proxy if server == "kafka" else proxy)(address) as made:
@@ -122,9 +124,7 @@ def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
             client.execute_command("ACL", "DELUSER", user)
 
 
-def test_a_standby_is_waited_for_and_nothing_recorded_of_it(
-    system: System, source: Source, standby: Stack
-) -> None:
+def test_a_standby_is_waited_for_and_nothing_recorded_of_it(system: System, source: Source, standby: Stack) -> None:
     primary = system.environment["SYNCER_POSTGRES__DSN"]
     there = urlsplit(standby.postgres)
     system.environment["SYNCER_POSTGRES__DSN"] = urlsplit(primary)._replace(netloc=there.netloc).geturl()

@@ -8,7 +8,7 @@ from syncer.errors import Fatal, Retry
 from syncer.postgres.catalog import load
 from syncer.postgres.session import PINNED
 from syncer.postgres.validate_sql import plan
-from tests.stack import Database
+from tests.harness import Database
 
 SCHEMA = """
 CREATE TABLE loans (id bigint PRIMARY KEY, reader text, due timestamptz, tags text[], days int);
@@ -80,16 +80,12 @@ def test_an_expression_that_is_refused_has_its_line(
     library: Database, right: str, wrong: str, line: int, shown: str
 ) -> None:
     [said] = mistakes(library, SOUND.replace(right, wrong))
-    assert said.startswith(
-        f"m.yaml:{line}: PostgreSQL refuses {shown}" if ":" in shown else f"m.yaml:{line}: "
-    )
+    assert said.startswith(f"m.yaml:{line}: PostgreSQL refuses {shown}" if ":" in shown else f"m.yaml:{line}: ")
     assert shown in said and "\n  → " in said
 
 
 def test_all_that_are_refused_are_told(library: Database) -> None:
-    said = mistakes(
-        library, SOUND.replace("reader: reader", "reader: due - reader").replace("> '2026-01-01'", "* 2")
-    )
+    said = mistakes(library, SOUND.replace("reader: reader", "reader: due - reader").replace("> '2026-01-01'", "* 2"))
     assert [line.partition(": ")[0] for line in said] == ["m.yaml:7", "m.yaml:8"]
 
 

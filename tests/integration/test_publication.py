@@ -17,7 +17,7 @@ from syncer.postgres.publication import (
     read_publication,
     wait_for_open_transactions,
 )
-from tests.stack import Database
+from tests.harness import Database
 
 ORDERS = TableName("public", "orders")
 PARTS = TableName("public", "parts")
@@ -48,9 +48,7 @@ def test_a_publication_is_made_once_and_extended(shop: Database) -> None:
         dry = ensure_publication(conn, "pub", [ORDERS], dry_run=True)
         assert read_publication(conn, "pub") is None
         assert ensure_publication(conn, "pub", [ORDERS]) == dry
-        assert dry == [
-            "CREATE PUBLICATION pub FOR TABLE public.orders WITH (publish_via_partition_root = true);"
-        ]
+        assert dry == ["CREATE PUBLICATION pub FOR TABLE public.orders WITH (publish_via_partition_root = true);"]
         assert ensure_publication(conn, "pub", [ORDERS]) == []
         assert ensure_publication(conn, "pub", [ORDERS, ODD, PARTS]) == [
             'ALTER PUBLICATION pub ADD TABLE "Größe"."or der", public.parts;'
@@ -132,9 +130,7 @@ def test_hazard_16_virtual_generated_columns_rule_out_the_identity_full(shop: Da
     with shop.connect() as conn:
         if conn.info.server_version < 180000:
             pytest.skip("PostgreSQL 18 brought virtual generated columns")
-        conn.execute(
-            "CREATE TABLE sums (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) VIRTUAL)"
-        )
+        conn.execute("CREATE TABLE sums (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) VIRTUAL)")
         ensure_publication(conn, "pub", [TableName("public", "sums")])
         conn.execute("INSERT INTO sums VALUES (1)")
         conn.execute("UPDATE sums SET a = 2")
@@ -248,9 +244,7 @@ def test_a_time_out_names_who_is_waited_for(shop: Database) -> None:
         wait_for_open_transactions(conn, 5)
 
 
-def test_another_databases_transactions_are_not_waited_for(
-    stack: object, shop: Database, database: Database
-) -> None:
+def test_another_databases_transactions_are_not_waited_for(stack: object, shop: Database, database: Database) -> None:
     with (
         psycopg.connect(shop.dsn.rsplit("/", 1)[0] + "/postgres", autocommit=True) as other,
         shop.connect() as conn,

@@ -19,7 +19,7 @@ from syncer.document import Row, document_id
 from syncer.postgres.catalog import load
 from syncer.postgres.session import PINNED
 from syncer.postgres.snapshot_reader import SnapshotReader
-from tests.stack import Database
+from tests.harness import Database
 
 SCHEMA = [
     'CREATE SCHEMA "Größe"',
@@ -162,9 +162,11 @@ def fill(conn: psycopg.Connection[Any], seed: int) -> None:
     insert = conn.cursor().executemany
     insert(
         'INSERT INTO "Größe"."Kund""en" VALUES (%s, %s, %s::shop."Mood", %s, %s)',
-        [(p, maybe(f'N"{i}\n'), maybe(rnd.choice(["sad", "so so", "happy"])), maybe(rnd.choice(people)), "u")
-         for i, p in enumerate(people)],
-    )  # fmt: skip
+        [
+            (p, maybe(f'N"{i}\n'), maybe(rnd.choice(["sad", "so so", "happy"])), maybe(rnd.choice(people)), "u")
+            for i, p in enumerate(people)
+        ],
+    )
     insert(
         "INSERT INTO shop.products VALUES (%s, %s, %s, %s, %s)",
         [(i, maybe(rnd.choice(["gone", f"sku{i // 2}"])), maybe(rnd.random()), "l", 1) for i in range(15)],
@@ -179,17 +181,34 @@ def fill(conn: psycopg.Connection[Any], seed: int) -> None:
     insert(
         "INSERT INTO shop.orders (region, no, customer_id, status, net, vat, placed_at, flags, data, unused)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::json, 1)",
-        [(*k, maybe(rnd.choice([*people, people[0].replace("0", "f")])), rnd.choice(["draft", "paid"]),
-          maybe(Decimal(rnd.randrange(1000)).scaleb(-rnd.randrange(3))), maybe(Decimal("1.5")),
-          maybe(f"2024-0{rnd.randrange(1, 9)}-01 12:00:00.123+02"), maybe(["a", "b"]),
-          maybe('{"a":\n [1, 2.50]}')) for k in orders],
-    )  # fmt: skip
+        [
+            (
+                *k,
+                maybe(rnd.choice([*people, people[0].replace("0", "f")])),
+                rnd.choice(["draft", "paid"]),
+                maybe(Decimal(rnd.randrange(1000)).scaleb(-rnd.randrange(3))),
+                maybe(Decimal("1.5")),
+                maybe(f"2024-0{rnd.randrange(1, 9)}-01 12:00:00.123+02"),
+                maybe(["a", "b"]),
+                maybe('{"a":\n [1, 2.50]}'),
+            )
+            for k in orders
+        ],
+    )
     keys = {(rnd.choice(REGIONS), rnd.randrange(9), rnd.randrange(6)) for _ in range(120)}
     insert(
         "INSERT INTO shop.lines VALUES (%s, %s, %s, %s, %s, %s, %s, 'u')",
-        [(*k, maybe(rnd.randrange(17)), maybe(rnd.randrange(5)),
-          maybe(rnd.choice(["1.0", "1.00", "2.5", "10"])), maybe(rnd.randrange(3))) for k in sorted(keys)],
-    )  # fmt: skip
+        [
+            (
+                *k,
+                maybe(rnd.randrange(17)),
+                maybe(rnd.randrange(5)),
+                maybe(rnd.choice(["1.0", "1.00", "2.5", "10"])),
+                maybe(rnd.randrange(3)),
+            )
+            for k in sorted(keys)
+        ],
+    )
 
 
 def expected(rows: Plain) -> dict[str, Any]:
@@ -232,19 +251,23 @@ def expected(rows: Plain) -> dict[str, Any]:
             return None
         own = [o for o in orders if o["customer_id"] == found["Id"]]
         bought = [
-            line["quantity"] for o in own for line in lines
+            line["quantity"]
+            for o in own
+            for line in lines
             if (line["region"], line["order_no"]) == (o["region"], o["no"]) and o["status"] != "draft"
-        ]  # fmt: skip
+        ]
         boss = person(found["boss_id"])
         if boss is not None and boss["mood"] not in ("so so", "happy"):
             boss = None
         team = sorted((p for p in people if p["boss_id"] == found["Id"]), key=lambda p: str(p["Id"]))
         return {
-            "name": found["Naïve Name"], "mood": found["mood"], "order_count": len(own),
+            "name": found["Naïve Name"],
+            "mood": found["mood"],
+            "order_count": len(own),
             "bought": total(bought),
             "boss": boss and {"name": boss["Naïve Name"], "boss_too": boss["boss_id"] is not None},
             "team": [p["Naïve Name"] for p in team],
-        }  # fmt: skip
+        }
 
     documents = {}
     for o in orders:
@@ -262,8 +285,13 @@ def expected(rows: Plain) -> dict[str, Any]:
         top = sorted(every, key=lambda x: (*_nulls_first(down(x["quantity"])), *key(x)))[:2]
         bought = [one(products, id=x["product_id"]) for x in mine]
         skus = [p and p["sku"] for p in bought]
-        products_tags = [t for x in mine if x["product_id"] is not None and one(products, id=x["product_id"])
-                         for t in links if t["product_id"] == x["product_id"]]  # fmt: skip
+        products_tags = [
+            t
+            for x in mine
+            if x["product_id"] is not None and one(products, id=x["product_id"])
+            for t in links
+            if t["product_id"] == x["product_id"]
+        ]
         names = {(one(tags, id=t["tag_id"]) or {"name": None})["name"] for t in products_tags} - {None}
         prices = dict.fromkeys(x["unit_price"] for x in mine)  # of equal ones, the first
         quantities = [x["quantity"] for x in every if x["quantity"] is not None]
@@ -276,19 +304,27 @@ def expected(rows: Plain) -> dict[str, Any]:
             "ref": f"{o['region']}/{o['no']}",
             "gross": o["gross"],
             "at": {
-                "time": o["placed_at"], "year": o["placed_at"] and 2024,
+                "time": o["placed_at"],
+                "year": o["placed_at"] and 2024,
                 "first_flag": o["flags"] and o["flags"][0],
             },
             "data": o["data"],
             "customer": show_customer(o["customer_id"]),
             "lines": [
-                {"quantity": x["quantity"],
-                 "line_total": None if x["unit_price"] is None else Decimal(x["quantity"]) * x["unit_price"],
-                 "product": show_product(x["product_id"])} for x in mine
+                {
+                    "quantity": x["quantity"],
+                    "line_total": None if x["unit_price"] is None else Decimal(x["quantity"]) * x["unit_price"],
+                    "product": show_product(x["product_id"]),
+                }
+                for x in mine
             ],
             "top": [
-                {"pos": x["pos"], "sku": (one(products, id=x["product_id"]) or {"sku": None})["sku"],
-                 "tags": len([t for t in links if t["product_id"] == x["product_id"]])} for x in top
+                {
+                    "pos": x["pos"],
+                    "sku": (one(products, id=x["product_id"]) or {"sku": None})["sku"],
+                    "tags": len([t for t in links if t["product_id"] == x["product_id"]]),
+                }
+                for x in top
             ],
             "line_count": len(mine),
             "total": total([x["unit_price"] and x["quantity"] * x["unit_price"] for x in mine]),
@@ -308,7 +344,7 @@ def expected(rows: Plain) -> dict[str, Any]:
             "big": len([x for x in mine if x["quantity"] > 2]),
             "all_big": all(x["quantity"] > 2 for x in mine) if mine else None,
             "by_prio": {k: total(v) for k, v in sorted(groups.items())},
-        }  # fmt: skip
+        }
     return documents
 
 
@@ -357,9 +393,7 @@ def catalog(conn: psycopg.Connection[Any], text: str = ORDERS) -> Catalog:
     return load(conn, tables(parse(text, "m.yaml")))
 
 
-def render(
-    conn: psycopg.Connection[Any], model: Compiled, keys: list[tuple[str, ...]]
-) -> list[tuple[Any, ...]]:
+def render(conn: psycopg.Connection[Any], model: Compiled, keys: list[tuple[str, ...]]) -> list[tuple[Any, ...]]:
     columns = [[key[i] for key in keys] for i in range(len(model.key))]
     return conn.execute(model.render.encode(), columns).fetchall()
 
@@ -458,9 +492,7 @@ def test_look_ups_find_the_roots_whose_tree_holds_the_row(conn: psycopg.Connecti
 
 def _rows(node: Node, rows: Plain) -> list[dict[str, Any]]:
     return next(
-        v
-        for k, v in rows.items()
-        if k.replace('""', "\0").replace('"', "").replace("\0", '"') == str(node.table.name)
+        v for k, v in rows.items() if k.replace('""', "\0").replace('"', "").replace("\0", '"') == str(node.table.name)
     )
 
 
@@ -485,9 +517,13 @@ def test_columns_that_are_not_used_do_not_change_documents(conn: psycopg.Connect
         used.setdefault(occurrence.table, set()).update(occurrence.used)
     unused = {str(t): set(catalog(conn).tables[t].columns) - columns for t, columns in used.items()}
     assert unused == {
-        'Größe.Kund"en': {"unused"}, "shop.orders": {"unused"}, "shop.lines": {"unused"},
-        "shop.products": {"label", "price"}, "shop.product_tags": set(), "public.tags": {"kind"},
-    }  # fmt: skip
+        'Größe.Kund"en': {"unused"},
+        "shop.orders": {"unused"},
+        "shop.lines": {"unused"},
+        "shop.products": {"label", "price"},
+        "shop.product_tags": set(),
+        "public.tags": {"kind"},
+    }
     conn.execute('UPDATE "Größe"."Kund""en" SET unused = \'other\'')
     conn.execute("UPDATE shop.orders SET unused = 2")
     conn.execute("UPDATE shop.lines SET unused = 'other'")
@@ -504,9 +540,7 @@ def test_hazard_13_the_same_rows_give_the_same_bytes_however_they_lie(conn: psyc
     for name in NAMES:
         conn.execute(f"CREATE TEMP TABLE copy AS SELECT * FROM {name} ORDER BY random()".encode())
         columns = (
-            "region, no, customer_id, status, net, vat, placed_at, flags, data, unused"
-            if "orders" in name
-            else "*"
+            "region, no, customer_id, status, net, vat, placed_at, flags, data, unused" if "orders" in name else "*"
         )
         conn.execute(f"TRUNCATE {name}".encode())
         target = f"{name} ({columns})" if columns != "*" else name
@@ -517,7 +551,7 @@ def test_hazard_13_the_same_rows_give_the_same_bytes_however_they_lie(conn: psyc
 
 
 def test_hazard_13_settings_of_role_and_database_change_no_document(database: Database) -> None:
-    """What a session could bring along is pinned; `now()` is refused (tests/unit/test_expressions.py)."""
+    """What a session could bring along is pinned; `now()` is refused (tests/unit/declaration/test_expressions.py)."""
     database.execute(*SCHEMA)
     with database.connect() as session:
         fill(session, seed=1)
@@ -530,9 +564,13 @@ def test_hazard_13_settings_of_role_and_database_change_no_document(database: Da
     before = documents()
     assert len(before) > 5
     for setting in (
-        "TimeZone = 'Asia/Kathmandu'", "DateStyle = 'German'", "extra_float_digits = -5",
-        "search_path = shop", "IntervalStyle = 'postgres'", "bytea_output = 'escape'",
-    ):  # fmt: skip
+        "TimeZone = 'Asia/Kathmandu'",
+        "DateStyle = 'German'",
+        "extra_float_digits = -5",
+        "search_path = shop",
+        "IntervalStyle = 'postgres'",
+        "bytea_output = 'escape'",
+    ):
         database.execute(f"ALTER DATABASE {database.name} SET {setting}")
     assert database.query("SHOW TimeZone") == [("Asia/Kathmandu",)]
     assert documents() == before

@@ -10,8 +10,8 @@ import redis
 import urllib3
 
 from syncer.clock import split_version
-from tests.integration.daemon import until
-from tests.integration.system import SUMMARIES, System
+from tests.harness.daemon import until
+from tests.harness.system import SUMMARIES, System
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace'), (3, 'Edsger')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -45,9 +45,7 @@ def spoil(system: System) -> None:
         client.delete(f"{system.prefix}:summary:2")
 
 
-def repaired(
-    system: System, *models: str, expect: int = 0, option: str = "--repair"
-) -> dict[str, dict[str, Any]]:
+def repaired(system: System, *models: str, expect: int = 0, option: str = "--repair") -> dict[str, dict[str, Any]]:
     """The reports of `syncer verify` by kind of sink."""
     said = system.run("verify", option, "--patience", "2", "--json", *models, expect=expect)
     return {report["sink"].partition(":")[0]: report for report in json.loads(said[said.index("[\n") :])}
@@ -103,9 +101,12 @@ def test_what_cannot_be_mended_is_told(system: System) -> None:
 def test_a_document_that_has_expired_is_in_order(system: System) -> None:
     """Found: `verify` told it as missing. It is not rendered again, either."""
     key = "{prefix}:brief:{{id}}"
-    system.declare("brief", SUMMARIES.replace("{summaries}", "{prefix}-brief").replace(
-        '{{redis: {{key: "{prefix}:summary:{{id}}"}}}}', f'{{{{redis: {{{{key: "{key}", expire: 1d}}}}}}}}'
-    ))  # fmt: skip
+    system.declare(
+        "brief",
+        SUMMARIES.replace("{summaries}", "{prefix}-brief").replace(
+            '{{redis: {{key: "{prefix}:summary:{{id}}"}}}}', f'{{{{redis: {{{{key: "{key}", expire: 1d}}}}}}}}'
+        ),
+    )
     model = f"{system.prefix}-brief"
     system.run("backfill", model)
     with redis.Redis.from_url(system.stack.redis) as client:

@@ -21,8 +21,8 @@ from syncer.operations.backfill import Backfill
 from syncer.registry import loader
 from syncer.registry.registry import Names, Registry
 from syncer.telemetry.metrics import Metrics
-from tests.integration.daemon import Daemon, until
-from tests.integration.system import SUMMARIES, System
+from tests.harness.daemon import Daemon, until
+from tests.harness.system import SUMMARIES, System
 
 ROWS = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')",
@@ -40,9 +40,12 @@ def test_an_interrupted_resync_leaves_what_is_read_in_step(system: System) -> No
     daemon = system.start()
     resync = subprocess.Popen(
         [sys.executable, "-m", "syncer", "resync", system.orders, "--yes"],
-        env=system.environment, cwd=system.folder, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        env=system.environment,
+        cwd=system.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     state = system.state()
     until(lambda: state.load().get(f"{system.orders}/next"))
     told = system.told(system.orders)
@@ -91,9 +94,11 @@ def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
     assert says in system.told(model)["reason"]
     command = "curl" + said.partition("→ curl")[2].splitlines()[0]
     urllib3.request(
-        "POST", f"{system.stack.elasticsearch}/_aliases", headers={"Content-Type": "application/json"},
+        "POST",
+        f"{system.stack.elasticsearch}/_aliases",
+        headers={"Content-Type": "application/json"},
         body=shlex.split(command)[-1],
-    )  # fmt: skip
+    )
     assert read_index(system) == [now]
     daemon.until_ready()
     assert daemon.metric("syncer_readers_elsewhere", model=model) == 0

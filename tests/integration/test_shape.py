@@ -13,8 +13,8 @@ from syncer.checks.table_state import Alteration, TableState
 from syncer.events import TableName
 from syncer.postgres import table_state as rows_shape
 from syncer.postgres.catalog import load_stable
+from tests.harness import Database
 from tests.integration.test_hazard_schema import HARMLESS, SCHEMA, SILENT
-from tests.stack import Database
 
 THINGS, NOTES = TableName("s1", "things"), TableName("s1", "notes")
 USED = {THINGS: frozenset({"id", "k", "n", "mood"}), NOTES: frozenset({"id", "note", "pair", "line"})}
@@ -144,9 +144,7 @@ def compared(conn: psycopg.Connection[tuple[object, ...]], noted: TableState) ->
 
 
 @pytest.mark.parametrize("case", SILENT | BACK)
-def test_hazard_06_what_alters_documents_is_told_by_fingerprint_and_shape(
-    tables: Database, case: str
-) -> None:
+def test_hazard_06_what_alters_documents_is_told_by_fingerprint_and_shape(tables: Database, case: str) -> None:
     noticed, altered = found(tables, *(SILENT | BACK)[case])
     assert altered and noticed
 

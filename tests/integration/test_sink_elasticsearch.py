@@ -30,10 +30,10 @@ from syncer.sinks.elasticsearch.sink import (
     tried,
 )
 from syncer.sinks.elasticsearch.trial import sweep
-from tests.contracts.fault_proxy import FaultProxy, Request, fault_proxy
 from tests.contracts.sinks import FIELDS, compiled
-from tests.integration.daemon import until
-from tests.stack import Names
+from tests.harness import Names
+from tests.harness.daemon import until
+from tests.harness.fault_proxy import FaultProxy, Request, fault_proxy
 
 Make = Callable[..., ElasticsearchSink]
 CA = Path(__file__).parents[1] / "unit" / "tls" / "unknown.pem"
@@ -116,8 +116,11 @@ def test_an_index_is_made_with_its_aliases_mapping_and_settings(make: Make, stac
     mapping = info["mappings"]
     assert mapping["dynamic"] == "false"
     assert mapping["_meta"]["syncer"] == {
-        "model": sink.alias, "hash": "0123456789abcdef", "epoch": 1, "generation": 1,
-    }  # fmt: skip
+        "model": sink.alias,
+        "hash": "0123456789abcdef",
+        "epoch": 1,
+        "generation": 1,
+    }
     assert mapping["properties"]["n"] == {"type": "keyword"}
     assert set(mapping["properties"]["name"]["fields"]) == {"keyword", "sort"}
     settings = info["settings"]["index"]
@@ -125,17 +128,44 @@ def test_an_index_is_made_with_its_aliases_mapping_and_settings(make: Make, stac
 
 
 TYPES = {
-    "bigint": 9223372036854775807, "integer": -2147483648, "smallint": 1, "oid": 4294967295, "boolean": True,
-    "numeric": 1.5, "real": "NaN", "double precision": "-Infinity", "text": "x" * 40_000, "citext": "a",
-    "character varying": "a", "character": "a ", "name": "n", "uuid": "0" * 32, "enum": "shipped",
-    "date": "infinity", "timestamp with time zone": "2026-01-02T03:04:05.123456+00:00",
-    "timestamp without time zone": "20000-01-01T00:00:00", "time without time zone": "03:04:05",
-    "json": [1, {"a": 2}], "jsonb": "scalar", "bytea": "\\x00" * 20_000, "interval": "1 day",
-    "range": "[1,2)", "multirange": "{[1,2)}", "inet": "::1", "cidr": "10.0.0.0/8", "macaddr": "08:00:2b:01",
-    "money": "$1.00", "xml": "<a/>", "tsvector": "'a':1", "composite": {"a": 1}, "unknown": {"b": [1, "2"]},
-    "array": [[1, 2]], "public.odd": "q", "hstore": {"a": "1", "b": None},
+    "bigint": 9223372036854775807,
+    "integer": -2147483648,
+    "smallint": 1,
+    "oid": 4294967295,
+    "boolean": True,
+    "numeric": 1.5,
+    "real": "NaN",
+    "double precision": "-Infinity",
+    "text": "x" * 40_000,
+    "citext": "a",
+    "character varying": "a",
+    "character": "a ",
+    "name": "n",
+    "uuid": "0" * 32,
+    "enum": "shipped",
+    "date": "infinity",
+    "timestamp with time zone": "2026-01-02T03:04:05.123456+00:00",
+    "timestamp without time zone": "20000-01-01T00:00:00",
+    "time without time zone": "03:04:05",
+    "json": [1, {"a": 2}],
+    "jsonb": "scalar",
+    "bytea": "\\x00" * 20_000,
+    "interval": "1 day",
+    "range": "[1,2)",
+    "multirange": "{[1,2)}",
+    "inet": "::1",
+    "cidr": "10.0.0.0/8",
+    "macaddr": "08:00:2b:01",
+    "money": "$1.00",
+    "xml": "<a/>",
+    "tsvector": "'a':1",
+    "composite": {"a": 1},
+    "unknown": {"b": [1, "2"]},
+    "array": [[1, 2]],
+    "public.odd": "q",
+    "hstore": {"a": "1", "b": None},
     "geojson point": {"type": "Point", "coordinates": [181, 91]},
-}  # fmt: skip
+}
 
 
 def test_every_type_has_a_mapping_that_takes_its_values(make: Make) -> None:
@@ -179,8 +209,10 @@ def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: 
     add = {"add": {"index": first.index, "alias": first.alias}}
     remove = {"remove": {"index": second.index, "alias": first.alias}}
     for actions, seen in (
-        ([add, remove], first.index), ([add], f"{first.index} and {second.index}"), ([remove], "no index"),
-    ):  # fmt: skip
+        ([add, remove], first.index),
+        ([add], f"{first.index} and {second.index}"),
+        ([remove], "no index"),
+    ):
         call(stack, "POST", "/_aliases", {"actions": actions})
         found = misread(connection, settings, 2)
         assert found and f"readers of {first.alias} see {seen}, but {second.index} is kept in" in found.what
@@ -200,9 +232,7 @@ def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: 
         ({"ca_file": str(CA)}, f" --cacert {CA}"),
     ],
 )
-def test_the_command_that_moves_readers_signs_in_without_showing_secrets(
-    given: dict[str, str], options: str
-) -> None:
+def test_the_command_that_moves_readers_signs_in_without_showing_secrets(given: dict[str, str], options: str) -> None:
     assert _sign_in(Connection.model_validate({"url": "https://es:9200", **given})) == options
 
 
@@ -317,9 +347,7 @@ EXTRA = Field("extra", "jsonb", many=False)
 LINES = Field("lines", "object", many=True, fields=(EXTRA,))
 
 
-def found_red(
-    make: Make, stack: Stack, field: Field, mapping: dict[str, Any], *, nested: str = ""
-) -> list[str]:
+def found_red(make: Make, stack: Stack, field: Field, mapping: dict[str, Any], *, nested: str = "") -> list[str]:
     """Which of two documents a search for the color in `extra` finds."""
     extra = {"extra": {"color": "red"}}
     body, path = (extra, "extra.color") if field is EXTRA else ({"lines": [extra]}, "lines.extra.color")
@@ -334,9 +362,7 @@ def found_red(
 
 
 @pytest.mark.parametrize("given", GIVEN_FOR_JSON)
-def test_a_mapping_given_for_json_makes_it_searchable(
-    make: Make, stack: Stack, given: dict[str, Any]
-) -> None:
+def test_a_mapping_given_for_json_makes_it_searchable(make: Make, stack: Stack, given: dict[str, Any]) -> None:
     nested = "extra" if given.get("type") == "nested" else ""
     assert found_red(make, stack, EXTRA, {"extra": given}, nested=nested) == ["a"]
 
@@ -350,9 +376,7 @@ GIVEN_ABOVE_JSON: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("mapping", GIVEN_ABOVE_JSON)
-def test_a_mapping_given_above_json_makes_it_searchable(
-    make: Make, stack: Stack, mapping: dict[str, Any]
-) -> None:
+def test_a_mapping_given_above_json_makes_it_searchable(make: Make, stack: Stack, mapping: dict[str, Any]) -> None:
     assert found_red(make, stack, LINES, mapping) == ["a"]
 
 
@@ -366,17 +390,22 @@ def test_json_without_a_mapping_is_kept_and_not_searched(make: Make, stack: Stac
 WORDS = (Field("n", "bigint", many=False), Field("name", "text", many=False))
 REFUSED: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ({"mapping": {"name": {"type": "keywrod"}}}, "keywrod", ("mapping", "name", "type")),
-    ({"mapping": {"properties": {"name": {"analyzer": "nonesuch"}}}}, "nonesuch",
-     ("mapping", "properties", "name", "analyzer")),
-    ({"mapping": {"name": {"fields": {"x": {"type": "nope"}}}}}, "nope",
-     ("mapping", "name", "fields", "x", "type")),
+    (
+        {"mapping": {"properties": {"name": {"analyzer": "nonesuch"}}}},
+        "nonesuch",
+        ("mapping", "properties", "name", "analyzer"),
+    ),
+    ({"mapping": {"name": {"fields": {"x": {"type": "nope"}}}}}, "nope", ("mapping", "name", "fields", "x", "type")),
     ({"mapping": {"n": {"boost_x": 1}}}, "boost_x", ("mapping", "n", "boost_x")),
     ({"settings": {"refresh": "1s"}}, "unknown setting", ("settings", "refresh")),
     ({"settings": {"index": {"number_of_shards": 5000}}}, "1024", ("settings", "index", "number_of_shards")),
-    ({"settings": {"default_pipeline": "nonesuch"}}, "every document would be refused",
-     ("settings", "default_pipeline")),
+    (
+        {"settings": {"default_pipeline": "nonesuch"}},
+        "every document would be refused",
+        ("settings", "default_pipeline"),
+    ),
     ({"mapping": {"dynamik": {"type": "alias", "path": "gone"}}}, "gone", ("mapping", "dynamik", "path")),
-]  # fmt: skip
+]
 
 
 def asked(stack: Stack, names: Names, *, url: str = "", **block: Any) -> list[sinks.Problem]:
@@ -412,9 +441,10 @@ def test_a_block_that_the_server_takes_leaves_no_index(stack: Stack, names: Name
 
 def test_templates_and_names_that_prevent_the_index_are_reported(stack: Stack, names: Names) -> None:
     template = {
-        "index_patterns": [names("things-*")], "data_stream": {},
+        "index_patterns": [names("things-*")],
+        "data_stream": {},
         "template": {"settings": {"index.default_pipeline": "gone"}},
-    }  # fmt: skip
+    }
     call(stack, "PUT", f"/_index_template/{names('t')}", template)
     try:
         streams, pipeline = asked(stack, names)
@@ -428,9 +458,7 @@ def test_templates_and_names_that_prevent_the_index_are_reported(stack: Stack, n
     assert "is taken by an index" in taken.what
 
 
-def test_an_index_that_a_check_left_is_deleted_by_the_next(
-    stack: Stack, proxy: FaultProxy, names: Names
-) -> None:
+def test_an_index_that_a_check_left_is_deleted_by_the_next(stack: Stack, proxy: FaultProxy, names: Names) -> None:
     proxy.rule = lambda request: "cut" if request.method == "DELETE" else "pass"
     [left] = asked(stack, names, url=proxy.url)
     assert not left.certain and "could not be deleted" in left.what
@@ -484,9 +512,7 @@ def test_the_reason_of_a_refusal_is_the_server_s(make: Make) -> None:
 
 def test_hazard_24_an_id_that_is_too_long_does_not_take_its_batch_along(make: Make) -> None:
     out = make().write(Batch(1, {"x" * 513: b"{}", "я" * 257: b"{}", "ok": b"{}"}, ["y" * 600, "gone"]))
-    assert (out.written, out.deleted, len(out.rejected)) == (1, 2, 2), (
-        "a delete of what cannot be there is done"
-    )
+    assert (out.written, out.deleted, len(out.rejected)) == (1, 2, 2), "a delete of what cannot be there is done"
     assert "has 514 bytes, Elasticsearch takes 512" in out.rejected[1].reason
 
 
@@ -624,9 +650,7 @@ def test_a_batch_that_takes_long_is_not_sent_to_the_end(make: Make, proxy: Fault
     assert "took longer than" in out.retry_reason and "pipeline.max_age" in out.retry_reason
 
 
-def test_the_server_may_not_hold_a_write_for_longer_than_it_may_be_sent(
-    make: Make, proxy: FaultProxy
-) -> None:
+def test_the_server_may_not_hold_a_write_for_longer_than_it_may_be_sent(make: Make, proxy: FaultProxy) -> None:
     """A minute, by itself; a shard that comes back in that time may have forgotten a delete."""
     make(connection={"url": proxy.url}).write(docs(1), 2.0)
     [request] = [request for request in proxy.seen if "_bulk" in request.path]
@@ -672,9 +696,7 @@ def test_obstacles_are_told_and_nothing_is_made(stack: Stack, proxy: FaultProxy,
         Settings.model_validate({"index": names("things")}),
         Settings.model_validate({"index": names("others")}),
     ]
-    assert (
-        preflight(Connection.model_validate({"url": stack.elasticsearch}), settings) == []
-    )  # without security
+    assert preflight(Connection.model_validate({"url": stack.elasticsearch}), settings) == []  # without security
     assert call(stack, "GET", f"/{names('*')}") == {}
 
     def privileges(**given: bool) -> bytes:

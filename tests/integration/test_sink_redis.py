@@ -17,10 +17,10 @@ from syncer.errors import Fatal, Retry
 from syncer.ports import DurabilityToken, Sink
 from syncer.sinks.redis.keys import Keys, slot
 from syncer.sinks.redis.sink import Connection, Settings, preflight, tried
-from tests.contracts.redis_servers import free_port, redis_cluster, redis_server
 from tests.contracts.sinks import FIELDS, compiled, forget
-from tests.integration.daemon import until
-from tests.stack import Names
+from tests.harness import Names
+from tests.harness.daemon import until
+from tests.harness.redis_servers import free_port, redis_cluster, redis_server
 
 Make = Callable[..., Sink]
 
@@ -101,9 +101,7 @@ def test_a_hash_has_exact_texts_and_no_nulls(make: Make, client: Any, names: Nam
     assert client.hgetall(names("thing:a")) == {b"n": b"1"}
 
 
-def test_a_hash_without_fields_is_absent_and_its_version_is_kept(
-    make: Make, client: Any, names: Names
-) -> None:
+def test_a_hash_without_fields_is_absent_and_its_version_is_kept(make: Make, client: Any, names: Names) -> None:
     sink = make(format="hash")
     assert sink.write(Batch(5, {"a": b'{"n":null}'}, [])).written == 1
     assert sink.read(["a"]) == {}

@@ -14,7 +14,7 @@ from syncer.document import Batch
 from syncer.errors import Retry
 from tests.conftest import temporary_home
 from tests.contracts.sinks import compiled
-from tests.integration.daemon import until
+from tests.harness.daemon import until
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,11 @@ def private() -> Iterator[Stack]:
 def test_hazard_21_a_server_that_was_restarted_forgets_deletes_and_tells(private: Stack, how: str) -> None:
     name = f"things-{how}"
     sink = sinks.build(
-        "elasticsearch", {"index": name, "settings": {"number_of_replicas": 0}},
-        model=compiled(name), connection={"url": private.elasticsearch},
-    )  # fmt: skip
+        "elasticsearch",
+        {"index": name, "settings": {"number_of_replicas": 0}},
+        model=compiled(name),
+        connection={"url": private.elasticsearch},
+    )
     sink.prepare()
     sink.write(Batch(5, {str(n): b"{}" for n in range(50)}, []))
     sink.write(Batch(7, {}, ["1"]))

@@ -12,10 +12,10 @@ import pytest
 
 from devstack import Stack
 from syncer.connect.client import Connect
-from tests.integration.daemon import until
-from tests.integration.system import Source, System
-from tests.stack import Database, Names
-from tests.stack.connector import definition
+from tests.harness import Database, Names
+from tests.harness.connector import definition
+from tests.harness.daemon import until
+from tests.harness.system import Source, System
 
 _numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"

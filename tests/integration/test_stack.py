@@ -15,14 +15,13 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from devstack import Stack, planned_versions
-from tests.stack import Database, Names
+from tests.harness import Database, Names
 
 
 def test_postgres_streams_its_wal_and_wants_a_password(stack: Stack, database: Database) -> None:
     settings = dict(
         database.query(
-            "SELECT name, setting FROM pg_settings"
-            " WHERE name IN ('wal_level', 'max_replication_slots', 'fsync')"
+            "SELECT name, setting FROM pg_settings WHERE name IN ('wal_level', 'max_replication_slots', 'fsync')"
         )
     )
     assert settings == {"wal_level": "logical", "max_replication_slots": "64", "fsync": "on"}
@@ -44,10 +43,7 @@ def test_kafka_creates_no_topic_that_nobody_asked_for(stack: Stack, names: Names
         consumer.list_topics(names("mentioned"), timeout=10)
     finally:
         consumer.close()
-    assert (
-        names("mentioned")
-        not in AdminClient({"bootstrap.servers": stack.kafka}).list_topics(timeout=10).topics
-    )
+    assert names("mentioned") not in AdminClient({"bootstrap.servers": stack.kafka}).list_topics(timeout=10).topics
 
 
 def test_elasticsearch_takes_external_versions(stack: Stack, names: Names) -> None:
@@ -127,9 +123,7 @@ def wait_for_reader(database: Database, slot: str) -> None:
 @pytest.fixture
 def consumer(stack: Stack, names: Names) -> Iterator[Consumer]:
     """A consumer that begins at the start of its topics."""
-    created = Consumer(
-        {"bootstrap.servers": stack.kafka, "group.id": names("reader"), "auto.offset.reset": "earliest"}
-    )
+    created = Consumer({"bootstrap.servers": stack.kafka, "group.id": names("reader"), "auto.offset.reset": "earliest"})
     yield created
     created.close()
 
@@ -148,9 +142,7 @@ def read(consumer: Consumer, count: int, seconds: float = 30) -> list[dict[str, 
     return events
 
 
-def test_debezium_streams_changes_with_both_images(
-    database: Database, topic: str, consumer: Consumer
-) -> None:
+def test_debezium_streams_changes_with_both_images(database: Database, topic: str, consumer: Consumer) -> None:
     consumer.subscribe([topic])
     database.execute(
         "INSERT INTO things VALUES (1, 'one')",

@@ -17,8 +17,8 @@ from syncer.registry.registry import Registry
 from syncer.runtime import supervisor as module
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
-from tests.integration.daemon import until
-from tests.integration.system import Source, System, new_system
+from tests.harness.daemon import until
+from tests.harness.system import Source, System, new_system
 from tests.integration.test_outages import behind_proxy
 
 _numbers = itertools.count(1)
@@ -101,9 +101,7 @@ def test_who_waits_for_a_server_is_not_dead(system: System, server: str) -> None
         system.execute(CUSTOMERS, FIVE)
         system.until_right(model)
         link.down() if server == "postgres" else link.stall()
-        system.execute(
-            "UPDATE {schema}.orders SET status = 'paid'", "UPDATE {schema}.customers SET name = 'B'"
-        )
+        system.execute("UPDATE {schema}.orders SET status = 'paid'", "UPDATE {schema}.customers SET name = 'B'")
         until(lambda: unit.status()["state"] == "waiting")
         end = time.monotonic() + 2 * AFTER
         while time.monotonic() < end:

@@ -9,8 +9,8 @@ import pytest
 
 from syncer.kafka.state_store import Stream
 from syncer.runtime import supervisor as module
-from tests.integration.daemon import Daemon, until
-from tests.integration.system import System
+from tests.harness.daemon import Daemon, until
+from tests.harness.system import System
 from tests.integration.test_outages import behind_proxy
 from tests.integration.test_stalled import CUSTOMERS, FIVE, running
 
@@ -28,8 +28,7 @@ def returned(system: System) -> Iterator[None]:
     with system.database.connect(autocommit=False) as slow:
         slow.execute(f"UPDATE {system.schema}.orders SET status = 'open' WHERE id = 1".encode())
         system.execute(
-            "DROP PUBLICATION pub;"
-            "CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)"
+            "DROP PUBLICATION pub;CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)"
         )
         yield
 

@@ -3,8 +3,6 @@
 Elasticsearch's build for tests has no `geo_shape`: there the mapping and the document are looked at.
 """
 
-# ruff: noqa: E501 - a type is a line
-
 from __future__ import annotations
 
 import json
@@ -30,10 +28,19 @@ from syncer.postgres.validate_sql import plan
 from syncer.sinks.elasticsearch.sink import ElasticsearchSink
 from tests.contracts.sinks import compiled as read_model
 from tests.contracts.types_page import rows
-from tests.stack import Database, Names
+from tests.harness import Database, Names
 
-EXTENSIONS = {"hstore": "public", "citext": "public", "ltree": "odd", "cube": "public", "isn": "public",
-              "seg": "public", "intarray": "public", "pg_trgm": "public", "postgis": "Geo data"}  # fmt: skip
+EXTENSIONS = {
+    "hstore": "public",
+    "citext": "public",
+    "ltree": "odd",
+    "cube": "public",
+    "isn": "public",
+    "seg": "public",
+    "intarray": "public",
+    "pg_trgm": "public",
+    "postgis": "Geo data",
+}
 
 
 @pytest.fixture
@@ -50,9 +57,7 @@ def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
 def install(conn: psycopg.Connection[Any], **schemas: str) -> None:
     for extension, schema in schemas.items():
         conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
-        conn.execute(
-            sql.SQL("CREATE EXTENSION {} SCHEMA {}").format(sql.Identifier(extension), sql.Identifier(schema))
-        )
+        conn.execute(sql.SQL("CREATE EXTENSION {} SCHEMA {}").format(sql.Identifier(extension), sql.Identifier(schema)))
 
 
 def compiled(conn: psycopg.Connection[Any], *fields: str, more: str = "") -> Compiled:
@@ -82,9 +87,10 @@ def index(stack: Stack, names: Names) -> Iterator[Index]:
 
     def build(fields: tuple[Field, ...], mapping: dict[str, Any] | None = None) -> ElasticsearchSink:
         settings = {
-            "index": names("types"), "mapping": mapping or {},
+            "index": names("types"),
+            "mapping": mapping or {},
             "settings": {"number_of_replicas": 0, "mapping.total_fields.limit": 5000},
-        }  # fmt: skip
+        }
         model, link = read_model(names("types"), fields), {"url": stack.elasticsearch}
         sink = sinks.build("elasticsearch", settings, model=model, connection=link)
         assert isinstance(sink, ElasticsearchSink)
@@ -123,42 +129,104 @@ CREATE DOMAIN bag AS jsonb;
 _SHAPES = ["SRID=4326;POINT(13.4 52.5)", "SRID=4326;POINT EMPTY", "SRID=4326;POINT(181 91)"]
 # Name → values that its input function takes. A type that is not here takes one of FALLBACK.
 VALUES: dict[str, list[str]] = {
-    "smallint": ["-32768"], "integer": ["2147483647"], "bigint": ["-9223372036854775808"],
+    "smallint": ["-32768"],
+    "integer": ["2147483647"],
+    "bigint": ["-9223372036854775808"],
     "numeric": ["1.50", "NaN", "Infinity", "-Infinity", "1" + "0" * 400, "0." + "1" * 900],
-    "real": ["0.1", "NaN", "-Infinity"], "double precision": ["1e308", "5e-324", "NaN", "Infinity"],
-    "boolean": ["t"], "oid": ["4294967295"], "xid": ["4294967295"], "cid": ["1"], "xid8": ["1"],
-    "tid": ["(0,1)"], "bytea": ["\\xdeadbeef", "\\x" + "00" * 40_000],
-    "text": ["a\n\"b\"\\ \u2028 ü", "x" * 40_000, ""], "character varying": ["x" * 40_000],
-    "character": ["a"], '"char"': ["a"], "name": ["n"],
+    "real": ["0.1", "NaN", "-Infinity"],
+    "double precision": ["1e308", "5e-324", "NaN", "Infinity"],
+    "boolean": ["t"],
+    "oid": ["4294967295"],
+    "xid": ["4294967295"],
+    "cid": ["1"],
+    "xid8": ["1"],
+    "tid": ["(0,1)"],
+    "bytea": ["\\xdeadbeef", "\\x" + "00" * 40_000],
+    "text": ['a\n"b"\\ \u2028 ü', "x" * 40_000, ""],
+    "character varying": ["x" * 40_000],
+    "character": ["a"],
+    '"char"': ["a"],
+    "name": ["n"],
     "date": ["2024-02-29", "infinity", "-infinity", "0044-03-15 BC", "5874897-12-31"],
     "timestamp without time zone": ["2024-02-29 12:34:56.789012", "infinity", "0044-03-15 BC", "294276-12-31"],
     "timestamp with time zone": ["2024-02-29 12:34:56.789+02", "-infinity", "4713-01-02 00:00+00 BC"],
-    "time without time zone": ["24:00"], "time with time zone": ["10:00+15:59"],
+    "time without time zone": ["24:00"],
+    "time with time zone": ["10:00+15:59"],
     "interval": ["1 year -2 days 03:04:05.6", "-178000000 years"],
     "uuid": ["A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"],
     "json": ['{"a":\n [1, {"b": null}]}', "1", '"x"', "[1]", "null"],
     "jsonb": ['{"a": [1, {"b": null}], "": {"..": 1}}', "1", '"x"', "[[1]]", "null"],
-    "jsonpath": ["$.a"], "xml": ["<a>\n</a>"], "bit": ["1"], "bit varying": ["10", ""],
-    "inet": ["10.0.0.1/8", "::1"], "cidr": ["10.0.0.0/8"], "macaddr": ["08:00:2b:01:02:03"],
-    "macaddr8": ["08:00:2b:01:02:03:04:05"], "pg_lsn": ["16/B374D848"], "tsvector": ["a b"],
-    "tsquery": ["a & b"], "point": ["(1,2)", "(NaN,Infinity)"], "line": ["{1,2,3}"], "lseg": ["[(0,0),(1,1)]"],
-    "box": ["(1,1),(0,0)"], "path": ["((0,0),(1,1))"], "polygon": ["((0,0),(1,1),(1,0))"],
-    "circle": ["<(0,0),1>"], "pg_snapshot": ["1:1:"], "txid_snapshot": ["1:1:"], "aclitem": ["syncer=r/syncer"],
-    "refcursor": ["c"], "int2vector": ["1 2"], "oidvector": ["1 2"], "gtsvector": [],
-    "public.hstore": ['"a b"=>1, c=>NULL, ""=>x, d.e=>"' + "y" * 40_000 + '"', ""], "public.attributes": ["a=>1"],
-    "public.mood": ["so so"], "public.moods": ["{sad,NULL}"], "public.speaking": ["yes"],
-    "public.pair": ["(1,)", '(,"{""a"":1}")'], "public.pairs": ["(1,)"], "public.span": ["[1,2)", "empty"],
-    "public.cube": ["(1,2),(3,4)"], "odd.lquery": ["a.*"], "odd.ltxtquery": ["a & b"], "odd.ltree": ["a.b"],
-    "public.seg": ["1 .. 2"], "public.query_int": ["1&2"], '"Geo data".geometry': _SHAPES,
-    '"Geo data".geography': _SHAPES[:2], "public.place": _SHAPES, "public.area": _SHAPES[:1],
-    '"Geo data".box2d': ["BOX(1 2,3 4)"], '"Geo data".box3d': ["BOX3D(1 2 3,4 5 6)"],
+    "jsonpath": ["$.a"],
+    "xml": ["<a>\n</a>"],
+    "bit": ["1"],
+    "bit varying": ["10", ""],
+    "inet": ["10.0.0.1/8", "::1"],
+    "cidr": ["10.0.0.0/8"],
+    "macaddr": ["08:00:2b:01:02:03"],
+    "macaddr8": ["08:00:2b:01:02:03:04:05"],
+    "pg_lsn": ["16/B374D848"],
+    "tsvector": ["a b"],
+    "tsquery": ["a & b"],
+    "point": ["(1,2)", "(NaN,Infinity)"],
+    "line": ["{1,2,3}"],
+    "lseg": ["[(0,0),(1,1)]"],
+    "box": ["(1,1),(0,0)"],
+    "path": ["((0,0),(1,1))"],
+    "polygon": ["((0,0),(1,1),(1,0))"],
+    "circle": ["<(0,0),1>"],
+    "pg_snapshot": ["1:1:"],
+    "txid_snapshot": ["1:1:"],
+    "aclitem": ["syncer=r/syncer"],
+    "refcursor": ["c"],
+    "int2vector": ["1 2"],
+    "oidvector": ["1 2"],
+    "gtsvector": [],
+    "public.hstore": ['"a b"=>1, c=>NULL, ""=>x, d.e=>"' + "y" * 40_000 + '"', ""],
+    "public.attributes": ["a=>1"],
+    "public.mood": ["so so"],
+    "public.moods": ["{sad,NULL}"],
+    "public.speaking": ["yes"],
+    "public.pair": ["(1,)", '(,"{""a"":1}")'],
+    "public.pairs": ["(1,)"],
+    "public.span": ["[1,2)", "empty"],
+    "public.cube": ["(1,2),(3,4)"],
+    "odd.lquery": ["a.*"],
+    "odd.ltxtquery": ["a & b"],
+    "odd.ltree": ["a.b"],
+    "public.seg": ["1 .. 2"],
+    "public.query_int": ["1&2"],
+    '"Geo data".geometry': _SHAPES,
+    '"Geo data".geography': _SHAPES[:2],
+    "public.place": _SHAPES,
+    "public.area": _SHAPES[:1],
+    '"Geo data".box2d': ["BOX(1 2,3 4)"],
+    '"Geo data".box3d': ["BOX3D(1 2 3,4 5 6)"],
     '"Geo data".spheroid': ['SPHEROID["WGS 84",6378137,298.257]'],
-}  # fmt: skip
-FALLBACK = ["1", "a", "empty", "{}", "{NULL}", "()", "(,)", "(,,)", "(,,,)", "2024-02-29", "YES",
-            "0901690546", "9780393040029", "9790060115615", "9771436452008", "1436-4522", "220356483481"]  # fmt: skip
+}
+FALLBACK = [
+    "1",
+    "a",
+    "empty",
+    "{}",
+    "{NULL}",
+    "()",
+    "(,)",
+    "(,,)",
+    "(,,,)",
+    "2024-02-29",
+    "YES",
+    "0901690546",
+    "9780393040029",
+    "9790060115615",
+    "9771436452008",
+    "1436-4522",
+    "220356483481",
+]
 # Their input functions take nothing: PostgreSQL keeps them for itself.
-UNWRITABLE = re.compile(r"pg_node_tree|pg_ndistinct|pg_dependencies|pg_mcv_list|pg_brin_\w+|gtsvector"
-                        r"|.*\.(ghstore|gtrgm|ltree_gist|box2df|gidx|intbig_gkey|gseg)")  # fmt: skip
+UNWRITABLE = re.compile(
+    r"pg_node_tree|pg_ndistinct|pg_dependencies|pg_mcv_list|pg_brin_\w+|gtsvector"
+    r"|.*\.(ghstore|gtrgm|ltree_gist|box2df|gidx|intbig_gkey|gseg)"
+)
 GEOMETRY = '"Geo data".geometry'
 REFUSED = re.compile(r"(money|reg\w+)(\[\])?")
 ALL = """
@@ -199,7 +267,9 @@ def fill(conn: psycopg.Connection[Any]) -> dict[str, str]:
             row = row if element in VALUES else 0
             try:
                 with conn.transaction():
-                    statement = f"UPDATE t SET {columns[type_]} = %s::{type_} WHERE id = {row} AND {columns[type_]} IS NULL"
+                    statement = (
+                        f"UPDATE t SET {columns[type_]} = %s::{type_} WHERE id = {row} AND {columns[type_]} IS NULL"
+                    )
                     conn.execute(statement.encode(), [value])
                 taken += 1
             except psycopg.Error:
@@ -209,9 +279,7 @@ def fill(conn: psycopg.Connection[Any]) -> dict[str, str]:
     return columns
 
 
-def test_the_derived_mapping_of_every_type_takes_its_values(
-    conn: psycopg.Connection[Any], index: Index
-) -> None:
+def test_the_derived_mapping_of_every_type_takes_its_values(conn: psycopg.Connection[Any], index: Index) -> None:
     install(conn, **EXTENSIONS)
     conn.execute(OWN_TYPES.encode())
     columns = fill(conn)
@@ -232,14 +300,14 @@ def test_the_derived_mapping_of_every_type_takes_its_values(
     assert out.rejected == []
     assert out.written == len(documents)
     assert {t: kinds[t].type for t in ("public.attributes", "public.place", "public.area")} == {
-        "public.attributes": "hstore", "public.place": "geojson point", "public.area": "geojson",
-    }  # fmt: skip
+        "public.attributes": "hstore",
+        "public.place": "geojson point",
+        "public.area": "geojson",
+    }
     speaking = render(conn, compiled(conn, f"{columns['public.speaking']}::text"))
     assert speaking[0] == '{"f0":"yes"}'  # its own text, not the one of its json
     for type_, field in kinds.items():
-        values = [
-            value for value in (json.loads(text)[field.name] for text in documents) if value is not None
-        ]
+        values = [value for value in (json.loads(text)[field.name] for text in documents) if value is not None]
         for value in values:
             assert fits(field, value), f"{type_} is {field.type}, its JSON {json.dumps(value)[:80]}"
 
@@ -284,7 +352,11 @@ SHOWN: list[tuple[str, str, Any]] = [
     ("area", "geojson", {"type": "Polygon", "coordinates": [[[0, 0], [2, 0], [2, 2], [0, 2], [0, 0]]]}),
     ("spot", "geojson point", {"type": "Point", "coordinates": [1, 2]}),
     ("locs", "geojson point", [{"type": "Point", "coordinates": [1, 2]}, None]),
-    ("ST_SnapToGrid(ST_Transform(mercator, 4326), 0.000001)", "geojson point", {"type": "Point", "coordinates": [0, 0]}),
+    (
+        "ST_SnapToGrid(ST_Transform(mercator, 4326), 0.000001)",
+        "geojson point",
+        {"type": "Point", "coordinates": [0, 0]},
+    ),
     ("ST_SetSRID(bare, 4326)", "geojson", {"type": "Point", "coordinates": [3, 4]}),
     ("ST_SetSRID(bare, 4326)::geometry(Point, 4326)", "geojson point", {"type": "Point", "coordinates": [3, 4]}),
     ("ST_SetSRID(ST_MakePoint(1, 2), 4326)", "geojson point", {"type": "Point", "coordinates": [1, 2]}),
@@ -303,7 +375,7 @@ SHOWN: list[tuple[str, str, Any]] = [
     ("'a=>1'::hstore", "hstore", {"a": "1"}),
     ("loc is null", "boolean", False),
     ("gone", "geojson point", None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("schema", ["public", "Geo data"])
@@ -324,10 +396,7 @@ def test_shapes_and_hstore_wherever_their_extension_is(conn: psycopg.Connection[
     expressions = [text for text, _, _ in SHOWN]
     model = compiled(conn, *expressions)
     [document] = map(json.loads, render(conn, model))
-    found = [
-        (text, field.type, document[field.name])
-        for text, field in zip(expressions, model.fields, strict=True)
-    ]
+    found = [(text, field.type, document[field.name]) for text, field in zip(expressions, model.fields, strict=True)]
     assert found == SHOWN
 
 
@@ -341,7 +410,7 @@ NO_SHAPE = [
     ("attrs -> 'a'", "whose operators are not PostgreSQL's own", "attrs::jsonb"),
     ("attrs::public.geometry", "cannot cast to public.geometry", "gis"),
     ("'x'::ltree", "cannot cast to ltree", ""),
-]  # fmt: skip
+]
 
 
 def test_shapes_that_are_no_geojson_are_refused_with_what_to_write(conn: psycopg.Connection[Any]) -> None:
@@ -373,9 +442,7 @@ def test_a_shape_that_postgis_refuses_is_a_bad_row_and_no_failure(conn: psycopg.
 def test_a_constant_that_postgis_refuses_is_a_mistake_with_a_line(conn: psycopg.Connection[Any]) -> None:
     install(conn, postgis="public")
     conn.execute("CREATE TABLE t (id int PRIMARY KEY)")
-    text = (
-        "name: t\nroot: {table: t}\ndocument:\n  a: id\n  b: ST_GeomFromText('POINT(', 4326)\nsink: {m: {}}\n"
-    )
+    text = "name: t\nroot: {table: t}\ndocument:\n  a: id\n  b: ST_GeomFromText('POINT(', 4326)\nsink: {m: {}}\n"
     model = parse(text, "m.yaml")
     catalog = load(conn, tables(model))
     with pytest.raises(Fatal, match="PostgreSQL refuses ST_GeomFromText") as caught:
@@ -399,8 +466,10 @@ def test_the_functions_of_postgis_depend_on_their_arguments_alone(conn: psycopg.
 def test_shapes_and_hstore_are_found(conn: psycopg.Connection[Any], stack: Stack, index: Index) -> None:
     install(conn, postgis="public", hstore="public")
     conn.execute("CREATE TABLE t (id int PRIMARY KEY, loc geometry(Point, 4326), attrs hstore, tags text[])")
-    conn.execute("INSERT INTO t VALUES (1, 'SRID=4326;POINT(13.4 52.5)', 'color=>red', '{a,b}'),"
-                 " (2, 'SRID=4326;POINT(2.3 48.9)', 'color=>blue', '{c}'), (3, NULL, NULL, NULL)")  # fmt: skip
+    conn.execute(
+        "INSERT INTO t VALUES (1, 'SRID=4326;POINT(13.4 52.5)', 'color=>red', '{a,b}'),"
+        " (2, 'SRID=4326;POINT(2.3 48.9)', 'color=>blue', '{c}'), (3, NULL, NULL, NULL)"
+    )
     model = compiled(conn, "loc", "attrs", "tags")
     sink = index(model.fields)
     documents = {str(n): text.encode() for n, text in enumerate(render(conn, model), 1)}

@@ -15,9 +15,7 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, help="of the first schedule; a new one each time if not given")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--replay", type=int, metavar="SEED", help="show what happens in this failing schedule"
-    )
+    parser.add_argument("--replay", type=int, metavar="SEED", help="show what happens in this failing schedule")
     arguments = parser.parse_args()
     if arguments.replay is not None:
         print(told(arguments.replay))

@@ -12,11 +12,11 @@ from typing import NamedTuple
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse
 from syncer.events import Operation
+from tests.harness.catalogs import catalog, table
 from tests.simulation.choices import Choices
 from tests.simulation.database import Database, Image, Rows, Transaction
 from tests.simulation.history import History
 from tests.simulation.odds import Odds
-from tests.unit.catalogs import catalog, table
 
 DECLARATION = """
 name: orders
@@ -80,7 +80,7 @@ class Application:
 
     def __init__(
         self, database: Database, choices: Choices, history: History, sizes: Sizes, odds: Odds, *, left: int
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.database, self.choices, self.history, self.sizes = database, choices, history, sizes
         self.left, self.odds = left, odds
         self.window, self.asynchronous = choices.likely(odds.window), choices.likely(odds.asynchronous)
@@ -193,6 +193,4 @@ class Application:
             return
         self.history.seen["a rewritten table" if rewrites else "a truncate"] += 1
         (self.database.rewrite if rewrites else self.database.truncate)(transaction, name, ids)
-        self.history.tell(
-            "application", "%s: %s %s", transaction, "rewrites" if rewrites else "truncates", name
-        )
+        self.history.tell("application", "%s: %s %s", transaction, "rewrites" if rewrites else "truncates", name)

@@ -222,9 +222,7 @@ class Database:
         self.logged = [(lsn, xid) for lsn, xid in self.logged if lsn <= end]
         self.flushed = end
         self._recover(kept)
-        self.history.tell(
-            "PostgreSQL", "goes on from an earlier state, on timeline %s", self.identity.timeline
-        )
+        self.history.tell("PostgreSQL", "goes on from an earlier state, on timeline %s", self.identity.timeline)
 
     def _recover(self, commits: list[Transaction]) -> None:
         self.commits = commits

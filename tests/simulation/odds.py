@@ -52,26 +52,44 @@ class Odds(NamedTuple):
 
 
 THEMES = {
-    "visibility": Odds(
-        window=256, asynchronous=0, moves=200, slow_writes=30, repeats=128, writes=(2, 4, 4), untold=60
-    ),
+    "visibility": Odds(window=256, asynchronous=0, moves=200, slow_writes=30, repeats=128, writes=(2, 4, 4), untold=60),
     "crashes": Odds(asynchronous=256, crashes=256, rollbacks=90, window=60, backfills=60),
-    "late writes and deletes": Odds(
-        moves=256, waits=256, slow_writes=200, sinks_fail=100, window=30, writes=(7, 2, 1)
-    ),
-    "large work": Odds(
-        small=128, truncates=100, backfills=128, kafka_fails=80, sinks_fail=80, untold=60
-    ),
+    "late writes and deletes": Odds(moves=256, waits=256, slow_writes=200, sinks_fail=100, window=30, writes=(7, 2, 1)),
+    "large work": Odds(small=128, truncates=100, backfills=128, kafka_fails=80, sinks_fail=80, untold=60),
     "sinks that forget": Odds(
-        moves=180, slow_writes=160, restarts_primary=180, loses_writes=128, kafka_fails=50, small=50,
+        moves=180,
+        slow_writes=160,
+        restarts_primary=180,
+        loses_writes=128,
+        kafka_fails=50,
+        small=50,
         writes=(6, 3, 1),
     ),
     "a connector that loses rows": Odds(
-        loses_rows=256, window=256, asynchronous=0, moves=40, kills=100, waits=0, kafka_fails=100, repeats=60,
-        slow_writes=0, sinks_fail=20,
+        loses_rows=256,
+        window=256,
+        asynchronous=0,
+        moves=40,
+        kills=100,
+        waits=0,
+        kafka_fails=100,
+        repeats=60,
+        slow_writes=0,
+        sinks_fail=20,
     ),
     "everything": Odds(
-        crashes=60, restores=40, kills=100, waits=60, small=50, truncates=30, backfills=50,
-        restarts_primary=30, loses_writes=30, loses_rows=30, kafka_fails=60, sinks_fail=70, asynchronous=100,
+        crashes=60,
+        restores=40,
+        kills=100,
+        waits=60,
+        small=50,
+        truncates=30,
+        backfills=50,
+        restarts_primary=30,
+        loses_writes=30,
+        loses_rows=30,
+        kafka_fails=60,
+        sinks_fail=70,
+        asynchronous=100,
     ),
-}  # fmt: skip
+}

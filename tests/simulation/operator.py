@@ -63,6 +63,4 @@ class Operator:
 
 
 def ranges_topic(world: Surroundings) -> SimulatedWork:
-    return SimulatedWork(
-        world.range_items, "backfill", world.scheduler, world.history, fails=world.kafka_fails
-    )
+    return SimulatedWork(world.range_items, "backfill", world.scheduler, world.history, fails=world.kafka_fails)

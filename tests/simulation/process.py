@@ -1,6 +1,7 @@
 """A syncer process: the lanes of one read model, and what their errors do to it.
 
-It stands for `syncer/runtime/supervisor.py`, which needs threads and servers: what ends one lane ends its siblings; after
+It stands for `syncer/runtime/supervisor.py`, which needs threads and servers: what ends one lane ends its
+siblings; after
 `Retry` everything is opened again, with the clock that was last written down; `Fatal` leaves the read model
 stopped.
 """
@@ -134,7 +135,7 @@ class Process:
         self.compare_reader()
 
     def compare_reader(self) -> None:
-        """As `TableAlterations.render_again` (`monitors/table_alterations.py`) and `Resumes` (`monitors/connector_resumes.py`) do, beside the lanes."""
+        """Does what `TableAlterations.render_again` and `Resumes` (`monitors/`) do, concurrently with the lanes."""
         busy = self.comparing is not None and not self.comparing.greenlet.dead
         if self.world.loses_rows and not busy and not self.error:
             self.comparing = self.world.scheduler.spawn(f"{self}, comparing", self, self._compare_reader)
@@ -185,9 +186,7 @@ class Process:
         def refill() -> None:
             work = ranges_topic(world)
             rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
-            for item in plan_durably(
-                rows, lambda view: range_items(view, 2, "lost documents"), self._patience()
-            ):
+            for item in plan_durably(rows, lambda view: range_items(view, 2, "lost documents"), self._patience()):
                 work.put(item)
             work.flush()
 

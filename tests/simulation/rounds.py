@@ -85,9 +85,7 @@ def told(seed: int, rule: Weaker = AS_IT_IS) -> str:
     with rule.applied(), capture_logs():
         short = shrink(decisions(seed), lambda chosen: bool(failure(chosen)))
         result = run(short, lines=True, lane=rule.lane, remembers=rule.remembers, refuses=rule.refuses)
-    return "\n".join(
-        [*result.lines, f"→ {result.failure}", f"seed {seed}: python -m tests.simulation --replay {seed}"]
-    )
+    return "\n".join([*result.lines, f"→ {result.failure}", f"seed {seed}: python -m tests.simulation --replay {seed}"])
 
 
 @contextmanager

@@ -22,9 +22,7 @@ from tests.simulation.scheduler import Scheduler
 class SimulatedRows:
     """One connection. A crash of the server closes it."""
 
-    def __init__(
-        self, database: Database, scheduler: Scheduler, history: History, sizes: Sizes, who: str
-    ) -> None:
+    def __init__(self, database: Database, scheduler: Scheduler, history: History, sizes: Sizes, who: str) -> None:
         self.database, self.scheduler, self.history, self.sizes = database, scheduler, history, sizes
         self.who = who
         self.incarnation: int | None = None
@@ -138,9 +136,12 @@ class SimulatedView:
         }
         history = self._rows.history
         history.tell(
-            self._rows.who, "looks up products %s at clock %s: orders %s",
-            products, self._clock, orders or "none",
-        )  # fmt: skip
+            self._rows.who,
+            "looks up products %s at clock %s: orders %s",
+            products,
+            self._clock,
+            orders or "none",
+        )
         if orders:
             history.seen["roots that a look-up found"] += 1
         for order in sorted(orders):
@@ -164,9 +165,7 @@ class SimulatedView:
         return [key for key in self.first_keys(99) if first < int(key[0]) <= int(high[0])]
 
     def first_keys(self, limit: int) -> list[Key]:
-        keys: list[Key] = [
-            (str(id),) for id in range(1, self._rows.sizes.orders + 1) if ("orders", id) in self.content
-        ]
+        keys: list[Key] = [(str(id),) for id in range(1, self._rows.sizes.orders + 1) if ("orders", id) in self.content]
         return keys[:limit]
 
     def boundaries(self, size: int) -> Iterator[Key]:

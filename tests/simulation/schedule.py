@@ -194,9 +194,7 @@ class Schedule:
                 if id not in world.refusals.letters:
                     world.fail(f"order {id} is refused ({kind}), and has no letter")
             elif expected.get(id) != found.get(id):
-                world.fail(
-                    f"order {id} is {_shown(found.get(id))}, the database says {_shown(expected.get(id))}"
-                )
+                world.fail(f"order {id} is {_shown(found.get(id))}, the database says {_shown(expected.get(id))}")
 
     def _check_stopped(self, stopped: list[Fatal]) -> None:
         for process in self.world.processes:

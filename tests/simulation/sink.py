@@ -36,9 +36,15 @@ class Store:
     """The server. base: see `Database`. remembers: seconds for which a delete's version is kept."""
 
     def __init__(
-        self, scheduler: Scheduler, history: History, fail: Callable[[str], NoReturn], *,
-        base: int, remembers: float, refusals: Refusals | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        scheduler: Scheduler,
+        history: History,
+        fail: Callable[[str], NoReturn],
+        *,
+        base: int,
+        remembers: float,
+        refusals: Refusals | None = None,
+    ) -> None:
         self.refusals = refusals
         self.scheduler, self.history, self.fail, self.remembers = scheduler, history, fail, remembers
         self._base = base
@@ -140,9 +146,7 @@ class SimulatedSink:
             raise GreenletExit
         if fate == CUT:
             whole = arrive == len(items)
-            history.seen[
-                "a bulk was applied and not answered" if whole else "a bulk was applied in part"
-            ] += 1
+            history.seen["a bulk was applied and not answered" if whole else "a bulk was applied in part"] += 1
             history.tell(self.who, "loses the connection to the sink")
             raise Retry("connection lost")
         actor.sent = False
@@ -165,9 +169,13 @@ class SimulatedSink:
             store.history.seen["a write was refused: the sink had something newer"] += held > version
             store.history.seen["a zombie's write was refused"] += self.process.zombie and held > version
             store.history.tell(
-                self.who, "%s order %s at clock %s: kept, the sink has %s",
-                what, id, clock, store.shown(held),
-            )  # fmt: skip
+                self.who,
+                "%s order %s at clock %s: kept, the sink has %s",
+                what,
+                id,
+                clock,
+                store.shown(held),
+            )
             self._target.stale(id, version, held, out)
             return
         store.history.tell(self.who, "%s order %s at clock %s: %s", what, id, clock, body or "gone")

@@ -136,9 +136,7 @@ class Connector:
         source = {"schema": "public", "table": change.table, "txId": txid, "lsn": change.lsn, "ts_ms": 1}
         value = {"op": change.op, "before": change.before, "after": change.after, "source": source}
         self.topics.add((change.table, number), orjson.dumps(value))
-        self.history.tell(
-            "connector", "publishes %s: %s is %s", transaction, change.table[:-1], change.after or "gone"
-        )
+        self.history.tell("connector", "publishes %s: %s is %s", transaction, change.table[:-1], change.after or "gone")
 
 
 class Group:
@@ -155,10 +153,11 @@ class Group:
         """Anew, each partition to any of the members."""
         self.generation += 1
         count = len(members)
-        self.owners = {
-            partition: members[(at + choices.of(count)) % count]
-            for at, partition in enumerate(self.topics.records)
-        } if members else {}  # fmt: skip
+        self.owners = (
+            {partition: members[(at + choices.of(count)) % count] for at, partition in enumerate(self.topics.records)}
+            if members
+            else {}
+        )
 
 
 class SimulatedSource:
@@ -214,9 +213,7 @@ class SimulatedSource:
         return found
 
     def _delivered(self, found: list[Record]) -> None:
-        self.history.tell(
-            self.who, "polls %s", ", ".join([f"{topic}-{p}@{o}" for (topic, p, o), _, _ in found])
-        )
+        self.history.tell(self.who, "polls %s", ", ".join([f"{topic}-{p}@{o}" for (topic, p, o), _, _ in found]))
         delivered = self.group.delivered
         for (topic, number, offset), _, _ in found:
             if offset < delivered.get((topic, number), 0):
@@ -263,9 +260,7 @@ class SimulatedSource:
 class SimulatedWork:
     """`ports.WorkTopic`. What was put may arrive although `flush` fails."""
 
-    def __init__(
-        self, topics: Topics, topic: str, scheduler: Scheduler, history: History, *, fails: bool
-    ) -> None:
+    def __init__(self, topics: Topics, topic: str, scheduler: Scheduler, history: History, *, fails: bool) -> None:
         self.topics, self.topic, self.scheduler, self.history = topics, topic, scheduler, history
         self._fails = fails
         self._waiting: list[WorkItem] = []
@@ -282,9 +277,7 @@ class SimulatedWork:
         for item in waiting:
             resumed = item.reason == RESUMED
             self.history.seen["a resume was repaired" if resumed else _WORK[item.kind]] += 1
-            self.history.tell(
-                "work topic", "gets %s %s (%s)", item.kind, item.keys or item.high or "", item.reason
-            )
+            self.history.tell("work topic", "gets %s %s (%s)", item.kind, item.keys or item.high or "", item.reason)
             number = sum(map(len, self.topics.records.values())) % self.topics.count
             self.topics.add((self.topic, number), encode_work(item))
         if failed:

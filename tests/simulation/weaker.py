@@ -140,9 +140,7 @@ class HandsOutOnce(Lane):
         super()._all(dirty, seen, oldest_ms)
 
 
-def _whenever_rendered(
-    self: RenderCache, keys: Collection[Key], xids: Collection[int], now: Snapshot
-) -> list[Key]:
+def _whenever_rendered(self: RenderCache, keys: Collection[Key], xids: Collection[int], now: Snapshot) -> list[Key]:
     return [key for key in keys if key not in self._snapshots]
 
 
@@ -154,9 +152,7 @@ def _on_disk(self: SimulatedRows, lsn: int) -> bool:
     return True
 
 
-def _passing(
-    self: Operator, rows: Rows, plan: Callable[[View], Iterable[WorkItem]], wait: Waiter
-) -> list[WorkItem]:
+def _passing(self: Operator, rows: Rows, plan: Callable[[View], Iterable[WorkItem]], wait: Waiter) -> list[WorkItem]:
     """The ranges are made of what a crash may take back."""
     with rows.view() as view:
         return list(plan(view))
@@ -293,7 +289,7 @@ WEAKER: dict[str, Weaker] = {
     ),
     "a backfill of what is not on disk": Weaker(
         "a crash takes back a delete, and the row lies in none of the ranges",
-        {(Operator, "lasting"): _passing},
+        {(Operator, "plan_durably"): _passing},
     ),
     "the clock remembered at once": Weaker(
         "after a crash the clock seems to have run backwards",

@@ -58,21 +58,25 @@ class World:
         self.waits, self.slow_writes = choices.likely(odds.waits), choices.likely(odds.slow_writes)
         self.sinks_fail, self.kafka_fails = choices.likely(odds.sinks_fail), choices.likely(odds.kafka_fails)
         self.limits = Limits(
-            chunk_documents=1 if small else 100, fan_out=1 if small else 100,
-            commit_interval=0.0 if choices.likely(128) else 1.0, gate_timeout=0.5,
-        )  # fmt: skip
+            chunk_documents=1 if small else 100,
+            fan_out=1 if small else 100,
+            commit_interval=0.0 if choices.likely(128) else 1.0,
+            gate_timeout=0.5,
+        )
         rows, xid = self._rows(), _FIRST_XIDS[choices.of(4)]
         self.database = Database(self.history, xid, rows)
-        self.application = Application(
-            self.database, choices, self.history, self.sizes, odds, left=3 + choices.of(4)
-        )
+        self.application = Application(self.database, choices, self.history, self.sizes, odds, left=3 + choices.of(4))
         truncates = self.application.truncates or self.application.untold
         self.topics = Topics(TABLES, 1 + choices.of(2))
         self.work, self.range_items = Topics(["work"], 1), Topics(["backfill"], 1)
         self.connector = Connector(
-            self.database, self.topics, choices, self.history, repeats=choices.likely(odds.repeats),
+            self.database,
+            self.topics,
+            choices,
+            self.history,
+            repeats=choices.likely(odds.repeats),
             loses=self.loses_rows,
-        )  # fmt: skip
+        )
         self.noted = Noted(self.database.identity, 0, self.connector.reader)
         self.groups = {"changes": Group(self.topics)}
         if small or truncates or self.backfills or self.forgets or self.loses_rows or refuses:

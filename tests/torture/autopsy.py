@@ -41,8 +41,13 @@ def _meta(deployment: Deployment, one: Difference) -> dict[str, Any]:
     doc = urllib3.request("GET", f"{base}/{index}/_doc/{one.id}?_source=false", timeout=10).json()
     shard = urllib3.request("GET", f"{base}/{index}/_search_shards?routing={one.id}", timeout=10).json()
     epoch, clock = split_version(doc.get("_version", 0))
-    return {"epoch": epoch, "clock": clock, "seq_no": doc.get("_seq_no"), "term": doc.get("_primary_term"),
-            "shard": shard["shards"][0][0]["shard"]}  # fmt: skip
+    return {
+        "epoch": epoch,
+        "clock": clock,
+        "seq_no": doc.get("_seq_no"),
+        "term": doc.get("_primary_term"),
+        "shard": shard["shards"][0][0]["shard"],
+    }
 
 
 def _messages(deployment: Deployment) -> Iterator[dict[str, Any]]:
@@ -63,8 +68,11 @@ def _messages(deployment: Deployment) -> Iterator[dict[str, Any]]:
                     at = (got.offset() or 0) + 1
                     value = got.value()
                     yield {
-                        "topic": topic, "partition": number, "offset": got.offset(), "ms": got.timestamp()[1],
+                        "topic": topic,
+                        "partition": number,
+                        "offset": got.offset(),
+                        "ms": got.timestamp()[1],
                         "value": value.decode(errors="replace") if value else None,
-                    }  # fmt: skip
+                    }
     finally:
         consumer.close()

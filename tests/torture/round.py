@@ -13,8 +13,8 @@ from tests.convergence.compare import Expected, compare, told
 from tests.convergence.deployment import Deployment, deployed, until
 from tests.convergence.oracle import Oracle
 from tests.convergence.workload import Workload
-from tests.stack.database import fresh_database
-from tests.stack.names import fresh_names
+from tests.harness.database import fresh_database
+from tests.harness.names import fresh_names
 from tests.torture.autopsy import autopsy
 from tests.torture.faults import Fire
 from tests.torture.servers import between
@@ -100,9 +100,14 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path, *, within: float
                 workload.close()
     faults = {name: n for name, n in fire.done.items() if not name.endswith(("started", "done"))}
     return Report(
-        seed, round(time.monotonic() - began, 1), workload.transactions, workload.rows, faults,
-        sum(map(len, expected.values())), round(settled, 1),
-    )  # fmt: skip
+        seed,
+        round(time.monotonic() - began, 1),
+        workload.transactions,
+        workload.rows,
+        faults,
+        sum(map(len, expected.values())),
+        round(settled, 1),
+    )
 
 
 def _burn(workload: Workload, fire: Fire, seconds: float, patience: float) -> None:

@@ -19,11 +19,11 @@ import redis
 import urllib3
 
 from devstack import Stack
-from tests.contracts.fault_proxy import Answer, FaultProxy, Request, fault_proxy
 from tests.convergence.deployment import Deployment
 from tests.convergence.operations import COPY_PROJECTS
-from tests.integration.proxy import Proxy, proxy
-from tests.stack.copying import Positions, copy
+from tests.harness.copying import Positions, copy
+from tests.harness.fault_proxy import Answer, FaultProxy, Request, fault_proxy
+from tests.harness.proxy import Proxy, proxy
 
 # Larger than those of `tests/convergence`: here there is more to catch up with.
 _SIZES = {
@@ -159,8 +159,10 @@ def between(deployment: Deployment) -> Iterator[Servers]:
     with contextlib.ExitStack() as closing:
         search = closing.enter_context(fault_proxy(stack.elasticsearch))
         for name, url in (
-            ("postgres", deployment.database.dsn), ("redis", stack.redis), ("elasticsearch", search.url),
-        ):  # fmt: skip
+            ("postgres", deployment.database.dsn),
+            ("redis", stack.redis),
+            ("elasticsearch", search.url),
+        ):
             wire = closing.enter_context(proxy(f"127.0.0.1:{urlsplit(url).port}"))
             wires[name], environment[name] = wire, _through(url, wire.port)
         deployment.environment |= _SIZES | {

@@ -7,7 +7,7 @@ import time
 
 from tests.convergence.deployment import MODELS, Deployment, until
 from tests.convergence.workload import Workload
-from tests.stack.database import drop_slots
+from tests.harness.database import drop_slots
 
 NOTICED_WITHIN = 60.0
 

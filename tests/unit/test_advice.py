@@ -27,7 +27,7 @@ from syncer.postgres.session import connect
 from syncer.sinks.elasticsearch import sink as elasticsearch
 from syncer.sinks.elasticsearch.client import reason_of
 from syncer.sinks.redis import sink as redis
-from tests.unit.catalogs import catalog, table
+from tests.harness.catalogs import catalog, table
 
 TLS = Path(__file__).parent / "tls"
 ELSEWHERE = "/no/such/file.pem"
@@ -86,10 +86,11 @@ ASK: dict[str, Callable[[int], SyncerError]] = {
     "ssl.ca.location in kafka.properties": lambda port: raised(
         lambda: KafkaAdmin(
             {"bootstrap.servers": f"localhost:{port}", "security.protocol": "ssl", "log_level": 0},
-            partitions=1, replication_factor=1,
+            partitions=1,
+            replication_factor=1,
         ).existing(1.0)
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("setting", ASK)
@@ -197,9 +198,7 @@ class OldElasticsearch(OpenSearch):
         (OldElasticsearch, "this is not Elasticsearch 8 or 9: it says that it is version 7.10.2"),
     ],
 )
-def test_a_server_of_another_kind_is_called_by_its_name(
-    server: type[BaseHTTPRequestHandler], what: str
-) -> None:
+def test_a_server_of_another_kind_is_called_by_its_name(server: type[BaseHTTPRequestHandler], what: str) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), server) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{listening.server_port}"
@@ -252,12 +251,14 @@ def test_a_hint_is_a_field_of_its_own_for_programs() -> None:
 
 def test_a_reason_has_the_causes_of_elasticsearch_s_error() -> None:
     error = {
-        "type": "document_parsing_exception", "reason": "[1:9] failed to parse field [at] of type [date]",
+        "type": "document_parsing_exception",
+        "reason": "[1:9] failed to parse field [at] of type [date]",
         "caused_by": {
-            "type": "illegal_argument_exception", "reason": "failed to parse date field [no] with format [x]",
+            "type": "illegal_argument_exception",
+            "reason": "failed to parse date field [no] with format [x]",
             "caused_by": {"type": "date_time_parse_exception", "reason": "Failed to parse with all enclosed"},
         },
-    }  # fmt: skip
+    }
     assert reason_of(error) == (
         "[1:9] failed to parse field [at] of type [date]"
         "; caused by illegal_argument_exception: failed to parse date field [no] with format [x]"

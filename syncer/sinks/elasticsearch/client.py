@@ -124,9 +124,7 @@ class Http:
         """The error for a server that is not Elasticsearch, or one before 8. Asks it what it is."""
         version: Json = {}
         with contextlib.suppress(TransportError, orjson.JSONDecodeError, KeyError, TypeError):
-            answer = self._client.transport.perform_request(
-                "GET", "/", headers={"accept": "application/json"}
-            )
+            answer = self._client.transport.perform_request("GET", "/", headers={"accept": "application/json"})
             version = orjson.loads(answer.body)["version"]
         number = version.get("number", "")
         what = f"this is not Elasticsearch 8 or 9: it says that it is version {number or 'unknown'}"

@@ -16,9 +16,7 @@ from syncer.sinks.problem import Problem, locate
 
 Json = dict[str, Any]
 
-_STRINGS = frozenset(
-    "text keyword wildcard constant_keyword match_only_text search_as_you_type annotated_text".split()
-)
+_STRINGS = frozenset("text keyword wildcard constant_keyword match_only_text search_as_you_type annotated_text".split())
 _INTEGERS = {"byte": 8, "short": 16, "integer": 32, "long": 64, "unsigned_long": 63}
 _FLOATS = frozenset("half_float float double scaled_float".split())
 _NUMBERS = frozenset(_INTEGERS) | _FLOATS
@@ -235,9 +233,7 @@ def _names(fields: Sequence[Field], path: tuple[str, ...]) -> Iterator[Problem]:
             yield Problem(f"a document cannot have the field {shown}", why, "choose another name", field=here)
         elif not field.name.strip() or any(not part.strip() for part in parts):
             why = "Elasticsearch takes no empty name, also not before, between or after dots"
-            yield Problem(
-                f"a document cannot have the field {shown!r}", why, "choose another name", field=here
-            )
+            yield Problem(f"a document cannot have the field {shown!r}", why, "choose another name", field=here)
         elif clash := next((name for name in above if name in simple), ""):
             why = f"Elasticsearch reads {field.name} as a field of the object {clash}, which is a value here"
             hint = f"rename one of them, or write `{clash}: {{object: …}}`"

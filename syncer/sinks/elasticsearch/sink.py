@@ -115,9 +115,12 @@ def tried(connection: Connection, settings: Settings, model: Compiled) -> list[P
                 hint = "choose another index name, or remove what has this one"
                 return [Problem(f"the name {settings.index} is taken by {what}", why, hint, ("index",))]
         return trial.problems(
-            http, settings.model_dump(), f"{settings.index}-000001",
-            _mapping.settings(settings.settings), _mapping.mapping(settings.mapping, model.fields),
-        )  # fmt: skip
+            http,
+            settings.model_dump(),
+            f"{settings.index}-000001",
+            _mapping.settings(settings.settings),
+            _mapping.mapping(settings.mapping, model.fields),
+        )
 
 
 def preflight(connection: Connection, settings: Sequence[Settings]) -> list[SyncerError]:
@@ -139,8 +142,9 @@ def _missing_privileges(http: Http, aliases: Sequence[str]) -> list[str]:
     """https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-security-has-privileges"""
     names = [name for alias in aliases for name in (alias, f"{alias}-*")]
     wanted = {
-        "cluster": ["monitor"], "index": [{"names": names, "privileges": ["manage", "read", "write"]}],
-    }  # fmt: skip
+        "cluster": ["monitor"],
+        "index": [{"names": names, "privileges": ["manage", "read", "write"]}],
+    }
     status, raw = http.ask("POST", "/_security/user/_has_privileges", wanted)
     if status in (401, 403):
         raise http.failed("cannot sign in", status, raw)
@@ -169,9 +173,10 @@ def misread(connection: Connection, settings: Settings, generation: int) -> Sync
     command = f"curl{_sign_in(connection)} -X POST {url}/_aliases"
     return Fatal(
         f"readers of {alias} see {' and '.join(read) or 'no index'}, but {index} is kept in sync",
-        where=f"elasticsearch:{alias}", why="the alias was moved or removed by hand",
+        where=f"elasticsearch:{alias}",
+        why="the alias was moved or removed by hand",
         hint=f"{command} -H 'Content-Type: application/json' -d '{body}'",
-    )  # fmt: skip
+    )
 
 
 def _is_later(settings: Settings, read: Sequence[str], index: str) -> bool:
@@ -280,8 +285,9 @@ class ElasticsearchSink:
                 what = "an index" if index == self.alias else f"an alias of {index}"
                 raise Fatal(
                     f"the name {self.alias} is taken by {what}, which is not of this read model",
-                    where=self.name, hint="choose another index name, or remove what has this one",
-                )  # fmt: skip
+                    where=self.name,
+                    hint="choose another index name, or remove what has this one",
+                )
             self._target.check_epoch(meta["epoch"], f"the index {index}, which is read,")
         return found is not None
 
@@ -356,9 +362,7 @@ class ElasticsearchSink:
 
         The statistics come first: if the state then is as it was, so it was while they were written."""
         stats = self._http.must("GET", f"/{self.index}/_stats/docs{durability.STATS}")
-        state = self._http.must(
-            "GET", f"/_cluster/state/metadata,routing_table/{self.index}{durability.STATE}"
-        )
+        state = self._http.must("GET", f"/_cluster/state/metadata,routing_table/{self.index}{durability.STATE}")
         if not state:
             raise self._target.gone(f"the index {self.index}")
         found = durability.durability(state, stats)

@@ -26,14 +26,10 @@ _LEFT_BEHIND = 600
 """Seconds. No check still runs whose index is older."""
 _MARK: Json = {"_meta": {"syncer": {"check": True}}}
 _WITHOUT_WAITING = "wait_for_active_shards=0&timeout=10s&master_timeout=10s"
-_PRIVILEGES = (
-    f"give its role the index privileges create_index and delete_index on {PREFIX}*; or check --read-only"
-)
+_PRIVILEGES = f"give its role the index privileges create_index and delete_index on {PREFIX}*; or check --read-only"
 
 
-def problems(
-    http: Http, block: Mapping[str, Any], index: str, settings: Json, mapping: Json
-) -> list[Problem]:
+def problems(http: Http, block: Mapping[str, Any], index: str, settings: Json, mapping: Json) -> list[Problem]:
     """Returns what the server is certain to refuse.
 
     block: the sink's block in the declaration. index: what the index would be called. settings, mapping: its.
@@ -95,9 +91,11 @@ def _template(http: Http, index: str) -> Json:
 def _streams_only(template: Json, index: str) -> Iterator[Problem]:
     if template.get("mappings", {}).get("_data_stream_timestamp"):
         yield Problem(
-            f"an index template takes {index} for a data stream", "an index of that name cannot be created",
-            "choose another index name, or narrow index_patterns of the template", ("index",),
-        )  # fmt: skip
+            f"an index template takes {index} for a data stream",
+            "an index of that name cannot be created",
+            "choose another index name, or narrow index_patterns of the template",
+            ("index",),
+        )
 
 
 def _settings(template: Json) -> Json:
@@ -114,6 +112,8 @@ def _pipelines(http: Http, block: Mapping[str, Any], settings: Json) -> Iterator
         if http.ask("GET", f"/_ingest/pipeline/{name}")[0] == 404:
             at = locate({"settings": block.get("settings", {})}, [str(name)])
             yield Problem(
-                f"there is no ingest pipeline {name}", f"{key} names it, so every document would be refused",
-                f"create it, or leave {key.partition('.')[2]} out", at,
-            )  # fmt: skip
+                f"there is no ingest pipeline {name}",
+                f"{key} names it, so every document would be refused",
+                f"create it, or leave {key.partition('.')[2]} out",
+                at,
+            )

@@ -69,8 +69,8 @@ class Connection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    url: Annotated[str, Shaped(r"^(rediss?|unix)://", "redis://host:port/database, or rediss:// for TLS")] = (
-        Field("redis://127.0.0.1:6379/0", description="redis://host:port/database; rediss:// for TLS")
+    url: Annotated[str, Shaped(r"^(rediss?|unix)://", "redis://host:port/database, or rediss:// for TLS")] = Field(
+        "redis://127.0.0.1:6379/0", description="redis://host:port/database; rediss:// for TLS"
     )
     username: str | None = Field(None, description="An ACL user (default: the default user)")
     password: SecretStr | None = Field(None, description="Its password")
@@ -99,9 +99,7 @@ class Connection(BaseModel):
 def validate(settings: Settings, fields: Sequence[DocumentField]) -> list[Problem]:
     """What is wrong with the declaration for documents of these fields; `check` prints it."""
     found = [
-        Problem(
-            f"{name}: {value:.0f} seconds are too long for Redis", hint="100 years at most", block=(name,)
-        )
+        Problem(f"{name}: {value:.0f} seconds are too long for Redis", hint="100 years at most", block=(name,))
         for name, value in (("expire", settings.expire or 0), ("tombstone", settings.tombstone))
         if value > _LONGEST
     ]
@@ -160,9 +158,7 @@ class RedisSink:
         tombstone = max(1, round(settings.tombstone))
         # The version outlives its document, so that an expired document can be told from a lost one.
         keep = expire + tombstone if expire else 0
-        self._constants = Constants(
-            expire, keep, tombstone, "hash" if self._hash else "string", self._keys.owner
-        )
+        self._constants = Constants(expire, keep, tombstone, "hash" if self._hash else "string", self._keys.owner)
         self._clustered = connection.cluster
         self._servers = Servers(connection.client)
 

@@ -25,9 +25,14 @@ def validate(servers: Servers, pattern: str, as_hash: bool, model: str, where: s
     mark, meta = keys.version(key), f"syncer:meta:{pattern}"
     document: list[Any] = ["HDEL", key, "x"] if as_hash else ["SET", key, "", "XX"]
     commands: list[list[Any]] = [
-        ["GET", mark], ["TYPE", key], ["SET", mark, "", "XX"], ["DEL", key], ["EXPIRE", key, 1], document,
+        ["GET", mark],
+        ["TYPE", key],
+        ["SET", mark, "", "XX"],
+        ["DEL", key],
+        ["EXPIRE", key, 1],
+        document,
         ["GET", meta],
-    ]  # fmt: skip
+    ]
     try:
         client: Any = servers.client()
         answers = [client.execute_command(*command) for command in commands]

@@ -1,0 +1,87 @@
+"""The demo's connector on a test's own database, and the change events that it sends."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer
+
+from devstack import Stack
+from syncer.connect.client import Connect
+from syncer.connect.definition import Definition, load_definition
+from tests.harness.database import Database
+from tests.harness.names import Names
+
+SHOP = Path(__file__).parents[2] / "connectors" / "shop.json"
+
+
+def definition(database: Database, names: Names, **changes: str) -> Definition:
+    """The demo's connector, reading this test's database."""
+    environment = {
+        "SHOP_PGHOST": database.host,
+        "SHOP_PGPORT": str(database.port),
+        "SHOP_PGUSER": database.user,
+        "SHOP_PGPASSWORD": database.password,
+        "SHOP_PGDATABASE": database.name,
+        "SHOP_TOPIC_PARTITIONS": "1",
+    }
+    demo = load_definition(SHOP, environment)
+    own = {
+        "topic.prefix": names.prefix,
+        "slot.name": names.prefix,
+        "publication.name": "pub",
+        "table.include.list": r"public\..*",
+    }
+    config = {**demo.config, **own, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return replace(demo, name=names("connector"), config=config)
+
+
+def events(stack: Stack, names: Names, count: int, seconds: float = 30) -> dict[str, list[tuple[Any, Any]]]:
+    """Key and value of `count` change events, by the table they say they are of."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": stack.kafka,
+            "group.id": names("reader"),
+            "auto.offset.reset": "earliest",
+            "topic.metadata.refresh.interval.ms": 500,
+        }
+    )
+    consumer.subscribe([f"^{names.prefix}[.].*"])
+    found: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
+    deadline = time.monotonic() + seconds
+    try:
+        while sum(map(len, found.values())) < count:
+            assert time.monotonic() < deadline, f"only {sum(map(len, found.values()))} of {count} events"
+            message = consumer.poll(0.5)
+            if message is None or message.error():
+                continue
+            key, value = message.key(), message.value()
+            assert value is not None
+            event = json.loads(value)
+            found[event["source"]["table"]].append((json.loads(key) if key else None, event))
+    finally:
+        consumer.close()
+    return found
+
+
+@contextmanager
+def streaming(stack: Stack, connect: Connect, wanted: Definition, database: Database) -> Iterator[None]:
+    """The connector, applied and reading its slot."""
+    connect.apply(wanted)
+    try:
+        connect.wait_running(wanted.name, 60, steady=0)
+        slot = wanted.config["slot.name"]
+        deadline = time.monotonic() + 30
+        while not database.query("SELECT FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]):
+            status = connect.status(wanted.name)
+            assert not (status and status.failure), status
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield
+    finally:
+        connect.delete(wanted.name)

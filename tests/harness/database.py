@@ -1,0 +1,83 @@
+"""A PostgreSQL database for one test, with everything that hangs on it."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import urllib3
+from psycopg import sql
+
+from devstack import Stack
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database that exists only during one test."""
+
+    name: str
+    dsn: str
+    host: str
+    port: int
+    user: str
+    password: str
+
+    def connect(self, *, autocommit: bool = True, **options: Any) -> psycopg.Connection[tuple[Any, ...]]:
+        """A new session of the superuser; close it, or use it in a `with` block."""
+        return psycopg.connect(self.dsn, autocommit=autocommit, **options)
+
+    def execute(self, *statements: str) -> None:
+        """Run statements, each in its own transaction."""
+        with self.connect() as session:
+            for statement in statements:
+                session.execute(statement.encode())
+
+    def query(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        """Rows of one query."""
+        with self.connect() as session:
+            return session.execute(statement.encode(), parameters).fetchall()
+
+
+@contextmanager
+def fresh_database(stack: Stack) -> Iterator[Database]:
+    """Create a database under a random name; drop it afterwards with its sessions, slots and connectors."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(stack.postgres, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = urllib3.util.parse_url(stack.postgres)
+    user, _, password = (url.auth or "").partition(":")
+    dsn = f"postgresql://{url.auth}@{url.host}:{url.port}/{name}"
+    try:
+        yield Database(name, dsn, str(url.host), url.port or 5432, user, password)
+    finally:
+        if "connect" in stack.running():
+            delete_connectors(stack.connect, name)
+        with psycopg.connect(stack.postgres, autocommit=True) as admin:  # the test may have restarted the server
+            drop_slots(admin, name)
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def delete_connectors(connect: str, database: str) -> None:
+    """Delete the connectors that read this database: they would make its slot again."""
+    known = urllib3.request("GET", f"{connect}/connectors?expand=info").json()
+    for name, connector in known.items():
+        if connector["info"]["config"].get("database.dbname") == database:
+            urllib3.request("DELETE", f"{connect}/connectors/{name}")
+
+
+def drop_slots(admin: psycopg.Connection[Any], database: str) -> None:
+    """Drop the database's replication slots, from under whoever reads them."""
+    deadline = time.monotonic() + 20
+    find = "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = %s"
+    while slots := admin.execute(find, [database]).fetchall():
+        for slot, reader in slots:
+            admin.execute("SELECT pg_terminate_backend(%s)", [reader])
+            try:
+                admin.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+            except (psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)

@@ -1,0 +1,232 @@
+"""The pipeline over a real PostgreSQL; source, work topic and sink are in memory, so each step is seen."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from syncer.clock import Clock
+from syncer.config.schema import load as load_config
+from syncer.document import Batch, Outcome
+from syncer.events import Position, TableName, WorkItem
+from syncer.pipeline.decode import encode_work
+from syncer.pipeline.lane import Lane, Limits
+from syncer.ports import Record, Sink
+from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry import loader
+from syncer.runtime.lane_observer import LaneObserver
+from syncer.telemetry.metrics import Metrics
+from tests.harness import Database
+from tests.harness.memory_sink import Connection, MemorySink, Settings, Store
+
+SCHEMA = """
+CREATE TABLE customers (id bigint PRIMARY KEY, name text NOT NULL);
+CREATE TABLE orders (id bigint PRIMARY KEY, customer_id bigint NOT NULL, note text NOT NULL DEFAULT '');
+CREATE INDEX ON orders (customer_id);
+ALTER TABLE customers REPLICA IDENTITY FULL;
+ALTER TABLE orders REPLICA IDENTITY FULL;
+INSERT INTO customers VALUES (1, 'Ada'), (2, 'Grace')"""
+ORDERS = """
+name: orders
+root: {table: public.orders}
+document: {note: note, customer: {one: public.customers, on: {id: customer_id}, value: name}}
+sink: {memory: {}}
+"""
+EXPECTED = """
+SELECT o.id::text, json_build_object('note', o.note, 'customer', c.name)
+  FROM orders o LEFT JOIN customers c ON c.id = o.customer_id"""
+
+
+class Tape:
+    """`ports.Source` of one partition: what was put on it, and from where its group goes on."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.records: list[Record] = []
+        self.at = self.committed = self.heartbeats = 0
+
+    def add(self, value: bytes) -> None:
+        self.records.append(Record(Position(self.topic, 0, len(self.records)), b"", value))
+
+    def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
+        found = self.records[self.at : self.at + max_records]
+        self.at += len(found)
+        return found
+
+    def commit(self, next_offsets: Mapping[tuple[str, int], int], *, wait: bool) -> None:
+        self.committed = next_offsets.get((self.topic, 0), self.committed)
+
+    def heartbeat(self) -> None:
+        self.heartbeats += 1
+
+    def progress(self) -> dict[tuple[str, int], tuple[int, int]]:
+        return {(self.topic, 0): (self.at, len(self.records))}
+
+    def close(self) -> None:
+        """Whoever opens it next begins where was committed."""
+        self.at = self.committed
+
+
+class WorkTape(Tape):
+    """`ports.WorkTopic`, and the source of a lane that takes from it."""
+
+    def put(self, item: WorkItem) -> None:
+        self.add(encode_work(item))
+
+    def flush(self) -> None:
+        """Nothing is on its way."""
+
+
+class Letters:
+    """`ports.DeadLetters`: what was ever refused, and what still is."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.standing: dict[str, int] = {}
+
+    def document(self, id: str, version: int, reason: str) -> None:
+        self.written.append(id)
+        self.standing[id] = max(version, self.standing.get(id, 0))
+
+    def record(self, record: Record, reason: str) -> None:
+        self.written.append(str(record.position))
+
+    def accepted(self, ids: Iterable[str], version: int) -> None:
+        for id in ids:
+            if self.standing.get(id, version + 1) <= version:
+                del self.standing[id]
+
+    def flush(self) -> None:
+        """Nothing is on its way."""
+
+
+class Spy(MemorySink):
+    """Remembers each batch that it is given; `then` may change what becomes of it."""
+
+    def __init__(self, store: Store, model: Any) -> None:
+        super().__init__(Settings(), Connection(), model=model, store=store)
+        self.batches: list[Batch] = []
+        self.then: Callable[[Batch], Outcome | None] = lambda batch: None
+
+    def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
+        self.batches.append(batch)
+        return self.then(batch) or super().write(batch, timeout)
+
+
+class Engine:
+    """One read model and its lanes' surroundings. Events are told by hand, with their real transactions."""
+
+    def __init__(self, database: Database, folder: Path, declaration: str = ORDERS) -> None:
+        self.database, self.folder = database, folder
+        (folder / "models").mkdir(parents=True)
+        (folder / "models" / "model.yaml").write_text(declaration)
+        self.config = load_config(
+            environ={
+                "SYNCER_MODELS": str(folder / "models"),
+                "SYNCER_POSTGRES__DSN": database.dsn,
+                "SYNCER_KAFKA__BOOTSTRAP_SERVERS": "nowhere:1",
+                "SYNCER_KAFKA__TOPIC_PREFIX": "here",
+            }
+        )
+        self.compiled = loader.load_model(self.config, loader.declared(self.config)[0]).compiled
+        self.changes, self.work, self.letters = Tape("here"), WorkTape("work"), Letters()
+        self.store = Store()
+        self.sink = Spy(self.store, self.compiled)
+        self.sink.prepare()
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry).for_model("orders")
+        self.clock = Clock(1)
+        self.stop = threading.Event()
+        self.opened: list[SnapshotReader] = []
+
+    def rows(self, **arguments: Any) -> SnapshotReader:
+        """arguments: of psycopg, over those of the configuration."""
+        self.opened.append(SnapshotReader(self.config.postgres.arguments() | arguments, self.compiled))
+        return self.opened[-1]
+
+    def lane(
+        self,
+        source: Tape | None = None,
+        sinks: Sequence[Sink] = (),
+        *,
+        topic_of: Callable[[TableName], str] = str,
+        **limits: Any,
+    ) -> Lane:
+        """Over the changes, unless told otherwise."""
+        source = source or self.changes
+        return Lane(
+            self.compiled,
+            source,
+            self.rows(),
+            sinks or [self.sink],
+            clock=self.clock,
+            work=self.work,
+            dead_letters=self.letters,
+            observer=LaneObserver("changes" if source is self.changes else "work", self.metrics),
+            limits=Limits(**{"commit_interval": 0.0, "gate_timeout": 0.2, **limits}),
+            stop=self.stop,
+            topic_of=topic_of,
+        )
+
+    @contextmanager
+    def running(self, lane: Lane) -> Iterator[list[BaseException]]:
+        """The lane on a thread of its own, told to stop at the end; the list is what it ended with."""
+        ended: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                lane.run()
+            except BaseException as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield ended
+        finally:
+            self.stop.set()
+            thread.join(20)
+            assert not thread.is_alive()
+            self.stop.clear()
+
+    def drain(self, *lanes: Lane) -> None:
+        """Step until nothing is left."""
+        for lane in lanes:
+            source: Any = lane.source
+            while source.at < len(source.records) or lane.writer.busy:
+                lane.step()
+            lane.step()
+
+    def execute(self, *statements: str) -> int:
+        """In one transaction, whose id it returns."""
+        with self.database.connect(autocommit=False) as session:
+            for statement in statements:
+                session.execute(statement.encode())
+            row = session.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+        assert row
+        return int(row[0])
+
+    def tell(self, txid: int | None, table: str, op: str = "u", **images: Any) -> None:
+        """An event, as Debezium words it."""
+        source = {"schema": "public", "table": table, "txId": txid, "ts_ms": 1}
+        event = {"op": op, "before": images.get("before"), "after": images.get("after"), "source": source}
+        self.changes.add(json.dumps(event).encode())
+
+    def close(self) -> None:
+        for rows in self.opened:
+            rows.close()
+
+    def counted(self, metric: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(metric, {"model": "orders", **labels})
+
+    def written(self) -> dict[str, Any]:
+        return {id: json.loads(body) for id, body in self.sink.read(list(self.sink.ids())).items()}
+
+    def expected(self) -> dict[str, Any]:
+        return dict(self.database.query(EXPECTED))

@@ -1,0 +1,171 @@
+"""The form of a read model: what is read, what is refused, and the line that is told."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from syncer.declaration import located_yaml, model
+from syncer.declaration.model import Many, One, meant, parse, spelled_tables, tables
+from syncer.declaration.names import spellings
+from syncer.errors import Fatal
+from syncer.events import TableName
+
+ORDERS = """\
+name: orders
+root: {table: public.orders}
+where: status <> 'draft'
+document:
+  order_id: id
+  one: 1
+  address: {object: {street: street, country: {one: countries, on: {code: country}, value: name}}}
+  items:
+    many: public.order_items
+    on: {order_id: id}
+    order_by: [position, id desc]
+    limit: 50
+    document:
+      product:
+        one: public.products
+        on: {id: product_id}
+        document: {sku: sku}
+  tags:
+    many: shop.product_tags
+    on: {product_id: id}
+    relations: {tag: {one: '"Tags"', on: {id: tag_id}}}
+    value: tag.name
+  by_status: {value: sum(items.quantity), group_by: items.status}
+sink:
+  elasticsearch: {index: orders, shards: 2, refresh: yes, mapping: {dynamic: false}}
+"""
+
+
+def mistakes(text: str) -> str:
+    with pytest.raises(Fatal) as error:
+        model.parse(text, "m.yaml")
+    return str(error.value)
+
+
+def test_a_declaration_is_a_tree_that_knows_its_lines() -> None:
+    found = model.parse(ORDERS, "orders.yaml")
+    items = found.declaration.document["items"]
+    assert isinstance(items, Many) and items.document
+    assert items.order == ["position", "id desc"]
+    assert items.limit == 50
+    assert isinstance(items.document["product"], One)
+    assert found.at(("document", "items", "document", "product", "on", "id")) == "orders.yaml:16"
+    assert found.at(("document", "items", "order_by", 1)) == "orders.yaml:11"
+    assert found.at(("document", "items", "nowhere")) == "orders.yaml:8"
+
+
+def test_words_stay_words_and_only_sinks_have_numbers() -> None:
+    found = model.parse(ORDERS, "orders.yaml").declaration
+    assert found.document["one"] == "1"
+    settings = found.sink["elasticsearch"]
+    assert settings == {"index": "orders", "shards": 2, "refresh": "yes", "mapping": {"dynamic": False}}
+
+
+def test_tables_are_all_that_may_be_meant() -> None:
+    assert model.tables(model.parse(ORDERS, "orders.yaml")) == {
+        TableName("public", "orders"),
+        TableName("public", "countries"),
+        TableName("public", "order_items"),
+        TableName("public", "products"),
+        TableName("shop", "product_tags"),
+        TableName("public", "Tags"),
+    }
+    assert spellings("Shop.Orders") == [TableName("Shop", "Orders"), TableName("shop", "orders")]
+    assert spellings('shop."A.b ""c"""') == [TableName("shop", 'A.b "c"')]
+    for wrong in ("", "a.b.c", "a b", 'a."b', "a."):
+        with pytest.raises(ValueError, match="name"):
+            spellings(wrong)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what"),
+    [
+        ("name: orders", "name: Orders", 1, "'name': it has to be a lower-case letter, and then"),
+        ("where: status", "wehre: status", 3, "unknown key 'wehre'\n  → did you mean 'where'?"),
+        ("    many: public.order_items", "    mnay: public.order_items", 9, "did you mean 'many'?"),
+        ("    limit: 50", "    limit: 0", 12, "'limit': input should be greater than 0"),
+        ("    limit: 50", "    limit: few", 12, "'limit': input should be a valid integer"),
+        ("    order_by: [position, id desc]", "    oder_by: id", 11, "did you mean 'order_by'?"),
+        ("        on: {id: product_id}\n", "", 14, "'on' is missing"),
+        ("        document: {sku: sku}\n", "", 14, "say either `document` or `value`"),
+        ("    value: tag.name", "    value: tag.name\n    document: {a: a}", 18, "say either `document` or"),
+        ("{tag: {one: '\"Tags\"', on: {id: tag_id}}}", "{tag: id}", 21, "a relation has `one` or `many`"),
+        ("  order_id: id", "  order_id:", 5, "'order_id': string should have at least 1 character"),
+        ("  order_id: id", "  order_id: [id]", 5, "cannot tell what 'order_id' is"),
+        ("  one: 1", "  order_id: id", 6, "the key 'order_id' is here twice"),
+        ("  one: 1", "  ? [a]\n  : b", 6, "a key has to be a word"),
+        ("{table: public.orders}", "{tabel: public.orders}", 2, "did you mean 'table'?"),
+        ("  order_id: id", "  order_id: 'id", 21, "this is not YAML"),
+    ],
+)
+def test_each_mistake_is_told_with_its_line(old: str, new: str, line: int, what: str) -> None:
+    assert old in ORDERS
+    told = mistakes(ORDERS.replace(old, new, 1))
+    assert what in told
+    assert f"m.yaml:{line}: " in told
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    told = mistakes("name: 1x\nroot: {table: t, schema: s}\ndocument: {a: {one: b, value: c, limit: 1}}\n")
+    assert told.startswith("5 mistakes\n")
+    for what in (
+        "m.yaml:1: 'name'",
+        "m.yaml:2: unknown key 'schema'",
+        "'on' is missing",
+        "unknown key 'limit'",
+    ):
+        assert what in told
+    assert "m.yaml:1: 'sink' is missing" in told
+
+
+@pytest.mark.parametrize("text", ["", "- a", "just text", "a: &x [*x]", "a: 1\n---\nb: 2", "\t- x"])
+def test_what_is_no_declaration_at_all(text: str) -> None:
+    assert mistakes(text).startswith("m.yaml")
+
+
+def test_a_folder_is_loaded_by_name_and_its_mistakes_together(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(ORDERS.replace("name: orders", "name: zebra"))
+    (tmp_path / "c.yml").write_text(ORDERS)
+    (tmp_path / "notes.txt").write_text("not read")
+    assert [m.name for m in model.load_all(tmp_path)] == ["orders", "zebra"]
+    (tmp_path / "d.yaml").write_text(ORDERS)
+    (tmp_path / "e.yaml").write_text("name: e")
+    with pytest.raises(Fatal) as error:
+        model.load_all(tmp_path)
+    assert f"{tmp_path}/d.yaml:1: the read model is named 'orders': so is the one in {tmp_path}/c.yml" in str(
+        error.value
+    )
+    assert "'document' is missing" in str(error.value)
+    for wrong in (tmp_path / "nowhere", tmp_path / "nowhere.yaml"):
+        with pytest.raises(Fatal, match="nowhere"):
+            model.load(wrong) if wrong.suffix else model.load_all(wrong)
+
+
+def test_the_schema_for_editors_is_current_and_judges_like_we_do() -> None:
+    schema = json.loads(model.json_schema())
+    assert Path("config/readmodel.schema.json").read_text() == model.json_schema(), (
+        "run: python -c 'from syncer.declaration.model import json_schema; print(json_schema(), end=\"\")'"
+        " > config/readmodel.schema.json"
+    )
+    validator = jsonschema.Draft202012Validator(schema)
+    # An editor reads YAML 1.2, where `on` is a word; PyYAML reads 1.1.
+    plain, _ = located_yaml.read(ORDERS, "m.yaml", typed_under={"document", "sink"})
+    assert list(validator.iter_errors(plain)) == []
+    for old, new in (("many: p", "mnay: p"), ("limit: 50", "limit: few"), ("name: orders", "name: O")):
+        wrong = yaml.safe_load(ORDERS.replace(" on:", ' "on":').replace(old, new))
+        assert list(validator.iter_errors(wrong))
+
+
+def test_of_two_spellings_the_one_that_exists_is_meant() -> None:
+    upper, lower = TableName("public", "Orders"), TableName("public", "orders")
+    found = parse("name: t\nroot: {table: Orders}\ndocument: {id: id}\nsink: {m: {}}", "m.yaml")
+    assert spelled_tables(found) == [(upper, lower)] and tables(found) == {upper, lower}
+    for existing, right in (({upper, lower}, upper), ({lower}, lower)):
+        assert meant(spelled_tables(found), existing) == {right}
+    assert meant(spelled_tables(found), set()) == set()

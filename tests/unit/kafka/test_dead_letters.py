@@ -1,0 +1,141 @@
+"""A letter stands as long as the last state of its document is refused, whoever writes in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from syncer.events import Position
+from syncer.kafka.dead_letters import KafkaDeadLetters, OpenDeadLetters, Subject, subject_of
+from syncer.ports import Record
+
+NOWHERE: Any = None
+
+
+@pytest.mark.parametrize("id", ["17", "a|b", "", "a/b/3", "record/x/0/1", "é\n", "7/"])
+@pytest.mark.parametrize("version", [0, 1 << 48 | 12345])
+def test_keys_say_what_they_are_about(id: str, version: int) -> None:
+    subject = Subject("document", id)
+    assert subject_of(subject.key(version)) == (subject, version)
+    record = Subject("record", "shop.public.orders/3/17")
+    assert subject_of(record.key()) == (record, 0)
+
+
+def test_handles_are_short_and_stay() -> None:
+    handles = {Subject("document", str(n)).handle for n in range(1000)}
+    assert len(handles) == 1000
+    assert all(len(handle) == 8 and handle.isalnum() and handle.islower() for handle in handles)
+    assert Subject("document", "17").handle != Subject("record", "17").handle
+
+
+class Log:
+    """`DeliveryTracker` over a list: the topic, in the order in which records arrive. What is put arrives when it is
+    let go; what is not, is lost in a crash."""
+
+    def __init__(self, topic: list[tuple[bytes, bool]]) -> None:
+        self.topic = topic
+        self.under_way: list[tuple[bytes, bool]] = []
+
+    def put(self, topic: str, key: bytes, value: bytes | None, headers: Mapping[str, str] | None = None) -> None:
+        self.under_way.append((key, value is not None))
+
+    def flush(self, count: int | None = None) -> None:
+        arrives = self.under_way[:count]
+        del self.under_way[: len(arrives)]
+        self.topic += arrives
+
+
+def lane(topic: list[tuple[bytes, bool]]) -> tuple[KafkaDeadLetters, Log]:
+    """One in a process that has just begun, and so knows what stands."""
+    standing, log = OpenDeadLetters(NOWHERE, "dlq"), Log(topic)
+    for key, stands in topic:
+        standing.fold(key, stands=stands)
+    outbox: Any = log
+    return KafkaDeadLetters(outbox, "dlq", standing), log
+
+
+def standing(topic: list[tuple[bytes, bool]]) -> OpenDeadLetters:
+    found = OpenDeadLetters(NOWHERE, "dlq")
+    for key, stands in topic:
+        found.fold(key, stands=stands)
+    return found
+
+
+def test_one_letter_a_document_and_one_a_record() -> None:
+    topic: list[tuple[bytes, bool]] = []
+    letters, log = lane(topic)
+    for version in (5, 6, 7):
+        letters.document("17", version, "no")
+    for offset in (1, 2, 1):
+        letters.record(Record(Position("t", 0, offset), None, b"?"), "no")
+    log.flush()
+    assert len(standing(topic)) == 3
+    assert [k for k, _ in topic if subject_of(k)[0].kind == "document"][-1] == b"document/17/6"
+    letters.accepted(["17", "18"], 6)  # older than the letter: says nothing
+    log.flush()
+    assert len(standing(topic)) == 3
+    letters.accepted(["17", "18"], 7)
+    log.flush()
+    assert len(standing(topic)) == 2
+
+
+def test_while_a_generation_is_built_letters_of_the_one_in_force_stay() -> None:
+    known = OpenDeadLetters(NOWHERE, "dlq", oldest=2 << 48)
+    known.fold(Subject("document", "17").key(1 << 48 | 5), stands=True)
+    assert list(known.settled_by(["17"], 2 << 48 | 5)) == []
+    known.fold(Subject("document", "17").key(2 << 48 | 5), stands=True)
+    assert list(known.settled_by(["17"], 2 << 48 | 5)) == [Subject("document", "17").key(2 << 48 | 5)]
+
+
+Steps = list[tuple[str, int, int]]
+LANE = st.integers(0, 2)
+STEP = st.one_of(
+    st.tuples(st.just("handle"), LANE, st.integers(0, 3)),
+    st.tuples(st.just("arrive"), LANE, st.integers(1, 3)),
+    st.tuples(st.just("crash"), LANE, st.just(0)),
+    st.tuples(st.just("compact"), st.just(0), st.just(0)),
+)
+# Lane 1 is refused the first state and accepts the second; its tombstone arrives after all else.
+LATE: Steps = [("handle", 1, 0), ("arrive", 1, 1), ("handle", 1, 1)]
+
+
+def play(earlier: list[bool], steps: Steps) -> int:
+    """Three lanes handle states of one document (whether they are accepted: `earlier`), late, twice or never
+    to the end; what they write arrives late, or is lost in a crash; the topic is compacted. Its last state is
+    refused, as one lane is told that goes on to its end; then the others do. Returns how many letters stand.
+    """
+    accepted = [*earlier, False]
+    topic: list[tuple[bytes, bool]] = []
+    lanes = [lane(topic) for _ in range(3)]
+    end = [("handle", 0, len(earlier)), ("arrive", 0, 99), ("arrive", 1, 99), ("arrive", 2, 99)]
+    for what, which, n in (*steps, *end):
+        letters, log = lanes[which]
+        state = n % len(accepted)
+        if what == "handle" and accepted[state]:
+            letters.accepted(["17"], state + 1)
+        elif what == "handle":
+            letters.document("17", state + 1, "no")
+        elif what == "arrive":
+            log.flush(n)
+        elif what == "crash":
+            lanes[which] = lane(topic)
+        else:
+            last = {key: place for place, (key, _) in enumerate(topic)}
+            topic[:] = [entry for place, entry in enumerate(topic) if last[entry[0]] == place]
+    return len(standing(topic))
+
+
+@settings(max_examples=400, deadline=None)
+@example(earlier=[False, True], steps=LATE)
+@given(earlier=st.lists(st.booleans(), max_size=2), steps=st.lists(STEP, max_size=12))
+def test_the_last_state_decides_whatever_the_order(earlier: list[bool], steps: Steps) -> None:
+    assert play(earlier, steps) == 1
+
+
+def test_with_one_key_a_document_the_last_letter_could_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Subject, "key", lambda self, version=0: f"document/{self.name}/0".encode())
+    assert play([False, True], LATE) == 0

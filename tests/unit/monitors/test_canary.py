@@ -1,0 +1,91 @@
+"""The canary's numbers: what proves a loss, and what does not."""
+
+from __future__ import annotations
+
+import json
+
+from syncer.checks.connector import CANARY_PREFIX
+from syncer.monitors.canary import Canary, CanaryMessage, read
+
+
+def sent(canary: Canary, count: int) -> list[CanaryMessage]:
+    marks = [canary.next() for _ in range(count)]
+    for at, mark in enumerate(marks):
+        canary.committed(mark, float(at))
+    return marks
+
+
+def test_what_comes_in_order_proves_nothing() -> None:
+    canary = Canary("a")
+    marks = sent(canary, 3)
+    assert [canary.arrived(mark) for mark in marks] == [[], [], []]
+    assert canary.age(100.0) == 0
+
+
+def test_what_is_overtaken_is_lost_and_told_once() -> None:
+    canary = Canary("a")
+    one, two, three, four = sent(canary, 4)
+    assert canary.arrived(one) == []
+    assert canary.arrived(four) == [two, three]
+    assert canary.arrived(three) == []
+
+
+def test_duplicates_and_others_are_passed_over() -> None:
+    """A connector that begins again repeats; another process has a series of its own."""
+    canary = Canary("a")
+    one, two = sent(canary, 2)
+    assert [canary.arrived(m) for m in (one, CanaryMessage("b", 9), one, two, one, two)] == [[]] * 6
+
+
+def test_a_commit_that_was_not_acknowledged_is_not_expected() -> None:
+    """It may come or not; its number is not used again."""
+    canary = Canary("a")
+    unsure = canary.next()
+    [sure] = sent(canary, 1)
+    assert unsure != sure
+    assert canary.arrived(sure) == [] and canary.arrived(unsure) == []
+
+
+def test_the_message_of_an_ended_process_is_expected_first() -> None:
+    canary = Canary("b")
+    left = CanaryMessage("a", 7)
+    canary.committed(left, 0.0)
+    [own] = sent(canary, 1)
+    assert canary.arrived(own) == [left]
+
+
+def test_the_age_is_that_of_the_oldest() -> None:
+    canary = Canary("a")
+    one, _two = sent(canary, 2)
+    assert canary.age(10.0) == 10.0
+    canary.arrived(one)
+    assert canary.age(10.0) == 9.0
+    canary.forget()
+    assert canary.age(10.0) == 0.0
+
+
+def test_a_message_is_missing_only_if_it_was_looked_for_after_its_way() -> None:
+    canary = Canary("a")
+    [one] = sent(canary, 1)
+    assert canary.missing(1.9) == 0.0
+    canary.committed(canary.next(), 5.0)
+    canary.arrived(one)
+    assert canary.missing(6.0) == 0.0 and canary.missing(7.0) == 5.0
+    canary.forget()
+    assert canary.missing(99.0) == 0.0
+
+
+def test_a_record_is_read_as_debezium_writes_it() -> None:
+    def record(prefix: str, content: str) -> bytes:
+        return json.dumps({"op": "m", "message": {"prefix": prefix, "content": content}}).encode()
+
+    assert read(record(CANARY_PREFIX, b"a1:12".hex())) == CanaryMessage("a1", 12)
+    for other in (
+        record("app", "613a31"),
+        record(CANARY_PREFIX, "no hex"),
+        record(CANARY_PREFIX, "61"),
+        b"[]",
+        b"no",
+        None,
+    ):
+        assert read(other) is None

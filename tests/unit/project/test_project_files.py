@@ -1,0 +1,56 @@
+"""The project's own files: what the wheel holds, and locks that fit and do not depend on a machine."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[3]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_wheel_holds_the_one_package(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."]
+    subprocess.run([*build, "--wheel-dir", tmp_path], cwd=ROOT, check=True)
+    (wheel,) = tmp_path.glob("readmodel_syncer-*.whl")
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert tops == {"syncer", f"readmodel_syncer-{PROJECT['version']}.dist-info"}
+
+
+def locked(lock: str) -> dict[str, Version]:
+    """Name → version of everything in a lock."""
+    lines = [line for line in (ROOT / lock).read_text().splitlines() if "==" in line and line[0].isalpha()]
+    pairs = [line.removesuffix("\\").strip().split("==") for line in lines]
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
+
+
+@pytest.mark.parametrize(
+    ("lock", "requirements"),
+    [
+        ("requirements.txt", PROJECT["dependencies"]),
+        ("requirements-dev.txt", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
+    ],
+)
+def test_a_lock_holds_what_the_project_asks_for(lock: str, requirements: list[str]) -> None:
+    versions = locked(lock)
+    for requirement in map(Requirement, requirements):
+        version = versions.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement.name} is not in {lock}; run: make lock"
+        assert version in requirement.specifier, f"{requirement} is not what {lock} has; run: make lock"
+
+
+def test_both_locks_agree() -> None:
+    development = locked("requirements-dev.txt")
+    assert locked("requirements.txt").items() <= development.items()
+
+
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+def test_a_lock_names_no_address(lock: str) -> None:
+    lines = [line for line in (ROOT / lock).read_text().splitlines() if not line.startswith("#")]
+    assert not [line for line in lines if "://" in line or line.startswith("-")]

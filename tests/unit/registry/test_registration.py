@@ -1,0 +1,48 @@
+"""Why a registered read model no longer fits its declaration, in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from syncer.checks.table_state import FORM, TableState
+from syncer.declaration.compile import Compiled, compile
+from syncer.declaration.model import parse
+from syncer.errors import Fatal
+from syncer.kafka.state_store import Registration
+from syncer.registry.registry import check_hash
+from tests.harness.catalogs import catalog, table
+
+TEXT = "name: t\nroot: {table: t}\ndocument: {v: v}\nsink: {m: {}}"
+
+
+def compiled(key: str) -> Compiled:
+    return compile(parse(TEXT, "m.yaml"), catalog(table("t", f"id {key} key, v text")))
+
+
+def registered(model: Compiled) -> Registration:
+    return Registration("t", model.hash, 1, 1, {}, 0)
+
+
+def noted(type: str) -> TableState:
+    return {"form": FORM, "tables": {"public.t": {"columns": {"id": [1, 23, -1, type, "7", ""]}}}}
+
+
+def told(registration: Registration, shape: TableState, now: Compiled) -> str:
+    with pytest.raises(Fatal, match="was changed since its documents were rendered") as error:
+        check_hash(registration, now, shape)
+    assert error.value.hint == "syncer resync t"
+    return error.value.why
+
+
+def test_a_key_of_another_family_is_named_with_both_types() -> None:
+    was = registered(compiled("int"))
+    assert "the key public.t.id was integer, and is uuid (hash 2-" in told(was, noted("integer"), compiled("uuid"))
+    assert "its file, or the primary key of its root table" in told(was, {}, compiled("uuid"))
+    check_hash(was, compiled("bigint"), noted("integer"))
+
+
+def test_a_registration_of_another_version_is_told_as_that() -> None:
+    old = replace(registered(compiled("int")), hash="4542d2d63a034822")
+    assert "another version of the syncer has registered it" in told(old, noted("integer"), compiled("int"))

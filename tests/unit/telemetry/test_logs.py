@@ -1,0 +1,86 @@
+"""Both formats of the log, with entries of ours and of libraries."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from syncer.errors import Fatal
+from syncer.telemetry import logs
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_when_piped() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "auto", stream)
+    logs.get(model="orders").info("batch written", documents=3, key=b"\xff")
+    logs.get().debug("not told")
+    logging.getLogger("some.library").warning("odd: %s", "x")
+    ours, theirs = lines(stream)
+    assert ours["message"] == "batch written" and ours["model"] == "orders" and ours["documents"] == 3
+    assert ours["level"] == "info" and ours["timestamp"].endswith("Z")
+    assert theirs["message"] == "odd: x" and theirs["logger"] == "some.library"
+
+
+def test_errors_come_in_parts_and_exceptions_with_their_trace() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    logs.get().error("stopped", error=Fatal("no table", where="public.a", why="dropped", hint="syncer check"))
+    try:
+        raise ValueError("odd")
+    except ValueError as e:
+        logs.get().exception("bug", error=e)
+    ours, bug = lines(stream)
+    assert [ours[k] for k in ("error", "where", "why", "hint")] == [
+        "no table",
+        "public.a",
+        "dropped",
+        "syncer check",
+    ]
+    assert bug["error"] == "ValueError: odd" and "Traceback" in bug["exception"]
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_secrets_never(format: Any) -> None:
+    stream = io.StringIO()
+    logs.configure("info", format, stream)
+    logs.get().info("connecting", dsn="postgresql://a:hunter2@b/c", password="hunter2", more={"token": "hunter2"})
+    logging.getLogger("lib").error("cannot reach http://me:hunter2@host")
+    logging.getLogger("lib").error("cannot reach %s", "http://me:hunter2@host")
+    try:
+        password = "".join(("hunt", "er2"))
+        raise ValueError(f"a bug near a password of {len(password)} letters")
+    except ValueError:
+        logs.get().exception("bug")
+    assert "a bug near" in stream.getvalue()
+    assert "hunter2" not in stream.getvalue() and "***" in stream.getvalue()
+
+
+def test_console_is_readable_and_configuring_twice_does_not_double() -> None:
+    first, stream = io.StringIO(), io.StringIO()
+    logs.configure("info", "console", first)
+    logs.configure("info", "console", stream)
+    logs.get(model="orders").info("batch written", documents=3)
+    assert first.getvalue() == ""
+    assert "batch written" in stream.getvalue() and "model=orders documents=3" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
