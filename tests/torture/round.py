@@ -9,8 +9,9 @@ from typing import Any
 
 from devstack import Stack
 from syncer.checks.running import APPLY
-from tests.convergence.compare import Difference, Expected, compare, told
+from tests.convergence.compare import Expected, compare, told
 from tests.convergence.deployment import Deployment, deployed
+from tests.convergence.documents import Difference
 from tests.convergence.oracle import Oracle
 from tests.convergence.workload import Workload
 from tests.harness.database import fresh_database
