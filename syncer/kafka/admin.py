@@ -8,16 +8,14 @@ state        where each read model began, its epoch, its backfill (`state.py`)  
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import (
-    Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
-    Message,
     TopicCollection,
     TopicPartition,
 )
@@ -31,11 +29,9 @@ from confluent_kafka.admin import (
 )
 
 from syncer.errors import Fatal, Retry
-from syncer.events import Position, TableName
 from syncer.kafka.errors import classify_error, unreadable
-from syncer.ports import Record
+from syncer.ports import Partition
 
-Partition = tuple[str, int]
 _TIMEOUT, _FIRST_TIMEOUT = 20.0, 5.0
 """Seconds. After a broker's restart a client can wait for an answer that never comes, and a new one gets it
 at once. So the first wait is short; each that was in vain doubles the next, for a Kafka that is slow."""
@@ -51,13 +47,6 @@ _SETTLING = {
     KafkaError.FENCED_LEADER_EPOCH,
 }
 """Of a topic that was just made, or whose leader changes: gone in a moment."""
-
-
-def topic_of(prefix: str, table: TableName) -> str:
-    """The change topic of a table, as Debezium names it: characters that Kafka refuses become `_`, and those
-    that are two in UTF-16 become two. So several tables can have the same topic."""
-    name = f"{prefix}.{table.schema}.{table.name}"
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" * (1 + (ord(c) > 0xFFFF)) for c in name)
 
 
 class KafkaAdmin:
@@ -235,79 +224,3 @@ class KafkaAdmin:
             raise Retry(what, where="Kafka", why=f"no answer in {waited:.0f} s") from None
         self._patience = _FIRST_TIMEOUT
         return found
-
-    def first(
-        self, start: Mapping[Partition, int], each: int = 1, *, timeout: float = 5.0
-    ) -> dict[Partition, list[Record]]:
-        """Up to `each` records of several partitions from these offsets on, as many as could be read in
-        time."""
-        found: dict[Partition, list[Record]] = {partition: [] for partition in start}
-        left, deadline = set(found), time.monotonic() + timeout
-        consumer = self._reader()
-        try:
-            consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in start.items()])
-            while left and time.monotonic() < deadline:
-                for message in consumer.consume(500, 0.2):
-                    at: Partition = (message.topic() or "", message.partition() or 0)
-                    if message.error() is None and at in left:
-                        found[at].append(Record(position_of(message), message.key(), message.value()))
-                    if message.error() is not None or len(found[at]) == each:
-                        left.discard(at)
-        finally:
-            consumer.close()
-        return found
-
-    def read_all(
-        self,
-        topic: str,
-        start: Mapping[Partition, int] | None = None,
-        *,
-        limit: int = 0,
-        timeout: float = 30.0,
-    ) -> list[Record]:
-        """Every record of a (small) topic up to its end now, or `limit` of them from `start`."""
-        records = []
-        for message in self.messages(topic, start, timeout=timeout):
-            records.append(Record(position_of(message), message.key(), message.value()))
-            if len(records) == limit:
-                break
-        return records
-
-    def messages(
-        self, topic: str, start: Mapping[Partition, int] | None = None, *, timeout: float = 30.0
-    ) -> Iterator[Message]:
-        """The records up to the topic's end now, with headers and time. Raises Retry if the end is not
-        reached in time."""
-        ends = self.ends([topic])
-        first = start or dict.fromkeys(ends, 0)
-        left = {p for p in first if ends.get(p, 0) > first[p]}
-        if not left:
-            return
-        consumer = self._reader()
-        deadline = time.monotonic() + timeout
-        try:
-            consumer.assign([TopicPartition(t, p, first[t, p]) for t, p in left])
-            while left:
-                if time.monotonic() > deadline:
-                    raise Retry(f"topic {topic} could not be read in {timeout:.0f} s", hint="is Kafka up?")
-                for message in consumer.consume(500, 0.2):
-                    at: Partition = (message.topic() or "", message.partition() or 0)
-                    error = message.error()
-                    if error is None:
-                        yield message
-                        if (message.offset() or 0) + 1 >= ends[at]:
-                            left.discard(at)
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        left.discard(at)
-        finally:
-            consumer.close()
-
-    def _reader(self) -> Consumer:
-        """A consumer that is of no group."""
-        settings = {**self._settings, "group.id": "syncer-reader", "enable.auto.commit": False}
-        return Consumer({**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2})
-
-
-def position_of(message: Message) -> Position:
-    """Where it is. The client types these as optional; a message without error has them."""
-    return Position(message.topic() or "", message.partition() or 0, message.offset() or 0)

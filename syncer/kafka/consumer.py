@@ -13,11 +13,10 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from syncer.errors import Fatal, Retry, SyncerError
-from syncer.kafka.admin import position_of
 from syncer.kafka.errors import UNREACHABLE
-from syncer.ports import Record
+from syncer.kafka.reader import position_of
+from syncer.ports import Partition, Record
 
-Partition = tuple[str, int]
 _DRAIN = 1000
 _KEEP_AFTER = 5.0
 _OFFSET_INVALID = -1001

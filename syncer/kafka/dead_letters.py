@@ -22,19 +22,16 @@ replay settles it. None stands too short.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import replace
 
 from confluent_kafka import Message
 
-from syncer.events import Position
-from syncer.kafka.admin import MAX_BYTES, KafkaAdmin, Partition, position_of
+from syncer.kafka.admin import MAX_BYTES, KafkaAdmin
 from syncer.kafka.producer import DeliveryTracker, KafkaProducer
-from syncer.ports import Record
+from syncer.kafka.reader import TopicReader, position_of
+from syncer.ports import DeadLetter, Partition, Record, Subject
 
 CONFIG = {
     "cleanup.policy": "compact",
@@ -48,27 +45,17 @@ _LONGEST_REASON = 4000
 _LARGEST = MAX_BYTES - (1 << 16)  # headers and key need room
 
 
-class Subject(NamedTuple):
-    """What a letter is about."""
+def key_of(subject: Subject, version: int = 0) -> bytes:
+    """Returns the key of a letter about this subject.
 
-    kind: Literal["document", "record"]
-    name: str
-    """A document's id; `TOPIC/PARTITION/OFFSET` of a record."""
-
-    @property
-    def handle(self) -> str:
-        """Eight letters and digits, for people to type. The same for all letters about one subject."""
-        digest = hashlib.sha256(f"{self.kind}/{self.name}".encode()).digest()
-        return base64.b32encode(digest[:5]).decode().lower()
-
-    def key(self, version: int = 0) -> bytes:
-        """Of a letter about it. version: of a document's snapshot; 0 for what no snapshot has shown."""
-        name = f"{self.name}/{version}" if self.kind == "document" else self.name
-        return f"{self.kind}/{name}".encode()
+    version: of the snapshot that showed the document; 0 for a subject that no snapshot has shown.
+    """
+    name = f"{subject.name}/{version}" if subject.kind == "document" else subject.name
+    return f"{subject.kind}/{name}".encode()
 
 
 def subject_of(key: bytes) -> tuple[Subject, int]:
-    """What `Subject.key` made the key of, and the version. Any other key is taken for a document's id."""
+    """What `key_of` made the key of, and the version. Any other key is taken for a document's id."""
     text = key.decode(errors="replace")
     kind, _, rest = text.partition("/")
     id, _, version = rest.rpartition("/")
@@ -79,25 +66,7 @@ def subject_of(key: bytes) -> tuple[Subject, int]:
     return Subject("document", text), 0
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One subject that is refused, and the latest that is known of it."""
-
-    subject: Subject
-    reason: str
-    at_ms: int
-    """When it was refused, milliseconds since the Unix epoch."""
-    version: int
-    """Of the snapshot that showed the document; 0 for records."""
-    cut: str
-    """How much is kept of a record that was too large for a letter; empty if all is."""
-    position: Position
-    """Where the letter is in its topic."""
-    keys: tuple[bytes, ...]
-    """Of all letters about the subject: tombstones under them settle it."""
-
-
-class OpenDeadLetters:
+class KafkaOpenDeadLetters:
     """Which letters of a read model stand, by their keys. Shared by the threads of one process.
 
     oldest: letters of an earlier version are not for this process to settle (0: all are).
@@ -105,8 +74,16 @@ class OpenDeadLetters:
     alone settles them.
     """
 
-    def __init__(self, topics: KafkaAdmin, topic: str, *, oldest: int = 0, capacity: int = 100_000) -> None:
-        self._topics, self._topic = topics, topic
+    def __init__(
+        self,
+        reader: TopicReader,
+        producer: KafkaProducer,
+        topic: str,
+        *,
+        oldest: int = 0,
+        capacity: int = 100_000,
+    ) -> None:
+        self._reader, self._producer, self._topic = reader, producer, topic
         self._oldest, self._capacity = oldest, capacity
         self._lock = threading.RLock()
         self._next: dict[Partition, int] = {}
@@ -119,13 +96,17 @@ class OpenDeadLetters:
     def refresh(self, timeout: float = 30.0) -> None:
         """Learn what others have written since the last time; for one thread. Raises Retry if Kafka does not
         give it in time; then the next call goes on from there."""
-        for message in self._topics.messages(self._topic, self._next, timeout=timeout):
+        for message in self._reader.messages(self._topic, self._next, timeout=timeout):
             if len(self._known) >= self._capacity:
                 return
             topic, partition, offset = position_of(message)
             self._next[topic, partition] = offset + 1
             if (key := message.key()) is not None:
                 self.fold(key, stands=message.value() is not None)
+
+    def writer(self) -> KafkaDeadLetters:
+        """Returns the `ports.DeadLetters` of one lane."""
+        return KafkaDeadLetters(DeliveryTracker(self._producer), self._topic, self)
 
     def fold(self, key: bytes, *, stands: bool) -> list[bytes]:
         """A letter, or the tombstone of one. Returns the keys of the subject's letters that are older."""
@@ -153,11 +134,11 @@ class OpenDeadLetters:
 class KafkaDeadLetters:
     """`ports.DeadLetters` of one lane, which flushes what it wrote."""
 
-    def __init__(self, outbox: DeliveryTracker, topic: str, standing: OpenDeadLetters) -> None:
+    def __init__(self, outbox: DeliveryTracker, topic: str, standing: KafkaOpenDeadLetters) -> None:
         self._outbox, self._topic, self._standing = outbox, topic, standing
 
     def document(self, id: str, version: int, reason: str) -> None:
-        key = Subject("document", id).key(version)
+        key = key_of(Subject("document", id), version)
         self._put(key, b"", {"reason": reason[:_LONGEST_REASON]})
         for older in self._standing.fold(key, stands=True):  # after the letter, so that one of both is there
             self._settle(older)
@@ -169,7 +150,7 @@ class KafkaDeadLetters:
         if len(value) > _LARGEST:
             headers["cut"] = f"the first of {len(value)} bytes"
             value = value[:_LARGEST]
-        key = Subject("record", f"{topic}/{partition}/{offset}").key()
+        key = key_of(Subject("record", f"{topic}/{partition}/{offset}"))
         self._put(key, value, headers)
         self._standing.fold(key, stands=True)
 
@@ -188,22 +169,51 @@ class KafkaDeadLetters:
         self._outbox.put(self._topic, key, value, headers)
 
 
-def read(topics: KafkaAdmin, topic: str) -> list[DeadLetter]:
-    """The letters that stand, one a subject, in the order in which they were written."""
-    standing: dict[bytes, DeadLetter] = {}
-    for message in topics.messages(topic):
-        if (key := message.key()) is None:
-            continue
-        standing.pop(key, None)
-        if message.value() is not None:
-            standing[key] = _letter(key, message)
-    latest: dict[Subject, DeadLetter] = {}
-    for key, letter in standing.items():
-        other = latest.get(letter.subject, letter)
-        keys = () if other is letter else other.keys
-        newest = letter if letter.version >= other.version else other
-        latest[letter.subject] = replace(newest, keys=(*keys, key))
-    return sorted(latest.values(), key=lambda letter: letter.position.offset)
+class KafkaDeadLetterStore:
+    """Implements `ports.DeadLetterStore`."""
+
+    def __init__(self, admin: KafkaAdmin, reader: TopicReader, producer: KafkaProducer, topic: str) -> None:
+        self._admin, self._reader, self._producer, self._topic = admin, reader, producer, topic
+
+    def create(self) -> None:
+        made = self._admin.create([self._topic], CONFIG, partitions=1)
+        if not made and self._admin.config(self._topic, "cleanup.policy") != CONFIG["cleanup.policy"]:
+            self._admin.configure(self._topic, CONFIG)
+
+    def end(self) -> int:
+        [end] = self._admin.ends([self._topic]).values()
+        return end
+
+    def read(self) -> list[DeadLetter]:
+        letters: dict[bytes, DeadLetter] = {}
+        for message in self._reader.messages(self._topic):
+            if (key := message.key()) is None:
+                continue
+            letters.pop(key, None)
+            if message.value() is not None:
+                letters[key] = _letter(key, message)
+        latest: dict[Subject, DeadLetter] = {}
+        for key, letter in letters.items():
+            other = latest.get(letter.subject, letter)
+            keys = () if other is letter else other.keys
+            newest = letter if letter.version >= other.version else other
+            latest[letter.subject] = replace(newest, keys=(*keys, key))
+        return sorted(latest.values(), key=lambda letter: letter.position.offset)
+
+    def content(self, letter: DeadLetter) -> bytes | None:
+        topic, partition, offset = letter.position
+        found = next(iter(self._reader.first({(topic, partition): offset})[topic, partition]), None)
+        return found.value if found and found.position == letter.position else None
+
+    def resolve(self, letters: Iterable[DeadLetter]) -> None:
+        tracker = DeliveryTracker(self._producer)
+        for letter in letters:
+            for key in letter.keys:
+                tracker.put(self._topic, key, None)
+        tracker.flush()
+
+    def open(self, *, oldest: int = 0) -> KafkaOpenDeadLetters:
+        return KafkaOpenDeadLetters(self._reader, self._producer, self._topic, oldest=oldest)
 
 
 def _letter(key: bytes, message: Message) -> DeadLetter:
@@ -211,19 +221,3 @@ def _letter(key: bytes, message: Message) -> DeadLetter:
     headers: dict[str, bytes] = dict(message.headers() or ())  # type: ignore[arg-type]
     reason, cut = (headers.get(name, b"").decode(errors="replace") for name in ("reason", "cut"))
     return DeadLetter(subject, reason, message.timestamp()[1], version, cut, position_of(message), (key,))
-
-
-def content(topics: KafkaAdmin, letter: DeadLetter) -> bytes | None:
-    """The record that the letter is about; None if the letter has been settled meanwhile."""
-    topic, partition, offset = letter.position
-    found = next(iter(topics.first({(topic, partition): offset})[topic, partition]), None)
-    return found.value if found and found.position == letter.position else None
-
-
-def settle(writing: KafkaProducer, topic: str, letters: Iterable[DeadLetter]) -> None:
-    """Whatever they say. Durable when this returns."""
-    outbox = DeliveryTracker(writing)
-    for letter in letters:
-        for key in letter.keys:
-            outbox.put(topic, key, None)
-    outbox.flush()

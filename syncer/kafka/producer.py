@@ -6,7 +6,6 @@ failed to arrive is told to the one who relies on it, and to no other.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Mapping
@@ -15,10 +14,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from syncer.errors import Retry
-from syncer.events import WorkItem
 from syncer.kafka.admin import MAX_BYTES
 from syncer.kafka.errors import classify_error
-from syncer.pipeline.decode import encode_work
 
 _TIMEOUT = 30.0
 
@@ -104,21 +101,3 @@ class DeliveryTracker:
             self._under_way -= 1
             if error is not None:
                 self._failed = f"{error.str()} [{error.name()}]"
-
-
-class KafkaWork:
-    """`ports.WorkTopic`. Items go to the partitions in turn: a few large ones are work for all lanes."""
-
-    def __init__(self, writing: KafkaProducer, topic: str) -> None:
-        self.topic = topic
-        self._writing, self._outbox = writing, DeliveryTracker(writing)
-        self._turns = itertools.count(time.monotonic_ns() // 1000)  # not all begin at the same partition
-        self._partitions = 0
-
-    def put(self, item: WorkItem) -> None:
-        if not self._partitions:
-            self._partitions = self._writing.partitions(self.topic)
-        self._outbox.put(self.topic, None, encode_work(item), partition=next(self._turns) % self._partitions)
-
-    def flush(self) -> None:
-        self._outbox.flush()

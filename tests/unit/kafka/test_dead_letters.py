@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from syncer.events import Position
-from syncer.kafka.dead_letters import KafkaDeadLetters, OpenDeadLetters, Subject, subject_of
-from syncer.ports import Record
+from syncer.kafka import dead_letters
+from syncer.kafka.dead_letters import KafkaDeadLetters, KafkaOpenDeadLetters, key_of, subject_of
+from syncer.ports import Record, Subject
 
 NOWHERE: Any = None
 
@@ -20,9 +21,9 @@ NOWHERE: Any = None
 @pytest.mark.parametrize("version", [0, 1 << 48 | 12345])
 def test_keys_say_what_they_are_about(id: str, version: int) -> None:
     subject = Subject("document", id)
-    assert subject_of(subject.key(version)) == (subject, version)
+    assert subject_of(key_of(subject, version)) == (subject, version)
     record = Subject("record", "shop.public.orders/3/17")
-    assert subject_of(record.key()) == (record, 0)
+    assert subject_of(key_of(record)) == (record, 0)
 
 
 def test_handles_are_short_and_stay() -> None:
@@ -51,15 +52,15 @@ class Log:
 
 def lane(topic: list[tuple[bytes, bool]]) -> tuple[KafkaDeadLetters, Log]:
     """One in a process that has just begun, and so knows what stands."""
-    standing, log = OpenDeadLetters(NOWHERE, "dlq"), Log(topic)
+    standing, log = KafkaOpenDeadLetters(NOWHERE, NOWHERE, "dlq"), Log(topic)
     for key, stands in topic:
         standing.fold(key, stands=stands)
     outbox: Any = log
     return KafkaDeadLetters(outbox, "dlq", standing), log
 
 
-def standing(topic: list[tuple[bytes, bool]]) -> OpenDeadLetters:
-    found = OpenDeadLetters(NOWHERE, "dlq")
+def standing(topic: list[tuple[bytes, bool]]) -> KafkaOpenDeadLetters:
+    found = KafkaOpenDeadLetters(NOWHERE, NOWHERE, "dlq")
     for key, stands in topic:
         found.fold(key, stands=stands)
     return found
@@ -84,11 +85,11 @@ def test_one_letter_a_document_and_one_a_record() -> None:
 
 
 def test_while_a_generation_is_built_letters_of_the_one_in_force_stay() -> None:
-    known = OpenDeadLetters(NOWHERE, "dlq", oldest=2 << 48)
-    known.fold(Subject("document", "17").key(1 << 48 | 5), stands=True)
+    known = KafkaOpenDeadLetters(NOWHERE, NOWHERE, "dlq", oldest=2 << 48)
+    known.fold(key_of(Subject("document", "17"), 1 << 48 | 5), stands=True)
     assert list(known.settled_by(["17"], 2 << 48 | 5)) == []
-    known.fold(Subject("document", "17").key(2 << 48 | 5), stands=True)
-    assert list(known.settled_by(["17"], 2 << 48 | 5)) == [Subject("document", "17").key(2 << 48 | 5)]
+    known.fold(key_of(Subject("document", "17"), 2 << 48 | 5), stands=True)
+    assert list(known.settled_by(["17"], 2 << 48 | 5)) == [key_of(Subject("document", "17"), 2 << 48 | 5)]
 
 
 Steps = list[tuple[str, int, int]]
@@ -137,5 +138,5 @@ def test_the_last_state_decides_whatever_the_order(earlier: list[bool], steps: S
 
 
 def test_with_one_key_a_document_the_last_letter_could_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Subject, "key", lambda self, version=0: f"document/{self.name}/0".encode())
+    monkeypatch.setattr(dead_letters, "key_of", lambda subject, version=0: f"document/{subject.name}/0".encode())
     assert play([False, True], LATE) == 0

@@ -10,7 +10,7 @@ from syncer.checks.table_state import FORM, TableState
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse
 from syncer.errors import Fatal
-from syncer.kafka.state_store import Registration
+from syncer.registry.records import Registration
 from syncer.registry.registry import check_hash
 from tests.harness.catalogs import catalog, table
 
