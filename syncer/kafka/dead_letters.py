@@ -1,23 +1,28 @@
-"""Dead letters: what can never be accepted, in a compacted topic of its read model, until it is settled.
+"""Implements `ports.DeadLetterStore`: a compacted topic of documents and records that were rejected.
 
-Each letter has a key of its own, and a tombstone under that key settles it:
+Each letter has its own key, and a tombstone under that key resolves the letter:
 
-    document/ID/VERSION              a document that was refused as the snapshot of this version shows it
-    record/TOPIC/PARTITION/OFFSET    a record that cannot be read; its bytes are the letter's value
+    document/ID/VERSION              a document, rejected as the snapshot of this version shows it
+    record/TOPIC/PARTITION/OFFSET    a record that cannot be decoded; its bytes are the letter's value
 
-What is refused again and again is told once: of several letters about one document, the last version stands.
+A document that is rejected several times has one open letter: that of the last version.
 
-**Why a key has the version.** A document's letter is settled only by who knows better: who wrote a letter of
-the same or a later version, or has seen every sink accept the document in a snapshot of such a version. That
-snapshot sees all that the letter's saw. So a letter that tells of the last state of a document is never
-settled while that state is refused, whoever writes meanwhile, in whatever order. With one key a document it
-could be: a lane (or a process that was frozen and wakes) settles what it saw accepted, while another one is
-refused something newer; its tombstone comes last, and compaction takes the letter away.
+**Why the key of a document's letter has the version.** Two writers may resolve the letter of version V:
 
-**Crashes** need nothing more. Letters and tombstones are durable before the offsets of what they answer are
-committed (`Lane._commit`), so what was under way is done again, and says the same or something newer. A
-letter can stand too long, if a process ends before its tombstone, or does not know of the letter; then a
-replay settles it. None stands too short.
+    a writer that has just written a letter of version V or later for the same document
+    a writer that has seen every sink accept the document in a snapshot of version V or later
+
+Such a snapshot contains everything that the letter's snapshot contains. So the letter about the last state of a
+document stays open while that state is rejected, whatever else is written meanwhile, in any order.
+
+With one key for each document, the letter could be lost. One lane sees an old state accepted and writes a tombstone.
+Another lane sees a newer state rejected and writes a letter. If the first lane is slow, or its process was frozen,
+its tombstone arrives last. Then compaction removes the letter.
+
+**Crashes** need no other mechanism. Letters and tombstones are durable before the lane commits the offsets that led
+to them (`Lane._commit`). After a crash, another lane does the uncommitted work again, and writes the same letters or
+newer ones. A letter can stay open too long, if a process ends before it writes the tombstone, or does not know the
+letter. Then a replay resolves it. No letter is resolved too early.
 """
 
 from __future__ import annotations
@@ -40,9 +45,9 @@ CONFIG = {
     "delete.retention.ms": "3600000",
     "max.message.bytes": str(MAX_BYTES),
 }
-"""Of the topic, which has one partition: the order of its records is that in which they were written."""
-_LONGEST_REASON = 4000
-_LARGEST = MAX_BYTES - (1 << 16)  # headers and key need room
+"""Of the topic. It has one partition, so its records are in the order in which they were written."""
+_LONGEST_REASON = 4000  # characters
+_LARGEST = MAX_BYTES - (1 << 16)  # bytes of a value; headers and key need the rest
 
 
 def key_of(subject: Subject, version: int = 0) -> bytes:
@@ -55,7 +60,7 @@ def key_of(subject: Subject, version: int = 0) -> bytes:
 
 
 def subject_of(key: bytes) -> tuple[Subject, int]:
-    """What `key_of` made the key of, and the version. Any other key is taken for a document's id."""
+    """Returns the subject and version that `key_of` was called with. Treats any other key as a document's id."""
     text = key.decode(errors="replace")
     kind, _, rest = text.partition("/")
     id, _, version = rest.rpartition("/")
@@ -67,11 +72,10 @@ def subject_of(key: bytes) -> tuple[Subject, int]:
 
 
 class KafkaOpenDeadLetters:
-    """Which letters of a read model stand, by their keys. Shared by the threads of one process.
+    """Implements `ports.OpenDeadLetters`: keeps the keys of the open letters in memory.
 
-    oldest: letters of an earlier version are not for this process to settle (0: all are).
-    capacity: subjects that are known at most. Where more stand, the others are not counted, and a replay
-    alone settles them.
+    oldest: this process does not resolve letters of an earlier version (0: it resolves all).
+    capacity: the largest number of subjects to keep. Further letters are not counted, and only a replay resolves them.
     """
 
     def __init__(
@@ -90,30 +94,32 @@ class KafkaOpenDeadLetters:
         self._known: dict[Subject, dict[bytes, int]] = {}
 
     def __len__(self) -> int:
-        """Subjects that are refused."""
+        """Returns the number of subjects that have an open letter."""
         return len(self._known)
 
     def refresh(self, timeout: float = 30.0) -> None:
-        """Learn what others have written since the last time; for one thread. Raises Retry if Kafka does not
-        give it in time; then the next call goes on from there."""
+        """See `ports.OpenDeadLetters.refresh`."""
         for message in self._reader.messages(self._topic, self._next, timeout=timeout):
             if len(self._known) >= self._capacity:
                 return
             topic, partition, offset = position_of(message)
             self._next[topic, partition] = offset + 1
             if (key := message.key()) is not None:
-                self.fold(key, stands=message.value() is not None)
+                self.fold(key, open=message.value() is not None)
 
     def writer(self) -> KafkaDeadLetters:
         """Returns the `ports.DeadLetters` of one lane."""
         return KafkaDeadLetters(DeliveryTracker(self._producer), self._topic, self)
 
-    def fold(self, key: bytes, *, stands: bool) -> list[bytes]:
-        """A letter, or the tombstone of one. Returns the keys of the subject's letters that are older."""
+    def fold(self, key: bytes, *, open: bool) -> list[bytes]:
+        """Applies one record of the topic. Returns the keys of older letters about the same subject.
+
+        open: the record is a letter. Otherwise it is a tombstone.
+        """
         subject, version = subject_of(key)
         with self._lock:
             keys = self._known.setdefault(subject, {})
-            if stands:
+            if open:
                 keys[key] = version
                 return [k for k, v in keys.items() if v < version]
             keys.pop(key, None)
@@ -121,27 +127,27 @@ class KafkaOpenDeadLetters:
                 del self._known[subject]
             return []
 
-    def settled_by(self, ids: Iterable[str], version: int) -> Iterator[bytes]:
-        """The keys of letters that are answered when these documents are accepted as of this version."""
+    def resolved_by(self, ids: Iterable[str], version: int) -> Iterator[bytes]:
+        """Returns the keys of the letters that are resolved once every sink accepts these documents in this version."""
         if not self._known:
             return
         for id in ids:
-            for key, refused in list(self._known.get(Subject("document", id), {}).items()):
-                if self._oldest <= refused <= version:
+            for key, rejected in list(self._known.get(Subject("document", id), {}).items()):
+                if self._oldest <= rejected <= version:
                     yield key
 
 
 class KafkaDeadLetters:
-    """`ports.DeadLetters` of one lane, which flushes what it wrote."""
+    """Implements `ports.DeadLetters` for one lane."""
 
-    def __init__(self, outbox: DeliveryTracker, topic: str, standing: KafkaOpenDeadLetters) -> None:
-        self._outbox, self._topic, self._standing = outbox, topic, standing
+    def __init__(self, tracker: DeliveryTracker, topic: str, open_letters: KafkaOpenDeadLetters) -> None:
+        self._tracker, self._topic, self._open = tracker, topic, open_letters
 
     def document(self, id: str, version: int, reason: str) -> None:
         key = key_of(Subject("document", id), version)
         self._put(key, b"", {"reason": reason[:_LONGEST_REASON]})
-        for older in self._standing.fold(key, stands=True):  # after the letter, so that one of both is there
-            self._settle(older)
+        for older in self._open.fold(key, open=True):  # after the new letter, so that one of both always exists
+            self._resolve(older)
 
     def record(self, record: Record, reason: str) -> None:
         topic, partition, offset = record.position
@@ -152,21 +158,21 @@ class KafkaDeadLetters:
             value = value[:_LARGEST]
         key = key_of(Subject("record", f"{topic}/{partition}/{offset}"))
         self._put(key, value, headers)
-        self._standing.fold(key, stands=True)
+        self._open.fold(key, open=True)
 
     def accepted(self, ids: Iterable[str], version: int) -> None:
-        for key in self._standing.settled_by(ids, version):
-            self._settle(key)
+        for key in self._open.resolved_by(ids, version):
+            self._resolve(key)
 
-    def _settle(self, key: bytes) -> None:
+    def _resolve(self, key: bytes) -> None:
         self._put(key, None, {})
-        self._standing.fold(key, stands=False)
+        self._open.fold(key, open=False)
 
     def flush(self) -> None:
-        self._outbox.flush()
+        self._tracker.flush()
 
     def _put(self, key: bytes, value: bytes | None, headers: Mapping[str, str]) -> None:
-        self._outbox.put(self._topic, key, value, headers)
+        self._tracker.put(self._topic, key, value, headers)
 
 
 class KafkaDeadLetterStore:

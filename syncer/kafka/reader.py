@@ -1,4 +1,4 @@
-"""Reads records of topics without a consumer group: dead letters, state, and the records that wait."""
+"""Reads records without a consumer group: dead letters, state, and records that a group has not committed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncer.ports import Partition, Record
 
 
 class TopicReader:
-    """Reads topics. settings: of librdkafka. admin: of the same Kafka."""
+    """Reads topics of the Kafka that `admin` administers. Any thread may use it. settings: of librdkafka."""
 
     def __init__(self, settings: Mapping[str, Any], admin: KafkaAdmin) -> None:
         self._settings, self._admin = dict(settings), admin
@@ -23,8 +23,10 @@ class TopicReader:
     def first(
         self, start: Mapping[Partition, int], each: int = 1, *, timeout: float = 5.0
     ) -> dict[Partition, list[Record]]:
-        """Up to `each` records of several partitions from these offsets on, as many as could be read in
-        time."""
+        """Returns up to `each` records of every partition, from these offsets on.
+
+        Returns fewer if they cannot be read within `timeout` seconds.
+        """
         found: dict[Partition, list[Record]] = {partition: [] for partition in start}
         left, deadline = set(found), time.monotonic() + timeout
         consumer = self._reader()
@@ -49,7 +51,11 @@ class TopicReader:
         limit: int = 0,
         timeout: float = 30.0,
     ) -> list[Record]:
-        """Every record of a (small) topic up to its end now, or `limit` of them from `start`."""
+        """Returns the records of a small topic, from `start` up to its current end.
+
+        start: without it, the beginning. limit: at most that many records; 0 for all.
+        Raises Retry if the end is not reached within `timeout` seconds.
+        """
         records = []
         for message in self.messages(topic, start, timeout=timeout):
             records.append(Record(position_of(message), message.key(), message.value()))
@@ -60,8 +66,7 @@ class TopicReader:
     def messages(
         self, topic: str, start: Mapping[Partition, int] | None = None, *, timeout: float = 30.0
     ) -> Iterator[Message]:
-        """The records up to the topic's end now, with headers and time. Raises Retry if the end is not
-        reached in time."""
+        """As `read_all`, with the headers and times of the records. Yields them as they arrive."""
         ends = self._admin.ends([topic])
         first = start or dict.fromkeys(ends, 0)
         left = {p for p in first if ends.get(p, 0) > first[p]}
@@ -87,11 +92,11 @@ class TopicReader:
             consumer.close()
 
     def _reader(self) -> Consumer:
-        """A consumer that is of no group."""
+        """Returns a consumer that joins no group: its partitions are assigned by hand."""
         settings = {**self._settings, "group.id": "syncer-reader", "enable.auto.commit": False}
         return Consumer({**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2})
 
 
 def position_of(message: Message) -> Position:
-    """Where it is. The client types these as optional; a message without error has them."""
+    """Returns the position of a record. confluent-kafka types the parts as optional; records without error have them."""
     return Position(message.topic() or "", message.partition() or 0, message.offset() or 0)
