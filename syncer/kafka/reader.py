@@ -98,5 +98,8 @@ class TopicReader:
 
 
 def position_of(message: Message) -> Position:
-    """Returns the position of a record. confluent-kafka types the parts as optional; records without error have them."""
+    """Returns the position of a record.
+
+    confluent-kafka types its parts as optional. A record without an error has them all.
+    """
     return Position(message.topic() or "", message.partition() or 0, message.offset() or 0)

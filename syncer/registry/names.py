@@ -12,22 +12,23 @@ from syncer.kafka.names import topic_of
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What belongs to one generation of a read model in Kafka."""
+    """The topics and consumer groups of one generation of a read model."""
 
     changes: tuple[str, ...]
-    """Its tables' change topics, each once: two tables can have the same one."""
+    """The change topics of its tables, without duplicates: two tables can have the same topic."""
     group: str
     work_topic: str
     work_group: str
     backfill_topic: str
-    """Its ranges have a topic of their own, so that a fan-out does not wait for hours of them."""
+    """Ranges have their own topic. Otherwise a fan-out would wait for hours behind a backfill."""
     backfill_group: str
     dead_letters: str
+    """All generations share it."""
 
     @classmethod
     def make(cls, config: Config, model: str, tables: Iterable[TableName], generation: int) -> Names:
-        unit = f"{config.kafka.group_prefix}.{model}.{generation}"
+        prefix = f"{config.kafka.group_prefix}.{model}.{generation}"
         changes = sorted({topic_of(config.kafka.topic_prefix, table) for table in tables})
         letters = f"{config.kafka.group_prefix}.{model}.dlq"
-        work, backfill = f"{unit}.work", f"{unit}.backfill"
-        return cls(tuple(changes), unit, work, work, backfill, backfill, letters)
+        work, backfill = f"{prefix}.work", f"{prefix}.backfill"
+        return cls(tuple(changes), prefix, work, work, backfill, backfill, letters)

@@ -1,7 +1,7 @@
-"""Begins a read model, once: topics, starting offsets, registration; and refuses a changed one.
+"""Registers a read model once: topics, starting offsets, epoch and generation. Refuses one that was changed.
 
-The order matters. Where a read model began is written down before its first event is read and before its
-backfill takes a snapshot; so what the backfill does not show comes as an event.
+The order matters. The registry records the starting offsets before the first event is read and before the backfill
+takes a snapshot. So every change that the backfill does not see arrives as an event.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from syncer.registry.records import (
 from syncer.registry.state import State, StateSnapshot
 
 _LOOK_BACK_MS = 600_000
-_LATELY = 60.0  # seconds: one reading of the state does for all that `check` looks at
+_CHECK_MAX_AGE = 60.0  # seconds: one load of the state serves all checks of one command
 _BEGINNING = """
 SELECT (extract(epoch FROM min(began)) * 1000)::bigint, pg_catalog.pg_current_snapshot()::text,
        (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint
@@ -57,7 +57,7 @@ class RegisteredModel(NamedTuple):
 
 
 class Registry:
-    """All that the syncer keeps outside the sinks, for one configuration."""
+    """Everything that the syncer stores outside the sinks, for one configuration. Any thread may use it."""
 
     def __init__(self, config: Config, backend: Backend) -> None:
         self.config, self.backend = config, backend
@@ -113,20 +113,21 @@ class Registry:
         return RegisteredModel(registration, names, values.get(HighestClock.key(registration.id)), built)
 
     def check(self, compiled: Compiled) -> None:
-        """Raises Fatal when `open` would refuse a read model that is registered. Writes nothing."""
-        values = self.state.load(_LATELY)
+        """Raises Fatal if `open` would refuse this read model. Writes nothing."""
+        values = self.state.load(_CHECK_MAX_AGE)
         registration = values.registration(compiled.name)
         if registration is None:
             return
-        self.check_unbroken(registration, _LATELY)
-        self.check_clock(registration, _LATELY)
+        self.check_unbroken(registration, _CHECK_MAX_AGE)
+        self.check_clock(registration, _CHECK_MAX_AGE)
         self.check_topics(registration)
         if values.get(BuiltSinks.key(registration.id)):
             check_hash(registration, compiled, _tables(values, registration))
 
-    # -- the stream of changes as a whole -------------------------------------------------------------
+    # -- the stream of all changes -------------------------------------------------------------------
 
     def stream(self, max_age: float = 0.0) -> Stream:
+        """Returns what is known of the connector's stream of changes."""
         return self.state.load(max_age).get(self._stream_key) or Stream()
 
     def note_slot(self, stream: Stream, slot: str) -> None:
@@ -138,9 +139,12 @@ class Registry:
         return Stream.key(self.config.kafka.topic_prefix)
 
     def broken(self, why: str, known: Stream, *, slot: str = "") -> Stream:
-        """Write down that changes were lost on their way, so that every read model that began before is
-        stopped, in every process. known: the stream that broke; one that is followed by another already
-        stays as it is. slot: the one that is there now."""
+        """Records that changes were lost. This stops every read model that began before, in every process.
+
+        known: the stream that broke. Does nothing if another break was recorded since.
+        slot: the replication slot that exists now.
+        Returns the current stream.
+        """
         now = self.stream()
         if now.number == known.number:
             now = Stream(now.number + 1, why, time.time_ns() // 1_000_000, slot)
@@ -152,7 +156,7 @@ class Registry:
         stream = self.stream(max_age)
         if registration.stream < stream.number:
             raise Fatal(
-                "changes were lost on their way from PostgreSQL to Kafka",
+                "changes were lost between PostgreSQL and Kafka",
                 where=registration.model,
                 why=stream.why,
                 hint=f"syncer resync {registration.model}"
@@ -161,47 +165,51 @@ class Registry:
             )
 
     def note_backwards(self, registration: Registration, why: str) -> None:
-        """That the clock of its epoch ran backwards, for every process and from now on."""
+        """Records that the clock of this epoch ran backwards. This stops the read model in every process."""
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self.state.save(ClockRanBackwards.key(registration.id), ClockRanBackwards(f"{why}, noticed {at}"))
+        self.state.save(ClockRanBackwards.key(registration.id), ClockRanBackwards(f"{why}, detected {at}"))
 
     def note_weak(self, generation: Generation, *, always: bool) -> None:
-        """Write down that a replica identity is too weak, so that changes lack old values. As soon as it no
-        longer is, all documents are rendered again (`monitors/table_alterations.py`).
+        """Records that a replica identity is too weak, so that changes lack old values.
 
-        always: also if an earlier note is not answered yet, because somebody may be about to answer it.
+        Once it is strong enough, all documents are rendered again (`monitors/table_alterations.py`).
+
+        always: record it even if an earlier record is still unhandled. Another process may be handling that one now.
         """
         values, key = self.state.load(), WeakIdentity.key(generation)
-        basis, noted = values.get(RenderBasis.key(generation)), values.get(key)
-        answered = basis.state.get("weak", "") if basis else ""
-        if always or (noted.token if noted else "") == answered:
+        basis, recorded = values.get(RenderBasis.key(generation)), values.get(key)
+        handled = basis.state.get("weak", "") if basis else ""
+        if always or (recorded.token if recorded else "") == handled:
             self.state.save(key, WeakIdentity(str(time.time_ns())))
 
     def check_clock(self, registration: Registration, max_age: float = 0.0) -> None:
-        """Raises Fatal if the clock of its epoch was ever seen to run backwards. It may have caught up since,
-        but there are documents of what the server has lost."""
+        """Raises Fatal if any process saw the clock of this epoch run backwards.
+
+        The clock may have caught up since. But the sinks hold documents from commits that the server has lost.
+        """
         found = self.state.load(max_age).get(ClockRanBackwards.key(registration.id))
         if found:
             raise ran_backwards(registration.model, found.why)
 
     def check_topics(self, registration: Registration) -> None:
-        """Raises Fatal if a topic was deleted and made again: its offsets may look as if nothing was lost."""
+        """Raises Fatal if a topic was deleted and created again. Its offsets alone may look as if nothing was lost."""
         for topic, id in self.backend.ids(list(registration.topics)).items():
             if id != registration.topics[topic]:
                 raise Fatal(
-                    "a topic was deleted and made again: what it held is lost",
+                    "a topic was deleted and created again: its records are lost",
                     where=f"topic {topic}",
-                    why=f"its id was {registration.topics[topic]}, and is {id}",
+                    why=f"its id was {registration.topics[topic]} and is now {id}",
                     hint=f"syncer resync {registration.model}",
                 )
 
-    # -- the beginning ---------------------------------------------------------------------------------
+    # -- registration ----------------------------------------------------------------------------------
 
     def note_built(self, registration: Registration) -> None:
+        """Records that the targets of the sinks exist."""
         self.state.save(BuiltSinks.key(registration.id), BuiltSinks())
 
     def adopt(self, registration: Registration) -> None:
-        """A resync has built this generation and it is read: from now on it is the one in force."""
+        """Makes the generation that a resync has built the active one."""
         self.state.save(Registration.key(registration.model), registration)
         self.state.save(Registration.key(registration.model, StateSlot.NEXT), None)
 
@@ -214,10 +222,14 @@ class Registry:
         generation: int,
         slot: StateSlot = StateSlot.ACTIVE,
     ) -> Registration:
-        """Write down where the read model begins: ten minutes or the oldest open transaction back, so that
-        what was committed but not yet visible is seen as an event; the ends where that has no answer."""
+        """Records where the read model begins.
+
+        It begins ten minutes ago, or when the oldest open transaction began, if that is earlier. So a transaction that
+        was committed but not yet visible to the backfill arrives as events. Partitions without a record since then
+        begin at their end.
+        """
         self._create(names)
-        ends = self.changes.ends(names.changes)  # first: −1 below then means that nothing came before these
+        ends = self.changes.ends(names.changes)  # before `back`: −1 there then means no record before these ends
         with connect(self.config.postgres.arguments()) as connection:
             row: Any = connection.execute(_BEGINNING).fetchone()
         oldest, snapshot, snapshot_ms = row
@@ -244,34 +256,35 @@ class Registry:
         self.changes.require_uncompacted(set(names.changes) - set(made))
 
 
-def check_hash(registration: Registration, compiled: Compiled, shape: TableState) -> None:
-    """Raises Fatal when the documents are not what the declaration gives now, or have other ids.
+def check_hash(registration: Registration, compiled: Compiled, tables: TableState) -> None:
+    """Raises Fatal if the documents were rendered from another declaration, or their ids from other key types.
 
-    shape: of the tables, as it was noted (empty: it was not).
+    tables: as they were recorded. Empty if they were not.
     """
     if registration.hash == compiled.hash:
         return
-    columns = shape.get("tables", {}).get(str(compiled.root), {}).get("columns", {})
+    columns = tables.get("tables", {}).get(str(compiled.root), {}).get("columns", {})
     key = [
-        f"the key {compiled.root}.{name} was {columns[name][3]}, and is {now}"
+        f"the key {compiled.root}.{name} was {columns[name][3]} and is now {now}"
         for name, now in zip(compiled.key, compiled.key_types, strict=True)
-        if shape.get("form") == FORM and name in columns and _family(columns[name][3]) in KEYABLE - {now}
+        if tables.get("form") == FORM and name in columns and _family(columns[name][3]) in KEYABLE - {now}
     ]
-    why = "its file, or the primary key of its root table"
+    why = "its file or the primary key of its root table was changed"
     if form_of(registration.hash) != form_of(compiled.hash):
-        why = "another version of the syncer has registered it, so they cannot be compared"
+        why = "another version of the syncer registered it, so the declarations cannot be compared"
     elif key:
         why = "; ".join(key)
     raise Fatal(
         "the read model was changed since its documents were rendered",
         where=compiled.name,
-        why=f"{why} (hash {registration.hash} then, {compiled.hash} now)",
+        why=f"{why} (hash was {registration.hash}, is now {compiled.hash})",
         hint=f"syncer resync {compiled.name}",
     )
 
 
 def _family(type: str) -> str:
-    """Without its modifier: `timestamp(3) with time zone` is `timestamp with time zone`."""
+    """Returns the family of a type without its modifier: `timestamp(3) with time zone` has that of
+    `timestamp with time zone`."""
     return family(re.sub(r"\([\d, ]+\)", "", type))
 
 

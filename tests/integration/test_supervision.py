@@ -111,7 +111,7 @@ def test_who_is_idle_notices_that_the_clock_ran_backwards(system: System) -> Non
         unit._supervision.opened.clock.highest += 1_000_000  # seen by this process, and by no other
         until(lambda: unit.state == "failed")
         assert "ran backwards" in unit.error
-        assert "noticed" in system.state().load()[f"{system.orders}/1/backwards"]["why"]
+        assert "detected" in system.state().load()[f"{system.orders}/1/backwards"]["why"]
     with running(system, system.orders) as unit:
         until(lambda: unit.state == "failed")
-        assert "ran backwards" in unit.error and "noticed" in unit.error
+        assert "ran backwards" in unit.error and "detected" in unit.error
