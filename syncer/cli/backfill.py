@@ -16,7 +16,7 @@ from syncer.cli.progress import Progress
 from syncer.operations.backfill import Backfill
 from syncer.operations.backfill import Progress as Step
 from syncer.registry import loader
-from syncer.registry.registry import Registry
+from syncer.registry.backends import open_registry
 from syncer.telemetry.metrics import Metrics
 
 
@@ -56,7 +56,7 @@ def backfill(
     """
     config = context.config
     found = loader.declared(config, models)
-    registry, metrics, refused = Registry(config), Metrics(CollectorRegistry()), 0
+    registry, metrics, refused = open_registry(config), Metrics(CollectorRegistry()), 0
     with interruptible("the same command goes on from here"), Progress("documents") as progress:
         for model in found:
 

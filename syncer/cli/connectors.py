@@ -20,19 +20,15 @@ from syncer.connect.definition import Definition
 from syncer.connect.lookup import connect, find_definition
 from syncer.declaration.model import load_all_valid
 from syncer.errors import Fatal, Retry, SyncerError
-from syncer.kafka.admin import MAX_BYTES, topic_of
+from syncer.kafka.names import topic_of
 from syncer.monitors.canary_probe import RoundTripCheck
 from syncer.postgres.publication import Open, ensure_publication, read_facts, wait_for_open_transactions
 from syncer.postgres.session import classify_error
 from syncer.postgres.wal import drop_slot
 from syncer.registry import loader
+from syncer.registry.backends import open_registry
 from syncer.registry.registry import Registry
 
-TOPIC = {
-    "retention.ms": str(7 * 24 * 3600 * 1000),
-    "cleanup.policy": "delete",
-    "max.message.bytes": str(MAX_BYTES),
-}
 _PAUSE = 0.5
 
 
@@ -82,9 +78,9 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
         output.echo("not applied: mend these first (syncer check shows everything)", style="bold", err=True)
         ctx.exit(output.FINDING)
     with closing(connect(config)) as client, _session(config) as session:
-        registry = Registry(config)
+        registry = open_registry(config)
         wanted = {topic_of(config.kafka.topic_prefix, table) for table in found.tables}
-        topics = sorted(wanted - registry.topics.existing().keys())
+        topics = registry.changes.missing(wanted)
         statements = _publish(session, definition, found, dry_run=True)
         diff = client.plan(definition)
         for topic in topics:
@@ -96,7 +92,7 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
             return
         if topics or statements or diff.action != "unchanged":
             confirm("Apply this?", yes)
-        registry.topics.create(topics, TOPIC)
+        registry.changes.create(topics)
         if _publish(session, definition, found, dry_run=False):
             _wait_for_transactions(session, timeout)
         client.apply(definition)
@@ -237,7 +233,7 @@ def reset(context: Context, timeout: float, yes: bool) -> None:
     config = context.config
     definition = find_definition(config, names_only=True)
     slot = definition.config.get("slot.name", "")
-    registry = Registry(config)
+    registry = open_registry(config)
     with closing(connect(config)) as client, _session(config) as session:
         if client.config(definition.name) is None:
             raise Fatal("there is no such connector", where=definition.name, hint="syncer connectors apply")
@@ -254,7 +250,7 @@ def reset(context: Context, timeout: float, yes: bool) -> None:
         _wait_sending(client, registry, session, definition.name, timeout)
     registry.broken(why, stream, slot=slot)  # again: what was committed before the slot was made is lost, too
     output.echo(f"connector {definition.name} is running, from now on. Next:", style="green")
-    registered = {key for key in registry.state.load() if "/" not in key and key[0] != "~"}
+    registered = registry.state.load().models()
     declared = {model.name for model in load_all_valid(config.models)[0]}
     for name in sorted(registered & declared):
         output.echo(f"  syncer resync {name}")

@@ -14,13 +14,12 @@ from syncer.cli.context import Context, as_json, command, confirm, group, models
 from syncer.cli.preview import key_of, show_row
 from syncer.config.schema import Config
 from syncer.errors import Fatal, Reject, with_hint
-from syncer.kafka import dead_letters as dead
-from syncer.kafka.dead_letters import DeadLetter
 from syncer.operations.one_off import OneOffRun
 from syncer.operations.replay import replay as try_again
+from syncer.ports import DeadLetter
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
-from syncer.registry.registry import Names, Registry
+from syncer.registry.backends import open_registry
 from syncer.telemetry.metrics import Metrics
 
 _SHOWN = 160  # characters of a reason in a list
@@ -58,11 +57,11 @@ letters_argument = click.argument("names", nargs=-1, metavar="[LETTER]...")
 @as_json
 def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
     """List the letters that stand, the oldest first."""
-    registry = Registry(context.config)
+    registry = open_registry(context.config)
     found = [
         (model.name, letter)
         for model in loader.declared(context.config, models)
-        for letter in _letters(registry, model.name)
+        for letter in registry.dead_letters(model.name).read()
     ]
     if as_json:
         output.echo_json([_as_dict(model, letter) for model, letter in found])
@@ -85,9 +84,9 @@ def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
 @click.argument("name", metavar="LETTER")
 def show(context: Context, model: str, name: str) -> None:
     """Show a letter: what was refused, when and why; and the record, or the document as it would be now."""
-    registry = Registry(context.config)
+    store = open_registry(context.config).dead_letters(model)
     loader.declared(context.config, [model])
-    [letter] = _chosen(_letters(registry, model), model, [name], every=False)
+    [letter] = _chosen(store.read(), model, [name], every=False)
     for label, text in (
         ("letter", letter.subject.handle),
         ("about", _about(letter)),
@@ -101,7 +100,7 @@ def show(context: Context, model: str, name: str) -> None:
     if letter.subject.kind == "document":
         _show_document(context.config, model, letter.subject.name)
     else:
-        value = dead.content(registry.topics, letter) or b""
+        value = store.content(letter) or b""
         output.echo(_printable(value.decode(errors="backslashreplace")))
 
 
@@ -122,9 +121,9 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
 
     Safe beside a running daemon, and without one. Exit code 1 if something is refused again.
     """
-    config, registry = context.config, Registry(context.config)
+    config, registry = context.config, open_registry(context.config)
     [declared] = loader.declared(config, [model])
-    letters = _chosen(_letters(registry, model), model, names, every=every)
+    letters = _chosen(registry.dead_letters(model).read(), model, names, every=every)
     if not letters:
         return
     metrics = Metrics(CollectorRegistry()).for_model(model)
@@ -153,22 +152,14 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
 @yes_option
 def drop(context: Context, model: str, names: Sequence[str], every: bool, yes: bool) -> None:
     """Forget letters, and leave the documents as they are."""
-    registry = Registry(context.config)
+    store = open_registry(context.config).dead_letters(model)
     loader.declared(context.config, [model])
-    letters = _chosen(_letters(registry, model), model, names, every=every)
+    letters = _chosen(store.read(), model, names, every=every)
     if not letters:
         return
     confirm(f"Forget {_count(letters)} of {model}?", yes)
-    dead.settle(registry.writing, _topic(registry, model), letters)
+    store.resolve(letters)
     output.echo(f"{model}: {_count(letters)} dropped")
-
-
-def _topic(registry: Registry, model: str) -> str:
-    return Names.make(registry.config, model, (), 1).dead_letters  # the same for all generations
-
-
-def _letters(registry: Registry, model: str) -> list[DeadLetter]:
-    return dead.read(registry.topics, _topic(registry, model))
 
 
 def _chosen(letters: Sequence[DeadLetter], model: str, names: Sequence[str], *, every: bool) -> list[DeadLetter]:

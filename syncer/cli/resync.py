@@ -12,7 +12,7 @@ from syncer.cli.progress import Progress
 from syncer.operations import resync as engine
 from syncer.operations.backfill import Progress as Step
 from syncer.registry import loader
-from syncer.registry.registry import Registry
+from syncer.registry.backends import open_registry
 from syncer.telemetry.metrics import Metrics
 
 
@@ -42,7 +42,7 @@ def resync(
     config = context.config
     [found] = loader.declared(config, [model])
     confirm(f"Build {model} anew?", yes)
-    registry, metrics = Registry(config), Metrics(CollectorRegistry())
+    registry, metrics = open_registry(config), Metrics(CollectorRegistry())
     with (
         interruptible("the resync is not finished: the same command begins it anew"),
         Progress("documents") as progress,

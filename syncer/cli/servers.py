@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from syncer import sinks
 from syncer.checks import Finding
 from syncer.config.schema import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, SyncerError
-from syncer.kafka.state_store import Registration
 from syncer.registry import loader
+from syncer.registry.backends import open_registry
 from syncer.registry.loader import LoadedModel
-from syncer.registry.registry import Registry
+from syncer.registry.records import BuiltSinks
+from syncer.registry.state import StateSnapshot
+
+_ONE_READ = 60.0  # seconds: one reading of the state serves the whole check
 
 
 class Kafka(NamedTuple):
@@ -34,12 +37,12 @@ def kafka(config: Config, loaded: Sequence[LoadedModel]) -> Kafka:
     registered: dict[str, int] = {}
     streamed = False
     try:
-        registry = Registry(config)
-        known = registry.state.read()
-        streamed = bool(known.get(registry.stream_key, {}).get("slot"))
+        registry = open_registry(config)
+        known = registry.state.load()
+        streamed = bool(registry.stream(_ONE_READ).slot)
         for one in loaded:
-            if registration := known.get(one.name):
-                registered[one.name] = registration["generation"]
+            if registration := known.registration(one.name):
+                registered[one.name] = registration.generation
                 try:
                     registry.check(one.compiled)
                     found += _outgrown(config, one, known)
@@ -50,10 +53,10 @@ def kafka(config: Config, loaded: Sequence[LoadedModel]) -> Kafka:
     return Kafka(found, registered, streamed)
 
 
-def _outgrown(config: Config, one: LoadedModel, known: Mapping[str, Any]) -> Iterator[Finding]:
+def _outgrown(config: Config, one: LoadedModel, known: StateSnapshot) -> Iterator[Finding]:
     """Sinks that were built for other types of columns. A server that is away is told with its sink."""
-    registered = Registration(**known[one.name])
-    if not known.get(registered.key("sinks")):
+    registered = known.registration(one.name)
+    if not registered or not known.get(BuiltSinks.key(registered.id)):
         return
     built = loader.build_sinks(config, one, epoch=registered.epoch, generation=registered.generation, built=True)
     for sink in built:

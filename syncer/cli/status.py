@@ -7,7 +7,7 @@ the answer comes soon whatever is broken.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,7 +27,8 @@ from syncer.operations.status import ModelStatus
 from syncer.operations.status import status as ask
 from syncer.pacing import SystemTime
 from syncer.registry import loader
-from syncer.registry.registry import Registry
+from syncer.registry.backends import open_registry
+from syncer.registry.state import StateSnapshot
 
 HEADERS = ["model", "state", "lag", "records", "work", "refused", "backfill (UTC)"]
 _WITHIN, _KAFKA_WITHIN = 1.0, 3.0  # seconds
@@ -59,11 +60,11 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
     config = context.config
     declared = loader.declared(config, models)
     asked = _Asked(config, declared)
-    registry = Registry(config)
+    registry = open_registry(config)
     statuses: list[ModelStatus] = []
     kafka: Retry | None = None
     try:
-        registry.topics.existing(_KAFKA_WITHIN)
+        registry.backend.ping(_KAFKA_WITHIN)
         readers = asked.readers(registry.state.load())
         asked.collect()
         tables = {one.name: model.tables(one) for one in declared}
@@ -179,12 +180,12 @@ class _Asked:
         found = servers.sinks_of(self.config, self.models, kinds=[kind])
         return [finding for group in found.values() for finding in group]
 
-    def readers(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    def readers(self, values: StateSnapshot) -> dict[str, str]:
         """Read model → what its readers see instead of what is kept in sync. values: of the state topic."""
         asked, deadline = {}, time.monotonic() + _WITHIN
         for one in self.models:
-            if known := values.get(one.name):
-                ask_sinks = partial(loader.misread, self.config, one, int(known["generation"]))
+            if known := values.registration(one.name):
+                ask_sinks = partial(loader.misread, self.config, one, known.generation)
                 asked[one.name] = SystemTime().run_in_background(one.name, ask_sinks)
         found = {}
         for name, future in asked.items():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any
 
 import click
 from prometheus_client import CollectorRegistry
@@ -20,6 +19,8 @@ from syncer.operations.repair import repair as mend
 from syncer.operations.verify import Report, Verify
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
+from syncer.registry.backends import open_registry
+from syncer.registry.records import BackfillRun, Registration
 from syncer.registry.registry import Registry
 from syncer.telemetry.metrics import Metrics
 
@@ -62,16 +63,16 @@ def verify(
     gone, beside a daemon or without one. Documents of Redis that have expired (`expire`) are in order: they
     are counted, and not rendered again.
     """
-    registry = Registry(context.config)
+    registry = open_registry(context.config)
     registered = registry.state.load()
     reports: list[Report] = []
     with Progress("documents") as progress:
         for loaded in loader.load_models(context.config, models):
-            known = registered.get(loaded.name)
+            known = registered.registration(loaded.name)
             if known is None:
                 raise Fatal("nothing to verify: it has never run", where=loaded.name, hint="syncer backfill")
-            run = registered.get(f"{loaded.name}/{known['generation']}/backfill", {})
-            began_ms = run["started_ms"] if run.get("finished_ms") else 0
+            run = registered.get(BackfillRun.key(known.id))
+            began_ms = run.started_ms if run and run.finished_ms else 0
             rendered = time.time() - began_ms / 1000 if began_ms else 0.0
             reports += _verify(registry, loaded, known, patience, progress, rendered=rendered, repair=repair)
     if as_json:
@@ -85,7 +86,7 @@ def verify(
 def _verify(
     registry: Registry,
     loaded: loader.LoadedModel,
-    known: Mapping[str, Any],
+    known: Registration,
     patience: float,
     progress: Progress,
     *,
@@ -97,7 +98,7 @@ def _verify(
     rows = SnapshotReader(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
     )
-    sinks = loader.build_sinks(config, loaded, epoch=known["epoch"], generation=known["generation"], built=True)
+    sinks = loader.build_sinks(config, loaded, epoch=known.epoch, generation=known.generation, built=True)
     total = loaded.catalog.tables[loaded.compiled.root].rows_estimate
     name = ""
 
@@ -110,7 +111,7 @@ def _verify(
             closing.callback(sink.close)
         verify = Verify(loaded.compiled, rows, patience=patience, rendered=rendered, progress=compared)
         reports = []
-        misread = loader.misread(config, loaded.model, known["generation"])
+        misread = loader.misread(config, loaded.model, known.generation)
         for sink in sinks:
             name = sink.name
             reports.append(report := verify(sink))

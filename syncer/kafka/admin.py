@@ -1,23 +1,16 @@
-"""Our own topics: made before anything else, and measured; `writing.py` writes them.
-
-work         keys and ranges to render, per read model and generation          deleted by size and age
-dead letters what was refused, per read model (`letters.py`)                   compacted
-state        where each read model began, its epoch, its backfill (`state.py`)  compacted
-"""
+"""Creates and inspects topics and consumer groups. `reader.py` reads records, `producer.py` writes them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import (
-    Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
-    Message,
     TopicCollection,
     TopicPartition,
 )
@@ -31,50 +24,48 @@ from confluent_kafka.admin import (
 )
 
 from syncer.errors import Fatal, Retry
-from syncer.events import Position, TableName
 from syncer.kafka.errors import classify_error, unreadable
-from syncer.ports import Record
+from syncer.ports import Partition
 
-Partition = tuple[str, int]
 _TIMEOUT, _FIRST_TIMEOUT = 20.0, 5.0
-"""Seconds. After a broker's restart a client can wait for an answer that never comes, and a new one gets it
-at once. So the first wait is short; each that was in vain doubles the next, for a Kafka that is slow."""
+"""Seconds to wait for an answer. After a broker restarts, a client can wait for an answer that never comes, although a
+new client gets one at once. So the first wait is short. Each time-out doubles the next wait, for a slow Kafka."""
 MAX_BYTES = 16 << 20
-"""The largest record of our own topics: a dead letter holds the record that nobody could read."""
-_SOON = 10.0  # the first thing asked: whether Kafka is there at all
+"""The largest record in the syncer's topics. A dead letter holds a whole record that could not be decoded."""
+_CONNECT_TIMEOUT = 10.0
+"""Seconds for the first request of a call, which shows whether Kafka is reachable."""
 
-_SETTLING = {
+_TRANSIENT = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.FENCED_LEADER_EPOCH,
 }
-"""Of a topic that was just made, or whose leader changes: gone in a moment."""
-
-
-def topic_of(prefix: str, table: TableName) -> str:
-    """The change topic of a table, as Debezium names it: characters that Kafka refuses become `_`, and those
-    that are two in UTF-16 become two. So several tables can have the same topic."""
-    name = f"{prefix}.{table.schema}.{table.name}"
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" * (1 + (ord(c) > 0xFFFF)) for c in name)
+"""The topic was created just now, or its leader changes. The error disappears within seconds."""
 
 
 class KafkaAdmin:
-    """Administration. settings: of librdkafka. Raises Retry when Kafka is away, Fatal when it refuses."""
+    """Administers one Kafka cluster. Raises Retry when Kafka is unreachable, Fatal when it denies access.
+
+    settings: of librdkafka.
+    partitions, replication_factor: of the topics that `create` makes.
+    """
 
     def __init__(self, settings: Mapping[str, Any], *, partitions: int, replication_factor: int) -> None:
         self._settings = dict(settings)
         self._partitions, self._replicas = partitions, replication_factor
-        self._patience = _FIRST_TIMEOUT
-        self._renew()
+        self._timeout = _FIRST_TIMEOUT
+        self._replace_client()
 
-    def _renew(self) -> None:
-        """A new client. After an outage, one can wait for ever for a group's coordinator
-        (confluentinc/librdkafka#5511); others who wait for the same get an error at once."""
-        self._said = ""
+    def _replace_client(self) -> None:
+        """Creates another client. Threads that wait for the old client's answer get an error at once.
+
+        After an outage, a client can wait forever for a group's coordinator (confluentinc/librdkafka#5511).
+        """
+        self._connection_error = ""
         try:
-            settings: dict[str, Any] = {"log_level": 2, "error_cb": self._note, **self._settings}
+            settings: dict[str, Any] = {"log_level": 2, "error_cb": self._on_error, **self._settings}
             self._admin = AdminClient(settings)
         except KafkaException as error:
             raise Fatal(
@@ -84,23 +75,29 @@ class KafkaAdmin:
                 hint=unreadable(self._settings),
             ) from error
 
-    def _note(self, error: KafkaError) -> None:
-        """What the client says of its connections, as a TLS handshake that failed. Last comes that all of
-        them are down."""
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._said = error.str()
+    def _on_error(self, error: KafkaError) -> None:
+        """Keeps the last error of a connection, for example of a TLS handshake.
 
-    def existing(self, timeout: float = _SOON) -> dict[str, int]:
-        """All topics and how many partitions each has."""
+        The client then reports that all brokers are down, which would hide the cause.
+        """
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._connection_error = error.str()
+
+    def existing(self, timeout: float = _CONNECT_TIMEOUT) -> dict[str, int]:
+        """Returns all topics, with the number of partitions of each. Waits at most `timeout` seconds."""
         try:
             topics = self._admin.list_topics(timeout=timeout).topics
         except KafkaException as error:
             self._admin.poll(0)
-            raise classify_error("cannot list topics", error, self._said) from error
+            raise classify_error("cannot list topics", error, self._connection_error) from error
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
     def create(self, names: Collection[str], config: Mapping[str, str], *, partitions: int = 0) -> list[str]:
-        """Make those that are missing; returns their names."""
+        """Creates the topics that do not exist, and returns their names.
+
+        config: of these topics.
+        partitions: 0 for the number in the syncer's configuration.
+        """
         missing = sorted(set(names) - self.existing().keys())
         if not missing:
             return []
@@ -121,11 +118,11 @@ class KafkaAdmin:
                     raise classify_error(f"cannot create topic {name}", error) from error
         deadline = time.monotonic() + _TIMEOUT
         while not set(missing) <= self.existing().keys() and time.monotonic() < deadline:
-            time.sleep(0.05)  # creation is acknowledged before every broker knows the topic
+            time.sleep(0.05)  # Kafka acknowledges the creation before every broker knows the topic
         return missing
 
     def ids(self, topics: Collection[str]) -> dict[str, str]:
-        """What tells each topic from a later one of its name; those that are not there are left out."""
+        """Returns the id of each topic that exists. A topic that is created again has another id."""
         found = {}
         for name, future in self._admin.describe_topics(TopicCollection(list(topics))).items():
             try:
@@ -136,7 +133,7 @@ class KafkaAdmin:
         return found
 
     def config(self, topic: str, key: str) -> str | None:
-        """A topic's setting, e.g. `cleanup.policy`."""
+        """Returns one setting of a topic, e.g. `cleanup.policy`. None if Kafka has no such setting."""
         try:
             futures = self._admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)])
             entry = self._result(next(iter(futures.values())), "cannot read a topic's settings").get(key)
@@ -145,7 +142,7 @@ class KafkaAdmin:
         return entry.value if entry else None
 
     def configure(self, topic: str, config: Mapping[str, str]) -> None:
-        """Change these settings of a topic; the others stay."""
+        """Changes these settings of a topic and no others."""
         what = f"cannot change the settings of topic {topic}"
         entries = [
             ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()
@@ -158,13 +155,15 @@ class KafkaAdmin:
             raise classify_error(what, error) from error
 
     def ends(self, topics: Collection[str], at_ms: int | None = None) -> dict[Partition, int]:
-        """The end offset of every partition; or, with at_ms, the first offset of that time or later (where
-        there is none: −1)."""
+        """Returns the end offset of each partition. Topics that do not exist are left out.
+
+        at_ms: returns the first offset of that time or later instead, −1 where there is none.
+        """
         spec = OffsetSpec.latest() if at_ms is None else OffsetSpec.for_timestamp(at_ms)  # type: ignore[no-untyped-call]
         return self._offsets(topics, spec)
 
     def begins(self, topics: Collection[str]) -> dict[Partition, int]:
-        """The first offset that every partition still has."""
+        """Returns the first offset that each partition still has."""
         return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def _offsets(self, topics: Collection[str], spec: Any) -> dict[Partition, int]:
@@ -172,18 +171,18 @@ class KafkaAdmin:
         wanted = {TopicPartition(t, p): spec for t in topics for p in range(existing.get(t, 0))}
         if not wanted:
             return {}
-        what, deadline = "cannot read the offsets", time.monotonic() + _SOON
+        what, deadline = "cannot read the offsets", time.monotonic() + _CONNECT_TIMEOUT
         while True:
             try:
                 futures = self._admin.list_offsets(wanted)
                 return {(tp.topic, tp.partition): self._result(f, what).offset for tp, f in futures.items()}
             except KafkaException as error:
-                if error.args[0].code() not in _SETTLING or time.monotonic() > deadline:
+                if error.args[0].code() not in _TRANSIENT or time.monotonic() > deadline:
                     raise classify_error(what, error) from error
                 time.sleep(0.1)
 
     def committed(self, group: str) -> dict[Partition, int]:
-        """The group's offsets; empty if it has none."""
+        """Returns the committed offsets of a group. Empty if the group has none."""
         what = f"cannot read the offsets of group {group}"
         try:
             request = [ConsumerGroupTopicPartitions(group)]
@@ -196,8 +195,10 @@ class KafkaAdmin:
         return {(p.topic, p.partition): p.offset for p in result.topic_partitions if p.offset >= 0}
 
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Set the offsets of a group without members. Raises Retry if it has some by now: then another
-        process has begun at the same time, and set them."""
+        """Sets the offsets of a group without members.
+
+        Raises Retry if the group has members. Then another process started at the same time and set them.
+        """
         partitions = [TopicPartition(t, p, o) for (t, p), o in offsets.items()]
         if not partitions:
             return
@@ -210,12 +211,12 @@ class KafkaAdmin:
                 raise Retry(
                     "the consumer group is in use, so its offsets cannot be set",
                     where=f"group {group}",
-                    hint="another syncer begins this read model: nothing to do",
+                    hint="another syncer process starts this read model at the same time: no action is needed",
                 ) from error
             raise classify_error(f"cannot set the offsets of group {group}", error) from error
 
     def members(self, group: str) -> int:
-        """How many consumers the group has now."""
+        """Returns how many consumers the group has now."""
         try:
             futures = self._admin.describe_consumer_groups([group])
             described = self._result(next(iter(futures.values())), f"cannot describe group {group}")
@@ -226,88 +227,12 @@ class KafkaAdmin:
             raise classify_error(f"cannot describe group {group}", error) from error
 
     def _result(self, future: Future[Any], what: str) -> Any:
-        waited = self._patience
+        timeout = self._timeout
         try:
-            found = future.result(waited)
+            found = future.result(timeout)
         except TimeoutError:
-            self._patience = min(2 * waited, _TIMEOUT)
-            self._renew()
-            raise Retry(what, where="Kafka", why=f"no answer in {waited:.0f} s") from None
-        self._patience = _FIRST_TIMEOUT
+            self._timeout = min(2 * timeout, _TIMEOUT)
+            self._replace_client()
+            raise Retry(what, where="Kafka", why=f"no answer in {timeout:.0f} s") from None
+        self._timeout = _FIRST_TIMEOUT
         return found
-
-    def first(
-        self, start: Mapping[Partition, int], each: int = 1, *, timeout: float = 5.0
-    ) -> dict[Partition, list[Record]]:
-        """Up to `each` records of several partitions from these offsets on, as many as could be read in
-        time."""
-        found: dict[Partition, list[Record]] = {partition: [] for partition in start}
-        left, deadline = set(found), time.monotonic() + timeout
-        consumer = self._reader()
-        try:
-            consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in start.items()])
-            while left and time.monotonic() < deadline:
-                for message in consumer.consume(500, 0.2):
-                    at: Partition = (message.topic() or "", message.partition() or 0)
-                    if message.error() is None and at in left:
-                        found[at].append(Record(position_of(message), message.key(), message.value()))
-                    if message.error() is not None or len(found[at]) == each:
-                        left.discard(at)
-        finally:
-            consumer.close()
-        return found
-
-    def read_all(
-        self,
-        topic: str,
-        start: Mapping[Partition, int] | None = None,
-        *,
-        limit: int = 0,
-        timeout: float = 30.0,
-    ) -> list[Record]:
-        """Every record of a (small) topic up to its end now, or `limit` of them from `start`."""
-        records = []
-        for message in self.messages(topic, start, timeout=timeout):
-            records.append(Record(position_of(message), message.key(), message.value()))
-            if len(records) == limit:
-                break
-        return records
-
-    def messages(
-        self, topic: str, start: Mapping[Partition, int] | None = None, *, timeout: float = 30.0
-    ) -> Iterator[Message]:
-        """The records up to the topic's end now, with headers and time. Raises Retry if the end is not
-        reached in time."""
-        ends = self.ends([topic])
-        first = start or dict.fromkeys(ends, 0)
-        left = {p for p in first if ends.get(p, 0) > first[p]}
-        if not left:
-            return
-        consumer = self._reader()
-        deadline = time.monotonic() + timeout
-        try:
-            consumer.assign([TopicPartition(t, p, first[t, p]) for t, p in left])
-            while left:
-                if time.monotonic() > deadline:
-                    raise Retry(f"topic {topic} could not be read in {timeout:.0f} s", hint="is Kafka up?")
-                for message in consumer.consume(500, 0.2):
-                    at: Partition = (message.topic() or "", message.partition() or 0)
-                    error = message.error()
-                    if error is None:
-                        yield message
-                        if (message.offset() or 0) + 1 >= ends[at]:
-                            left.discard(at)
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        left.discard(at)
-        finally:
-            consumer.close()
-
-    def _reader(self) -> Consumer:
-        """A consumer that is of no group."""
-        settings = {**self._settings, "group.id": "syncer-reader", "enable.auto.commit": False}
-        return Consumer({**settings, "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 2})
-
-
-def position_of(message: Message) -> Position:
-    """Where it is. The client types these as optional; a message without error has them."""
-    return Position(message.topic() or "", message.partition() or 0, message.offset() or 0)

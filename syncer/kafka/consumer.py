@@ -1,7 +1,8 @@
-"""Kafka as `Source`: a consumer in the read model's own group.
+"""Implements `ports.GroupSource`: a consumer in the read model's own group.
 
-`auto.offset.reset` is `error`: to jump over records that Kafka has deleted would lose changes without a
-word. A partition for which the group has no offset (made later than the read model) begins at its start.
+`auto.offset.reset` is `error`. Any other value skips records that Kafka has deleted, and would lose changes without
+an error. If the group has no offset for a partition, the partition is newer than the read model, and the consumer
+begins at offset 0.
 """
 
 from __future__ import annotations
@@ -13,31 +14,34 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from syncer.errors import Fatal, Retry, SyncerError
-from syncer.kafka.admin import position_of
 from syncer.kafka.errors import UNREACHABLE
-from syncer.ports import Record
+from syncer.kafka.reader import position_of
+from syncer.ports import Partition, Record
 
-Partition = tuple[str, int]
 _DRAIN = 1000
 _KEEP_AFTER = 5.0
 _OFFSET_INVALID = -1001
 
 
 class KafkaSource:
-    """One member of a consumer group. For one thread.
+    """One member of a consumer group. For one thread, except `is_assigned`.
 
-    settings: of librdkafka, `bootstrap.servers` among them.
-    name: the read model's, for messages.
+    settings: of librdkafka, including `bootstrap.servers`.
+    name: the read model, for messages.
     """
 
     def __init__(self, settings: Mapping[str, Any], group: str, topics: Sequence[str], *, name: str) -> None:
         self._name = name
         self._group = group
-        self._trouble: SyncerError | None = None
+        self._error: SyncerError | None = None
+        """An error that a callback reported. The next poll raises it, unless that poll returns records."""
         self._next: dict[Partition, int] = {}
+        """Assigned partition → the next offset to poll."""
         self._ends: dict[Partition, int] = {}
-        self._asked: dict[Partition, int] = {}
-        self._again: set[Partition] = set()
+        self._committed: dict[Partition, int] = {}
+        """The last offset that was sent to Kafka, acknowledged or not."""
+        self._retry: set[Partition] = set()
+        """Partitions whose last commit a rebalance rejected."""
         self._paused = False
         self._polled = time.monotonic()
         self._consumer = Consumer(
@@ -46,7 +50,7 @@ class KafkaSource:
                 "enable.auto.commit": False,
                 "enable.partition.eof": False,
                 "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": 10_000,  # a killed process holds its partitions for so long
+                "session.timeout.ms": 10_000,  # a killed process keeps its partitions for this time
                 "heartbeat.interval.ms": 1000,
                 "fetch.wait.max.ms": 500,
                 "fetch.queue.backoff.ms": 20,
@@ -67,14 +71,14 @@ class KafkaSource:
         try:
             return self._poll(timeout, max_records, max_bytes)
         except KafkaException as error:
-            raise self._error(error.args[0], "cannot read change events") from error
+            raise self._to_error(error.args[0], "cannot read change events") from error
 
     def _poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
         self._polled = time.monotonic()
         if self._paused:
             self._consumer.resume(self._consumer.assignment())
             self._paused = False
-        if self._again:
+        if self._retry:
             self.commit({}, wait=False)
         records: list[Record] = []
         size = 0
@@ -89,40 +93,42 @@ class KafkaSource:
             left = min(max_records - len(records), _DRAIN)
             if left <= 0 or size >= max_bytes:
                 break
-            # `consume` waits its whole time for a full batch: with 0 it takes what is there.
+            # `consume` waits the whole time-out for a full batch. With 0 it returns the records that are there.
             messages = self._consumer.consume(left, 0)
-        if self._trouble is not None and not records:
-            trouble, self._trouble = self._trouble, None
-            raise trouble
+        if self._error is not None and not records:
+            error, self._error = self._error, None
+            raise error
         return records
 
     def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
-        """See `ports.Source.commit`. Partitions that are no longer ours are left to their owner."""
-        asked = {p: offset for p, offset in next_offsets.items() if p in self._next}
-        self._asked |= asked
-        asked |= {p: self._asked[p] for p in self._again}
-        self._again.clear()
-        if not asked:
+        """See `ports.Source.commit`. Leaves out partitions that now belong to another member."""
+        offsets = {p: offset for p, offset in next_offsets.items() if p in self._next}
+        self._committed |= offsets
+        offsets |= {p: self._committed[p] for p in self._retry}
+        self._retry.clear()
+        if not offsets:
             return
-        ours = [TopicPartition(*partition, offset) for partition, offset in asked.items()]
+        partitions = [TopicPartition(*partition, offset) for partition, offset in offsets.items()]
         try:
             if wait:
-                self._consumer.commit(offsets=ours, asynchronous=False)
+                self._consumer.commit(offsets=partitions, asynchronous=False)
             else:
-                self._consumer.commit(offsets=ours, asynchronous=True)
+                self._consumer.commit(offsets=partitions, asynchronous=True)
         except KafkaException as error:
-            if error.args[0].code() not in _MOVED:
-                raise self._error(error.args[0], "cannot commit offsets") from error
+            if error.args[0].code() not in _REBALANCED:
+                raise self._to_error(error.args[0], "cannot commit offsets") from error
 
     def heartbeat(self) -> None:
-        """See `ports.Source.keep`: paused partitions give nothing, but polling keeps the membership. Only
-        after some seconds, as a pause throws away what was fetched ahead."""
+        """See `ports.Source.heartbeat`. Pauses the partitions and polls, which keeps the membership.
+
+        Does so only after some seconds without a poll, because a pause discards the records that were fetched ahead.
+        """
         if time.monotonic() - self._polled < _KEEP_AFTER:
             return
         try:
             self._heartbeat()
         except KafkaException as error:
-            raise self._error(error.args[0], "cannot stay in the group") from error
+            raise self._to_error(error.args[0], "cannot stay in the group") from error
 
     def _heartbeat(self) -> None:
         assignment = self._consumer.assignment()
@@ -130,14 +136,14 @@ class KafkaSource:
             self._consumer.pause(assignment)
             self._paused = True
         message = self._consumer.poll(0)
-        if message is not None:  # it was in the queue already: take it again after the pause
+        if message is not None:  # it was in the queue before the pause: read it again after the pause
             if message.error() is None:
                 self._consumer.seek(TopicPartition(*position_of(message)))
             else:
                 self._record(message)
 
     def progress(self) -> dict[Partition, tuple[int, int]]:
-        """See `ports.Source.progress`. End offsets are those of the last fetch."""
+        """See `ports.Source.progress`. The end offsets are those of the last fetch."""
         result = {}
         for (topic, partition), position in self._next.items():
             ends: Any = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
@@ -147,7 +153,7 @@ class KafkaSource:
         return result
 
     def is_assigned(self, partition: Partition) -> bool:
-        """Whether it was given this partition, and it was not taken away. Any thread may ask."""
+        """See `ports.GroupSource.is_assigned`."""
         return partition in self._next
 
     def close(self) -> None:
@@ -156,10 +162,10 @@ class KafkaSource:
     def _record(self, message: Message) -> Record | None:
         error = message.error()
         if error is not None:
-            trouble = self._error(error, "cannot read change events", message)
-            if isinstance(trouble, Fatal):
-                raise trouble
-            self._trouble = trouble
+            found = self._to_error(error, "cannot read change events", message)
+            if isinstance(found, Fatal):
+                raise found
+            self._error = found
             return None
         at = position_of(message)
         self._next[at.topic, at.partition] = at.offset + 1
@@ -169,48 +175,52 @@ class KafkaSource:
         try:
             known = consumer.committed(partitions, timeout=30) if partitions else []
         except KafkaException as error:
-            raise self._error(error.args[0], "cannot read the group's offsets") from error
+            raise self._to_error(error.args[0], "cannot read the group's offsets") from error
         for partition in known:
             if partition.offset == _OFFSET_INVALID:
                 partition.offset = 0
             self._next[partition.topic, partition.partition] = partition.offset
             self._ends[partition.topic, partition.partition] = _end(consumer, partition)
         consumer.incremental_assign(known)
-        # One that `keep` had paused when it went is still paused when it comes back.
+        # A partition that was revoked during a pause is still paused when it comes back.
         consumer.resume(known)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for partition in partitions:
             self._next.pop((partition.topic, partition.partition), None)
             self._ends.pop((partition.topic, partition.partition), None)
-            self._asked.pop((partition.topic, partition.partition), None)
-            self._again.discard((partition.topic, partition.partition))
+            self._committed.pop((partition.topic, partition.partition), None)
+            self._retry.discard((partition.topic, partition.partition))
         consumer.incremental_unassign(partitions)
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        """Of commits that nobody waits for. What a rebalance refused, of partitions that stay ours, is asked
-        for again: no later commit may come."""
+        """Handles the results of asynchronous commits.
+
+        Commits again what a rebalance rejected, if the partition is still assigned: no later commit may come.
+        """
         for partition in partitions:
             failed = error or partition.error
-            if failed is not None and failed.code() not in _MOVED:
-                self._trouble = self._error(failed, "cannot commit offsets")
-            elif failed is not None and (partition.topic, partition.partition) in self._asked:
-                self._again.add((partition.topic, partition.partition))
+            if failed is not None and failed.code() not in _REBALANCED:
+                self._error = self._to_error(failed, "cannot commit offsets")
+            elif failed is not None and (partition.topic, partition.partition) in self._committed:
+                self._retry.add((partition.topic, partition.partition))
 
     def _on_error(self, error: KafkaError) -> None:
-        """What librdkafka says outside of messages: kept, and raised if nothing is polled meanwhile. It
-        reconnects by itself; a single broker that is away is no trouble yet."""
-        if error.fatal() or error.code() in {KafkaError._ALL_BROKERS_DOWN, *_DENIED}:
-            self._trouble = self._error(error, "trouble with Kafka")
+        """Keeps an error that librdkafka reports outside of messages.
 
-    def _error(self, error: KafkaError, what: str, message: Message | None = None) -> SyncerError:
+        Ignores errors of a single broker: librdkafka reconnects, and other brokers may be up.
+        """
+        if error.fatal() or error.code() in {KafkaError._ALL_BROKERS_DOWN, *_DENIED}:
+            self._error = self._to_error(error, "the connection to Kafka failed")
+
+    def _to_error(self, error: KafkaError, what: str, message: Message | None = None) -> SyncerError:
         where = f"group {self._group}"
         if message is not None and message.topic():
             where = f"{message.topic()}, partition {message.partition()}"
         code, why = error.code(), f"{error.str()} [{error.name()}]"
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             return Fatal(
-                "Kafka no longer has the records that come next: changes are lost to this read model",
+                "Kafka no longer has the records that come next: this read model has lost changes",
                 where=where,
                 why=why,
                 hint=f"syncer resync {self._name}",
@@ -222,8 +232,10 @@ class KafkaSource:
 
 
 def _end(consumer: Consumer, partition: TopicPartition) -> int:
-    """Asked at once, so that a backlog shows as lag before its first record is polled; 0 if nobody answers,
-    as in the rebalance that a restarting broker causes."""
+    """Returns the partition's end offset, so that a backlog shows as lag before its first record is polled.
+
+    Returns 0 if no broker answers, as in the rebalance that a restarting broker causes.
+    """
     try:
         ends: Any = consumer.get_watermark_offsets(TopicPartition(partition.topic, partition.partition), timeout=5)
     except KafkaException:
@@ -231,7 +243,7 @@ def _end(consumer: Consumer, partition: TopicPartition) -> int:
     return int(ends[1]) if ends else 0
 
 
-_MOVED = {
+_REBALANCED = {
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
@@ -239,7 +251,7 @@ _MOVED = {
     KafkaError._ASSIGNMENT_LOST,
     KafkaError.FENCED_INSTANCE_ID,
 }
-"""The partitions may belong to another member now, who begins where we committed last: harmless."""
+"""The partitions may belong to another member now. It begins at the last committed offset, so this is harmless."""
 _DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,

@@ -1,40 +1,42 @@
-"""Dead letters: what can never be accepted, in a compacted topic of its read model, until it is settled.
+"""Implements `ports.DeadLetterStore`: a compacted topic of documents and records that were rejected.
 
-Each letter has a key of its own, and a tombstone under that key settles it:
+Each letter has its own key, and a tombstone under that key resolves the letter:
 
-    document/ID/VERSION              a document that was refused as the snapshot of this version shows it
-    record/TOPIC/PARTITION/OFFSET    a record that cannot be read; its bytes are the letter's value
+    document/ID/VERSION              a document, rejected as the snapshot of this version shows it
+    record/TOPIC/PARTITION/OFFSET    a record that cannot be decoded; its bytes are the letter's value
 
-What is refused again and again is told once: of several letters about one document, the last version stands.
+A document that is rejected several times has one open letter: that of the last version.
 
-**Why a key has the version.** A document's letter is settled only by who knows better: who wrote a letter of
-the same or a later version, or has seen every sink accept the document in a snapshot of such a version. That
-snapshot sees all that the letter's saw. So a letter that tells of the last state of a document is never
-settled while that state is refused, whoever writes meanwhile, in whatever order. With one key a document it
-could be: a lane (or a process that was frozen and wakes) settles what it saw accepted, while another one is
-refused something newer; its tombstone comes last, and compaction takes the letter away.
+**Why the key of a document's letter has the version.** Two writers may resolve the letter of version V:
 
-**Crashes** need nothing more. Letters and tombstones are durable before the offsets of what they answer are
-committed (`Lane._commit`), so what was under way is done again, and says the same or something newer. A
-letter can stand too long, if a process ends before its tombstone, or does not know of the letter; then a
-replay settles it. None stands too short.
+    a writer that has just written a letter of version V or later for the same document
+    a writer that has seen every sink accept the document in a snapshot of version V or later
+
+Such a snapshot contains everything that the letter's snapshot contains. So the letter about the last state of a
+document stays open while that state is rejected, whatever else is written meanwhile, in any order.
+
+With one key for each document, the letter could be lost. One lane sees an old state accepted and writes a tombstone.
+Another lane sees a newer state rejected and writes a letter. If the first lane is slow, or its process was frozen,
+its tombstone arrives last. Then compaction removes the letter.
+
+**Crashes** need no other mechanism. Letters and tombstones are durable before the lane commits the offsets that led
+to them (`Lane._commit`). After a crash, another lane does the uncommitted work again, and writes the same letters or
+newer ones. A letter can stay open too long, if a process ends before it writes the tombstone, or does not know the
+letter. Then a replay resolves it. No letter is resolved too early.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import replace
 
 from confluent_kafka import Message
 
-from syncer.events import Position
-from syncer.kafka.admin import MAX_BYTES, KafkaAdmin, Partition, position_of
+from syncer.kafka.admin import MAX_BYTES, KafkaAdmin
 from syncer.kafka.producer import DeliveryTracker, KafkaProducer
-from syncer.ports import Record
+from syncer.kafka.reader import TopicReader, position_of
+from syncer.ports import DeadLetter, Partition, Record, Subject
 
 CONFIG = {
     "cleanup.policy": "compact",
@@ -43,32 +45,22 @@ CONFIG = {
     "delete.retention.ms": "3600000",
     "max.message.bytes": str(MAX_BYTES),
 }
-"""Of the topic, which has one partition: the order of its records is that in which they were written."""
-_LONGEST_REASON = 4000
-_LARGEST = MAX_BYTES - (1 << 16)  # headers and key need room
+"""Of the topic. It has one partition, so its records are in the order in which they were written."""
+_LONGEST_REASON = 4000  # characters
+_LARGEST = MAX_BYTES - (1 << 16)  # bytes of a value; headers and key need the rest
 
 
-class Subject(NamedTuple):
-    """What a letter is about."""
+def key_of(subject: Subject, version: int = 0) -> bytes:
+    """Returns the key of a letter about this subject.
 
-    kind: Literal["document", "record"]
-    name: str
-    """A document's id; `TOPIC/PARTITION/OFFSET` of a record."""
-
-    @property
-    def handle(self) -> str:
-        """Eight letters and digits, for people to type. The same for all letters about one subject."""
-        digest = hashlib.sha256(f"{self.kind}/{self.name}".encode()).digest()
-        return base64.b32encode(digest[:5]).decode().lower()
-
-    def key(self, version: int = 0) -> bytes:
-        """Of a letter about it. version: of a document's snapshot; 0 for what no snapshot has shown."""
-        name = f"{self.name}/{version}" if self.kind == "document" else self.name
-        return f"{self.kind}/{name}".encode()
+    version: of the snapshot that showed the document; 0 for a subject that no snapshot has shown.
+    """
+    name = f"{subject.name}/{version}" if subject.kind == "document" else subject.name
+    return f"{subject.kind}/{name}".encode()
 
 
 def subject_of(key: bytes) -> tuple[Subject, int]:
-    """What `Subject.key` made the key of, and the version. Any other key is taken for a document's id."""
+    """Returns the subject and version that `key_of` was called with. Treats any other key as a document's id."""
     text = key.decode(errors="replace")
     kind, _, rest = text.partition("/")
     id, _, version = rest.rpartition("/")
@@ -79,60 +71,55 @@ def subject_of(key: bytes) -> tuple[Subject, int]:
     return Subject("document", text), 0
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One subject that is refused, and the latest that is known of it."""
+class KafkaOpenDeadLetters:
+    """Implements `ports.OpenDeadLetters`: keeps the keys of the open letters in memory.
 
-    subject: Subject
-    reason: str
-    at_ms: int
-    """When it was refused, milliseconds since the Unix epoch."""
-    version: int
-    """Of the snapshot that showed the document; 0 for records."""
-    cut: str
-    """How much is kept of a record that was too large for a letter; empty if all is."""
-    position: Position
-    """Where the letter is in its topic."""
-    keys: tuple[bytes, ...]
-    """Of all letters about the subject: tombstones under them settle it."""
-
-
-class OpenDeadLetters:
-    """Which letters of a read model stand, by their keys. Shared by the threads of one process.
-
-    oldest: letters of an earlier version are not for this process to settle (0: all are).
-    capacity: subjects that are known at most. Where more stand, the others are not counted, and a replay
-    alone settles them.
+    oldest: this process does not resolve letters of an earlier version (0: it resolves all).
+    capacity: the largest number of subjects to keep. Further letters are not counted, and only a replay resolves them.
     """
 
-    def __init__(self, topics: KafkaAdmin, topic: str, *, oldest: int = 0, capacity: int = 100_000) -> None:
-        self._topics, self._topic = topics, topic
+    def __init__(
+        self,
+        reader: TopicReader,
+        producer: KafkaProducer,
+        topic: str,
+        *,
+        oldest: int = 0,
+        capacity: int = 100_000,
+    ) -> None:
+        self._reader, self._producer, self._topic = reader, producer, topic
         self._oldest, self._capacity = oldest, capacity
         self._lock = threading.RLock()
         self._next: dict[Partition, int] = {}
         self._known: dict[Subject, dict[bytes, int]] = {}
 
     def __len__(self) -> int:
-        """Subjects that are refused."""
+        """Returns the number of subjects that have an open letter."""
         return len(self._known)
 
     def refresh(self, timeout: float = 30.0) -> None:
-        """Learn what others have written since the last time; for one thread. Raises Retry if Kafka does not
-        give it in time; then the next call goes on from there."""
-        for message in self._topics.messages(self._topic, self._next, timeout=timeout):
+        """See `ports.OpenDeadLetters.refresh`."""
+        for message in self._reader.messages(self._topic, self._next, timeout=timeout):
             if len(self._known) >= self._capacity:
                 return
             topic, partition, offset = position_of(message)
             self._next[topic, partition] = offset + 1
             if (key := message.key()) is not None:
-                self.fold(key, stands=message.value() is not None)
+                self.fold(key, open=message.value() is not None)
 
-    def fold(self, key: bytes, *, stands: bool) -> list[bytes]:
-        """A letter, or the tombstone of one. Returns the keys of the subject's letters that are older."""
+    def writer(self) -> KafkaDeadLetters:
+        """Returns the `ports.DeadLetters` of one lane."""
+        return KafkaDeadLetters(DeliveryTracker(self._producer), self._topic, self)
+
+    def fold(self, key: bytes, *, open: bool) -> list[bytes]:
+        """Applies one record of the topic. Returns the keys of older letters about the same subject.
+
+        open: the record is a letter. Otherwise it is a tombstone.
+        """
         subject, version = subject_of(key)
         with self._lock:
             keys = self._known.setdefault(subject, {})
-            if stands:
+            if open:
                 keys[key] = version
                 return [k for k, v in keys.items() if v < version]
             keys.pop(key, None)
@@ -140,27 +127,27 @@ class OpenDeadLetters:
                 del self._known[subject]
             return []
 
-    def settled_by(self, ids: Iterable[str], version: int) -> Iterator[bytes]:
-        """The keys of letters that are answered when these documents are accepted as of this version."""
+    def resolved_by(self, ids: Iterable[str], version: int) -> Iterator[bytes]:
+        """Returns the keys of the letters that are resolved once every sink accepts these documents in this version."""
         if not self._known:
             return
         for id in ids:
-            for key, refused in list(self._known.get(Subject("document", id), {}).items()):
-                if self._oldest <= refused <= version:
+            for key, rejected in list(self._known.get(Subject("document", id), {}).items()):
+                if self._oldest <= rejected <= version:
                     yield key
 
 
 class KafkaDeadLetters:
-    """`ports.DeadLetters` of one lane, which flushes what it wrote."""
+    """Implements `ports.DeadLetters` for one lane."""
 
-    def __init__(self, outbox: DeliveryTracker, topic: str, standing: OpenDeadLetters) -> None:
-        self._outbox, self._topic, self._standing = outbox, topic, standing
+    def __init__(self, tracker: DeliveryTracker, topic: str, open_letters: KafkaOpenDeadLetters) -> None:
+        self._tracker, self._topic, self._open = tracker, topic, open_letters
 
     def document(self, id: str, version: int, reason: str) -> None:
-        key = Subject("document", id).key(version)
+        key = key_of(Subject("document", id), version)
         self._put(key, b"", {"reason": reason[:_LONGEST_REASON]})
-        for older in self._standing.fold(key, stands=True):  # after the letter, so that one of both is there
-            self._settle(older)
+        for older in self._open.fold(key, open=True):  # after the new letter, so that one of both always exists
+            self._resolve(older)
 
     def record(self, record: Record, reason: str) -> None:
         topic, partition, offset = record.position
@@ -169,41 +156,70 @@ class KafkaDeadLetters:
         if len(value) > _LARGEST:
             headers["cut"] = f"the first of {len(value)} bytes"
             value = value[:_LARGEST]
-        key = Subject("record", f"{topic}/{partition}/{offset}").key()
+        key = key_of(Subject("record", f"{topic}/{partition}/{offset}"))
         self._put(key, value, headers)
-        self._standing.fold(key, stands=True)
+        self._open.fold(key, open=True)
 
     def accepted(self, ids: Iterable[str], version: int) -> None:
-        for key in self._standing.settled_by(ids, version):
-            self._settle(key)
+        for key in self._open.resolved_by(ids, version):
+            self._resolve(key)
 
-    def _settle(self, key: bytes) -> None:
+    def _resolve(self, key: bytes) -> None:
         self._put(key, None, {})
-        self._standing.fold(key, stands=False)
+        self._open.fold(key, open=False)
 
     def flush(self) -> None:
-        self._outbox.flush()
+        self._tracker.flush()
 
     def _put(self, key: bytes, value: bytes | None, headers: Mapping[str, str]) -> None:
-        self._outbox.put(self._topic, key, value, headers)
+        self._tracker.put(self._topic, key, value, headers)
 
 
-def read(topics: KafkaAdmin, topic: str) -> list[DeadLetter]:
-    """The letters that stand, one a subject, in the order in which they were written."""
-    standing: dict[bytes, DeadLetter] = {}
-    for message in topics.messages(topic):
-        if (key := message.key()) is None:
-            continue
-        standing.pop(key, None)
-        if message.value() is not None:
-            standing[key] = _letter(key, message)
-    latest: dict[Subject, DeadLetter] = {}
-    for key, letter in standing.items():
-        other = latest.get(letter.subject, letter)
-        keys = () if other is letter else other.keys
-        newest = letter if letter.version >= other.version else other
-        latest[letter.subject] = replace(newest, keys=(*keys, key))
-    return sorted(latest.values(), key=lambda letter: letter.position.offset)
+class KafkaDeadLetterStore:
+    """Implements `ports.DeadLetterStore`."""
+
+    def __init__(self, admin: KafkaAdmin, reader: TopicReader, producer: KafkaProducer, topic: str) -> None:
+        self._admin, self._reader, self._producer, self._topic = admin, reader, producer, topic
+
+    def create(self) -> None:
+        made = self._admin.create([self._topic], CONFIG, partitions=1)
+        if not made and self._admin.config(self._topic, "cleanup.policy") != CONFIG["cleanup.policy"]:
+            self._admin.configure(self._topic, CONFIG)
+
+    def end(self) -> int:
+        [end] = self._admin.ends([self._topic]).values()
+        return end
+
+    def read(self) -> list[DeadLetter]:
+        letters: dict[bytes, DeadLetter] = {}
+        for message in self._reader.messages(self._topic):
+            if (key := message.key()) is None:
+                continue
+            letters.pop(key, None)
+            if message.value() is not None:
+                letters[key] = _letter(key, message)
+        latest: dict[Subject, DeadLetter] = {}
+        for key, letter in letters.items():
+            other = latest.get(letter.subject, letter)
+            keys = () if other is letter else other.keys
+            newest = letter if letter.version >= other.version else other
+            latest[letter.subject] = replace(newest, keys=(*keys, key))
+        return sorted(latest.values(), key=lambda letter: letter.position.offset)
+
+    def content(self, letter: DeadLetter) -> bytes | None:
+        topic, partition, offset = letter.position
+        found = next(iter(self._reader.first({(topic, partition): offset})[topic, partition]), None)
+        return found.value if found and found.position == letter.position else None
+
+    def resolve(self, letters: Iterable[DeadLetter]) -> None:
+        tracker = DeliveryTracker(self._producer)
+        for letter in letters:
+            for key in letter.keys:
+                tracker.put(self._topic, key, None)
+        tracker.flush()
+
+    def open(self, *, oldest: int = 0) -> KafkaOpenDeadLetters:
+        return KafkaOpenDeadLetters(self._reader, self._producer, self._topic, oldest=oldest)
 
 
 def _letter(key: bytes, message: Message) -> DeadLetter:
@@ -211,19 +227,3 @@ def _letter(key: bytes, message: Message) -> DeadLetter:
     headers: dict[str, bytes] = dict(message.headers() or ())  # type: ignore[arg-type]
     reason, cut = (headers.get(name, b"").decode(errors="replace") for name in ("reason", "cut"))
     return DeadLetter(subject, reason, message.timestamp()[1], version, cut, position_of(message), (key,))
-
-
-def content(topics: KafkaAdmin, letter: DeadLetter) -> bytes | None:
-    """The record that the letter is about; None if the letter has been settled meanwhile."""
-    topic, partition, offset = letter.position
-    found = next(iter(topics.first({(topic, partition): offset})[topic, partition]), None)
-    return found.value if found and found.position == letter.position else None
-
-
-def settle(writing: KafkaProducer, topic: str, letters: Iterable[DeadLetter]) -> None:
-    """Whatever they say. Durable when this returns."""
-    outbox = DeliveryTracker(writing)
-    for letter in letters:
-        for key in letter.keys:
-            outbox.put(topic, key, None)
-    outbox.flush()

@@ -1,4 +1,4 @@
-"""Errors of Kafka's clients as errors of the syncer, with advice that fits the error."""
+"""Turns errors of Kafka's clients into errors of the syncer, with a hint that fits the error."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ UNREACHABLE = {
     KafkaError.BROKER_NOT_AVAILABLE,
     KafkaError.NETWORK_EXCEPTION,
 }
-"""Of a Kafka that does not answer; with any other error it does."""
+"""Kafka did not answer. With any other error, it did."""
 
 
 def unreadable(settings: Mapping[str, Any]) -> str:
-    """Names the files that settings name and that cannot be read."""
+    """Returns the settings that name a missing or unreadable file, as one line. Empty if there are none."""
     files = {name: str(value) for name, value in settings.items() if name.endswith(".location")}
     found = [f"{name} {path}" for name, path in files.items() if not os.access(path, os.R_OK)]
-    return f"there is no such file, or it cannot be read: {', '.join(found)}" if found else ""
+    return f"these files are missing or unreadable: {', '.join(found)}" if found else ""
 
 
-def classify_error(what: str, error: KafkaException, said: str = "") -> Retry | Fatal:
-    """said: by the client, about its connections."""
+def classify_error(what: str, error: KafkaException, connection_error: str = "") -> Retry | Fatal:
+    """Returns Fatal if an operator has to change something, else Retry.
+
+    what: the operation that failed.
+    connection_error: the client's last message about its connections.
+    """
     code = error.args[0].code()
-    why = f"{error.args[0].str()} [{error.args[0].name()}]" + (f": {said}" if said else "")
-    if tls.distrusted(said):
+    why = f"{error.args[0].str()} [{error.args[0].name()}]" + (f": {connection_error}" if connection_error else "")
+    if tls.distrusted(connection_error):
         hint = tls.advice("ssl.ca.location in kafka.properties")
         return Fatal(what, where="Kafka", why=why, hint=hint)
     if code in (
@@ -47,10 +51,12 @@ def classify_error(what: str, error: KafkaException, said: str = "") -> Retry | 
     ):
         return Fatal(what, where="Kafka", why=why, hint="see kafka.properties (credentials, ACLs)")
     if code == KafkaError.INVALID_REPLICATION_FACTOR:
-        hint = "kafka.replication_factor must not be larger than the number of brokers that are up"
+        hint = "set kafka.replication_factor to at most the number of brokers that are up"
         return Retry(what, where="Kafka", why=why, hint=hint)
     if code == KafkaError.TOPIC_EXCEPTION:
-        hint = "Kafka takes . and _ for the same, and 249 characters at most: rename the table or its schema"
+        hint = (
+            "Kafka treats . and _ in a topic's name as equal, and allows 249 characters: rename the table or its schema"
+        )
         return Fatal(what, where="Kafka", why=why, hint=hint)
     hint = "is Kafka up? see kafka.bootstrap_servers" if code in UNREACHABLE else ""
     return Retry(what, where="Kafka", why=why, hint=hint)

@@ -1,12 +1,11 @@
-"""Writing to our own topics, durably: work items here, `letters.py` and `state.py` theirs.
+"""Writes records durably.
 
-All read models and lanes of a process share one producer; each has an `DeliveryTracker` of its own, so that what
-failed to arrive is told to the one who relies on it, and to no other.
+All read models and lanes of a process share one producer. Each has its own `DeliveryTracker`, so that a delivery
+failure reaches the lane that relies on the record, and no other.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Mapping
@@ -15,16 +14,14 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from syncer.errors import Retry
-from syncer.events import WorkItem
 from syncer.kafka.admin import MAX_BYTES
 from syncer.kafka.errors import classify_error
-from syncer.pipeline.decode import encode_work
 
 _TIMEOUT = 30.0
 
 
 class KafkaProducer:
-    """The producer. settings: of librdkafka."""
+    """librdkafka's producer. Any thread may use it. settings: of librdkafka."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = {
@@ -36,28 +33,32 @@ class KafkaProducer:
             "log_level": 3,
             **settings,
         }
-        self.producer = Producer(self._settings)
+        self.client = Producer(self._settings)
 
-    def renew(self) -> None:
-        """After an error that librdkafka calls fatal, the producer refuses everything."""
-        self.producer = Producer(self._settings)
+    def replace_client(self) -> None:
+        """Creates another client. After an error that librdkafka calls fatal, a client rejects every record."""
+        self.client = Producer(self._settings)
 
     def partitions(self, topic: str) -> int:
+        """Returns the number of partitions, at least 1."""
         try:
-            return max(1, len(self.producer.list_topics(topic, timeout=_TIMEOUT).topics[topic].partitions))
+            return max(1, len(self.client.list_topics(topic, timeout=_TIMEOUT).topics[topic].partitions))
         except KafkaException as error:
-            raise classify_error(f"cannot ask for the partitions of {topic}", error) from error
+            raise classify_error(f"cannot read the partitions of topic {topic}", error) from error
 
 
 class DeliveryTracker:
-    """What one party has written and does not know to be durable yet. For one thread; the producer's calls
-    about deliveries may come on any."""
+    """The records that one writer has sent and that Kafka has not acknowledged yet.
 
-    def __init__(self, writing: KafkaProducer) -> None:
-        self._writing = writing
+    For one thread. Delivery reports may arrive on any thread.
+    """
+
+    def __init__(self, producer: KafkaProducer) -> None:
+        self._producer = producer
         self._lock = threading.Lock()
-        self._under_way = 0
+        self._unacknowledged = 0
         self._failed = ""
+        """Why a delivery failed."""
 
     def put(
         self,
@@ -67,58 +68,46 @@ class DeliveryTracker:
         headers: Mapping[str, str] | None = None,
         partition: int = -1,
     ) -> None:
-        """Queue a record; waits while the queue is full. partition: −1 for one that the key decides."""
+        """Queues a record. Waits while the producer's queue is full.
+
+        value: None for a tombstone.
+        partition: −1 for the partition that the key decides.
+        """
         fields: Any = [(name, text.encode()) for name, text in (headers or {}).items()]
         with self._lock:
-            self._under_way += 1
+            self._unacknowledged += 1
         try:
             while True:
                 try:
-                    self._writing.producer.produce(
+                    self._producer.client.produce(
                         topic, value, key, partition, on_delivery=self._delivered, headers=fields
                     )
                     break
                 except BufferError:
-                    self._writing.producer.poll(0.1)
+                    self._producer.client.poll(0.1)
         except KafkaException as error:
             with self._lock:
-                self._under_way -= 1
+                self._unacknowledged -= 1
             if error.args[0].fatal():
-                self._writing.renew()
+                self._producer.replace_client()
             raise classify_error(f"cannot write to topic {topic}", error) from error
-        self._writing.producer.poll(0)
+        self._producer.client.poll(0)
 
     def flush(self) -> None:
-        """Returns when all that was put is durable. Raises Retry when something is not: all of it is to be
-        put again then (some of it may still arrive)."""
+        """Returns when all records are durable.
+
+        Raises Retry if one of them is not. The caller then puts all of them again; some may arrive twice.
+        """
         deadline = time.monotonic() + _TIMEOUT
-        while self._under_way and not self._failed and time.monotonic() < deadline:
-            self._writing.producer.poll(0.05)
-        if self._under_way or self._failed:
-            why = self._failed or f"{self._under_way} after {_TIMEOUT:.0f} s"
+        while self._unacknowledged and not self._failed and time.monotonic() < deadline:
+            self._producer.client.poll(0.05)
+        if self._unacknowledged or self._failed:
+            why = self._failed or f"{self._unacknowledged} of them in {_TIMEOUT:.0f} s"
             self._failed = ""
-            raise Retry("records were not acknowledged by Kafka", where="Kafka", why=why)
+            raise Retry("Kafka did not acknowledge records", where="Kafka", why=why)
 
     def _delivered(self, error: KafkaError | None, _message: object) -> None:
         with self._lock:
-            self._under_way -= 1
+            self._unacknowledged -= 1
             if error is not None:
                 self._failed = f"{error.str()} [{error.name()}]"
-
-
-class KafkaWork:
-    """`ports.WorkTopic`. Items go to the partitions in turn: a few large ones are work for all lanes."""
-
-    def __init__(self, writing: KafkaProducer, topic: str) -> None:
-        self.topic = topic
-        self._writing, self._outbox = writing, DeliveryTracker(writing)
-        self._turns = itertools.count(time.monotonic_ns() // 1000)  # not all begin at the same partition
-        self._partitions = 0
-
-    def put(self, item: WorkItem) -> None:
-        if not self._partitions:
-            self._partitions = self._writing.partitions(self.topic)
-        self._outbox.put(self.topic, None, encode_work(item), partition=next(self._turns) % self._partitions)
-
-    def flush(self) -> None:
-        self._outbox.flush()

@@ -1,143 +1,78 @@
-"""What a read model must not forget, in a compacted Kafka topic: the syncer keeps no state of its own.
-
-Keys of the topic, each written by one party:
-
-    MODEL              `Registration`: epoch, generation, where it began         registering, resync
-    MODEL/next         the one that a resync is building; empty if none is        resync
-    MODEL/N/clock      history and highest clock that generation N has seen       the daemon
-    MODEL/N/backwards  that this clock ran backwards: only a resync ends that     whoever noticed
-    MODEL/N/sinks      its sinks have been made                                   the daemon
-    MODEL/N/memory     what its sinks' memory hung on when last asked           the daemon
-    MODEL/N/breaker    its sinks that refuse document after document              the daemon, backfill
-    MODEL/N/shape      what its documents rest on besides rows                    the daemon
-    MODEL/N/weak       a token for each time that a replica identity was too weak    whoever noticed
-    MODEL/N/outgrown   what its sinks were not built for; empty when nothing      the daemon
-    MODEL/N/reader     of the connector's slot, as last compared                  the daemon
-    MODEL/N/refresh    the last time that all documents were rendered again       the daemon
-    MODEL/N/backfill   its backfill under way or last done                        backfill
-    MODEL/process/ID   what one daemon says of it, and when (`monitors/wait_status.py`)         that daemon
-    ~PREFIX            `Stream`: of the connector with this topic.prefix          the daemon, connectors
-    ~PREFIX/canary     the last message of a canary, and where to look for it     the daemon
-"""
+"""Implements `ports.StateStore` with a compacted topic of one partition."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
-from syncer.clock import Beginning, Snapshot
 from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.producer import DeliveryTracker, KafkaProducer
+from syncer.kafka.reader import TopicReader
+from syncer.ports import Partition
 
 _CONFIG = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "3600000"}
+_READ_AGAIN = 3600.0
+"""Seconds after which the whole topic is read again. Compaction removes a tombstone after a day (Kafka's default), so
+a process that had not read for longer would keep the value that the tombstone removed."""
+
+Values = dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """How a read model began. Written before its first event is read."""
+class KafkaStateStore:
+    """Implements `ports.StateStore`. Reads the topic once, and then only the records that were added."""
 
-    model: str
-    hash: str
-    """Of the declaration that its documents are rendered from."""
-    epoch: int
-    generation: int
-    starts: Mapping[str, Mapping[str, int]]
-    """Topic → partition (as text) → the offset it began at."""
-    registered_ms: int
-    stream: int = 0
-    """`Stream.number` at that time: a higher one means that changes were lost since."""
-    topics: Mapping[str, str] = field(default_factory=dict)
-    """The ids of its topics: another one under the same name does not go on where this one ended."""
-    snapshot: str = ""
-    """Of PostgreSQL at that time, as its text."""
-    snapshot_ms: int = 0
-    """When it was taken, by PostgreSQL's clock."""
-
-    @property
-    def beginning(self) -> Beginning | None:
-        return Beginning(Snapshot.parse(self.snapshot), self.snapshot_ms) if self.snapshot else None
-
-    def key(self, what: str) -> str:
-        """The topic's key for something of this generation."""
-        return f"{self.model}/{self.generation}/{what}"
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillRun:
-    """A backfill: what was asked for and how far the handing out of its ranges got."""
-
-    run: str
-    planned: bool
-    """All its items are in the work topic."""
-    items: int
-    roots: int
-    started_ms: int
-    begins: Mapping[str, int] = field(default_factory=dict)
-    ends: Mapping[str, int] = field(default_factory=dict)
-    """Partition of the work topic (as text) → the offset of its first item, and after its last."""
-    finished_ms: int = 0
-    letters: int = 0
-    """The end of the dead-letter topic when it began: letters from this offset on are its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """What is known of a connector's stream of changes as a whole."""
-
-    number: int = 0
-    """How often it was broken: changes before the last break may never have arrived."""
-    why: str = ""
-    """What the last break was known by."""
-    at_ms: int = 0
-    slot: str = ""
-    """The replication slot, once it was seen since the last break: that it is not there then is a break."""
-
-
-class StateStore:
-    """Reads the whole topic, which is small: a few records a read model."""
-
-    def __init__(self, topics: KafkaAdmin, writing: KafkaProducer, topic: str) -> None:
-        self._topics, self._writing, self._topic = topics, writing, topic
+    def __init__(self, admin: KafkaAdmin, reader: TopicReader, producer: KafkaProducer, topic: str) -> None:
+        self._admin, self._reader, self._producer, self._topic = admin, reader, producer, topic
         self._lock = threading.Lock()
-        self._values: dict[str, dict[str, Any]] = {}
-        self._read = 0.0
+        self._values: Values = {}
+        self._next: dict[Partition, int] = {}
+        self._id = ""
+        """Of the topic that was read. Empty if it did not exist."""
+        self._loaded_at = 0.0
+        self._stale = True
 
-    def load(self, max_age: float = 0.0) -> dict[str, dict[str, Any]]:
-        """The last value of every key, as of at most `max_age` seconds ago: all read models of a process look
-        at it now and then, and one reading serves them all. With `max_age`, nobody waits for another one
-        longer than a second: Kafka may be away."""
+    def load(self, max_age: float = 0.0) -> Values:
+        """See `ports.StateStore.load`. The caller must not change the result."""
         if not self._lock.acquire(timeout=1.0 if max_age and self._values else -1):
             return self._values
         try:
-            if not self._values or time.monotonic() - self._read > max_age:
-                self._values, self._read = self._load(), time.monotonic()
+            if self._stale or not self._values or time.monotonic() - self._loaded_at > max_age:
+                self._stale = False
+                self._update()
             return self._values
+        except BaseException:
+            self._stale = True
+            raise
         finally:
             self._lock.release()
 
-    def _load(self) -> dict[str, dict[str, Any]]:
-        self._topics.create([self._topic], _CONFIG, partitions=1)
-        return self.read()
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        """The last value of every key, as of now; the topic is not made if it is not there."""
-        values: dict[str, dict[str, Any]] = {}
-        for record in self._topics.read_all(self._topic):
+    def _update(self) -> None:
+        now, ends = time.monotonic(), self._admin.ends([self._topic])
+        id = self._admin.ids([self._topic]).get(self._topic, "") if ends else ""
+        lost = any(ends.get(partition, 0) < offset for partition, offset in self._next.items())
+        if id != self._id or lost or now - self._loaded_at > _READ_AGAIN:
+            start, values = dict[Partition, int](), Values()
+        else:
+            start, values = self._next, dict(self._values)  # another thread may iterate over the old ones
+        following = dict(start)
+        for record in self._reader.read_all(self._topic, start) if ends else []:
+            topic, partition, offset = record.position
+            following[topic, partition] = offset + 1
             if record.key is not None and record.value:
                 values[record.key.decode()] = orjson.loads(record.value)
             elif record.key is not None:
                 values.pop(record.key.decode(), None)
-        return values
+        self._id, self._next, self._values, self._loaded_at = id, following, values, now
 
-    def save(self, key: str, value: Mapping[str, Any] | Registration | BackfillRun | Stream | None) -> None:
-        """None removes the key. Durable when this returns. Raises Retry otherwise."""
-        fields = asdict(value) if isinstance(value, Registration | BackfillRun | Stream) else value
-        outbox = DeliveryTracker(self._writing)
-        outbox.put(self._topic, key.encode(), None if fields is None else orjson.dumps(dict(fields)))
-        outbox.flush()
-        self._read = 0.0
+    def save(self, key: str, value: Mapping[str, Any] | None) -> None:
+        """See `ports.StateStore.save`. Creates the topic if it does not exist."""
+        if not self._id:
+            self._admin.create([self._topic], _CONFIG, partitions=1)
+        tracker = DeliveryTracker(self._producer)
+        tracker.put(self._topic, key.encode(), None if value is None else orjson.dumps(dict(value)))
+        tracker.flush()
+        self._stale = True

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 import structlog
 
 from syncer.checks.connector import CANARY_PREFIX
-from syncer.kafka.admin import Partition
-from syncer.kafka.state_store import Stream
 from syncer.monitors import canary
 from syncer.monitors.canary import Canary, CanaryMessage
+from syncer.ports import Partition
 from syncer.postgres.wal import emit
+from syncer.registry.records import CanaryPosition, Stream
 from syncer.registry.registry import Registry
-
-_TOPIC = {"retention.ms": str(7 * 24 * 3600 * 1000), "cleanup.policy": "delete"}
+from syncer.registry.state import StateSnapshot
 
 log = structlog.get_logger()
 
@@ -33,7 +31,7 @@ class CanaryProbe:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.topic = f"{registry.config.kafka.topic_prefix}.message"
-        self._key = f"{registry.stream_key}/canary"
+        self._key = CanaryPosition.key(registry.config.kafka.topic_prefix)
         self._canary = Canary(secrets.token_hex(6))
         self._next: dict[Partition, int] = {}
         self._stream: Stream | None = None
@@ -65,17 +63,18 @@ class CanaryProbe:
     def _begin(self, stream: Stream) -> None:
         """Read from where the message that was noted last can be. If Kafka has removed that part of the topic
         since, or the topic is another one, nothing can be said about it."""
-        self.registry.topics.create([self.topic], _TOPIC, partitions=1)
-        begins, ends = self.registry.topics.begins([self.topic]), self.registry.topics.ends([self.topic])
-        noted = self.registry.state.load().get(self._key, {})
-        start = _start(self.topic, noted)
+        changes = self.registry.changes
+        changes.create([self.topic], partitions=1)
+        begins, ends = changes.begins([self.topic]), changes.ends([self.topic])
+        noted = self.registry.state.load().get(self._key)
+        start = _start(self.topic, noted) if noted else {}
         there = all(p in ends and begins[p] <= offset <= ends[p] for p, offset in start.items())
         self._canary.forget()
         self._missing, self._next = 0.0, ends
-        if noted and noted["stream"] == stream.number and there:
+        if noted and noted.stream == stream.number and there:
             self._next = start
-            ago = max(0.0, time.time() - noted.get("since_ms", time.time() * 1000) / 1000)
-            self._canary.committed(CanaryMessage(noted["series"], noted["number"]), time.monotonic() - ago)
+            ago = max(0.0, time.time() - noted.since_ms / 1000) if noted.since_ms else 0.0
+            self._canary.committed(CanaryMessage(noted.series, noted.number), time.monotonic() - ago)
         self._stream = stream
 
     def _send(self, connection: psycopg.Connection[Any]) -> None:
@@ -83,20 +82,19 @@ class CanaryProbe:
         between, nobody expects it."""
         mark = self._canary.next()
         begun = self._stream.number if self._stream else 0
-        note: dict[str, Any] = {"series": mark.series, "number": mark.number, "stream": begun}
-        note["from"] = {str(p): offset for (_, p), offset in self._next.items()}
+        start = {number: offset for (_, number), offset in self._next.items()}
         emit(connection, CANARY_PREFIX, str(mark))
         self._canary.committed(mark, time.monotonic())
-        note["since_ms"] = round((time.time() - self.age) * 1000)
-        self.registry.state.save(self._key, note)
+        since_ms = round((time.time() - self.age) * 1000)
+        self.registry.state.save(self._key, CanaryPosition(mark.series, mark.number, begun, start, since_ms))
 
     def read(self) -> None:
         """Take what has arrived, if anything is expected. Raises Retry when Kafka is away."""
         if not self.age:
             return
         asked = time.monotonic()
-        start = {p: self._next.get(p, 0) for p in self.registry.topics.ends([self.topic])}
-        for record in self.registry.topics.read_all(self.topic, start):
+        start = {p: self._next.get(p, 0) for p in self.registry.changes.ends([self.topic])}
+        for record in self.registry.changes.read(self.topic, start):
             topic, partition, offset = record.position
             self._next[topic, partition] = offset + 1
             mark = canary.read(record.value)
@@ -108,26 +106,27 @@ class CanaryProbe:
         self._missing = self._canary.missing(asked)
 
 
-def _start(topic: str, noted: Mapping[str, Any]) -> dict[Partition, int]:
+def _start(topic: str, noted: CanaryPosition) -> dict[Partition, int]:
     """Where the message that was noted can be."""
-    return {(topic, int(p)): offset for p, offset in noted.get("from", {}).items()}
+    return {(topic, number): offset for number, offset in noted.start.items()}
 
 
-def undelivered(registry: Registry, values: Mapping[str, Mapping[str, Any]]) -> float:
+def undelivered(registry: Registry, values: StateSnapshot) -> float:
     """Seconds for which the connector has not delivered, for a process that sends no messages: the age of the
     oldest one that a daemon noted and that is not in the topic. 0 if there is none.
 
     values: of the state topic. Raises Retry when Kafka is away."""
-    topic, stream = f"{registry.config.kafka.topic_prefix}.message", values.get(registry.stream_key, {})
-    noted = values.get(f"{registry.stream_key}/canary", {})
-    if not noted.get("since_ms") or noted["stream"] != stream.get("number", 0):
+    prefix = registry.config.kafka.topic_prefix
+    topic, stream = f"{prefix}.message", values.get(Stream.key(prefix)) or Stream()
+    noted = values.get(CanaryPosition.key(prefix))
+    if not noted or not noted.since_ms or noted.stream != stream.number:
         return 0.0
-    start, ends = _start(topic, noted), registry.topics.ends([topic])
+    start, ends = _start(topic, noted), registry.changes.ends([topic])
     if not all(p in ends and offset <= ends[p] for p, offset in start.items()):
         return 0.0
-    age = time.time() - noted["since_ms"] / 1000
-    came = (canary.read(record.value) for record in registry.topics.read_all(topic, start))
-    return age if age >= canary.ON_ITS_WAY and CanaryMessage(noted["series"], noted["number"]) not in came else 0.0
+    age = time.time() - noted.since_ms / 1000
+    came = (canary.read(record.value) for record in registry.changes.read(topic, start))
+    return age if age >= canary.ON_ITS_WAY and CanaryMessage(noted.series, noted.number) not in came else 0.0
 
 
 class RoundTripCheck:
@@ -135,16 +134,16 @@ class RoundTripCheck:
     thread. connection: in autocommit."""
 
     def __init__(self, registry: Registry, connection: psycopg.Connection[Any]) -> None:
-        self._topics, self._connection = registry.topics, connection
+        self._changes, self._connection = registry.changes, connection
         self._topic = f"{registry.config.kafka.topic_prefix}.message"
         self._mark = CanaryMessage(secrets.token_hex(6), 0)
-        self._topics.create([self._topic], _TOPIC, partitions=1)
-        self._next = self._topics.ends([self._topic])
+        self._changes.create([self._topic], partitions=1)
+        self._next = self._changes.ends([self._topic])
 
     def came(self) -> bool:
         """Whether one of its messages did; another one is committed until then: the slot may be made only
         now. Raises psycopg.Error or Retry when a server is away."""
-        for record in self._topics.read_all(self._topic, self._next):
+        for record in self._changes.read(self._topic, self._next):
             topic, partition, offset = record.position
             self._next[topic, partition] = offset + 1
             mark = canary.read(record.value)

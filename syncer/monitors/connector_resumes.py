@@ -20,9 +20,8 @@ Why this misses nothing:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import psycopg
@@ -31,8 +30,8 @@ from syncer.checks import POSTGRES_CONNECTOR, Reader, resumes_soundly
 from syncer.config.schema import Config
 from syncer.connect.lookup import connect, find_definition
 from syncer.errors import SyncerError
-from syncer.kafka.state_store import Registration
 from syncer.postgres.publication import read_slot
+from syncer.registry.records import Registration, SlotReader
 from syncer.registry.registry import Registry
 
 
@@ -41,24 +40,20 @@ class Resumed(NamedTuple):
 
     why: str
     """Why all documents have to be rendered again; empty if they need not be."""
-    note: dict[str, Any]
+    note: SlotReader
 
 
 class Resumes:
-    """Of one generation of a read model. What is noted:
-
-    reader: of the slot, None if there was none
-    sound: whether that connector resumes without a loss, None if it is not known
-    """
+    """Of one generation of a read model."""
 
     def __init__(self, config: Config, registry: Registry, registration: Registration) -> None:
         self.config, self.registry = config, registry
-        self._key = registration.key("reader")
+        self._key = SlotReader.key(registration.id)
 
     def note_first(self, connection: psycopg.Connection[Any]) -> None:
         """Before the first document of a new generation is rendered."""
         if not self._noted() and (slot := self._slot()):
-            self.note(_note(_reader(connection, slot), self._soundness()[0]))
+            self.note(SlotReader(_reader(connection, slot), self._soundness()[0]))
 
     def look(self, connection: psycopg.Connection[Any]) -> Resumed | None:
         """None if there is nothing to do and nothing to note. Raises psycopg.Error and Retry, the latter not
@@ -67,7 +62,7 @@ class Resumes:
             return None
         return compare(slot, self._noted(), _reader(connection, slot), self._soundness)
 
-    def note(self, value: Mapping[str, Any]) -> None:
+    def note(self, value: SlotReader) -> None:
         if value != self._noted():
             self.registry.state.save(self._key, value)
 
@@ -96,36 +91,32 @@ class Resumes:
         except SyncerError:
             return ""
 
-    def _noted(self) -> dict[str, Any]:
-        return self.registry.state.load().get(self._key, {})
+    def _noted(self) -> SlotReader | None:
+        return self.registry.state.load().get(self._key)
 
 
 def compare(
     slot: str,
-    noted: Mapping[str, Any],
+    noted: SlotReader | None,
     reader: Reader | None,
     soundness: Callable[[], tuple[bool | None, str]],
 ) -> Resumed | None:
-    """noted: empty if nothing was, by an earlier version of the syncer. soundness: see `Resumes._soundness`.
+    """noted: None if nothing was, by an earlier version of the syncer. soundness: see `Resumes._soundness`.
 
     An upgrade does not make good what the earlier connector lost, so both have to be sound.
     """
     if reader is None:
         return None
-    same = noted.get("reader") == asdict(reader)
-    if same and noted["sound"] is not None:
+    same = noted is not None and noted.reader == reader
+    if noted and same and noted.sound is not None:
         return None
     sound, words = soundness()
-    if same or (noted.get("sound") and sound):
-        return Resumed("", _note(reader, sound))
+    if same or (noted and noted.sound and sound):
+        return Resumed("", SlotReader(reader, sound))
     what = "the connector resumed" if noted else "the connector may have resumed"
-    return Resumed(f"{what} (another process reads slot {slot}): {words}", _note(reader, sound))
+    return Resumed(f"{what} (another process reads slot {slot}): {words}", SlotReader(reader, sound))
 
 
 def _reader(connection: psycopg.Connection[Any], slot: str) -> Reader | None:
     found = read_slot(connection, slot)
     return found.reader if found else None
-
-
-def _note(reader: Reader | None, sound: bool | None) -> dict[str, Any]:
-    return {"reader": asdict(reader) if reader else None, "sound": sound}

@@ -8,25 +8,16 @@ notes what it compares with only after `hand_out` has returned, so a daemon that
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from syncer.events import WorkItem
-from syncer.kafka.producer import KafkaWork
-from syncer.kafka.state_store import Registration
 from syncer.pacing import Waiter
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items, sweep_items
 from syncer.ports import Rows, View
-from syncer.registry.registry import Names, Registry
-
-WHAT = "refresh"
-"""Of the state topic's key, which holds:
-
-    why: for people
-    at_ms: when the items were handed out, since the epoch
-    ends: partition of the work topic (as text) → the offset after the last item
-"""
+from syncer.registry.names import Names
+from syncer.registry.records import Registration, Rerender
+from syncer.registry.registry import Registry
 
 
 class Refresh:
@@ -34,7 +25,7 @@ class Refresh:
 
     def __init__(self, registry: Registry, registration: Registration, names: Names, max_age: float) -> None:
         self._registry, self._names, self._max_age = registry, names, max_age
-        self._key = registration.key(WHAT)
+        self._key = Rerender.key(registration.id)
 
     def hand_out(self, rows: Rows, size: int, reason: str, why: str, found_ms: int, wait: Waiter) -> None:
         """Returns when the items are durable.
@@ -46,7 +37,7 @@ class Refresh:
         def plan(view: View) -> Iterator[WorkItem]:
             return range_items(view, size, reason, committed_ms=found_ms)
 
-        work = KafkaWork(self._registry.writing, self._names.work_topic)
+        work = self._registry.work_queue(self._names)
         now_ms = time.time_ns() // 1_000_000
         for item in sweep_items(reason, now_ms, self._max_age, found_ms):
             work.put(item)
@@ -54,21 +45,17 @@ class Refresh:
             work.put(item)
             wait.tick()
         work.flush()
-        ends = self._registry.topics.ends([self._names.work_topic])
-        note = {"why": why, "at_ms": now_ms, "ends": {str(p): end for (_, p), end in ends.items()}}
-        self._registry.state.save(self._key, note)
+        self._registry.state.save(self._key, Rerender(why, now_ms, work.ends()))
 
     def left(self) -> int:
         """Items of the last `hand_out` that no worker has settled."""
-        return left(self._registry, self._names, self._registry.state.load().get(self._key, {}))
+        return left(self._registry, self._names, self._registry.state.load().get(self._key))
 
 
-def left(registry: Registry, names: Names, noted: Mapping[str, Any]) -> int:
+def left(registry: Registry, names: Names, noted: Rerender | None) -> int:
     """As `Refresh.left`; noted: the value of the state topic."""
     if not noted:
         return 0
-    done, begins = registry.topics.committed(names.work_group), registry.topics.begins([names.work_topic])
-    return sum(
-        max(0, noted["ends"].get(str(p), 0) - max(done.get((topic, p), 0), begin))
-        for (topic, p), begin in begins.items()
-    )
+    queue = registry.work_queue(names)
+    begins = queue.begins()  # items that Kafka has deleted wait for nobody
+    return queue.left({p: end for p, end in noted.ends.items() if p in begins}, begins)

@@ -18,7 +18,6 @@ import math
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -32,12 +31,12 @@ from syncer.connect.lookup import connect, find_definition
 from syncer.declaration.model import meant
 from syncer.errors import SyncerError, with_hint
 from syncer.events import TableName
-from syncer.kafka.state_store import Stream
 from syncer.monitors.canary_probe import CanaryProbe
 from syncer.postgres import catalog
 from syncer.postgres.publication import read_facts
 from syncer.postgres.session import connect as session
 from syncer.postgres.wal import kept
+from syncer.registry.records import Stream
 from syncer.registry.registry import Registry
 from syncer.telemetry.metrics import Metrics
 
@@ -196,7 +195,7 @@ class SourceMonitor:
         self.metrics.slot_active.labels(name).set(bool(slot and slot.active))
         self._slot = name
         if not gone and stream.slot != name:
-            self.registry.state.save(self.registry.stream_key, replace(stream, slot=name))
+            self.registry.note_slot(stream, name)
         elif gone and stream.slot == name:
             what = "lost its log" if slot else "is gone"
             why = f"slot {name} {what}, so nobody keeps what was committed since"

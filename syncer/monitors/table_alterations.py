@@ -23,7 +23,6 @@ from syncer.checks.table_state import Alteration, TableState
 from syncer.config.schema import Config
 from syncer.errors import Retry
 from syncer.events import TableName
-from syncer.kafka.state_store import Registration
 from syncer.monitors.connector_resumes import Resumed, Resumes
 from syncer.monitors.rerender import Refresh
 from syncer.pacing import Waiter
@@ -32,7 +31,9 @@ from syncer.postgres import table_state as rows_shape
 from syncer.postgres.publication import Open, wait_for_open_transactions
 from syncer.registry import loader
 from syncer.registry.loader import LoadedModel
-from syncer.registry.registry import Names, Registry, told_outgrown
+from syncer.registry.names import Names
+from syncer.registry.records import Outgrown, Registration, RenderBasis, WeakIdentity
+from syncer.registry.registry import Registry
 
 log = structlog.get_logger()
 
@@ -58,7 +59,7 @@ class TableAlterations:
         loaded: LoadedModel,
     ) -> None:
         self.config, self.registry, self.registration, self.loaded = config, registry, registration, loaded
-        self._key = registration.key("shape")
+        self._key = RenderBasis.key(registration.id)
         self._resumes = Resumes(config, registry, registration)
         self._refresh = Refresh(registry, registration, names, config.pipeline.max_age)
 
@@ -112,15 +113,15 @@ class TableAlterations:
         has a dead letter. To stop instead would let all of them grow old. Remembered until the types fit
         again, with the columns that were altered: these are not known any more after the next start.
         """
-        key = self.registration.key("outgrown")
+        key = Outgrown.key(self.registration.id)
         texts = [f"{sink.name}: {text}" for sink in sinks for text in sink.outgrown()]
-        known = self.registry.state.load().get(key, {})
-        if texts != known.get("texts", []):
+        known = self.registry.state.load().get(key)
+        if texts != (known.texts if known else []):
             with loader.reading(self.config) as connection:
                 columns = table_state.retyped(self._noted() or {}, self._read(connection))
-            known = {"texts": texts, "columns": columns} if texts else {}
+            known = Outgrown(texts, columns) if texts else None
             self.registry.state.save(key, known)
-        why = told_outgrown(known, self.loaded.name)
+        why = known.describe(self.loaded.name) if known else ""
         if why:
             log.warning("a resync is due", model=self.loaded.name, why=why)
         return why
@@ -142,11 +143,12 @@ class TableAlterations:
             if not columns <= found["tables"].get(str(table), {"columns": {}})["columns"].keys():
                 raise Retry("the tables were altered: the read model is compiled again", where=str(table))
         render = hashlib.sha256(self.loaded.compiled.render.encode()).hexdigest()[:16]
-        weak = self.registry.state.load().get(self.registration.key("weak"), {}).get("token", "")
-        return {**found, "render": render, "weak": weak}
+        weak = self.registry.state.load().get(WeakIdentity.key(self.registration.id))
+        return {**found, "render": render, "weak": weak.token if weak else ""}
 
     def _noted(self) -> Mapping[str, Any] | None:
-        return self.registry.state.load().get(self._key)
+        basis = self.registry.state.load().get(self._key)
+        return basis.state if basis else None
 
     def _note(self, now: TableState) -> None:
-        self.registry.state.save(self._key, now)
+        self.registry.state.save(self._key, RenderBasis(now))

@@ -17,17 +17,13 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from syncer.errors import SyncerError
+from syncer.registry.records import Key, Process, ProcessReport
 from syncer.registry.registry import Registry
-
-Values = Mapping[str, Mapping[str, Any]]
-"""Of the state topic."""
-Save = Callable[[str, Mapping[str, Any] | None], None]
-"""Writes the value of a key; None removes it. Raises Retry when Kafka is away."""
+from syncer.registry.state import State, StateSnapshot
 
 _LASTS = 4.5  # seconds
 _RENEWED = 15.0
@@ -36,58 +32,20 @@ _LOOK_EVERY = 1.0
 _NUMBER = re.compile(r"\d+")
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One daemon."""
-
-    id: str
-    host: str
-    pid: int
-    started_ms: int
-
-    @classmethod
-    def this(cls) -> Process:
-        return cls(secrets.token_hex(4), socket.gethostname(), os.getpid(), time.time_ns() // 1_000_000)
-
-    def __str__(self) -> str:
-        return f"the daemon on {self.host}, pid {self.pid}"
+def this_process() -> Process:
+    return Process(secrets.token_hex(4), socket.gethostname(), os.getpid(), time.time_ns() // 1_000_000)
 
 
-class Said(NamedTuple):
-    """What a daemon said last of a read model."""
-
-    process: Process
-    state: str
-    since_ms: int
-    """When the state began."""
-    reason: str
-    at_ms: int
-    """When it said so last."""
-
-    def alive(self, now_ms: int) -> bool:
-        """Whether it still holds."""
-        return now_ms - self.at_ms < _HOLDS_MS
-
-
-def said(values: Values, model: str) -> list[Said]:
-    """What every daemon said last of this read model, also those that were killed."""
-    prefix = _key(model, "")
-    return [
-        Said(Process(**value["process"]), *(value[name] for name in Said._fields[1:]))
-        for key, value in values.items()
-        if key.startswith(prefix) and value
-    ]
-
-
-def _key(model: str, id: str) -> str:
-    return f"{model}/process/{id}"
+def alive(report: ProcessReport, now_ms: int) -> bool:
+    """Whether it still holds."""
+    return now_ms - report.at_ms < _HOLDS_MS
 
 
 class Reports:
     """Of one read model in one process. A save that fails is repeated by the next look."""
 
-    def __init__(self, model: str, process: Process, save: Save) -> None:
-        self.model, self.process, self._save = model, process, save
+    def __init__(self, model: str, process: Process, records: State) -> None:
+        self.model, self.process, self._records = model, process, records
         self._state, self._since = "", 0.0
         self._written: tuple[str, str] | None = None
         self._at = 0.0
@@ -106,23 +64,26 @@ class Reports:
             if state == before and now - self._at < again:
                 return
         since_ms = now_ms - round(1000 * (now - self._since))
-        value = Said(self.process, state, since_ms, reason, now_ms)._asdict() | {"process": asdict(self.process)}
-        self._save(_key(self.model, self.process.id), value)
+        key, report = self._key(self.process), ProcessReport(self.process, state, since_ms, reason, now_ms)
+        self._records.save(key, report)
         self._written, self._at = (state, reason), now
 
-    def tidy(self, values: Values, now_ms: int) -> None:
+    def tidy(self, values: StateSnapshot, now_ms: int) -> None:
         """Remove what killed daemons left, if it was before this one started, or long ago."""
-        for one in said(values, self.model):
-            if one.alive(now_ms):
+        for one in values.reports(self.model):
+            if alive(one, now_ms):
                 continue
             if one.at_ms < self.process.started_ms or now_ms - one.at_ms > _KEPT_MS:
-                self._save(_key(self.model, one.process.id), None)
+                self._records.save(self._key(one.process), None)
 
     def end(self) -> None:
         """The process ends in order."""
         if self._written is not None:
-            self._save(_key(self.model, self.process.id), None)
+            self._records.save(self._key(self.process), None)
             self._written = None
+
+    def _key(self, process: Process) -> Key[ProcessReport]:
+        return ProcessReport.key(self.model, process.id)
 
 
 def _same(reason: str) -> str:
@@ -139,8 +100,8 @@ class Reporting:
     """Writes the reports of a daemon, on a thread of its own: Kafka may take long to answer."""
 
     def __init__(self, registry: Registry, units: Mapping[str, Reporter]) -> None:
-        self._state, process = registry.state, Process.this()
-        self._units = {Reports(name, process, self._state.save): unit for name, unit in units.items()}
+        self._records, process = registry.state, this_process()
+        self._units = {Reports(name, process, self._records): unit for name, unit in units.items()}
         self._tidied = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporting", daemon=True)
@@ -170,26 +131,26 @@ class Reporting:
             status = unit.status()
             reports.look(status["state"], status["reason"], now, now_ms)
         if now - self._tidied > _RENEWED:
-            values, self._tidied = self._state.load(_RENEWED), now
+            values, self._tidied = self._records.load(_RENEWED), now
             for reports in self._units:
                 reports.tidy(values, now_ms)
 
 
-def tell(all_said: Sequence[Said], now_ms: int) -> tuple[str, list[str]]:
+def tell(all_said: Sequence[ProcessReport], now_ms: int) -> tuple[str, list[str]]:
     """What all daemons together say of a read model: its state, and the reasons, the most important first.
 
     It is running if one of them delivers; whoever fails beside it is named. Empty if no daemon says anything.
     """
-    alive = [one for one in all_said if one.alive(now_ms)]
-    state = next((word for word in _ORDER if any(one.state == word for one in alive)), "")
+    living = [one for one in all_said if alive(one, now_ms)]
+    state = next((word for word in _ORDER if any(one.state == word for one in living)), "")
     reasons = []
-    for one in sorted(alive, key=lambda one: (one.state != state, one.process.started_ms)):
+    for one in sorted(living, key=lambda one: (one.state != state, one.process.started_ms)):
         if one.reason and one.state == state:
             reasons.append(one.reason)
         elif one.reason or one.state == "failed":
             reasons.append(f"{one.process} {_VERBS.get(one.state, one.state)}: {one.reason}")
     for one in all_said:
-        if not one.alive(now_ms):
+        if not alive(one, now_ms):
             ago = (now_ms - one.at_ms) / 1000
             reasons.append(f"{one.process} was killed, or cannot reach Kafka: no sign of it for {ago:,.0f} s")
     return state, list(dict.fromkeys(reasons))

@@ -19,20 +19,19 @@ from syncer.config.schema import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
 from syncer.events import Key, WorkItem
-from syncer.kafka.dead_letters import DeadLetter, read
-from syncer.kafka.producer import KafkaWork
-from syncer.kafka.state_store import BackfillRun, Registration
 from syncer.monitors.table_alterations import TableAlterations
 from syncer.pacing import Waiter
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
-from syncer.ports import Overflow, View
+from syncer.ports import DeadLetter, Overflow, View
 from syncer.postgres.fingerprint import Tables
 from syncer.postgres.publication import wait_for_open_transactions
 from syncer.postgres.session import connect
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
-from syncer.registry.registry import Names, Registry
+from syncer.registry.names import Names
+from syncer.registry.records import BackfillRun, Registration, StateSlot
+from syncer.registry.registry import Registry
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
 
@@ -64,7 +63,7 @@ class Backfill:
 
     rate: documents per second over all processes that work on it; None for as fast as it goes.
     sweep: remove documents, too, whose rows went without an event (a partition detached or truncated).
-    building: of the generation that a resync is building.
+    slot: of the generation in force, or of the one that a resync builds.
     """
 
     def __init__(
@@ -75,10 +74,10 @@ class Backfill:
         *,
         rate: float | None = None,
         sweep: bool = False,
-        building: bool = False,
+        slot: StateSlot = StateSlot.ACTIVE,
     ) -> None:
         self.config, self.model, self.registry, self.rate = config, model, registry, rate
-        self.sweep, self.building = sweep, building
+        self.sweep, self.slot = sweep, slot
 
     def run(self, metrics: Metrics, workers: int, report: Callable[[Progress], None], *, again: bool = False) -> Filled:
         """Until every root has been rendered and acknowledged. Raises Fatal if a worker had to stop.
@@ -86,12 +85,11 @@ class Backfill:
         again: start anew although an earlier run is unfinished.
         """
         loaded = loader.load_checked(self.config, self.model)
-        begun = self.registry.open(loaded.compiled, building=self.building)
-        names, key = begun.names, begun.registration.key("backfill")
+        begun = self.registry.open(loaded.compiled, self.slot)
+        names, key = begun.names, BackfillRun.key(begun.registration.id)
         alterations = TableAlterations(self.config, self.registry, begun.registration, names, loaded)
         alterations.note_first(new=not begun.built)
-        found = self.registry.state.load().get(key)
-        run = BackfillRun(**found) if found else None
+        run = self.registry.state.load().get(key)
         if run is None or not run.planned or run.finished_ms or again:
             run = self.plan(loaded, names, report)
             self.registry.state.save(key, run)
@@ -104,7 +102,7 @@ class Backfill:
             metrics.for_model(self.model.name),
             work_only=True,
             workers=workers,
-            building=self.building,
+            slot=self.slot,
         )
         unit.start()
         try:
@@ -127,7 +125,7 @@ class Backfill:
                 return letter.subject.name.startswith(own)
             return letter.version == 0 or split_version(letter.version)[0] == registration.epoch
 
-        letters = read(self.registry.topics, names.dead_letters)
+        letters = self.registry.dead_letters(self.model.name).read()
         return sum(letter.position.offset >= run.letters and counts(letter) for letter in letters)
 
     def plan(self, loaded: loader.LoadedModel, names: Names, report: Callable[[Progress], None]) -> BackfillRun:
@@ -137,9 +135,8 @@ class Backfill:
             wait_for_open_transactions(connection, progress=lambda note: report(Progress("waiting", 0, 0, str(note))))
         report(Progress("planning", 0, 0))
         run_id, started_ms = uuid.uuid4().hex[:12], time.time_ns() // 1_000_000
-        work = KafkaWork(self.registry.writing, names.backfill_topic)
-        begins = self.registry.topics.ends([names.backfill_topic])
-        [letters] = self.registry.topics.ends([names.dead_letters]).values()
+        work = self.registry.backfill_queue(names)
+        begins, letters = work.ends(), self.registry.dead_letters(self.model.name).end()
         if self.sweep:
             work.put(WorkItem("sweep", "backfill", run_id))
         with self._rows(loaded) as rows:
@@ -163,30 +160,20 @@ class Backfill:
         for item in planned:
             work.put(item)
         work.flush()
-        ends = {str(p): offset for (_, p), offset in self.registry.topics.ends([names.backfill_topic]).items()}
-        first = {str(p): offset for (_, p), offset in begins.items()}
         roots = max(len(planned) - 1, 0) * size + len(rest)
-        return BackfillRun(run_id, True, len(planned), roots, started_ms, first, ends, letters=letters)
+        return BackfillRun(run_id, True, len(planned), roots, started_ms, begins, work.ends(), letters=letters)
 
     def _watch(self, unit: ModelSupervisor, names: Names, run: BackfillRun, report: Callable[[Progress], None]) -> None:
-        total = sum(run.ends.values()) - sum(run.begins.values())
+        ranges, work = self.registry.backfill_queue(names), self.registry.work_queue(names)
         while True:
             if unit.state == "failed" and (error := unit.failure):
                 raise Fatal(f"the backfill stopped: {error.what}", where=error.where, why=error.why, hint=error.hint)
-            committed = self.registry.topics.committed(names.backfill_group)
-            done = {str(p): offset for (_, p), offset in committed.items()}
-            left = sum(max(0, end - done.get(p, run.begins.get(p, 0))) for p, end in run.ends.items())
-            roots = run.roots * (total - min(left, total)) // max(total, 1)
-            if not left and not (self.sweep and self._swept_left(names)):
+            left = ranges.left(run.ends, run.begins)
+            roots = run.roots * (run.records - left) // max(run.records, 1)
+            if not left and not (self.sweep and work.left()):  # a sweep hands its work to the other queue
                 return
             report(Progress("rendering", roots, run.roots, unit.status()["reason"]))
             time.sleep(_LOOK_EVERY)
-
-    def _swept_left(self, names: Names) -> int:
-        """Items that the sweep has handed over, and that are not settled yet."""
-        done = self.registry.topics.committed(names.work_group)
-        ends = self.registry.topics.ends([names.work_topic])
-        return sum(max(0, end - done.get(partition, 0)) for partition, end in ends.items())
 
     def _range_size(self, view: View) -> int:
         """Roots a range: fewer when documents are large, so that a range fits in memory."""

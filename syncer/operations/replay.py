@@ -10,16 +10,14 @@ from collections.abc import Sequence
 
 from syncer import document
 from syncer.events import Key, Position
-from syncer.kafka import dead_letters
-from syncer.kafka.dead_letters import DeadLetter, Subject
 from syncer.operations.one_off import OneOffRun
-from syncer.ports import Record
+from syncer.ports import DeadLetter, DeadLetterStore, Record, Subject
 from syncer.registry.registry import Registry
 
 
 def replay(errand: OneOffRun, registry: Registry, asked: Sequence[DeadLetter]) -> dict[Subject, str]:
     """Try these again. Returns why those that still stand do."""
-    topic = errand.opened.names.dead_letters
+    store = registry.dead_letters(errand.opened.loaded.name)
     impossible: dict[Subject, str] = {}
     keys: list[Key] = []
     records: list[Record] = []
@@ -28,12 +26,12 @@ def replay(errand: OneOffRun, registry: Registry, asked: Sequence[DeadLetter]) -
             if letter.subject.kind == "document":
                 keys.append(document.parse_id(letter.subject.name, len(errand.opened.loaded.compiled.key)))
             else:
-                records.append(_record(registry, letter))
+                records.append(_record(store, letter))
         except ValueError as error:
             impossible[letter.subject] = str(error)
     errand.render(keys, "replay")
     errand.handle(records)
-    now = {letter.subject: letter for letter in dead_letters.read(registry.topics, topic)}
+    now = {letter.subject: letter for letter in store.read()}
     left: dict[Subject, str] = {}
     done: list[DeadLetter] = []
     for letter in asked:
@@ -44,14 +42,14 @@ def replay(errand: OneOffRun, registry: Registry, asked: Sequence[DeadLetter]) -
             left[letter.subject] = impossible.get(letter.subject, standing.reason)
         else:  # handled, and not refused again
             done.append(letter)
-    dead_letters.settle(registry.writing, topic, done)
+    store.resolve(done)
     return left
 
 
-def _record(registry: Registry, letter: DeadLetter) -> Record:
+def _record(store: DeadLetterStore, letter: DeadLetter) -> Record:
     """As it was. Raises ValueError if the letter does not have it."""
     if letter.cut:
         raise ValueError(f"its letter holds only {letter.cut}")
     topic, partition, offset = letter.subject.name.rsplit("/", 2)
-    value = dead_letters.content(registry.topics, letter)
+    value = store.content(letter)
     return Record(Position(topic, int(partition), int(offset)), None, value)

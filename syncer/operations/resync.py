@@ -13,7 +13,7 @@ anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -21,13 +21,13 @@ from syncer.clock import split_version
 from syncer.config.schema import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal
-from syncer.kafka.dead_letters import DeadLetter, read, settle
-from syncer.kafka.state_store import BackfillRun, Registration
 from syncer.monitors.delivery import require_slot
 from syncer.operations.backfill import Backfill, Progress
-from syncer.pipeline.offsets import Partition
+from syncer.ports import DeadLetter
 from syncer.registry import loader
-from syncer.registry.registry import Names, Registry
+from syncer.registry.names import Names
+from syncer.registry.records import BackfillRun, Registration, StateSlot
+from syncer.registry.registry import Registry
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
 
@@ -58,13 +58,13 @@ def resync(
     lost on their way; what was read before is then still read, and the same command begins anew."""
     require_slot(config, model.name)
     loaded = loader.load_checked(config, model)
-    known, begun = registry.registered(model.name), registry.registered(model.name, building=True)
-    epoch = max(known.get("epoch", 0), begun.get("epoch", 0)) + 1
-    generation = max(known.get("generation", 0), begun.get("generation", 0)) + 1
-    names = Names.make(config, model.name, loaded.compiled.tables, generation)
-    registration = registry.register(loaded.compiled, names, epoch=epoch, generation=generation, building=True)
+    known = [one for slot in StateSlot if (one := registry.registered(model.name, slot))]
+    epoch = max((one.epoch for one in known), default=0) + 1
+    generation = max((one.generation for one in known), default=0) + 1
+    names = registry.names(model.name, loaded.compiled.tables, generation)
+    registration = registry.register(loaded.compiled, names, epoch=epoch, generation=generation, slot=StateSlot.NEXT)
     # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
-    backfill = Backfill(config, model, registry, rate=rate, sweep=True, building=True)
+    backfill = Backfill(config, model, registry, rate=rate, sweep=True, slot=StateSlot.NEXT)
     (run, refused), left = backfill.run(metrics, workers, report, again=True), list[str]()
     with _in_step(config, model, registry, metrics, names, report):
         for sink in loader.build_sinks(config, loaded, epoch=epoch, generation=generation, built=True):
@@ -87,8 +87,8 @@ def _settle_letters(registry: Registry, names: Names, registration: Registration
             return False
         return int(offset) < registration.starts.get(topic, {}).get(partition, int(offset) + 1)
 
-    letters = [one for one in read(registry.topics, names.dead_letters) if moot(one)]
-    settle(registry.writing, names.dead_letters, letters)
+    letters = registry.dead_letters(registration.model)
+    letters.resolve([one for one in letters.read() if moot(one)])
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def _in_step(
     Not waited for is a sweep whose time has not come. It looks for what a slow worker may still write to
     this generation, of which nobody can have an older document; the daemon does it after the swap.
     """
-    unit = ModelSupervisor(config, model, registry, metrics.for_model(model.name), building=True)
+    unit = ModelSupervisor(config, model, registry, metrics.for_model(model.name), slot=StateSlot.NEXT)
 
     def until(waiting: Callable[[], str]) -> None:
         while note := waiting():
@@ -115,30 +115,23 @@ def _in_step(
             report(Progress("rendering", 0, 0, note))
             time.sleep(_LOOK_EVERY)
 
-    def settled(topics: Collection[str], what: str) -> None:
-        ends = registry.topics.ends(topics)
+    def settled(left: Callable[[], int], what: str) -> None:
+        until(lambda: f"{count:,} {what} left to catch up with" if (count := left()) else "")
 
-        def note() -> str:
-            left = _unsettled(registry, names, ends)
-            return f"{left:,} {what} left to catch up with" if left else ""
+    changes, queues = registry.changes, (registry.work_queue(names), registry.backfill_queue(names))
 
-        until(note)
+    def work_settled() -> None:
+        ends = [queue.ends() for queue in queues]
+        settled(lambda: sum(queue.left(end) for queue, end in zip(queues, ends, strict=True)), "work items")
 
     unit.start()
     try:
-        settled(names.changes, "changes")
+        ends = changes.ends(names.changes)
+        settled(lambda: changes.left(names.group, ends), "changes")
         until(lambda: "" if unit.settled else "checking whether the tables were altered meanwhile")
         for _ in range(2):  # a sweep is settled once it has handed over keys
-            settled([names.work_topic, names.backfill_topic], "work items")
+            work_settled()
         yield
     finally:
         unit.stop()
         unit.join()
-
-
-def _unsettled(registry: Registry, names: Names, ends: Mapping[Partition, int]) -> int:
-    """Records before these ends that the generation has not settled."""
-    done: dict[Partition, int] = {}
-    for group in (names.group, names.work_group, names.backfill_group):
-        done |= registry.topics.committed(group)
-    return sum(max(0, end - done.get(partition, 0)) for partition, end in ends.items())

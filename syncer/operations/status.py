@@ -13,13 +13,14 @@ from typing import Any
 
 from syncer.errors import Reject
 from syncer.events import TableName, WorkItem
-from syncer.kafka.dead_letters import OpenDeadLetters
 from syncer.monitors.canary_probe import undelivered
-from syncer.monitors.rerender import WHAT, left
-from syncer.monitors.wait_status import Said, said, tell
+from syncer.monitors.rerender import left
+from syncer.monitors.wait_status import alive, tell
 from syncer.pipeline import decode
-from syncer.pipeline.offsets import Partition
-from syncer.registry.registry import Names, Registry, told_outgrown
+from syncer.registry.names import Names
+from syncer.registry.records import BackfillRun, Outgrown, ProcessReport, Registration, Rerender, StateSlot
+from syncer.registry.registry import Registry
+from syncer.registry.state import StateSnapshot
 
 _ITEMS = 200  # work items that are read of a partition
 _SILENT_MS = 20_000
@@ -119,15 +120,15 @@ class _Reading:
         registry: Registry,
         model: str,
         tables: Collection[TableName],
-        values: Mapping[str, Mapping[str, Any]],
+        values: StateSnapshot,
     ) -> None:
-        self.registry, self.topics = registry, registry.topics
+        self.registry, self.changes = registry, registry.changes
         self.model, self.tables, self.values = model, tables, values
         self.now_ms = time.time_ns() // 1_000_000
-        self.said = said(values, model)
+        self.said = values.reports(model)
 
     def status(self, source: str, late: float, readers: str) -> ModelStatus:
-        known = self.values.get(self.model)
+        known = self.values.registration(self.model)
         state, reasons = tell(self.said, self.now_ms)
         processes = [self._process(one) for one in self.said]
         if not known:
@@ -137,10 +138,10 @@ class _Reading:
             return ModelStatus(
                 self.model, state or "new", last_error=error, reason=reason, reasons=why, processes=processes
             )
-        names = Names.make(self.registry.config, self.model, self.tables, known["generation"])
+        names = self.registry.names(self.model, self.tables, known.generation)
         # `tables` has every spelling that could be meant; the registration has the topics of those that were.
-        names = replace(names, changes=tuple(known["starts"]))
-        members = self.topics.members(names.group)
+        names = replace(names, changes=tuple(known.starts))
+        members = self.changes.members(names.group)
         if state == "running" and not members and (gone := self._gone()):
             state, reasons = "stopped", [*gone, *reasons]
         state = state or ("running" if members else "stopped")
@@ -152,12 +153,12 @@ class _Reading:
         if readers:
             reasons = [*reasons, readers]
             state = "waiting" if state == "running" else state
-        outgrown = self.values.get(f"{self.model}/{known['generation']}/outgrown", {})
-        if (due := told_outgrown(outgrown, self.model)) and due not in reasons:
+        outgrown = self.values.get(Outgrown.key(known.id))
+        if outgrown and (due := outgrown.describe(self.model)) not in reasons:
             reasons = [*reasons, due]
-        records, changed = self._changes(names, known["registered_ms"])
+        records, changed = self._changes(names, known.registered_ms)
         work_records, work, caused = self._work(names)
-        run = self.values.get(f"{self.model}/{known['generation']}/backfill")
+        run = self.values.get(BackfillRun.key(known.id))
         return ModelStatus(
             self.model,
             state,
@@ -167,32 +168,32 @@ class _Reading:
             work_records,
             work,
             _told(run),
-            self._percent(names, run) if run and not run["finished_ms"] else None,
+            self._percent(names, run) if run and not run.finished_ms else None,
             self._resync(),
-            self._standing(names),
-            known["epoch"],
-            known["generation"],
+            self._open_letters(),
+            known.epoch,
+            known.generation,
             error,
             next(iter(reasons), ""),
-            self._refresh(names, known["generation"]),
+            self._refresh(names, known),
             reasons,
             processes,
         )
 
-    def _refresh(self, names: Names, generation: int) -> str:
-        noted = self.values.get(f"{self.model}/{generation}/{WHAT}", {})
-        if not (items := left(self.registry, names, noted)):
+    def _refresh(self, names: Names, known: Registration) -> str:
+        noted = self.values.get(Rerender.key(known.id))
+        if not noted or not (items := left(self.registry, names, noted)):
             return ""
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(noted["at_ms"] / 1000))
-        return f"all documents are rendered again since {since}, {items} work items left: {noted['why']}"
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(noted.at_ms / 1000))
+        return f"all documents are rendered again since {since}, {items} work items left: {noted.why}"
 
-    def _process(self, one: Said) -> dict[str, Any]:
+    def _process(self, one: ProcessReport) -> dict[str, Any]:
         return {
             "host": one.process.host,
             "pid": one.process.pid,
             "id": one.process.id,
             "state": one.state,
-            "alive": one.alive(self.now_ms),
+            "alive": alive(one, self.now_ms),
             "reason": one.reason,
             "seconds_ago": round((self.now_ms - one.at_ms) / 1000, 1),
         }
@@ -203,7 +204,7 @@ class _Reading:
         return [
             f"{one.process} was killed, or cannot reach Kafka: its consumers are gone"
             for one in self.said
-            if one.alive(self.now_ms) and one.state == "running" and self.now_ms - one.at_ms > _SILENT_MS
+            if alive(one, self.now_ms) and one.state == "running" and self.now_ms - one.at_ms > _SILENT_MS
         ]
 
     def _lag(self, state: str, records: int, since: list[int], late: float) -> float | None:
@@ -213,41 +214,29 @@ class _Reading:
         # None waits, and none comes, or what waits has no age: that is not to be in sync.
         return age if age or (state == "running" and not records) else None
 
-    def _waiting(self, topics: Collection[str], groups: Collection[str]) -> dict[Partition, tuple[int, int]]:
-        """The partitions in which records wait: from which offset, to which."""
-        done: dict[Partition, int] = {}
-        for group in groups:
-            done |= self.topics.committed(group)
-        ends = self.topics.ends(topics)
-        return {p: (done.get(p, 0), end) for p, end in ends.items() if end > done.get(p, 0)}
-
     def _changes(self, names: Names, registered_ms: int) -> tuple[int, int]:
         """Records waiting, and when the oldest of them was committed; 0 if that is not known. What was
         committed before the read model began is its backfill's."""
-        waiting = self._waiting(names.changes, [names.group])
-        if not waiting:
-            return 0, 0
+        backlog = self.changes.backlog(names.group, names.changes)
         committed = []
-        for records in self.topics.first({p: begin for p, (begin, _) in waiting.items()}).values():
+        for record in (partition.first[0] for partition in backlog if partition.first):
             try:
-                change = decode.change(records[0].position, records[0].value) if records else None
+                change = decode.change(record.position, record.value)
             except Reject:
                 continue
             if change and change.committed_ms:
                 committed.append(max(change.committed_ms, registered_ms))
-        return sum(end - begin for begin, end in waiting.values()), min(committed, default=0)
+        return sum(partition.records for partition in backlog), min(committed, default=0)
 
     def _work(self, names: Names) -> tuple[int, tuple[Waiting, ...], int]:
         """Items waiting, all and by kind; and the commit time of the oldest change that caused one, 0 if no
         change did."""
-        waiting = self._waiting([names.work_topic, names.backfill_topic], [names.work_group, names.backfill_group])
-        if not waiting:
-            return 0, (), 0
+        queues = self.registry.work_queue(names), self.registry.backfill_queue(names)
+        backlog = [partition for queue in queues for partition in queue.backlog(_ITEMS)]
         kinds, caused = Counter[tuple[str, str, int]](), list[int]()
-        begins = {p: begin for p, (begin, _) in waiting.items()}
-        for partition, records in self.topics.first(begins, _ITEMS).items():
+        for partition in backlog:
             kind: tuple[str, str, int] | None = None
-            for record in records:
+            for record in partition.first:
                 item = _item(record.position, record.value)
                 if item is None:
                     continue
@@ -256,32 +245,29 @@ class _Reading:
                 kinds[kind] += 1
                 if item.committed_ms and not wait_s:
                     caused.append(item.committed_ms)
-            begin, end = waiting[partition]
-            if kind and len(records) == _ITEMS:  # the rest is most often of the same
-                kinds[kind] += end - begin - len(records)
+            if kind and len(partition.first) == _ITEMS:  # the rest is most often of the same
+                kinds[kind] += partition.records - len(partition.first)
         work = tuple(Waiting(kind, why, count, due) for (kind, why, due), count in sorted(kinds.items()))
-        return sum(end - begin for begin, end in waiting.values()), work, min(caused, default=0)
+        return sum(partition.records for partition in backlog), work, min(caused, default=0)
 
-    def _percent(self, names: Names, run: Mapping[str, Any]) -> int:
+    def _percent(self, names: Names, run: BackfillRun) -> int:
         """How much of a backfill is done."""
-        done = {str(p): offset for (_, p), offset in self.topics.committed(names.backfill_group).items()}
-        total = sum(run["ends"].values()) - sum(run["begins"].values())
-        left = sum(max(0, end - max(done.get(p, 0), run["begins"][p])) for p, end in run["ends"].items())
-        return int(100 * (total - left) // max(total, 1))
+        left = self.registry.backfill_queue(names).left(run.ends, run.begins)
+        return int(100 * (run.records - left) // max(run.records, 1))
 
     def _resync(self) -> Resync | None:
-        building = self.values.get(f"{self.model}/next")
+        building = self.values.registration(self.model, StateSlot.NEXT)
         if not building:
             return None
-        generation = building["generation"]
-        names = Names.make(self.registry.config, self.model, self.tables, generation)
-        run = self.values.get(f"{self.model}/{generation}/backfill")
-        planning = run is None and self.now_ms - building["registered_ms"] < _PLANS_WITHIN_MS
-        running = planning or any(self.topics.members(g) for g in (names.backfill_group, names.group))
-        return Resync(generation, self._percent(names, run) if run else None, running)
+        names = self.registry.names(self.model, self.tables, building.generation)
+        run = self.values.get(BackfillRun.key(building.id))
+        planning = run is None and self.now_ms - building.registered_ms < _PLANS_WITHIN_MS
+        workers = self.registry.backfill_queue(names).members
+        running = planning or bool(workers() or self.changes.members(names.group))
+        return Resync(building.generation, self._percent(names, run) if run else None, running)
 
-    def _standing(self, names: Names) -> int:
-        letters = OpenDeadLetters(self.topics, names.dead_letters)
+    def _open_letters(self) -> int:
+        letters = self.registry.dead_letters(self.model).open()
         letters.refresh()
         return len(letters)
 
@@ -293,9 +279,9 @@ def _item(position: Any, value: bytes | None) -> WorkItem | None:
         return None
 
 
-def _told(run: Mapping[str, Any] | None) -> str:
+def _told(run: BackfillRun | None) -> str:
     if not run:
         return "never"
-    if not run["finished_ms"]:
+    if not run.finished_ms:
         return "unfinished"
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run["finished_ms"] / 1000))
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.finished_ms / 1000))

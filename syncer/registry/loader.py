@@ -1,6 +1,7 @@
-"""From the configuration to read models that are ready to run: declaration, catalog, compiled.
+"""Loads read models: from the configuration to a declaration that is compiled against the catalog.
 
-What every command and the daemon begin with. `declared` needs no server; the rest asks PostgreSQL.
+Every command and the daemon begin here. `declared` and `load_valid` need no server. The other functions connect to
+PostgreSQL.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from syncer.postgres.session import classify_error, connect, standby
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A read model, the tables it uses as they are now, and what comes of both."""
+    """A read model, compiled against the tables as they are now."""
 
     model: Model
     compiled: Compiled
     catalog: Catalog
     fingerprint: Fingerprint
-    """Of the tables as the catalog has them: another one means to look again."""
+    """Of the tables in the catalog. If it changes, `revalidate` has to run."""
     publication: str = ""
-    """The connector's, if its definition is known."""
+    """Of the connector. Empty if its definition is not known."""
 
     @property
     def name(self) -> str:
@@ -47,9 +48,9 @@ class LoadedModel:
 
 
 def declared(config: Config, names: Collection[str] = ()) -> list[Model]:
-    """The read models of the folder, all or the named ones.
+    """Returns the read models in the configured folder, all or the named ones.
 
-    Raises Fatal for a mistake in any of their files, for a name that is none, and when there are none.
+    Raises Fatal if one of the files has a mistake, if a name is unknown, or if there are no read models.
     """
     models, errors = load_valid(config, names)
     if errors:
@@ -58,18 +59,19 @@ def declared(config: Config, names: Collection[str] = ()) -> list[Model]:
 
 
 def load_valid(config: Config, names: Collection[str] = ()) -> tuple[list[Model], list[Fatal]]:
-    """As `declared`, but what is wrong with some files is told beside the others: one read model's mistake
-    stops no other. Raises Unknown for a name that is none of the readable ones, Fatal when none is
-    readable."""
+    """As `declared`, but returns the mistakes in some files alongside the valid read models.
+
+    Raises Unknown if a name belongs to no valid file, Fatal if no file is valid.
+    """
     found, errors = declaration.load_all_valid(config.models, why=config.why_there("models"))
     if not found and errors:
         raise declaration.together(errors)
     if not found:
-        raise Fatal("there are no read models", where=str(config.models), hint="see models in the configuration")
+        raise Fatal("there are no read models", where=str(config.models), hint="see `models` in the configuration")
     known = {model.name: model for model in found}
     for name in names:
         if name not in known:
-            if errors:  # it may be one of these
+            if errors:  # one of these files may declare it
                 raise declaration.together(errors)
             hint = nearest(name, known)
             raise Unknown(f"there is no read model called {name}", where=str(config.models), hint=hint)
@@ -78,7 +80,7 @@ def load_valid(config: Config, names: Collection[str] = ()) -> tuple[list[Model]
 
 @contextmanager
 def reading(config: Config) -> Iterator[psycopg.Connection[Any]]:
-    """A pinned, read-only session, closed at the end; psycopg's errors in it become ours."""
+    """Opens a read-only session with a fixed search path and closes it. Turns psycopg's errors into Retry or Fatal."""
     connection = connect(config.postgres.arguments(), statement_timeout=config.postgres.statement_timeout)
     try:
         yield connection
@@ -89,29 +91,30 @@ def reading(config: Config) -> Iterator[psycopg.Connection[Any]]:
 
 
 def load_model(config: Config, model: Model) -> LoadedModel:
-    """Raises Retry when PostgreSQL is away, Fatal when the declaration does not fit the tables."""
+    """Compiles one read model. Raises Retry if PostgreSQL is unreachable, Fatal if the tables do not fit."""
     with reading(config) as connection:
         return compiled(connection, model)
 
 
 def compiled(connection: psycopg.Connection[Any], model: Model, publication: str = "") -> LoadedModel:
-    """As `one`, over an open session. publication: whose membership belongs to the fingerprint."""
+    """As `load_model`, in an open session. publication: the fingerprint includes its tables."""
     catalog, print_ = rows_catalog.load_stable(connection, declaration.tables(model), publication=publication)
     return LoadedModel(model, compile(model, catalog), catalog, print_, publication)
 
 
 def load_models(config: Config, names: Collection[str] = ()) -> list[LoadedModel]:
-    """As `declared` and `one`, over one session."""
+    """As `declared` and `load_model`, in one session."""
     found = declared(config, names)
     with reading(config) as connection:
         return [compiled(connection, model) for model in found]
 
 
 def build_sinks(config: Config, loaded: LoadedModel, *, epoch: int, generation: int, built: bool = False) -> list[Sink]:
-    """The read model's sinks, not yet connected. built: their targets were made once.
+    """Returns the read model's sinks, not yet connected.
 
-    Raises Fatal naming the line of what is wrong in a section of the configuration (whose secrets may be in
-    files) or in the declaration."""
+    built: their targets were built before.
+    Raises Fatal if a section of the configuration or the declaration is wrong. The error names the line.
+    """
     found = []
     for kind, settings in loaded.model.declaration.sink.items():
         where = loaded.model.at(("sink", kind))
@@ -132,8 +135,10 @@ def build_sinks(config: Config, loaded: LoadedModel, *, epoch: int, generation: 
 
 
 def misread(config: Config, model: Model, generation: int) -> dict[str, SyncerError | None]:
-    """For each kind of sink of the read model: whether readers see something else than this generation.
-    Raises Retry or Fatal when a server cannot tell."""
+    """Returns, for each kind of sink, the error that readers see another generation than this one, or None.
+
+    Raises Retry or Fatal if a server cannot answer that.
+    """
     found = {}
     for kind, settings in model.declaration.sink.items():
         where = model.at(("sink", kind))
@@ -144,8 +149,10 @@ def misread(config: Config, model: Model, generation: int) -> dict[str, SyncerEr
 
 
 def load_checked(config: Config, model: Model) -> LoadedModel:
-    """As `one`. Raises Fatal also for what would make documents wrong: the errors, not the warnings, of
-    `syncer check`, and SQL that PostgreSQL will not plan."""
+    """As `load_model`. Raises Fatal also for everything that would make documents wrong.
+
+    These are the errors of `syncer check`, without the warnings, and SQL that PostgreSQL cannot plan.
+    """
     with reading(config) as connection:
         loaded = compiled(connection, model, lookup.publication(config))
         row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
@@ -156,9 +163,9 @@ def load_checked(config: Config, model: Model) -> LoadedModel:
         if errors:
             first = errors[0]
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            hint = f"syncer check {loaded.name}, which prints what to run"
+            hint = f"syncer check {loaded.name}, which prints the commands to run"
             if any(finding.code.startswith("identity") for finding in errors):
-                hint += "; then it goes on by itself, and renders all documents again"
+                hint += "; then the read model continues and renders all documents again"
                 raise WeakIdentity(first.what + more, where=first.where, why=first.why, hint=hint)
             raise Fatal(first.what + more, where=first.where, why=first.why, hint=hint)
         plan(connection, loaded)
@@ -166,8 +173,10 @@ def load_checked(config: Config, model: Model) -> LoadedModel:
 
 
 def revalidate(config: Config, loaded: LoadedModel) -> Fingerprint:
-    """Of the tables as they are now, if what was compiled of others fits these just as well. Raises Retry if
-    not, and what `ready` raises."""
+    """Returns the fingerprint of the tables as they are now, if the compiled read model still fits them.
+
+    Raises Retry if it does not, and the errors of `load_checked`.
+    """
     now = load_checked(config, loaded.model)
     if (now.compiled, now.publication) != (loaded.compiled, loaded.publication):
         raise altered(loaded.name)
@@ -175,5 +184,5 @@ def revalidate(config: Config, loaded: LoadedModel) -> Fingerprint:
 
 
 def plan(connection: psycopg.Connection[Any], loaded: LoadedModel) -> None:
-    """See `postgres/validate_sql.py`."""
+    """Has PostgreSQL plan the SQL of the read model; see `postgres/validate_sql.py`."""
     rows_plan.plan(connection, loaded.model, loaded.catalog, loaded.compiled)

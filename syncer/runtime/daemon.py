@@ -22,7 +22,7 @@ from syncer.declaration.model import Model, spelled_tables
 from syncer.errors import Fatal, with_hint
 from syncer.monitors.source_monitor import SourceMonitor
 from syncer.monitors.wait_status import Reporting
-from syncer.registry.registry import Registry
+from syncer.registry.backends import open_registry
 from syncer.runtime.http import Server
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
@@ -37,7 +37,7 @@ class DaemonProcess:
         """broken: declarations that cannot be read. They are told, and keep nothing else from running."""
         self.config, self.broken = config, broken
         self.metrics = Metrics(CollectorRegistry())
-        self.registry = Registry(config)
+        self.registry = open_registry(config)
         own = [spelled for model in models for spelled in spelled_tables(model)]
         self.watch = SourceMonitor(config, self.registry, self.metrics, own)
         self.units = [

@@ -14,17 +14,13 @@ from functools import partial
 
 import structlog
 
-from syncer.clock import Clock, Identity, version
+from syncer.clock import Clock, version
 from syncer.config.schema import Config
 from syncer.declaration import model as declaration
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Retry, WeakIdentity
 from syncer.events import WorkItem
-from syncer.kafka.admin import topic_of
-from syncer.kafka.consumer import KafkaSource
-from syncer.kafka.dead_letters import KafkaDeadLetters, OpenDeadLetters
-from syncer.kafka.producer import DeliveryTracker, KafkaWork
-from syncer.kafka.state_store import Registration
+from syncer.kafka.names import topic_of
 from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.monitors.table_alterations import TableAlterations
 from syncer.pacing import SystemTime, Waiter
@@ -32,11 +28,20 @@ from syncer.pipeline.circuit_breaker import Breaker, Noted
 from syncer.pipeline.lane import Lane, Limits
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
-from syncer.ports import DurabilityToken, Observer, Sink, Source, View
+from syncer.ports import DurabilityToken, GroupSource, Observer, OpenDeadLetters, Sink, Source, View, WorkQueue
 from syncer.postgres.fingerprint import Fingerprint, Tables
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
-from syncer.registry.registry import Names, Registry
+from syncer.registry.names import Names
+from syncer.registry.records import (
+    DurabilityTokens,
+    Generation,
+    HighestClock,
+    OpenBreakers,
+    Registration,
+    StateSlot,
+)
+from syncer.registry.registry import Registry
 from syncer.telemetry.metrics import LOSSES, ModelMetrics
 
 REGISTERED_FOR = 4.0
@@ -69,26 +74,23 @@ class ModelSession:
         """A connection for one thread, to be closed by whoever asked."""
         return _rows(self.config, self.loaded, self.tables)
 
-    def source(self, lane: str) -> KafkaSource:
+    def source(self, lane: str) -> GroupSource:
         """What a lane of this kind takes from: `changes`, `work` or `backfill`."""
-        names = self.names
-        group, topics = {
-            "changes": (names.group, names.changes),
-            "work": (names.work_group, (names.work_topic,)),
-            "backfill": (names.backfill_group, (names.backfill_topic,)),
-        }[lane]
-        return KafkaSource(self.registry.settings, group, topics, name=self.loaded.name)
+        names, name = self.names, self.loaded.name
+        if lane == "changes":
+            return self.registry.changes.source(names.group, names.changes, name=name)
+        queue = self.registry.work_queue(names) if lane == "work" else self.registry.backfill_queue(names)
+        return queue.source(name=name)
 
-    def work(self) -> KafkaWork:
+    def work(self) -> WorkQueue:
         """Where work is put that is too large for a batch."""
-        return KafkaWork(self.registry.writing, self.names.work_topic)
+        return self.registry.work_queue(self.names)
 
     def lane(self, source: Source, observer: Observer, stop: threading.Event, *, items: bool) -> Lane:
         """items: whether the source gives work items, not changes."""
         limits = Limits(**{f.name: getattr(self.config.pipeline, f.name) for f in fields(Limits)})
         if items:
             limits = replace(limits, max_records=_WORK_RECORDS)
-        outbox = DeliveryTracker(self.registry.writing)
         return Lane(
             self.loaded.compiled,
             source,
@@ -96,7 +98,7 @@ class ModelSession:
             self.sinks,
             clock=self.clock,
             work=self.work(),
-            dead_letters=KafkaDeadLetters(outbox, self.names.dead_letters, self.letters),
+            dead_letters=self.letters.writer(),
             observer=observer,
             limits=limits,
             stop=stop,
@@ -108,21 +110,21 @@ class ModelSession:
 
     def learn_breaker(self) -> None:
         """Takes over what other processes noted of sinks that refuse document after document."""
-        noted = self.registry.state.load(REGISTERED_FOR)
-        self.breaker.learn(noted.get(self.registration.key("breaker"), {}))
+        noted = self.registry.state.load(REGISTERED_FOR).get(OpenBreakers.key(self.registration.id))
+        self.breaker.learn(noted.sinks if noted else {})
 
     def note_clock(self) -> None:
         """So that a restart notices a clock that ran backwards."""
-        key, noted = self.registration.key("clock"), self.registry.state.load(REGISTERED_FOR)
-        if self.clock.identity and self.clock.highest > noted.get(key, {}).get("clock", 0):
-            value = {**self.clock.identity._asdict(), "clock": self.clock.highest}
-            self.registry.state.save(key, value)
+        key = HighestClock.key(self.registration.id)
+        noted = self.registry.state.load(REGISTERED_FOR).get(key)
+        if self.clock.identity and self.clock.highest > (noted.clock if noted else 0):
+            self.registry.state.save(key, HighestClock(*self.clock.identity, self.clock.highest))
 
 
 class ModelOpener:
     """One read model, however often it is opened.
 
-    building: the generation that a resync is building, not the one in force.
+    slot: the generation in force, or the one that a resync builds.
     """
 
     def __init__(
@@ -132,15 +134,14 @@ class ModelOpener:
         registry: Registry,
         metrics: ModelMetrics,
         *,
-        building: bool = False,
+        slot: StateSlot = StateSlot.ACTIVE,
     ) -> None:
         self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
-        self.building = building
+        self.slot = slot
         self.generation: int | None = None
         """That was opened last."""
-        self._seen: dict[str, dict[str, DurabilityToken]] = {}
-        self._breakers: dict[str, Breaker] = {}
-        """By the key under which they are noted: one for each generation."""
+        self._seen: dict[Generation, dict[str, DurabilityToken]] = {}
+        self._breakers: dict[Generation, Breaker] = {}
         self._backwards: tuple[Registration, Fatal] | None = None
         """The clock ran backwards, and that could not be written down yet."""
         self._weak: tuple[int, bool] | None = None
@@ -148,9 +149,8 @@ class ModelOpener:
 
     def registered(self) -> int | None:
         """The generation that is to be kept in step; None if the read model is new."""
-        known = self.registry.registered(self.model.name, building=self.building, max_age=REGISTERED_FOR)
-        generation: int | None = known.get("generation")
-        return generation
+        known = self.registry.registered(self.model.name, self.slot, max_age=REGISTERED_FOR)
+        return known.generation if known else None
 
     def open(self, closing: contextlib.ExitStack) -> ModelSession:
         """closing: of what was opened, also if the rest could not be. Raises Retry and Fatal."""
@@ -170,14 +170,13 @@ class ModelOpener:
         closing.callback(rows.close)
         with rows.view(root_only=True):  # a standby is refused before anything is recorded
             pass
-        begun = self.registry.open(loaded.compiled, building=self.building)
+        begun = self.registry.open(loaded.compiled, self.slot)
         registration, noted = begun.registration, begun.clock
         self.generation = registration.generation
-        identity = Identity(noted["system"], noted["timeline"]) if noted else None
         clock = Clock(
             registration.epoch,
-            identity,
-            noted.get("clock", 0),
+            noted.identity if noted else None,
+            noted.clock if noted else 0,
             backwards=lambda error: self._ran_backwards(registration, error),
         )
         with rows.view(root_only=True) as view:
@@ -198,8 +197,8 @@ class ModelOpener:
         if not begun.built:
             self.registry.note_built(registration)
         # While a generation is built, the letters about those that are read are not its own to settle.
-        oldest = version(registration.epoch, 0) if self.building else 0
-        letters = OpenDeadLetters(self.registry.topics, begun.names.dead_letters, oldest=oldest)
+        oldest = version(registration.epoch, 0) if self.slot is StateSlot.NEXT else 0
+        letters = self.registry.dead_letters(loaded.name).open(oldest=oldest)
         with contextlib.suppress(Retry):  # what is not known yet can be learned later
             letters.refresh(timeout=5.0)
         memories = self._memories(loaded, tables, begun.names, registration, built)
@@ -236,18 +235,18 @@ class ModelOpener:
 
     def _breaker(self, registration: Registration, built: list[Sink]) -> Breaker:
         """It lives on when the read model is opened again, and is noted for other processes."""
-        key, names = registration.key("breaker"), [sink.name for sink in built]
+        key, names = OpenBreakers.key(registration.id), [sink.name for sink in built]
 
         def note(found: Noted) -> None:
             for name in names:
                 self.metrics.breaker(name, name in found)
             with contextlib.suppress(Retry):  # Kafka is unavailable: this process knows
-                self.registry.state.save(key, found)
+                self.registry.state.save(key, OpenBreakers(found))
 
-        noted = self.registry.state.load().get(key, {})
+        noted = self.registry.state.load().get(key)
         limit = self.config.dead_letters.max_consecutive
-        breaker = self._breakers.setdefault(key, Breaker(self.model.name, limit, note=note))
-        breaker.learn(noted)
+        breaker = self._breakers.setdefault(registration.id, Breaker(self.model.name, limit, note=note))
+        breaker.learn(noted.sinks if noted else {})
         for name in names:
             self.metrics.breaker(name, name in breaker.open)
         return breaker
@@ -262,7 +261,7 @@ class ModelOpener:
     def _note_weak(self) -> None:
         if found := self._weak:
             generation, always = found
-            self.registry.note_weak(self.model.name, generation, always=always)
+            self.registry.note_weak(Generation(self.model.name, generation), always=always)
             self._weak = None
 
     def _revalidate(self, loaded: loader.LoadedModel) -> Fingerprint:
@@ -282,13 +281,14 @@ class ModelOpener:
         registration: Registration,
         built: list[Sink],
     ) -> SinkDurabilityMonitor:
-        key = registration.key("memory")
+        key = DurabilityTokens.key(registration.id)
+        noted = self.registry.state.load().get(key)
         for sink in built:
             for what in LOSSES:
                 self.metrics.lost(sink.name, what, 0)
 
         def refill() -> None:
-            work = KafkaWork(self.registry.writing, names.backfill_topic)
+            work = self.registry.backfill_queue(names)
             size, found_ms = self.config.pipeline.chunk_documents, SystemTime().now_ms()
 
             def plan(view: View) -> Iterator[WorkItem]:
@@ -302,10 +302,10 @@ class ModelOpener:
         return SinkDurabilityMonitor(
             self.model.name,
             built,
-            seen=self._seen.setdefault(key, {}),
-            noted=self.registry.state.load().get(key, {}),
-            note=lambda value: self.registry.state.save(key, value),
-            work=KafkaWork(self.registry.writing, names.work_topic),
+            seen=self._seen.setdefault(registration.id, {}),
+            noted=noted.tokens if noted else {},
+            note=lambda value: self.registry.state.save(key, DurabilityTokens(value)),
+            work=self.registry.work_queue(names),
             refill=refill,
             lost=self.metrics.lost,
             max_age=self.config.pipeline.max_age,

@@ -22,6 +22,7 @@ from syncer.errors import Retry, SyncerError
 from syncer.pacing import Stopped, SystemTime, Waiter
 from syncer.postgres.fingerprint import Fingerprint
 from syncer.registry import loader
+from syncer.registry.records import StateSlot
 from syncer.runtime.opening import REGISTERED_FOR, ModelOpener, ModelSession
 from syncer.telemetry.metrics import ModelMetrics
 
@@ -155,7 +156,7 @@ class PeriodicChecks:
     def _look_at_sinks(self) -> None:
         with contextlib.suppress(Retry):  # one is away: the lanes tell it, if it lasts
             self.opened.memories.look(SystemTime().now_ms())
-        if not self.opening.building:
+        if self.opening.slot is StateSlot.ACTIVE:
             with contextlib.suppress(SyncerError):
                 self._look_at_readers()
 

@@ -20,9 +20,10 @@ import structlog
 from syncer.config.schema import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Retry, SyncerError
-from syncer.kafka.consumer import KafkaSource
 from syncer.pacing import Stopped
 from syncer.pipeline.lane import Lane
+from syncer.ports import GroupSource
+from syncer.registry.records import StateSlot
 from syncer.registry.registry import Registry
 from syncer.runtime.lane_observer import LaneObserver
 from syncer.runtime.opening import ModelOpener, ModelSession
@@ -41,7 +42,7 @@ class ModelSupervisor:
 
     work_only: take work items but no changes (`syncer backfill`, which may run beside a daemon), with so many
     workers on the backfill's ranges.
-    building: the generation that a resync is building, not the one in force.
+    slot: the generation in force, or the one that a resync builds.
     source: why changes may not come at all; empty when they do.
     late: seconds for which the connector has not delivered what was committed; 0 while it does.
     reader: of the connector's slot.
@@ -56,15 +57,15 @@ class ModelSupervisor:
         *,
         work_only: bool = False,
         workers: int = 1,
-        building: bool = False,
+        slot: StateSlot = StateSlot.ACTIVE,
         source: Callable[[], str] = str,
         late: Callable[[], float] = float,
         reader: Callable[[], object] = lambda: None,
     ) -> None:
         self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
-        self.opening = ModelOpener(config, model, registry, metrics, building=building)
+        self.opening = ModelOpener(config, model, registry, metrics, slot=slot)
         self.source, self.late, self.reader, self.workers = source, late, reader, workers
-        self.work_only, self.building = work_only, building
+        self.work_only = work_only
         self.state, self.error, self.last_error = "starting", "", ""
         self.failure: SyncerError | None = None
         """What made it wait or fail last."""
@@ -178,7 +179,7 @@ class ModelSupervisor:
         self.observers = [LaneObserver(kind, self.metrics) for kind in kinds]
         for observer in self.observers:
             observer.siblings = [other for other in self.observers if other.lane == observer.lane]
-        threads, changes = [], list[KafkaSource]()
+        threads, changes = [], list[GroupSource]()
         for observer in self.observers:
             source = opened.source(observer.lane)
             if observer.lane == "changes":

@@ -25,9 +25,11 @@ from syncer import cli
 from syncer.connect.client import Connect
 from syncer.connect.definition import Definition
 from syncer.events import TableName
-from syncer.kafka.admin import KafkaAdmin, topic_of
+from syncer.kafka.admin import KafkaAdmin
+from syncer.kafka.names import topic_of
 from syncer.kafka.producer import KafkaProducer
-from syncer.kafka.state_store import StateStore
+from syncer.kafka.reader import TopicReader
+from syncer.kafka.state_store import KafkaStateStore
 from tests.harness import Database, Names
 from tests.harness.connector import definition, streaming
 from tests.harness.daemon import Daemon, until
@@ -206,13 +208,16 @@ class System:
     def topics(self) -> KafkaAdmin:
         return KafkaAdmin({"bootstrap.servers": self.stack.kafka}, partitions=1, replication_factor=1)
 
-    def state(self) -> StateStore:
-        writing = KafkaProducer({"bootstrap.servers": self.stack.kafka})
-        return StateStore(self.topics(), writing, f"{self.prefix}.state")
+    def reader(self) -> TopicReader:
+        return TopicReader({"bootstrap.servers": self.stack.kafka}, self.topics())
+
+    def state(self) -> KafkaStateStore:
+        producer = KafkaProducer({"bootstrap.servers": self.stack.kafka})
+        return KafkaStateStore(self.topics(), self.reader(), producer, f"{self.prefix}.state")
 
     def dead_letters(self, model: str) -> list[bytes]:
         """Their values: records as they were, nothing for documents."""
-        records = self.topics().read_all(f"{self.prefix}.{model}.dlq")
+        records = self.reader().read_all(f"{self.prefix}.{model}.dlq")
         return [record.value or b"" for record in records]
 
     # -- the documents --------------------------------------------------------------------------------------

@@ -385,7 +385,7 @@ def test_a_clock_that_ran_backwards_needs_a_resync(system: System) -> None:
     daemon.stop()
     state.save(f"{system.orders}/1/clock", noted)  # as if the server's clock had caught up
     daemon = system.start(ready=False)
-    failed(daemon, system.orders, "ran backwards", "noticed", f"syncer resync {system.orders}")
+    failed(daemon, system.orders, "ran backwards", "detected", f"syncer resync {system.orders}")
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     system.until_right(system.summaries)
     system.run("resync", system.orders, "--yes")

@@ -15,6 +15,7 @@ from syncer.config.schema import Config
 from syncer.config.schema import load as load_config
 from syncer.errors import Fatal
 from syncer.kafka.admin import KafkaAdmin
+from syncer.kafka.backend import KafkaBackend
 from syncer.kafka.consumer import KafkaSource
 from syncer.registry import loader
 from syncer.registry.registry import Registry
@@ -57,14 +58,15 @@ def test_hazard_18_every_partition_has_its_start_before_the_first_poll(
 ) -> None:
     """Asked for a time, Kafka answers −1 for a partition that has been quiet since, and `latest` at the first
     poll would skip what came until then. So the ends are read first, then the times; all are committed."""
-    registry = Registry(config)
+    backend = KafkaBackend(config)
+    registry = Registry(config, backend)
     topic = f"{names.prefix}.public.root"
-    registry.topics.create([topic], {}, partitions=3)
+    backend.admin.create([topic], {}, partitions=3)
     now = time.time_ns() // 1_000_000
     for partition, age in ((0, HOUR), (0, HOUR), (1, HOUR), (1, 60_000), (1, 0)):
         producer.produce(topic, b"{}", partition=partition, timestamp=now - age)
     assert producer.flush(10) == 0
-    assert registry.topics.ends([topic], at_ms=now - HOUR // 2) == {
+    assert registry.changes.ends([topic], at_ms=now - HOUR // 2) == {
         (topic, 0): -1,
         (topic, 1): 1,
         (topic, 2): -1,
@@ -72,11 +74,11 @@ def test_hazard_18_every_partition_has_its_start_before_the_first_poll(
     begun = registry.open(loader.load_models(config)[0].compiled)
     expected = {(topic, 0): 2, (topic, 1): 1, (topic, 2): 0}
     assert begun.registration.starts == {topic: {str(p): offset for (_, p), offset in expected.items()}}
-    assert registry.topics.committed(begun.names.group) == expected
+    assert registry.changes.committed(begun.names.group) == expected
     for partition in range(3):
         producer.produce(topic, b"{}", partition=partition)
     assert producer.flush(10) == 0
-    source = KafkaSource(registry.settings, begun.names.group, [topic], name="model")
+    source = registry.changes.source(begun.names.group, [topic], name="model")
     read: set[tuple[int, int]] = set()
     wanted = {(0, 2), (1, 1), (1, 2), (1, 3), (2, 0)}
     deadline = time.monotonic() + 30
@@ -88,15 +90,16 @@ def test_hazard_18_every_partition_has_its_start_before_the_first_poll(
 
 def test_hazard_08_a_compacted_topic_is_refused(config: Config, names: Names) -> None:
     """It keeps the last event of a key, and forgets the root that the row was moved from."""
-    registry = Registry(config)
+    backend = KafkaBackend(config)
+    registry = Registry(config, backend)
     topic = f"{names.prefix}.public.root"
-    registry.topics.create([topic], {"cleanup.policy": "compact,delete"}, partitions=1)
+    backend.admin.create([topic], {"cleanup.policy": "compact,delete"}, partitions=1)
     with pytest.raises(Fatal, match="compacted topic loses the before-images") as error:
         registry.open(loader.load_models(config)[0].compiled)
     servers = config.kafka.bootstrap_servers
     assert error.value.hint.startswith(f"kafka-configs.sh --bootstrap-server {servers} --alter ")
     assert error.value.hint.endswith(f" --topic {topic} --add-config cleanup.policy=delete")
-    assert registry.registered("model") == {}
+    assert registry.registered("model") is None
 
 
 def test_hazard_20_who_is_busy_for_long_stays_in_its_group(stack: Stack, names: Names, producer: Producer) -> None:

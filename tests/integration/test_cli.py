@@ -405,8 +405,8 @@ def test_a_resync_that_is_due_is_told(run: Run, stack: Stack, database: Database
     for model in ("customers", "stock"):
         assert f"error: {model}: the read model was changed since its documents were rendered" in said
         assert f"→ syncer resync {model}" in said
-    assert "2 errors" in said and "its file, or the primary key of its root table" in said
-    assert "the key public.stock.sku was text, and is uuid" in said
+    assert "2 errors" in said and "its file or the primary key of its root table was changed" in said
+    assert "the key public.stock.sku was text and is now uuid" in said
     run("connectors", "delete", "--yes")
     said = run("check", "customers", expect=1).stdout
     assert "it is not there any more\n    no change reaches customers" in said

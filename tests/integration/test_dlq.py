@@ -10,8 +10,9 @@ import urllib3
 from devstack import Stack
 from syncer.events import Position
 from syncer.kafka.admin import KafkaAdmin
-from syncer.kafka.dead_letters import CONFIG, KafkaDeadLetters, OpenDeadLetters, read
-from syncer.kafka.producer import DeliveryTracker, KafkaProducer
+from syncer.kafka.dead_letters import CONFIG, KafkaDeadLetterStore, KafkaOpenDeadLetters
+from syncer.kafka.producer import KafkaProducer
+from syncer.kafka.reader import TopicReader
 from syncer.ports import Record
 from tests.harness import Names
 from tests.harness.daemon import until
@@ -131,8 +132,8 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     image = {"id": 2, "customer_id": 1}
     good = json.dumps({"op": "u", "before": image, "after": image, "source": source}).encode()
     topic = f"{system.prefix}.{orders}.dlq"
-    writing = KafkaProducer({"bootstrap.servers": system.stack.kafka})
-    letters = KafkaDeadLetters(DeliveryTracker(writing), topic, OpenDeadLetters(system.topics(), topic))
+    producer = KafkaProducer({"bootstrap.servers": system.stack.kafka})
+    letters = KafkaOpenDeadLetters(system.reader(), producer, topic).writer()
     changes = system.topic("orders")
     letters.record(Record(Position(changes, 0, 7), None, good), "it could not be read")
     letters.record(Record(Position(changes, 0, 8), None, b"\xff no JSON"), "it could not be read")
@@ -197,8 +198,9 @@ def test_what_others_write_is_learned_bit_by_bit_and_not_without_limit(stack: St
     settings, topic = {"bootstrap.servers": stack.kafka}, names("letters.dlq")
     topics = KafkaAdmin(settings, partitions=1, replication_factor=1)
     topics.create([topic], CONFIG, partitions=1)
-    known, few = OpenDeadLetters(topics, topic), OpenDeadLetters(topics, topic, capacity=3)
-    theirs = KafkaDeadLetters(DeliveryTracker(KafkaProducer(settings)), topic, OpenDeadLetters(topics, topic))
+    store = KafkaDeadLetterStore(topics, TopicReader(settings, topics), KafkaProducer(settings), topic)
+    known, theirs = store.open(), store.open().writer()
+    few = KafkaOpenDeadLetters(TopicReader(settings, topics), KafkaProducer(settings), topic, capacity=3)
     for steps in (range(2), range(2, 5)):
         for n in steps:
             theirs.document(str(n), 1 << 48 | 7, "no")
@@ -210,4 +212,4 @@ def test_what_others_write_is_learned_bit_by_bit_and_not_without_limit(stack: St
     theirs.flush()
     known.refresh()
     assert len(known) == 3
-    assert [letter.subject.name for letter in read(topics, topic)] == ["2", "3", "4"]
+    assert [letter.subject.name for letter in store.read()] == ["2", "3", "4"]

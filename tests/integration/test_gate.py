@@ -26,8 +26,8 @@ from syncer.operations.backfill import Backfill
 from syncer.pacing import Waiter
 from syncer.pipeline.visibility import VisibilityGate
 from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry.backends import open_registry
 from syncer.registry.loader import declared, load_model
-from syncer.registry.registry import Registry
 from syncer.runtime.lane_observer import LaneObserver
 from syncer.telemetry.metrics import Metrics
 from tests.conftest import program, temporary_home
@@ -166,7 +166,7 @@ def test_hazard_28_a_backfill_is_planned_from_what_is_on_disk(system: System, pr
     system.execute(CUSTOMERS, FIVE)
     config = load_config(environ=system.environment)
     loaded = load_model(config, declared(config, [system.orders])[0])
-    registry = Registry(config)
+    registry = open_registry(config)
     names = registry.open(loaded.compiled).names
     with system.database.connect() as session:
         session.execute("SET synchronous_commit = off")

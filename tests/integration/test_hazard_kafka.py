@@ -135,7 +135,7 @@ def test_hazard_19_a_topic_made_again_under_its_name(
     assert producer.flush(10) == 0
     daemon = daemon or system.start(system.orders, ready=False)
     reason = daemon.until_told(system.orders, "failed")
-    assert f"topic {topic}: a topic was deleted and made again" in reason
+    assert f"topic {topic}: a topic was deleted and created again" in reason
     assert f"syncer resync {system.orders}" in reason
     system.run("resync", system.orders, "--yes")
     daemon.until_ready()

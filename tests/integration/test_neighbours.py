@@ -12,7 +12,8 @@ import pytest
 from devstack import Stack
 from syncer.errors import Fatal
 from syncer.events import TableName
-from syncer.kafka.admin import KafkaAdmin, topic_of
+from syncer.kafka.admin import KafkaAdmin
+from syncer.kafka.names import topic_of
 from syncer.pipeline.lane import Lane
 from tests.harness import Database, Names
 from tests.harness.daemon import until

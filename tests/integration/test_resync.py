@@ -15,11 +15,11 @@ from prometheus_client import CollectorRegistry
 from syncer.config.schema import load as load_config
 from syncer.errors import Retry
 from syncer.events import WorkItem
-from syncer.kafka.producer import KafkaWork
 from syncer.operations import resync
 from syncer.operations.backfill import Backfill
 from syncer.registry import loader
-from syncer.registry.registry import Names, Registry
+from syncer.registry.backends import open_registry
+from syncer.registry.records import StateSlot
 from syncer.telemetry.metrics import Metrics
 from tests.harness.daemon import Daemon, until
 from tests.harness.system import SUMMARIES, System
@@ -130,19 +130,18 @@ def test_readers_are_not_given_a_generation_with_work_left(system: System) -> No
     system.execute(*ROWS)
     config = load_config(environ=system.environment)
     [model] = loader.declared(config, [system.orders])
-    registry, compiled = Registry(config), loader.load_checked(config, model).compiled
-    names = Names.make(config, model.name, compiled.tables, 1)
-    registry.register(compiled, names, epoch=1, generation=1, building=True)
-    work, later = KafkaWork(registry.writing, names.work_topic), time.time_ns() // 1_000_000 + 3_600_000
+    registry, compiled = open_registry(config), loader.load_checked(config, model).compiled
+    names = registry.names(model.name, compiled.tables, 1)
+    registry.register(compiled, names, epoch=1, generation=1, slot=StateSlot.NEXT)
+    work, later = registry.work_queue(names), time.time_ns() // 1_000_000 + 3_600_000
     work.put(WorkItem("sweep", "altered", not_before_ms=later))
     for start in range(1, 500, 10):
         work.put(WorkItem("keys", "fan-out", keys=tuple((str(id),) for id in range(start, start + 10))))
     work.put(WorkItem("sweep", "altered"))
     work.flush()
-    ends = registry.topics.ends([names.work_topic])
+    ends = work.ends()
     with resync._in_step(config, model, registry, Metrics(CollectorRegistry()), names, lambda _: None):
-        done = registry.topics.committed(names.work_group)
-        assert all(done[partition] >= end for partition, end in ends.items())
+        assert sum(ends.values()) == 52 and work.left(ends) == 0
         index = f"{system.orders}-000001"
         urllib3.request("POST", f"{system.stack.elasticsearch}/{index}/_refresh")
         count = urllib3.request("GET", f"{system.stack.elasticsearch}/{index}/_count").json()["count"]
@@ -152,7 +151,7 @@ def test_readers_are_not_given_a_generation_with_work_left(system: System) -> No
 def test_a_backfill_is_planned_of_the_tables_that_it_was_compiled_for(system: System) -> None:
     config = load_config(environ=system.environment)
     [model] = loader.declared(config, [system.orders])
-    registry, loaded = Registry(config), loader.load_checked(config, model)
+    registry, loaded = open_registry(config), loader.load_checked(config, model)
     begun = registry.open(loaded.compiled)
     system.execute("ALTER TABLE {schema}.orders ALTER amount TYPE bigint")
     with pytest.raises(Retry, match="the tables were altered"):
@@ -163,9 +162,9 @@ def test_a_limited_backfill_is_cut_into_ranges_of_about_a_second(system: System)
     system.execute(*ROWS)
     config = load_config(environ=system.environment)
     [model] = loader.declared(config, [system.orders])
-    registry, loaded = Registry(config), loader.load_checked(config, model)
+    registry, loaded = open_registry(config), loader.load_checked(config, model)
     names = registry.open(loaded.compiled).names
-    partitions = len(registry.topics.ends([names.backfill_topic]))
+    partitions = len(registry.backfill_queue(names).ends())
     backfill = Backfill(config, model, registry, rate=20.0 * partitions)
     assert backfill.plan(loaded, names, lambda _: None).items == 500 / 20
 

@@ -57,7 +57,7 @@ def test_an_initial_snapshot_is_not_waited_for(system: System) -> None:
         reader.execute(f"LOCK TABLE {system.schema}.zebras".encode())
         with connector(system):
             system.until_right()
-            records = system.topics().read_all(system.topic("orders"))
+            records = system.reader().read_all(system.topic("orders"))
             events = [json.loads(record.value or b"") for record in records]
             assert {event["op"] for event in events} == {"r"}
             [txid] = {event["source"]["txId"] for event in events}

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from syncer.config.schema import load as load_config
 from syncer.registry import loader
-from syncer.registry.registry import Registry
+from syncer.registry.backends import open_registry
 from syncer.runtime import supervisor as module
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
@@ -42,7 +42,7 @@ def running(system: System, model: str) -> Iterator[ModelSupervisor]:
     """As the daemon runs it, in this process."""
     config = load_config(environ=system.environment)
     [declared] = loader.declared(config, [model])
-    unit = ModelSupervisor(config, declared, Registry(config), Metrics(CollectorRegistry()).for_model(model))
+    unit = ModelSupervisor(config, declared, open_registry(config), Metrics(CollectorRegistry()).for_model(model))
     unit.start()
     try:
         yield unit

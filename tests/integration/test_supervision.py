@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
-from syncer.kafka.state_store import Stream
+from syncer.registry.records import Stream
+from syncer.registry.state import State
 from syncer.runtime import supervisor as module
 from tests.harness.daemon import Daemon, until
 from tests.harness.system import System
@@ -45,9 +47,9 @@ def test_a_wait_for_open_transactions_holds_up_nothing(system: System) -> None:
         until(lambda: len(daemon.said(AGAIN)) == 2, daemon.log.read_text)
         until(lambda: daemon.status(system.orders)["state"] == "running", daemon.log.read_text)
         assert not daemon.said("unexpected error") and not daemon.said("failed"), daemon.log.read_text()
-        state, key = system.state(), f"~{system.topic_prefix}"
-        known = state.load().get(key, {})
-        state.save(key, Stream(**{**known, "number": known.get("number", 0) + 1, "why": "a test says so"}))
+        state, key = State(system.state()), Stream.key(system.topic_prefix)
+        known = state.load().get(key) or Stream()
+        state.save(key, replace(known, number=known.number + 1, why="a test says so"))
         told = daemon.until_state(system.orders, "failed", 30)
         assert "a test says so" in told["reason"]
 
@@ -109,7 +111,7 @@ def test_who_is_idle_notices_that_the_clock_ran_backwards(system: System) -> Non
         unit._supervision.opened.clock.highest += 1_000_000  # seen by this process, and by no other
         until(lambda: unit.state == "failed")
         assert "ran backwards" in unit.error
-        assert "noticed" in system.state().load()[f"{system.orders}/1/backwards"]["why"]
+        assert "detected" in system.state().load()[f"{system.orders}/1/backwards"]["why"]
     with running(system, system.orders) as unit:
         until(lambda: unit.state == "failed")
-        assert "ran backwards" in unit.error and "noticed" in unit.error
+        assert "ran backwards" in unit.error and "detected" in unit.error

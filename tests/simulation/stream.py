@@ -282,4 +282,4 @@ class SimulatedWork:
             self.topics.add((self.topic, number), encode_work(item))
         if failed:
             self.history.seen["Kafka did not acknowledge work items"] += 1
-            raise Retry("records were not acknowledged by Kafka")
+            raise Retry("Kafka did not acknowledge records")

@@ -1,4 +1,4 @@
-"""A letter stands as long as the last state of its document is refused, whoever writes in whatever order."""
+"""A letter stays open while the last state of its document is rejected, in any order of writes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from syncer.events import Position
-from syncer.kafka.dead_letters import KafkaDeadLetters, OpenDeadLetters, Subject, subject_of
-from syncer.ports import Record
+from syncer.kafka import dead_letters
+from syncer.kafka.dead_letters import KafkaDeadLetters, KafkaOpenDeadLetters, key_of, subject_of
+from syncer.ports import Record, Subject
 
 NOWHERE: Any = None
 
 
 @pytest.mark.parametrize("id", ["17", "a|b", "", "a/b/3", "record/x/0/1", "é\n", "7/"])
 @pytest.mark.parametrize("version", [0, 1 << 48 | 12345])
-def test_keys_say_what_they_are_about(id: str, version: int) -> None:
+def test_a_key_contains_its_subject_and_version(id: str, version: int) -> None:
     subject = Subject("document", id)
-    assert subject_of(subject.key(version)) == (subject, version)
+    assert subject_of(key_of(subject, version)) == (subject, version)
     record = Subject("record", "shop.public.orders/3/17")
-    assert subject_of(record.key()) == (record, 0)
+    assert subject_of(key_of(record)) == (record, 0)
 
 
-def test_handles_are_short_and_stay() -> None:
+def test_handles_are_short_and_unique() -> None:
     handles = {Subject("document", str(n)).handle for n in range(1000)}
     assert len(handles) == 1000
     assert all(len(handle) == 8 and handle.isalnum() and handle.islower() for handle in handles)
@@ -33,39 +34,41 @@ def test_handles_are_short_and_stay() -> None:
 
 
 class Log:
-    """`DeliveryTracker` over a list: the topic, in the order in which records arrive. What is put arrives when it is
-    let go; what is not, is lost in a crash."""
+    """Implements `DeliveryTracker` with a list: the topic, in the order in which records arrive.
+
+    A record arrives with `flush`. A crash loses the records that were not flushed.
+    """
 
     def __init__(self, topic: list[tuple[bytes, bool]]) -> None:
         self.topic = topic
-        self.under_way: list[tuple[bytes, bool]] = []
+        self.queued: list[tuple[bytes, bool]] = []
 
     def put(self, topic: str, key: bytes, value: bytes | None, headers: Mapping[str, str] | None = None) -> None:
-        self.under_way.append((key, value is not None))
+        self.queued.append((key, value is not None))
 
     def flush(self, count: int | None = None) -> None:
-        arrives = self.under_way[:count]
-        del self.under_way[: len(arrives)]
+        arrives = self.queued[:count]
+        del self.queued[: len(arrives)]
         self.topic += arrives
 
 
 def lane(topic: list[tuple[bytes, bool]]) -> tuple[KafkaDeadLetters, Log]:
-    """One in a process that has just begun, and so knows what stands."""
-    standing, log = OpenDeadLetters(NOWHERE, "dlq"), Log(topic)
-    for key, stands in topic:
-        standing.fold(key, stands=stands)
-    outbox: Any = log
-    return KafkaDeadLetters(outbox, "dlq", standing), log
+    """Returns a lane of a process that has just started, and so knows the open letters."""
+    found, log = KafkaOpenDeadLetters(NOWHERE, NOWHERE, "dlq"), Log(topic)
+    for key, is_letter in topic:
+        found.fold(key, open=is_letter)
+    tracker: Any = log
+    return KafkaDeadLetters(tracker, "dlq", found), log
 
 
-def standing(topic: list[tuple[bytes, bool]]) -> OpenDeadLetters:
-    found = OpenDeadLetters(NOWHERE, "dlq")
-    for key, stands in topic:
-        found.fold(key, stands=stands)
+def open_letters(topic: list[tuple[bytes, bool]]) -> KafkaOpenDeadLetters:
+    found = KafkaOpenDeadLetters(NOWHERE, NOWHERE, "dlq")
+    for key, is_letter in topic:
+        found.fold(key, open=is_letter)
     return found
 
 
-def test_one_letter_a_document_and_one_a_record() -> None:
+def test_a_document_and_a_record_have_one_open_letter_each() -> None:
     topic: list[tuple[bytes, bool]] = []
     letters, log = lane(topic)
     for version in (5, 6, 7):
@@ -73,22 +76,22 @@ def test_one_letter_a_document_and_one_a_record() -> None:
     for offset in (1, 2, 1):
         letters.record(Record(Position("t", 0, offset), None, b"?"), "no")
     log.flush()
-    assert len(standing(topic)) == 3
+    assert len(open_letters(topic)) == 3
     assert [k for k, _ in topic if subject_of(k)[0].kind == "document"][-1] == b"document/17/6"
-    letters.accepted(["17", "18"], 6)  # older than the letter: says nothing
+    letters.accepted(["17", "18"], 6)  # older than the letter: does not resolve it
     log.flush()
-    assert len(standing(topic)) == 3
+    assert len(open_letters(topic)) == 3
     letters.accepted(["17", "18"], 7)
     log.flush()
-    assert len(standing(topic)) == 2
+    assert len(open_letters(topic)) == 2
 
 
-def test_while_a_generation_is_built_letters_of_the_one_in_force_stay() -> None:
-    known = OpenDeadLetters(NOWHERE, "dlq", oldest=2 << 48)
-    known.fold(Subject("document", "17").key(1 << 48 | 5), stands=True)
-    assert list(known.settled_by(["17"], 2 << 48 | 5)) == []
-    known.fold(Subject("document", "17").key(2 << 48 | 5), stands=True)
-    assert list(known.settled_by(["17"], 2 << 48 | 5)) == [Subject("document", "17").key(2 << 48 | 5)]
+def test_a_resync_does_not_resolve_letters_of_the_active_generation() -> None:
+    known = KafkaOpenDeadLetters(NOWHERE, NOWHERE, "dlq", oldest=2 << 48)
+    known.fold(key_of(Subject("document", "17"), 1 << 48 | 5), open=True)
+    assert list(known.resolved_by(["17"], 2 << 48 | 5)) == []
+    known.fold(key_of(Subject("document", "17"), 2 << 48 | 5), open=True)
+    assert list(known.resolved_by(["17"], 2 << 48 | 5)) == [key_of(Subject("document", "17"), 2 << 48 | 5)]
 
 
 Steps = list[tuple[str, int, int]]
@@ -99,14 +102,16 @@ STEP = st.one_of(
     st.tuples(st.just("crash"), LANE, st.just(0)),
     st.tuples(st.just("compact"), st.just(0), st.just(0)),
 )
-# Lane 1 is refused the first state and accepts the second; its tombstone arrives after all else.
+# A sink rejects the first state in lane 1 and accepts the second. The tombstone arrives after everything else.
 LATE: Steps = [("handle", 1, 0), ("arrive", 1, 1), ("handle", 1, 1)]
 
 
 def play(earlier: list[bool], steps: Steps) -> int:
-    """Three lanes handle states of one document (whether they are accepted: `earlier`), late, twice or never
-    to the end; what they write arrives late, or is lost in a crash; the topic is compacted. Its last state is
-    refused, as one lane is told that goes on to its end; then the others do. Returns how many letters stand.
+    """Returns the number of open letters after three lanes have handled the states of one document.
+
+    earlier: whether the sinks accept each state. They reject the last state.
+    steps: lanes handle states late, twice or never. Their records arrive late, or a crash loses them. The topic is
+    compacted. In the end, one lane handles the last state; then the other lanes' records arrive.
     """
     accepted = [*earlier, False]
     topic: list[tuple[bytes, bool]] = []
@@ -126,16 +131,16 @@ def play(earlier: list[bool], steps: Steps) -> int:
         else:
             last = {key: place for place, (key, _) in enumerate(topic)}
             topic[:] = [entry for place, entry in enumerate(topic) if last[entry[0]] == place]
-    return len(standing(topic))
+    return len(open_letters(topic))
 
 
 @settings(max_examples=400, deadline=None)
 @example(earlier=[False, True], steps=LATE)
 @given(earlier=st.lists(st.booleans(), max_size=2), steps=st.lists(STEP, max_size=12))
-def test_the_last_state_decides_whatever_the_order(earlier: list[bool], steps: Steps) -> None:
+def test_the_letter_of_a_rejected_last_state_stays_open_in_any_order(earlier: list[bool], steps: Steps) -> None:
     assert play(earlier, steps) == 1
 
 
-def test_with_one_key_a_document_the_last_letter_could_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Subject, "key", lambda self, version=0: f"document/{self.name}/0".encode())
+def test_one_key_per_document_would_lose_the_last_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "key_of", lambda subject, version=0: f"document/{subject.name}/0".encode())
     assert play([False, True], LATE) == 0

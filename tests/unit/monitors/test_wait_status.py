@@ -10,11 +10,17 @@ from typing import Any
 import pytest
 
 from syncer.errors import Retry
-from syncer.monitors.wait_status import Process, Reports, Said, said, tell
+from syncer.monitors.wait_status import Reports, alive, tell
 from syncer.operations.status import _Reading
+from syncer.registry.records import Process, ProcessReport
+from syncer.registry.state import State, StateSnapshot
 
 HERE = Process("a1", "one.example", 7, started_ms=0)
 THERE = Process("b2", "two.example", 8, started_ms=1)
+
+
+def said(values: Mapping[str, Mapping[str, Any]], model: str) -> list[ProcessReport]:
+    return StateSnapshot(values).reports(model)
 
 
 class Play:
@@ -24,8 +30,11 @@ class Play:
         self.saved: list[tuple[str, Mapping[str, Any] | None]] = []
         self.values: dict[str, Mapping[str, Any]] = {}
         self.away = False
-        self.reports = Reports("orders", process, self.save)
+        self.reports = Reports("orders", process, State(self))
         self.now = 0.0
+
+    def load(self, max_age: float = 0.0) -> Mapping[str, Mapping[str, Any]]:
+        return self.values
 
     def save(self, key: str, value: Mapping[str, Any] | None) -> None:
         if self.away:
@@ -73,7 +82,7 @@ def test_a_record_is_renewed_also_when_nothing_changes() -> None:
     play = Play()
     assert len(play.look("running", "", 60)) == 4
     [one] = said(play.values, "orders")
-    assert one.alive(60_000) and one.since_ms == 1000 and not one.alive(one.at_ms + 45_000)
+    assert alive(one, 60_000) and one.since_ms == 1000 and not alive(one, one.at_ms + 45_000)
 
 
 def test_a_reason_that_counts_seconds_is_not_another_one_each_time() -> None:
@@ -109,13 +118,13 @@ def test_what_a_killed_daemon_left_is_removed_by_one_that_started_since() -> Non
     at_ms = said(dead.values, "orders")[0].at_ms
     for later, left in ((44_000, 1), (46_000, 1), (3_600_000, 1), (3_601_000, 0)):
         witness.values = dict(dead.values)
-        witness.reports.tidy(witness.values, at_ms + later)
+        witness.reports.tidy(StateSnapshot(witness.values), at_ms + later)
         assert len(witness.values) == left, later
     follower = Play(replace(THERE, started_ms=at_ms + 1))
     follower.values = dict(dead.values)
-    follower.reports.tidy(dict(follower.values), at_ms + 44_000)
+    follower.reports.tidy(StateSnapshot(dict(follower.values)), at_ms + 44_000)
     assert len(follower.values) == 1, "nobody knows yet that it was killed"
-    follower.reports.tidy(dict(follower.values), at_ms + 46_000)
+    follower.reports.tidy(StateSnapshot(dict(follower.values)), at_ms + 46_000)
     assert follower.values == {}
 
 
@@ -138,19 +147,19 @@ def test_other_read_models_and_what_else_is_in_the_topic_are_not_taken_for_repor
     ],
 )
 def test_one_that_delivers_is_enough(states: list[str], state: str) -> None:
-    all_said = [Said(p, s, 0, "", 0) for p, s in zip((HERE, THERE), states, strict=False)]
+    all_said = [ProcessReport(p, s, 0, "", 0) for p, s in zip((HERE, THERE), states, strict=False)]
     assert tell(all_said, 1000)[0] == state
 
 
 def test_the_daemon_that_fails_is_named_alongside_one_that_delivers() -> None:
     """Found: a second daemon with a wrong password made every read model `failed`; the first delivered."""
-    all_said = [Said(HERE, "running", 0, "", 0), Said(THERE, "failed", 0, "a wrong password", 0)]
+    all_said = [ProcessReport(HERE, "running", 0, "", 0), ProcessReport(THERE, "failed", 0, "a wrong password", 0)]
     assert tell(all_said, 1000) == ("running", ["the daemon on two.example, pid 8 has failed: a wrong password"])
     assert tell(all_said[1:], 1000) == ("failed", ["a wrong password"])
 
 
 def test_a_killed_daemon_is_told_as_one() -> None:
-    state, reasons = tell([Said(HERE, "failed", 0, "a wrong password", 0)], 60_000)
+    state, reasons = tell([ProcessReport(HERE, "failed", 0, "a wrong password", 0)], 60_000)
     assert state == ""
     assert reasons == ["the daemon on one.example, pid 7 was killed, or cannot reach Kafka: no sign of it for 60 s"]
 

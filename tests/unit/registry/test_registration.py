@@ -1,4 +1,4 @@
-"""Why a registered read model no longer fits its declaration, in words."""
+"""The message that a registered read model no longer fits its declaration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from syncer.checks.table_state import FORM, TableState
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse
 from syncer.errors import Fatal
-from syncer.kafka.state_store import Registration
+from syncer.registry.records import Registration
 from syncer.registry.registry import check_hash
 from tests.harness.catalogs import catalog, table
 
@@ -25,24 +25,26 @@ def registered(model: Compiled) -> Registration:
     return Registration("t", model.hash, 1, 1, {}, 0)
 
 
-def noted(type: str) -> TableState:
+def tables(type: str) -> TableState:
     return {"form": FORM, "tables": {"public.t": {"columns": {"id": [1, 23, -1, type, "7", ""]}}}}
 
 
-def told(registration: Registration, shape: TableState, now: Compiled) -> str:
+def reason(registration: Registration, recorded: TableState, now: Compiled) -> str:
     with pytest.raises(Fatal, match="was changed since its documents were rendered") as error:
-        check_hash(registration, now, shape)
+        check_hash(registration, now, recorded)
     assert error.value.hint == "syncer resync t"
     return error.value.why
 
 
 def test_a_key_of_another_family_is_named_with_both_types() -> None:
     was = registered(compiled("int"))
-    assert "the key public.t.id was integer, and is uuid (hash 2-" in told(was, noted("integer"), compiled("uuid"))
-    assert "its file, or the primary key of its root table" in told(was, {}, compiled("uuid"))
-    check_hash(was, compiled("bigint"), noted("integer"))
+    assert "the key public.t.id was integer and is now uuid (hash was 2-" in reason(
+        was, tables("integer"), compiled("uuid")
+    )
+    assert "its file or the primary key of its root table was changed" in reason(was, {}, compiled("uuid"))
+    check_hash(was, compiled("bigint"), tables("integer"))
 
 
-def test_a_registration_of_another_version_is_told_as_that() -> None:
+def test_a_registration_by_another_version_of_the_syncer_is_reported() -> None:
     old = replace(registered(compiled("int")), hash="4542d2d63a034822")
-    assert "another version of the syncer has registered it" in told(old, noted("integer"), compiled("int"))
+    assert "another version of the syncer registered it" in reason(old, tables("integer"), compiled("int"))

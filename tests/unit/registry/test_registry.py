@@ -1,4 +1,4 @@
-"""Why a changed read model is refused."""
+"""The reason for refusing a changed read model."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from syncer.errors import Fatal
 from syncer.registry.registry import check_hash
 
 
-def reason(noted: str, base: str) -> str:
-    """noted: the type of the key's column, as the shape names it. base: its type now, as compiled."""
+def reason(recorded: str, base: str) -> str:
+    """Returns the reason. recorded: the type of the key's column at that time. base: its type now, as compiled."""
     compiled: Any = SimpleNamespace(root="public.t", key=("id",), key_types=(base,), name="m", hash="2-b")
-    shape = {"form": FORM, "tables": {"public.t": {"columns": {"id": [1, 99999, -1, noted, "1", ""]}}}}
+    tables = {"form": FORM, "tables": {"public.t": {"columns": {"id": [1, 99999, -1, recorded, "1", ""]}}}}
     registration: Any = SimpleNamespace(hash="2-a")
     with pytest.raises(Fatal) as raised:
-        check_hash(registration, compiled, shape)
+        check_hash(registration, compiled, tables)
     return raised.value.why.partition(" (hash")[0]
 
 
 @pytest.mark.parametrize(
-    ("noted", "base"),
+    ("recorded", "base"),
     [
         ("integer", "bigint"),
         ("character varying(9)", "text"),
@@ -32,9 +32,9 @@ def reason(noted: str, base: str) -> str:
         ("public.mood", "enum"),
     ],
 )
-def test_a_key_of_the_same_family_is_not_the_reason(noted: str, base: str) -> None:
-    assert reason(noted, base) == "its file, or the primary key of its root table"
+def test_a_key_of_the_same_family_is_not_the_reason(recorded: str, base: str) -> None:
+    assert reason(recorded, base) == "its file or the primary key of its root table was changed"
 
 
 def test_a_key_of_another_family_is_named_with_both_types() -> None:
-    assert reason("integer", "text") == "the key public.t.id was integer, and is text"
+    assert reason("integer", "text") == "the key public.t.id was integer and is now text"

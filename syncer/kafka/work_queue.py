@@ -1,0 +1,69 @@
+"""Implements `ports.WorkQueue` with a topic and a consumer group of the same name."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from syncer.events import WorkItem
+from syncer.kafka.admin import MAX_BYTES, KafkaAdmin
+from syncer.kafka.change_log import WEEK_MS, read_backlog
+from syncer.kafka.consumer import KafkaSource
+from syncer.kafka.producer import DeliveryTracker, KafkaProducer
+from syncer.kafka.reader import TopicReader
+from syncer.pipeline.decode import encode_work
+from syncer.ports import Backlog, not_committed, records_left
+
+CONFIG = {"retention.ms": str(WEEK_MS), "max.message.bytes": str(MAX_BYTES)}
+"""Of the topic."""
+
+
+class KafkaWorkQueue:
+    """Implements `ports.WorkQueue`. Items go to the partitions in turn: a few large ones are work for all lanes."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        admin: KafkaAdmin,
+        reader: TopicReader,
+        producer: KafkaProducer,
+        topic: str,
+    ) -> None:
+        self.topic = topic
+        self._settings, self._admin, self._reader, self._producer = settings, admin, reader, producer
+        self._tracker = DeliveryTracker(producer)
+        self._turns = itertools.count(time.monotonic_ns() // 1000)  # not all begin at the same partition
+        self._partitions = 0
+
+    def create(self) -> None:
+        self._admin.create([self.topic], CONFIG)
+
+    def put(self, item: WorkItem) -> None:
+        if not self._partitions:
+            self._partitions = self._producer.partitions(self.topic)
+        self._tracker.put(self.topic, None, encode_work(item), partition=next(self._turns) % self._partitions)
+
+    def flush(self) -> None:
+        self._tracker.flush()
+
+    def begins(self) -> dict[int, int]:
+        return {number: offset for (_, number), offset in self._admin.begins([self.topic]).items()}
+
+    def ends(self) -> dict[int, int]:
+        return {number: offset for (_, number), offset in self._admin.ends([self.topic]).items()}
+
+    def left(self, ends: Mapping[int, int] | None = None, begins: Mapping[int, int] | None = None) -> int:
+        committed = {number: offset for (_, number), offset in self._admin.committed(self.topic).items()}
+        return records_left(self.ends() if ends is None else ends, committed, begins)
+
+    def backlog(self, first: int) -> list[Backlog]:
+        waiting = not_committed(self._admin.ends([self.topic]), self._admin.committed(self.topic))
+        return read_backlog(self._reader, waiting, first)
+
+    def members(self) -> int:
+        return self._admin.members(self.topic)
+
+    def source(self, *, name: str) -> KafkaSource:
+        return KafkaSource(self._settings, self.topic, [self.topic], name=name)
