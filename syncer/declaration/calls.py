@@ -107,7 +107,7 @@ def call(writer: Writer, node: exp.Expr, filter: exp.Expr | None = None) -> Valu
         given = [writer.value(e) for e in node.expressions]
         return extensions.call(name, given, writer.catalog.extensions)
     if name not in FUNCTIONS and name not in KEYWORDS:
-        meant = near(name, sorted(FUNCTIONS.keys() | AGGREGATES))
+        meant = near(name, sorted(FUNCTIONS.keys() | AGGREGATES.keys()))
         hint = WRONG.get(name) or (f"did you mean {meant!r}?" if meant else NOT_BUILT_IN.format(name))
         raise UnsupportedExpression(f"{name}() is not among the functions that an expression can use", hint)
     if name == "age" and len(node.expressions) != 2:

@@ -67,6 +67,7 @@ _BY_RESULT = {
     "new geometry": "st_geomfromtext st_geomfromewkt st_geomfromgeojson st_makeenvelope",
 }
 FUNCTIONS = {name: result for result, names in _BY_RESULT.items() for name in names.split()}
+"""PostGIS's functions that expressions can use. The value is the result type, or says how the type is derived."""
 
 _GEOMETRIES = frozenset(("same", "point", "geometry", "new point", "new geometry"))
 _SRID_ARGUMENT = {

@@ -55,8 +55,22 @@ FUNCTIONS = {name: result for result, names in _BY_RESULT.items() for name in na
 KEYWORDS = frozenset({"coalesce", "nullif", "greatest", "least", "row"})
 """These look like functions, but are part of the grammar. They cannot be qualified with a schema."""
 
-AGGREGATES = frozenset("count sum min max avg first last array_agg array bool_and bool_or every string_agg".split())
-"""Aggregates over the rows of a `many` relation. `array` is another name of `array_agg`, `every` of `bool_and`."""
+AGGREGATES = {
+    "count": "`count(items)` counts rows. `count(items.note)` counts values that are not null.",
+    "sum": "The sum of the values.",
+    "avg": "The average of the values.",
+    "min": "The smallest value.",
+    "max": "The largest value.",
+    "first": "The value of the first row in the order of the relation.",
+    "last": "The value of the last row in the order of the relation.",
+    "array_agg": "A list of the values in the order of the relation. Without rows, it is an empty list.",
+    "array": "Another name of `array_agg`.",
+    "string_agg": "`string_agg(items.sku, ', ')` joins texts in the order of the relation.",
+    "bool_and": "Whether all values are true.",
+    "bool_or": "Whether at least one value is true.",
+    "every": "Another name of `bool_and`.",
+}
+"""Aggregates over the rows of a `many` relation, with their description for docs/read-models.md."""
 
 WRONG = {
     "now": "a document depends only on rows; compare times where you read the document",

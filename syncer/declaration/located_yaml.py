@@ -62,14 +62,14 @@ def read(text: str, file: str, scalars: Scalars, *, merge_keys: bool = False) ->
         if node is None:
             return None, lines
         return _Reader(file, scalars, lines, merge_keys=merge_keys).value(node, ()), lines
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         mark = getattr(error, "problem_mark", None)
         raise Fatal(
             "this is not valid YAML",
             where=f"{file}:{mark.line + 1}" if mark else file,
             why=getattr(error, "problem", None) or str(error),
-            hint="quote a text that contains `: ` or ` #`, that begins with one of * & ! | > % @ ` [ {, or that contains"
-            " a comma or bracket within {…} or […]",
+            hint="quote a text that contains `: ` or ` #`, or that begins with one of * & ! | > % @ ` [ {. Inside of"
+            " {…} and […], also quote a text that contains a comma or a bracket",
         ) from error
 
 

@@ -53,7 +53,7 @@ KEYABLE = EXACT | {
 """Types that keys and links can have. They are built in and comparable, and text and value convert without loss."""
 
 # Name of the type in pg_catalog → `Column.base`.
-_NAMED = {
+CASTABLE = {
     "bool": "boolean",
     "int2": "smallint",
     "int4": "integer",
@@ -96,8 +96,8 @@ _NAMED = {
     "tstzmultirange": "multirange",
     "datemultirange": "multirange",
 }
-_INTERNAL = {base: name for name, base in _NAMED.items()}
-BUILTIN = frozenset(_NAMED.values()) | {
+_INTERNAL = {base: name for name, base in CASTABLE.items()}
+BUILTIN = frozenset(CASTABLE.values()) | {
     "json",
     "xml",
     "array",
@@ -177,11 +177,11 @@ def cast_target(to: exp.Expr, enums: Mapping[str, object]) -> Value:
         name, sizes = "bpchar", sizes or ["1"]
     if name == "bit" and not sizes:
         sizes = ["1"]
-    if name not in _NAMED:
-        raise ValueError(f"cannot cast to {name}", _WHY_NOT.get(name) or nearest(name, _NAMED))
+    if name not in CASTABLE:
+        raise ValueError(f"cannot cast to {name}", _WHY_NOT.get(name) or nearest(name, CASTABLE))
     if sizes and (name not in _SIZED or not all(s.isdigit() for s in sizes)):
         raise ValueError(f"cannot cast to {to.sql('postgres')}")
-    return Value(f"pg_catalog.{quote(name)}{'(' + ','.join(sizes) + ')' if sizes else ''}", _NAMED[name])
+    return Value(f"pg_catalog.{quote(name)}{'(' + ','.join(sizes) + ')' if sizes else ''}", CASTABLE[name])
 
 
 def _named(to: exp.DataType, enums: Mapping[str, object]) -> Value:
@@ -189,8 +189,8 @@ def _named(to: exp.DataType, enums: Mapping[str, object]) -> Value:
     words = [(p.name, bool(p.args.get("quoted"))) for p in to.args["kind"].find_all(exp.Identifier)]
     last, quoted = words[-1]
     name = last if quoted else last.lower()
-    if name in _NAMED and (len(words) == 1 or words[0][0].lower() == "pg_catalog"):
-        return Value(f"pg_catalog.{quote(name)}", _NAMED[name])
+    if name in CASTABLE and (len(words) == 1 or words[0][0].lower() == "pg_catalog"):
+        return Value(f"pg_catalog.{quote(name)}", CASTABLE[name])
     schemas = [words[0][0], words[0][0].lower()] if len(words) > 1 else [None]
     for spelling, plain in ((last, last), (name, name)):
         for enum in sorted(enums, key=lambda e: (not e.startswith("public."), e)):
@@ -200,7 +200,7 @@ def _named(to: exp.DataType, enums: Mapping[str, object]) -> Value:
                 return Value(enum, "enum")
     raise ValueError(
         f"cannot cast to {last}",
-        _WHY_NOT.get(name) or nearest(name, [*_NAMED, *(e.partition(".")[2] for e in enums)]),
+        _WHY_NOT.get(name) or nearest(name, [*CASTABLE, *(e.partition(".")[2] for e in enums)]),
     )
 
 
