@@ -7,7 +7,8 @@ In the order of the work:
 2. `binding.py` builds the tree of tables and resolves names with the `catalog.py` of the database (`names.py`).
 3. `sql_parser.py` parses each expression. `expressions.py` and `calls.py` validate it and generate it again. They use
    the lists in `functions.py` and `extensions.py` and the types in `sql_types.py`.
-4. `scope.py` adds the joins that expressions need, and `aggregates.py` writes aggregates.
+4. `row.py` resolves the names of expressions at one row, `scope.py` adds the joins that they need, and `aggregates.py`
+   writes aggregates.
 5. `render_sql.py` assembles the SQL of one document.
 6. `compile.py` returns the `compiled.py` read model, which the pipeline runs.
 

@@ -20,7 +20,19 @@ from sqlglot import exp
 from syncer.declaration import calls, extensions
 from syncer.declaration.calls import Names
 from syncer.declaration.catalog import Catalog
-from syncer.declaration.functions import BINARY, CAST, IS, NOT, OTHER, PATTERN, SUBSCRIPT, UNARY, precedence
+from syncer.declaration.functions import (
+    BINARY,
+    CAST,
+    IS,
+    NOT,
+    OTHER,
+    PATTERN,
+    REFUSED,
+    SEE_REFERENCE,
+    SUBSCRIPT,
+    UNARY,
+    precedence,
+)
 from syncer.declaration.names import literal
 from syncer.declaration.sql_parser import UnsupportedExpression, describe, path_of
 from syncer.declaration.sql_types import BUILTIN, Value, arithmetic, cast_target, common, concatenation
@@ -57,11 +69,11 @@ class _Writer:
         if type(node) in BINARY:
             return self._binary(node)
         if (writer := _WRITERS.get(type(node))) is None:
-            raise UnsupportedExpression(*_REFUSED.get(type(node), (f"cannot use {describe(node)}", "")))
+            raise UnsupportedExpression(*REFUSED.get(type(node), (f"cannot use {describe(node)}", SEE_REFERENCE)))
         method, allowed = writer
         extra = {k for k, v in node.args.items() if v} - set(allowed.split()) - _IGNORED_ARGUMENTS
         if extra:
-            raise UnsupportedExpression(f"cannot use {describe(node)} in this form")
+            raise UnsupportedExpression(f"cannot use {describe(node)} in this form", SEE_REFERENCE)
         return method(self, node)
 
     def _need_cast(self, node: exp.Expr, found: Value) -> None:
@@ -151,7 +163,7 @@ class _Writer:
     def is_(self, node: exp.Expr) -> Value:
         right = node.expression
         if not isinstance(right, exp.Null | exp.Boolean):
-            raise UnsupportedExpression(f"cannot use {describe(node)}")
+            raise UnsupportedExpression(f"cannot use {describe(node)}", SEE_REFERENCE)
         negated = "NOT " if node.args.get("negate") else ""
         left = self._operand(node.this, IS + 1, node)
         return Value(f"({left.sql} IS {negated}{self.value(right).sql})", "boolean")
@@ -172,7 +184,7 @@ class _Writer:
 
     def text_match(self, node: exp.Expr) -> Value:
         if len(node.expressions) != 1:
-            raise UnsupportedExpression(f"cannot use {describe(node)}")
+            raise UnsupportedExpression(f"cannot use {describe(node)}", SEE_REFERENCE)
         left = self._operand(node.expressions[0], OTHER, node)
         return Value(f"({left.sql} @@ {self._operand(node.this, OTHER + 1, node).sql})", "boolean")
 
@@ -303,24 +315,3 @@ _WRITERS: dict[type[exp.Expr], tuple[_Method, str]] = {
     exp.Anonymous: (calls.call, "this expressions"),
 }
 """Class of a node → the method that writes it, and the arguments of the node that it knows."""
-
-_CLOCK_HINT = "a document depends only on rows; compare times where you read the document"
-_ROWS_ONLY = "a document depends only on rows"
-_REFUSED: dict[type[exp.Expr], tuple[str, str]] = {
-    exp.Subquery: ("cannot use a subquery", "declare a relation"),
-    exp.Select: ("cannot use a subquery", "declare a relation"),
-    exp.Exists: ("cannot use a subquery", "declare a relation and use count(relation) > 0"),
-    exp.Window: ("cannot use a window function", "use an aggregate over a relation"),
-    exp.Placeholder: ("cannot use a parameter", "write the value itself"),
-    exp.Parameter: ("cannot use a parameter", "write the value itself"),
-    exp.CurrentDate: ("cannot use current_date", _CLOCK_HINT),
-    exp.CurrentTime: ("cannot use current_time", _CLOCK_HINT),
-    exp.CurrentTimestamp: ("cannot use current_timestamp", _CLOCK_HINT),
-    exp.Localtime: ("cannot use localtime", _CLOCK_HINT),
-    exp.Localtimestamp: ("cannot use localtimestamp", _CLOCK_HINT),
-    exp.CurrentUser: ("cannot use current_user", _ROWS_ONLY),
-    exp.SessionUser: ("cannot use session_user", _ROWS_ONLY),
-    exp.CurrentSchema: ("cannot use current_schema", _ROWS_ONLY),
-    exp.CurrentCatalog: ("cannot use current_catalog", _ROWS_ONLY),
-}
-"""Class of a refused node → what is wrong, and what to write instead."""

@@ -72,9 +72,13 @@ AGGREGATES = {
 }
 """Aggregates over the rows of a `many` relation, with their description for docs/read-models.md."""
 
+_CLOCK_HINT = "a document depends only on rows; compare times where you read the document"
+_ROWS_ONLY = "a document depends only on rows"
+SEE_REFERENCE = "docs/read-models.md lists what an expression can use"
+
 WRONG = {
-    "now": "a document depends only on rows; compare times where you read the document",
-    "random": "a document depends only on rows",
+    "now": _CLOCK_HINT,
+    "random": _ROWS_ONLY,
     "json_build_object": "use jsonb_build_object",
     "json_build_array": "use jsonb_build_array",
     "to_json": "use to_jsonb",
@@ -94,6 +98,26 @@ NOT_BUILT_IN = (
     " column: ALTER TABLE … ADD COLUMN … GENERATED ALWAYS AS ({}(…)) STORED. If the function is not immutable, fill the"
     " column by a trigger"
 )
+
+
+REFUSED: dict[type[exp.Expr], tuple[str, str]] = {
+    exp.Subquery: ("cannot use a subquery", "declare a relation"),
+    exp.Select: ("cannot use a subquery", "declare a relation"),
+    exp.Exists: ("cannot use a subquery", "declare a relation and use count(relation) > 0"),
+    exp.Window: ("cannot use a window function", "use an aggregate over a relation"),
+    exp.Placeholder: ("cannot use a parameter", "write the value itself"),
+    exp.Parameter: ("cannot use a parameter", "write the value itself"),
+    exp.CurrentDate: ("cannot use current_date", _CLOCK_HINT),
+    exp.CurrentTime: ("cannot use current_time", _CLOCK_HINT),
+    exp.CurrentTimestamp: ("cannot use current_timestamp", _CLOCK_HINT),
+    exp.Localtime: ("cannot use localtime", _CLOCK_HINT),
+    exp.Localtimestamp: ("cannot use localtimestamp", _CLOCK_HINT),
+    exp.CurrentUser: ("cannot use current_user", _ROWS_ONLY),
+    exp.SessionUser: ("cannot use session_user", _ROWS_ONLY),
+    exp.CurrentSchema: ("cannot use current_schema", _ROWS_ONLY),
+    exp.CurrentCatalog: ("cannot use current_catalog", _ROWS_ONLY),
+}
+"""Class of a refused node → what is wrong, and what to write instead."""
 
 
 def result_type(name: str, arguments: list[str]) -> str:

@@ -20,18 +20,8 @@ from syncer.declaration.located_yaml import Path
 from syncer.declaration.mistakes import together
 from syncer.declaration.model import Model
 from syncer.declaration.names import quote
-from syncer.declaration.scope import (
-    Aliases,
-    Chain,
-    Group,
-    InGroup,
-    Row,
-    Scope,
-    both,
-    filtered,
-    link,
-    ordering,
-)
+from syncer.declaration.row import Chain, InGroup, Row, filtered, ordering
+from syncer.declaration.scope import Aliases, Group, Scope, both, link
 from syncer.declaration.sql_parser import UnsupportedExpression
 from syncer.declaration.sql_types import Value
 from syncer.errors import Fatal
