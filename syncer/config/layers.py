@@ -91,8 +91,8 @@ class Tree:
 def read_yaml(path: Path) -> Tree:
     """Returns the file as a tree.
 
-    Raises Fatal, with the line, if the file is not YAML, is not a mapping, duplicates a key, or gives both a key and
-    its `_file` twin.
+    Raises Fatal, with the line, if the file is not YAML, is not a mapping, or duplicates a key. A key and its `_file`
+    twin count as duplicates.
     """
     try:
         text = path.read_text("utf-8")
@@ -253,7 +253,7 @@ def _problem(cls: type[BaseModel], item: Any, tree: Tree, at: Names) -> Fatal:
         return unknown(dotted, where, owner.model_fields if owner else ())
     if item["type"] == "missing":
         variables = [ENV_PREFIX + "__".join(one).upper() for one in _required(cls, path, len(at))]
-        hint = f"set it there, or as {' and '.join(variables)}"
+        hint = f"set it in the configuration file, or as {' and '.join(variables)}"
         return Fatal(f"{dotted} is missing", where=tree.name, hint=hint)
     message = item["msg"].removeprefix("Value error, ")
     return Fatal(f"{dotted} is invalid", where=where, why=message[:1].lower() + message[1:])

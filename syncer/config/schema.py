@@ -217,7 +217,7 @@ class Config(Section):
 
     @property
     def sinks(self) -> dict[str, dict[str, Any]]:
-        """The sections of the sinks, not validated and with their secrets. `connection` validates them."""
+        """Returns the sections of the sinks, not validated and with their secrets. `connection` validates them."""
         values = self._tree.values
         given = {kind: values[kind] or {} for kind in sink_modules() if kind in values}
         return {kind: layers.with_files(section, None, self._tree, (kind,)) for kind, section in given.items()}

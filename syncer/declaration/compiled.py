@@ -89,7 +89,7 @@ class Compiled:
     the last row."""
     hash: str
     """Changes when documents have to be rebuilt by a resync. `compile.py` computes it from the renderer version, the
-    declaration, the order of the document's fields, and the names and type families of the root's key columns."""
+    declaration and the order of the document's fields. The root's key columns, with their type families, count too."""
 
     @property
     def tables(self) -> frozenset[TableName]:

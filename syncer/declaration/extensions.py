@@ -96,7 +96,7 @@ class GeometryType(NamedTuple):
 
     @property
     def plain_kind(self) -> str:
-        """The kind in lower case, without the letters of further dimensions (Z, M)."""
+        """Returns the kind in lower case, without the letters of further dimensions (Z, M)."""
         return re.sub(r"[zm]+$", "", self.kind.lower())
 
 
