@@ -34,7 +34,8 @@ from syncer.cli import servers
 from syncer.config.schema import Config
 from syncer.connect.definition import Definition
 from syncer.connect.lookup import connect, find_definition
-from syncer.declaration.model import Mistakes, Model, place_of, together
+from syncer.declaration.mistakes import Mistakes, together
+from syncer.declaration.model import Model, place_of
 from syncer.errors import Fatal, SyncerError, Unknown
 from syncer.events import TableName
 from syncer.postgres.publication import read_facts

@@ -1,8 +1,8 @@
-"""Settings in layers: a YAML file, environment variables over it, options over those, secrets in files.
+"""Merges the layers of settings: a YAML file, environment variables over it, options over those, secrets in files.
 
-Every value knows where it came from, so that an error names the file and line or the variable. What there
-is to set is not known here: `config/schema.py` declares that. pydantic-settings does the same layering but
-forgets origins, and prints a rejected value (a password, too) in its errors.
+Each value remembers its origin, so that an error names the file and line, or the variable. This module does not know
+which settings exist: `config/schema.py` declares them. pydantic-settings offers the same layers. But it loses the
+origins, and its errors print rejected values, including passwords.
 """
 
 from __future__ import annotations
@@ -17,54 +17,58 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from syncer.declaration import located_yaml
 from syncer.declaration.names import near
 from syncer.errors import Fatal
 from syncer.masking import is_secret
 
-Path_ = tuple[str, ...]
+Names = tuple[str, ...]
 M = TypeVar("M", bound=BaseModel)
 
 ENV_PREFIX = "SYNCER_"
 _PATH_NAME = re.compile(r"[._](file|location|keytab)$")
-"""Settings that are paths: `ca_file`, and librdkafka's `ssl.ca.location`, `sasl.kerberos.keytab`, …"""
+"""Names of settings whose values are paths: `ca_file`, and librdkafka's `ssl.ca.location`, `sasl.kerberos.keytab`, …"""
 _NO_PATHS = ("", "probe")
-"""What stands where a path may stand: librdkafka's `ssl.ca.location: probe` looks for the system's own."""
+"""Values of such settings that are not paths. `ssl.ca.location: probe` makes librdkafka search the system's."""
 
 
 class Tree:
-    """Nested settings, with the origin of every key: `config/syncer.yaml:12` or `environment variable X`."""
+    """Nested settings with the origin of every key: `config/syncer.yaml:12` or `environment variable X`."""
 
     def __init__(self, name: str, folder: Path = Path()) -> None:
-        """folder: of the file; relative paths in the file start there."""
+        """Creates an empty tree.
+
+        name: the file's name, for errors. folder: the file's folder, where the relative paths in it start.
+        """
         self.name = name
         self.folder = folder
         self.values: dict[str, Any] = {}
-        self.origins: dict[Path_, str] = {}
-        self._over_file: set[Path_] = set()
+        self.origins: dict[Names, str] = {}
+        self._over_file: set[Names] = set()
 
-    def origin(self, path: Path_) -> str:
-        """Of the key, else of what it is in."""
+    def origin(self, path: Names) -> str:
+        """Returns the origin of a key. Without one, returns the origin of the nearest section around it."""
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path, self.name)
 
-    def folder_of(self, path: Path_) -> Path:
-        """The folder where a relative path in this setting starts.
+    def folder_of(self, path: Names) -> Path:
+        """Returns the folder where a relative path in this setting starts.
 
-        For a value of the file, and for a default, it is the file's folder. For a variable or an option of
-        the command line, and without a file, it is the current folder.
+        For a value from the file and for a default, this is the file's folder. For a variable or a command-line option,
+        and if there is no file, it is the current folder.
         """
         over = any(path[:depth] in self._over_file for depth in range(1, len(path) + 1))
         return Path() if over else self.folder
 
-    def located(self, path: Path_, value: str) -> str:
-        """The path that a setting holds, as it can be opened from the current folder."""
+    def located(self, path: Names, value: str) -> str:
+        """Returns a setting's path in a form that can be opened from the current folder."""
         return os.path.normpath(self.folder_of(path) / value)
 
-    def put(self, path: Path_, value: Any, origin: str) -> None:
-        """Set one value over whatever lower layers said, its `_file` twin included.
+    def put(self, path: Names, value: Any, origin: str) -> None:
+        """Sets a value. It replaces the value of lower layers, and also their `_file` twin of the key.
 
-        Raises Fatal when the same layer gives a value and its twin.
+        Raises Fatal if the same layer gives both the key and its twin.
         """
         node = self.values
         for depth, part in enumerate(path[:-1], 1):
@@ -77,7 +81,7 @@ class Tree:
         if twin in node:
             other = self.origin((*path[:-1], twin))
             if other.split(" ")[0] == origin.split(" ")[0]:
-                raise Fatal(f"both {last} and {twin} are given", where=origin, hint=f"keep one; see {other}")
+                raise Fatal(f"both {last} and {twin} are given", where=origin, hint=f"keep one of them; see {other}")
             del node[twin]
         node[last] = value
         self.origins[path] = origin
@@ -85,50 +89,50 @@ class Tree:
 
 
 def read_yaml(path: Path) -> Tree:
-    """The file as a tree. Raises Fatal with the line if it is not YAML, no mapping, or repeats a key."""
-    tree = Tree(str(path), path.parent)
+    """Returns the file as a tree.
+
+    Raises Fatal, with the line, if the file is not YAML, is not a mapping, or duplicates a key. A key and its `_file`
+    twin count as duplicates.
+    """
     try:
-        loader = yaml.SafeLoader(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except OSError as e:
-        raise Fatal("cannot read the configuration", where=str(path), why=e.strerror or str(e)) from e
+        raise Fatal("cannot read the configuration file", where=str(path), why=e.strerror or str(e)) from e
     except UnicodeDecodeError as e:
-        raise Fatal("the configuration is not UTF-8", where=str(path)) from e
-    try:
-        node = loader.get_single_node()
-        if node is not None:
-            tree.values = _construct(loader, node, (), tree)
-    except yaml.MarkedYAMLError as e:
-        line = e.problem_mark.line + 1 if e.problem_mark else 1
-        raise Fatal("not valid YAML", where=f"{path}:{line}", why=e.problem or "") from None
-    if not isinstance(tree.values, dict):
-        raise Fatal("the configuration has to be a mapping of sections", where=f"{path}:1")
+        raise Fatal("the configuration file is not UTF-8", where=str(path)) from e
+    values, lines = located_yaml.read(text, str(path), located_yaml.yaml_1_1, merge_keys=True)
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise Fatal(
+            "the configuration file has to be a mapping of sections",
+            where=f"{path}:1",
+            hint="see docs/configuration.md",
+        )
+    tree = Tree(str(path), path.parent)
+    tree.values = values
+    for place, line in lines.items():
+        names = tuple(name for name in place if isinstance(name, str))
+        if names and len(names) == len(place):  # items of a list have the origin of the list
+            tree.origins[names] = f"{path}:{line}"
+    _refuse_twins(values, (), tree)
     return tree
 
 
-def _construct(loader: yaml.SafeLoader, node: yaml.Node, path: Path_, tree: Tree) -> Any:
-    if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node, deep=True)
-    loader.flatten_mapping(node)
-    result: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key = str(key_node.value)
-        where = f"{tree.name}:{key_node.start_mark.line + 1}"
-        if key in result:
-            raise Fatal(f"{key} is given twice", where=where, hint=f"see {tree.origin((*path, key))}")
-        tree.origins[*path, key] = where
-        result[key] = _construct(loader, value_node, (*path, key), tree)
-    for key in result:
-        if f"{key}_file" in result:
+def _refuse_twins(values: Mapping[str, Any], path: Names, tree: Tree) -> None:
+    for key, value in values.items():
+        if f"{key}_file" in values:
             where = tree.origin((*path, key))
-            raise Fatal(f"both {key} and {key}_file are given", where=where, hint="keep one")
-    return result
+            raise Fatal(f"both {key} and {key}_file are given", where=where, hint="keep one of them")
+        if isinstance(value, dict):
+            _refuse_twins(value, (*path, key), tree)
 
 
 def add_environment(tree: Tree, environ: Mapping[str, str], top_level: set[str]) -> None:
-    """Lay `SYNCER_<SECTION>__<KEY>` over the tree; `top_level` names the settings that are no section.
+    """Sets the values of all variables `SYNCER_<SECTION>__<KEY>` in the tree.
 
-    Names without `__` that are not in `top_level` are left alone: Kubernetes makes `SYNCER_PORT` and the
-    like for a service called syncer.
+    top_level: the settings that are not sections. Other names without `__` are ignored, because Kubernetes creates
+    variables such as `SYNCER_PORT` for a service called syncer.
     """
     for name in sorted(environ):
         if not name.upper().startswith(ENV_PREFIX):
@@ -138,11 +142,12 @@ def add_environment(tree: Tree, environ: Mapping[str, str], top_level: set[str])
             tree.put(path, environ[name], f"environment variable {name}")
 
 
-def build(cls: type[M], tree: Tree, at: Path_ = (), values: Mapping[str, Any] | None = None) -> M:
-    """The settings as `cls`, secrets read from their files.
+def build(cls: type[M], tree: Tree, at: Names = (), values: Mapping[str, Any] | None = None) -> M:
+    """Returns the settings as an instance of `cls`, with the secrets read from their files.
 
-    at: where in the tree they are. values: instead of what the tree has there.
-    Raises Fatal with every error found, each with its origin and, for unknown names, the nearest right one.
+    at: the path of the settings in the tree.
+    values: replaces the tree's values at that path.
+    Raises Fatal with every error found. Each has its origin. An unknown name has the nearest correct one as a hint.
     """
     if values is None:
         values = tree.values
@@ -164,12 +169,15 @@ def build(cls: type[M], tree: Tree, at: Path_ = (), values: Mapping[str, Any] | 
     raise Fatal(f"{len(found)} errors in the configuration", where=tree.name, why="\n".join(map(str, found))) from None
 
 
-def with_files(values: Mapping[str, Any], cls: type[BaseModel] | None, tree: Tree, at: Path_) -> dict[str, Any]:
-    """A copy in which every `KEY_file` (unless it is a key of its own) became KEY, with the file's text, and
-    every path can be opened from the current folder (see `Tree.folder_of`).
+def with_files(values: Mapping[str, Any], cls: type[BaseModel] | None, tree: Tree, at: Names) -> dict[str, Any]:
+    """Returns a copy with secrets read from files, and with paths that can be opened from the current folder.
 
-    cls: tells which keys there are; without it, names decide: a KEY that sounds like a secret is one, and
-    `…_file`, `….location` and the like are paths.
+    A `KEY_file` that is not itself a declared key becomes KEY, with the content of the file. Relative paths start at
+    `Tree.folder_of`.
+
+    cls: declares the keys. Without it, the names decide: `masking.is_secret` recognizes secrets, and `…_file`,
+    `….location` and similar names are paths.
+    Raises Fatal if a file cannot be read.
     """
     fields = cls.model_fields if cls else {}
     result: dict[str, Any] = {}
@@ -207,14 +215,17 @@ def _section(field: FieldInfo | None) -> type[BaseModel] | None:
 
 
 def _holds_path(name: str, field: FieldInfo | None) -> bool:
-    """Whether a setting is the path of a file or folder."""
+    """Returns whether a setting is the path of a file or folder."""
     if field and (field.annotation is Path or Path in get_args(field.annotation)):
         return True
     return _PATH_NAME.search(name) is not None
 
 
-def _parse_variables(data: dict[str, Any], error: ValidationError, tree: Tree, at: Path_) -> bool:
-    """Read lists and mappings that variables hold as YAML, where text was not right."""
+def _parse_variables(data: dict[str, Any], error: ValidationError, tree: Tree, at: Names) -> bool:
+    """Parses variables that contain a YAML list or mapping, where validation rejected their text.
+
+    Returns whether a value changed.
+    """
     changed = False
     for item in error.errors(include_input=False, include_url=False):
         path = tuple(map(str, item["loc"]))
@@ -231,8 +242,8 @@ def _parse_variables(data: dict[str, Any], error: ValidationError, tree: Tree, a
     return changed
 
 
-def _problem(cls: type[BaseModel], item: Any, tree: Tree, at: Path_) -> Fatal:
-    path: Path_ = (*at, *map(str, item["loc"]))
+def _problem(cls: type[BaseModel], item: Any, tree: Tree, at: Names) -> Fatal:
+    path: Names = (*at, *map(str, item["loc"]))
     dotted, where = ".".join(path), tree.origin(path)
     if item["type"] == "extra_forbidden":
         owner: type[BaseModel] | None = cls
@@ -242,14 +253,14 @@ def _problem(cls: type[BaseModel], item: Any, tree: Tree, at: Path_) -> Fatal:
         return unknown(dotted, where, owner.model_fields if owner else ())
     if item["type"] == "missing":
         variables = [ENV_PREFIX + "__".join(one).upper() for one in _required(cls, path, len(at))]
-        hint = f"set it there, or as {' and '.join(variables)}"
+        hint = f"set it in the configuration file, or as {' and '.join(variables)}"
         return Fatal(f"{dotted} is missing", where=tree.name, hint=hint)
     message = item["msg"].removeprefix("Value error, ")
-    return Fatal(f"{dotted} is not right", where=where, why=message[:1].lower() + message[1:])
+    return Fatal(f"{dotted} is invalid", where=where, why=message[:1].lower() + message[1:])
 
 
-def _required(cls: type[BaseModel], path: Path_, depth: int) -> list[Path_]:
-    """What has to be set for `path` to be there: of a section, those of its keys that have no default."""
+def _required(cls: type[BaseModel], path: Names, depth: int) -> list[Names]:
+    """Returns the settings that a missing `path` needs. For a section, these are its keys without a default."""
     field = cls.model_fields.get(path[depth]) if len(path) == depth + 1 else None
     section = field.annotation if field else None
     if isinstance(section, type) and issubclass(section, BaseModel):
@@ -258,9 +269,12 @@ def _required(cls: type[BaseModel], path: Path_, depth: int) -> list[Path_]:
 
 
 def unknown(dotted: str, where: str, names: Iterable[str]) -> Fatal:
-    """There is no such setting; the hint is the nearest right name, or all of them."""
+    """Returns the error for an unknown setting. The hint is the nearest correct name, or otherwise all names.
+
+    dotted: the setting. names: the correct names for its last part.
+    """
     *parents, last = dotted.split(".")
     names = list(names)
     meant = near(last, names)
-    hint = f"did you mean {'.'.join([*parents, meant])}?" if meant else f"known here: {', '.join(names)}"
+    hint = f"did you mean {'.'.join([*parents, meant])}?" if meant else f"known names: {', '.join(names)}"
     return Fatal(f"there is no setting {dotted}", where=where, hint=hint if names else "")

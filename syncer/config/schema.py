@@ -1,67 +1,41 @@
-"""What there is to set: sections, keys, defaults, units. `load` reads the file and the environment.
+"""Declares every setting: sections, keys, defaults and units. `load` reads the file and the environment.
 
-Lowest first: the file, `SYNCER_<SECTION>__<KEY>`, options of the command line. Any `KEY` may be given as
-`KEY_file`, the path of a file that holds it, for secrets. Relative paths in the file start at the file's
-folder, those of variables and options at the current folder. Unknown keys are errors. The sections
-`elasticsearch`, `redis`, … belong to the sinks of these names, which declare them: `connection` checks them.
+Later sources win: the file, then variables `SYNCER_<SECTION>__<KEY>`, then command-line options.
+Any `KEY` can be given as `KEY_file`, the path of a file that contains the value. This is meant for secrets.
+Relative paths in the file start at the file's folder. Those in variables and options start at the current folder.
+Unknown keys are errors.
+The sections `elasticsearch`, `redis`, … belong to the sinks of these names. Each sink declares the keys of its section,
+and `Config.connection` validates them.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from syncer.config import layers
+from syncer.config.dsn import split_dsn
 from syncer.config.sink_kinds import sink_modules
+from syncer.config.types import Bytes, Seconds, take_credentials_out
 from syncer.errors import Fatal
 from syncer.masking import mask
 from syncer.tls import CaFile
 
 DEFAULT_PATH = Path("config/syncer.yaml")
 M = TypeVar("M", bound=BaseModel)
-
-_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Zµ]*)\s*")
-_SIZES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_TIMES = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_size(value: Any) -> Any:
-    """Bytes of `8MiB`, `500 kB`, `1024`. Raises ValueError for text that is no size."""
-    return round(_quantity(value, _SIZES, "a size such as 8MiB")) if isinstance(value, str) else value
-
-
-def parse_duration(value: Any) -> Any:
-    """Seconds of `30s`, `250ms`, `5m`, `1.5`. Raises ValueError for text that is no duration."""
-    return _quantity(value, _TIMES, "a duration such as 30s or 250ms") if isinstance(value, str) else value
-
-
-def _quantity(text: str, units: Mapping[str, float], wanted: str) -> float:
-    match = _QUANTITY.fullmatch(text)
-    if not match or match[2].lower() not in units:
-        raise ValueError(f"it has to be {wanted} (units: {', '.join(filter(None, units))})")
-    return float(match[1]) * units[match[2].lower()]
-
-
-_TEXT_OR_NUMBER = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^[0-9]"}]}
-Bytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0), WithJsonSchema(_TEXT_OR_NUMBER)]
-Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0), WithJsonSchema(_TEXT_OR_NUMBER)]
 Count = Annotated[int, Field(gt=0)]
 
 
@@ -70,13 +44,13 @@ class Section(BaseModel):
 
 
 class PostgresSettings(Section):
-    """The primary that the read models are rendered from. A standby will not do."""
+    """The PostgreSQL primary that documents are rendered from. A standby does not work."""
 
-    dsn: str = Field(description="Connection string (URL or key=value), best without password")
-    password: SecretStr | None = Field(default=None, description="Its password; wins over one inside the dsn")
-    connect_timeout: Seconds = Field(default=10, description="Wait this long for a connection (seconds)")
+    dsn: str = Field(description="Connection string (URL or key=value), preferably without a password")
+    password: SecretStr | None = Field(default=None, description="Password; overrides one in the connection string")
+    connect_timeout: Seconds = Field(default=10, description="Timeout for opening a connection (seconds)")
     statement_timeout: Seconds = Field(default=60, description="Cancel a statement that runs longer (seconds)")
-    application_name: str = Field(default="syncer", description="Shown in pg_stat_activity")
+    application_name: str = Field(default="syncer", description="Name shown in pg_stat_activity")
 
     @model_validator(mode="before")
     @classmethod
@@ -89,10 +63,10 @@ class PostgresSettings(Section):
         return data
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of `psycopg.connect`, the password among them: never print them."""
+        """Returns keyword arguments for `psycopg.connect`. They include the password: never print them."""
         result: dict[str, Any] = {
             "conninfo": self.dsn,
-            "connect_timeout": max(2, round(self.connect_timeout)),  # libpq takes whole seconds, 2 and up
+            "connect_timeout": max(2, round(self.connect_timeout)),  # libpq accepts whole seconds, at least 2
             "application_name": self.application_name,
         }
         if self.password:
@@ -101,14 +75,18 @@ class PostgresSettings(Section):
 
 
 class KafkaSettings(Section):
-    """Where Debezium's change events come from, and where the syncer keeps its offsets and work items."""
+    """The Kafka cluster with Debezium's change events. The syncer also keeps its offsets and work items there."""
 
-    bootstrap_servers: str = Field(description="host:port, separated by commas")
+    bootstrap_servers: str = Field(description="host:port, several separated by commas")
     topic_prefix: str = Field(min_length=1, description="The connector's topic.prefix")
-    group_prefix: str = Field(default="syncer", min_length=1, description="Begins the names of groups and own topics")
+    group_prefix: str = Field(
+        default="syncer", min_length=1, description="Prefix of the syncer's consumer groups and of its own topics"
+    )
     state_topic: str = Field(default="syncer.state", description="Compacted topic for starting offsets and epochs")
-    partitions: Count = Field(default=4, description="Partitions of the topics it creates")
-    replication_factor: Count = Field(default=1, description="Replicas of the topics it creates (3 in production)")
+    partitions: Count = Field(default=4, description="Partitions of the topics that the syncer creates")
+    replication_factor: Count = Field(
+        default=1, description="Replicas of the topics that the syncer creates (3 in production)"
+    )
     properties: dict[str, str | int | float | bool] = Field(
         {}, repr=False, description="Further librdkafka settings, e.g. security.protocol, sasl.password"
     )
@@ -116,80 +94,78 @@ class KafkaSettings(Section):
     @field_validator("properties")
     @classmethod
     def _dots(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """No name of librdkafka has an underscore; names of variables have no dots."""
+        """Turns underscores into dots. Variable names have no dots, and librdkafka's names have no underscores."""
         return {name.replace("_", "."): item for name, item in value.items()}
 
 
 class ConnectSettings(Section):
-    """The REST interface of Kafka Connect, for `syncer connectors` and `syncer check`."""
+    """The REST API of Kafka Connect, for `syncer connectors`, `syncer check` and `syncer status`."""
 
-    url: str | None = Field(default=None, description="http://host:8083; without it connectors are not looked at")
+    url: str | None = Field(default=None, description="http://host:8083; without it, connectors are not checked")
     definitions: Path = Field(default=Path("connectors"), description="Folder of connector definitions (*.json)")
-    username: str | None = Field(default=None, description="For basic authentication")
-    password: SecretStr | None = Field(default=None, description="For basic authentication")
-    ca_file: CaFile | None = Field(default=None, description="PEM file of the authority behind its certificate")
-    timeout: Seconds = Field(default=30, description="Wait this long for an answer (seconds)")
+    username: str | None = Field(default=None, description="User for basic authentication")
+    password: SecretStr | None = Field(default=None, description="Password for basic authentication")
+    ca_file: CaFile | None = Field(
+        default=None, description="PEM file of the certificate authority that signed the server's certificate"
+    )
+    timeout: Seconds = Field(default=30, description="Timeout of a request (seconds)")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _take_password_out(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("url"), str) and "@" in data["url"]:
-            parts = urlsplit(data["url"])
-            taken = {"url": parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()}
-            for name, text in (("username", parts.username), ("password", parts.password)):
-                if text and not data.get(name):
-                    taken[name] = unquote(text)
-            data = data | taken
-        return data
+    _credentials = model_validator(mode="before")(take_credentials_out)
 
 
 class HttpSettings(Section):
-    """Health, metrics and status of `syncer run`."""
+    """The HTTP server of `syncer run`: health, metrics and status."""
 
-    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all")
-    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free one")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free port")
 
 
 class LogSettings(Section):
-    """What `syncer run` says while it runs."""
+    """The log of `syncer run`."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least to be logged: debug, info, warning, error"
+        default="info", description="Lowest level that is logged: debug, info, warning, error"
     )
     format: Literal["auto", "console", "json"] = Field(
-        default="auto", description="console, json, or auto: console on a terminal"
+        default="auto", description="console, json, or auto: console on a terminal, otherwise json"
     )
 
 
 class PipelineSettings(Section):
-    """Sizes and times of one batch. The defaults are measured; `bench/` tells what a change does."""
+    """Sizes and times of one batch. The defaults are measured. `bench/` shows the effect of other values."""
 
-    max_records: Count = Field(default=5000, description="Events a batch")
-    max_bytes: Bytes = Field(default=16 << 20, description="Events a batch (bytes)")
-    chunk_documents: Count = Field(default=2000, description="Documents rendered by one statement")
-    chunk_bytes: Bytes = Field(default=8 << 20, description="Rendered documents held at once, about (bytes)")
-    fan_out: Count = Field(default=20_000, description="Dirty roots of one batch; more go to the work topic")
-    commit_interval: Seconds = Field(default=1.0, description="Commit offsets this often (seconds)")
-    gate_timeout: Seconds = Field(default=30, description="Report why, when a transaction stays invisible (seconds)")
+    max_records: Count = Field(default=5000, description="Maximum number of change events in a batch")
+    max_bytes: Bytes = Field(default=16 << 20, description="Maximum size of the change events in a batch (bytes)")
+    chunk_documents: Count = Field(default=2000, description="Number of documents that one statement renders")
+    chunk_bytes: Bytes = Field(
+        default=8 << 20, description="Approximate size of the rendered documents in memory (bytes)"
+    )
+    fan_out: Count = Field(
+        default=20_000, description="Maximum number of dirty roots in a batch; more go to the work topic"
+    )
+    commit_interval: Seconds = Field(default=1.0, description="Time between commits of offsets (seconds)")
+    gate_timeout: Seconds = Field(
+        default=30, description="Report the reason if a transaction stays invisible for this long (seconds)"
+    )
     max_age: Seconds = Field(
-        default=30, le=600, description="Render a batch again that was not written by then (seconds)"
+        default=30, le=600, description="Render a batch again if it was not written within this time (seconds)"
     )
     change_lanes: Count = Field(
-        default=1, description="Batches of changes done at the same time, a process and read model"
+        default=1, description="Batches of change events processed concurrently, per process and read model"
     )
-    work_lanes: Count = Field(default=1, description="Work items done at the same time, a process and read model")
-    stop_timeout: Seconds = Field(default=8, description="Finish the batch in hand within this time (seconds)")
+    work_lanes: Count = Field(default=1, description="Work items processed concurrently, per process and read model")
+    stop_timeout: Seconds = Field(default=8, description="On shutdown, time to finish the batch in progress (seconds)")
 
 
 class BackfillSettings(Section):
-    """How `syncer backfill` walks a table."""
+    """How `syncer backfill` splits a table."""
 
-    range_documents: Count = Field(default=2000, description="Documents a work item")
-    workers: Count = Field(default=2, description="Ranges rendered at the same time")
+    range_documents: Count = Field(default=2000, description="Documents in a work item")
+    workers: Count = Field(default=2, description="Ranges rendered concurrently")
 
 
-class DeadLetters(Section):
-    """When refused documents are too many for dead letters. 100 bad ones among good ones never are."""
+class DeadLetterSettings(Section):
+    """The limit of dead letters. Single bad documents among good ones never reach it, however many there are."""
 
     max_consecutive: int = Field(
         default=100,
@@ -200,26 +176,28 @@ class DeadLetters(Section):
 
 
 class WatchSettings(Section):
-    """How `syncer run` watches connector, slot, publication and the stream of changes as a whole."""
+    """How `syncer run` monitors the connector, the slot, the publication and the whole change stream."""
 
-    interval: Seconds = Field(default=10, description="Look, and send a message, this often (seconds)")
+    interval: Seconds = Field(
+        default=10, description="Time between two checks; each check sends a message through the stream (seconds)"
+    )
     overdue: Seconds = Field(
-        default=120, description="Tell, when such a message has not come within this time (seconds)"
+        default=120, description="Report a message that has not come back within this time (seconds)"
     )
 
 
-class Source(Section):
-    """What is done about losses of the connector itself."""
+class SourceSettings(Section):
+    """How the syncer repairs changes that the connector itself loses."""
 
     repair_after_resume: Literal["auto", "always", "never"] = Field(
         default="auto",
         description="Render all documents again after the connector resumed: always, never, or auto (unless "
-        "Kafka Connect says that Debezium is 3.7 or later, which loses no rows then)",
+        "Kafka Connect reports Debezium 3.7 or later, which loses no rows then)",
     )
 
 
 class Config(Section):
-    """All settings. The sections of the sinks are checked by `connection`."""
+    """All settings. `connection` validates the sections of the sinks."""
 
     models: Path = Field(default=Path("readmodels"), description="Folder of the read models")
     postgres: PostgresSettings
@@ -229,9 +207,9 @@ class Config(Section):
     log: LogSettings = Field(default_factory=LogSettings)
     pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
     backfill: BackfillSettings = Field(default_factory=BackfillSettings)
-    dead_letters: DeadLetters = Field(default_factory=DeadLetters)
+    dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
-    source: Source = Field(default_factory=Source)
+    source: SourceSettings = Field(default_factory=SourceSettings)
     _tree: layers.Tree = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
@@ -239,29 +217,32 @@ class Config(Section):
 
     @property
     def sinks(self) -> dict[str, dict[str, Any]]:
-        """The sections that are named after sinks, unchecked, secrets in them: see `connection`."""
+        """Returns the sections of the sinks, not validated and with their secrets. `connection` validates them."""
         values = self._tree.values
         given = {kind: values[kind] or {} for kind in sink_modules() if kind in values}
         return {kind: layers.with_files(section, None, self._tree, (kind,)) for kind, section in given.items()}
 
     def connection(self, kind: str, cls: type[M]) -> M:
-        """The section of a sink as the sink's own class. Raises Fatal with the origin of what is wrong."""
+        """Returns a sink's section as the sink's own class.
+
+        Raises Fatal with every error in it, each with the origin of the value.
+        """
         return layers.build(cls, self._tree, (kind,), self._tree.values.get(kind) or {})
 
     def masked(self) -> dict[str, Any]:
-        """Everything as it may be shown: secrets are `***`."""
+        """Returns all settings for printing. Secrets are `***`."""
         shown = self.model_dump(mode="json") | self.sinks
         return {key: mask(key, value) for key, value in shown.items()}
 
     def origin(self, *path: str) -> str:
-        """Where a setting was made (`config/syncer.yaml:12`, `environment variable X`), or `default`."""
+        """Returns the origin of a setting: `config/syncer.yaml:12`, `environment variable X` or `default`."""
         return self._tree.origins.get(path, "default")
 
     def why_there(self, *path: str) -> str:
-        """Where the setting of a folder comes from, and where its relative paths start."""
+        """Explains a folder setting: where it is set, and where its relative paths start."""
         folder = self._tree.folder_of(path)
         start = f"the folder of {self._tree.name}" if folder.parts else "the current folder"
-        return f"{'.'.join(path)} is from: {self.origin(*path)}; relative paths there start at {start}"
+        return f"{'.'.join(path)} is set by: {self.origin(*path)}; its relative paths start at {start}"
 
 
 def load(
@@ -270,20 +251,22 @@ def load(
     environ: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Read the file (else `$SYNCER_CONFIG`, else `config/syncer.yaml`) and lay the environment over it.
+    """Reads the configuration file and applies the environment and the options over it.
 
-    options: dotted names and values over all else, e.g. `{"log.level": "debug"}`.
-    Raises Fatal that says all that is wrong. Without any file, the environment alone may do.
+    path: the file; without it, `$SYNCER_CONFIG`, otherwise `config/syncer.yaml`. If that default does not exist, the
+    environment alone is read.
+    options: values by dotted name that win over all others, e.g. `{"log.level": "debug"}`.
+    Raises Fatal with every error found.
     """
     environ = os.environ if environ is None else environ
     chosen = path or environ.get("SYNCER_CONFIG")
     file = Path(chosen) if chosen else DEFAULT_PATH
     if chosen or file.exists():
         if not file.exists():
-            raise Fatal("there is no such configuration file", where=str(file), hint="--config FILE names one")
+            raise Fatal("the configuration file does not exist", where=str(file), hint="name another: --config FILE")
         tree = layers.read_yaml(file)
     else:
-        tree = layers.Tree(f"environment (and there is no {file} here)")
+        tree = layers.Tree(f"environment (there is no {file} in the current folder)")
     layers.add_environment(tree, environ, {"models"})
     for name, value in (options or {}).items():
         tree.put(tuple(name.split(".")), value, "command line")
@@ -293,33 +276,10 @@ def load(
         if name not in known:
             raise layers.unknown(name, tree.origin((name,)), known)
         if not isinstance(tree.values[name] or {}, dict) and name != "models":
-            raise Fatal(f"{name} is a section of settings, not one value", where=tree.origin((name,)))
+            raise Fatal(
+                f"{name} is a section, but it has a single value",
+                where=tree.origin((name,)),
+                hint=f"write its keys below it; docs/configuration.md lists them under `{name}`",
+            )
     values = {name: value for name, value in tree.values.items() if name not in kinds and value is not None}
     return layers.build(Config, tree, values=values)
-
-
-_DSN_PATHS = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile")
-
-
-def split_dsn(dsn: str, folder: Path = Path()) -> tuple[str, str | None]:
-    """A connection string without its password, and the password.
-
-    folder: where relative paths in it (`sslrootcert=ca.pem`) start.
-    Raises ValueError for what is no connection string, without repeating it.
-    """
-    from psycopg import Error
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
-    try:
-        parts = conninfo_to_dict(dsn)
-    except Error:
-        raise ValueError("it has to be postgresql://user@host:port/database or key=value pairs") from None
-    password = parts.pop("password", None)
-    located = {
-        name: os.path.normpath(folder / str(value))
-        for name in _DSN_PATHS
-        if (value := parts.get(name)) not in (None, "", "system")  # sslrootcert=system
-    }
-    if password is None and all(parts[name] == path for name, path in located.items()):
-        return dsn, None
-    return make_conninfo("", **(parts | located)), None if password is None else str(password)

@@ -1,11 +1,13 @@
-"""Aggregates in SQL, each as a function of the snapshot alone.
+"""Generates the SQL of aggregates. Each result depends only on the snapshot.
 
-PostgreSQL feeds an aggregate its rows in any order. Where that can show, an order is given: lists, `first`
-and `last`, sums of floats (they round), and values that are equal but look different (1.0 and 1.00), of which
-`max` keeps the last and `distinct` the first that comes.
+PostgreSQL passes rows to an aggregate in any order. Where the order can affect the result, the SQL specifies one:
+
+* lists, `first` and `last`;
+* sums and averages of floats, because they round;
+* values that are equal but have different texts (1.0 and 1.00). `max` keeps the last of them, `distinct` the first.
 """
 
-# ruff: noqa: S608 - what is joined here are quoted names and expressions written anew
+# ruff: noqa: S608 - the SQL is joined from quoted names and re-generated expressions only
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from typing import Protocol
 
 from sqlglot import exp
 
-from syncer.declaration.extensions import shape_of
+from syncer.declaration.extensions import geometry_type
 from syncer.declaration.names import Word
 from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, path_of
 from syncer.declaration.sql_types import EXACT, INTEGERS, Value
@@ -43,7 +45,7 @@ _NEVER_ROUNDED = frozenset((*INTEGERS, "numeric", "interval"))
 
 @dataclass(frozen=True)
 class Order:
-    """One item of an ORDER BY list."""
+    """An item of an ORDER BY list."""
 
     sql: str
     descending: bool = False
@@ -61,44 +63,44 @@ class Rows(Protocol):
     """The rows that an aggregate is computed over."""
 
     def value(self, tree: exp.Expr) -> Value:
-        """An expression over one of them. Raises Unfit."""
+        """Returns an expression over one of the rows. Raises UnsupportedExpression."""
         ...
 
     def relation(self, path: tuple[Word, ...]) -> str | None:
-        """If the name is a relation: what to count, `*` or a column. Otherwise None."""
+        """Returns what `count` counts if the name refers to a relation: `*` or a column. Otherwise returns None."""
         ...
 
     def order_item(self, tree: exp.Ordered) -> Order: ...
 
     def order(self) -> list[Order]:
-        """The relation's own order, which ends in the primary key."""
+        """Returns the order of the relation, which ends with the primary key."""
         ...
 
     def item(self, sql: str) -> str:
-        """Compute this in the scan of these rows; the answer refers to it."""
+        """Adds an output to the scan of these rows. Returns the SQL that refers to it."""
         ...
 
 
 def write_aggregate(call: Aggregate, rows: Rows) -> Value:
-    """The aggregate as seen from outside the scan. Raises Unfit."""
+    """Returns the SQL of an aggregate, as an expression outside the scan. Raises UnsupportedExpression."""
     name = {"array": "array_agg", "every": "bool_and"}.get(call.name, call.name)
     expected = 2 if name == "string_agg" else 1
     if len(call.arguments) != expected:
         count = "one argument" if expected == 1 else "two arguments"
         raise UnsupportedExpression(f"{call.name}() takes {count}, not {len(call.arguments)}")
     if call.distinct and call.order:
-        raise UnsupportedExpression("DISTINCT values are in their own order", "leave ORDER BY out")
+        raise UnsupportedExpression("DISTINCT sorts the values itself", "remove ORDER BY")
     return _WRITERS[name](_Writer(name, call, rows))
 
 
 class _Writer:
-    """One aggregate being written. The order is only read where it is needed: it depends on more columns."""
+    """Writes one aggregate. It reads the order only where needed, because an order makes more columns relevant."""
 
     def __init__(self, name: str, call: Aggregate, rows: Rows) -> None:
         self._name = name
         self._call = call
         self._rows = rows
-        self._kept = f" FILTER (WHERE {rows.value(call.filter).sql})" if call.filter is not None else ""
+        self._filter = f" FILTER (WHERE {rows.value(call.filter).sql})" if call.filter is not None else ""
 
     def count(self) -> Value:
         argument = self._call.arguments[0]
@@ -107,8 +109,7 @@ class _Writer:
         distinct = "DISTINCT " if self._call.distinct else ""
         return Value(self._item("count", counted or distinct + self._rows.value(argument).sql), "bigint")
 
-    def one_of_them(self) -> Value:
-        """`first` and `last`."""
+    def first_or_last(self) -> Value:
         value = _listable(self._value())
         order = self._order() if self._name == "first" else [item.reversed() for item in self._order()]
         found = self._item("array_agg", value.sql + _by(order))
@@ -125,7 +126,7 @@ class _Writer:
             return Value(found, "array", value.type)
         return Value(f"coalesce({found}, '{{}}')", "array", value.type)
 
-    def joined(self) -> Value:
+    def string(self) -> Value:
         value, separator = self._value(), self._rows.value(self._call.arguments[1]).sql
         if self._call.distinct:
             arguments = f"DISTINCT {value.sql}, {separator}{_by([Order(value.sql)])}"
@@ -133,15 +134,15 @@ class _Writer:
             arguments = f"{value.sql}, {separator}{_by(self._order())}"
         return Value(self._item("string_agg", arguments), "text")
 
-    def truth(self) -> Value:
+    def boolean(self) -> Value:
         return Value(self._item(self._name, self._value().sql), "boolean")
 
-    def extreme(self) -> Value:
+    def min_or_max(self) -> Value:
         value = self._value()
         by = "" if value.type in EXACT else _by(self._order())
         return Value(self._item(self._name, value.sql + by), value.type, value.element)
 
-    def sum(self) -> Value:
+    def sum_or_average(self) -> Value:
         value = self._value()
         result = (_SUMS if self._name == "sum" else _AVERAGES).get(value.type, "")
         if self._call.distinct and value.type not in EXACT:
@@ -162,10 +163,10 @@ class _Writer:
         return [*map(self._rows.order_item, self._call.order), *self._rows.order()]
 
     def _item(self, function: str, arguments: str) -> str:
-        return self._rows.item(f"pg_catalog.{function}({arguments}){self._kept}")
+        return self._rows.item(f"pg_catalog.{function}({arguments}){self._filter}")
 
     def _first_of_equals(self, value: Value) -> str:
-        """A FROM item with the distinct values `v`: of equal ones, the first in the relation's order."""
+        """Returns a FROM item with the distinct values `v`: of equal values, the first in the relation's order."""
         found = self._item("array_agg", value.sql + _by([Order(value.sql), *self._order()]))
         numbered = f"pg_catalog.unnest({found}) WITH ORDINALITY AS u(v, n)"
         return f"(SELECT DISTINCT ON (v) v FROM {numbered} ORDER BY v, n) AS w"
@@ -173,24 +174,27 @@ class _Writer:
 
 _WRITERS: dict[str, Callable[[_Writer], Value]] = {
     "count": _Writer.count,
-    "sum": _Writer.sum,
-    "avg": _Writer.sum,
-    "min": _Writer.extreme,
-    "max": _Writer.extreme,
-    "first": _Writer.one_of_them,
-    "last": _Writer.one_of_them,
+    "sum": _Writer.sum_or_average,
+    "avg": _Writer.sum_or_average,
+    "min": _Writer.min_or_max,
+    "max": _Writer.min_or_max,
+    "first": _Writer.first_or_last,
+    "last": _Writer.first_or_last,
     "array_agg": _Writer.array,
-    "string_agg": _Writer.joined,
-    "bool_and": _Writer.truth,
-    "bool_or": _Writer.truth,
+    "string_agg": _Writer.string,
+    "bool_and": _Writer.boolean,
+    "bool_or": _Writer.boolean,
 }
 
 
 def _listable(value: Value) -> Value:
-    """Arrays of unequal length and rows cannot be elements of an array, but their JSON can."""
-    if shape_of(value.element):
+    """Returns the value in a form that can be an element of an array.
+
+    Arrays of different lengths and composite values cannot be elements, but their JSON can.
+    """
+    if geometry_type(value.element):
         raise UnsupportedExpression(
-            "arrays of shapes cannot be listed", "use a relation of a table with one shape a row"
+            "a list cannot contain arrays of geometries", "use a table that has one geometry in each row"
         )
     if value.type in ("array", "composite"):
         return Value(f"pg_catalog.to_jsonb({value.sql})", "jsonb")

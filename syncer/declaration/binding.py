@@ -1,7 +1,7 @@
-"""A read model bound to the catalog: every table at its place in the tree, every name with its meaning.
+"""Binds a read model to the catalog: builds the tree of tables and resolves names in it.
 
-A node is one table at one place; a table that is used twice has two nodes. While the SQL is written, nodes
-collect the columns that it needs (`used`), which is how the syncer knows what a change can matter to.
+A node is one use of a table; a table that is used twice has two nodes. While the SQL is generated, each node collects
+the columns that the SQL reads (`used`). From them the syncer knows which changes can affect a document.
 """
 
 from __future__ import annotations
@@ -11,67 +11,60 @@ from dataclasses import dataclass, field
 from typing import Literal, Union
 
 from syncer.declaration.catalog import Catalog, Column, Table
+from syncer.declaration.form import Many, ManyRelation, Object, OneRelation, Shown
 from syncer.declaration.located_yaml import Path
-from syncer.declaration.model import (
-    Many,
-    ManyRelation,
-    Model,
-    Object,
-    OneRelation,
-    Shown,
-    named_tables,
-    together,
-)
+from syncer.declaration.mistakes import together
+from syncer.declaration.model import Model, named_tables
 from syncer.declaration.names import Word, find, nearest, quote, spellings, words
 from syncer.declaration.sql_parser import UnsupportedExpression
 from syncer.declaration.sql_types import INTEGERS, KEYABLE, TEXTS
 from syncer.errors import Fatal
 
 Namespace = dict[str, Union["Node", "Namespace"]]
-"""Relations by name; a nested object that holds relations is a namespace of its own."""
+"""Relations by name. A nested object that contains relations is a namespace of its own."""
 
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One table at one place in the tree."""
+    """One use of a table in the tree of relations."""
 
     kind: Literal["root", "one", "many"]
     path: tuple[str, ...]
     place: Path
-    """Where the declaration of this table is in the YAML."""
+    """The path of this table's declaration in the YAML."""
     table: Table
     parent: Node | None = None
     on: tuple[tuple[str, str], ...] = ()
-    """(our column, the parent's column) of the link to the parent."""
+    """The link to the parent, as pairs of this table's column and the parent's column."""
     where: str | None = None
     order: list[str] = field(default_factory=list)
     limit: int | None = None
     links: Namespace = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
-    """Names of relations that are declared here and could not be bound."""
+    """The names of relations that are declared here and could not be bound."""
 
     def use(self, column: str) -> Column:
-        """A column that the document depends on."""
+        """Marks a column as used by the document, and returns it."""
         found = self.table.columns[column]
         self.used |= {column, *found.generated_from}
         return found
 
     def walk(self) -> Iterator[Node]:
-        """This node and those below it, parents first."""
+        """Yields this node and those below it, parents first."""
         yield self
         yield from _walk(self.links)
 
     def follow(self, path: tuple[Word, ...]) -> tuple[tuple[Node, ...], str | None]:
-        """What a dotted name means at this node: the relations that it goes through, and the column.
+        """Resolves a dotted name at this node. Returns the relations that it passes through, and the column.
 
-        The column is None if the name ends at a relation. Raises Unfit with the nearest right name.
+        The column is None if the name ends at a relation. Raises UnsupportedExpression with the nearest correct name.
         """
         through: list[Node] = []
         here, names = self, self.links
-        for place, word in enumerate(path):
+        for position, word in enumerate(path):
             columns = here.table.columns if names is here.links else {}
-            last = place == len(path) - 1
+            last = position == len(path) - 1
             if last and (column := find(word, columns)) is not None:
                 return tuple(through), column.name
             found = find(word, names)
@@ -85,7 +78,7 @@ class Node:
             else:
                 names = found
         if names is not here.links:
-            raise UnsupportedExpression(f"{path[-1].text!r} is an object", nearest("", names))
+            raise UnsupportedExpression(f"{path[-1].text!r} is an object, not a value", nearest("", names))
         return tuple(through), None
 
 
@@ -106,8 +99,11 @@ def _walk(names: Namespace) -> Iterator[Node]:
 
 
 def bind(model: Model, catalog: Catalog, errors: list[Fatal]) -> Node:
-    """The tree of a model. What cannot be bound is left out of it, and told in `errors`: every name that has
-    no meaning, each with its line. Raises Fatal with all of them where there is no root."""
+    """Returns the tree of a read model.
+
+    Relations that cannot be bound are left out of the tree. `errors` receives an error for every unknown name, with
+    its line. Raises Fatal with all errors if the root table cannot be bound.
+    """
     binder = _Binder(model, catalog, errors)
     declaration = model.declaration
     root = binder.tables.get(("root", "table"))
@@ -132,7 +128,7 @@ class _Binder:
     def links(
         self, entries: Mapping[str, object], node: Node, names: Namespace, path: tuple[str, ...], place: Path
     ) -> None:
-        """Bind the relations among these fields of a node's document, or of an object in it."""
+        """Binds the relations among the fields of a node's document, or of an object in it."""
         for name, entry in entries.items():
             here = (*place, name)
             if isinstance(entry, OneRelation | ManyRelation):
@@ -140,9 +136,9 @@ class _Binder:
                 if link is None:
                     node.broken.add(name)
                 elif "." in name:
-                    self._tell("the name of a relation cannot hold a dot", here)
+                    self._report(f"the name of the relation {name!r} contains a dot", here, "use another name")
                 elif name in names:
-                    self._tell(f"the relation {name!r} is declared twice", here, "rename one of them")
+                    self._report(f"the relation {name!r} is declared twice", here, "rename one of them")
                 else:
                     names[name] = link
             elif isinstance(entry, Object):
@@ -152,7 +148,7 @@ class _Binder:
                     names[name] = inner
 
     def _link(self, entry: OneRelation | ManyRelation, parent: Node, path: tuple[str, ...], place: Path) -> Node | None:
-        """None if it could not be bound."""
+        """Returns the node of a relation, or None if it could not be bound."""
         kind: Literal["one", "many"] = "one" if isinstance(entry, OneRelation) else "many"
         table = self.tables.get((*place, kind))
         if table is None:
@@ -171,7 +167,7 @@ class _Binder:
         return node if bound else None
 
     def _table(self, text: str, place: Path) -> Table:
-        """The table of this name. Raises Fatal if it cannot be followed through the change stream."""
+        """Returns the table of this name. Raises Fatal if the change stream cannot have its changes."""
         try:
             names = spellings(text)
         except ValueError as error:
@@ -183,21 +179,24 @@ class _Binder:
             hint = f"did you mean {str(same[0])!r}?" if same else nearest(str(names[-1]), map(str, known))
             raise self._error(f"there is no table {names[-1]}", place, hint)
         if found.kind not in ("table", "partitioned"):
-            what = f"{found.name} is a {found.kind}: it has no changes to follow"
+            what = f"{found.name} is a {found.kind}, and PostgreSQL logs no changes of it"
             raise self._error(what, place, _INSTEAD.get(found.kind, ""))
         if found.persistence != "permanent":
-            raise self._error(f"{found.name} is {found.persistence}: its changes are not logged", place)
+            what = f"{found.name} is {found.persistence}, and PostgreSQL does not log its changes"
+            hint = f"ALTER TABLE {quote(*found.name)} SET LOGGED" if found.persistence == "unlogged" else ""
+            raise self._error(what, place, hint)
         if found.inherits:
-            raise self._error(f"{found.name} is part of an inheritance tree", place, "use partitions")
+            what = f"{found.name} is part of an inheritance tree, which is not supported"
+            raise self._error(what, place, "use declarative partitioning")
         if not found.primary_key:
             what, unique = f"{found.name} has no primary key", _unique_columns(found)
             if unique:
-                what += f"; that ({', '.join(unique)}) is unique is not enough"
+                what += f"; the unique index on ({', '.join(unique)}) is not enough"
             key = ", ".join(map(quote, unique)) or "…"
             raise self._error(what, place, f"ALTER TABLE {quote(*found.name)} ADD PRIMARY KEY ({key})")
         for column in map(found.columns.__getitem__, found.primary_key):
             if column.base not in KEYABLE:
-                what = f"{found.name}.{column.name}, of its primary key, is of the type {column.type}"
+                what = f"the primary key column {found.name}.{column.name} has the unsupported type {column.type}"
                 raise self._error(what, place, _NOT_A_KEY)
         return found
 
@@ -205,15 +204,15 @@ class _Binder:
         found = []
         for own, other in pairs.items():
             try:
-                ours = self._column(own, table, (*place, own))
-                theirs = self._column(other, parent, (*place, own))
-                if why := _incomparable(ours, theirs):
-                    one, two = f"{table.name}.{ours.name}", f"{parent.name}.{theirs.name}"
-                    what = f"cannot link {one} ({ours.type}) and {two} ({theirs.type})"
-                    if why == _OTHER_TYPE:
-                        why += _one_type(table, ours, parent, theirs)
-                    raise self._error(what, (*place, own), why)
-                found.append((ours.name, theirs.name))
+                inner = self._column(own, table, (*place, own))
+                outer = self._column(other, parent, (*place, own))
+                if hint := _incomparable(inner, outer):
+                    one, two = f"{table.name}.{inner.name}", f"{parent.name}.{outer.name}"
+                    what = f"cannot link {one} ({inner.type}) and {two} ({outer.type})"
+                    if hint == _OTHER_TYPE:
+                        hint += _same_type(table, inner, parent, outer)
+                    raise self._error(what, (*place, own), hint)
+                found.append((inner.name, outer.name))
             except Fatal as error:
                 self._errors.append(error)
         return tuple(found)
@@ -235,62 +234,62 @@ class _Binder:
         if any(set(i.columns) <= columns for i in unique):
             return
         listed = ", ".join(sorted(columns))
-        hint = f"use `many`, or make it unique: CREATE UNIQUE INDEX ON {node.table.name} ({listed})"
-        what = f"{node.table.name} can have many rows for one value of ({listed})"
-        self._tell(what, (*node.place, "on"), hint)
+        hint = f"use `many`, or make the value unique: CREATE UNIQUE INDEX ON {node.table.name} ({listed})"
+        what = f"{node.table.name} can have many rows with the same value of ({listed})"
+        self._report(what, (*node.place, "on"), hint)
 
-    def _tell(self, what: str, place: Path, hint: str = "") -> None:
+    def _report(self, what: str, place: Path, hint: str = "") -> None:
         self._errors.append(self._error(what, place, hint))
 
     def _error(self, what: str, place: Path, hint: str = "") -> Fatal:
         return Fatal(what, where=self._model.at(place), hint=hint)
 
 
-_NOT_A_KEY = "keys and links need a built-in type with one text for each value, such as bigint, text or uuid"
+_NOT_A_KEY = "use a built-in type whose values have exactly one text each, such as bigint, text or uuid"
 
 
 _ARRAY = (
-    "an array of ids cannot be a link: keep the pairs in a table, such as post_tags (post_id, tag_id), and "
+    "an array of ids cannot be a link. Store the pairs in a table, such as post_tags (post_id, tag_id), and "
     "go through it: {many: post_tags, on: {post_id: id}, relations: {tag: {one: tags, on: {id: tag_id}}}, "
     "value: tag.name}"
 )
-_OTHER_TYPE = "the types differ: make them one"
-_TABLES = "declare the tables that it reads: their rows as relations, its expressions as fields"
+_OTHER_TYPE = "give both columns the same type"
+_TABLES = "declare the tables behind the view: their rows as relations, the view's expressions as fields"
 _INSTEAD = {
     "view": _TABLES,
     "materialized view": _TABLES,
-    "foreign table": "copy its rows into a table of this database, and declare that one",
+    "foreign table": "copy its rows into a table of this database, and declare that table",
 }
-"""By the kind of what is no table: what to declare instead."""
+"""The advice for each kind of relation that is not a table."""
 
 
 def _unique_columns(table: Table) -> tuple[str, ...]:
-    """Those of a unique index that could be the primary key; of one without NULLs if there is one."""
+    """Returns the columns of a unique index that could become the primary key. An index without NULLs is preferred."""
     unique = [index.columns for index in table.indexes if index.unique and not index.partial]
     unique.sort(key=lambda columns: (not all(table.columns[c].not_null for c in columns), len(columns)))
     return unique[0] if unique else ()
 
 
-def _one_type(table: Table, ours: Column, parent: Table, theirs: Column) -> str:
-    """The statement that gives both columns one type: text becomes what the other one is."""
-    altered, column, type = table, ours, theirs.type
-    if ours.base not in TEXTS and theirs.base in TEXTS:
-        altered, column, type = parent, theirs, ours.type
+def _same_type(table: Table, inner: Column, parent: Table, outer: Column) -> str:
+    """Returns the statement that gives both columns the same type. A text column gets the type of the other one."""
+    altered, column, type = table, inner, outer.type
+    if inner.base not in TEXTS and outer.base in TEXTS:
+        altered, column, type = parent, outer, inner.type
     name = quote(column.name)
     return f": ALTER TABLE {quote(*altered.name)} ALTER {name} TYPE {type} USING {name}::{type}"
 
 
-def _incomparable(ours: Column, theirs: Column) -> str:
-    """Why two columns cannot be linked by PostgreSQL's own `=` and an index; empty if they can."""
-    for column in (ours, theirs):
+def _incomparable(inner: Column, outer: Column) -> str:
+    """Returns advice if two columns cannot be linked by a built-in `=` and an index, otherwise an empty text."""
+    for column in (inner, outer):
         if column.base == "array":
             return _ARRAY
         if column.base not in KEYABLE:
             return _NOT_A_KEY
-    pair = {ours.base, theirs.base}
+    pair = {inner.base, outer.base}
     if len(pair) == 1:
-        same = ours.base != "enum" or ours.type == theirs.type
-        return "" if same else "the enums differ"
+        same = inner.base != "enum" or inner.type == outer.type
+        return "" if same else "use the same enum type for both columns"
     if pair <= {*INTEGERS, "numeric"} or pair <= set(TEXTS):
         return ""
     return _OTHER_TYPE

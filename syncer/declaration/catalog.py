@@ -1,6 +1,6 @@
-"""What the declaration layer knows of the database: tables, columns, keys, indexes, identities.
+"""Describes the database for the compiler: tables, columns, keys, indexes and replica identities.
 
-Values only. `postgres/catalog.py` reads them from PostgreSQL; tests may write them down by hand.
+These are plain values. `postgres/catalog.py` reads them from PostgreSQL. Tests may write them by hand.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ Identity = Literal["default", "full", "index", "nothing"]
 class Column:
     name: str
     type: str
-    """As `format_type` says it, without modifiers: `bigint`, `timestamp with time zone`, `public.mood`."""
+    """The name that `format_type` returns, without modifiers: `bigint`, `timestamp with time zone`, `public.mood`."""
     base: str
-    """The type to judge by: an enum is `enum`, a domain its base type, an array `array`, a range `range`,
-    a multirange `multirange`, a composite `composite`; otherwise `type`."""
+    """The type that decides how values are treated. `enum`, `array`, `range`, `multirange` or `composite` for types of
+    these kinds, the base type for a domain, otherwise `type`."""
     not_null: bool
     generated_from: tuple[str, ...] = ()
-    """The columns that a generated column is computed from; empty for ordinary ones."""
+    """The columns that a generated column is computed from. Empty for ordinary columns."""
     element: str = ""
-    """For an array or a range: the `type` of its elements."""
+    """The `type` of the elements of an array or a range."""
     element_base: str = ""
-    """For an array: the `base` of its elements."""
+    """The `base` of the elements of an array."""
     json_cast: bool = False
-    """Whether `to_json` renders its values (an array's elements) by a cast to json that their type has. Such
-    a cast can return any JSON. PostgreSQL asks for one only for types that are not its own."""
+    """Whether `to_json` renders the values, or the elements of an array, by a cast to json of their type. Such a cast
+    can return any JSON. PostgreSQL looks for such a cast only for types that are not built in."""
     shape: str = ""
-    """Of a geometry or geography: its type modifier, `Point,4326`; empty if it has none."""
+    """The type modifier of a geometry or geography, such as `Point,4326`. Empty if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
     name: str
     columns: tuple[str, ...]
-    """Leading plain columns; an expression ends the list."""
+    """The leading columns, up to the first expression."""
     unique: bool
     partial: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """What carries the rows, and so the replica identity: the table itself, or a partition of it."""
+    """A table that contains rows and has a replica identity: the table itself, or one of its partitions."""
 
     oid: int
     name: TableName
     identity: Identity
     identity_columns: tuple[str, ...]
-    """The columns of old rows that reach the WAL (for `full`: all)."""
+    """The columns of old rows that PostgreSQL writes to the WAL. All columns for `full`."""
     virtual: bool = False
-    """It has virtual generated columns (PostgreSQL 18): no publication sends them, and under `full` the
-    application's UPDATE and DELETE fail once it is published."""
+    """Whether it has virtual generated columns (PostgreSQL 18). No publication sends them. With identity `full`, the
+    application's UPDATE and DELETE fail once the table is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ class Table:
     kind: Literal["table", "partitioned", "view", "materialized view", "foreign table", "other"]
     persistence: Literal["permanent", "unlogged", "temporary"]
     columns: Mapping[str, Column]
-    """In table order."""
+    """The columns in table order."""
     primary_key: tuple[str, ...]
     indexes: tuple[Index, ...]
     leaves: tuple[Leaf, ...]
     inherits: bool = False
-    """Part of an old-style inheritance tree (not a partition)."""
+    """Whether it belongs to an inheritance tree that is not partitioning."""
     row_security: bool = False
     rows_estimate: int = 0
     can_select: bool = True
@@ -81,10 +81,10 @@ class Table:
 class Catalog:
     tables: Mapping[TableName, Table]
     enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Labels of every enum type that a column has, by type name."""
+    """The labels of every enum type that a column has, by type name."""
     extensions: Mapping[str, str] = field(default_factory=dict)
-    """The schema of each installed extension, by the extension's name."""
+    """The schema of each installed extension, by the name of the extension."""
     event_triggers: frozenset[str] = frozenset()
-    """The names of those that are enabled, if a table is partitioned."""
+    """The names of the enabled event triggers. Only read if a table is partitioned."""
     others: tuple[TableName, ...] = ()
-    """If one that was asked for is missing: what other tables there are."""
+    """The other tables of the database. Only read if a requested table is missing."""

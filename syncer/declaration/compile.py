@@ -1,10 +1,10 @@
-"""From a read model's tree to SQL: one statement that renders, one look-up for every table in the tree.
+"""Compiles a read model to SQL: statements that render documents, and one look-up for every table in the tree.
 
-What comes out is plain data (`compiled.py`); `postgres/snapshot_reader.py` runs it. The statements name every table,
-type and function by its schema, and pin nothing: the session does.
+The result is plain data (`compiled.py`), and `postgres/snapshot_reader.py` executes it. The statements qualify every
+table, type and function with its schema. They set no session parameters: `postgres/session.py` sets them.
 """
 
-# ruff: noqa: S608 - what is joined here are quoted names and expressions written anew
+# ruff: noqa: S608 - the SQL is joined from quoted names and re-generated expressions only
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from syncer.errors import Fatal
 __all__ = ["RENDERER_VERSION", "Compiled", "Field", "Lookup", "TableUse", "compile", "form_of"]
 
 RENDERER_VERSION = 1
-"""Raise it when the same declaration gives other documents than before."""
+"""Increment it when the same declaration leads to other documents than before."""
 _HASH_FORM = 2
-"""Raise it when the hash is made of other content. It is written before the hash, so that it can be told."""
+"""Increment it when the hash is computed from other content. It is the prefix of the hash; see `form_of`."""
 
 _PARAMETER = "\0"
 _COMPARABLE = frozenset(
@@ -47,15 +47,15 @@ _COMPARABLE = frozenset(
         "bytea",
     }
 )
-"""Types that travel without loss: two images of such a column are equal exactly if its values are."""
+"""Types that events carry without loss. Two images of such a column are equal exactly if the values are equal."""
 _CANONICAL = frozenset(("uuid", *INTEGERS, *TEXTS))
-"""Types whose text in an event is the text that PostgreSQL writes, one for each value."""
+"""Types whose text in an event is the text that PostgreSQL writes, and that have one text for each value."""
 
 
 def compile(model: Model, catalog: Catalog) -> Compiled:
-    """Everything that running a read model needs.
+    """Returns everything that is needed to run a read model.
 
-    Raises Fatal that tells each mistake with `file:line` and the nearest right name.
+    Raises Fatal with every mistake. Each has `file:line` and the nearest correct name.
     """
     mistakes: list[Fatal] = []
     root = bind(model, catalog, mistakes)
@@ -69,7 +69,7 @@ def compile(model: Model, catalog: Catalog) -> Compiled:
                 node.parent.use(other)
     table = root.table
     statements = _statements(root, document)
-    occurrences = tuple(_occurrence(node) for node in root.walk())
+    occurrences = tuple(_table_use(node) for node in root.walk())
     return Compiled(
         name=model.name,
         root=table.name,
@@ -83,23 +83,23 @@ def compile(model: Model, catalog: Catalog) -> Compiled:
 
 
 def _statements(root: Node, document: Document) -> dict[str, str]:
-    """The four statements on root rows, by their names in `Compiled`."""
+    """Returns the four statements on root rows, by their names in `Compiled`."""
     row, key = document.row, root.table.primary_key
     types = [key_type(c.type, c.base) for c in map(root.table.columns.__getitem__, key)]
     table = f"{quote(*root.table.name)} {row}"
     own = [f"{row}.{quote(c)}" for c in key]
-    asked = [f"k.k{place}" for place in range(len(key))]
+    asked = [f"k.k{n}" for n in range(len(key))]
     rendered = f"LEFT JOIN LATERAL ({document.sql}) x ON true"
     arrays = ", ".join(f"pg_catalog.unnest({_PARAMETER}::pg_catalog.text[])" for _ in key)
-    names = ", ".join(f"v{place}" for place in range(len(key)))
-    values = ", ".join(f"v{place}::{type} AS k{place}" for place, type in enumerate(types))
+    names = ", ".join(f"v{n}" for n in range(len(key)))
+    values = ", ".join(f"v{n}::{type} AS k{n}" for n, type in enumerate(types))
     same = " AND ".join(f"{a} = {b}" for a, b in zip(own, asked, strict=True))
     bounds = ", ".join(f"{_PARAMETER}::pg_catalog.text::{type}" for type in types)
     rows = f"SELECT {_id(own)} AS asked, {_id(own)} AS id, x.doc FROM {table} {rendered}"
     upto = f"{_row(own)} <= ({bounds})"
     order = ", ".join(own)
     texts = ", ".join(f"{c}::pg_catalog.text" for c in asked)
-    numbered = ", ".join(f"{c} AS k{place}" for place, c in enumerate(own))
+    numbered = ", ".join(f"{c} AS k{n}" for n, c in enumerate(own))
     numbered += f", pg_catalog.row_number() OVER w AS n, pg_catalog.lead({own[0]}) OVER w IS NULL AS ends"
     statements = {
         "render": f"SELECT {_id(asked)} AS asked, {_id(own)} AS id, x.doc "
@@ -111,7 +111,7 @@ def _statements(root: Node, document: Document) -> dict[str, str]:
         f"FROM (SELECT {numbered} FROM {table} WINDOW w AS (ORDER BY {order})) k "
         f"WHERE k.n % {_PARAMETER}::pg_catalog.int8 = 0 OR k.ends ORDER BY {', '.join(asked)}",
     }
-    return {name: _placed(sql) for name, sql in statements.items()}
+    return {name: _with_placeholders(sql) for name, sql in statements.items()}
 
 
 def _row(columns: list[str]) -> str:
@@ -119,7 +119,7 @@ def _row(columns: list[str]) -> str:
 
 
 def _id(columns: list[str]) -> str:
-    """`document.document_id` in SQL."""
+    """Returns the SQL equivalent of `document.document_id`."""
     texts = [f"{c}::pg_catalog.text" for c in columns]
     if len(texts) == 1:
         return texts[0]
@@ -129,7 +129,7 @@ def _id(columns: list[str]) -> str:
     return " || '|' || ".join(parts)
 
 
-def _occurrence(node: Node) -> TableUse:
+def _table_use(node: Node) -> TableUse:
     table = node.table
     full = all(leaf.identity == "full" for leaf in table.leaves)
     comparable = frozenset(
@@ -154,7 +154,7 @@ def _occurrence(node: Node) -> TableUse:
 
 
 def _lookup(node: Node) -> Lookup:
-    """From a row's side of the link up through its ancestors to the root."""
+    """Returns the look-up from a row of a table, through the tables above it, to the keys of its roots."""
     parent = node.parent
     if parent is None:
         raise AssertionError("the root has no look-up")
@@ -185,11 +185,11 @@ def _lookup(node: Node) -> Lookup:
         here, steps = here.parent, steps + 1
     outputs = ", ".join(f"{c}::pg_catalog.text" for c in found)
     present = f" WHERE {' AND '.join(f'{c} IS NOT NULL' for c in found)}" if here.parent is not None else ""
-    return Lookup(*_encoded(node, on), _placed(f"SELECT DISTINCT {outputs} FROM {source}{present}"))
+    return Lookup(*_encoded(node, on), _with_placeholders(f"SELECT DISTINCT {outputs} FROM {source}{present}"))
 
 
 def _root_key(node: Node, alias: str) -> list[str] | None:
-    """The columns of a row that are its root's key already, so that the root need not be read."""
+    """Returns the columns of a row that already are its root's key, so that the root need not be read. None if none."""
     parent = node.parent
     if parent is None or parent.kind != "root":
         return None
@@ -202,7 +202,7 @@ def _root_key(node: Node, alias: str) -> list[str] | None:
 
 
 def _same_text(node: Node, own: str, parent: Node, theirs: str) -> bool:
-    """Whether equal values of two linked columns have the same text, and events write that text."""
+    """Returns whether equal values of two linked columns have the same text, and events contain that text."""
     pair = {node.table.columns[own].base, parent.table.columns[theirs].base}
     return pair <= _CANONICAL and len({family(base) for base in pair}) == 1
 
@@ -212,19 +212,19 @@ def _encoded(node: Node, on: tuple[tuple[str, str], ...]) -> tuple[tuple[str, ..
     return names, tuple(family(node.table.columns[name].base) for name in names)
 
 
-def _placed(sql: str) -> str:
-    """With psycopg's placeholders, and every other `%` doubled for it."""
+def _with_placeholders(sql: str) -> str:
+    """Returns the SQL with psycopg's placeholders. Every other `%` is doubled, as psycopg requires."""
     return sql.replace("%", "%%").replace(_PARAMETER, "%s")
 
 
 def _hash(model: Model, root: Node, document: Document) -> str:
-    """Changes when documents have to be built again beside the ones that are read: another declaration, or
-    another form of their ids.
+    """Returns the hash of a read model. It changes when documents have to be rebuilt by a resync.
 
-    It leaves out what the tables say otherwise: columns' types, other tables' primary keys, which column a
-    name means. When one of these changes, all documents are rendered again where they are
-    (`checks/table_state.py`). Where
-    the sink's own types no longer fit then, that is reported (`ports.Sink.outgrown`).
+    It covers the renderer version, the declaration and the order of the fields. It also covers the names and type
+    families of the root's key columns, because they determine the form of the ids.
+    It does not cover other properties of the tables: types of columns, primary keys of other tables, and which column
+    a name refers to. When one of these changes, all documents are rendered again in place (`checks/table_state.py`). If
+    a sink's own types do not fit the new documents, that is reported (`ports.Sink.outgrown`).
     """
     key = [[name, family(root.table.columns[name].base)] for name in root.table.primary_key]
     declaration = model.declaration.model_dump(mode="json")
@@ -234,10 +234,10 @@ def _hash(model: Model, root: Node, document: Document) -> str:
 
 
 def _order(fields: Sequence[Field]) -> list[object]:
-    """In which order a document has its fields."""
+    """Returns the order of the fields in a document, with those of nested objects."""
     return [[field.name, _order(field.fields)] for field in fields]
 
 
 def form_of(hash: str) -> str:
-    """What a hash was made of; hashes of different forms cannot be compared."""
+    """Returns the form of a hash. Hashes of different forms cannot be compared."""
     return hash.partition("-")[0] if "-" in hash else ""

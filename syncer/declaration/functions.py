@@ -1,11 +1,11 @@
-"""What expressions may be built of: functions and operators, and the type that each returns.
+"""Lists the functions and operators that expressions can use, and the type that each returns.
 
-A function is here if its result depends on its arguments and on the settings that the session pins, and on
-nothing else: not on the clock, the transaction, the user, other rows or a random source. PostgreSQL's own
-`stable` does not tell: `now()` and `jsonb_build_object` both are. All are of `pg_catalog`.
+A function is listed if its result depends only on its arguments and on the parameters that the session sets. It must
+not depend on the clock, the transaction, the user, other rows or a random source. PostgreSQL's volatility category
+`stable` does not decide this: both `now()` and `jsonb_build_object` are stable. All functions are in `pg_catalog`.
 
-Result types are `Column.base` names for deriving mappings; `=1` is the type of the first argument, `?` is for
-PostgreSQL to know.
+Result types are names as in `Column.base`. They are used to derive mappings. `=1` stands for the type of the first
+argument. `?` stands for a type that only PostgreSQL knows.
 """
 
 from __future__ import annotations
@@ -53,14 +53,32 @@ _BY_RESULT = {
 FUNCTIONS = {name: result for result, names in _BY_RESULT.items() for name in names.split()}
 
 KEYWORDS = frozenset({"coalesce", "nullif", "greatest", "least", "row"})
-"""Spelled like functions, part of the grammar: they cannot be qualified."""
+"""These look like functions, but are part of the grammar. They cannot be qualified with a schema."""
 
-AGGREGATES = frozenset("count sum min max avg first last array_agg array bool_and bool_or every string_agg".split())
-"""Over the rows of a `many` relation. `array` is `array_agg`."""
+AGGREGATES = {
+    "count": "`count(items)` counts rows. `count(items.note)` counts values that are not null.",
+    "sum": "The sum of the values.",
+    "avg": "The average of the values.",
+    "min": "The smallest value.",
+    "max": "The largest value.",
+    "first": "The value of the first row in the order of the relation.",
+    "last": "The value of the last row in the order of the relation.",
+    "array_agg": "A list of the values in the order of the relation. Without rows, it is an empty list.",
+    "array": "Another name of `array_agg`.",
+    "string_agg": "`string_agg(items.sku, ', ')` joins texts in the order of the relation.",
+    "bool_and": "Whether all values are true.",
+    "bool_or": "Whether at least one value is true.",
+    "every": "Another name of `bool_and`.",
+}
+"""Aggregates over the rows of a `many` relation, with their description for docs/read-models.md."""
+
+_CLOCK_HINT = "a document depends only on rows; compare times where you read the document"
+_ROWS_ONLY = "a document depends only on rows"
+SEE_REFERENCE = "docs/read-models.md lists what an expression can use"
 
 WRONG = {
-    "now": "a document is a function of the rows alone; compare times where the document is read",
-    "random": "a document is a function of the rows alone",
+    "now": _CLOCK_HINT,
+    "random": _ROWS_ONLY,
     "json_build_object": "use jsonb_build_object",
     "json_build_array": "use jsonb_build_array",
     "to_json": "use to_jsonb",
@@ -69,21 +87,41 @@ WRONG = {
     "jsonb_agg": "use array_agg",
     "json_object_agg": "use `group_by`",
     "jsonb_object_agg": "use `group_by`",
-    "unnest": "functions that return several rows cannot be a value",
-    "generate_series": "functions that return several rows cannot be a value",
+    "unnest": "a function that returns several rows is not a value",
+    "generate_series": "a function that returns several rows is not a value",
     "extract": "write extract(FIELD from value)",
 }
-"""Hints for functions that are often meant."""
+"""Hints for functions that users often try."""
 
 NOT_BUILT_IN = (
-    "functions of other extensions and your own are not allowed; compute the value in PostgreSQL: ALTER TABLE"
-    " … ADD COLUMN … GENERATED ALWAYS AS ({}(…)) STORED (or a trigger, if it is not immutable), and use that"
-    " column"
+    "your own functions and those of other extensions are not allowed. Compute the value in PostgreSQL and use the new"
+    " column: ALTER TABLE … ADD COLUMN … GENERATED ALWAYS AS ({}(…)) STORED. If the function is not immutable, fill the"
+    " column by a trigger"
 )
 
 
+REFUSED: dict[type[exp.Expr], tuple[str, str]] = {
+    exp.Subquery: ("cannot use a subquery", "declare a relation"),
+    exp.Select: ("cannot use a subquery", "declare a relation"),
+    exp.Exists: ("cannot use a subquery", "declare a relation and use count(relation) > 0"),
+    exp.Window: ("cannot use a window function", "use an aggregate over a relation"),
+    exp.Placeholder: ("cannot use a parameter", "write the value itself"),
+    exp.Parameter: ("cannot use a parameter", "write the value itself"),
+    exp.CurrentDate: ("cannot use current_date", _CLOCK_HINT),
+    exp.CurrentTime: ("cannot use current_time", _CLOCK_HINT),
+    exp.CurrentTimestamp: ("cannot use current_timestamp", _CLOCK_HINT),
+    exp.Localtime: ("cannot use localtime", _CLOCK_HINT),
+    exp.Localtimestamp: ("cannot use localtimestamp", _CLOCK_HINT),
+    exp.CurrentUser: ("cannot use current_user", _ROWS_ONLY),
+    exp.SessionUser: ("cannot use session_user", _ROWS_ONLY),
+    exp.CurrentSchema: ("cannot use current_schema", _ROWS_ONLY),
+    exp.CurrentCatalog: ("cannot use current_catalog", _ROWS_ONLY),
+}
+"""Class of a refused node → what is wrong, and what to write instead."""
+
+
 def result_type(name: str, arguments: list[str]) -> str:
-    """The type a function returns for arguments of these types; empty where only PostgreSQL knows."""
+    """Returns the result type of a function for these argument types. Empty if only PostgreSQL knows it."""
     result = FUNCTIONS.get(name, "?")
     first = next((a for a in arguments if a), "")
     if name in ("lower", "upper") and first not in ("text", "character varying", "literal"):
@@ -165,7 +203,7 @@ _OTHER_PRECEDENCE: dict[type[exp.Expr], int] = {
 
 
 def precedence(node: exp.Expr) -> int:
-    """How tightly a node binds its operands; names, constants and calls are atoms."""
+    """Returns how tightly a node binds its operands. Names, constants and calls are atoms."""
     if type(node) in BINARY:
         return BINARY[type(node)][1]
     return _OTHER_PRECEDENCE.get(type(node), ATOM)

@@ -1,7 +1,8 @@
-"""Which expression PostgreSQL refuses: read models that have only one of their expressions, or all but one.
+"""Reduces a read model to one of its expressions, or to all but one, to find out which of them PostgreSQL rejects.
 
-PostgreSQL judges the whole statement and tells the first mistake, by its position in SQL that nobody wrote.
-`NEUTRAL` takes the place of what is left out; a filter or an order is left out without a trace.
+PostgreSQL validates the whole statement and reports the first mistake. It reports a position in generated SQL, which
+means nothing to the author of the read model. `postgres/validate_sql.py` therefore tries reduced read models.
+`NEUTRAL` replaces an omitted expression. A filter or an order is simply removed.
 """
 
 from __future__ import annotations
@@ -10,30 +11,31 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from syncer.declaration.form import Declaration
 from syncer.declaration.located_yaml import Path
-from syncer.declaration.model import Declaration, Model
+from syncer.declaration.model import Model
 
 NEUTRAL = "1"
 _FILTERS = ("where", "order_by")
 
 
 def places(model: Model) -> list[tuple[Path, str]]:
-    """Every expression of a read model: where it is, and its text; those of a group are one."""
+    """Returns the path and the text of every expression in a read model. The two of a group count as one."""
     return list(_walk(_plain(model), ()))
 
 
 def alone(model: Model, place: Path) -> Model:
-    """The read model with this expression and no other."""
+    """Returns the read model with only this expression."""
     return _with(model, lambda path: path == place)
 
 
 def bare(model: Model) -> Model:
-    """The read model without any: its tables and links."""
+    """Returns the read model without expressions: only its tables and links."""
     return _with(model, lambda path: False)
 
 
 def without(model: Model, place: Path) -> Model:
-    """The read model with every expression but this one."""
+    """Returns the read model with every expression except this one."""
     return _with(model, lambda path: path != place)
 
 

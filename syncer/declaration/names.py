@@ -1,6 +1,7 @@
-"""Names as SQL reads them: words that may be quoted, found in a catalog, written back; the nearest right one.
+"""Parses, resolves and quotes SQL names, and suggests the nearest correct name for a misspelt one.
 
-An unquoted word means the name in its exact case if there is one, else in lower case. A quoted one is exact.
+An unquoted word refers to the name in its exact case if that exists, otherwise to the name in lower case. A quoted
+word refers to the exact name only.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ _WORD = re.compile(r'(?:^|\.)("(?:[^"\0]|"")+"|[^".\s\0]+)')
 
 
 class Shaped(NamedTuple):
-    """For `Annotated[str, …]`: a text of this pattern. What it has to be is said in words, in schemas by the
-    pattern."""
+    """Restricts `Annotated[str, …]` to texts that match a pattern.
+
+    Error messages show `words`, because users cannot be expected to read the pattern. JSON Schemas have the pattern.
+    """
 
     pattern: str
     words: str
 
     def check(self, text: str) -> str:
         if not re.search(self.pattern, text):
-            raise ValueError(f"it has to be {self.words}")
+            raise ValueError(f"must be {self.words}")
         return text
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -38,33 +41,38 @@ class Shaped(NamedTuple):
 
 
 class Word(NamedTuple):
+    """One part of a dotted name, without quotes."""
+
     text: str
     quoted: bool = False
 
 
 def words(text: str) -> list[Word]:
-    """The words of a dotted name: `public."Order lines"`. Raises ValueError if it is not one."""
+    """Returns the words of a dotted name such as `public."Order lines"`. Raises ValueError for any other text."""
     text = text.strip()
     parts = _WORD.findall(text)
     if not parts or ".".join(parts) != text:
         quoted = re.sub(r'[^."]*\s[^."]*', r'"\g<0>"', text.replace('"', ""))
-        hint = f"; a word with spaces is quoted, as in '{quoted}'" if '"' in quoted else ""
+        hint = f"; quote a word that contains spaces, as in '{quoted}'" if '"' in quoted else ""
         raise ValueError(f"{text!r} is not a name{hint}")
     return [Word(p[1:-1].replace('""', '"'), True) if p[0] == '"' else Word(p) for p in parts]
 
 
 def find(word: Word, among: Mapping[str, T]) -> T | None:
-    """What the word names."""
+    """Returns the value that a word refers to, or None."""
     if word.text in among:
         return among[word.text]
     return None if word.quoted else among.get(word.text.lower())
 
 
 def spellings(text: str) -> list[TableName]:
-    """The tables that a name can mean, the first that exists is meant. Raises ValueError if it is no name."""
+    """Returns the tables that a name can refer to. The first that exists is meant.
+
+    Raises ValueError if the text is not the name of a table.
+    """
     parts = words(text)
     if len(parts) > 2:
-        raise ValueError(f'{text!r} is not the name of a table: `table`, `schema.table` or `schema."Table"`')
+        raise ValueError(f'{text!r} is not the name of a table: write `table`, `schema.table` or `schema."Table"`')
     parts = [Word("public"), *parts][-2:]
     exact = TableName(*(p.text for p in parts))
     folded = TableName(*(p.text if p.quoted else p.text.lower() for p in parts))
@@ -72,25 +80,27 @@ def spellings(text: str) -> list[TableName]:
 
 
 def quote(*parts: str) -> str:
-    """The name in SQL, whatever is in it."""
+    """Returns a name as SQL, with each part quoted."""
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
 def literal(text: str) -> str:
-    """The text as a SQL constant (under `standard_conforming_strings`)."""
+    """Returns a text as a SQL constant. `standard_conforming_strings` has to be on."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def near(name: str, right: Iterable[str]) -> str:
-    """The right name that was probably meant: a letter in four is mistyped at most. Empty when there is
-    none."""
+def near(name: str, correct: Iterable[str]) -> str:
+    """Returns the correct name that was probably meant, or an empty text.
+
+    At most one letter in four may be wrong.
+    """
     typed = name.lower()
-    distance, meant = min(((_distance(typed, n.lower()), n) for n in right), default=(len(name), ""))
+    distance, meant = min(((_distance(typed, n.lower()), n) for n in correct), default=(len(name), ""))
     return meant if distance <= max(1, len(name) // 4) else ""
 
 
 def _distance(a: str, b: str) -> int:
-    """How many letters are missing, added, wrong or in the wrong order (optimal string alignment)."""
+    """Returns the number of missing, added, wrong and transposed letters (optimal string alignment distance)."""
     before: list[int] = []
     last = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
@@ -103,10 +113,9 @@ def _distance(a: str, b: str) -> int:
     return last[-1]
 
 
-def nearest(name: str, right: Iterable[str]) -> str:
-    """A hint that names the right name that was probably meant, else some of them; empty when there are
-    none."""
-    names = list(dict.fromkeys(right))
+def nearest(name: str, correct: Iterable[str]) -> str:
+    """Returns a hint with the correct name that was probably meant, otherwise with the first of the correct names."""
+    names = list(dict.fromkeys(correct))
     if meant := near(name, names):
         return f"did you mean {meant!r}?"
     if not names:

@@ -1,10 +1,10 @@
-"""The tree → the SQL of one document: objects, lists, aggregates, as JSON text straight from PostgreSQL.
+"""Generates the SQL that renders one document from the tree. PostgreSQL returns the document as JSON text.
 
-An object is `row_to_json` over a row whose columns are its fields, which writes no spaces or line breaks. A
-list is an array of such objects. If all rows of a relation are listed and aggregated, one scan gives both.
+An object is `row_to_json` of a row whose columns are the fields. It contains no spaces and line breaks. A list is an
+array of such objects. If all rows of a relation are both listed and aggregated, a single scan provides both.
 """
 
-# ruff: noqa: S608 - what is joined here are quoted names and expressions written anew
+# ruff: noqa: S608 - the SQL is joined from quoted names and re-generated expressions only
 
 from __future__ import annotations
 
@@ -15,21 +15,13 @@ from syncer.declaration.aggregates import Order
 from syncer.declaration.binding import Namespace, Node
 from syncer.declaration.catalog import Catalog
 from syncer.declaration.compiled import Field
+from syncer.declaration.form import Entry, Grouped, Many, Object, One
 from syncer.declaration.located_yaml import Path
-from syncer.declaration.model import Entry, Grouped, Many, Model, Object, One, together
+from syncer.declaration.mistakes import together
+from syncer.declaration.model import Model
 from syncer.declaration.names import quote
-from syncer.declaration.scope import (
-    Aliases,
-    Chain,
-    Group,
-    InGroup,
-    Row,
-    Scope,
-    both,
-    filtered,
-    link,
-    ordering,
-)
+from syncer.declaration.row import Chain, InGroup, Row, filtered, ordering
+from syncer.declaration.scope import Aliases, Group, Scope, both, link
 from syncer.declaration.sql_parser import UnsupportedExpression
 from syncer.declaration.sql_types import Value
 from syncer.errors import Fatal
@@ -38,7 +30,7 @@ _LONGEST_NAME = 63
 
 
 class Output(NamedTuple):
-    """One field: its SQL, and what is known of its values."""
+    """The SQL of one field, and the type of its values."""
 
     sql: str
     field: Field
@@ -48,15 +40,18 @@ class Document(NamedTuple):
     """The document of one row of the root table."""
 
     row: str
-    """The alias that the SQL has for that row."""
+    """The alias of the root row in the SQL."""
     sql: str
-    """A sub-select that gives `doc`; no row where the filter excludes it, or where there is no such row."""
+    """A sub-select that returns `doc`. It returns no row if the filter excludes the root row, or if there is none."""
     fields: tuple[Field, ...]
 
 
 def render(model: Model, root: Node, catalog: Catalog, errors: list[Fatal]) -> Document:
-    """errors: what is wrong with the tree. Raises Fatal with that and with every expression that cannot be
-    used, each with its line."""
+    """Returns the document of the root table's rows.
+
+    errors: the errors found in the tree so far. Raises Fatal with them and with an error for every expression that
+    cannot be used, each with its line.
+    """
     renderer = _Renderer(model, errors)
     for node in root.walk():
         renderer.check(node, catalog)
@@ -66,7 +61,7 @@ def render(model: Model, root: Node, catalog: Catalog, errors: list[Fatal]) -> D
     if errors:
         raise together(errors)
     condition = both(f"{row}.{quote(root.table.primary_key[0])} IS NOT NULL", filtered(scope, root))
-    (doc,) = scope.settle(scope.json_object(_columns(outputs)))
+    (doc,) = scope.replace_marks(scope.json_object(_columns(outputs)))
     sql = f"SELECT {doc}::pg_catalog.text AS doc{scope.joined(condition, alone=True)}"
     return Document(row, sql, tuple(o.field for o in outputs))
 
@@ -80,7 +75,7 @@ class _Renderer:
         self._model, self._errors = model, errors
 
     def check(self, node: Node, catalog: Catalog) -> None:
-        """Read the filter and the order of a node, in case nothing uses them."""
+        """Validates the filter and the order of a node, which the document may not use. `used` stays as it is."""
         used = {n: set(n.used) for n in node.walk()}
         for write in (filtered, ordering):
             scope = Scope(Aliases(catalog))
@@ -95,15 +90,17 @@ class _Renderer:
     def outputs(
         self, scope: Scope, node: Node, names: Namespace, entries: Mapping[str, Entry], place: Path
     ) -> list[Output]:
-        """The fields of a document at this row. Mistakes are collected, so that all are told at once."""
+        """Returns the fields of a document at this row. Collects mistakes, so that all are reported together."""
         found = []
         for name, entry in entries.items():
             here = (*place, name)
             try:
                 if len(name.encode()) > _LONGEST_NAME:
-                    raise UnsupportedExpression(f"the field name {name!r} is longer than {_LONGEST_NAME} bytes")
+                    raise UnsupportedExpression(
+                        f"the field name {name!r} is longer than {_LONGEST_NAME} bytes", "use a shorter name"
+                    )
                 if not name.isprintable():
-                    raise UnsupportedExpression(f"the field name {name!r} holds a control character")
+                    raise UnsupportedExpression(f"the field name {name!r} contains a control character")
                 found.append(self._output(scope, node, names, name, entry, here))
             except UnsupportedExpression as error:
                 self._add(error, here)
@@ -132,7 +129,7 @@ class _Renderer:
         return self._list(scope, below, name, entry, place)
 
     def _element(self, scope: Scope, node: Node, name: str, entry: One | Many, place: Path) -> Output:
-        """What a related row is shown as: an object, or one value."""
+        """Returns a related row as the document shows it: an object, or one value."""
         if entry.document is not None:
             outputs = self.outputs(scope, node, node.links, entry.document, (*place, "document"))
             return Output(
@@ -149,7 +146,7 @@ class _Renderer:
         return Output(value.sql, _field(name, value))
 
     def _list(self, outer: Scope, node: Node, name: str, entry: Many, place: Path) -> Output:
-        scope = Scope(outer.sheet, outer)
+        scope = Scope(outer.aliases, outer)
         scope.scan(node)
         found = self._element(scope, node, name, entry, place)
 
@@ -174,16 +171,16 @@ def _aggregated(element: str, order: Sequence[Order]) -> str:
 
 
 def _scan(scope: Scope, outer: Scope, node: Node, element: str) -> str:
-    """A list of its own. With a limit, the rows are chosen before anything is joined to them."""
+    """Returns a list that needs a scan of its own. With a limit, rows are selected before other tables are joined."""
     if node.parent is None:
         raise AssertionError("the root is no list")
     parent, alias = outer.alias(node.parent), scope.scan(node)
-    (element,) = scope.settle(element)
+    (element,) = scope.replace_marks(element)
     source, condition = f"{quote(*node.table.name)} {alias}", ""
     if node.limit is None:
         condition = both(link(node, alias, parent), filtered(scope, node))
     else:
-        chosen = Scope(outer.sheet, outer)
+        chosen = Scope(outer.aliases, outer)
         row = chosen.scan(node)
         condition = both(link(node, row, parent), filtered(chosen, node))
         order = _sorted(chosen, node)
@@ -200,7 +197,7 @@ def _sorted(scope: Scope, node: Node) -> str:
 
 
 def _grouped(entry: Grouped, scope: Scope, node: Node) -> str:
-    """An object with a field for each value of `group_by`, in byte order. NULL has no field."""
+    """Returns an object with a field for each value of `group_by`, in byte order. NULL has no field."""
     groups: list[Group] = []
 
     def group(chain: Chain) -> Group:
@@ -208,13 +205,13 @@ def _grouped(entry: Grouped, scope: Scope, node: Node) -> str:
             groups.append(Group(scope, chain))
         if groups[0].chain != chain:
             raise UnsupportedExpression(
-                "the aggregates in `value` belong to different relations", "use a field for each"
+                "the aggregates in `value` belong to different relations", "write a field for each relation"
             )
         return groups[0]
 
     value = Row(scope, node, group).shown(entry.value)
     if not groups:
-        raise UnsupportedExpression("`value` with `group_by` needs an aggregate", "such as count(relation)")
+        raise UnsupportedExpression("`value` with `group_by` needs an aggregate", "write one, such as count(relation)")
     by = InGroup(groups[0], node).write(entry.group_by)
     rows = groups[0].sql(by=f"({by.sql})::pg_catalog.text")
     alias = groups[0].alias

@@ -1,8 +1,12 @@
-"""Text → sqlglot's syntax tree, and what is asked of a tree first: its names, its aggregates.
+"""Parses an expression into sqlglot's syntax tree, and finds the names and aggregates in a tree.
 
-sqlglot reads many dialects and normalises as it reads; a value must not change on the way. So its PostgreSQL
-parser is narrowed: functions stay as they are written, subscripts keep their numbers, `interval '…'` is read
-as a cast (its own reading drops what it does not know), and every string knows its own text.
+sqlglot reads many dialects and normalizes the text while it reads. Values must not change in the process. Therefore
+its PostgreSQL parser is restricted here:
+
+* functions stay as they are written;
+* subscripts keep their numbers;
+* `interval '…'` is parsed as a cast, because sqlglot's own parser drops parts that it does not know;
+* a string is refused if its value is not certain.
 """
 
 from __future__ import annotations
@@ -22,12 +26,12 @@ from syncer.declaration.located_yaml import Path
 from syncer.declaration.names import Word
 
 _SYNTAX = {"EXTRACT", "SUBSTRING", "TRIM", "POSITION", "OVERLAY"}
-"""Functions with keywords between their arguments. All others are read as plain calls."""
+"""Functions with keywords between their arguments. All others are parsed as plain calls."""
 
 
 def _cast_call(parser: PostgresParser) -> exp.Expr:
-    """`cast(x as t)`: the parentheses stay in the tree, where `x::t` has none."""
-    found = parser._parse_cast(True)  # noqa: SLF001 - the parser's own hooks are all named so
+    """Parses `cast(x as t)`. The tree keeps the parentheses, which distinguish it from `x::t`."""
+    found = parser._parse_cast(True)  # noqa: SLF001 - all hooks of the parser have such names
     found.set("this", exp.Paren(this=found.this))
     return found
 
@@ -36,7 +40,7 @@ class _Dialect(Postgres):
     INDEX_OFFSET = 0
 
     class Parser(PostgresParser):
-        FUNCTIONS = {}  # noqa: RUF012 - sqlglot's way of configuring a dialect
+        FUNCTIONS = {}  # noqa: RUF012 - sqlglot configures dialects this way
         LAMBDAS = {}  # noqa: RUF012 - `f(a -> b)` is JSON here
         FUNCTION_PARSERS = {  # noqa: RUF012
             "CAST": _cast_call,
@@ -52,12 +56,12 @@ _ESCAPES = re.compile(r"[eE]'(?:[^\\]|\\[ntrbf\\'])*'", re.DOTALL)
 
 
 def parse(text: str) -> exp.Expr:
-    """The tree of one expression. Raises ValueError with what is wrong and where."""
+    """Returns the tree of one expression. Raises ValueError with the mistake and its position."""
     return _parse(text, exp.Condition, _tokens(text))
 
 
 def parse_order(text: str) -> list[exp.Ordered]:
-    """The items of an ORDER BY list, without these words. Raises ValueError."""
+    """Returns the items of an ORDER BY list. The text does not contain these words. Raises ValueError."""
     tokens = _tokens(text)
     found = _parse(text, exp.Order, [*_tokens("ORDER BY"), *tokens])
     return cast(list[exp.Ordered], found.expressions)
@@ -69,40 +73,43 @@ def _parse(text: str, into: type[exp.Expr], tokens: list[Token]) -> exp.Expr:
     except (SqlglotError, RecursionError) as error:
         details = getattr(error, "errors", None) or [{}]
         near = details[0].get("highlight")
-        raise ValueError(f"cannot be read near {near!r}" if near else "cannot be read") from error
+        raise ValueError(f"has a syntax error near {near!r}" if near else "has a syntax error") from error
     if len(found) != 1 or found[0] is None:
         raise ValueError("has to be one expression")
     return found[0]
 
 
 def _tokens(text: str) -> list[Token]:
-    """The tokens, with `interval '…'` turned to `'…'::interval` and only strings whose text is certain."""
+    """Returns the tokens, with `interval '…'` replaced by `'…'::interval`.
+
+    Raises ValueError, among others for a string whose value is not certain.
+    """
     try:
         tokens = _DIALECT.tokenize(text)
     except SqlglotError as error:
-        raise ValueError("cannot be read: is a quote left open?") from error
+        raise ValueError("has a syntax error: is a quote not closed?") from error
     if not tokens:
         raise ValueError("is empty")
     found: list[Token] = []
-    for place, token in enumerate(tokens):
+    for position, token in enumerate(tokens):
         kind = token.token_type
         if "\0" in token.text or "\1" in token.text:
-            raise ValueError("holds a control character")
+            raise ValueError("contains a control character")
         if kind is TokenType.SEMICOLON:
             raise ValueError("has to be one expression, without `;`")
         if kind in (TokenType.UNICODE_STRING, TokenType.NATIONAL_STRING, TokenType.HEX_STRING):
-            raise ValueError(f"cannot hold {text[token.start : token.end + 1]}: write a plain '…' string")
+            raise ValueError(f"contains {text[token.start : token.end + 1]}: write a plain '…' string")
         if kind is TokenType.BYTE_STRING and not _ESCAPES.fullmatch(text[token.start : token.end + 1]):
-            raise ValueError("knows only \\n \\t \\r \\b \\f \\\\ and \\' in an E'…' string")
+            raise ValueError("allows only \\n \\t \\r \\b \\f \\\\ and \\' in an E'…' string")
         if kind in (TokenType.BYTE_STRING, TokenType.HEREDOC_STRING, TokenType.RAW_STRING):
             token = _replace(token, TokenType.STRING, token.text)
         if kind is TokenType.STRING and found and found[-1].token_type is TokenType.STRING:
-            raise ValueError("has two strings side by side: join them with ||")
-        if kind is TokenType.INTERVAL and place + 1 < len(tokens) and _is_string(tokens[place + 1]):
+            raise ValueError("has two adjacent strings: join them with ||")
+        if kind is TokenType.INTERVAL and position + 1 < len(tokens) and _is_string(tokens[position + 1]):
             continue
         found.append(token)
-        if place and tokens[place - 1].token_type is TokenType.INTERVAL and _is_string(token):
-            found += [_replace(token, TokenType.DCOLON, "::"), tokens[place - 1]]
+        if position and tokens[position - 1].token_type is TokenType.INTERVAL and _is_string(token):
+            found += [_replace(token, TokenType.DCOLON, "::"), tokens[position - 1]]
     return found
 
 
@@ -115,9 +122,10 @@ def _replace(token: Token, kind: TokenType, text: str) -> Token:
 
 
 class UnsupportedExpression(Exception):
-    """An expression that cannot be used: what is wrong with it, and a hint. The caller knows the line.
+    """An expression that cannot be used, with the reason and a hint. The caller adds the line.
 
-    follows: from another mistake, of a relation that it names. That one is told, this one is not.
+    follows: the error is a consequence of another mistake, in a relation that the expression names. Only that other
+    mistake is reported.
     """
 
     def __init__(self, what: str, hint: str = "", *, follows: bool = False) -> None:
@@ -126,12 +134,12 @@ class UnsupportedExpression(Exception):
         self.hint = hint
         self.follows = follows
         self.place: Path | None = None
-        """Where it is declared, if not where it is used: the filter or the order of a relation."""
+        """The path in the YAML of the filter or order of a relation, if the expression is one. Otherwise None."""
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A call such as `sum(distinct items.quantity) filter (where items.quantity > 1)`, not resolved yet."""
+    """A call such as `sum(distinct items.quantity) filter (where items.quantity > 1)`. Its names are not resolved."""
 
     name: str
     arguments: tuple[exp.Expr, ...]
@@ -140,13 +148,13 @@ class Aggregate:
     filter: exp.Expr | None
 
     def paths(self) -> list[tuple[Word, ...]]:
-        """The names in it, in reading order."""
+        """Returns the names in the call, from left to right."""
         parts = [*self.arguments, *self.order, *([self.filter] if self.filter else [])]
         return [path for part in parts for path in paths(part)]
 
 
 def paths(tree: exp.Expr) -> Iterator[tuple[Word, ...]]:
-    """Every dotted name in a tree."""
+    """Yields every dotted name in a tree."""
     if (path := path_of(tree)) is not None:
         yield path
         return
@@ -155,19 +163,22 @@ def paths(tree: exp.Expr) -> Iterator[tuple[Word, ...]]:
 
 
 def path_of(node: exp.Expr) -> tuple[Word, ...] | None:
-    """The words of a name: a Column, in Dots if it has more than four words; None for anything else."""
+    """Returns the words of a name, or None if the node is not a name.
+
+    sqlglot parses a name as a Column, and as a Column inside of Dots if it has more than four words.
+    """
     if isinstance(node, exp.Column):
         parts = [node.args.get(k) for k in ("catalog", "db", "table", "this")]
         return tuple(_word(p) for p in parts if p is not None)
     if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Identifier):
-        around = path_of(node.this)
-        return None if around is None else (*around, _word(node.expression))
+        first = path_of(node.this)
+        return None if first is None else (*first, _word(node.expression))
     return None
 
 
 def _word(node: exp.Expr) -> Word:
     if not isinstance(node, exp.Identifier):
-        raise UnsupportedExpression("`*` names no column", "name each field")
+        raise UnsupportedExpression("`*` is not a column", "name each column")
     return Word(node.name, bool(node.args.get("quoted")))
 
 
@@ -183,7 +194,7 @@ def aggregate_of(name: str, node: exp.Expr, filter: exp.Expr | None) -> Aggregat
 
 
 def describe(node: exp.Expr) -> str:
-    """A piece of an expression for an error message."""
+    """Returns a part of an expression for an error message."""
     try:
         return f"`{node.sql('postgres')}`"
     except (ValueError, RecursionError):

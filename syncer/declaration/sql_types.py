@@ -1,7 +1,7 @@
-"""Types as far as they show on the face of an expression. Where they do not, PostgreSQL knows, and we say so.
+"""Determines the types of expressions, as far as that is possible without PostgreSQL. Otherwise the type is empty.
 
-Used to derive mappings (`Field.type`), to find what can be cast to, and to tell whether equal values look the
-same (1.0 and 1.00 do not), which decides where an aggregate needs an order to be a function of the snapshot.
+The types are used to derive mappings (`Field.type`), and to resolve the target of a cast. They also decide where an
+aggregate needs an order: where equal values can have different texts, as 1.0 and 1.00 do.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from syncer.declaration.names import nearest, quote
 
 
 class Value(NamedTuple):
-    """An expression in SQL."""
+    """An expression in SQL, with its type."""
 
     sql: str
     type: str = ""
-    """`Column.base`-like; empty where only PostgreSQL knows; `literal` and `null` for untyped constants."""
+    """A type as in `Column.base`. Empty if only PostgreSQL knows it; `literal` or `null` for an untyped constant."""
     element: str = ""
-    """For an array: the same of its elements."""
+    """The type of the elements of an array."""
 
 
 INTEGERS = ("smallint", "integer", "bigint")
@@ -32,7 +32,7 @@ _TIMES = ("timestamp without time zone", "timestamp with time zone")
 EXACT = frozenset(
     {*INTEGERS, *TEXTS, *_TIMES, "boolean", "uuid", "date", "time without time zone", "enum", "bytea", "oid"}
 )
-"""Types whose equal values have the same text."""
+"""Types whose equal values always have the same text."""
 
 KEYABLE = EXACT | {
     "numeric",
@@ -50,10 +50,10 @@ KEYABLE = EXACT | {
     "bit varying",
     '"char"',
 }
-"""Types that a key or a link can have: built in, comparable, and back and forth between value and text."""
+"""Types that keys and links can have. They are built in and comparable, and text and value convert without loss."""
 
-# Name in a cast → the type's own name in pg_catalog, and `Column.base`.
-_NAMED = {
+# Name of the type in pg_catalog → `Column.base`.
+CASTABLE = {
     "bool": "boolean",
     "int2": "smallint",
     "int4": "integer",
@@ -96,8 +96,8 @@ _NAMED = {
     "tstzmultirange": "multirange",
     "datemultirange": "multirange",
 }
-_INTERNAL = {base: name for name, base in _NAMED.items()}
-BUILTIN = frozenset(_NAMED.values()) | {
+_INTERNAL = {base: name for name, base in CASTABLE.items()}
+BUILTIN = frozenset(CASTABLE.values()) | {
     "json",
     "xml",
     "array",
@@ -146,17 +146,21 @@ _SIZED = {
     "interval",
 }
 _WHY_NOT = {
-    "json": "cast to jsonb: json keeps the text as it is, line breaks and all",
-    "money": "its text depends on lc_monetary; cast to numeric",
+    "json": "cast to jsonb, because json keeps its original text, including line breaks",
+    "money": "cast to numeric, because the text of money depends on lc_monetary",
     "xml": "cast to text",
 }
 
 
 def cast_target(to: exp.Expr, enums: Mapping[str, object]) -> Value:
-    """The type after `::`. Raises ValueError(what, hint) if it is unknown or depends on the session."""
+    """Returns the type after `::`.
+
+    enums: the enum types of the catalog.
+    Raises ValueError(what, hint) if the type is unknown, or if its text depends on the session.
+    """
     if not isinstance(to, exp.DataType) or not isinstance(to.this, exp.DType):
         name = to.sql("postgres").lower()
-        hint = "its text depends on the session" if name.startswith("reg") else ""
+        hint = "the text of this type depends on the session" if name.startswith("reg") else ""
         if name != "oid":
             raise ValueError(f"cannot cast to {name}", hint)
         return Value('pg_catalog."oid"', "oid")
@@ -173,20 +177,20 @@ def cast_target(to: exp.Expr, enums: Mapping[str, object]) -> Value:
         name, sizes = "bpchar", sizes or ["1"]
     if name == "bit" and not sizes:
         sizes = ["1"]
-    if name not in _NAMED:
-        raise ValueError(f"cannot cast to {name}", _WHY_NOT.get(name) or nearest(name, _NAMED))
+    if name not in CASTABLE:
+        raise ValueError(f"cannot cast to {name}", _WHY_NOT.get(name) or nearest(name, CASTABLE))
     if sizes and (name not in _SIZED or not all(s.isdigit() for s in sizes)):
         raise ValueError(f"cannot cast to {to.sql('postgres')}")
-    return Value(f"pg_catalog.{quote(name)}{'(' + ','.join(sizes) + ')' if sizes else ''}", _NAMED[name])
+    return Value(f"pg_catalog.{quote(name)}{'(' + ','.join(sizes) + ')' if sizes else ''}", CASTABLE[name])
 
 
 def _named(to: exp.DataType, enums: Mapping[str, object]) -> Value:
-    """A type that sqlglot has no word for: one of PostgreSQL's rarer ones, or an enum of the catalog."""
+    """Returns a type that sqlglot does not know: one of PostgreSQL's rarer types, or an enum of the catalog."""
     words = [(p.name, bool(p.args.get("quoted"))) for p in to.args["kind"].find_all(exp.Identifier)]
     last, quoted = words[-1]
     name = last if quoted else last.lower()
-    if name in _NAMED and (len(words) == 1 or words[0][0].lower() == "pg_catalog"):
-        return Value(f"pg_catalog.{quote(name)}", _NAMED[name])
+    if name in CASTABLE and (len(words) == 1 or words[0][0].lower() == "pg_catalog"):
+        return Value(f"pg_catalog.{quote(name)}", CASTABLE[name])
     schemas = [words[0][0], words[0][0].lower()] if len(words) > 1 else [None]
     for spelling, plain in ((last, last), (name, name)):
         for enum in sorted(enums, key=lambda e: (not e.startswith("public."), e)):
@@ -196,25 +200,30 @@ def _named(to: exp.DataType, enums: Mapping[str, object]) -> Value:
                 return Value(enum, "enum")
     raise ValueError(
         f"cannot cast to {last}",
-        _WHY_NOT.get(name) or nearest(name, [*_NAMED, *(e.partition(".")[2] for e in enums)]),
+        _WHY_NOT.get(name) or nearest(name, [*CASTABLE, *(e.partition(".")[2] for e in enums)]),
     )
 
 
 def family(base: str) -> str:
-    """The widest type whose values are written and compared as those of this one. A column can be widened
-    within its family, and nothing that was made of its type changes."""
+    """Returns the widest type whose values are written and compared in the same way.
+
+    A column can be widened within its family without any effect on compiled read models.
+    """
     return "bigint" if base in INTEGERS else "text" if base in TEXTS else base
 
 
 def key_type(type: str, base: str) -> str:
-    """What to cast the text of a key to: the widest of its family, without the checks of a domain. `base` is
-    in KEYABLE. The wider type still finds the column's index, and takes keys of before the column was
-    narrowed."""
+    """Returns the type that the text of a key is cast to: the widest of its family, without the checks of a domain.
+
+    The comparison with the wider type can still use the column's index. It also accepts keys from before the column was
+    narrowed.
+    base: a type in KEYABLE.
+    """
     return type if base == "enum" else f"pg_catalog.{quote(_INTERNAL[family(base)])}"
 
 
 def common(values: Sequence[Value]) -> tuple[str, str]:
-    """The type (and element) that CASE, COALESCE or ARRAY gives these; empty if it is not plain."""
+    """Returns the type, and the element type, of CASE, COALESCE or ARRAY with these values. Empty if not certain."""
     typed = [v for v in values if v.type not in ("literal", "null")]
     if not typed:
         return ("literal" if any(v.type == "literal" for v in values) else "null", "")
@@ -227,7 +236,7 @@ def common(values: Sequence[Value]) -> tuple[str, str]:
 
 
 def concatenation(left: Value, right: Value) -> tuple[str, str]:
-    """The type of `left || right`."""
+    """Returns the type, and the element type, of `left || right`."""
     types = {left.type, right.type}
     if "" in types:
         return "", ""
@@ -240,7 +249,7 @@ def concatenation(left: Value, right: Value) -> tuple[str, str]:
 
 
 def arithmetic(operator: str, left: str, right: str) -> str:
-    """The type of `left operator right`, if it is plain (PostgreSQL manual, tables 9.4 and 9.33)."""
+    """Returns the type of `left operator right` by tables 9.4 and 9.33 of PostgreSQL's manual. Empty if not certain."""
     if left in NUMBERS and right in NUMBERS:
         wider = max(left, right, key=NUMBERS.index)
         return "double precision" if wider == "real" and left != right else wider

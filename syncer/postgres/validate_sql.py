@@ -12,7 +12,8 @@ import psycopg
 from syncer.declaration.catalog import Catalog
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.isolate import alone, bare, places, without
-from syncer.declaration.model import Model, together
+from syncer.declaration.mistakes import together
+from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
 from syncer.postgres.session import classify_error
 

@@ -20,6 +20,7 @@ from syncer.connect import lookup
 from syncer.declaration import model as declaration
 from syncer.declaration.catalog import Catalog
 from syncer.declaration.compile import Compiled, compile
+from syncer.declaration.mistakes import together
 from syncer.declaration.model import Model
 from syncer.declaration.names import nearest
 from syncer.errors import Fatal, SyncerError, Unknown, WeakIdentity
@@ -54,7 +55,7 @@ def declared(config: Config, names: Collection[str] = ()) -> list[Model]:
     """
     models, errors = load_valid(config, names)
     if errors:
-        raise declaration.together(errors)
+        raise together(errors)
     return models
 
 
@@ -65,14 +66,14 @@ def load_valid(config: Config, names: Collection[str] = ()) -> tuple[list[Model]
     """
     found, errors = declaration.load_all_valid(config.models, why=config.why_there("models"))
     if not found and errors:
-        raise declaration.together(errors)
+        raise together(errors)
     if not found:
         raise Fatal("there are no read models", where=str(config.models), hint="see `models` in the configuration")
     known = {model.name: model for model in found}
     for name in names:
         if name not in known:
             if errors:  # one of these files may declare it
-                raise declaration.together(errors)
+                raise together(errors)
             hint = nearest(name, known)
             raise Unknown(f"there is no read model called {name}", where=str(config.models), hint=hint)
     return [known[name] for name in dict.fromkeys(names)] if names else found, errors

@@ -58,8 +58,8 @@ def test_an_unknown_kind() -> None:
 WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("elasticsearch", {"indx": "a"}, "indx: Extra inputs", "did you mean index?"),
     ("elasticsearch", {}, "index: Field required", ""),
-    ("elasticsearch", {"index": "Orders"}, "index: it has to be in lower case", ""),
-    ("elasticsearch", {"index": "-orders"}, "index: it has to be in lower case", ""),
+    ("elasticsearch", {"index": "Orders"}, "index: must be in lower case", ""),
+    ("elasticsearch", {"index": "-orders"}, "index: must be in lower case", ""),
     ("redis", {"key": "orders"}, "exactly once", ""),
     ("redis", {"key": "{id}:{id}"}, "exactly once", ""),
     ("redis", {"key": "{id}"}, "begins with a text of its own", ""),
@@ -67,7 +67,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     (
         "redis",
         {"key": "a:{id}", "expire": "soon"},
-        "expire: it has to be a number",
+        "expire: must be a duration such as 30s",
         "",
     ),
     ("redis", {"key": "a:{id}", "expire": 0}, "expire: Input should be greater than 0", ""),

@@ -406,8 +406,8 @@ NO_SHAPE = [
     ("bares", "the SRID of bares is not known", "ST_SetSRID(bares, 4326)"),
     ("nad", "the SRID of nad is 4269", "ST_Transform(nad::geometry, 4326)"),
     ("curve", "GeoJSON has no CircularString", "ST_CurveToLine(curve)"),
-    ("bare = bare", "whose operators are not PostgreSQL's own", "ST_Distance"),
-    ("attrs -> 'a'", "whose operators are not PostgreSQL's own", "attrs::jsonb"),
+    ("bare = bare", "whose operators are not built into PostgreSQL", "ST_Distance"),
+    ("attrs -> 'a'", "whose operators are not built into PostgreSQL", "attrs::jsonb"),
     ("attrs::public.geometry", "cannot cast to public.geometry", "gis"),
     ("'x'::ltree", "cannot cast to ltree", ""),
 ]

@@ -274,5 +274,5 @@ def test_functions_of_extensions_are_called_so(name: str) -> None:
     with pytest.raises(Fatal) as found:
         compile(parse(text, "m.yaml"), catalog_)
     said = str(found.value)
-    assert "functions of other extensions and your own are not allowed" in said and "did you mean" not in said
+    assert "your own functions and those of other extensions are not allowed" in said and "did you mean" not in said
     assert f"GENERATED ALWAYS AS ({name}(…)) STORED" in said

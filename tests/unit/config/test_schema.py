@@ -1,4 +1,4 @@
-"""Layers, origins, secrets and errors of the configuration."""
+"""Tests the layers, origins, secrets, paths and errors of the configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ kafka:
 
 
 class Connection(BaseModel, extra="forbid"):
-    """Stands for a sink's section; the real ones are tested with their sinks."""
+    """Replaces the section of a sink. The real sections are tested with their sinks."""
 
     url: str | list[str] = "http://localhost"
     hosts: list[str] = []
@@ -47,7 +47,7 @@ def fails(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> 
     return str(caught.value)
 
 
-def test_defaults(tmp_path: Path) -> None:
+def test_settings_have_defaults(tmp_path: Path) -> None:
     loaded = load(tmp_path)
     assert loaded.models == tmp_path / "readmodels"
     assert loaded.pipeline == schema.PipelineSettings()
@@ -56,7 +56,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert loaded.sinks == {}
 
 
-def test_later_layers_win_and_every_value_knows_its_origin(tmp_path: Path) -> None:
+def test_later_layers_win_and_every_value_has_its_origin(tmp_path: Path) -> None:
     text = MINIMAL + "log:\n  level: debug\n  format: json\nhttp: {port: 1}\n"
     environ = {"SYNCER_LOG__LEVEL": "warning", "SYNCER_HTTP__PORT": "2", "SYNCER_MODELS": "elsewhere"}
     loaded = load(tmp_path, text, environ, **{"http.port": 3})
@@ -71,16 +71,16 @@ def test_later_layers_win_and_every_value_knows_its_origin(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "bytes_"), [("8MiB", 8 << 20), ("500 kB", 500_000), ("1024", 1024), ("0.5GiB", 1 << 29)]
 )
-def test_sizes(tmp_path: Path, text: str, bytes_: int) -> None:
+def test_sizes_have_units(tmp_path: Path, text: str, bytes_: int) -> None:
     assert load(tmp_path, MINIMAL + f"pipeline: {{max_bytes: {text}}}").pipeline.max_bytes == bytes_
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("250ms", 0.25), ("5m", 300), ("1.5", 1.5)])
-def test_durations(tmp_path: Path, text: str, seconds: float) -> None:
+def test_durations_have_units(tmp_path: Path, text: str, seconds: float) -> None:
     assert load(tmp_path, MINIMAL + f"pipeline: {{max_age: {text}}}").pipeline.max_age == seconds
 
 
-def test_unknown_key_is_named_with_line_and_nearest_name(tmp_path: Path) -> None:
+def test_unknown_keys_are_reported_with_their_origin_and_the_nearest_name(tmp_path: Path) -> None:
     message = fails(tmp_path, MINIMAL + "pipeline:\n  max_recrods: 5\n")
     assert message == (
         f"{tmp_path}/syncer.yaml:7: there is no setting pipeline.max_recrods\n  → did you mean pipeline.max_records?"
@@ -92,7 +92,7 @@ def test_unknown_key_is_named_with_line_and_nearest_name(tmp_path: Path) -> None
     assert "did you mean kafka.topic_prefix?" in message
 
 
-def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_together(tmp_path: Path) -> None:
     message = fails(tmp_path, "http:\n  port: many\nlog: {level: loud}\n")
     assert "5 errors in the configuration" not in message  # postgres and kafka are missing as a whole
     assert "4 errors in the configuration" in message
@@ -100,32 +100,32 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         assert part in message
 
 
-def test_not_yaml_twice_given_and_not_there(tmp_path: Path) -> None:
-    assert "syncer.yaml:3: not valid YAML" in fails(tmp_path, "a: b\nc: [\n")
-    assert "syncer.yaml:1: the configuration has to be a mapping" in fails(tmp_path, "- a\n")
-    assert "syncer.yaml:6: kafka is given twice" in fails(tmp_path, MINIMAL + "kafka: {}\n")
+def test_unreadable_files_are_refused_with_the_line(tmp_path: Path) -> None:
+    assert "syncer.yaml:3: this is not valid YAML" in fails(tmp_path, "a: b\nc: [\n")
+    assert "syncer.yaml:1: the configuration file has to be a mapping" in fails(tmp_path, "- a\n")
+    assert "syncer.yaml:6: the key 'kafka' is duplicated\n  → see line 3" in fails(tmp_path, MINIMAL + "kafka: {}\n")
     assert "http is a section" in fails(tmp_path, MINIMAL + "http: 8080\n")
-    with pytest.raises(Fatal, match="no such configuration file"):
+    with pytest.raises(Fatal, match="the configuration file does not exist"):
         schema.load(tmp_path / "absent.yaml", environ={})
 
 
-def test_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     environ = {
         "SYNCER_POSTGRES__DSN": "host=db",
         "SYNCER_KAFKA__BOOTSTRAP_SERVERS": "[::1]:9092",
         "SYNCER_KAFKA__TOPIC_PREFIX": "shop",
         "SYNCER_ELASTICSEARCH__HOSTS": "[a, b]",
-        "SYNCER_PORT": "tcp://10.0.0.1:80",  # what Kubernetes makes for a service called syncer
+        "SYNCER_PORT": "tcp://10.0.0.1:80",  # Kubernetes creates it for a service called syncer
     }
     loaded = schema.load(environ=environ)
     assert loaded.kafka.bootstrap_servers == "[::1]:9092"
     assert loaded.connection("elasticsearch", Connection).hosts == ["a", "b"]
-    with pytest.raises(Fatal, match=r"(?s)no config/syncer.yaml here.*SYNCER_KAFKA__TOPIC_PREFIX"):
+    with pytest.raises(Fatal, match=r"(?s)there is no config/syncer.yaml.*SYNCER_KAFKA__TOPIC_PREFIX"):
         schema.load(environ={k: v for k, v in environ.items() if "PREFIX" not in k})
 
 
-def test_secrets_come_from_files(tmp_path: Path) -> None:
+def test_secrets_can_be_read_from_files(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s3cret\n")
     (tmp_path / "other").write_text("0ther")
     text = MINIMAL + (
@@ -204,7 +204,7 @@ def test_relative_paths_of_variables_and_options_start_at_the_current_folder(tmp
     assert load(tmp_path).connect.definitions == tmp_path / "connectors"
 
 
-def test_every_setting_that_is_a_path_is_treated_as_one() -> None:
+def test_every_setting_whose_description_names_a_path_is_resolved_as_one() -> None:
     sections = [schema.Config, *(field.annotation for field in schema.Config.model_fields.values())]
     sections += [sinks.find(kind).Connection for kind in sink_modules()]
     found = set()
@@ -225,7 +225,7 @@ def test_properties_from_variables_get_their_dots(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dsn", ["postgresql://app:hunter2@db/shop", "host=db user=app password=hunter2"])
-def test_passwords_are_taken_out_of_addresses(tmp_path: Path, dsn: str) -> None:
+def test_passwords_are_removed_from_addresses(tmp_path: Path, dsn: str) -> None:
     text = MINIMAL.replace("postgresql://app@db/shop", dsn) + (
         "connect: {url: 'http://me:hunter2@connect:8083'}\n"
         "redis: {url: 'redis://:hunter2@redis/0', password: hunter2}\n"
@@ -259,11 +259,11 @@ def test_errors_do_not_repeat_secrets(tmp_path: Path) -> None:
     assert "syncer.yaml:6" in str(caught.value) and "hunter2" not in str(caught.value)
 
 
-def test_shipped_file_is_right_and_its_comments_name_the_defaults() -> None:
+def test_the_shipped_file_is_valid_and_its_comments_show_the_defaults() -> None:
     path = REPOSITORY / "config" / "syncer.yaml"
     loaded = schema.load(path, environ={})
     assert loaded.kafka.topic_prefix
-    # The commented sections, uncommented, are the defaults.
+    # Without the comment signs, these sections are the defaults.
     commented = re.findall(r"^# (pipeline|backfill):.*\n((?:#  .*\n)+)", path.read_text("utf-8"), re.MULTILINE)
     assert [name for name, _ in commented] == ["pipeline", "backfill"]
     for name, body in commented:
@@ -273,7 +273,7 @@ def test_shipped_file_is_right_and_its_comments_name_the_defaults() -> None:
         assert list(section) == list(cls.model_fields)
 
 
-def test_every_setting_has_a_description_and_times_and_sizes_their_unit() -> None:
+def test_every_setting_has_a_description_with_the_unit_of_times_and_sizes() -> None:
     for name, field in schema.Config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             assert field.annotation.__doc__

@@ -1,4 +1,4 @@
-"""What an expression may not be, and how that is told."""
+"""Expressions that are refused, with their messages, and the SQL of those that are accepted."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from syncer.declaration.sql_types import Value
 
 
 class Anything:
-    """Every name is a column; types by name."""
+    """Resolves every name to a column. The name determines the type."""
 
     def column(self, path: tuple[Word, ...]) -> Value:
         types = {
@@ -39,8 +39,8 @@ def sql(text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [
-        ("now()", "now() is not among", "a function of the rows alone"),
-        ("current_date - d", "cannot use current_date", "rows alone"),
+        ("now()", "now() is not among", "depends only on rows"),
+        ("current_date - d", "cannot use current_date", "only on rows"),
         ("current_timestamp", "cannot use current_timestamp", ""),
         ("localtime", "cannot use localtime", ""),
         ("current_user", "cannot use current_user", ""),
@@ -50,7 +50,7 @@ def sql(text: str) -> str:
         ("table_to_xml('x', true, true, '')", "table_to_xml() is not among", ""),
         ("nextval('s')", "nextval() is not among", ""),
         ("pg_sleep(1)", "pg_sleep() is not among", ""),
-        ("public.mine(a)", "public.mine is not a function of PostgreSQL itself", ""),
+        ("public.mine(a)", "public.mine is not a built-in function of PostgreSQL", ""),
         ("json_build_object('a', b)", "is not among", "use jsonb_build_object"),
         ("unnest(tags)", "is not among", "several rows"),
         ("age(d)", "depends on the clock", "age(later, earlier)"),
@@ -69,22 +69,22 @@ def sql(text: str) -> str:
         ("a::interval day", "cannot cast", ""),
         ("a::modo", "cannot cast to modo", "did you mean 'mood'?"),
         ("a::float(3)", "cannot cast to", ""),
-        ("email = 'x'", "is of the type citext", "email::text"),
-        ("lower(email)", "is of the type citext", "email::text"),
-        ("tz::hstore", "of the extension hstore, which this database does", "CREATE EXTENSION hstore"),
-        ("a::public.geometry", "cannot cast to public.geometry", "postgis is in the schema gis"),
+        ("email = 'x'", "has the type citext", "email::text"),
+        ("lower(email)", "has the type citext", "email::text"),
+        ("tz::hstore", "needs the extension hstore, which this database does", "CREATE EXTENSION hstore"),
+        ("a::public.geometry", "cannot cast to public.geometry", "the extension postgis is in the schema gis"),
         ("a::geometry(Point, 'x')", "cannot cast to geometry", ""),
-        ("place && place", "whose operators are not PostgreSQL's own", "ST_Intersects"),
-        ("case place when place then 1 end", "whose operators are not PostgreSQL's own", ""),
-        ("public.st_x(place)", "public.st_x is not a function of PostgreSQL itself", ""),
+        ("place && place", "whose operators are not built into PostgreSQL", "ST_Intersects"),
+        ("case place when place then 1 end", "whose operators are not built into PostgreSQL", ""),
+        ("public.st_x(place)", "public.st_x is not a built-in function of PostgreSQL", ""),
         ("st_union(place)", "st_union() is not among", ""),
         ("*", "cannot", ""),
-        ("a.*", "`*` names no column", ""),
+        ("a.*", "`*` is not a column", ""),
         ("(a.b).c", "a field of a composite value", ""),
         ("a ?? b", "cannot use", ""),
         ("x is json", "cannot use", ""),
         ("lower(distinct a)", "cannot use", ""),
-        ("lower(a) filter (where b)", "FILTER belongs to an aggregate", ""),
+        ("lower(a) filter (where b)", "FILTER is only allowed after an aggregate", ""),
         ('a collate "de_DE"', "only the collations", 'COLLATE "C"'),
         ("a in ()", "needs a list", ""),
         ("'a' || (b ->> 'c') ->> 'd' = e->'f' = g", "two ways", "parentheses"),
@@ -96,7 +96,7 @@ def sql(text: str) -> str:
         ("interval '1' day", "cannot cast", ""),
     ],
 )
-def test_what_cannot_be_used_is_told(text: str, what: str, hint: str) -> None:
+def test_unsupported_expressions_are_refused_with_a_reason_and_a_hint(text: str, what: str, hint: str) -> None:
     with pytest.raises(UnsupportedExpression) as error:
         sql(text)
     assert what in error.value.what
@@ -108,41 +108,41 @@ def test_what_cannot_be_used_is_told(text: str, what: str, hint: str) -> None:
     [
         ("", "is empty"),
         ("-- nothing", "is empty"),
-        ("a +", "cannot be read near '+'"),
-        ("a b", "cannot be read near 'b'"),
-        ("a as b", "cannot be read"),
-        ("(a", "cannot be read"),
-        ("concat(variadic tags)", "cannot be read near 'variadic'"),
-        ("'a", "is a quote left open"),
+        ("a +", "has a syntax error near '+'"),
+        ("a b", "has a syntax error near 'b'"),
+        ("a as b", "has a syntax error"),
+        ("(a", "has a syntax error"),
+        ("concat(variadic tags)", "has a syntax error near 'variadic'"),
+        ("'a", "is a quote not closed"),
         ("a; drop table b", "without `;`"),
-        ("'a' 'b'", "two strings side by side"),
+        ("'a' 'b'", "two adjacent strings"),
         ("U&'\\0041'", "plain '…' string"),
         ("x'1F'", "plain '…' string"),
-        ("E'\\x41'", "knows only"),
-        ("a\0b", "cannot"),
-        ("drop", "cannot be read"),
-        ("percentile_cont(0.5) within group (order by a", "cannot be read"),
+        ("E'\\x41'", "allows only"),
+        ("a\0b", "contains a control character"),
+        ("drop", "has a syntax error"),
+        ("percentile_cont(0.5) within group (order by a", "has a syntax error"),
     ],
 )
-def test_what_cannot_be_read_is_told(text: str, what: str) -> None:
+def test_syntax_errors_are_reported(text: str, what: str) -> None:
     with pytest.raises(ValueError, match=r"^[a-z]") as error:
         parse(text)
     assert what in str(error.value) or "\0" in text
 
 
 @pytest.mark.parametrize("text", ["a limit 1", "a; b", "a using <", ""])
-def test_an_order_is_a_list_of_expressions(text: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot be read|is empty|without"):
+def test_an_order_accepts_only_a_list_of_expressions(text: str) -> None:
+    with pytest.raises(ValueError, match=r"has a syntax error|is empty|without"):
         parse_order(text)
 
 
-def test_every_name_is_told_whatever_its_length() -> None:
-    told = [".".join(w.text for w in path) for path in paths(parse('sum(a.b.c.d.e."F g") + lower(x) + (y)::int'))]
-    assert told == ["a.b.c.d.e.F g", "x", "y"]
+def test_paths_finds_names_of_any_length() -> None:
+    found = [".".join(w.text for w in path) for path in paths(parse('sum(a.b.c.d.e."F g") + lower(x) + (y)::int'))]
+    assert found == ["a.b.c.d.e.F g", "x", "y"]
     assert next(paths(parse('a."B"'))) == (Word("a"), Word("B", quoted=True))
 
 
-def test_what_is_written_is_qualified_and_in_parentheses() -> None:
+def test_generated_sql_is_qualified_and_in_parentheses() -> None:
     assert sql("lower(a) || b::int::varchar(3)") == (
         '(pg_catalog.lower(t.a) || ((t.b::pg_catalog."int4")::pg_catalog."varchar"(3)))'
     )
@@ -155,12 +155,12 @@ def test_what_is_written_is_qualified_and_in_parentheses() -> None:
     assert sql("'order now, or today'") == "'order now, or today'"
 
 
-def test_aggregates_are_handed_over_whole() -> None:
+def test_aggregates_are_passed_on_with_all_their_parts() -> None:
     with pytest.raises(UnsupportedExpression, match=r"aggregate sum distinct=True over \[2, 2\]"):
         sql("1 + sum(distinct a.b) filter (where a.c > 1)")
 
 
-def test_the_nearest_name() -> None:
+def test_nearest_suggests_the_closest_name_or_the_first_names() -> None:
     assert nearest("Quantty", ["quantity", "price"]) == "did you mean 'quantity'?"
     assert nearest("zzz", ["a", "b"]) == "one of: a, b"
     assert nearest("x", []) == ""
@@ -183,7 +183,7 @@ def test_the_nearest_name() -> None:
         ("case when a then place else place end", None, "geometry(Point,4326)"),
     ],
 )
-def test_shapes_keep_what_is_known_of_them(text: str, expected: str | None, type_: str) -> None:
+def test_geometries_keep_their_known_kind_and_srid(text: str, expected: str | None, type_: str) -> None:
     found = write(parse(text), Anything(), CATALOG)
     assert found.type == type_
     assert expected is None or found.sql == expected

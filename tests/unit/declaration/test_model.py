@@ -1,4 +1,4 @@
-"""The form of a read model: what is read, what is refused, and the line that is told."""
+"""The form of a read model: what it accepts, what it refuses, and the line in each error."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
-from syncer.declaration import located_yaml, model
-from syncer.declaration.model import Many, One, meant, parse, spelled_tables, tables
+from syncer.declaration import form, located_yaml, model
+from syncer.declaration.form import Many, One
+from syncer.declaration.model import meant, parse, spelled_tables, tables
 from syncer.declaration.names import spellings
 from syncer.errors import Fatal
 from syncer.events import TableName
@@ -48,7 +49,7 @@ def mistakes(text: str) -> str:
     return str(error.value)
 
 
-def test_a_declaration_is_a_tree_that_knows_its_lines() -> None:
+def test_a_declaration_is_a_tree_with_the_line_of_each_part() -> None:
     found = model.parse(ORDERS, "orders.yaml")
     items = found.declaration.document["items"]
     assert isinstance(items, Many) and items.document
@@ -60,14 +61,14 @@ def test_a_declaration_is_a_tree_that_knows_its_lines() -> None:
     assert found.at(("document", "items", "nowhere")) == "orders.yaml:8"
 
 
-def test_words_stay_words_and_only_sinks_have_numbers() -> None:
+def test_scalars_stay_text_except_in_the_settings_of_sinks() -> None:
     found = model.parse(ORDERS, "orders.yaml").declaration
     assert found.document["one"] == "1"
     settings = found.sink["elasticsearch"]
     assert settings == {"index": "orders", "shards": 2, "refresh": "yes", "mapping": {"dynamic": False}}
 
 
-def test_tables_are_all_that_may_be_meant() -> None:
+def test_tables_include_every_possible_spelling() -> None:
     assert model.tables(model.parse(ORDERS, "orders.yaml")) == {
         TableName("public", "orders"),
         TableName("public", "countries"),
@@ -86,50 +87,55 @@ def test_tables_are_all_that_may_be_meant() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        ("name: orders", "name: Orders", 1, "'name': it has to be a lower-case letter, and then"),
+        ("name: orders", "name: Orders", 1, "'name': must be a lower-case letter, followed by"),
         ("where: status", "wehre: status", 3, "unknown key 'wehre'\n  → did you mean 'where'?"),
         ("    many: public.order_items", "    mnay: public.order_items", 9, "did you mean 'many'?"),
         ("    limit: 50", "    limit: 0", 12, "'limit': input should be greater than 0"),
         ("    limit: 50", "    limit: few", 12, "'limit': input should be a valid integer"),
         ("    order_by: [position, id desc]", "    oder_by: id", 11, "did you mean 'order_by'?"),
-        ("        on: {id: product_id}\n", "", 14, "'on' is missing"),
-        ("        document: {sku: sku}\n", "", 14, "say either `document` or `value`"),
-        ("    value: tag.name", "    value: tag.name\n    document: {a: a}", 18, "say either `document` or"),
-        ("{tag: {one: '\"Tags\"', on: {id: tag_id}}}", "{tag: id}", 21, "a relation has `one` or `many`"),
+        ("        on: {id: product_id}\n", "", 14, "the key 'on' is missing"),
+        ("        document: {sku: sku}\n", "", 14, "give either `document` or `value`"),
+        ("    value: tag.name", "    value: tag.name\n    document: {a: a}", 18, "give either `document` or"),
+        (
+            "{tag: {one: '\"Tags\"', on: {id: tag_id}}}",
+            "{tag: id}",
+            21,
+            "'tag' is not a relation\n  → write a mapping with `one` or `many`",
+        ),
         ("  order_id: id", "  order_id:", 5, "'order_id': string should have at least 1 character"),
-        ("  order_id: id", "  order_id: [id]", 5, "cannot tell what 'order_id' is"),
-        ("  one: 1", "  order_id: id", 6, "the key 'order_id' is here twice"),
-        ("  one: 1", "  ? [a]\n  : b", 6, "a key has to be a word"),
+        ("  order_id: id", "  order_id: [id]", 5, "'order_id' is neither an expression nor a known mapping"),
+        ("  one: 1", "  order_id: id", 6, "the key 'order_id' is duplicated\n  → see line 5; keep one"),
+        ("  one: 1", "  ? [a]\n  : b", 6, "a key has to be a single word or text"),
         ("{table: public.orders}", "{tabel: public.orders}", 2, "did you mean 'table'?"),
-        ("  order_id: id", "  order_id: 'id", 21, "this is not YAML"),
+        ("  order_id: id", "  order_id: 'id", 21, "this is not valid YAML"),
     ],
 )
-def test_each_mistake_is_told_with_its_line(old: str, new: str, line: int, what: str) -> None:
+def test_each_mistake_is_reported_with_its_line(old: str, new: str, line: int, what: str) -> None:
     assert old in ORDERS
-    told = mistakes(ORDERS.replace(old, new, 1))
-    assert what in told
-    assert f"m.yaml:{line}: " in told
+    text = mistakes(ORDERS.replace(old, new, 1))
+    assert what in text
+    assert f"m.yaml:{line}: " in text
 
 
-def test_all_mistakes_are_told_at_once() -> None:
-    told = mistakes("name: 1x\nroot: {table: t, schema: s}\ndocument: {a: {one: b, value: c, limit: 1}}\n")
-    assert told.startswith("5 mistakes\n")
+def test_all_mistakes_are_reported_together() -> None:
+    text = mistakes("name: 1x\nroot: {table: t, schema: s}\ndocument: {a: {one: b, value: c, limit: 1}}\n")
+    assert text.startswith("5 mistakes\n")
     for what in (
         "m.yaml:1: 'name'",
         "m.yaml:2: unknown key 'schema'",
-        "'on' is missing",
+        "the key 'on' is missing",
         "unknown key 'limit'",
     ):
-        assert what in told
-    assert "m.yaml:1: 'sink' is missing" in told
+        assert what in text
+    assert "m.yaml:1: the key 'sink' is missing" in text
 
 
 @pytest.mark.parametrize("text", ["", "- a", "just text", "a: &x [*x]", "a: 1\n---\nb: 2", "\t- x"])
-def test_what_is_no_declaration_at_all(text: str) -> None:
+def test_text_that_is_not_a_declaration_is_refused_with_the_file(text: str) -> None:
     assert mistakes(text).startswith("m.yaml")
 
 
-def test_a_folder_is_loaded_by_name_and_its_mistakes_together(tmp_path: Path) -> None:
+def test_a_folder_is_loaded_in_the_order_of_names_and_all_its_mistakes_are_reported(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(ORDERS.replace("name: orders", "name: zebra"))
     (tmp_path / "c.yml").write_text(ORDERS)
     (tmp_path / "notes.txt").write_text("not read")
@@ -138,31 +144,30 @@ def test_a_folder_is_loaded_by_name_and_its_mistakes_together(tmp_path: Path) ->
     (tmp_path / "e.yaml").write_text("name: e")
     with pytest.raises(Fatal) as error:
         model.load_all(tmp_path)
-    assert f"{tmp_path}/d.yaml:1: the read model is named 'orders': so is the one in {tmp_path}/c.yml" in str(
-        error.value
-    )
-    assert "'document' is missing" in str(error.value)
+    taken = f"{tmp_path}/d.yaml:1: the name 'orders' is already taken: {tmp_path}/c.yml has it too"
+    assert taken in str(error.value)
+    assert "the key 'document' is missing" in str(error.value)
     for wrong in (tmp_path / "nowhere", tmp_path / "nowhere.yaml"):
         with pytest.raises(Fatal, match="nowhere"):
             model.load(wrong) if wrong.suffix else model.load_all(wrong)
 
 
-def test_the_schema_for_editors_is_current_and_judges_like_we_do() -> None:
-    schema = json.loads(model.json_schema())
-    assert Path("config/readmodel.schema.json").read_text() == model.json_schema(), (
-        "run: python -c 'from syncer.declaration.model import json_schema; print(json_schema(), end=\"\")'"
+def test_the_json_schema_is_current_and_accepts_the_same_declarations() -> None:
+    schema = json.loads(form.json_schema())
+    assert Path("config/readmodel.schema.json").read_text() == form.json_schema(), (
+        "run: python -c 'from syncer.declaration.form import json_schema; print(json_schema(), end=\"\")'"
         " > config/readmodel.schema.json"
     )
     validator = jsonschema.Draft202012Validator(schema)
-    # An editor reads YAML 1.2, where `on` is a word; PyYAML reads 1.1.
-    plain, _ = located_yaml.read(ORDERS, "m.yaml", typed_under={"document", "sink"})
+    # An editor reads YAML 1.2, where `on` is text. PyYAML reads YAML 1.1, where it is a boolean.
+    plain, _ = located_yaml.read(ORDERS, "m.yaml", located_yaml.text_except_under({"document", "sink"}))
     assert list(validator.iter_errors(plain)) == []
     for old, new in (("many: p", "mnay: p"), ("limit: 50", "limit: few"), ("name: orders", "name: O")):
         wrong = yaml.safe_load(ORDERS.replace(" on:", ' "on":').replace(old, new))
         assert list(validator.iter_errors(wrong))
 
 
-def test_of_two_spellings_the_one_that_exists_is_meant() -> None:
+def test_the_first_spelling_that_exists_is_meant() -> None:
     upper, lower = TableName("public", "Orders"), TableName("public", "orders")
     found = parse("name: t\nroot: {table: Orders}\ndocument: {id: id}\nsink: {m: {}}", "m.yaml")
     assert spelled_tables(found) == [(upper, lower)] and tables(found) == {upper, lower}

@@ -1,0 +1,184 @@
+"""Resolves the names at one row of the tree, and writes the expressions, filters and orders over that row.
+
+A `Row` implements `calls.Names` for the expressions of a document. An `InGroup` does the same inside of an aggregate.
+Both get their SQL from a scope, which adds the joins that the names need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from sqlglot import exp
+
+from syncer.declaration import extensions
+from syncer.declaration.aggregates import Order, write_aggregate
+from syncer.declaration.binding import Node
+from syncer.declaration.catalog import Catalog
+from syncer.declaration.expressions import write
+from syncer.declaration.names import Word, quote
+from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, parse, parse_order
+from syncer.declaration.sql_types import Value
+
+Chain = tuple[Node, ...]
+"""The relations that a name passes through, from the outside in."""
+
+
+class Columns(Protocol):
+    """Provides columns of rows (`scope.Scope`)."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    def column(self, node: Node, name: str) -> Value: ...
+
+
+class Scan(Protocol):
+    """Computes aggregates over the rows of a scan (`scope.Group`)."""
+
+    @property
+    def inner(self) -> Columns: ...
+
+    def item(self, sql: str) -> str: ...
+
+    def order(self) -> list[Order]: ...
+
+
+class Row:
+    """Resolves the names at one row: its columns, those of its `one` relations, and aggregates.
+
+    It implements `calls.Names`. group: returns where aggregates are computed; None where they are not allowed.
+    """
+
+    def __init__(self, scope: Columns, node: Node, group: Callable[[Chain], Scan] | None = None) -> None:
+        self.scope = scope
+        self.node = node
+        self._group = group
+
+    def column(self, path: tuple[Word, ...]) -> Value:
+        through, column = self.node.follow(path)
+        if column is None:
+            raise UnsupportedExpression(
+                f"`{describe(path)}` is a relation, not a value", f"write one of its columns: {describe(path)}.…"
+            )
+        self._check(path, through)
+        return self.scope.column(through[-1] if through else self.node, column)
+
+    def _check(self, path: tuple[Word, ...], through: Chain) -> None:
+        if any(node.kind == "many" for node in through):
+            raise UnsupportedExpression(
+                f"`{describe(path)}` has many values", f"use an aggregate, such as max({describe(path)})"
+            )
+
+    def aggregate(self, call: Aggregate) -> Value:
+        if self._group is None:
+            raise UnsupportedExpression(
+                f"{call.name}() is not allowed in a filter, an order, a grouping or another aggregate"
+            )
+        return write_aggregate(call, InGroup(self._group(self.chain(call)), self.node))
+
+    def chain(self, call: Aggregate) -> Chain:
+        """Returns the relations that lead to the rows of an aggregate. All its names have to lie along them."""
+        longest: Chain = ()
+        chains = []
+        for path in call.paths():
+            through, _ = self.node.follow(path)
+            last = max((n + 1 for n, node in enumerate(through) if node.kind == "many"), default=0)
+            chains.append(through[:last])
+            longest = max(longest, through[:last], key=len)
+        if not longest:
+            many = [".".join(n.path) for n in self.node.walk() if n.kind == "many"]
+            hint = f"relations here: {', '.join(many)}" if many else "declare a `many` relation of this row"
+            raise UnsupportedExpression(f"{call.name}() needs a name that goes through a `many` relation", hint)
+        if any(chain != longest[: len(chain)] for chain in chains):
+            raise UnsupportedExpression(
+                f"the names in {call.name}() belong to different relations", "write an aggregate for each relation"
+            )
+        return longest
+
+    def shown(self, text: str) -> Value:
+        """Returns an expression over this row, as a document shows it. Raises UnsupportedExpression."""
+        return extensions.shown(self.write(text), text, self.scope.catalog.extensions)
+
+    def write(self, text: str) -> Value:
+        """Returns an expression over this row. Raises UnsupportedExpression."""
+        try:
+            tree = parse(text)
+        except ValueError as error:
+            raise UnsupportedExpression(f"`{text}` {error}") from error
+        return self.value(tree)
+
+    def value(self, tree: exp.Expr) -> Value:
+        return write(tree, self, self.scope.catalog)
+
+    def condition(self, text: str) -> str:
+        """Returns a filter over this row. Raises UnsupportedExpression."""
+        found = self.write(text)
+        if found.type not in ("boolean", "", "null"):
+            raise UnsupportedExpression(f"`{text}` is not a condition: its type is {found.type}", "write a comparison")
+        return found.sql
+
+    def order_item(self, tree: exp.Ordered) -> Order:
+        value = self.value(tree.this)
+        if isinstance(tree.this, exp.Literal):
+            raise UnsupportedExpression(f"ordering by the constant {value.sql} has no effect", "name a column")
+        return Order(value.sql, bool(tree.args.get("desc")), bool(tree.args.get("nulls_first")))
+
+
+class InGroup(Row):
+    """Resolves the names in an aggregate. They mean the same as at the outer row, but are read in the group's scan.
+
+    It implements `aggregates.Rows`.
+    """
+
+    def __init__(self, group: Scan, node: Node) -> None:
+        super().__init__(group.inner, node)
+        self.item = group.item
+        self.order = group.order
+
+    def _check(self, path: tuple[Word, ...], through: Chain) -> None:
+        """Allows names with many values, because an aggregate combines them."""
+
+    def relation(self, path: tuple[Word, ...]) -> str | None:
+        through, column = self.node.follow(path)
+        if column is not None:
+            return None
+        end = through[-1]
+        return "*" if end.kind == "many" else self.scope.column(end, end.on[0][0]).sql
+
+
+def filtered(scope: Columns, node: Node) -> str:
+    """Returns the condition of a node's `where`. Empty if it has none."""
+    if node.where is None:
+        return ""
+    try:
+        return Row(scope, node).condition(node.where)
+    except UnsupportedExpression as error:
+        error.place = (*node.place, "where")
+        raise
+
+
+def ordering(scope: Columns, node: Node) -> list[Order]:
+    """Returns the order of a relation's rows: the declared order, then the primary key, so that it is unambiguous."""
+    row = Row(scope, node)
+    found = []
+    try:
+        for text in node.order:
+            found += [row.order_item(item) for item in _items(text)]
+    except UnsupportedExpression as error:
+        error.place = (*node.place, "order_by")
+        raise
+    key = [Order(scope.column(node, column).sql) for column in node.table.primary_key]
+    ordered = {item.sql for item in found}
+    return found + [item for item in key if item.sql not in ordered]
+
+
+def _items(text: str) -> list[exp.Ordered]:
+    try:
+        return parse_order(text)
+    except ValueError as error:
+        raise UnsupportedExpression(f"the order `{text}` {error}") from error
+
+
+def describe(path: tuple[Word, ...]) -> str:
+    return ".".join(quote(w.text) if w.quoted else w.text for w in path)
