@@ -18,8 +18,8 @@ from syncer.kafka.errors import UNREACHABLE
 from syncer.kafka.reader import position_of
 from syncer.ports import Partition, Record
 
-_DRAIN = 1000
-_KEEP_AFTER = 5.0
+_MAX_CONSUME = 1000  # records
+_HEARTBEAT_AFTER = 5.0  # seconds without a poll
 _OFFSET_INVALID = -1001
 
 
@@ -90,7 +90,7 @@ class KafkaSource:
                 if record is not None:
                     records.append(record)
                     size += len(record.value or b"")
-            left = min(max_records - len(records), _DRAIN)
+            left = min(max_records - len(records), _MAX_CONSUME)
             if left <= 0 or size >= max_bytes:
                 break
             # `consume` waits the whole time-out for a full batch. With 0 it returns the records that are there.
@@ -123,7 +123,7 @@ class KafkaSource:
 
         Does so only after some seconds without a poll, because a pause discards the records that were fetched ahead.
         """
-        if time.monotonic() - self._polled < _KEEP_AFTER:
+        if time.monotonic() - self._polled < _HEARTBEAT_AFTER:
             return
         try:
             self._heartbeat()
