@@ -296,8 +296,8 @@ class Sink(Protocol):
 
 
 # -- the storage of the syncer itself -----------------------------------------------------------------
-# A `Backend` makes the four ports below. `kafka/backend.py` is the first one. `registry/` and the packages above use
-# only these ports.
+# A `Backend` makes the four ports below. `kafka/backend.py` is the first one. The packages above it use only these
+# ports; `registry/backends.py` alone chooses a backend.
 
 Partition = tuple[str, int]
 """Topic and number."""

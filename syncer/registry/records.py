@@ -2,7 +2,7 @@
 
 Keys, the dataclass, and the process that writes the record:
 
-    MODEL              `Registration` in force                                   registering, resync
+    MODEL              active `Registration`                                     registering, resync
     MODEL/next         `Registration` of the generation that a resync builds     resync
     MODEL/N/clock      `HighestClock` of generation N                            the daemon
     MODEL/N/backwards  `ClockRanBackwards`: only a resync ends that              the process that detected it
@@ -374,7 +374,7 @@ class CanaryPosition(_Plain):
 
 
 def model_of(key: str) -> str:
-    """Returns the read model if the key is that of a registration in force, else an empty text."""
+    """Returns the read model if the key is that of an active registration, else an empty text."""
     return "" if "/" in key or key.startswith("~") else key
 
 

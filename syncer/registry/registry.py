@@ -82,7 +82,7 @@ class Registry:
     def registered(
         self, model: str, slot: StateSlot = StateSlot.ACTIVE, *, max_age: float = 0.0
     ) -> Registration | None:
-        """Returns the registration in force, or the one that a resync builds. None if there is none."""
+        """Returns the active registration, or the one that a resync builds. None if there is none."""
         return self.state.load(max_age).registration(model, slot)
 
     def open(self, compiled: Compiled, slot: StateSlot = StateSlot.ACTIVE) -> RegisteredModel:
