@@ -1,17 +1,16 @@
-"""The main job on real servers, from nothing to checked documents: what `make demo` runs.
+"""Runs the syncer on real servers, from an empty machine to verified documents. `make demo` starts it.
 
     1 servers      PostgreSQL, Kafka, Kafka Connect with Debezium, Elasticsearch, Redis
     2 the shop     an ordinary database with 50,000 orders; it knows nothing of the syncer
-    3 check        what an operator has to do first, reported by the syncer
+    3 check        the syncer reports what an operator has to do first
     4 connector    WAL → Kafka
     5 backfill     both read models
-    6 run          the daemon, while people use the shop
-    7 read         how soon a change is readable; a search, a summary, the lag
+    6 run          the daemon, while a program uses the shop
+    7 read         delay until a change is readable; a search, a summary, the lag
     8 verify       every document against PostgreSQL
 
-The demo does everything with the syncer's command line, as a user would. Settings come from
-`config/syncer.yaml` and the environment. KEEP=1 leaves all of it running. Exit status 0 only if nothing
-differs.
+The demo uses the command line of the syncer, as a user does. Settings come from `config/syncer.yaml` and the
+environment. KEEP=1 leaves everything running. The exit status is 0 only if all documents are correct.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ KEEP = os.environ.get("KEEP", "") not in ("", "0")
 
 
 def run() -> None:
-    """The story, from its first step to its last."""
+    """Runs all steps of the demo."""
     began = time.monotonic()
     step(1, "Servers", "PostgreSQL, Kafka, Kafka Connect with Debezium, Elasticsearch, Redis")
     with servers() as started:
@@ -52,23 +51,23 @@ def run() -> None:
         note(", ".join(f"{count:,} {table}" for table, count in counts.items()))
         settings = place.environment(started, dsn)
         place.adopt(settings)
-        step(3, "Check", "what has to be done first, and how")
+        step(3, "Check", "the syncer reports what has to be done first, and how")
         syncer("check", expect=[1])
-        operate(dsn)
+        apply_fix(dsn)
         step(4, "Connector", "WAL → Kafka")
         syncer("connectors", "apply", "--yes")
         step(5, "Backfill", "both read models")
         syncer("backfill")
-        step(6, "Run", "the daemon keeps both in sync, while people use the shop")
+        step(6, "Run", "the daemon keeps both in sync while a program uses the shop")
         start_daemon(started)
         reader = reads.Reader(started, dsn)
-        people(dsn)
+        use_shop(dsn)
         reads.catch_up(reader)
-        step(7, "Read", "how soon a change is readable; a search, a summary, the lag")
+        step(7, "Read", "delay until a change is readable; a search, a summary, the lag")
         reads.freshness(reader)
         reads.search(started)
         reads.summary(reader)
-        syncer("status", expect=(0, 1))  # 1: a server that was busy did not answer within a second
+        syncer("status", expect=(0, 1))  # 1: a busy server did not answer within a second
         step(8, "Verify", "every document against PostgreSQL")
         syncer("verify", "--patience", "120")
         output.echo()
@@ -76,18 +75,18 @@ def run() -> None:
         if KEEP:
             started.keep()
     if KEEP:
-        say_what_runs(reader, place.write_exports(HOME, settings))
+        print_next_steps(reader, place.write_exports(HOME, settings))
     else:
         output.echo("The servers are stopped and their data is deleted. To keep them: make demo KEEP=1")
 
 
 @contextmanager
 def servers() -> Iterator[devstack.Stack]:
-    """All servers, new and empty; stopped and deleted at the end, however the demo ends, unless kept."""
+    """Starts new, empty servers. At the end, stops and deletes them, even after an error, unless they are kept."""
     if (HOME / stack.STATE).exists():
         left = devstack.load(HOME)
         if left.running():
-            raise Failed("A demo is running already. To stop it: make demo-down")
+            raise Failed("A demo is already running. To stop it: make demo-down")
         left.remove()
     started = devstack.start(HOME, ephemeral=True, say=note)
     try:
@@ -97,8 +96,8 @@ def servers() -> Iterator[devstack.Stack]:
             started.remove()
 
 
-def operate(dsn: str) -> None:
-    """What the check said to run, and no more."""
+def apply_fix(dsn: str) -> None:
+    """Runs exactly the statement that the check printed."""
     statement = "ALTER TABLE public.orders REPLICA IDENTITY FULL"
     screen.command(f"psql -c '{statement}'")
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -106,7 +105,10 @@ def operate(dsn: str) -> None:
 
 
 def start_daemon(started: devstack.Stack) -> None:
-    """`syncer run` in the background, its log in a file; it lives as long as the servers."""
+    """Starts `syncer run` in the background with its log in a file, and waits until it is ready.
+
+    The daemon stops together with the servers.
+    """
     log = HOME / "syncer.log"
     log.unlink(missing_ok=True)
     screen.command(f"syncer run > {shown(log)} 2>&1 &")
@@ -123,23 +125,23 @@ def start_daemon(started: devstack.Stack) -> None:
     note(f"ready: {url}")
 
 
-def people(dsn: str) -> None:
-    """The shop is open."""
+def use_shop(dsn: str) -> None:
+    """Runs transactions in the shop for `LIVE_SECONDS`."""
     program = ["-m", "demo.shop", "--dsn", dsn, "--seconds", f"{LIVE_SECONDS:g}", "--rate", str(LIVE_RATE)]
     screen.command(f"python {' '.join(program)}")
     if subprocess.run([sys.executable, *program], cwd=place.ROOT, check=False).returncode:
         raise Failed("The program that uses the shop failed; its message is above.")
 
 
-def say_what_runs(reader: reads.Reader, exports: Path) -> None:
-    """What to look at, as commands that can be pasted, and how to stop everything."""
+def print_next_steps(reader: reads.Reader, exports: Path) -> None:
+    """Prints commands that the user can paste to inspect the running servers, and the command that stops them."""
     started = reader.stack
     http = f"http://127.0.0.1:{os.environ['SYNCER_HTTP__PORT']}"
     documents = f"{started.elasticsearch}/orders"
     summary = f"redis-cli -u {started.redis} GET {reader.key}"
-    output.echo("Everything is still running. To look at it, in any terminal:\n")
+    output.echo("Everything is still running. To inspect it, run this in any terminal:\n")
     output.echo(f"  . {shlex.quote(str(exports))}\n")
-    output.echo("sets the addresses, and puts the syncer on the PATH. After it:\n")
+    output.echo("It sets the addresses and adds the syncer to the PATH. After it:\n")
     output.echo("  syncer status")
     output.echo(f"  syncer preview orders {reader.order}")
     output.echo(f"  curl -s '{documents}/_doc/{reader.order}?pretty'")
@@ -147,7 +149,7 @@ def say_what_runs(reader: reads.Reader, exports: Path) -> None:
     output.echo(f"  curl -s {http}/status")
     output.echo(f"  curl -s {http}/metrics")
     output.echo(f"  tail {shlex.quote(str(HOME / 'syncer.log'))}\n")
-    output.echo("Change something, and read it:\n")
+    output.echo("Change a row, and read the document:\n")
     output.echo(f"  psql {reader.dsn} -c \"UPDATE customers SET name = 'Your Name' WHERE id = {reader.customer}\"")
     output.echo(f"  {summary}")
     output.echo()
@@ -157,7 +159,7 @@ def say_what_runs(reader: reads.Reader, exports: Path) -> None:
 
 
 def shown(path: Path) -> str:
-    """A path as it is called from here."""
+    """Returns a path relative to the current folder, if it is inside."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
@@ -170,7 +172,7 @@ def _ready(url: str) -> bool:
 
 
 def main() -> int:
-    """Run it; a failure is one message and status 1."""
+    """Runs the demo. On failure, prints one message and returns 1."""
     try:
         run()
     except (Failed, devstack.DevstackError) as error:

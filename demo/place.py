@@ -1,4 +1,4 @@
-"""Where the shop is: its database, and the settings with which the syncer finds it and its servers."""
+"""Creates the database of the shop, and the settings with which the syncer finds it and the servers."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _TABLES = ("customers", "products", "orders", "order_items")
 
 
 def make_shop(stack: Stack, orders: int) -> tuple[str, dict[str, int]]:
-    """Make the database `shop` with a few years of business, if it is not there yet.
+    """Creates the database `shop` with a few years of data, unless it exists.
 
-    Returns its DSN, and how many rows each table has.
+    Returns its DSN and the number of rows per table.
     """
     dsn = urlunsplit(urlsplit(stack.postgres)._replace(path="/shop"))
     with psycopg.connect(stack.postgres, autocommit=True) as admin:
-        there = admin.execute("SELECT 1 FROM pg_database WHERE datname = 'shop'").fetchone()
-        if not there:
+        exists = admin.execute("SELECT 1 FROM pg_database WHERE datname = 'shop'").fetchone()
+        if not exists:
             admin.execute("CREATE DATABASE shop")
     with psycopg.connect(dsn, autocommit=True) as connection:
-        if not there:
+        if not exists:
             connection.execute(Path(__file__).with_name("schema.sql").read_bytes())
             shop.seed(connection, customers=max(orders // 25, 10), products=500, orders=orders)
         return dsn, {table: _count(connection, table) for table in _TABLES}
 
 
 def environment(stack: Stack, dsn: str) -> dict[str, str]:
-    """The variables with which the syncer, and the placeholders of its connector, find these servers."""
+    """Returns the variables with the addresses of these servers, for the syncer and its connector definition."""
     at = urlsplit(dsn)
     return {
         "SYNCER_CONFIG": str(ROOT / "config" / "syncer.yaml"),
@@ -57,7 +57,7 @@ def environment(stack: Stack, dsn: str) -> dict[str, str]:
 
 
 def adopt(settings: dict[str, str]) -> None:
-    """Make these the settings of this process and its children, and no others that the user may have set."""
+    """Sets these variables for this process and its children. Removes other settings that the user may have set."""
     for name in [name for name in os.environ if name.startswith(("SYNCER_", "SHOP_"))]:
         del os.environ[name]
     os.environ.update(settings)
@@ -65,7 +65,7 @@ def adopt(settings: dict[str, str]) -> None:
 
 
 def write_exports(home: Path, settings: dict[str, str]) -> Path:
-    """Write a file for shells to read (`. FILE`): these settings, and `syncer` on the PATH."""
+    """Writes a file for shells to source (`. FILE`). It sets these variables and adds `syncer` to the PATH."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
     lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
     path = home / "env"
@@ -74,7 +74,7 @@ def write_exports(home: Path, settings: dict[str, str]) -> Path:
 
 
 def _http_port() -> int:
-    """8080, or the next port that is free."""
+    """Returns 8080 or the next free port."""
     return next(port for port in range(HTTP_PORT, HTTP_PORT + 1000) if is_free(port))
 
 

@@ -1,4 +1,4 @@
-"""What the pages of the shop read: a search and a summary; and how soon they show a change."""
+"""Reads documents as the pages of the shop do: a search and a summary. Measures the delay of changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from demo.screen import PROGRAMS, Failed
 from devstack import Stack
 
 CHANGES = 20
-_PATIENCE = 300.0
+_TIMEOUT = 300.0
 _QUERY = {
     "size": 2,
     "query": {
@@ -36,7 +36,7 @@ _QUERY = {
 
 @dataclass
 class Reader:
-    """Reads one customer in both stores: his summary in Redis, and one of his orders in Elasticsearch."""
+    """Reads one customer in both stores: the summary in Redis, and one order in Elasticsearch."""
 
     stack: Stack
     dsn: str
@@ -55,7 +55,7 @@ class Reader:
 
     @property
     def key(self) -> str:
-        """Of the summary."""
+        """The Redis key of the summary."""
         return f"customer:{self.customer}:summary"
 
     def rename(self, name: str) -> dict[str, float]:
@@ -81,35 +81,38 @@ class Reader:
                     found = orjson.loads(orders.request("GET", path).data).get("_source", {})
                     if found.get("customer", {}).get("name") == name:
                         seen["Elasticsearch"] = time.monotonic() - committed
-                if time.monotonic() - committed > _PATIENCE:
-                    raise Failed(f"A change is not readable in both stores after {_PATIENCE:.0f} s.")
+                if time.monotonic() - committed > _TIMEOUT:
+                    raise Failed(f"A change is not readable in both stores after {_TIMEOUT:.0f} s.")
                 time.sleep(0.001)
         return seen
 
 
 def catch_up(reader: Reader) -> None:
-    """Wait until all changes so far are in the stores. A change that is committed after all others comes last
-    out of the WAL; once it is readable, what is still waiting is known to Kafka."""
-    screen.note("waiting until all of these changes are readable")
+    """Waits until the stores have all changes so far.
+
+    Commits one more change. It comes last from the WAL. Once it is readable, all other changes are in Kafka, where
+    `syncer status` counts them.
+    """
+    screen.note("waiting until all these changes are readable")
     began = time.monotonic()
     reader.rename("Grace Hopper")
     while not _idle():
-        if time.monotonic() - began > _PATIENCE:
-            raise Failed(f"The read models have not caught up after {_PATIENCE:.0f} s: syncer status")
+        if time.monotonic() - began > _TIMEOUT:
+            raise Failed(f"The read models have not caught up after {_TIMEOUT:.0f} s. To see why: syncer status")
         time.sleep(0.1)
-    screen.note(f"all of them were readable {time.monotonic() - began:.1f} s after the last one")
+    screen.note(f"all changes were readable {time.monotonic() - began:.1f} s after the last one")
 
 
 def _idle() -> bool:
-    said = subprocess.run([PROGRAMS / "syncer", "status", "--json"], capture_output=True, check=False)
-    if said.returncode > 1:
-        raise Failed(f"syncer status ended with exit status {said.returncode}: {said.stderr.decode()}")
-    models = orjson.loads(said.stdout)["models"]
+    done = subprocess.run([PROGRAMS / "syncer", "status", "--json"], capture_output=True, check=False)
+    if done.returncode > 1:
+        raise Failed(f"syncer status ended with exit status {done.returncode}: {done.stderr.decode()}")
+    models = orjson.loads(done.stdout)["models"]
     return all(one["lag_records"] == one["work_records"] == 0 for one in models)
 
 
 def freshness(reader: Reader) -> None:
-    """One change through the application, until it is readable; then some more, for the usual delay."""
+    """Measures the delay from commit to readable: of one change, then of some more for the median."""
     statement = f"UPDATE customers SET name = 'Ada Lovelace' WHERE id = {reader.customer}"
     screen.command(f'psql -c "{statement}"')
     first = reader.rename("Ada Lovelace")
@@ -118,15 +121,15 @@ def freshness(reader: Reader) -> None:
         screen.note(f"committed → readable in {store} after {seconds * 1000:.0f} ms ({places[store]})")
     delays = [reader.rename(f"Ada Lovelace {number}") for number in range(1, CHANGES + 1)]
     for store in first:
-        screen.note(f"{CHANGES} more such changes, {store}: {_told([one[store] for one in delays])}")
+        screen.note(f"{CHANGES} more such changes, {store}: {_summary([one[store] for one in delays])}")
 
 
-def _told(seconds: Sequence[float]) -> str:
+def _summary(seconds: Sequence[float]) -> str:
     return f"{statistics.median(seconds) * 1000:.0f} ms in the median, {max(seconds) * 1000:.0f} ms at most"
 
 
 def search(stack: Stack) -> None:
-    """Paid orders of an oak lamp, of 300 or more, the latest first; and from which countries."""
+    """Searches paid orders of an oak lamp with a total of at least 300, the latest first, and counts countries."""
     url = f"{stack.elasticsearch}/orders/_search"
     screen.command(f"curl -H 'content-type: application/json' {url} -d '{screen.json_text(_QUERY)}'")
     headers = {"content-type": "application/json"}
@@ -145,7 +148,7 @@ def search(stack: Stack) -> None:
 
 
 def summary(reader: Reader) -> None:
-    """A customer's summary, its list shortened."""
+    """Shows the summary of a customer, with a shortened list of orders."""
     screen.command(f"redis-cli -u {reader.stack.redis} GET {reader.key}")
     with redis.from_url(reader.stack.redis) as client:
         value = client.get(reader.key)

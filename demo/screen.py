@@ -1,4 +1,4 @@
-"""How the demo shows what it does: steps, the commands that it runs, JSON. Texts are printed as they are."""
+"""Prints the steps of the demo, its commands and JSON. Texts are printed unchanged."""
 
 from __future__ import annotations
 
@@ -15,31 +15,34 @@ from rich.text import Text
 from syncer.cli import output
 
 PROGRAMS = Path(sys.executable).parent
-"""The folder of the virtual environment's programs, `syncer` among them."""
+"""Folder of the programs of the virtual environment, among them `syncer`."""
 
 
 class Failed(Exception):
-    """A step did not do what it should; the message says which."""
+    """Ends the demo, because a step failed. The message names the step."""
 
 
 def step(number: int, title: str, text: str) -> None:
-    """The heading of a step."""
+    """Prints the heading of a step."""
     output.echo()
     _print((f"{number}  {title}", "bold cyan"), ("  " + text, "dim"))
 
 
 def command(text: str) -> None:
-    """A command as a user would type it; what follows is what it prints."""
+    """Prints a command as a user types it. Its output follows."""
     _print(("$ ", "green"), (text, "bold"))
 
 
 def note(text: str) -> None:
-    """A line of the demo's own, between the commands."""
+    """Prints a remark between the commands."""
     output.echo(f"  {text}")
 
 
 def syncer(*arguments: str, expect: Collection[int] = (0,)) -> None:
-    """Run a command as a user would type it; its output goes to the terminal."""
+    """Prints and runs a command of the syncer. Its output goes to the terminal.
+
+    Raises Failed if the exit status is none of `expect`.
+    """
     command(f"syncer {shlex.join(arguments)}")
     done = subprocess.run([PROGRAMS / "syncer", *arguments], check=False)
     if done.returncode not in expect:
@@ -47,12 +50,12 @@ def syncer(*arguments: str, expect: Collection[int] = (0,)) -> None:
 
 
 def show(value: Any) -> None:
-    """A value as JSON."""
+    """Prints a value as JSON."""
     output.code(json_text(value), "json")
 
 
 def json_text(value: Any, indent: int = 0, width: int = 100) -> str:
-    """JSON in which whatever fits on a line is on one."""
+    """Returns JSON in which every value that fits on a line is on one line."""
     short = orjson.dumps(value).decode()
     if len(short) + indent <= width or not isinstance(value, dict | list):
         return short

@@ -1,4 +1,4 @@
-"""The shop: an ordinary CRUD program. It knows PostgreSQL and its own tables, and nothing of the syncer.
+"""Implements the shop, an ordinary CRUD program. It knows PostgreSQL and its tables, and nothing of the syncer.
 
 python -m demo.shop --dsn postgresql://… --seconds 20 --rate 200
 """
@@ -48,14 +48,14 @@ ANALYZE;
 
 
 def seed(connection: Connection, *, customers: int, products: int, orders: int) -> None:
-    """Fill empty tables with a few years of business."""
+    """Fills empty tables with a few years of data."""
     for statement in _SEED.format(customers=customers, products=products, orders=orders).split(";\n"):
         if statement.strip():
             connection.execute(statement.encode())
 
 
 class Shop:
-    """What people do in the shop; every method is one transaction."""
+    """Implements the actions of users. Every method is one transaction."""
 
     def __init__(self, connection: Connection, random_: random.Random) -> None:
         self.connection, self.random = connection, random_
@@ -90,7 +90,7 @@ class Shop:
         self._run("UPDATE order_items SET quantity = 1 + quantity %% 4 WHERE order_id = %s", self._order())
 
     def hand_over_order(self) -> None:
-        """To another customer: both summaries change."""
+        """Assigns an order to another customer, so that the summaries of both change."""
         customer = self.random.randint(1, self.customers)
         self._run("UPDATE orders SET customer_id = %s WHERE id = %s", customer, self._order())
 
@@ -107,7 +107,7 @@ class Shop:
         )
 
     def change_mind(self) -> None:
-        """A transaction that is rolled back leaves no trace."""
+        """Rolls a transaction back. No document may show it."""
         with self.connection.transaction():
             self.connection.execute("UPDATE orders SET note = 'never' WHERE id = %s", (self._order(),))
             raise psycopg.Rollback
@@ -129,7 +129,7 @@ class Shop:
         return tuple(row)
 
 
-# How often people do what, of 100.
+# Share of each action in percent.
 MIX: dict[Callable[[Shop], None], int] = {
     Shop.place_order: 40,
     Shop.advance_order: 30,
@@ -144,12 +144,12 @@ MIX: dict[Callable[[Shop], None], int] = {
 
 
 @click.command()
-@click.option("--dsn", required=True, help="The shop's database.")
-@click.option("--seconds", default=20.0, show_default=True, help="How long the shop is open.")
-@click.option("--rate", default=200.0, show_default=True, help="Transactions a second.")
-@click.option("--seed", "seed_", default=0, show_default=True, help="Of the random choices.")
+@click.option("--dsn", required=True, help="DSN of the shop's database.")
+@click.option("--seconds", default=20.0, show_default=True, help="Run time in seconds.")
+@click.option("--rate", default=200.0, show_default=True, help="Transactions per second.")
+@click.option("--seed", "seed_", default=0, show_default=True, help="Seed of the random choices.")
 def main(dsn: str, seconds: float, rate: float, seed_: int) -> None:
-    """People use the shop, at a steady rate."""
+    """Run transactions in the shop at a constant rate."""
     random_ = random.Random(seed_)
     actions, weights = list(MIX), list(MIX.values())
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""The second half of `make stack`: the shop's database on the servers, and how to go on from there.
+"""Creates the shop's database on the servers and prints the next steps. `make stack` runs it last.
 
 python -m demo.stack --home .devstack
 """
@@ -19,19 +19,19 @@ ORDERS = 2000
 
 
 @click.command()
-@click.option("--home", type=click.Path(path_type=Path, file_okay=False), required=True, help="Of the stack.")
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the stack.")
 def main(home: Path) -> None:
-    """Make the database `shop`, unless it is there, and say what to run next."""
+    """Create the database `shop`, unless it exists, and print what to run next."""
     home = home.absolute()
     stack = devstack.load(home)
     dsn, counts = place.make_shop(stack, ORDERS)
     exports = place.write_exports(home, place.environment(stack, dsn))
     rows = ", ".join(f"{count:,} {table}" for table, count in counts.items())
     output.echo(f"  shop           {dsn}  {rows}\n")
-    ports = "" if dict(stack.site.ports) == FIXED else "The ports are not those of config/syncer.yaml. "
+    ports = "" if dict(stack.site.ports) == FIXED else "The ports differ from config/syncer.yaml. "
     output.echo(f"{ports}Next, in any terminal:\n")
     output.echo(f"  . {shlex.quote(str(exports))}\n")
-    output.echo("sets the addresses, and puts the syncer on the PATH. After it:\n")
+    output.echo("It sets the addresses and adds the syncer to the PATH. After it:\n")
     output.echo("  syncer check\n\nTo stop the servers: make stack-down")
 
 

@@ -1,4 +1,4 @@
-"""`python -m syncer`."""
+"""Runs the command line for `python -m syncer`."""
 
 from syncer.cli import main
 

@@ -1,4 +1,4 @@
-"""The command line, `syncer`: a file a command. What it says is for people; `--json` is for programs."""
+"""Implements the command line `syncer`, one module per command. Output is for people; `--json` is for programs."""
 
 from __future__ import annotations
 
@@ -26,25 +26,28 @@ COMMANDS = (
     "resync",
     "config",
 )
-"""Each is in the module of its name, which is imported when the command, or the list of all, is asked for."""
+"""Each command is in the module of the same name. The module is imported when the command or the list is needed."""
 
 _GC_THRESHOLDS = (50_000, 20, 20)
-"""A batch is thousands of small objects that live until it is settled. To look through them every 700
-allocations takes a fifth of the time (measured), and finds nothing: there are no cycles among them."""
+"""Python's default threshold is 700 allocations. A batch has thousands of small objects that live until its offsets
+are committed. Scanning them that often took a fifth of the run time (measured). It frees nothing, because these
+objects have no reference cycles."""
 
 EXIT_CODES = """\
 \b
 Exit codes:
-  0  done, nothing to report
-  1  a finding: an error in a check, a difference, a document that is not there
+  0  success, nothing to report
+  1  the command worked and found a problem, e.g. an error in check or a difference in verify
   2  wrong usage of the command line
-  3  an error that needs an operator
-  4  a server is away or busy: the same command can succeed later"""
+  3  an error that an operator has to fix
+  4  a server is unreachable or busy; the same command can succeed later"""
 
 
 class Commands(click.Group):
-    """Finds commands by `COMMANDS`, and says errors of ours as text instead of a traceback; ends without one
-    when its output is not taken."""
+    """Loads commands by name and turns their errors into messages and exit codes.
+
+    There is no traceback either if standard output is closed or its disk is full.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -69,7 +72,7 @@ class Commands(click.Group):
             if error.errno not in (errno.EPIPE, errno.ENOSPC):
                 raise
             output.discard_stdout()
-            if error.errno == errno.EPIPE:  # whoever read it, as `head`, has seen enough
+            if error.errno == errno.EPIPE:  # e.g. `head` has read enough lines
                 ctx.exit(output.PIPE)
             output.echo_error(Fatal("the output cannot be written", why=str(error.strerror)))
             ctx.exit(output.OPERATOR)
@@ -82,20 +85,22 @@ class Commands(click.Group):
     epilog=f"""\
 \b
 Examples:
-  syncer check                          what has to be done before it can run?
-  syncer connectors apply               set up Debezium
-  syncer backfill                       fill the read models
-  syncer run                            keep them in step
-  syncer -c prod.yaml check --json      for programs
+  syncer check                          list what is missing before the syncer can run
+  syncer connectors apply               set up topics, publication and Debezium connector
+  syncer backfill                       write all documents once
+  syncer run                            keep the read models in sync
+  syncer -c prod.yaml check --json      print JSON for programs
+
 {EXIT_CODES}
 
-Every setting can also come from the environment, as SYNCER_<SECTION>__<KEY>; see `syncer config show`.""",
+Every setting can also come from an environment variable named SYNCER_<SECTION>__<KEY>. `syncer config show` prints
+all settings and where each value comes from.""",
 )
 @context.common
 @click.version_option(syncer.__version__, "-V", "--version", message="syncer %(version)s")
 def main() -> None:
-    """Keeps Elasticsearch and Redis read models in step with PostgreSQL.
+    """Keep read models in Elasticsearch and Redis in sync with PostgreSQL.
 
-    The options below can be given before or after the command.
+    Each of the options below can be given before or after the command.
     """
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -1,4 +1,4 @@
-"""`syncer backfill`: renders every document, in ranges handed out through Kafka."""
+"""Implements `syncer backfill`: renders all documents, in key ranges that Kafka distributes to processes."""
 
 from __future__ import annotations
 
@@ -25,18 +25,35 @@ from syncer.telemetry.metrics import Metrics
     """
     syncer backfill
     syncer backfill orders --workers 4
-    syncer backfill orders --rate 2000       at most 2,000 documents a second
+    syncer backfill orders --rate 2000       at most 2,000 documents per second
     """,
+    exits={
+        0: "all documents were written",
+        1: "finished, but some documents were rejected",
+        130: "stopped by SIGTERM or Ctrl-C",
+    },
 )
 @models_argument
-@click.option("--workers", type=click.IntRange(1), help="Ranges at the same time.  [default: backfill.workers]")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="At most so many documents a second.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    show_default="setting backfill.workers",
+    help="Number of key ranges that this process renders concurrently.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    metavar="NUMBER",
+    show_default="no limit",
+    help="Limit in documents per second, over all processes.",
+)
 @click.option(
     "--sweep",
     is_flag=True,
-    help="Remove documents, too, whose rows went without an event (detached partitions).",
+    help="Also delete documents whose rows disappeared without a change event (detached partitions).",
 )
-@click.option("--again", is_flag=True, help="Begin anew even if an earlier backfill is unfinished.")
+@click.option("--restart", is_flag=True, help="Start from the beginning even if an earlier backfill is unfinished.")
 @click.pass_context
 def backfill(
     ctx: click.Context,
@@ -44,61 +61,66 @@ def backfill(
     models: Sequence[str],
     workers: int | None,
     rate: float | None,
-    again: bool,
+    restart: bool,
     sweep: bool,
 ) -> None:
-    """Fill the read models, one after the other, from what PostgreSQL has now.
+    """Write all documents once, from the current rows in PostgreSQL.
 
-    Safe beside a running daemon, and to be stopped at any time: the same command goes on where it was, also
-    on another machine, and several of them share the work.
+    Run it after `syncer connectors apply`, before the first `syncer run` or alongside it. Read models are filled
+    one after the other. Without arguments, all of them are filled.
 
-    Exit code 1 if documents were refused, by a sink or because PostgreSQL cannot render them.
+    The backfill first waits until all transactions that are open now have ended. It writes to the sinks, and it
+    stores its progress in Kafka. You can stop it at any time. Run the same command again to continue, even on
+    another machine. Several processes that run the same command share the work.
+
+    A document is rejected if a sink refuses it or PostgreSQL cannot render it. Each one has a dead letter with the
+    reason.
     """
     config = context.config
     found = loader.declared(config, models)
-    registry, metrics, refused = open_registry(config), Metrics(CollectorRegistry()), 0
-    with interruptible("the same command goes on from here"), Progress("documents") as progress:
+    registry, metrics, rejected = open_registry(config), Metrics(CollectorRegistry()), 0
+    with interruptible("run the same command again to continue"), Progress("documents") as progress:
         for model in found:
 
             def report(step: Step, name: str = model.name) -> None:
                 progress.update(name, step.roots, step.total, describe(step))
 
             done = Backfill(config, model, registry, rate=rate, sweep=sweep).run(
-                metrics, workers or config.backfill.workers, report, again=again
+                metrics, workers or config.backfill.workers, report, restart=restart
             )
             seconds = (done.run.finished_ms - done.run.started_ms) / 1000
             documents = output.counted(done.run.roots, "document")
             progress.echo(f"{model.name}: done, {documents} in {seconds:,.1f} s")
-            tell_refused(progress, model.name, done.refused)
-            refused += done.refused
-    if refused:
+            echo_rejected(progress, model.name, done.rejected)
+            rejected += done.rejected
+    if rejected:
         ctx.exit(output.FINDING)
 
 
-def tell_refused(progress: Progress, model: str, refused: int) -> None:
-    """How many documents were not written, and where the reasons are."""
-    if refused:
-        were = "was" if refused == 1 else "were"
-        progress.echo(f"{model}: {output.counted(refused, 'document')} {were} refused")
+def echo_rejected(progress: Progress, model: str, rejected: int) -> None:
+    """Prints how many documents were rejected, and the command that shows the reasons."""
+    if rejected:
+        were = "was" if rejected == 1 else "were"
+        progress.echo(f"{model}: {output.counted(rejected, 'document')} {were} rejected")
         progress.echo(f"  → syncer dlq list {model}")
 
 
-_NOTES = {"waiting": "waiting for open transactions", "planning": "planning ranges"}
+_NOTES = {"waiting": "waiting for open transactions", "planning": "planning key ranges"}
 
 
 def describe(step: Step) -> str:
-    """What is shown beside the numbers of a step."""
+    """Returns the text that is shown next to the numbers of a step."""
     return step.note or _NOTES.get(step.phase, "")
 
 
 @contextmanager
-def interruptible(how_to_go_on: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the command in order; the work that was handed out stays in Kafka."""
+def interruptible(next_step: str) -> Iterator[None]:
+    """Ends the command with exit code 130 on Ctrl-C or SIGTERM. Work items that were already produced stay in Kafka."""
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        output.echo(f"stopped; {how_to_go_on}", err=True)
+        output.echo(f"stopped; {next_step}", err=True)
         raise click.exceptions.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, previous)

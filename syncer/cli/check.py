@@ -1,4 +1,4 @@
-"""`syncer check`: what has to be done before the read models can be right."""
+"""Implements `syncer check`: reports everything that would make documents wrong, slow or fragile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from syncer.checks import Finding
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, models_argument
-from syncer.cli.survey import Survey, survey
+from syncer.cli.run_checks import CheckReport, run_checks
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -23,14 +23,15 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
     """
     syncer check
     syncer check orders
-    syncer check --read-only            without the index that Elasticsearch is asked to make for a moment
-    syncer check --sql > todo.sql       to read, and then: psql -v ON_ERROR_STOP=1 -f todo.sql
+    syncer check --read-only            create no temporary index in Elasticsearch
+    syncer check --sql > fix.sql        review it, then run: psql -v ON_ERROR_STOP=1 -f fix.sql
     syncer check --json | jq '.findings[] | select(.severity == "error")'
     """,
+    exits={0: "no errors; there may be warnings", 1: "at least one error"},
 )
 @models_argument
-@click.option("--sql", "only_sql", is_flag=True, help="Print only the SQL to run, for errors and warnings.")
-@click.option("--read-only", is_flag=True, help="Create no index in Elasticsearch, not even for a moment.")
+@click.option("--sql", "only_sql", is_flag=True, help="Print only the SQL that fixes errors and warnings.")
+@click.option("--read-only", is_flag=True, help="Do not create a temporary index in Elasticsearch.")
 @as_json
 @click.pass_context
 def check(
@@ -41,31 +42,39 @@ def check(
     read_only: bool,
     as_json: bool,
 ) -> None:
-    """Compare configuration, read models and connector with the database and the servers; say what to run.
+    """Report problems in configuration, database and servers.
 
-    Nothing is changed. To learn whether Elasticsearch takes a mapping, check creates a hidden index
-    syncer-check-… and deletes it at once. Errors would make documents wrong or stop the application; warnings
-    make it slow or fragile. Exit code 1 if there are errors.
+    The command checks the read models, the tables that they use, the connector definition and all servers. It prints
+    how to fix each problem.
+
+    Run it before the first start, and after each change of a read model, a table or the connector. It needs
+    PostgreSQL. Any other server that is unreachable becomes a finding.
+
+    An error makes documents wrong or makes statements of your application fail. A warning makes the syncer slow or
+    fragile. A note is for your information.
+
+    The command changes nothing, with one exception. To test whether Elasticsearch accepts a mapping, it creates a
+    hidden index named syncer-check-… and deletes it immediately.
     """
-    with _ended_by_signals():
-        found = survey(context.config, models, read_only=read_only)
+    with _exit_on_sigterm():
+        report = run_checks(context.config, models, read_only=read_only)
     if as_json:
-        findings = [asdict(f) | {"about": title} for title, group in found.findings.items() for f in group]
-        output.echo_json({"findings": findings} | {f"{s}s": len(found.all(s)) for s in STYLES})
+        findings = [asdict(f) | {"about": title} for title, group in report.findings.items() for f in group]
+        output.echo_json({"findings": findings} | {f"{s}s": len(report.all(s)) for s in STYLES})
     elif only_sql:
-        for line in script(found):
+        for line in script(report):
             click.echo(line)
     else:
-        echo_findings(found)
-        counts = [output.counted(len(found.all(s)), s) for s in STYLES]
+        echo_findings(report)
+        counts = [output.counted(len(report.all(s)), s) for s in STYLES]
         output.echo(", ".join(counts), style="bold")
-    if found.all("error"):
+    if report.all("error"):
         ctx.exit(output.FINDING)
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does, so that nothing of it stays on a server."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turns SIGTERM into SystemExit, so that temporary indices are deleted as after Ctrl-C."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
@@ -73,10 +82,10 @@ def _ended_by_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def echo_findings(found: Survey) -> None:
-    """Group by group, the worst first; a group without findings is worth a word, too."""
+def echo_findings(report: CheckReport) -> None:
+    """Prints findings by group, the most severe first. A group without findings gets the line `ok`."""
     order = list(STYLES)
-    for title, group in found.findings.items():
+    for title, group in report.findings.items():
         output.echo(title if group else f"{title}: ok", style="bold")
         for finding in sorted(group, key=lambda f: order.index(f.severity)):
             echo_finding(finding)
@@ -85,6 +94,7 @@ def echo_findings(found: Survey) -> None:
 
 
 def echo_finding(finding: Finding) -> None:
+    """Prints one finding: severity, place and problem, then the reason and the commands that fix it."""
     output.echo(f"  {finding.severity}: {finding.where}: {finding.what}", style=STYLES[finding.severity])
     if finding.why:
         output.echo("\n".join(f"    {line}" for line in finding.why.splitlines()))
@@ -92,19 +102,21 @@ def echo_finding(finding: Finding) -> None:
         output.echo(f"    → {line}", style="green")
 
 
-def script(found: Survey) -> list[str]:
-    """The SQL among what errors and warnings say to run, each statement once; comments name what belongs to
-    it and cannot be run, and what is left out."""
-    lines = [_comment(f"left out: {what}") for what in found.left_out()]
-    for finding in found.all("error") + found.all("warning"):
+def script(report: CheckReport) -> list[str]:
+    """Returns the SQL statements that fix errors and warnings, each of them once.
+
+    Comments hold the parts of a fix that are not SQL, and name the objects that the statements do not cover.
+    """
+    lines = [_comment(f"not covered: {what}") for what in report.not_covered()]
+    for finding in report.all("error") + report.all("warning"):
         fixes = finding.fix.splitlines()
         if any(line.endswith(";") for line in fixes):
-            lines += [_runnable(finding, line) for line in fixes]
+            lines += [_statement_or_comment(finding, line) for line in fixes]
     return list(dict.fromkeys(lines))
 
 
-def _runnable(finding: Finding, line: str) -> str:
-    """A line without a semicolon, or with something to be filled in, is for a person."""
+def _statement_or_comment(finding: Finding, line: str) -> str:
+    """Returns a line as SQL, or as a comment if it has no semicolon or a placeholder that the reader has to fill in."""
     return line if line.endswith(";") and "…" not in line else _comment(f"{finding.where}: {line}")
 
 

@@ -1,4 +1,4 @@
-"""`syncer config`: the settings in force, and the form of the file."""
+"""Implements `syncer config`: prints the effective settings, and the schema and reference of the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from syncer.config.sink_kinds import sink_modules
     """,
 )
 def config() -> None:
-    """Show the settings in force, or the JSON Schema of the file."""
+    """Show the effective settings or the schema of the file."""
 
 
 @command(
@@ -37,11 +37,15 @@ def config() -> None:
 )
 @as_json
 def show(context: Context, as_json: bool) -> None:
-    """Print every setting and where it is from; secrets are masked."""
+    """Print every setting and where its value comes from.
+
+    The origin is a line of the file, an environment variable, an option or the default. Secrets are masked. No server
+    is contacted.
+    """
     loaded = context.config
     masked = loaded.masked()
     for kind in loaded.sinks:
-        loaded.connection(kind, sinks.find(kind).Connection)  # for its errors
+        loaded.connection(kind, sinks.find(kind).Connection)  # raises Fatal if the section is not valid
     if as_json:
         output.echo_json(masked)
         return
@@ -62,12 +66,12 @@ def _flat(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 
 @command("schema", "syncer config schema > config/syncer.schema.json", config)
 def schema(context: Context) -> None:
-    """Print the JSON Schema of the configuration file, for editors."""
+    """Print the JSON Schema of the file. Editors use it for completion and checks."""
     output.echo_json(file_schema())
 
 
 def file_schema() -> dict[str, Any]:
-    """The JSON Schema of `config/syncer.yaml`, with the sections of all sinks there are."""
+    """Returns the JSON Schema of `config/syncer.yaml`, with the sections of all installed sinks."""
     result = settings.Config.model_json_schema()
     definitions = result.setdefault("$defs", {})
     for kind in sink_modules():
@@ -81,7 +85,7 @@ def file_schema() -> dict[str, Any]:
 
 
 def _allow_files(definition: dict[str, Any]) -> None:
-    """A secret may come from a file instead; nothing is required, as the environment may give it."""
+    """Adds `KEY_file` for every secret. Makes no key required, because environment variables can set any of them."""
     definition.pop("required", None)
     properties = definition.get("properties", {})
     for name in list(properties):
@@ -92,29 +96,35 @@ def _allow_files(definition: dict[str, Any]) -> None:
 
 @command("docs", "syncer config docs > docs/configuration.md", config)
 def docs(context: Context) -> None:
-    """Print the reference of all settings, as Markdown."""
+    """Print the reference of all settings as Markdown."""
     click.echo(markdown(), nl=False)
 
 
 def markdown() -> str:
-    """The text of `docs/configuration.md`."""
+    """Returns the text of `docs/configuration.md`."""
     lines = [
         "# Configuration",
         "",
-        "One YAML file (`--config`, else `$SYNCER_CONFIG`, else `config/syncer.yaml`). Over it, variables:",
-        "`SYNCER_<SECTION>__<KEY>`, e.g. `SYNCER_KAFKA__TOPIC_PREFIX`. Any key can be given as `KEY_file`,",
-        "the path of a file that holds the value: for secrets. Sizes are bytes or text such as `8MiB`,",
-        "durations seconds or text such as `250ms`. Unknown keys are errors. `syncer config show` prints",
-        "what is in force.",
+        "The settings are in one YAML file. Its path is the option `--config`, otherwise the variable",
+        "`SYNCER_CONFIG`, otherwise `config/syncer.yaml`. Environment variables override the file. Their names are",
+        "`SYNCER_<SECTION>__<KEY>`, e.g. `SYNCER_KAFKA__TOPIC_PREFIX`. `syncer config show` prints the effective",
+        "settings.",
         "",
-        "Relative paths in the file start at the file's own folder, wherever the syncer is started. Relative",
-        "paths in variables and in options of the command line start at the current folder. This holds for",
-        "`models`, `connect.definitions`, `ca_file`, every `KEY_file`, the paths in `postgres.dsn`",
-        "(`sslrootcert` and the like) and in `kafka.properties` (`ssl.ca.location` and the like). A default",
-        "starts where a value in the file would. A relative `${file:path}` in a connector's definition",
-        "starts at the definition's folder.",
+        "- Unknown keys are errors.",
+        "- Sizes are numbers of bytes, or text such as `8MiB`.",
+        "- Durations are numbers of seconds, or text such as `250ms`.",
+        "- For secrets, every key can be set as `KEY_file`: the path of a file that holds the value.",
         "",
-        "Made by `syncer config docs`; a test keeps it current.",
+        "## Relative paths",
+        "",
+        "A relative path in the file starts at the folder of that file. A relative path in a variable or an option",
+        "of the command line starts at the current folder. A default starts at the same folder as a value in the file.",
+        "",
+        "This applies to `models`, `connect.definitions`, `ca_file`, every `KEY_file`, and paths in `postgres.dsn`",
+        "(e.g. `sslrootcert`) and `kafka.properties` (e.g. `ssl.ca.location`). A relative `${file:path}` in a",
+        "connector definition starts at the folder of that definition.",
+        "",
+        "This page is generated by `syncer config docs`. A test compares both.",
     ]
     fields = settings.Config.model_fields
     sections = {name: field.annotation for name, field in fields.items()}
@@ -127,6 +137,6 @@ def markdown() -> str:
         lines += [cls.__doc__ or "", "", "| key | default | meaning |", "| --- | --- | --- |"]
         for key, field in cls.model_fields.items():
             default = field.get_default(call_default_factory=True)
-            told = "required" if field.is_required() else "" if default is None else f"`{default}`"
-            lines.append(f"| `{key}` | {told} | {field.description} |")
+            shown = "required" if field.is_required() else "" if default is None else f"`{default}`"
+            lines.append(f"| `{key}` | {shown} | {field.description} |")
     return "\n".join(lines) + "\n"

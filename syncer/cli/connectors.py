@@ -1,8 +1,7 @@
-"""`syncer connectors`: Debezium in Kafka Connect, as `connectors/*.json` define it."""
+"""Implements `syncer connectors`: manages the Debezium connector that `connectors/*.json` defines."""
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -12,24 +11,21 @@ import psycopg
 
 from syncer.cli import output
 from syncer.cli.check import echo_finding
+from syncer.cli.connector_steps import wait_for_transactions, wait_until_delivering, write_session
 from syncer.cli.context import Context, as_json, command, confirm, group, yes_option
-from syncer.cli.survey import MENDED_BY_APPLY, Survey, survey
+from syncer.cli.run_checks import FIXED_BY_APPLY, CheckReport, run_checks
 from syncer.config.schema import Config
 from syncer.connect.client import Connect
 from syncer.connect.definition import Definition
 from syncer.connect.lookup import connect, find_definition
 from syncer.declaration.model import load_all_valid
-from syncer.errors import Fatal, Retry, SyncerError
+from syncer.errors import Fatal, SyncerError
 from syncer.kafka.names import topic_of
-from syncer.monitors.canary_probe import RoundTripCheck
-from syncer.postgres.publication import Open, ensure_publication, read_facts, wait_for_open_transactions
+from syncer.postgres.publication import ensure_publication, read_facts
 from syncer.postgres.session import classify_error
 from syncer.postgres.wal import drop_slot
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
-from syncer.registry.registry import Registry
-
-_PAUSE = 0.5
 
 
 @group(
@@ -40,7 +36,7 @@ _PAUSE = 0.5
     """,
 )
 def connectors() -> None:
-    """Set up, show or remove the Debezium connector."""
+    """Set up, inspect, reset or delete the Debezium connector."""
 
 
 @command(
@@ -48,40 +44,52 @@ def connectors() -> None:
     """
     syncer connectors apply
     syncer connectors apply --dry-run
-    syncer connectors apply --yes            in scripts
+    syncer connectors apply --yes            for scripts
     """,
     connectors,
+    exits={0: "the connector runs, or --dry-run printed the changes", 1: "not applied, because of errors in the check"},
 )
-@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option("--dry-run", is_flag=True, help="Print the changes and stop.")
 @click.option(
     "--timeout",
     type=click.FloatRange(0),
+    metavar="SECONDS",
     default=60,
     show_default=True,
-    help="Wait so many seconds for open transactions, and for the connector to run.",
+    help="Time to wait for open transactions to end, and for the connector to run.",
 )
 @yes_option
 @click.pass_context
 def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, yes: bool) -> None:
-    """Show what differs from the definition, then make it so: topics, publication, connector.
+    """Create or update the topics, the publication and the connector.
 
-    Refused (exit code 1) as long as `syncer check` finds errors, because a connector that is set up too early
-    can make the application's own UPDATEs fail.
+    Run it before the first backfill, and after each change of a connector definition or of the tables that read
+    models use. The command prints the changes and asks for confirmation.
+
+    \b
+    PostgreSQL      creates the publication, or changes its tables
+    Kafka           creates missing topics of tables
+    Kafka Connect   creates the connector, or changes its settings
+
+    The command stops if `syncer check` finds errors. A connector that is set up too early can make UPDATE
+    statements of your application fail.
     """
     config = context.config
-    found = survey(config, live=False)
-    errors = [finding for finding in found.all("error") if finding.code not in MENDED_BY_APPLY]
-    definition = found.definition
+    report = run_checks(config, live=False)
+    errors = [finding for finding in report.all("error") if finding.code not in FIXED_BY_APPLY]
+    definition = report.definition
     if errors or definition is None:
         for finding in errors:
             echo_finding(finding)
-        output.echo("not applied: mend these first (syncer check shows everything)", style="bold", err=True)
+        output.echo(
+            "nothing was applied. Fix these errors first; syncer check lists all findings", style="bold", err=True
+        )
         ctx.exit(output.FINDING)
-    with closing(connect(config)) as client, _session(config) as session:
+    with closing(connect(config)) as client, write_session(config) as session:
         registry = open_registry(config)
-        wanted = {topic_of(config.kafka.topic_prefix, table) for table in found.tables}
+        wanted = {topic_of(config.kafka.topic_prefix, table) for table in report.tables}
         topics = registry.changes.missing(wanted)
-        statements = _publish(session, definition, found, dry_run=True)
+        statements = _publish(session, definition, report, dry_run=True)
         diff = client.plan(definition)
         for topic in topics:
             output.echo(f"topic {topic}: create with {config.kafka.partitions} partitions")
@@ -93,59 +101,21 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
         if topics or statements or diff.action != "unchanged":
             confirm("Apply this?", yes)
         registry.changes.create(topics)
-        if _publish(session, definition, found, dry_run=False):
-            _wait_for_transactions(session, timeout)
+        if _publish(session, definition, report, dry_run=False):
+            wait_for_transactions(session, timeout)
         client.apply(definition)
         if diff.action == "unchanged":
             client.wait_running(definition.name, timeout, steady=0)
         else:
-            _wait_sending(client, registry, session, definition.name, timeout)
+            wait_until_delivering(client, registry, session, definition.name, timeout)
     output.echo(f"connector {definition.name} is running", style="green")
 
 
-def _session(config: Config) -> psycopg.Connection[Any]:
-    """One that may change the publication: the only thing that is ever made in the user's database."""
-    try:
-        return psycopg.connect(**config.postgres.arguments(), autocommit=True)
-    except psycopg.Error as error:
-        raise classify_error(error, "cannot connect to PostgreSQL") from error
-
-
-def _publish(session: psycopg.Connection[Any], definition: Definition, found: Survey, *, dry_run: bool) -> list[str]:
+def _publish(
+    session: psycopg.Connection[Any], definition: Definition, report: CheckReport, *, dry_run: bool
+) -> list[str]:
     name = definition.config.get("publication.name", "")
-    return ensure_publication(session, name, found.tables, dry_run=dry_run)
-
-
-def _wait_sending(
-    client: Connect, registry: Registry, session: psycopg.Connection[Any], name: str, timeout: float
-) -> None:
-    """Until the connector runs and has sent what is committed now. If it has not in time (seconds), tell.
-    One that failed on a record runs for some seconds before it fails on it again."""
-    client.wait_running(name, timeout)
-    deadline = time.monotonic() + timeout
-    try:
-        echo = RoundTripCheck(registry, session)
-        while not echo.came():
-            if time.monotonic() > deadline:
-                what = f"it has not sent yet what was committed {timeout:.0f} s ago (a backlog, or a snapshot?)"
-                output.echo(f"connector {name}: {what}: syncer connectors status", style="yellow", err=True)
-                return
-            time.sleep(_PAUSE)
-            client.wait_running(name, timeout, steady=0)
-    except psycopg.Error as error:
-        raise classify_error(error, "cannot commit a message") from error
-
-
-def _wait_for_transactions(session: psycopg.Connection[Any], timeout: float) -> None:
-    """What they changed before a table was published never arrives; a backfill begun later has it."""
-
-    def report(still: Open) -> None:
-        output.echo(f"waiting for open transactions to end: {still}", err=True)
-
-    try:
-        wait_for_open_transactions(session, timeout, progress=report)
-    except Retry as error:
-        output.echo(f"still open, so `syncer backfill` will wait for them: {error.why}", style="yellow", err=True)
+    return ensure_publication(session, name, report.tables, dry_run=dry_run)
 
 
 @command(
@@ -155,13 +125,15 @@ def _wait_for_transactions(session: psycopg.Connection[Any], timeout: float) -> 
     syncer connectors status --json | jq .slot.behind
     """,
     connectors,
+    exits={0: "the connector runs", 1: "the connector does not run or does not exist"},
 )
 @as_json
 @click.pass_context
 def status(ctx: click.Context, context: Context, as_json: bool) -> None:
-    """Show whether the connector runs, what failed, and how much log its slot holds back.
+    """Show the state of the connector, its tasks and its replication slot.
 
-    Exit code 1 if it does not run.
+    The output has the errors of failed tasks and the amount of WAL that the slot retains. It also has the number of
+    settings that differ from the definition. The command changes nothing.
     """
     config = context.config
     definition = find_definition(config)
@@ -173,19 +145,19 @@ def status(ctx: click.Context, context: Context, as_json: bool) -> None:
         shown = state and asdict(state) | {"tasks": [task._asdict() for task in state.tasks]}
         output.echo_json({"name": definition.name, "status": shown, "differing": differs, "slot": slot})
     elif state is None:
-        output.echo(f"{definition.name}: not there (syncer connectors apply)", style="yellow")
+        output.echo(f"{definition.name}: does not exist → syncer connectors apply", style="yellow")
     else:
-        _say_status(state, slot, differs)
+        _echo_status(state, slot, differs)
     if state is None or not state.running:
         ctx.exit(output.FINDING)
 
 
-def _say_status(state: Any, slot: dict[str, Any] | str, differs: int) -> None:
+def _echo_status(state: Any, slot: dict[str, Any] | str, differs: int) -> None:
     rows = [[state.name, state.state.lower(), ""]]
     rows += [[f"  task {task.id}", task.state.lower(), ""] for task in state.tasks]
     if isinstance(slot, dict):
         behind = "" if slot["behind"] is None else f"{slot['behind'] / 2**20:,.1f} MiB behind"
-        active = "active" if slot["active"] else "not read"
+        active = "active" if slot["active"] else "not active"
         rows.append([f"  slot {slot['name']}", f"{active}, {slot['wal_status']}", behind])
     else:
         rows.append(["  slot", slot, ""])
@@ -194,16 +166,16 @@ def _say_status(state: Any, slot: dict[str, Any] | str, differs: int) -> None:
         output.echo(state.failure, style="red")
     if differs:
         settings = f"{output.counted(differs, 'setting')} differ{'s' if differs == 1 else ''}"
-        output.echo(f"{settings} from the definition: syncer connectors apply", style="yellow")
+        output.echo(f"{settings} from the definition → syncer connectors apply", style="yellow")
 
 
 def _slot(config: Config, definition: Definition) -> dict[str, Any] | str:
-    """The slot, or why it cannot be told."""
+    """Returns the facts of the slot, or text: why they are unknown, or that there is no slot."""
     try:
         with loader.reading(config) as connection:
             name = definition.config.get("slot.name", "")
             slot = read_facts(connection, [], publication="", slot=name).slot
-            return asdict(slot) if slot else "not there"
+            return asdict(slot) if slot else "does not exist"
     except SyncerError as error:
         return f"unknown: {error.why or error.what}"
 
@@ -212,32 +184,37 @@ def _slot(config: Config, definition: Definition) -> dict[str, Any] | str:
     "reset",
     """
     syncer connectors reset
-    syncer connectors reset --yes            in scripts
+    syncer connectors reset --yes            for scripts
     """,
     connectors,
+    exits={0: "the connector runs; every read model needs a resync"},
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(0),
+    metavar="SECONDS",
     default=60,
     show_default=True,
-    help="Wait so many seconds for the connector to run.",
+    help="Time to wait for the connector to run.",
 )
 @yes_option
 def reset(context: Context, timeout: float, yes: bool) -> None:
-    """Have a connector begin anew whose slot is gone, or cannot be read any more.
+    """Restart the connector with a new replication slot.
 
-    Debezium's stored position is forgotten, the slot dropped and made again. What was committed in between
-    never arrives: all read models stop, and each needs a resync; the commands are printed.
+    Run it if the slot was lost or invalidated. `syncer status` and `syncer check` print this command in that case.
+
+    The command deletes the offsets that Debezium stored in Kafka Connect, drops the slot, and lets Debezium create a
+    new one. Changes from the gap never reach Kafka. All read models stop, and each of them needs a resync. The
+    command prints the resync commands.
     """
     config = context.config
     definition = find_definition(config, names_only=True)
     slot = definition.config.get("slot.name", "")
     registry = open_registry(config)
-    with closing(connect(config)) as client, _session(config) as session:
+    with closing(connect(config)) as client, write_session(config) as session:
         if client.config(definition.name) is None:
             raise Fatal("there is no such connector", where=definition.name, hint="syncer connectors apply")
-        confirm(f"Give up the position of {definition.name}? Every read model needs a resync then.", yes)
+        confirm(f"Delete the position of connector {definition.name}? Every read model then needs a resync.", yes)
         client.stop(definition.name)
         client.forget_offsets(definition.name)
         try:
@@ -247,31 +224,32 @@ def reset(context: Context, timeout: float, yes: bool) -> None:
         why = "the connector was reset"
         stream = registry.broken(why, registry.stream())
         client.resume(definition.name)
-        _wait_sending(client, registry, session, definition.name, timeout)
-    registry.broken(why, stream, slot=slot)  # again: what was committed before the slot was made is lost, too
-    output.echo(f"connector {definition.name} is running, from now on. Next:", style="green")
+        wait_until_delivering(client, registry, session, definition.name, timeout)
+    registry.broken(why, stream, slot=slot)  # again: changes from before the new slot are lost, too
+    output.echo(f"connector {definition.name} is running with a new slot. Next:", style="green")
     registered = registry.state.load().models()
     declared = {model.name for model in load_all_valid(config.models)[0]}
     for name in sorted(registered & declared):
         output.echo(f"  syncer resync {name}")
     if others := ", ".join(sorted(registered - declared)):
-        output.echo(f"also registered, not declared in {config.models}: {others}")
+        output.echo(f"registered in Kafka, but not declared in {config.models}: {others}")
 
 
 @command("delete", "syncer connectors delete --yes", connectors)
 @yes_option
 def delete(context: Context, yes: bool) -> None:
-    """Remove the connector from Kafka Connect. Slot, publication and topics stay.
+    """Delete the connector from Kafka Connect. Slot, publication and topics stay.
 
-    Changes go on being kept for the slot, so that the connector can be applied again without loss. The SQL to
-    give them up is printed; after running it, the read models need a resync.
+    PostgreSQL keeps WAL for the slot, so that `syncer connectors apply` can continue without loss. The WAL grows
+    until then. The command prints the SQL that drops slot and publication. After that SQL, the read models need a
+    resync.
     """
     config = context.config
     definition = find_definition(config, names_only=True)
     with closing(connect(config)) as client:
         _delete(client, definition, yes)
     slot, publication = definition.config.get("slot.name", ""), definition.config.get("publication.name", "")
-    output.echo("the slot goes on holding back PostgreSQL's log. To give up what it keeps:")
+    output.echo("PostgreSQL still keeps WAL for the slot. To drop the slot and lose these changes:")
     output.echo(f"  SELECT pg_drop_replication_slot('{slot}');\n  DROP PUBLICATION IF EXISTS {publication};")
 
 

@@ -1,4 +1,4 @@
-"""`syncer dlq`: dead letters, which tell what was refused and why, until it is accepted or dropped."""
+"""Implements `syncer dlq`: lists, shows, replays and drops dead letters."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from syncer.cli.preview import key_of, show_row
 from syncer.config.schema import Config
 from syncer.errors import Fatal, Reject, with_hint
 from syncer.operations.one_off import OneOffRun
-from syncer.operations.replay import replay as try_again
+from syncer.operations.replay import replay as replay_letters
 from syncer.ports import DeadLetter
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
 from syncer.telemetry.metrics import Metrics
 
-_SHOWN = 160  # characters of a reason in a list
+_REASON_CHARACTERS = 160
+"""Longest reason that `dlq list` prints in full."""
 
 
 @group(
@@ -34,15 +35,20 @@ _SHOWN = 160  # characters of a reason in a list
     """,
 )
 def dlq() -> None:
-    """Show, replay or drop dead letters: documents and records that were refused.
+    """Show, replay or drop dead letters.
 
-    A letter is named by its handle in the list, or by what it is about: the document's id, the record's
-    TOPIC/PARTITION/OFFSET. It goes by itself when its row changes and the document is accepted then.
+    A dead letter describes a document that a sink rejected or PostgreSQL cannot render, or a Kafka record that the
+    syncer cannot read. The read model continues without it.
+
+    Commands accept the handle of a dead letter from `dlq list`, the id of its document, or the
+    TOPIC/PARTITION/OFFSET of its record.
+
+    The dead letter of a document closes by itself when its row changes and the sinks accept the new document.
     """
 
 
-every_option = click.option("--all", "every", is_flag=True, help="All that stand.")
-letters_argument = click.argument("names", nargs=-1, metavar="[LETTER]...")
+every_option = click.option("--all", "every", is_flag=True, help="Use all open dead letters of the read model.")
+letters_argument = click.argument("names", nargs=-1, metavar="[DEAD_LETTER]...")
 
 
 @command(
@@ -56,7 +62,7 @@ letters_argument = click.argument("names", nargs=-1, metavar="[LETTER]...")
 @models_argument
 @as_json
 def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
-    """List the letters that stand, the oldest first."""
+    """List open dead letters, the oldest first."""
     registry = open_registry(context.config)
     found = [
         (model.name, letter)
@@ -69,7 +75,7 @@ def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
     rows = [
         (model, letter.subject.handle, _about(letter), _at(letter), _short(letter.reason)) for model, letter in found
     ]
-    output.table(["model", "letter", "about", "since", "reason"], rows)
+    output.table(["model", "handle", "about", "since", "reason"], rows)
 
 
 @command(
@@ -81,14 +87,17 @@ def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
     dlq,
 )
 @click.argument("model")
-@click.argument("name", metavar="LETTER")
+@click.argument("name", metavar="DEAD_LETTER")
 def show(context: Context, model: str, name: str) -> None:
-    """Show a letter: what was refused, when and why; and the record, or the document as it would be now."""
+    """Show one dead letter: subject, time, reason and content.
+
+    For a record, the content is the record itself. For a document, it is rendered from the current rows.
+    """
     store = open_registry(context.config).dead_letters(model)
     loader.declared(context.config, [model])
     [letter] = _chosen(store.read(), model, [name], every=False)
     for label, text in (
-        ("letter", letter.subject.handle),
+        ("handle", letter.subject.handle),
         ("about", _about(letter)),
         ("since", _at(letter)),
         ("reason", letter.reason.replace("\n", "\n         ")),
@@ -111,15 +120,19 @@ def show(context: Context, model: str, name: str) -> None:
     syncer dlq replay orders --all
     """,
     dlq,
+    exits={0: "everything was accepted", 1: "at least one of them was rejected again"},
 )
 @click.argument("model")
 @letters_argument
 @every_option
 @click.pass_context
 def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str], every: bool) -> None:
-    """Try again what was refused, after its cause was mended: documents are rendered, records read again.
+    """Process rejected documents and records again.
 
-    Safe beside a running daemon, and without one. Exit code 1 if something is refused again.
+    Run it after you fixed the cause of the rejection. Documents are rendered again from the current rows, and
+    records are read again. Dead letters whose documents or records are accepted are closed.
+
+    The command works with or without a running daemon.
     """
     config, registry = context.config, open_registry(context.config)
     [declared] = loader.declared(config, [model])
@@ -127,14 +140,14 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
     if not letters:
         return
     metrics = Metrics(CollectorRegistry()).for_model(model)
-    # A document that is refused again adds no letter, so there is no limit.
-    with OneOffRun(config, declared, registry, metrics, tolerant=True) as errand:
-        left = try_again(errand, registry, letters)
-    output.echo(f"{model}: {len(letters) - len(left)} of {_count(letters)} settled")
+    # A document that is rejected again replaces its dead letter, so no limit on rejections is needed.
+    with OneOffRun(config, declared, registry, metrics, tolerant=True) as run:
+        rejected = replay_letters(run, registry, letters)
+    output.echo(f"{model}: {len(letters) - len(rejected)} of {_count(letters)} closed")
     for letter in letters:
-        if letter.subject in left:
-            output.echo(f"{letter.subject.handle}  {_about(letter)}: {left[letter.subject]}")
-    if left:
+        if letter.subject in rejected:
+            output.echo(f"{letter.subject.handle}  {_about(letter)}: {rejected[letter.subject]}")
+    if rejected:
         ctx.exit(output.FINDING)
 
 
@@ -151,35 +164,40 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
 @every_option
 @yes_option
 def drop(context: Context, model: str, names: Sequence[str], every: bool, yes: bool) -> None:
-    """Forget letters, and leave the documents as they are."""
+    """Close dead letters without processing them again. The documents in the sinks do not change.
+
+    Use it when a rejected document or record is not needed.
+    """
     store = open_registry(context.config).dead_letters(model)
     loader.declared(context.config, [model])
     letters = _chosen(store.read(), model, names, every=every)
     if not letters:
         return
-    confirm(f"Forget {_count(letters)} of {model}?", yes)
+    confirm(f"Drop {_count(letters)} of {model}?", yes)
     store.resolve(letters)
     output.echo(f"{model}: {_count(letters)} dropped")
 
 
 def _chosen(letters: Sequence[DeadLetter], model: str, names: Sequence[str], *, every: bool) -> list[DeadLetter]:
-    """Those with these names or handles. What is about a document of that id comes before a handle. Says so
-    when none stands."""
+    """Returns the dead letters with these names or handles. A document's id takes precedence over an equal handle.
+
+    Raises Fatal if there is no such dead letter.
+    """
     if every == bool(names):
-        raise click.UsageError("Name letters, or give --all.")
+        raise click.UsageError("Name dead letters, or use --all.")
     if every and not letters:
-        output.echo(f"{model}: no dead letter stands")
+        output.echo(f"{model}: no open dead letters")
     if every:
         return list(letters)
     known = {one.subject.handle: one for one in letters} | {one.subject.name: one for one in letters}
     for name in names:
         if name not in known:
-            raise Fatal(f"no letter {name!r} stands", where=model, hint=f"syncer dlq list {model}")
+            raise Fatal(f"there is no open dead letter {name!r}", where=model, hint=f"syncer dlq list {model}")
     return list({known[name].subject: known[name] for name in names}.values())
 
 
 def _show_document(config: Config, model: str, id: str) -> None:
-    """As it would be now; what makes that impossible is what the reader wants to know, too."""
+    """Prints the document as the current rows render it, or the reason why it cannot be rendered."""
     [loaded] = loader.load_models(config, [model])
     rows = SnapshotReader(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
@@ -189,7 +207,7 @@ def _show_document(config: Config, model: str, id: str) -> None:
             [row] = view.render([key_of(id, loaded.compiled)])
         show_row(row, loaded.compiled, compact=False)
     except Reject as error:
-        output.echo(f"no document now: {error.detail}", style="yellow", err=True)
+        output.echo(f"no document: {error.detail}", style="yellow", err=True)
     finally:
         rows.close()
 
@@ -212,14 +230,14 @@ def _at(letter: DeadLetter) -> str:
 
 def _short(reason: str) -> str:
     line = " ".join(reason.split())
-    return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
+    return line if len(line) <= _REASON_CHARACTERS else line[: _REASON_CHARACTERS - 1] + "…"
 
 
 def _as_dict(model: str, letter: DeadLetter) -> dict[str, Any]:
     subject = letter.subject
     return {
         "model": model,
-        "letter": subject.handle,
+        "handle": subject.handle,
         "kind": subject.kind,
         "name": subject.name,
         "since": _at(letter),

@@ -1,4 +1,4 @@
-"""`syncer explain`: what a read model reads, how, and what comes out."""
+"""Implements `syncer explain`: shows the tables, the SQL and the document fields of a read model."""
 
 from __future__ import annotations
 
@@ -28,32 +28,33 @@ from syncer.sinks.elasticsearch.mapping import mapping
 @click.argument("model")
 @as_json
 def explain(context: Context, model: str, as_json: bool) -> None:
-    """Show the tables and columns a read model uses, its SQL, its look-ups and its documents' form.
+    """Show tables, document fields, mappings and SQL of a read model.
 
-    Needs PostgreSQL, whose catalog gives names their meaning.
+    Use it to see which changes update a document, and which statements run in PostgreSQL. The command needs
+    PostgreSQL, because it reads the types of tables and columns. It changes nothing.
     """
     [loaded] = loader.load_models(context.config, [model])
     compiled = loaded.compiled
     if as_json:
         output.echo_json(_describe(loaded))
         return
-    output.echo(f"{compiled.name}: a document a row of {compiled.root}", style="bold")
+    output.echo(f"{compiled.name}: one document per row of {compiled.root}", style="bold")
     output.echo(f"key: {', '.join(compiled.key)} ({', '.join(_key(loaded).values())})")
     output.echo(f"sinks: {', '.join(loaded.model.declaration.sink)}")
     output.echo(f"declaration: {loaded.model.file}, hash {compiled.hash}")
-    _heading("Tables, and the columns whose change makes a document dirty")
+    _heading("Tables, and the columns whose changes update documents")
     output.draw(_tables(loaded))
-    _heading("Document")
+    _heading("Document fields")
     output.draw(_fields(compiled))
     for kind, target in _targets(loaded).items():
         _heading(f"Sink {kind}")
         output.code(json.dumps(target, indent=2, ensure_ascii=False), "json")
-    for occurrence in compiled.occurrences:
-        lookup = occurrence.lookup
+    for use in compiled.occurrences:
+        lookup = use.lookup
         if lookup and lookup.sql is not None:
-            _heading(f"From {', '.join(lookup.columns)} of {_place(occurrence)} to the roots")
+            _heading(f"Lookup from {', '.join(lookup.columns)} of {_place(use)} to root keys")
             output.code(format_sql(lookup.sql), "postgres")
-    _heading("Rendering: one statement for any number of keys")
+    _heading("Rendering: one statement for any number of root keys")
     output.code(format_sql(compiled.render), "postgres")
 
 
@@ -62,40 +63,42 @@ def _heading(text: str) -> None:
     output.echo(text, style="bold cyan")
 
 
-def _place(occurrence: TableUse) -> str:
-    return f"{occurrence.path} ({occurrence.table})" if occurrence.path else str(occurrence.table)
+def _place(use: TableUse) -> str:
+    return f"{use.path} ({use.table})" if use.path else str(use.table)
 
 
 def _tables(loaded: loader.LoadedModel) -> Tree:
-    """Nested as in the declaration; the paths of occurrences are dotted."""
+    """Returns the uses of tables, nested as in the declaration."""
     nodes: dict[str, Tree] = {}
     root = Tree("")
-    for occurrence in loaded.compiled.occurrences:
-        parent, _, name = occurrence.path.rpartition(".")
-        # a relation may sit inside a nested object, which is no table: climb to the nearest table
+    for use in loaded.compiled.occurrences:
+        parent, _, name = use.path.rpartition(".")
+        # A relation can be inside a nested object, which is not a table. Its parent is the nearest table.
         while parent and parent not in nodes:
             parent = parent.rpartition(".")[0]
-        text = _line(occurrence, name, loaded.catalog.tables.get(occurrence.table))
-        if occurrence.path:
-            nodes[occurrence.path] = nodes.get(parent, root).add(text)
+        text = _line(use, name, loaded.catalog.tables.get(use.table))
+        if use.path:
+            nodes[use.path] = nodes.get(parent, root).add(text)
         else:
             root = nodes[""] = Tree(text)
     return root
 
 
-def _line(occurrence: TableUse, name: str, table: Table | None) -> str:
-    head = f"{name}: {occurrence.table}" if name else str(occurrence.table)
+def _line(use: TableUse, name: str, table: Table | None) -> str:
+    head = f"{name}: {use.table}" if name else str(use.table)
     if table:
         identities = sorted({leaf.identity for leaf in table.leaves})
         head += f" (about {table.rows_estimate:,} rows, replica identity {', '.join(identities)})"
-    uncertain = sorted(occurrence.used - occurrence.comparable)
-    lines = [head, f"uses {', '.join(sorted(occurrence.used))}"]
-    if occurrence.lookup and occurrence.lookup.sql is None:
-        lines.append(f"{', '.join(occurrence.lookup.columns)} is the root's key: no look-up needed")
-    if not occurrence.comparable:
-        lines.append("every change counts: columns are compared under REPLICA IDENTITY FULL only")
+    uncertain = sorted(use.used - use.comparable)
+    lines = [head, f"uses {', '.join(sorted(use.used))}"]
+    if use.lookup and use.lookup.sql is None:
+        lines.append(f"{', '.join(use.lookup.columns)} is the root's key: no lookup needed")
+    if not use.comparable:
+        lines.append("every change of a row counts: columns are compared only under REPLICA IDENTITY FULL")
     elif uncertain:
-        lines.append(f"every change counts, as these cannot be compared for certain: {', '.join(uncertain)}")
+        lines.append(
+            f"every change of a row counts, because these columns cannot be compared reliably: {', '.join(uncertain)}"
+        )
     return "\n".join(lines)
 
 
@@ -112,7 +115,7 @@ def _fields(compiled: Compiled) -> Tree:
 
 
 def _targets(loaded: loader.LoadedModel) -> dict[str, Any]:
-    """The settings of each sink, with the whole mapping where there is one: derived, then as declared."""
+    """Returns the settings of each sink. The mapping is complete: derived fields, overridden by declared ones."""
     targets: dict[str, Any] = dict(loaded.model.declaration.sink)
     if search := targets.get("elasticsearch"):
         whole = mapping(search.get("mapping") or {}, loaded.compiled.fields)
@@ -121,7 +124,7 @@ def _targets(loaded: loader.LoadedModel) -> dict[str, Any]:
 
 
 def format_sql(sql: str) -> str:
-    """Indented, if it can be parsed (it came from a parser, but placeholders are no SQL)."""
+    """Returns SQL with indentation, or unchanged if it cannot be parsed: its placeholders are not SQL."""
     try:
         return sqlglot.parse_one(sql, read="postgres").sql("postgres", pretty=True)
     except SqlglotError:
@@ -129,7 +132,7 @@ def format_sql(sql: str) -> str:
 
 
 def _key(loaded: loader.LoadedModel) -> dict[str, str]:
-    """The root's key: the type of each column."""
+    """Returns the type of each column of the root's key."""
     columns = loaded.catalog.tables[loaded.compiled.root].columns
     return {name: columns[name].base for name in loaded.compiled.key}
 

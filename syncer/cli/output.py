@@ -1,4 +1,4 @@
-"""How commands print: tables and colours on a terminal, plain aligned text into a pipe; errors; JSON."""
+"""Prints text, tables, errors and JSON: with colours on a terminal, as plain aligned text into a pipe."""
 
 from __future__ import annotations
 
@@ -23,46 +23,51 @@ from rich.tree import Tree
 from syncer.cli.context import Context
 from syncer.errors import Retry, SyncerError, Unknown
 
-FINDING, USAGE, OPERATOR, AWAY = 1, 2, 3, 4
+FINDING, USAGE, OPERATOR, UNAVAILABLE = 1, 2, 3, 4
 PIPE = 128 + signal.SIGPIPE
-"""As of a program that does not catch SIGPIPE: who read the output has closed it."""
+"""Exit code of a program that does not catch SIGPIPE: the reader of its output closed the pipe."""
 _NAMES = "check|explain|preview|connectors|backfill|run|status|verify|dlq|resync|config"
 _COMMAND = re.compile(rf"(?<![\w/.-])syncer(?= (?:{_NAMES})\b)")
-_KINDS = ((Retry, AWAY), (Unknown, USAGE))
+_KINDS = ((Retry, UNAVAILABLE), (Unknown, USAGE))
 
 
 def exit_code(error: SyncerError) -> int:
+    """Returns the exit code of a command that ends with this error."""
     return next((code for kind, code in _KINDS if isinstance(error, kind)), OPERATOR)
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 document`, `2,000 documents`."""
+    """Returns a number and its noun: `1 document`, `2,000 documents`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """rich would end the process with 1, which is a finding."""
+        """Raises BrokenPipeError. rich would end the process with exit code 1, which means that a problem was found."""
         raise BrokenPipeError(errno.EPIPE, "the output was closed")
 
 
 def discard_stdout() -> None:
-    """Standard output takes nothing any more: what is left in its buffer goes nowhere, in silence."""
-    with contextlib.suppress(OSError, ValueError):  # ValueError: it is no file, as in tests
+    """Redirects standard output to the null device, so that flushing its buffer at exit raises no error."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: standard output is not a file, as in tests
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console(*, err: bool = False) -> Console:
-    """Of what standard output (or error) is at this moment. Texts are printed as they are: rich reads no
-    markup and no emoji codes in them. Styles are given by `Text` and by arguments only."""
+    """Returns a console for the current standard output, or standard error.
+
+    Texts are printed unchanged: rich interprets no markup and no emoji codes. Styles are set with `Text` and arguments.
+    """
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else 10_000
     return _Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 def echo(text: str = "", *, style: str = "", err: bool = False) -> None:
-    """One line or several, as they are; `style` shows on a terminal only. Commands of the syncer in it are
-    completed (see `runnable`)."""
+    """Prints text unchanged, except that commands of the syncer in it are completed (see `runnable`).
+
+    style: applies on a terminal only.
+    """
     out, text = console(err=err), runnable(text)
     if out.is_terminal:
         out.print(Text(text), style=style or None)
@@ -71,9 +76,9 @@ def echo(text: str = "", *, style: str = "", err: bool = False) -> None:
 
 
 def echo_error(error: SyncerError) -> None:
-    """What, where, why, and what to run, on standard error."""
+    """Prints an error to standard error: what failed, where, why, and the command to run next."""
     what, where, why, hint = error.what, error.where, error.why, error.hint
-    label = "not possible now" if isinstance(error, Retry) else "error"
+    label = "temporary error" if isinstance(error, Retry) else "error"
     parts: list[str | tuple[str, str]] = [(f"{label}:", "bold red"), f" {what}"]
     if where:
         parts += [("\n  where:", "dim"), f" {where}"]
@@ -85,8 +90,10 @@ def echo_error(error: SyncerError) -> None:
 
 
 def runnable(text: str) -> str:
-    """The text with every command of the syncer as it has to be typed here: with the program and the
-    configuration of this invocation."""
+    """Returns the text with every command of the syncer completed, so that it can be pasted into this shell.
+
+    The path of the program and the configuration options are those of this invocation.
+    """
     context = click.get_current_context(silent=True)
     shared = context.find_object(Context) if context else None
     prefix = shared.invocation if shared else "syncer"
@@ -94,6 +101,7 @@ def runnable(text: str) -> str:
 
 
 def echo_json(value: Any) -> None:
+    """Prints a value as indented JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
@@ -104,8 +112,11 @@ def table(
     right: Sequence[int] = (),
     whole: bool = False,
 ) -> None:
-    """right: the columns (from 0) whose cells are numbers. whole: no cell is broken, however narrow the
-    terminal is."""
+    """Prints a table.
+
+    right: columns (counted from 0) to align right, for numbers.
+    whole: never wrap a cell, even if the terminal is narrow.
+    """
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
     out = console()
     if out.is_terminal:
@@ -129,7 +140,7 @@ def table(
 
 
 def code(text: str, language: str) -> None:
-    """Highlighted on a terminal; into a pipe as it is."""
+    """Prints code: highlighted on a terminal, unchanged into a pipe."""
     out = console()
     if out.is_terminal:
         out.print(Syntax(text, language, background_color="default", word_wrap=True), soft_wrap=False)
@@ -138,18 +149,17 @@ def code(text: str, language: str) -> None:
 
 
 def draw(tree: Tree) -> None:
-    """With guides on a terminal; they are plain characters, so into a pipe as well, as wide as they are."""
-    out = console()
-    out.print(tree, soft_wrap=False)
+    """Prints a tree. The lines between its nodes are plain characters, so they are printed into a pipe, too."""
+    console().print(tree, soft_wrap=False)
 
 
 def pretty(text: bytes | str) -> str:
-    """JSON text, indented, with every number as it was written: no digit is lost on the way."""
+    """Returns JSON text with indentation. Numbers keep their original text, so no digit is lost."""
     return _indent(json.loads(text, parse_float=_Number, parse_int=_Number), "")
 
 
 class _Number(str):
-    """The text of a number."""
+    """Holds the original text of a number."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""`syncer preview`: documents as they would be now."""
+"""Implements `syncer preview`: renders documents and prints them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ from syncer.registry import loader
     "preview",
     r"""
     syncer preview orders 4711
-    syncer preview stock 'berlin|sku-7'     a key of two columns
+    syncer preview stock 'berlin|sku-7'     a key with two columns
     syncer preview orders 1 2 3 --compact | jq .total
     """,
+    exits={0: "all documents were printed", 1: "at least one key has no document, or its row cannot be rendered"},
 )
 @click.argument("model")
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-@click.option("--compact", is_flag=True, help="One line a document, exactly as it is written to sinks.")
+@click.option("--compact", is_flag=True, help="Print one line per document, exactly as it is written to sinks.")
 @click.pass_context
 def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str], compact: bool) -> None:
-    """Print the documents of these keys as PostgreSQL has them now.
+    """Render documents from the current rows and print them.
 
-    Nothing is written. The columns of a composite key are joined by `|` (and `|` or `\\` in them escaped by
-    `\\`), as in the ids of documents. Exit code 1 if there is no document for one of the keys, or its row
-    cannot be rendered.
+    The documents are printed as JSON. Use the command to try out a declaration, or to see what a document should be.
+    It needs PostgreSQL only and changes nothing.
+
+    A key is the id of a document, made of the key columns of the root row. The columns of a composite key are
+    joined by `|`. Within a column, write `\\|` for `|`, and `\\\\` for `\\`.
     """
     config = context.config
     [loaded] = loader.load_models(config, [model])
@@ -64,15 +67,19 @@ def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str
 
 
 def key_of(text: str, compiled: Compiled) -> tuple[str, ...]:
+    """Returns the key columns of a document's id. Raises UsageError if their number is wrong."""
     try:
         return document.parse_id(text, len(compiled.key))
     except ValueError as error:
         columns = "|".join(compiled.key)
-        raise click.UsageError(f"{error}; give it as {columns}") from error
+        raise click.UsageError(f"{error}; the key is {columns}") from error
 
 
 def check_key(view: View, key: Key, text: str) -> None:
-    """Raises UsageError if PostgreSQL cannot read the key: no row is between it and itself."""
+    """Raises UsageError if PostgreSQL cannot convert the key to the types of its columns.
+
+    The query asks for an empty range, from the key to the same key, so that it renders nothing.
+    """
     try:
         view.render_range(key, key)
     except Reject as error:
@@ -80,6 +87,7 @@ def check_key(view: View, key: Key, text: str) -> None:
 
 
 def show_row(row: Row, compiled: Compiled, compact: bool) -> None:
+    """Prints the document of a row, or why there is none."""
     if row.body is None:
         if row.id is None:
             why = f"{compiled.root} has no row with key {row.asked!r}"

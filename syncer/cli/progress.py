@@ -1,4 +1,4 @@
-"""Progress of something long: bars on a terminal, a plain line every few seconds anywhere else."""
+"""Shows the progress of long operations: bars on a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.text import Text
 from syncer.cli import output
 
 EVERY = 3.0
-"""Seconds between plain lines of one label."""
+"""Seconds between two plain lines of one label."""
 
 
 class Progress:
-    """A context manager; `update` adds a bar for each new label.
+    """Shows one bar per label, on standard error, so that results can be piped. Use it as a context manager.
 
-    unit: what is counted, e.g. `documents`. It goes to standard error, so that results can be piped.
+    unit: the counted noun, e.g. `documents`.
     """
 
     def __init__(self, unit: str, *, console: Console | None = None) -> None:
@@ -49,7 +49,10 @@ class Progress:
             self._bars.stop()
 
     def update(self, label: str, done: int, total: int, note: str = "") -> None:
-        """done, total: absolute numbers; total 0: not known yet. May be called as often as one likes."""
+        """Shows the current state. Frequent calls are cheap: lines are printed every `EVERY` seconds only.
+
+        done, total: absolute numbers. total is 0 while it is unknown.
+        """
         task = self._tasks.get(label)
         if task is None:
             task = self._tasks[label] = _Task(self._bars, label)
@@ -60,13 +63,13 @@ class Progress:
             self._bars.update(task.bar, completed=done, total=total or None, rate=shown, note=note)
             return
         complete = 0 < total <= done
-        news = (complete and not task.complete) or (note and note != task.note)
-        if now - task.said >= EVERY or news:
-            task.said, task.note, task.complete = now, note, complete
+        is_new = (complete and not task.complete) or (note and note != task.note)
+        if now - task.printed_at >= EVERY or is_new:
+            task.printed_at, task.note, task.complete = now, note, complete
             click.echo(self._line(label, done, total, rate, note), err=True)
 
     def echo(self, text: str) -> None:
-        """A line that stays, above the bars."""
+        """Prints a line that stays on the screen, above the bars."""
         text = output.runnable(text)
         if self._bars:
             self._console.print(Text(text))
@@ -87,13 +90,15 @@ class Progress:
 
 
 class _Task:
+    """Remembers when the line of one label was printed, and where its rate starts."""
+
     def __init__(self, bars: Bars | None, label: str) -> None:
         self.bar: TaskID | None = bars.add_task(label, total=None, rate="", note="") if bars else None
-        self.said, self.note, self.complete = -EVERY, "", False
+        self.printed_at, self.note, self.complete = -EVERY, "", False
         self._first: tuple[float, int] | None = None
 
     def rate(self, done: int, now: float) -> float:
-        """A second, since the first number: what an earlier run had done does not count."""
+        """Returns the rate per second since the first call. Work that an earlier run finished does not count."""
         if self._first is None:
             self._first = now, done
         began, first = self._first

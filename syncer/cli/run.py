@@ -1,4 +1,4 @@
-"""`syncer run`: the daemon."""
+"""Implements `syncer run`: runs the daemon."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from syncer.telemetry import logs
     "run",
     """
     syncer run
-    syncer run orders customers          only these; others may run elsewhere
+    syncer run orders customers          only these read models; others can run elsewhere
     SYNCER_HTTP__HOST=0.0.0.0 syncer run --log-level debug
     """,
+    exits={0: "stopped by SIGTERM or Ctrl-C", 3: "stopped by a signal, after every read model had failed"},
 )
 @models_argument
 def run(context: Context, models: Sequence[str]) -> None:
-    """Keep the read models in step, until SIGTERM or Ctrl-C.
+    """Keep the read models in sync until SIGTERM or Ctrl-C.
 
-    It waits for servers that are away, and goes on where it was. A read model that has to stop leaves the
-    others running. /metrics, /livez, /readyz and /status are served at http.host and http.port.
+    This is the daemon. Run it as a service, on as many machines as you like: they share the read models through
+    Kafka's consumer groups. Without arguments, it runs all read models.
+
+    It waits for unreachable servers and continues where it stopped. If one read model has to stop, the others keep
+    running. The daemon serves /metrics, /livez, /readyz and /status over HTTP at http.host and http.port.
     """
     config = context.config
     logs.configure(config.log.level, config.log.format)
     app = DaemonProcess(config, *loader.load_valid(config, models))
     app.run()
     if app.unfinished:
-        # Python would wait for the clients that those threads are in, and they for their servers.
+        # A normal exit would wait for these threads. They are blocked in clients that wait for their servers.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

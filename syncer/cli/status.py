@@ -1,7 +1,7 @@
-"""`syncer status`: how far behind each read model is, and what is wrong.
+"""Implements `syncer status`: prints state and lag of each read model, and all known problems.
 
-All servers are asked at the same time. One that does not answer within a second is reported as such, so that
-the answer comes soon whatever is broken.
+The command queries all servers concurrently. A server that does not answer within a second is reported as a problem.
+So the command answers soon even if several servers are broken.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any
 import click
 
 from syncer.checks import Finding, Slot
-from syncer.cli import output, servers
+from syncer.cli import check_servers, output
 from syncer.cli.context import Context, as_json, command, models_argument
 from syncer.config.schema import Config
 from syncer.declaration import model
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Retry, SyncerError, with_hint
 from syncer.monitors.delivery import Delivery, answer, look
-from syncer.operations.status import ModelStatus
-from syncer.operations.status import status as ask
+from syncer.operations.model_status import ModelStatus
+from syncer.operations.status import status as read_status
 from syncer.pacing import SystemTime
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
 from syncer.registry.state import StateSnapshot
 
-HEADERS = ["model", "state", "lag", "records", "work", "refused", "backfill (UTC)"]
-_WITHIN, _KAFKA_WITHIN = 1.0, 3.0  # seconds
+HEADERS = ["model", "state", "lag", "records", "work", "dead letters", "backfill (UTC)"]
+_TIMEOUT, _KAFKA_TIMEOUT = 1.0, 3.0  # seconds
 
 
 @command(
@@ -41,57 +41,73 @@ _WITHIN, _KAFKA_WITHIN = 1.0, 3.0  # seconds
     syncer status orders
     syncer status --json | jq '.models[] | select(.lag_seconds > 60)'
     """,
+    exits={
+        0: "every read model runs, was backfilled and has no dead letters, and no problem is known",
+        1: "at least one of these is not true",
+        4: "Kafka is unreachable",
+    },
 )
 @models_argument
 @as_json
 @click.pass_context
 def status(ctx: click.Context, context: Context, models: Sequence[str], as_json: bool) -> None:
-    """Show state and lag of each read model, and what is wrong, as Kafka, Kafka Connect, PostgreSQL and the
-    sinks tell: no daemon is asked.
+    """Show state, lag and problems of each read model.
 
-    lag: age of the oldest change that is not in every sink, with fan-outs and what the connector does not
-    deliver; ? if it is not known, - for a read model that is new or stopped. work: items waiting (backfill,
-    fan-outs, sweeps that are due). refused: dead letters.
+    The output has the next command to run for each problem.
 
-    Exit code 0 only if all is well: every read model runs, was backfilled and has no dead letter, every
-    server answers, no daemon fails or was killed, and readers see what is kept in sync. Otherwise 1; 4 if
-    Kafka is away.
+    The status comes from Kafka, Kafka Connect, PostgreSQL and the sinks. The command does not contact a daemon, so it
+    also works while no daemon runs. It changes nothing.
+
+    \b
+    state          new (never run), starting, running, waiting (continues by itself once the
+                   problem is fixed), stopped (no daemon runs it), failed
+    lag            age of the oldest change that is not in every sink; ? if it is unknown,
+                   - for a new or stopped read model
+    records        change records in Kafka that are not in every sink
+    work           work items that are due: backfill ranges, large fan-outs, sweeps
+    dead letters   documents and records that were rejected
+    backfill       end of the last backfill, its progress, "unfinished" or "never"
+
+    A problem is a server that does not answer, a daemon that failed or was killed, a connector or slot that does not
+    deliver changes, or readers that use an index which is no longer updated.
     """
     config = context.config
     declared = loader.declared(config, models)
-    asked = _Asked(config, declared)
+    checks = _ServerChecks(config, declared)
     registry = open_registry(config)
     statuses: list[ModelStatus] = []
     kafka: Retry | None = None
     try:
-        registry.backend.ping(_KAFKA_WITHIN)
-        readers = asked.readers(registry.state.load())
-        asked.collect()
+        registry.backend.ping(_KAFKA_TIMEOUT)
+        readers = checks.readers(registry.state.load())
+        checks.collect()
         tables = {one.name: model.tables(one) for one in declared}
-        statuses = ask(registry, tables, source=asked.reason, readers=readers)
+        statuses = read_status(registry, tables, source=checks.reason, readers=readers)
     except Retry as error:
         kafka = error
-        asked.collect()
+        checks.collect()
     notes = {one.model: list(_notes(one)) for one in statuses}
     if as_json:
         output.echo_json(
             {
-                "models": [with_hint(asdict(one)) | {"well": one.well, "notes": notes[one.model]} for one in statuses],
-                "source": asked.source(),
-                "problems": asked.problems + ([str(kafka)] if kafka else []),
+                "models": [
+                    with_hint(asdict(one)) | {"healthy": one.healthy, "notes": notes[one.model]} for one in statuses
+                ],
+                "source": checks.source(),
+                "problems": checks.problems + ([str(kafka)] if kafka else []),
             }
         )
     else:
         if statuses:
             output.table(HEADERS, map(_row, statuses), right=(2, 3, 4, 5), whole=True)
         for one in statuses:
-            for line in (*_reasons(one, asked.reason), *notes[one.model]):
+            for line in (*_reasons(one, checks.reason), *notes[one.model]):
                 output.echo(line)
-        for line in (*asked.lines, *asked.problems):
+        for line in (*checks.lines, *checks.problems):
             output.echo(line)
     if kafka:
         raise kafka
-    if asked.problems or not all(one.well for one in statuses):
+    if checks.problems or not all(one.healthy for one in statuses):
         ctx.exit(output.FINDING)
 
 
@@ -99,7 +115,7 @@ def _row(one: ModelStatus) -> list[object]:
     lag = "?" if one.lag_seconds is None else f"{one.lag_seconds:,.1f} s"
     if one.state in ("new", "stopped"):
         lag = "-"
-    backfill = one.backfill[:16].replace("T", " ")  # minutes are enough for a reader
+    backfill = one.backfill[:16].replace("T", " ")  # without seconds, to save space
     if one.backfill_percent is not None:
         backfill = f"{one.backfill_percent}%"
     due = one.work_records - sum(work.items for work in one.work if work.due_in_seconds)
@@ -107,7 +123,7 @@ def _row(one: ModelStatus) -> list[object]:
 
 
 def _reasons(one: ModelStatus, source: str) -> Iterator[str]:
-    """A line for each reason of a read model's own; the source's has lines of its own."""
+    """Yields a line per reason of this read model. Skips the reason of the source, which has its own lines."""
     for reason in one.reasons:
         if reason != source:
             why = _flat(reason)
@@ -122,82 +138,83 @@ _KINDS = {
 
 
 def _notes(one: ModelStatus) -> Iterator[str]:
-    """What else is worth knowing of a read model, with the command to run."""
+    """Yields further facts about a read model, with the command to run next."""
     name = one.model
     if one.state == "new":
-        yield f"{name}: it has never run → syncer backfill {name}, and syncer run"
+        yield f"{name}: it has never run → syncer backfill {name}, then syncer run"
     elif one.backfill == "never":
-        why = "documents of rows that did not change since it began are missing"
-        yield f"{name}: its backfill was never run: {why} → syncer backfill {name}"
+        why = "documents of rows that have not changed since the first start are missing"
+        yield f"{name}: no backfill was run: {why} → syncer backfill {name}"
     elif one.backfill == "unfinished":
-        at = f"its backfill is at {one.backfill_percent}%"
-        yield f"{name}: {at}; if it was interrupted: syncer backfill {name}"
+        at = f"the backfill is at {one.backfill_percent}%"
+        yield f"{name}: {at}; if it was interrupted, continue it: syncer backfill {name}"
     if one.state == "stopped" and not one.reasons:
         yield f"{name}: no daemon runs it → syncer run"
     if built := one.resync:
-        at = "being planned" if built.percent is None else f"at {built.percent}%"
+        at = "planning its key ranges" if built.percent is None else f"at {built.percent}%"
         if built.running:
             yield f"{name}: a resync is {at}"
         else:
-            yield f"{name}: a resync was interrupted, {at}; to begin again: syncer resync {name}"
+            yield f"{name}: a resync was interrupted, {at}; to start it again: syncer resync {name}"
     if one.refresh:
         yield f"{name}: {one.refresh}"
     for work in one.work:
-        what = f"{work.items:,} {_KINDS[work.kind][work.items != 1]}"
+        items = f"{work.items:,} {_KINDS[work.kind][work.items != 1]}"
         due = f"due in {work.due_in_seconds} s" if work.due_in_seconds else "waiting"
-        yield f"{name}: {what} ({work.reason}) {due}"
+        yield f"{name}: {items} ({work.reason}) {due}"
     if one.dead_letters:
-        yield f"{name}: {output.counted(one.dead_letters, 'dead letter')} → syncer dlq list {name}"
+        yield f"{name}: {output.counted(one.dead_letters, 'open dead letter')} → syncer dlq list {name}"
 
 
 @dataclass
-class _Asked:
-    """What other servers than Kafka are asked, each on a thread of its own, and what they answered.
+class _ServerChecks:
+    """Queries all servers except Kafka, each on its own thread, and collects their answers.
 
-    Whether changes arrive at all: a read model that is not told of changes has no lag.
+    The answers show whether changes reach Kafka at all. Without this check, a read model that receives no changes would
+    look as if it had no lag.
     """
 
     config: Config
     models: Sequence[Model]
     lines: list[str] = field(default_factory=list)
-    """For the connector and the slot."""
+    """Output about the connector and the slot."""
     problems: list[str] = field(default_factory=list)
     reason: str = ""
-    """Why changes do not come, or cannot be rendered."""
-    _arrival: Delivery | None = None
+    """Why changes do not reach Kafka or cannot be rendered; empty if they do."""
+    _delivery: Delivery | None = None
 
     def __post_init__(self) -> None:
-        deadline = self._deadline = time.monotonic() + _WITHIN
-        self._database = SystemTime().run_in_background("postgres", lambda: _reach(self.config))
+        deadline = self._deadline = time.monotonic() + _TIMEOUT
+        self._database = SystemTime().run_in_background("postgres", lambda: _ping_postgres(self.config))
         self._collected = False
-        self._look: Future[Delivery] | None = None
+        self._source: Future[Delivery] | None = None
         if self.config.connect.url:
-            self._look = SystemTime().run_in_background("source", lambda: look(self.config, deadline))
+            self._source = SystemTime().run_in_background("source", lambda: look(self.config, deadline))
         kinds = dict.fromkeys(kind for one in self.models for kind in one.declaration.sink)
         self._sinks = {kind: SystemTime().run_in_background(kind, partial(self._sink, kind)) for kind in kinds}
 
     def _sink(self, kind: str) -> list[Finding]:
-        found = servers.sinks_of(self.config, self.models, kinds=[kind])
+        found = check_servers.check_sinks(self.config, self.models, kinds=[kind])
         return [finding for group in found.values() for finding in group]
 
     def readers(self, values: StateSnapshot) -> dict[str, str]:
-        """Read model → what its readers see instead of what is kept in sync. values: of the state topic."""
-        asked, deadline = {}, time.monotonic() + _WITHIN
+        """Returns read model → problem, for those whose readers use documents that are no longer updated."""
+        pending, deadline = {}, time.monotonic() + _TIMEOUT
         for one in self.models:
             if known := values.registration(one.name):
                 ask_sinks = partial(loader.misread, self.config, one, known.generation)
-                asked[one.name] = SystemTime().run_in_background(one.name, ask_sinks)
+                pending[one.name] = SystemTime().run_in_background(one.name, ask_sinks)
         found = {}
-        for name, future in asked.items():
+        for name, future in pending.items():
             try:
                 errors = answer(future, deadline, "a sink", name).values()
                 found[name] = " ".join(str(error) for error in errors if error)
             except SyncerError:
-                continue  # the server's own line says it
+                continue  # `collect` reports the server
         return found
 
     def collect(self) -> None:
-        """Wait for the answers, until the second is over."""
+        """Waits for the answers, up to one second after the checks started."""
         if self._collected:
             return
         self._collected = True
@@ -213,33 +230,33 @@ class _Asked:
         except SyncerError as error:
             self.reason = str(error)
             self.problems.append(_flat(self.reason))
-        if self._look is None:
+        if self._source is None:
             return
         try:
-            self._arrival = arrival = self._look.result()
+            self._delivery = delivery = self._source.result()
         except SyncerError as error:
             self.problems.append(f"source: {_flat(str(error))}")
             return
-        self.lines = _lines(arrival)
-        self.problems += [_flat(str(error)) for error in arrival.away]
+        self.lines = _source_lines(delivery)
+        self.problems += [_flat(str(error)) for error in delivery.away]
         self.problems = list(dict.fromkeys(self.problems))
-        self.reason = next((finding.reason for finding in arrival.findings), self.reason)
+        self.reason = next((finding.reason for finding in delivery.findings), self.reason)
 
     def source(self) -> dict[str, Any]:
-        """For programs."""
-        if self._arrival is None:
+        """Returns the state of connector and slot for `--json`."""
+        if self._delivery is None:
             return {}
-        status, slot = self._arrival.status, self._arrival.slot
+        status, slot = self._delivery.status, self._delivery.slot
         word = status if isinstance(status, str) else status.word if status else "missing"
         return {
-            "connector": {"name": self._arrival.connector, "state": word},
-            "slot": {"name": self._arrival.slot_name}
+            "connector": {"name": self._delivery.connector, "state": word},
+            "slot": {"name": self._delivery.slot_name}
             | (asdict(slot) if isinstance(slot, Slot) else {"state": slot or "missing"}),
-            "findings": [finding.reason for finding in self._arrival.findings],
+            "findings": [finding.reason for finding in self._delivery.findings],
         }
 
 
-def _reach(config: Config) -> None:
+def _ping_postgres(config: Config) -> None:
     with loader.reading(config) as connection:
         connection.execute("SELECT 1")
 
@@ -252,20 +269,22 @@ def _line(finding: Finding) -> str:
     return _flat(str(Fatal(finding.what, where=finding.where, why=finding.why, hint=finding.fix)))
 
 
-def _lines(found: Delivery) -> list[str]:
-    wrong = {finding.where: finding for finding in found.findings}
+def _source_lines(delivery: Delivery) -> list[str]:
+    """Returns a line about the connector and one about the slot, with the problem if there is one."""
+    problems = {finding.where: finding for finding in delivery.findings}
     lines = []
-    for where, told in (
-        (f"connector {found.connector}", "" if found.status == "unknown" else "running"),
-        (f"slot {found.slot_name}", slot_line(found.slot) if isinstance(found.slot, Slot) else ""),
+    for where, state in (
+        (f"connector {delivery.connector}", "" if delivery.status == "unknown" else "running"),
+        (f"slot {delivery.slot_name}", slot_line(delivery.slot) if isinstance(delivery.slot, Slot) else ""),
     ):
-        if finding := wrong.get(where):
-            told = f"{finding.what}: {finding.why} → {finding.fix}"
-        if told:
-            lines.append(f"{where}: {told}")
+        if finding := problems.get(where):
+            lines.append(f"{where}: {finding.what}: {finding.why} → {finding.fix}")
+        elif state:
+            lines.append(f"{where}: {state}")
     return lines
 
 
 def slot_line(slot: Slot) -> str:
+    """Returns one line: whether the slot is active, how far it is behind, and the state of its WAL."""
     behind = "" if slot.behind is None else f", {slot.behind / 2**20:,.1f} MiB behind"
     return f"{'active' if slot.active else 'not active'}{behind}, WAL {slot.wal_status}"

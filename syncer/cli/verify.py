@@ -1,4 +1,4 @@
-"""`syncer verify`: compares the sinks with PostgreSQL, document by document."""
+"""Implements `syncer verify`: compares every document of every sink with PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncer.cli.context import Context, as_json, command, models_argument
 from syncer.cli.progress import Progress
 from syncer.errors import Fatal
 from syncer.operations.one_off import OneOffRun
-from syncer.operations.repair import repair as mend
+from syncer.operations.repair import repair as repair_documents
 from syncer.operations.verify import Report, Verify
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
@@ -33,17 +33,27 @@ from syncer.telemetry.metrics import Metrics
     syncer verify --repair
     syncer verify --json | jq -r '.[].differing[]'
     """,
+    exits={0: "all documents are equal", 1: "there are differences, or readers use another index"},
 )
 @models_argument
 @click.option(
     "--patience",
     type=click.FloatRange(0),
+    metavar="SECONDS",
     default=30,
     show_default=True,
-    help="Look again for so many seconds before a difference counts.",
+    help="Time in which a difference may disappear before it is reported.",
 )
-@click.option("--repair", is_flag=True, help="Render what is wrong again, and compare it again.")
-@click.option("--keys", "shown", type=click.IntRange(0), default=10, show_default=True, help="Show so many keys.")
+@click.option("--repair", is_flag=True, help="Render differing documents again, write them, and compare them again.")
+@click.option(
+    "--keys",
+    "shown",
+    type=click.IntRange(0),
+    metavar="NUMBER",
+    default=10,
+    show_default=True,
+    help="Number of document ids to print per list.",
+)
 @as_json
 @click.pass_context
 def verify(
@@ -55,13 +65,19 @@ def verify(
     shown: int,
     as_json: bool,
 ) -> None:
-    """Compare every document of every sink with what PostgreSQL says now.
+    """Compare every document in the sinks with PostgreSQL.
 
-    The read models may be in use meanwhile: what differs is looked at again until it is the same or patience
-    is over. Exit code 1 if anything differs in the end, or if readers see another index than the one that is
-    kept in sync. --repair mends documents that are missing, were edited or deleted by hand, or whose rows are
-    gone, beside a daemon or without one. Documents of Redis that have expired (`expire`) are in order: they
-    are counted, and not rendered again.
+    Run it after a restore, after a manual change in a sink, or regularly as a check. It works while the read models
+    are in use. A difference is compared again until it disappears or --patience is over.
+
+    \b
+    missing     a document that should be in the sink
+    differing   a document with other content than PostgreSQL renders
+    orphaned    a document in the sink whose row does not exist, or is excluded by `where`
+    expired     a Redis document that its `expire` setting removed; this is not a difference
+
+    Without --repair, nothing is changed. --repair renders missing, differing and orphaned documents again, and
+    writes or deletes them in the sinks. It works with or without a running daemon.
     """
     registry = open_registry(context.config)
     registered = registry.state.load()
@@ -70,7 +86,11 @@ def verify(
         for loaded in loader.load_models(context.config, models):
             known = registered.registration(loaded.name)
             if known is None:
-                raise Fatal("nothing to verify: it has never run", where=loaded.name, hint="syncer backfill")
+                raise Fatal(
+                    "there is nothing to verify: the read model has never run",
+                    where=loaded.name,
+                    hint="syncer backfill",
+                )
             run = registered.get(BackfillRun.key(known.id))
             began_ms = run.started_ms if run and run.finished_ms else 0
             rendered = time.time() - began_ms / 1000 if began_ms else 0.0
@@ -78,7 +98,7 @@ def verify(
     if as_json:
         output.echo_json([asdict(report) | {"equal": report.equal} for report in reports])
     else:
-        _say(reports, shown, repaired=repair)
+        _echo_reports(reports, shown, repaired=repair)
     if not all(report.equal for report in reports):
         ctx.exit(output.FINDING)
 
@@ -93,7 +113,10 @@ def _verify(
     rendered: float,
     repair: bool,
 ) -> list[Report]:
-    """known: the read model's registration. rendered: see `Verify`."""
+    """Compares one read model with each of its sinks, and repairs the differences if `repair` is set.
+
+    known: the registration of the read model. rendered: see `Verify`.
+    """
     config = registry.config
     rows = SnapshotReader(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
@@ -102,14 +125,14 @@ def _verify(
     total = loaded.catalog.tables[loaded.compiled.root].rows_estimate
     name = ""
 
-    def compared(done: int) -> None:
+    def show_progress(done: int) -> None:
         progress.update(name, done, max(total, done))
 
     with ExitStack() as closing:
         closing.callback(rows.close)
         for sink in sinks:
             closing.callback(sink.close)
-        verify = Verify(loaded.compiled, rows, patience=patience, rendered=rendered, progress=compared)
+        verify = Verify(loaded.compiled, rows, patience=patience, rendered=rendered, progress=show_progress)
         reports = []
         misread = loader.misread(config, loaded.model, known.generation)
         for sink in sinks:
@@ -121,18 +144,18 @@ def _verify(
         if not (repair and wrong):
             return reports
         metrics = Metrics(CollectorRegistry()).for_model(loaded.name)
-        with OneOffRun(config, loaded.model, registry, metrics, tolerant=True) as errand:
-            mend(errand, wrong)
+        with OneOffRun(config, loaded.model, registry, metrics, tolerant=True) as run:
+            repair_documents(run, wrong)
         repaired = [verify.again(sink, report) for sink, report in zip(sinks, reports, strict=True)]
         for before, after in zip(reports, repaired, strict=True):
             after.readers, after.expired = before.readers, before.expired
         return repaired
 
 
-_LISTS = {"failing": "cannot be rendered"}
+_HEADINGS = {"failing": "cannot be rendered"}
 
 
-def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
+def _echo_reports(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
     expired = any(report.expired for report in reports)
     rows = [
         (
@@ -142,7 +165,7 @@ def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
             *([r.expired] if expired else []),
             len(r.missing),
             len(r.differing),
-            len(r.ghosts),
+            len(r.orphaned),
             "DIFFERENT" if r.wrong else "equal",
         )
         for r in reports
@@ -154,22 +177,22 @@ def _say(reports: Sequence[Report], shown: int, *, repaired: bool) -> None:
         *(["expired"] if expired else []),
         "missing",
         "differing",
-        "ghosts",
+        "orphaned",
         "",
     ]
     output.table(headers, rows, right=range(1, len(headers) - 1))
     for report in reports:
-        for what in ("missing", "differing", "ghosts", "failing"):
-            if ids := getattr(report, what):
+        for kind in ("missing", "differing", "orphaned", "failing"):
+            if ids := getattr(report, kind):
                 more = f" and {len(ids) - shown:,} more" if len(ids) > shown else ""
-                told = ", ".join(id or "(empty)" for id in ids[:shown])
-                output.echo(f"{report.sink}: {_LISTS.get(what, what)}: {told}{more}")
+                listed = ", ".join(id or "(empty)" for id in ids[:shown])
+                output.echo(f"{report.sink}: {_HEADINGS.get(kind, kind)}: {listed}{more}")
         if report.readers:
             output.echo(report.readers)
     if not any(report.wrong for report in reports):
         return
     if repaired:
-        output.echo("→ syncer dlq list tells what is refused, syncer status what waits")
+        output.echo("→ rejected documents: syncer dlq list; pending work: syncer status")
     else:
-        output.echo("→ syncer status tells whether something waits or was dead-lettered")
-        output.echo("→ syncer verify --repair")
+        output.echo("→ pending work and dead letters: syncer status")
+        output.echo("→ to write these documents again: syncer verify --repair")

@@ -1,4 +1,4 @@
-"""Implements what operators ask for: backfill, resync, verify, repair, replay and status.
+"""Implements the operations that an operator starts: backfill, resync, verify, repair, replay and status.
 
-The commands in `cli/` parse arguments and print results. The work itself is here.
+The commands in `cli/` parse arguments and print results. They call this package for the work.
 """

@@ -1,8 +1,11 @@
-"""Backfill: the root table cut into key ranges, handed out through the read model's work topic.
+"""Renders all documents of a read model, in key ranges of the root table.
 
-Each range is rendered by the same code as a change, under its own snapshot and so its own version: it may
-overlap with streaming as it likes. Where it is lives in Kafka (the group's offsets on the work topic), so a
-killed backfill goes on where it was, on any machine, and several processes share it.
+The ranges are work items in the backfill topic of the read model. Daemons and backfill processes consume them with the
+code that also processes changes. Each range has its own snapshot and so its own version. Therefore a backfill may run
+at the same time as streaming, in any order.
+
+Progress is stored in Kafka, as the consumer group's offsets on the backfill topic. So a killed backfill continues where
+it stopped, on any machine, and several processes can share it.
 """
 
 from __future__ import annotations
@@ -35,35 +38,39 @@ from syncer.registry.registry import Registry
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
 
-_SAMPLE = 200
-_LOOK_EVERY = 0.2
+_SAMPLE_ROWS = 200
+"""Documents that are rendered to estimate their size."""
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a backfill is. roots: a close estimate, whole ranges times their size."""
+    """Describes the progress of a backfill.
+
+    roots: a close estimate, the number of finished ranges times their size.
+    """
 
     phase: str
-    """`waiting`, `planning`, `rendering`, `done`."""
+    """`waiting`, `planning`, `rendering` or `done`."""
     roots: int
     total: int
     note: str = ""
 
 
-class Filled(NamedTuple):
-    """A backfill that is done."""
+class BackfillResult(NamedTuple):
+    """Holds the result of a finished backfill."""
 
     run: BackfillRun
-    refused: int
-    """Documents that this run could not write, in whichever process: each of them has a dead letter."""
+    rejected: int
+    """Number of documents that were rejected during this run, by any process. Each of them has a dead letter."""
 
 
 class Backfill:
-    """One read model's backfill.
+    """Runs the backfill of one read model.
 
-    rate: documents per second over all processes that work on it; None for as fast as it goes.
-    sweep: remove documents, too, whose rows went without an event (a partition detached or truncated).
-    slot: of the generation in force, or of the one that a resync builds.
+    rate: limit in documents per second, over all processes that share the work; None for no limit.
+    sweep: also delete documents whose rows disappeared without an event (a partition was detached or truncated).
+    slot: the generation to fill, the active one or the one that a resync builds.
     """
 
     def __init__(
@@ -79,10 +86,15 @@ class Backfill:
         self.config, self.model, self.registry, self.rate = config, model, registry, rate
         self.sweep, self.slot = sweep, slot
 
-    def run(self, metrics: Metrics, workers: int, report: Callable[[Progress], None], *, again: bool = False) -> Filled:
-        """Until every root has been rendered and acknowledged. Raises Fatal if a worker had to stop.
+    def run(
+        self, metrics: Metrics, workers: int, report: Callable[[Progress], None], *, restart: bool = False
+    ) -> BackfillResult:
+        """Returns when every root has been rendered and the sinks have acknowledged the documents.
 
-        again: start anew although an earlier run is unfinished.
+        workers: number of ranges that this process renders concurrently.
+        report: called with the progress, several times per second.
+        restart: start from the beginning even if an earlier run is unfinished.
+        Raises Fatal if a worker had to stop.
         """
         loaded = loader.load_checked(self.config, self.model)
         begun = self.registry.open(loaded.compiled, self.slot)
@@ -90,11 +102,11 @@ class Backfill:
         alterations = TableAlterations(self.config, self.registry, begun.registration, names, loaded)
         alterations.note_first(new=not begun.built)
         run = self.registry.state.load().get(key)
-        if run is None or not run.planned or run.finished_ms or again:
+        if run is None or not run.planned or run.finished_ms or restart:
             run = self.plan(loaded, names, report)
             self.registry.state.save(key, run)
         else:
-            report(Progress("rendering", 0, run.roots, "going on where an earlier run stopped"))
+            report(Progress("rendering", 0, run.roots, "continuing an earlier run"))
         unit = ModelSupervisor(
             self.config,
             self.model,
@@ -106,18 +118,17 @@ class Backfill:
         )
         unit.start()
         try:
-            self._watch(unit, names, run, report)
+            self._wait(unit, names, run, report)
         finally:
             unit.stop()
             unit.join()
         run = replace(run, finished_ms=time.time_ns() // 1_000_000)
         self.registry.state.save(key, run)
         report(Progress("done", run.roots, run.roots))
-        return Filled(run, self._refused(begun.registration, names, run))
+        return BackfillResult(run, self._rejected(begun.registration, names, run))
 
-    def _refused(self, registration: Registration, names: Names, run: BackfillRun) -> int:
-        """Open letters that were written since the run began, about documents of its generation and about
-        its own work items."""
+    def _rejected(self, registration: Registration, names: Names, run: BackfillRun) -> int:
+        """Counts open dead letters since the start of the run, about documents of its generation or its work items."""
         own = (f"{names.work_topic}/", f"{names.backfill_topic}/")
 
         def counts(letter: DeadLetter) -> bool:
@@ -129,8 +140,11 @@ class Backfill:
         return sum(letter.position.offset >= run.letters and counts(letter) for letter in letters)
 
     def plan(self, loaded: loader.LoadedModel, names: Names, report: Callable[[Progress], None]) -> BackfillRun:
-        """Hand out the ranges. Before that, every transaction that is open now has to end: one that changed
-        a table before it joined the publication leaves no event."""
+        """Produces the key ranges to the backfill topic.
+
+        Before that, waits until every transaction that is open now has ended. If such a transaction changed a table
+        before the table joined the publication, that change has no event.
+        """
         with connect(self.config.postgres.arguments()) as connection:
             wait_for_open_transactions(connection, progress=lambda note: report(Progress("waiting", 0, 0, str(note))))
         report(Progress("planning", 0, 0))
@@ -142,7 +156,7 @@ class Backfill:
         with self._rows(loaded) as rows:
             with rows.view() as view:
                 size = self._range_size(view)
-            if self.rate:  # a range is rendered at once, and waited for after: about one a second
+            if self.rate:  # the pause comes after a range, so a range should take about one second
                 size = max(1, min(size, round(self.rate / len(begins))))
             seconds = size * len(begins) / self.rate if self.rate else 0.0
             rest: list[Key] = []
@@ -163,34 +177,35 @@ class Backfill:
         roots = max(len(planned) - 1, 0) * size + len(rest)
         return BackfillRun(run_id, True, len(planned), roots, started_ms, begins, work.ends(), letters=letters)
 
-    def _watch(self, unit: ModelSupervisor, names: Names, run: BackfillRun, report: Callable[[Progress], None]) -> None:
+    def _wait(self, unit: ModelSupervisor, names: Names, run: BackfillRun, report: Callable[[Progress], None]) -> None:
+        """Returns when all ranges, and the work of the sweep, are committed. Raises Fatal if the worker failed."""
         ranges, work = self.registry.backfill_queue(names), self.registry.work_queue(names)
         while True:
             if unit.state == "failed" and (error := unit.failure):
                 raise Fatal(f"the backfill stopped: {error.what}", where=error.where, why=error.why, hint=error.hint)
             left = ranges.left(run.ends, run.begins)
             roots = run.roots * (run.records - left) // max(run.records, 1)
-            if not left and not (self.sweep and work.left()):  # a sweep hands its work to the other queue
+            if not left and not (self.sweep and work.left()):  # a sweep produces its items to the work queue
                 return
             report(Progress("rendering", roots, run.roots, unit.status()["reason"]))
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL_SECONDS)
 
     def _range_size(self, view: View) -> int:
-        """Roots a range: fewer when documents are large, so that a range fits in memory."""
-        keys = view.first_keys(_SAMPLE)
+        """Returns the number of roots per range: fewer if documents are large, so that a range fits in memory."""
+        keys = view.first_keys(_SAMPLE_ROWS)
         limit = self.config.pipeline.chunk_bytes
         try:
             rows = view.render(keys, limit) if keys else []
             roots, size = len(rows), sum(len(row.body or b"") for row in rows)
         except Overflow as over:
             roots, size = over.roots, over.size
-        except Reject:  # a row that cannot be rendered says nothing of the others' size
+        except Reject:  # the size of the other documents is unknown
             roots, size = 0, 0
-        most = self.config.backfill.range_documents
-        return max(1, min(most, limit * roots // size)) if size else most
+        maximum = self.config.backfill.range_documents
+        return max(1, min(maximum, limit * roots // size)) if size else maximum
 
     def _rows(self, loaded: loader.LoadedModel) -> closing[SnapshotReader]:
-        """Raises Retry if the tables are not those that were compiled."""
+        """Returns a reader of the rows. It raises Retry if the tables are no longer those that were compiled."""
         tables = Tables(loaded.name, loaded.fingerprint, lambda: loader.revalidate(self.config, loaded))
         arguments = self.config.postgres.arguments()
         return closing(SnapshotReader(arguments, loaded.compiled, tables=tables, statement_timeout=3600))

@@ -1,9 +1,11 @@
-"""Work that a command does itself, at once: a lane over a list instead of a topic.
+"""Processes a list of records inside a command: a lane that reads a list instead of a topic.
 
-For what an operator asks for and waits for: the replay of dead letters, the repair of documents. It is the
-daemon's code, so everything holds that holds there, beside running daemons or without any. If it is
-interrupted, nothing is lost: whatever was to be mended is still told as wrong, and the same command begins
-anew. Only what is too large for one batch (a truncate, a fan-out to many thousands) goes to the work topic.
+The replay of dead letters and the repair of documents use it, because the operator waits for their result. The lane is
+the code of the daemon, so it gives the same guarantees, with or without running daemons.
+
+An interrupted run loses nothing. The dead letters stay open, and `syncer verify` still reports the differences. The
+same command starts again. Work that is too large for one batch (a truncate, a fan-out to many thousands of documents)
+goes to the work topic.
 """
 
 from __future__ import annotations
@@ -29,44 +31,44 @@ from syncer.telemetry.metrics import ModelMetrics
 
 
 class ListSource:
-    """`ports.Source` of these records, one at a time; sets `done` when all that was polled is settled."""
+    """Implements `ports.Source` over a list. Returns one record per poll, and sets `done` when all are acknowledged."""
 
     def __init__(self, records: Sequence[Record], done: threading.Event) -> None:
-        self._left = iter(records)
+        self._remaining = iter(records)
         self._done = done
-        self._dry = False
+        self._was_empty = False
 
     def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
-        records = list(islice(self._left, 1))
-        if not records and self._dry:  # a lane settles what is under way when a poll brings nothing
+        records = list(islice(self._remaining, 1))
+        if not records and self._was_empty:  # after an empty poll, a lane finishes the records that it has
             self._done.set()
-        self._dry = not records
+        self._was_empty = not records
         return records
 
     def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
-        """What is not done is still told as wrong."""
+        """Does nothing: an interrupted command starts again with the records that are still open."""
 
     def heartbeat(self) -> None:
-        """There is no group to stay in."""
+        """Does nothing: there is no consumer group."""
 
     def progress(self) -> Mapping[Partition, tuple[int, int]]:
         return {}
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing: a list needs no closing."""
 
 
-class _Quiet(LaneObserver):
-    """What is refused is told by the command, at its end."""
+class _QuietObserver(LaneObserver):
+    """Counts rejections without logging them, because the command prints them at its end."""
 
     def rejected(self, error: Reject) -> None:
         self.metrics.error("reject")
 
 
 class OneOffRun:
-    """Runs in the caller's thread. `opened` may be used in its `with` block, and not after it.
+    """Runs a lane in the caller's thread. `opened` is valid within the `with` block.
 
-    Raises Fatal or Retry where a read model would stop or wait with them.
+    Raises Fatal where the daemon would stop the read model, and Retry where it would wait and try again.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class OneOffRun:
         *,
         tolerant: bool = False,
     ) -> None:
-        """tolerant: go on however many documents the sinks refuse."""
+        """tolerant: continue regardless of how many documents the sinks reject."""
         self.config, self.metrics, self._tolerant = config, metrics, tolerant
         self._opening = ModelOpener(config, model, registry, metrics)
         self._closing = contextlib.ExitStack()
@@ -93,17 +95,17 @@ class OneOffRun:
         self._closing.close()
 
     def render(self, keys: Iterable[Key], reason: str) -> None:
-        """Render these roots, until every sink has acknowledged or refused them."""
+        """Renders these roots. Returns when every sink has acknowledged or rejected them."""
         topic, size = self.opened.names.work_topic, self.config.pipeline.chunk_documents
         items = enumerate(key_items(keys, size, reason))
         self.handle([Record(Position(topic, 0, at), None, encode_work(item)) for at, item in items])
 
     def handle(self, records: Sequence[Record]) -> None:
-        """Take these records as if their topics gave them, one after the other."""
+        """Processes these records one after the other, as if they came from their topics."""
         if not records:
             return
         done = threading.Event()
-        source, observer = ListSource(records, done), _Quiet("work", self.metrics)
+        source, observer = ListSource(records, done), _QuietObserver("work", self.metrics)
         lane = self.opened.lane(source, observer, done, items=True)
         with contextlib.suppress(Stopped):
             lane.run()

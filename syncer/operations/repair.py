@@ -1,9 +1,10 @@
-"""Repair: documents that are not what PostgreSQL says are rendered again, so that they are.
+"""Repairs documents that differ from PostgreSQL: renders them again and writes them to the sinks.
 
-A sink keeps the highest version, and an edit by hand may have it: in Elasticsearch each edit raises a
-document's version by one, also a delete; in Redis it stays as it was. On a quiet database the clock stands
-still, so what is rendered then would have the same version or a lower one, and be taken for old. So the clock
-is moved past what the sinks hold, by commits of a message that touches no table.
+A sink keeps the document with the highest version. A manual edit can have the highest version: in Elasticsearch, each
+edit or delete increases the version of the document by one. In Redis, the version does not change. On an idle database,
+the snapshot clock does not advance. Then a new render has the same version or a lower one, and the sink ignores it as
+stale. Therefore the repair first advances the clock past the versions in the sinks. To do that, it commits messages
+that touch no table.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from syncer.operations.one_off import OneOffRun
 from syncer.ports import Rows, Sink
 
 _CHUNK = 1000
-_COMMITS = 1000
-"""How far the clock is moved at most: some seconds. More edits than this were not made by hand."""
+_MAX_COMMITS = 1000
+"""Limit for advancing the clock; it takes some seconds. A larger gap does not come from manual edits."""
 _LOWEST = 1
-"""A version below every document's."""
+"""A version below that of every document."""
 
 
-def repair(errand: OneOffRun, ids: Collection[str]) -> None:
-    """Render these documents anew in every sink. Ids that can be no key are left as they are.
+def repair(run: OneOffRun, ids: Collection[str]) -> None:
+    """Renders these documents again and writes them to every sink. Ignores ids that are not valid keys.
 
-    Raises Fatal if the sinks hold versions that the clock cannot be moved past.
+    Raises Fatal if the versions in the sinks are too far ahead of the clock.
     """
-    opened = errand.opened
+    opened = run.opened
     keys: list[Key] = []
     for id in ids:
         with suppress(ValueError):
@@ -39,37 +40,40 @@ def repair(errand: OneOffRun, ids: Collection[str]) -> None:
     epoch, clock = split_version(_newest(opened.sinks, list(ids)))
     if epoch == opened.registration.epoch:
         with closing(opened.rows()) as rows:
-            _move_clock(rows, clock, opened.loaded.name)
-    errand.render(keys, "repair")
+            _advance_clock(rows, clock, opened.loaded.name)
+    run.render(keys, "repair")
 
 
 def _newest(sinks: Sequence[Sink], ids: Sequence[str]) -> int:
-    """The highest version that a sink has of these documents, or of their deletes: it refuses to delete them
-    for a version as low as this one, and tells its own. What it does not know stays unknown."""
+    """Returns the highest version that a sink has of these documents or of their tombstones.
+
+    Sends deletes with the lowest version. A sink refuses them and returns its own version. Documents that the sink does
+    not know have no version.
+    """
     newest = 0
     for sink in sinks:
         for start in range(0, len(ids), _CHUNK):
             outcome = sink.write(Batch(_LOWEST, {}, list(ids[start : start + _CHUNK])))
             if outcome.retry:
-                raise Retry("cannot ask for versions", where=sink.name, why=outcome.retry_reason)
+                raise Retry("cannot read document versions", where=sink.name, why=outcome.retry_reason)
             newest = max(newest, outcome.newest_version)
     return newest
 
 
-def _move_clock(rows: Rows, past: int, model: str) -> None:
-    """Until a snapshot has a higher one."""
+def _advance_clock(rows: Rows, past: int, model: str) -> None:
+    """Commits messages until a snapshot has a clock higher than `past`. Raises Fatal if it is too far ahead."""
     behind = 0
-    for _ in range(_COMMITS):
+    for _ in range(_MAX_COMMITS):
         with rows.view() as view:
             behind = past - view.head.snapshot.clock
         if behind < 0:
             return
-        if behind >= _COMMITS:
+        if behind >= _MAX_COMMITS:
             break
         rows.flush()
     raise Fatal(
-        "a sink holds documents of a later clock than PostgreSQL has, too far to be moved there",
+        "a sink has documents with higher versions than the clock of PostgreSQL can reach",
         where=model,
-        why=f"{behind} transactions",
+        why=f"the clock is {behind:,} transactions behind",
         hint=f"syncer resync {model}",
     )

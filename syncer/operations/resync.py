@@ -1,13 +1,14 @@
-"""Resync: build a read model anew, under a new epoch, beside what is read meanwhile.
+"""Rebuilds a read model under a new epoch, while readers use the current generation.
 
-The answer to whatever makes the documents or their versions doubtful: a changed declaration, records that
-Kafka no longer has, another PostgreSQL server. The next generation has its own consumer group, starting
-offsets and (in Elasticsearch) index. It is filled, brought in step, and only then read.
+A resync is needed if the documents or their versions can no longer be trusted: the declaration changed, Kafka deleted
+records before they were processed, or PostgreSQL was replaced. The next generation has its own consumer group, starting
+offsets and, in Elasticsearch, index. The resync fills it, applies all changes up to then, and then switches readers to
+it.
 
-Until then a daemon goes on with the generation that is read, and moves to the new one within seconds after.
-Sinks that write in place (Redis) have no two generations: the daemon is refused there as soon as the new
-epoch begins to write, and goes on after the end. An interrupted resync changes nothing; the next one begins
-anew.
+Until then, daemons continue with the current generation. They move to the new one within seconds after the switch.
+Sinks that write in place (Redis) cannot hold two generations. They reject the writes of daemons as soon as the new
+epoch starts to write. The daemons continue after the resync. An interrupted resync does not switch readers. The next
+one starts from the beginning.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ from syncer.registry.registry import Registry
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
 
-_LOOK_EVERY = 0.1
+_POLL_SECONDS = 0.1
 
 
 class ResyncResult(NamedTuple):
-    """What a resync made, and what it left."""
+    """Holds the result of a resync."""
 
     run: BackfillRun
-    left: list[str]
-    """Of earlier generations: see `ports.Sink.promote`."""
-    refused: int
-    """See `backfill.Filled`."""
+    obsolete: list[str]
+    """Indices of earlier generations that are no longer used: see `ports.Sink.activate`."""
+    rejected: int
+    """Number of rejected documents: see `backfill.BackfillResult`."""
 
 
 def resync(
@@ -54,8 +55,11 @@ def resync(
     *,
     rate: float | None = None,
 ) -> ResyncResult:
-    """Until the new generation is in step and read. Raises Fatal if it cannot be built, or changes are being
-    lost on their way; what was read before is then still read, and the same command begins anew."""
+    """Returns when the new generation has all changes and readers use it.
+
+    Raises Fatal if the generation cannot be built, or if changes are lost before they reach Kafka. Readers then still
+    use the current generation, and the same command starts from the beginning.
+    """
     require_slot(config, model.name)
     loaded = loader.load_checked(config, model)
     known = [one for slot in StateSlot if (one := registry.registered(model.name, slot))]
@@ -63,23 +67,26 @@ def resync(
     generation = max((one.generation for one in known), default=0) + 1
     names = registry.names(model.name, loaded.compiled.tables, generation)
     registration = registry.register(loaded.compiled, names, epoch=epoch, generation=generation, slot=StateSlot.NEXT)
-    # Sinks that write in place may hold documents of rows that are gone: these go in the sweep.
+    # Sinks that write in place may hold documents of deleted rows. The sweep deletes them.
     backfill = Backfill(config, model, registry, rate=rate, sweep=True, slot=StateSlot.NEXT)
-    (run, refused), left = backfill.run(metrics, workers, report, again=True), list[str]()
-    with _in_step(config, model, registry, metrics, names, report):
+    (run, rejected), obsolete = backfill.run(metrics, workers, report, restart=True), list[str]()
+    with _caught_up(config, model, registry, metrics, names, report):
         for sink in loader.build_sinks(config, loaded, epoch=epoch, generation=generation, built=True):
-            left += sink.activate()
+            obsolete += sink.activate()
             sink.close()
     registry.adopt(registration)
-    _settle_letters(registry, names, registration)
-    return ResyncResult(run, left, refused)
+    _close_dead_letters(registry, names, registration)
+    return ResyncResult(run, obsolete, rejected)
 
 
-def _settle_letters(registry: Registry, names: Names, registration: Registration) -> None:
-    """Those of earlier generations: every document was rendered anew, in snapshots that see whatever came
-    before the records at which this one began. What it was refused itself stands."""
+def _close_dead_letters(registry: Registry, names: Names, registration: Registration) -> None:
+    """Closes the dead letters of earlier generations.
 
-    def moot(letter: DeadLetter) -> bool:
+    Every document was rendered again, in snapshots that include all changes from before the generation's starting
+    offsets. Dead letters of the new generation itself stay open.
+    """
+
+    def is_obsolete(letter: DeadLetter) -> bool:
         if letter.subject.kind == "document":
             return split_version(letter.version)[0] < registration.epoch
         topic, partition, offset = letter.subject.name.rsplit("/", 2)
@@ -88,11 +95,11 @@ def _settle_letters(registry: Registry, names: Names, registration: Registration
         return int(offset) < registration.starts.get(topic, {}).get(partition, int(offset) + 1)
 
     letters = registry.dead_letters(registration.model)
-    letters.resolve([one for one in letters.read() if moot(one)])
+    letters.resolve([one for one in letters.read() if is_obsolete(one)])
 
 
 @contextmanager
-def _in_step(
+def _caught_up(
     config: Config,
     model: Model,
     registry: Registry,
@@ -100,37 +107,41 @@ def _in_step(
     names: Names,
     report: Callable[[Progress], None],
 ) -> Iterator[None]:
-    """Take changes. The block runs, while they go on to be taken, once all is settled that was there at the
-    beginning, and all that came of it (fan-outs, renders of altered tables): no document is older there.
+    """Processes changes, and runs the block once the generation has caught up. Changes are processed meanwhile.
 
-    Not waited for is a sweep whose time has not come. It looks for what a slow worker may still write to
-    this generation, of which nobody can have an older document; the daemon does it after the swap.
+    Caught up means: all changes that Kafka had at the start are committed, with the fan-outs and the renders of altered
+    tables that they caused. Then no document is older than in the current generation.
+
+    A sweep that is not due yet is not waited for. It deletes documents that a slow worker may still write to this
+    generation. No reader can have an older document of it. The daemon runs the sweep after the switch.
     """
     unit = ModelSupervisor(config, model, registry, metrics.for_model(model.name), slot=StateSlot.NEXT)
 
-    def until(waiting: Callable[[], str]) -> None:
-        while note := waiting():
+    def wait_until_empty(pending: Callable[[], str]) -> None:
+        while note := pending():
             if unit.state == "failed" and (error := unit.failure):
                 raise Fatal(f"the resync stopped: {error.what}", where=error.where, why=error.why, hint=error.hint)
             report(Progress("rendering", 0, 0, note))
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL_SECONDS)
 
-    def settled(left: Callable[[], int], what: str) -> None:
-        until(lambda: f"{count:,} {what} left to catch up with" if (count := left()) else "")
+    def wait_until_committed(left: Callable[[], int], noun: str) -> None:
+        wait_until_empty(lambda: f"catching up, {count:,} {noun} left" if (count := left()) else "")
 
     changes, queues = registry.changes, (registry.work_queue(names), registry.backfill_queue(names))
 
-    def work_settled() -> None:
+    def wait_for_work() -> None:
         ends = [queue.ends() for queue in queues]
-        settled(lambda: sum(queue.left(end) for queue, end in zip(queues, ends, strict=True)), "work items")
+        wait_until_committed(
+            lambda: sum(queue.left(end) for queue, end in zip(queues, ends, strict=True)), "work items"
+        )
 
     unit.start()
     try:
         ends = changes.ends(names.changes)
-        settled(lambda: changes.left(names.group, ends), "changes")
-        until(lambda: "" if unit.settled else "checking whether the tables were altered meanwhile")
-        for _ in range(2):  # a sweep is settled once it has handed over keys
-            work_settled()
+        wait_until_committed(lambda: changes.left(names.group, ends), "changes")
+        wait_until_empty(lambda: "" if unit.settled else "checking whether the tables were altered meanwhile")
+        for _ in range(2):  # a sweep commits its own item after it has produced items for keys
+            wait_for_work()
         yield
     finally:
         unit.stop()

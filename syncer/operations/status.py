@@ -1,6 +1,6 @@
-"""Status, as told from Kafka: whether a read model runs, how far behind it is, what stopped it.
+"""Reads the status of read models from Kafka: whether they run, how far they are behind, and why they stopped.
 
-It asks no daemon, so it answers also when that is gone. `GET /status` of a daemon tells more of that one.
+It contacts no daemon, so it also works while none runs. `GET /status` of a daemon has more details about that daemon.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from syncer.errors import Reject
@@ -16,83 +16,19 @@ from syncer.events import TableName, WorkItem
 from syncer.monitors.canary_probe import undelivered
 from syncer.monitors.rerender import left
 from syncer.monitors.wait_status import alive, tell
+from syncer.operations.model_status import ModelStatus, Resync, Waiting
 from syncer.pipeline import decode
 from syncer.registry.names import Names
 from syncer.registry.records import BackfillRun, Outgrown, ProcessReport, Registration, Rerender, StateSlot
 from syncer.registry.registry import Registry
 from syncer.registry.state import StateSnapshot
 
-_ITEMS = 200  # work items that are read of a partition
+_ITEMS = 200
+"""Work items that are read per partition. Further items are counted as the kind of the last one."""
 _SILENT_MS = 20_000
-_PLANS_WITHIN_MS = 600_000
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Work items that wait."""
-
-    kind: str
-    """`keys`, `range` or `sweep`."""
-    reason: str
-    items: int
-    due_in_seconds: int = 0
-    """Of a sweep whose time has not come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resync:
-    """A generation that is being built beside the one that is read."""
-
-    generation: int
-    percent: int | None
-    """Of its documents; None while it is planned."""
-    running: bool
-    """False: it was interrupted."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """One read model. Lags are of what no sink has acknowledged yet (as of the last commit of offsets)."""
-
-    model: str
-    state: str = "new"
-    """`new` (never run), `starting`, `running`, `waiting` (it goes on by itself once its reason is mended),
-    `stopped`, `failed`. `running` if one daemon delivers, whatever the others do."""
-    members: int = 0
-    """Consumers that take changes now."""
-    lag_records: int = 0
-    lag_seconds: float | None = None
-    """Age of the oldest change that is not in every sink: of a change event, of a work item's cause, or of a
-    message that the connector did not deliver. None if it is not known, and for a new or stopped one."""
-    work_records: int = 0
-    """Work items waiting: backfill ranges, large fan-outs, sweeps."""
-    work: tuple[Waiting, ...] = ()
-    """The same by kind and reason."""
-    backfill: str = "never"
-    """`never`, `unfinished`, or when it was finished (UTC)."""
-    backfill_percent: int | None = None
-    """Of an unfinished one."""
-    resync: Resync | None = None
-    dead_letters: int = 0
-    """Documents and records that are refused."""
-    epoch: int = 0
-    generation: int = 0
-    last_error: str = ""
-    """What stopped it; empty once it runs again."""
-    reason: str = ""
-    """Why it waits, failed, or is not told of changes; of one that runs, why a resync is due."""
-    refresh: str = ""
-    """Why all its documents are being rendered again, and how far that is; empty when they are not."""
-    reasons: list[str] = field(default_factory=list)
-    """The same, and what else is wrong: other daemons that fail or were killed, readers of another index."""
-    processes: list[dict[str, Any]] = field(default_factory=list)
-    """The daemons that have it, as each says."""
-
-    @property
-    def well(self) -> bool:
-        """Whether documents are whole and kept in sync, as far as is known."""
-        done = self.backfill not in ("never", "unfinished")
-        return self.state == "running" and done and not self.reasons and not self.dead_letters
+"""A daemon renews its state every 15 s. After this time without renewal it counts as killed."""
+_PLANNING_MS = 600_000
+"""A resync without planned ranges counts as running for this time, then as interrupted."""
 
 
 def status(
@@ -102,8 +38,13 @@ def status(
     source: str = "",
     readers: Mapping[str, str] | None = None,
 ) -> list[ModelStatus]:
-    """tables: read model → its tables, for those to be told of. source: why changes do not come at all; empty
-    when they do. readers: read model → which other index its readers see. Raises Retry when Kafka is away."""
+    """Returns the status of each read model in `tables`.
+
+    tables: read model → its tables.
+    source: why no changes reach Kafka; empty if they do.
+    readers: read model → the problem, if its readers use another index.
+    Raises Retry if Kafka is unreachable.
+    """
     values = registry.state.load()
     late = undelivered(registry, values)
     return [
@@ -113,7 +54,7 @@ def status(
 
 
 class _Reading:
-    """Of one read model."""
+    """Reads the status of one read model."""
 
     def __init__(
         self,
@@ -139,11 +80,11 @@ class _Reading:
                 self.model, state or "new", last_error=error, reason=reason, reasons=why, processes=processes
             )
         names = self.registry.names(self.model, self.tables, known.generation)
-        # `tables` has every spelling that could be meant; the registration has the topics of those that were.
+        # A declaration can name a table in several spellings. The registration has the topics of the resolved tables.
         names = replace(names, changes=tuple(known.starts))
         members = self.changes.members(names.group)
-        if state == "running" and not members and (gone := self._gone()):
-            state, reasons = "stopped", [*gone, *reasons]
+        if state == "running" and not members and (killed := self._killed()):
+            state, reasons = "stopped", [*killed, *reasons]
         state = state or ("running" if members else "stopped")
         error = reasons[0] if state == "failed" else ""
         if state == "running" and source:
@@ -167,10 +108,10 @@ class _Reading:
             self._lag(state, records, [since for since in (changed, caused) if since], late),
             work_records,
             work,
-            _told(run),
+            _backfill_state(run),
             self._percent(names, run) if run and not run.finished_ms else None,
             self._resync(),
-            self._open_letters(),
+            self._open_dead_letters(),
             known.epoch,
             known.generation,
             error,
@@ -198,11 +139,10 @@ class _Reading:
             "seconds_ago": round((self.now_ms - one.at_ms) / 1000, 1),
         }
 
-    def _gone(self) -> list[str]:
-        """Daemons that said to run, though Kafka has no consumer of theirs, and that have not renewed that
-        since: one that lives does so every 15 s."""
+    def _killed(self) -> list[str]:
+        """Returns daemons that reported `running`, but have no consumer in Kafka and no longer renew their state."""
         return [
-            f"{one.process} was killed, or cannot reach Kafka: its consumers are gone"
+            f"{one.process} was killed or cannot reach Kafka: it has no consumers"
             for one in self.said
             if alive(one, self.now_ms) and one.state == "running" and self.now_ms - one.at_ms > _SILENT_MS
         ]
@@ -211,12 +151,14 @@ class _Reading:
         if state in ("new", "stopped"):
             return None
         age = max([late, *((self.now_ms - one) / 1000 for one in since), 0.0])
-        # None waits, and none comes, or what waits has no age: that is not to be in sync.
+        # Age 0 means no lag only if the read model runs and no record waits. Otherwise the age is unknown.
         return age if age or (state == "running" and not records) else None
 
     def _changes(self, names: Names, registered_ms: int) -> tuple[int, int]:
-        """Records waiting, and when the oldest of them was committed; 0 if that is not known. What was
-        committed before the read model began is its backfill's."""
+        """Returns the number of waiting records, and the commit time of the oldest one in ms; 0 if it is unknown.
+
+        Changes from before the registration count from then: the backfill includes them.
+        """
         backlog = self.changes.backlog(names.group, names.changes)
         committed = []
         for record in (partition.first[0] for partition in backlog if partition.first):
@@ -229,8 +171,10 @@ class _Reading:
         return sum(partition.records for partition in backlog), min(committed, default=0)
 
     def _work(self, names: Names) -> tuple[int, tuple[Waiting, ...], int]:
-        """Items waiting, all and by kind; and the commit time of the oldest change that caused one, 0 if no
-        change did."""
+        """Returns the number of waiting work items, the items by kind, and the commit time of the oldest cause in ms.
+
+        The commit time is 0 if no change caused an item.
+        """
         queues = self.registry.work_queue(names), self.registry.backfill_queue(names)
         backlog = [partition for queue in queues for partition in queue.backlog(_ITEMS)]
         kinds, caused = Counter[tuple[str, str, int]](), list[int]()
@@ -245,13 +189,13 @@ class _Reading:
                 kinds[kind] += 1
                 if item.committed_ms and not wait_s:
                     caused.append(item.committed_ms)
-            if kind and len(partition.first) == _ITEMS:  # the rest is most often of the same
+            if kind and len(partition.first) == _ITEMS:  # further items are usually of the same kind
                 kinds[kind] += partition.records - len(partition.first)
         work = tuple(Waiting(kind, why, count, due) for (kind, why, due), count in sorted(kinds.items()))
         return sum(partition.records for partition in backlog), work, min(caused, default=0)
 
     def _percent(self, names: Names, run: BackfillRun) -> int:
-        """How much of a backfill is done."""
+        """Returns how much of a backfill is done."""
         left = self.registry.backfill_queue(names).left(run.ends, run.begins)
         return int(100 * (run.records - left) // max(run.records, 1))
 
@@ -261,12 +205,12 @@ class _Reading:
             return None
         names = self.registry.names(self.model, self.tables, building.generation)
         run = self.values.get(BackfillRun.key(building.id))
-        planning = run is None and self.now_ms - building.registered_ms < _PLANS_WITHIN_MS
+        planning = run is None and self.now_ms - building.registered_ms < _PLANNING_MS
         workers = self.registry.backfill_queue(names).members
         running = planning or bool(workers() or self.changes.members(names.group))
         return Resync(building.generation, self._percent(names, run) if run else None, running)
 
-    def _open_letters(self) -> int:
+    def _open_dead_letters(self) -> int:
         letters = self.registry.dead_letters(self.model).open()
         letters.refresh()
         return len(letters)
@@ -279,7 +223,7 @@ def _item(position: Any, value: bytes | None) -> WorkItem | None:
         return None
 
 
-def _told(run: BackfillRun | None) -> str:
+def _backfill_state(run: BackfillRun | None) -> str:
     if not run:
         return "never"
     if not run.finished_ms:

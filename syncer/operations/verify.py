@@ -1,7 +1,7 @@
-"""Verify: compare every document of every sink with what PostgreSQL says now.
+"""Compares every document of every sink with the current rows in PostgreSQL.
 
-Both sides move while this looks. So a difference is a suspicion first: it is looked at again until it is
-gone or `patience` is over. What then still differs is reported.
+Both sides change during the comparison. So a difference is first a suspicion. It is compared again until it disappears
+or `patience` is over. Only then is it reported.
 """
 
 from __future__ import annotations
@@ -23,43 +23,50 @@ from syncer.events import Key
 from syncer.ports import Overflow, Rows, Sink, View
 
 _CHUNK = 1000
-_REMEMBERED = 5_000_000
+_MAX_EQUAL_IDS = 5_000_000
+"""Limits the memory for ids that were found equal, a few dozen bytes each. Further ids are compared a second time."""
 _FAILS = b""
-"""In the place of a document that cannot be rendered."""
+"""Marks a document that cannot be rendered."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was found in one sink. The lists hold ids."""
+    """Holds the differences of one sink. The lists hold document ids."""
 
     sink: str
     documents: int = 0
-    """Documents that PostgreSQL says there should be."""
+    """Number of documents that should be in the sink."""
     missing: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
-    ghosts: list[str] = field(default_factory=list)
-    """In the sink, though PostgreSQL has no such row (or `where` excludes it)."""
+    orphaned: list[str] = field(default_factory=list)
+    """Documents in the sink whose row does not exist in PostgreSQL, or is excluded by `where`."""
     failing: list[str] = field(default_factory=list)
-    """Rows of which no document can be rendered, so that there is nothing to compare with."""
+    """Rows that cannot be rendered, so their documents cannot be compared."""
     expired: int = 0
-    """Documents that the sink removed by itself, as its `expire` says: these are in order."""
+    """Number of documents that the sink removed because of its `expire` setting. They are not a difference."""
     readers: str = ""
-    """What readers see instead of this; empty when they see it."""
+    """The problem, if readers use another index or generation than this sink; otherwise empty."""
     repaired: int = 0
-    """Documents that were wrong and no longer are, since they were rendered again."""
+    """Number of documents that differed and are correct after they were rendered again."""
 
     @property
     def wrong(self) -> list[str]:
-        return [*self.missing, *self.differing, *self.ghosts, *self.failing]
+        """Ids of all documents that are not correct."""
+        return [*self.missing, *self.differing, *self.orphaned, *self.failing]
 
     @property
     def equal(self) -> bool:
+        """Whether the sink is correct and readers use it."""
         return not self.wrong and not self.readers
 
 
 class Verify:
-    """patience: seconds that a difference is given to go away. rendered: seconds since the last backfill that
-    wrote all documents began; 0 if none did. progress: called with the number of roots compared so far."""
+    """Compares the documents of one read model. Call it with each sink.
+
+    patience: seconds in which a difference may disappear before it is reported.
+    rendered: seconds since the start of the last backfill that wrote all documents; 0 if there was none.
+    progress: called with the number of roots compared so far.
+    """
 
     def __init__(
         self,
@@ -75,13 +82,14 @@ class Verify:
         self._failing: set[str] = set()
 
     def __call__(self, sink: Sink) -> Report:
+        """Compares all roots with the sink, then all ids of the sink that are no known root with PostgreSQL."""
         report = Report(sink.name)
         suspects: set[str] = set()
-        equal: set[int] = set()  # hashes of ids that need no second look: a few dozen bytes each
+        equal: set[int] = set()  # hashes of ids that need no second comparison
         for ids, bodies in self._roots():
-            wrong = self._in_order(report, self._compare(sink, ids, bodies))
+            wrong = self._without_expired(report, self._compare(sink, ids, bodies))
             suspects |= wrong.keys()
-            if len(equal) < _REMEMBERED:
+            if len(equal) < _MAX_EQUAL_IDS:
                 equal.update(hash(id) for id in ids if bodies[id] is not None and id not in wrong)
             report.documents += sum(body is not None for body in bodies.values())
             self.progress(report.documents)
@@ -92,31 +100,31 @@ class Verify:
         return self._judge(sink, report, suspects)
 
     def again(self, sink: Sink, before: Report) -> Report:
-        """Only what was wrong, after it was rendered again."""
+        """Compares only the documents that were wrong before, after they were rendered again."""
         report = self._judge(sink, Report(sink.name, before.documents), before.wrong)
         report.repaired = len(before.wrong) - len(report.wrong)
         return report
 
     def _judge(self, sink: Sink, report: Report, suspects: Iterable[str]) -> Report:
-        """What is wrong with these, when patience is over."""
+        """Adds those suspects to the report that still differ when `patience` is over."""
         deadline, pause = time.monotonic() + self.patience, 0.1
-        found = self._in_order(report, self._recheck(sink, sorted(suspects)))
+        found = self._without_expired(report, self._recheck(sink, sorted(suspects)))
         while found and time.monotonic() < deadline:
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
-            found = self._in_order(report, self._recheck(sink, sorted(found)))
-        for id, what in sorted(found.items()):
-            getattr(report, what).append(id)
+            found = self._without_expired(report, self._recheck(sink, sorted(found)))
+        for id, kind in sorted(found.items()):
+            getattr(report, kind).append(id)
         return report
 
-    def _in_order(self, report: Report, found: dict[str, str]) -> dict[str, str]:
-        """Counts what is expired, and returns the rest."""
-        wrong = {id: what for id, what in found.items() if what != "expired"}
+    def _without_expired(self, report: Report, found: dict[str, str]) -> dict[str, str]:
+        """Counts expired documents and returns the others."""
+        wrong = {id: kind for id, kind in found.items() if kind != "expired"}
         report.expired += len(found) - len(wrong)
         return wrong
 
     def _roots(self) -> Iterator[tuple[list[str], dict[str, bytes | None]]]:
-        """Every root, a range at a time, each in a snapshot of its own."""
+        """Yields ids and bodies of all roots, one key range at a time. Each range has its own snapshot."""
         with self.rows.view(root_only=True) as view:
             highs = list(view.boundaries(_CHUNK))
         low = None
@@ -131,7 +139,7 @@ class Verify:
             low = high
 
     def _bodies(self, view: View, ids: Sequence[str]) -> dict[str, bytes | None]:
-        """What PostgreSQL says of these ids; nothing of those that can be no key."""
+        """Renders the documents of these ids. Ids that are not valid keys are missing in the result."""
         keys = []
         for id in ids:
             with suppress(ValueError):
@@ -139,7 +147,10 @@ class Verify:
         return {row.id: row.body for row in self._render(view, keys) if row.id is not None}
 
     def _render(self, view: View, keys: list[Key], *, exist: bool = False) -> list[Row]:
-        """As the view does, by halves if one fails. exist: the keys are of rows; others may be of none."""
+        """Renders the keys. If that fails, splits them in halves until the failing rows are isolated.
+
+        exist: the keys were read from rows. Otherwise, a key that fails may have no row.
+        """
         try:
             return view.render(keys) if keys else []
         except (Reject, Overflow):
@@ -153,37 +164,38 @@ class Verify:
             return [row for half in halves for row in self._render(view, half, exist=exist)]
 
     def _recheck(self, sink: Sink, ids: Sequence[str]) -> dict[str, str]:
+        """Compares these documents again, with rows and documents of now."""
         found: dict[str, str] = {}
-        for some in _chunks(ids, _CHUNK):
+        for chunk in _chunks(ids, _CHUNK):
             with self.rows.view() as view:
-                bodies = self._bodies(view, some)
-            found |= self._compare(sink, some, bodies)
+                bodies = self._bodies(view, chunk)
+            found |= self._compare(sink, chunk, bodies)
         return found
 
     def _compare(self, sink: Sink, ids: Sequence[str], bodies: dict[str, bytes | None]) -> dict[str, str]:
-        """id → `missing`, `expired`, `differing`, `ghosts` or `failing`, for the ids that are not equal."""
-        have = sink.read(ids)
+        """Returns id → `missing`, `expired`, `differing`, `orphaned` or `failing`, for the ids that are not equal."""
+        stored = sink.read(ids)
         found: dict[str, str] = {}
         for id in ids:
-            wanted, is_there = bodies.get(id), have.get(id)
+            wanted, actual = bodies.get(id), stored.get(id)
             if wanted == _FAILS:
                 found[id] = "failing"
             elif wanted is None:
-                if is_there is not None:
-                    found[id] = "ghosts"
-            elif is_there is None:
+                if actual is not None:
+                    found[id] = "orphaned"
+            elif actual is None:
                 if sink.normalize(wanted) is not None:
                     found[id] = "missing"
-            elif not same(sink.normalize(wanted), is_there):
+            elif not same(sink.normalize(wanted), actual):
                 found[id] = "differing"
-        absent = [id for id, what in found.items() if what == "missing"]
+        absent = [id for id, kind in found.items() if kind == "missing"]
         if absent:
             found |= dict.fromkeys(sink.expired(absent, self.rendered), "expired")
         return found
 
 
 def same(left: bytes | None, right: bytes | None) -> bool:
-    """Whether two JSON texts hold the same value; numbers exactly, 1.0 and 1.00 apart from their digits."""
+    """Whether two JSON texts hold the same value. Numbers are compared exactly by value: 1.0 equals 1.00."""
     if left == right:
         return True
     return left is not None and right is not None and _value(left) == _value(right)
@@ -194,6 +206,6 @@ def _value(text: bytes) -> Any:
 
 
 def _chunks(ids: Iterable[str], size: int) -> Iterator[list[str]]:
-    left = iter(ids)
-    while some := list(islice(left, size)):
-        yield some
+    remaining = iter(ids)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

@@ -122,7 +122,7 @@ class Faults:
         self._count("daemons started")
 
     def _start_backfill(self, *, again: bool = False) -> None:
-        self.backfill = self.deployment.start("backfill", *(["--again"] if again else []))
+        self.backfill = self.deployment.start("backfill", *(["--restart"] if again else []))
         self._count("backfills started")
 
     def _take(self) -> Process:

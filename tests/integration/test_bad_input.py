@@ -103,7 +103,7 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
 def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System) -> None:
     system.execute(CUSTOMERS, MANY, "UPDATE {schema}.orders SET parts = 0 WHERE id IN (7, 1500, 2999)")
     said = system.run("backfill", system.orders, expect=1)
-    assert "3,000" in said and "3 documents were refused" in said
+    assert "3,000" in said and "3 documents were rejected" in said
     assert sorted(map(int, system.written(system.orders))) == [n for n in range(1, 3001) if n not in (7, 1500, 2999)]
     daemon = system.start()
     system.execute("UPDATE {schema}.orders SET status = 'paid', parts = CASE WHEN id IN (8, 2999) THEN 0 ELSE 1 END")
@@ -130,7 +130,7 @@ def test_a_row_with_an_empty_key_is_a_dead_letter_and_missing(system: System) ->
     )
     system.declare("words", WORDS)
     model = f"{system.prefix}-words"
-    assert "1 document was refused" in system.run("backfill", model, expect=1)
+    assert "1 document was rejected" in system.run("backfill", model, expect=1)
     assert "the id is empty" in system.run("dlq", "list", model)
     assert "missing: (empty)" in system.run("verify", model, "--patience", "0", expect=1)
 

@@ -147,7 +147,7 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     said = run("check", expect=1).output
     assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in said
     assert f"CREATE PUBLICATION {names.prefix} FOR TABLE" in said
-    assert "Read model stock: ok" in said and "it is not there yet" in said
+    assert "Read model stock: ok" in said and "the connector does not exist yet" in said
     found = json.loads(run("check", "--json", expect=1).stdout)
     assert found["errors"] == 2
     assert {f["code"] for f in found["findings"] if f["severity"] == "error"} == {
@@ -157,7 +157,7 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
 
     # A connector is not applied too early.
     said = run("connectors", "apply", "--yes", expect=1).output
-    assert "REPLICA IDENTITY FULL" in said and "not applied" in said
+    assert "REPLICA IDENTITY FULL" in said and "nothing was applied" in said
     assert database.query("SELECT FROM pg_publication") == []
     database.execute(run("check", "--sql", expect=1).stdout.splitlines()[0])
 
@@ -166,9 +166,9 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     assert f"topic {names.prefix}.public.orders: create with 2 partitions" in said
     assert f"connector {names('connector')}: create" in said and "CREATE PUBLICATION" in said
     assert database.password not in [word.strip(",") for word in said.split()] or database.password == database.user
-    assert "give --yes" in run("connectors", "apply", expect=2).output
+    assert "add --yes" in run("connectors", "apply", expect=2).output
     assert database.query("SELECT FROM pg_publication") == []
-    assert "not there" in run("connectors", "status", expect=1).output
+    assert "does not exist" in run("connectors", "status", expect=1).output
 
     run("connectors", "apply", "--yes")
     assert "unchanged" in run("connectors", "apply").output  # nothing to confirm
@@ -246,7 +246,7 @@ def test_the_daemon_follows_and_stops_in_order(run: Run, stack: Stack, database:
             assert 'syncer_events_total{model="customers",op="c"} 1.0' in metrics
             eventually(lambda: "running" in run("status", "customers", expect=1).stdout)
             said = run("status", "customers", expect=1).stdout
-            assert "its backfill was never run" in said and "→ syncer backfill customers" in said
+            assert "no backfill was run" in said and "→ syncer backfill customers" in said
         finally:
             daemon.terminate()
             began = time.monotonic()
@@ -270,7 +270,7 @@ def test_a_changed_definition_is_shown_and_applied(run: Run, database: Database,
     run("connectors", "apply", "--yes")
     path = tmp_path / "connectors" / "shop.json"
     path.write_text(path.read_text().replace('"max.batch.size": "8192"', '"max.batch.size": "4096"'))
-    assert "it differs from" in run("check").output
+    assert "its settings differ from" in run("check").output
     assert "1 setting differs" in run("connectors", "status").output
     assert "~ max.batch.size: 8192 → 4096" in run("connectors", "apply", "--yes").output
     assert "0 errors, 0 warnings" in run("check").output
@@ -287,12 +287,12 @@ def test_status_needs_the_connectors_names_only(run: Run, names: Names, monkeypa
 def test_explain(run: Run) -> None:
     said = run("explain", "orders").stdout
     for part in (
-        "orders: a document a row of public.orders",
+        "orders: one document per row of public.orders",
         "key: id (bigint)",
         "customer: public.customers",
         "uses id, name",
         "total: numeric",
-        "From id of customer",
+        "Lookup from id of customer",
         "SELECT",
         "LEFT JOIN",
     ):
@@ -315,7 +315,7 @@ def test_preview(run: Run, tmp_path: Path) -> None:
     assert "public.orders has no row with key '99'" in result.stderr
     assert json.loads(result.stdout)["id"] == 3
     assert json.loads(run("preview", "stock", r"berlin|a\|1").stdout) == {"quantity": 4}
-    assert "give it as warehouse|sku" in run("preview", "stock", "berlin", expect=2).stderr
+    assert "the key is warehouse|sku" in run("preview", "stock", "berlin", expect=2).stderr
     assert "invalid input syntax" in run("preview", "orders", "one", expect=2).stderr
     path = tmp_path / "models" / "orders.yaml"
     path.write_text(path.read_text().replace("total: total", "total: total / (id - 1)"))
@@ -332,7 +332,7 @@ def test_a_name_that_no_read_model_has_is_wrong_usage(run: Run) -> None:
 
 def test_no_letters_are_none_to_drop_or_replay(run: Run) -> None:
     for command in ("drop", "replay"):
-        assert run("dlq", command, "orders", "--all").stdout == "orders: no dead letter stands\n"
+        assert run("dlq", command, "orders", "--all").stdout == "orders: no open dead letters\n"
 
 
 def test_mistakes_do_not_hide_each_other(run: Run, database: Database, tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ def test_a_resync_that_is_due_is_told(run: Run, stack: Stack, database: Database
     assert "the key public.stock.sku was text and is now uuid" in said
     run("connectors", "delete", "--yes")
     said = run("check", "customers", expect=1).stdout
-    assert "it is not there any more\n    no change reaches customers" in said
+    assert "the connector was deleted\n    no change reaches customers" in said
 
 
 def test_a_wrong_password_needs_an_operator(run: Run, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +439,7 @@ def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
     [publication] = [line for line in lines if line.startswith("CREATE PUBLICATION")]
     assert "public.orders" in publication and "seen" not in publication and "keyless" not in publication
     for name, why in (("keyless", "has no primary key"), ("seen", "is a view")):
-        [line] = [line for line in lines if line.startswith(f"-- left out: the tables of read model {name}: ")]
+        [line] = [line for line in lines if line.startswith(f"-- not covered: the tables of read model {name}: ")]
         assert why in line
     assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in lines
 
@@ -450,7 +450,7 @@ def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
     lines = script()
     assert not [line for line in lines if "PUBLICATION" in line]
     for name in names:
-        [line] = [line for line in lines if line.startswith(f"-- left out: the tables of read model {name}: ")]
+        [line] = [line for line in lines if line.startswith(f"-- not covered: the tables of read model {name}: ")]
         # What is wrong with the table comes before what is wrong with the columns.
         assert {"keyless": "has no primary key", "seen": "is a view"}.get(name, "no_such_column") in line
-    assert any(line.startswith("-- left out") and "broken.yaml" in line for line in lines)
+    assert any(line.startswith("-- not covered") and "broken.yaml" in line for line in lines)

@@ -106,13 +106,13 @@ def test_verify_tells_what_a_hand_has_changed(deployment: Deployment, workload: 
     said = {
         report["sink"].partition(":")[0] + what: report[what]
         for report in reports
-        for what in ("missing", "differing", "ghosts")
+        for what in ("missing", "differing", "orphaned")
         if report[what]
     }
     assert said == {
         "elasticsearchmissing": [gone],
         "elasticsearchdiffering": [changed],
-        "elasticsearchghosts": ["-1"],
+        "elasticsearchorphaned": ["-1"],
         "redisdiffering": [person],
     }
 

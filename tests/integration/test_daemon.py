@@ -143,7 +143,7 @@ def test_one_daemon_fails_another_delivers_and_is_killed(system: System) -> None
     second.until_state(model, "failed")
     until(lambda: len(system.told(model)["reasons"]) == 1, lambda: system.told(model))
     told = system.told(model)
-    assert (told["state"], told["last_error"], told["well"]) == ("running", "", False)
+    assert (told["state"], told["last_error"], told["healthy"]) == ("running", "", False)
     assert f"pid {second.process.pid} has failed" in told["reason"]
     assert "password authentication failed" in told["reason"]
     assert f"pid {second.process.pid} has failed" in system.run("status", model, expect=1)
@@ -227,7 +227,7 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was(system: System) -> None:
     assert done < 3000
     with backfill(system) as second:
         said = second.communicate()[0]
-    assert second.returncode == 0 and "going on where an earlier run stopped" in said and "done, 3,000" in said
+    assert second.returncode == 0 and "continuing an earlier run" in said and "done, 3,000" in said
     assert system.written(system.orders) == system.expected(system.orders)
     assert system.told(system.orders)["backfill"] not in ("never", "unfinished")
     assert len(system.state().load()) > 0
@@ -272,5 +272,5 @@ def test_a_backfill_that_is_interrupted_ends_in_order(system: System) -> None:
         until(lambda: len(system.written(system.orders)) > 100)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=20)[0]
-    assert process.returncode == 130 and "the same command goes on from here" in said
+    assert process.returncode == 130 and "run the same command again to continue" in said
     assert "Traceback" not in said

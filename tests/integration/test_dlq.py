@@ -41,32 +41,32 @@ def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system:
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     orders = system.orders
     said = system.run("backfill", orders, expect=1)
-    assert f"{orders}: 2 documents were refused\n  → syncer dlq list {orders}" in said
+    assert f"{orders}: 2 documents were rejected\n  → syncer dlq list {orders}" in said
     letters = listed(system, orders)
     assert letters.keys() == {"3", "4"}
     assert "no address" in letters["3"]["reason"] and "division by zero" in letters["4"]["reason"]
-    assert letters["3"]["letter"] in system.run("dlq", "list")
+    assert letters["3"]["handle"] in system.run("dlq", "list")
     system.execute("UPDATE {schema}.orders SET parts = 1 WHERE id = 4")
-    assert f"{orders}: 1 document was refused" in system.run("backfill", orders, expect=1)  # not the old ones
+    assert f"{orders}: 1 document was rejected" in system.run("backfill", orders, expect=1)  # not the old ones
     system.execute(NO_PARTS)
     system.run("backfill", orders, expect=1)
     letters = listed(system, orders)
 
     said = system.run("dlq", "show", orders, "3")
     assert "document 3" in said and "no address" in said and '"status": "new"' in said
-    assert "division by zero" in system.run("dlq", "show", orders, letters["4"]["letter"])
-    assert "no letter '99' stands" in system.run("dlq", "show", orders, "99", expect=3)
-    assert "or give --all" in system.run("dlq", "replay", orders, expect=2)
+    assert "division by zero" in system.run("dlq", "show", orders, letters["4"]["handle"])
+    assert "there is no open dead letter '99'" in system.run("dlq", "show", orders, "99", expect=3)
+    assert "or use --all" in system.run("dlq", "replay", orders, expect=2)
 
     said = system.run("dlq", "replay", orders, "--all", expect=1)  # nothing is mended yet
-    assert "0 of 2 dead letters settled" in said and "no address" in said
+    assert "0 of 2 dead letters closed" in said and "no address" in said
     assert listed(system, orders).keys() == {"3", "4"}
     takes_any_address(system)
-    assert "1 of 2 dead letters settled" in system.run("dlq", "replay", orders, "--all", expect=1)
+    assert "1 of 2 dead letters closed" in system.run("dlq", "replay", orders, "--all", expect=1)
     assert system.written(orders)["3"]["address"] == "no address"
     assert listed(system, orders).keys() == {"4"}
 
-    assert "give --yes" in system.run("dlq", "drop", orders, "4", expect=2)
+    assert "add --yes" in system.run("dlq", "drop", orders, "4", expect=2)
     assert "1 dead letter dropped" in system.run("dlq", "drop", orders, "4", "--yes")
     assert listed(system, orders) == {} and system.told(orders)["dead_letters"] == 0
 
@@ -77,7 +77,7 @@ def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system:
     until(lambda: listed(system, system.orders).keys() == {"3", "4"})
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 2)
     said = system.run("backfill", system.orders, expect=1)  # the daemon takes a part of the ranges
-    assert f"{system.orders}: 2 documents were refused" in said
+    assert f"{system.orders}: 2 documents were rejected" in said
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
     until(lambda: listed(system, system.orders).keys() == {"4"})
     daemon.stop()
@@ -143,7 +143,7 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     assert '"op": "u"' in system.run("dlq", "show", orders, names[0])
     assert "\\xff no JSON" in system.run("dlq", "show", orders, names[1])
     said = system.run("dlq", "replay", orders, *names, expect=1)
-    assert "1 of 2 dead letters settled" in said and "cannot read a change event" in said
+    assert "1 of 2 dead letters closed" in said and "cannot read a change event" in said
     assert system.written(orders)["2"]["status"] == "paid"
     left = listed(system, orders)
     assert left.keys() == {names[1]} and "cannot read a change event" in left[names[1]]["reason"]
@@ -159,7 +159,7 @@ def test_a_resync_settles_the_letters_of_what_it_builds_anew(system: System) -> 
     until(lambda: len(listed(system, system.orders)) == 2)
     before = listed(system, system.orders)["4"]
     daemon.stop()
-    assert "1 document was refused" in system.run("resync", system.orders, "--yes", expect=1)
+    assert "1 document was rejected" in system.run("resync", system.orders, "--yes", expect=1)
     after = listed(system, system.orders)
     # the record is younger than ten minutes, where the new generation begins: it cannot read it either
     assert after.keys() == {"4", *(name for name in after if name.startswith(system.topic("orders")))}

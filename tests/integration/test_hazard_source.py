@@ -118,7 +118,7 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
     system.state().save("half", {"model": "half"})
     said = system.run("connectors", "reset", "--yes")
     assert f"syncer resync {system.orders}" in said
-    assert "syncer resync half" not in said and "also registered, not declared" in said and "half" in said
+    assert "syncer resync half" not in said and "registered in Kafka, but not declared" in said and "half" in said
     resync(system, daemon)
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 0
 

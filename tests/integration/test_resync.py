@@ -34,7 +34,7 @@ def read_index(system: System) -> list[str]:
     return list(urllib3.request("GET", f"{system.stack.elasticsearch}/_alias/{system.orders}").json())
 
 
-def test_an_interrupted_resync_leaves_what_is_read_in_step(system: System) -> None:
+def test_an_interrupted_resync_leaves_what_is_read_caught_up(system: System) -> None:
     system.execute(*ROWS)
     system.run("backfill")
     daemon = system.start()
@@ -68,13 +68,13 @@ def test_an_interrupted_resync_leaves_what_is_read_in_step(system: System) -> No
     said = system.run("resync", system.orders, "--yes")
     [now] = read_index(system)
     assert now > f"{system.orders}-000001"
-    assert f"delete them when you like: {system.orders}-000001" in said
-    until(lambda: system.told(system.orders)["well"], lambda: system.told(system.orders))
+    assert f"safe to delete when no reader uses them: {system.orders}-000001" in said
+    until(lambda: system.told(system.orders)["healthy"], lambda: system.told(system.orders))
     readers_of_an_old_index(system, daemon, now)
     assert "True" not in said  # no condition is printed as a number of things to wait for
     system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0")
     system.until_right()
-    assert "ghosts" in system.run("verify")
+    assert "orphaned" in system.run("verify")
 
 
 def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
@@ -140,7 +140,7 @@ def test_readers_are_not_given_a_generation_with_work_left(system: System) -> No
     work.put(WorkItem("sweep", "altered"))
     work.flush()
     ends = work.ends()
-    with resync._in_step(config, model, registry, Metrics(CollectorRegistry()), names, lambda _: None):
+    with resync._caught_up(config, model, registry, Metrics(CollectorRegistry()), names, lambda _: None):
         assert sum(ends.values()) == 52 and work.left(ends) == 0
         index = f"{system.orders}-000001"
         urllib3.request("POST", f"{system.stack.elasticsearch}/{index}/_refresh")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from syncer.cli.survey import _not_there
+from syncer.cli.run_checks import _missing_connector
 from syncer.config import schema
 from syncer.connect.client import Connect
 from syncer.declaration.compile import compile
@@ -231,11 +231,11 @@ def test_one_misspelt_key_is_one_mistake(entry: str, wrong: str, meant: str) -> 
 
 
 def test_a_connector_that_never_was_is_not_gone() -> None:
-    new = _not_there("connector c", [], was_there=False)
-    assert (new.severity, new.what) == ("warning", "it is not there yet")
-    waited_for = _not_there("connector c", ["orders"], was_there=False)
-    assert (waited_for.severity, waited_for.what) == ("error", "it is not there yet")
-    assert _not_there("connector c", ["orders"], was_there=True).what == "it is not there any more"
+    new = _missing_connector("connector c", [], existed=False)
+    assert (new.severity, new.what) == ("warning", "the connector does not exist yet")
+    waited_for = _missing_connector("connector c", ["orders"], existed=False)
+    assert (waited_for.severity, waited_for.what) == ("error", "the connector does not exist yet")
+    assert _missing_connector("connector c", ["orders"], existed=True).what == "the connector was deleted"
 
 
 def test_a_hint_is_a_field_of_its_own_for_programs() -> None:

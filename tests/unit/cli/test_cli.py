@@ -1,10 +1,11 @@
-"""The command line without servers: help, errors, exit codes, how things are printed."""
+"""Tests the command line without servers: help, errors, exit codes and output."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -63,6 +64,8 @@ def test_help_has_a_description_and_examples(path: tuple[str, ...], option: str)
     assert f"Usage: {' '.join(path)}" in result.output
     examples = result.output.partition("Examples:\n")[2]
     assert " ".join(path) in examples
+    assert "\b" not in result.output, "a control character is printed"
+    assert not re.search(r"[a-z]\.\.\.\n", result.output), "the first line of a command is cut in the list"
     assert all(len(line) <= 110 for line in result.output.splitlines())
 
 
@@ -74,19 +77,19 @@ def test_every_option_is_explained(path: tuple[str, ...], command: click.Command
             assert parameter.help, parameter.name
 
 
-def test_exit_codes_are_told() -> None:
+def test_help_explains_exit_codes() -> None:
     text = CliRunner().invoke(cli.main, ["--help"]).output
     for code in range(5):
         assert f"\n    {code}  " in text
 
 
-def test_unknown_commands_and_options_are_wrong_usage() -> None:
+def test_unknown_commands_and_options_end_with_exit_code_2() -> None:
     assert CliRunner().invoke(cli.main, ["exlpain"]).exit_code == 2
     assert CliRunner().invoke(cli.main, ["explain"]).exit_code == 2
     assert CliRunner().invoke(cli.main, ["status", "--nope"]).exit_code == 2
 
 
-def test_common_options_go_before_and_after_the_command(settings: Path) -> None:
+def test_common_options_work_before_and_after_the_command(settings: Path) -> None:
     for line in (["-c", str(settings), "config", "show"], ["config", "show", "-c", str(settings)]):
         result = CliRunner().invoke(cli.main, [*line, "--log-level", "debug"])
         assert result.exit_code == 0, result.output
@@ -97,13 +100,13 @@ def test_common_options_go_before_and_after_the_command(settings: Path) -> None:
         assert rows["redis.url"][0] == "redis://:***@127.0.0.1:1/0"
 
 
-def test_settings_as_json_hold_no_secret(settings: Path) -> None:
+def test_settings_as_json_mask_secrets(settings: Path) -> None:
     result = CliRunner().invoke(cli.main, ["config", "show", "--json", "-c", str(settings)])
     assert json.loads(result.stdout)["postgres"]["password"] == "***"
     assert "hunter2" not in result.output
 
 
-def test_wrong_settings_need_an_operator(settings: Path) -> None:
+def test_wrong_settings_end_with_exit_code_3(settings: Path) -> None:
     settings.write_text(SETTINGS + "htpp: {}\n")
     result = CliRunner().invoke(cli.main, ["config", "show", "-c", str(settings)])
     assert result.exit_code == 3
@@ -114,31 +117,31 @@ def test_wrong_settings_need_an_operator(settings: Path) -> None:
     assert isinstance(result.exception, Fatal)
 
 
-def test_what_is_missing_is_told_as_it_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_the_variables_of_missing_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told = CliRunner().invoke(cli.main, ["status"]).stderr
-    assert "as SYNCER_POSTGRES__DSN\n" in told
-    assert "as SYNCER_KAFKA__BOOTSTRAP_SERVERS and SYNCER_KAFKA__TOPIC_PREFIX\n" in told
-    assert all(line.partition("why:")[2].strip() for line in told.splitlines() if "why:" in line)
+    text = CliRunner().invoke(cli.main, ["status"]).stderr
+    assert "as SYNCER_POSTGRES__DSN\n" in text
+    assert "as SYNCER_KAFKA__BOOTSTRAP_SERVERS and SYNCER_KAFKA__TOPIC_PREFIX\n" in text
+    assert all(line.partition("why:")[2].strip() for line in text.splitlines() if "why:" in line)
     monkeypatch.setenv("SYNCER_POSTGRES__DSN", "dbname=shop")
     monkeypatch.setenv("SYNCER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
-    told = CliRunner().invoke(cli.main, ["status"]).stderr
-    assert "kafka.topic_prefix is missing" in told and "as SYNCER_KAFKA__TOPIC_PREFIX\n" in told
+    text = CliRunner().invoke(cli.main, ["status"]).stderr
+    assert "kafka.topic_prefix is missing" in text and "as SYNCER_KAFKA__TOPIC_PREFIX\n" in text
     monkeypatch.setenv("SYNCER_KAFKA__TOPIC_PREFIX", "shop")
-    told = CliRunner().invoke(cli.main, ["status"]).stderr
-    assert f"where: {tmp_path / 'readmodels'}\n" in told and "start at the current folder" in told
+    text = CliRunner().invoke(cli.main, ["status"]).stderr
+    assert f"where: {tmp_path / 'readmodels'}\n" in text and "start at the current folder" in text
     with pytest.raises(Fatal) as caught:
         find_definition(config.load())
     assert caught.value.where == str(tmp_path / "connectors")
     assert "there is no folder" in caught.value.what and "SYNCER_CONNECT__DEFINITIONS" in caught.value.hint
 
 
-def test_sql_to_run_is_for_a_psql_that_stops_at_errors() -> None:
-    told = CliRunner().invoke(cli.main, ["check", "--help"]).output
-    assert "psql -v ON_ERROR_STOP=1" in told  # psql -1 runs no CREATE INDEX CONCURRENTLY
+def test_help_runs_the_sql_with_a_psql_that_stops_at_errors() -> None:
+    text = CliRunner().invoke(cli.main, ["check", "--help"]).output
+    assert "psql -v ON_ERROR_STOP=1" in text  # psql -1 cannot run CREATE INDEX CONCURRENTLY
 
 
-def test_a_server_that_is_away_is_exit_code_4(settings: Path, tmp_path: Path) -> None:
+def test_an_unreachable_server_ends_with_exit_code_4(settings: Path, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "a.yaml").write_text(
         "name: a\nroot: {table: public.a}\ndocument: {id: id}\nsink: {redis: {key: 'a:{id}'}}\n"
@@ -152,7 +155,7 @@ def test_a_server_that_is_away_is_exit_code_4(settings: Path, tmp_path: Path) ->
 
 
 def test_status_names_every_server_that_does_not_answer(settings: Path, tmp_path: Path) -> None:
-    """PostgreSQL and Kafka Connect accept a connection and say nothing; Kafka and Redis refuse one."""
+    """PostgreSQL and Kafka Connect accept a connection and do not answer. Kafka and Redis refuse connections."""
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "a.yaml").write_text(
         "name: a\nroot: {table: public.a}\ndocument: {id: id}\nsink: {redis: {key: 'a:{id}'}}\n"
@@ -164,7 +167,7 @@ def test_status_names_every_server_that_does_not_answer(settings: Path, tmp_path
         settings.write_text(f'{text}connect: {{url: "http://{address}", definitions: {definitions}}}\n')
         line = ["-c", str(settings), "--models", str(tmp_path / "models"), "status"]
         result = CliRunner().invoke(cli.main, line)
-        told = json.loads(CliRunner().invoke(cli.main, [*line, "--json"]).stdout)
+        shown = json.loads(CliRunner().invoke(cli.main, [*line, "--json"]).stdout)
     assert result.exit_code == 4 and "cannot list topics" in result.stderr
     for words in (
         "postgres.dsn: PostgreSQL does not answer: no answer within a second",
@@ -172,15 +175,15 @@ def test_status_names_every_server_that_does_not_answer(settings: Path, tmp_path
         "Redis at redis://127.0.0.1:1/0: Redis cannot be used",
     ):
         assert result.stdout.count(words) == 1, result.stdout
-        assert any(words in problem for problem in told["problems"])
-    assert told["models"] == [] and told["source"]["connector"]["state"] == "unknown"
+        assert any(words in problem for problem in shown["problems"])
+    assert shown["models"] == [] and shown["source"]["connector"]["state"] == "unknown"
     assert "hunter2" not in result.output
 
 
-def test_an_output_that_is_not_taken_ends_a_command_without_a_traceback(settings: Path) -> None:
+def test_a_closed_pipe_or_full_disk_ends_a_command_without_a_traceback(settings: Path) -> None:
     command = [sys.executable, "-m", "syncer", "config", "show", "-c", str(settings)]
     reader, writer = os.pipe()
-    os.close(reader)  # as `head`, when it has seen enough
+    os.close(reader)  # as `head` does after its last line
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
     failing = [*command[:-1], str(settings / "none")]
@@ -192,7 +195,7 @@ def test_an_output_that_is_not_taken_ends_a_command_without_a_traceback(settings
     assert ended.stderr == "error: the output cannot be written\n  why:   No space left on device\n"
 
 
-def test_one_of_something_is_no_plural() -> None:
+def test_counts_use_singular_and_plural() -> None:
     assert [output.counted(n, "document") for n in (0, 1, 2000)] == [
         "0 documents",
         "1 document",
@@ -200,7 +203,7 @@ def test_one_of_something_is_no_plural() -> None:
     ]
 
 
-def test_errors_say_what_where_why_and_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_print_what_where_why_and_the_next_command(capsys: pytest.CaptureFixture[str]) -> None:
     output.echo_error(Fatal("no [table]", where="a.yaml:3", why="x://u:hunter2@h", hint="syncer check"))
     assert capsys.readouterr().err == ("error: no [table]\n  where: a.yaml:3\n  why:   x://u:***@h\n  → syncer check\n")
     assert [output.exit_code(e("x")) for e in (Fatal, Reject, Retry, Unknown)] == [3, 3, 4, 2]
@@ -211,15 +214,15 @@ def test_tables_are_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "name    count\norders      5\n[red]    1234\n            0\n"
 
 
-def test_a_table_breaks_no_cell_of_those_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However narrow the terminal is: a state of two lines is read wrong."""
+def test_a_whole_table_wraps_no_cell_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrapped state would be easy to misread."""
     out = Console(file=io.StringIO(), force_terminal=True, width=40, soft_wrap=True, color_system=None)
     monkeypatch.setattr(output, "console", lambda: out)
     row = ["department_bed_load", "running", "0.0 s", "2026-11-21 19:46"]
     output.table(["model", "state", "lag", "backfill (UTC)"], [row], right=(2,), whole=True)
     assert isinstance(out.file, io.StringIO)
-    said = out.file.getvalue()
-    assert len(said.splitlines()) == 2 and all(cell in said for cell in row)
+    shown = out.file.getvalue()
+    assert len(shown.splitlines()) == 2 and all(cell in shown for cell in row)
 
 
 def test_pretty_json_keeps_every_digit() -> None:
@@ -256,14 +259,14 @@ def test_progress_on_a_terminal_is_a_bar() -> None:
 
 
 def printed(*arguments: str) -> str:
-    """Returns what a `syncer` process prints. It does not see the sink that the tests install."""
-    command = [sys.executable, "-m", "syncer", *arguments]
+    """Returns the output of `python -m` with these arguments. That process does not see the sink of the tests."""
+    command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 
 
 def test_schema_of_the_file_is_current_and_accepts_it() -> None:
     written = (REPOSITORY / "config" / "syncer.schema.json").read_text("utf-8")
-    assert written == printed("config", "schema"), "run: syncer config schema > config/syncer.schema.json"
+    assert written == printed("syncer", "config", "schema"), "run: syncer config schema > config/syncer.schema.json"
     schema = json.loads(written)
     jsonschema.Draft202012Validator.check_schema(schema)
     shipped = yaml.safe_load((REPOSITORY / "config" / "syncer.yaml").read_text("utf-8"))
@@ -281,9 +284,16 @@ def test_schema_of_the_file_is_current_and_accepts_it() -> None:
 
 def test_reference_of_settings_is_current() -> None:
     written = (REPOSITORY / "docs" / "configuration.md").read_text("utf-8")
-    assert written == printed("config", "docs"), "run: syncer config docs > docs/configuration.md"
+    assert written == printed("syncer", "config", "docs"), "run: syncer config docs > docs/configuration.md"
 
 
-def test_a_sink_s_name_is_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
-    output.echo_error(Fatal("it is gone", where="redis:bed:{id}"))
+def test_reference_of_commands_is_current() -> None:
+    written = (REPOSITORY / "docs" / "cli.md").read_text("utf-8")
+    assert written == printed("syncer.cli.reference"), "run: python -m syncer.cli.reference > docs/cli.md"
+    for path, _ in ALL:
+        assert f"# `{' '.join(path)}`\n" in written
+
+
+def test_a_sink_name_is_not_printed_as_an_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    output.echo_error(Fatal("the index is missing", where="redis:bed:{id}"))
     assert "where: redis:bed:{id}\n" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Texts of users reach the terminal as they are: rich reads no markup in them and makes no emoji of them."""
+"""Tests that output is printed unchanged: rich must not interpret markup or emoji codes in names and errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
 
 @pytest.fixture(params=["terminal", "pipe"])
 def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether rich believes that it writes to a terminal."""
+    """Makes rich write as to a terminal, or as to a pipe. Returns True for the terminal."""
     if request.param == "terminal":
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("TERM", "xterm-256color")
@@ -46,55 +46,55 @@ def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return bool(request.param == "terminal")
 
 
-def said(capsys: pytest.CaptureFixture[str], *, styled: bool) -> str:
-    """Standard output and error as a reader sees them, without styles."""
+def shown_text(capsys: pytest.CaptureFixture[str], *, styled: bool) -> str:
+    """Returns standard output and error without styles."""
     captured = capsys.readouterr()
     text = captured.out + captured.err
-    assert bool(_STYLE.search(text)) == styled, "the test has to see what a terminal gets, or a pipe"
+    assert bool(_STYLE.search(text)) == styled, "the test must see the output for a terminal, or for a pipe"
     return _STYLE.sub("", text)
 
 
-def test_texts_are_printed_as_they_are(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_are_printed_unchanged(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
     output.echo(HOSTILE, style="bold")
-    assert said(capsys, styled=terminal) == f"{HOSTILE}\n"
+    assert shown_text(capsys, styled=terminal) == f"{HOSTILE}\n"
     output.echo(HOSTILE, err=True, style="red")
-    assert said(capsys, styled=terminal) == f"{HOSTILE}\n"
+    assert shown_text(capsys, styled=terminal) == f"{HOSTILE}\n"
     output.code(f'["{HOSTILE}"]', "json")
-    assert said(capsys, styled=terminal).strip() == f'["{HOSTILE}"]'
+    assert shown_text(capsys, styled=terminal).strip() == f'["{HOSTILE}"]'
 
 
 @pytest.mark.parametrize("kind", [Fatal, Retry])
-def test_errors_are_printed_as_they_are(
+def test_errors_are_printed_unchanged(
     terminal: bool, capsys: pytest.CaptureFixture[str], kind: type[Fatal | Retry]
 ) -> None:
     output.echo_error(kind(HOSTILE, where=HOSTILE, why=f"{HOSTILE}\n{HOSTILE}", hint=HOSTILE))
-    label = "error" if kind is Fatal else "not possible now"
-    assert said(capsys, styled=terminal) == (
+    label = "error" if kind is Fatal else "temporary error"
+    assert shown_text(capsys, styled=terminal) == (
         f"{label}: {HOSTILE}\n  where: {HOSTILE}\n  why:   {HOSTILE}\n         {HOSTILE}\n  → {HOSTILE}\n"
     )
 
 
-def test_tables_and_trees_are_printed_as_they_are(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_and_trees_are_printed_unchanged(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
     for whole in (False, True):
         output.table([HOSTILE, ""], [[HOSTILE, 1]], right=(1,), whole=whole)
-        assert said(capsys, styled=terminal).count(HOSTILE) == 2
+        assert shown_text(capsys, styled=terminal).count(HOSTILE) == 2
     tree = Tree(HOSTILE)
     tree.add(f"{HOSTILE}: text")
     output.draw(tree)
     assert capsys.readouterr().out == f"{HOSTILE}\n└── {HOSTILE}: text\n"
 
 
-def test_progress_is_printed_as_it_is(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_printed_unchanged(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("documents") as progress:
         progress.update(HOSTILE, 1, 2, HOSTILE)
         progress.echo(HOSTILE)
-    text = said(capsys, styled=terminal)
+    text = shown_text(capsys, styled=terminal)
     lines = re.split(r"[\r\n]+", text)
     assert HOSTILE in lines
     assert any(line.startswith(HOSTILE) and line.endswith(HOSTILE) and "1" in line for line in lines)
 
 
-def test_benchmarks_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmarks_are_printed_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report({})
     report.add(Figure(HOSTILE, HOSTILE, [1.0], "s"))
     report.remarks.append(HOSTILE)
@@ -103,7 +103,7 @@ def test_benchmarks_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) 
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Those that do something: groups only hold them."""
+    """Yields all commands except groups, with their paths."""
     if not isinstance(command, click.Group):
         yield path, command
         return
@@ -118,21 +118,21 @@ TAKE_NAMES = [
     (path, found)
     for path, found in COMMANDS
     if any(isinstance(one, click.Argument) for one in found.params)
-    and path not in (("verify",), ("dlq", "show"), ("dlq", "replay"), ("dlq", "drop"))  # they ask Kafka first
+    and path not in (("verify",), ("dlq", "show"), ("dlq", "replay"), ("dlq", "drop"))  # these read Kafka first
 ]
 
 
 def shown(*arguments: str) -> str:
-    """What a command prints on a terminal, without styles."""
+    """Returns the output of a command on a terminal, without styles."""
     return _STYLE.sub("", CliRunner().invoke(cli.main, arguments).output)
 
 
 @pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)
-def test_every_command_prints_the_path_of_its_configuration_as_it_is(
+def test_every_command_prints_the_path_of_its_configuration_unchanged(
     path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path in (("config", "schema"), ("config", "docs")):
-        return  # they read none
+        return  # these read no configuration
     monkeypatch.setenv("FORCE_COLOR", "1")
     file = tmp_path / HOSTILE.replace("/", "|") / "syncer.yaml"
     arguments = [HOSTILE] * sum(
@@ -142,7 +142,7 @@ def test_every_command_prints_the_path_of_its_configuration_as_it_is(
 
 
 @pytest.mark.parametrize(("path", "command"), TAKE_NAMES, ids=[" ".join(path) for path, _ in TAKE_NAMES])
-def test_every_command_prints_the_name_that_it_is_given_as_it_is(
+def test_every_command_prints_an_unknown_name_unchanged(
     path: tuple[str, ...], command: click.Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -156,8 +156,8 @@ def test_every_command_prints_the_name_that_it_is_given_as_it_is(
     assert f"there is no read model called {HOSTILE}\n  where: {folder / 'readmodels'}\n" in text
 
 
-def test_only_one_place_makes_consoles_and_none_reads_markup() -> None:
-    """`Console(…)` and a progress bar's columns read markup and emoji codes by default."""
+def test_only_one_function_creates_consoles_and_none_reads_markup() -> None:
+    """`Console(…)` and the columns of a progress bar interpret markup and emoji codes by default."""
     for path in SOURCES:
         name = str(path.relative_to(REPOSITORY))
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -177,9 +177,9 @@ def test_only_one_place_makes_consoles_and_none_reads_markup() -> None:
     assert output.console().render_str(HOSTILE).plain == HOSTILE
 
 
-def test_commands_to_run_next_are_printed_as_they_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the same configuration, and by the path of the program if the shell would not find its name."""
-    assert output.runnable("→ syncer check") == "→ syncer check"  # outside of a command
+def test_commands_to_run_next_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They use the same configuration, and the path of the program if it is not on the PATH."""
+    assert output.runnable("→ syncer check") == "→ syncer check"  # outside a command
     file = tmp_path / "my syncer.yaml"
     file.write_text("postgres: {dsn: dbname=x}\nkafka: {bootstrap_servers: x, topic_prefix: x}\n")
     program = tmp_path / "bin" / "syncer"
@@ -192,30 +192,30 @@ def test_commands_to_run_next_are_printed_as_they_can_be_typed(tmp_path: Path, m
     @click.pass_context
     def shown(context: click.Context) -> None:
         context.ensure_object(cli.context.Context).file = file
-        output.echo("a syncer of ours: syncer check, then syncer resync a; see config/syncer check.yaml")
+        output.echo("another syncer: syncer check, then syncer resync a; see config/syncer check.yaml")
         output.echo_error(Fatal("x", hint="syncer status"))
 
     for on_the_path in (True, False):
         monkeypatch.setenv("PATH", str(program.parent if on_the_path else tmp_path))
         called = f"{'syncer' if on_the_path else program} -c '{file}'"
         assert CliRunner().invoke(shown).output == (
-            f"a syncer of ours: {called} check, then {called} resync a; see config/syncer check.yaml\n"
+            f"another syncer: {called} check, then {called} resync a; see config/syncer check.yaml\n"
             f"error: x\n  → {called} status\n"
         )
 
 
-def test_a_backfill_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
+def test_backfill_does_not_ask_for_confirmation(tmp_path: Path) -> None:
     """A question would stop `make demo` and the steps of the README."""
     (tmp_path / "readmodels").mkdir()
     (tmp_path / "readmodels" / "a.yaml").write_text(MODEL)
     (tmp_path / "syncer.yaml").write_text(SETTINGS)
     command = [sys.executable, "-m", "syncer", "-c", "syncer.yaml", "backfill"]
     shown = run_on_a_terminal(command, cwd=tmp_path, environment={**os.environ, "PYTHONPATH": str(REPOSITORY)})
-    assert (shown.status, "[y/N]" in shown.text) == (output.AWAY, False), shown.text
+    assert (shown.status, "[y/N]" in shown.text) == (output.UNAVAILABLE, False), shown.text
     assert "cannot connect to PostgreSQL" in shown.text
 
 
-def test_a_narrow_terminal_shows_long_errors_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_terminal_shows_long_errors_completely(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Console(file=io.StringIO(), force_terminal=True, width=20, soft_wrap=True, markup=False, emoji=False)
     monkeypatch.setattr(output, "console", lambda **_: out)
     output.echo_error(Fatal("x" * 50, hint="y" * 50))

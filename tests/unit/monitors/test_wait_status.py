@@ -173,4 +173,4 @@ def test_a_daemon_without_consumers_is_gone_once_it_is_silent(silent: float, gon
     reading = object.__new__(_Reading)
     reading.said = said(play.values, "orders")
     reading.now_ms = max(one.at_ms for one in reading.said) + round(1000 * silent)
-    assert now_ms and bool(reading._gone()) is gone
+    assert now_ms and bool(reading._killed()) is gone

@@ -1,6 +1,6 @@
-"""Asks Kafka and the servers behind the sinks whether the read models could be kept in step there.
+"""Checks Kafka and the servers of the sinks, for `syncer check`.
 
-For `syncer check`: nothing is made or written, and a server that is away is a finding like any other.
+Nothing is created or written. An unreachable server is a finding like any other.
 """
 
 from __future__ import annotations
@@ -20,41 +20,47 @@ from syncer.registry.loader import LoadedModel
 from syncer.registry.records import BuiltSinks
 from syncer.registry.state import StateSnapshot
 
-_ONE_READ = 60.0  # seconds: one reading of the state serves the whole check
+_STATE_MAX_AGE = 60.0
+"""Seconds. The state topic is read once for the whole check."""
 
 
-class Kafka(NamedTuple):
+class KafkaReport(NamedTuple):
+    """Holds the findings about Kafka, and what its state topic says about read models and connector."""
+
     findings: list[Finding]
     registered: dict[str, int]
-    """The read models that began, and their generations, as far as Kafka told."""
+    """Read model → generation, for those that have run. Empty if Kafka is unreachable."""
     streamed: bool
-    """A daemon has seen the connector's slot, so the connector was there once."""
+    """Whether a daemon has seen the slot of the connector. If so, the connector existed."""
 
 
-def kafka(config: Config, loaded: Sequence[LoadedModel]) -> Kafka:
-    """Whether Kafka answers, and whether a read model that is registered there has to be built anew."""
+def check_kafka(config: Config, loaded: Sequence[LoadedModel]) -> KafkaReport:
+    """Checks whether Kafka answers, and whether registered read models need a resync."""
     found: list[Finding] = []
     registered: dict[str, int] = {}
     streamed = False
     try:
         registry = open_registry(config)
         known = registry.state.load()
-        streamed = bool(registry.stream(_ONE_READ).slot)
+        streamed = bool(registry.stream(_STATE_MAX_AGE).slot)
         for one in loaded:
             if registration := known.registration(one.name):
                 registered[one.name] = registration.generation
                 try:
                     registry.check(one.compiled)
-                    found += _outgrown(config, one, known)
+                    found += _outdated_mappings(config, one, known)
                 except Fatal as error:
                     found.append(_finding(error, "resync"))
     except SyncerError as error:
         found.append(_finding(error, "kafka"))
-    return Kafka(found, registered, streamed)
+    return KafkaReport(found, registered, streamed)
 
 
-def _outgrown(config: Config, one: LoadedModel, known: StateSnapshot) -> Iterator[Finding]:
-    """Sinks that were built for other types of columns. A server that is away is told with its sink."""
+def _outdated_mappings(config: Config, one: LoadedModel, known: StateSnapshot) -> Iterator[Finding]:
+    """Yields sinks that were built for other column types.
+
+    Skips unreachable servers, because `check_sinks` reports them.
+    """
     registered = known.registration(one.name)
     if not registered or not known.get(BuiltSinks.key(registered.id)):
         return
@@ -62,13 +68,17 @@ def _outgrown(config: Config, one: LoadedModel, known: StateSnapshot) -> Iterato
     for sink in built:
         with suppress(SyncerError), closing(sink):
             for text in sink.outgrown():
-                why = "documents that it refuses are dead letters; the others are written"
+                why = "documents that it rejects become dead letters; the others are written"
                 yield Finding("error", "resync", sink.name, text, why, f"syncer resync {one.name}")
 
 
-def sinks_of(config: Config, models: Sequence[Model], kinds: Collection[str] | None = None) -> dict[str, list[Finding]]:
-    """Heading → findings, for each kind of sink that the read models use, or for these kinds. A block that
-    cannot be read is left out: that is told with its read model."""
+def check_sinks(
+    config: Config, models: Sequence[Model], kinds: Collection[str] | None = None
+) -> dict[str, list[Finding]]:
+    """Returns heading → findings, for each kind of sink that the read models use, or for the given kinds.
+
+    Skips sink blocks that cannot be parsed, because the check of the read model reports them.
+    """
     result: dict[str, list[Finding]] = {}
     used = dict.fromkeys(kind for model in models for kind in model.declaration.sink)
     for kind in used if kinds is None else kinds:
@@ -85,9 +95,12 @@ def sinks_of(config: Config, models: Sequence[Model], kinds: Collection[str] | N
     return result
 
 
-def readers(config: Config, models: Sequence[Model], registered: Mapping[str, int]) -> dict[str, list[Finding]]:
-    """Heading → findings: readers who see another generation than the one that is kept in sync. A server that
-    does not answer is told elsewhere. registered: read model → generation."""
+def check_readers(config: Config, models: Sequence[Model], registered: Mapping[str, int]) -> dict[str, list[Finding]]:
+    """Returns heading → findings for sinks whose readers use another generation than the one that is kept in sync.
+
+    Skips unreachable servers, because `check_sinks` reports them.
+    registered: read model → generation.
+    """
     result: dict[str, list[Finding]] = {}
     for model in models:
         if model.name in registered:
