@@ -43,7 +43,7 @@ def dlq() -> None:
     Commands accept the handle of a dead letter from `dlq list`, the id of its document, or the
     TOPIC/PARTITION/OFFSET of its record.
 
-    The dead letter of a document closes by itself when its row changes and the sinks accept the new document.
+    The dead letter of a document is resolved when its row changes and the sinks accept the new document.
     """
 
 
@@ -130,7 +130,7 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
     """Process rejected documents and records again.
 
     Run it after you fixed the cause of the rejection. Documents are rendered again from the current rows, and
-    records are read again. Dead letters whose documents or records are accepted are closed.
+    records are read again. Dead letters whose documents or records are accepted are resolved.
 
     The command works with or without a running daemon.
     """
@@ -143,7 +143,7 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
     # A document that is rejected again replaces its dead letter, so no limit on rejections is needed.
     with OneOffRun(config, declared, registry, metrics, tolerant=True) as run:
         rejected = replay_letters(run, registry, letters)
-    output.echo(f"{model}: {len(letters) - len(rejected)} of {_count(letters)} closed")
+    output.echo(f"{model}: {len(letters) - len(rejected)} of {_count(letters)} resolved")
     for letter in letters:
         if letter.subject in rejected:
             output.echo(f"{letter.subject.handle}  {_about(letter)}: {rejected[letter.subject]}")
@@ -164,7 +164,7 @@ def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str
 @every_option
 @yes_option
 def drop(context: Context, model: str, names: Sequence[str], every: bool, yes: bool) -> None:
-    """Close dead letters without processing them again. The documents in the sinks do not change.
+    """Resolve dead letters without processing them again. The documents in the sinks do not change.
 
     Use it when a rejected document or record is not needed.
     """

@@ -107,7 +107,7 @@ class Backfill:
             self.registry.state.save(key, run)
         else:
             report(Progress("rendering", 0, run.roots, "continuing an earlier run"))
-        unit = ModelSupervisor(
+        supervisor = ModelSupervisor(
             self.config,
             self.model,
             self.registry,
@@ -116,12 +116,12 @@ class Backfill:
             workers=workers,
             slot=self.slot,
         )
-        unit.start()
+        supervisor.start()
         try:
-            self._wait(unit, names, run, report)
+            self._wait(supervisor, names, run, report)
         finally:
-            unit.stop()
-            unit.join()
+            supervisor.stop()
+            supervisor.join()
         run = replace(run, finished_ms=time.time_ns() // 1_000_000)
         self.registry.state.save(key, run)
         report(Progress("done", run.roots, run.roots))
@@ -177,17 +177,19 @@ class Backfill:
         roots = max(len(planned) - 1, 0) * size + len(rest)
         return BackfillRun(run_id, True, len(planned), roots, started_ms, begins, work.ends(), letters=letters)
 
-    def _wait(self, unit: ModelSupervisor, names: Names, run: BackfillRun, report: Callable[[Progress], None]) -> None:
+    def _wait(
+        self, supervisor: ModelSupervisor, names: Names, run: BackfillRun, report: Callable[[Progress], None]
+    ) -> None:
         """Returns when all ranges, and the work of the sweep, are committed. Raises Fatal if the worker failed."""
         ranges, work = self.registry.backfill_queue(names), self.registry.work_queue(names)
         while True:
-            if unit.state == "failed" and (error := unit.failure):
+            if supervisor.state == "failed" and (error := supervisor.failure):
                 raise Fatal(f"the backfill stopped: {error.what}", where=error.where, why=error.why, hint=error.hint)
             left = ranges.left(run.ends, run.begins)
             roots = run.roots * (run.records - left) // max(run.records, 1)
             if not left and not (self.sweep and work.left()):  # a sweep produces its items to the work queue
                 return
-            report(Progress("rendering", roots, run.roots, unit.status()["reason"]))
+            report(Progress("rendering", roots, run.roots, supervisor.status()["reason"]))
             time.sleep(_POLL_SECONDS)
 
     def _range_size(self, view: View) -> int:

@@ -37,7 +37,7 @@ def replay(run: OneOffRun, registry: Registry, letters: Sequence[DeadLetter]) ->
     done: list[DeadLetter] = []
     for letter in letters:
         current = now.get(letter.subject)
-        if current is None:  # accepted, and the lane has closed it
+        if current is None:  # accepted, and the lane has resolved it
             continue
         if letter.subject in impossible or current.position != letter.position:
             rejected[letter.subject] = impossible.get(letter.subject, current.reason)

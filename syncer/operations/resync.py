@@ -75,12 +75,12 @@ def resync(
             obsolete += sink.activate()
             sink.close()
     registry.adopt(registration)
-    _close_dead_letters(registry, names, registration)
+    _resolve_dead_letters(registry, names, registration)
     return ResyncResult(run, obsolete, rejected)
 
 
-def _close_dead_letters(registry: Registry, names: Names, registration: Registration) -> None:
-    """Closes the dead letters of earlier generations.
+def _resolve_dead_letters(registry: Registry, names: Names, registration: Registration) -> None:
+    """Resolves the dead letters of earlier generations.
 
     Every document was rendered again, in snapshots that include all changes from before the generation's starting
     offsets. Dead letters of the new generation itself stay open.
@@ -115,11 +115,11 @@ def _caught_up(
     A sweep that is not due yet is not waited for. It deletes documents that a slow worker may still write to this
     generation. No reader can have an older document of it. The daemon runs the sweep after the switch.
     """
-    unit = ModelSupervisor(config, model, registry, metrics.for_model(model.name), slot=StateSlot.NEXT)
+    supervisor = ModelSupervisor(config, model, registry, metrics.for_model(model.name), slot=StateSlot.NEXT)
 
     def wait_until_empty(pending: Callable[[], str]) -> None:
         while note := pending():
-            if unit.state == "failed" and (error := unit.failure):
+            if supervisor.state == "failed" and (error := supervisor.failure):
                 raise Fatal(f"the resync stopped: {error.what}", where=error.where, why=error.why, hint=error.hint)
             report(Progress("rendering", 0, 0, note))
             time.sleep(_POLL_SECONDS)
@@ -130,19 +130,17 @@ def _caught_up(
     changes, queues = registry.changes, (registry.work_queue(names), registry.backfill_queue(names))
 
     def wait_for_work() -> None:
-        ends = [queue.ends() for queue in queues]
-        wait_until_committed(
-            lambda: sum(queue.left(end) for queue, end in zip(queues, ends, strict=True)), "work items"
-        )
+        work = [(queue, queue.ends()) for queue in queues]
+        wait_until_committed(lambda: sum(queue.left(ends) for queue, ends in work), "work items")
 
-    unit.start()
+    supervisor.start()
     try:
         ends = changes.ends(names.changes)
         wait_until_committed(lambda: changes.left(names.group, ends), "changes")
-        wait_until_empty(lambda: "" if unit.settled else "checking whether the tables were altered meanwhile")
+        wait_until_empty(lambda: "" if supervisor.settled else "checking whether the tables were altered meanwhile")
         for _ in range(2):  # a sweep commits its own item after it has produced items for keys
             wait_for_work()
         yield
     finally:
-        unit.stop()
-        unit.join()
+        supervisor.stop()
+        supervisor.join()

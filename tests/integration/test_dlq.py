@@ -59,10 +59,10 @@ def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system:
     assert "or use --all" in system.run("dlq", "replay", orders, expect=2)
 
     said = system.run("dlq", "replay", orders, "--all", expect=1)  # nothing is mended yet
-    assert "0 of 2 dead letters closed" in said and "no address" in said
+    assert "0 of 2 dead letters resolved" in said and "no address" in said
     assert listed(system, orders).keys() == {"3", "4"}
     takes_any_address(system)
-    assert "1 of 2 dead letters closed" in system.run("dlq", "replay", orders, "--all", expect=1)
+    assert "1 of 2 dead letters resolved" in system.run("dlq", "replay", orders, "--all", expect=1)
     assert system.written(orders)["3"]["address"] == "no address"
     assert listed(system, orders).keys() == {"4"}
 
@@ -143,7 +143,7 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     assert '"op": "u"' in system.run("dlq", "show", orders, names[0])
     assert "\\xff no JSON" in system.run("dlq", "show", orders, names[1])
     said = system.run("dlq", "replay", orders, *names, expect=1)
-    assert "1 of 2 dead letters closed" in said and "cannot read a change event" in said
+    assert "1 of 2 dead letters resolved" in said and "cannot read a change event" in said
     assert system.written(orders)["2"]["status"] == "paid"
     left = listed(system, orders)
     assert left.keys() == {names[1]} and "cannot read a change event" in left[names[1]]["reason"]

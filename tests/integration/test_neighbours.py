@@ -178,5 +178,5 @@ def test_two_tables_of_one_topic_feed_a_model_of_one_and_a_model_of_both(system:
     assert "PostgreSQL has no such table now" in letter["why"] and f"syncer dlq drop {one}" in letter["hint"]
     assert "no such table now" in system.run("dlq", "replay", one, "--all", expect=1)
     system.execute('ALTER TABLE {schema}.gone RENAME TO "Lines___"')
-    assert "1 of 1 dead letter closed" in system.run("dlq", "replay", one, "--all")
+    assert "1 of 1 dead letter resolved" in system.run("dlq", "replay", one, "--all")
     assert "equal" in system.run("verify", one)
