@@ -61,8 +61,9 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
     \b
     state          new (never run), starting, running, waiting (continues by itself once the
                    problem is fixed), stopped (no daemon runs it), failed
-    lag            age of the oldest change that is not in every sink; ? if it is unknown,
-                   - for a new or stopped read model
+    lag            age of the oldest change that is not in every sink, with its fan-outs, and of
+                   changes that the connector does not deliver; ? if it is unknown, - for a new
+                   or stopped read model
     records        change records in Kafka that are not in every sink
     work           work items that are due: backfill ranges, large fan-outs, sweeps
     dead letters   documents and records that were rejected

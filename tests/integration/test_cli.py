@@ -179,7 +179,7 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     assert names.prefix in run("connectors", "status").output
 
     # Filled, and compared.
-    assert "it has never run" in run("verify", expect=3).output
+    assert "has never run" in run("verify", expect=3).output
     told = json.loads(run("status", "--json", expect=1).stdout)
     assert [(m["state"], m["lag_seconds"]) for m in told["models"]] == [("new", None)] * 3
     connector = {"name": names("connector"), "state": "running"}
