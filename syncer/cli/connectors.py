@@ -64,7 +64,8 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
     """Create or update the topics, the publication and the connector.
 
     Run it before the first backfill, and after each change of a connector definition or of the tables that read
-    models use. The command prints the changes and asks for confirmation.
+    models use. The command prints the changes and asks for confirmation. It also starts a connector that failed, was
+    paused or was stopped.
 
     \b
     PostgreSQL      creates the publication, or changes its tables
