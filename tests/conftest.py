@@ -76,7 +76,7 @@ def _garbage_of_earlier_modules() -> None:
 
 
 @pytest.fixture(scope="session")
-def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
+def echo(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Write a line to the terminal, past the capture."""
     reporter: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
     capture: Any = pytestconfig.pluginmanager.get_plugin("capturemanager")
@@ -97,14 +97,14 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def stack(say: Callable[[str], None]) -> Iterator[devstack.Stack]:
+def stack(echo: Callable[[str], None]) -> Iterator[devstack.Stack]:
     """The servers. A test that stops or kills one starts it again (`stack.restart`)."""
     if running := os.environ.get("SYNCER_TEST_STACK"):
         if "PYTEST_XDIST_WORKER" in os.environ:
             pytest.exit("tests stop servers, so workers cannot share SYNCER_TEST_STACK: run pytest without -n")
         yield devstack.load(Path(running).absolute())
         return
-    own = devstack.start(temporary_home(), ephemeral=True, say=say)
+    own = devstack.start(temporary_home(), ephemeral=True, say=echo)
     try:
         yield own
     finally:

@@ -26,7 +26,7 @@ def compare(deployment: Deployment, expected: Expected) -> list[Difference]:
     return found
 
 
-def told(found: Sequence[Difference]) -> str:
+def describe(found: Sequence[Difference]) -> str:
     """How many of each kind, and the first of them."""
     kinds = Counter(f"{one.kind} {one.where}" for one in found)
     return "\n".join((str(dict(kinds)), *map(str, found[:8])))

@@ -210,13 +210,6 @@ def deployed(stack: Stack, database: Database, names: Names, folder: Path) -> It
         deployment.end()
 
 
-def until(deadline: float, pause: float = 0.2) -> Iterator[float]:
-    """For `for left in until(deadline)`: the seconds that are left, time and again, until there are none."""
-    while (left := deadline - time.monotonic()) > 0:
-        yield left
-        time.sleep(min(pause, left))
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from tests.convergence.deployment import Deployment, Process, until
+from tests.convergence.deployment import Deployment, Process
+from tests.harness.waiting import remaining
 
 _READY_WITHIN = 30.0
 
@@ -48,18 +49,18 @@ class Faults:
 
     def finish_backfill(self, deadline: float) -> None:
         """It comes to its end before the deadline, whatever happened to it."""
-        for _ in until(deadline):
+        for _ in remaining(deadline):
             if self.backfill is None:
                 return
             self._look_after()
         raise AssertionError("the backfill did not end")
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """No more faults: a daemon runs."""
         if not self.daemons:
             self._start_daemon()
 
-    def told(self) -> str:
+    def summary(self) -> str:
         return ", ".join(f"{count} {what}" for what, count in sorted(self.done.items()))
 
     # -- what is done -------------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ class Faults:
         """So that not every daemon is killed before it has done anything."""
         if not self.daemons:
             self._start_daemon()
-        for _ in until(time.monotonic() + _READY_WITHIN):
+        for _ in remaining(time.monotonic() + _READY_WITHIN):
             late = [daemon for daemon in self.daemons if not daemon.ready()]
             if not late:
                 return
@@ -130,9 +131,9 @@ class Faults:
 
     def _count(self, what: str) -> None:
         self.done[what] += 1
-        self.say(what)
+        self.log(what)
 
-    def say(self, what: str) -> None:
+    def log(self, what: str) -> None:
         """For the log, which is a file beside the syncer's own."""
         line = f"{time.strftime('%H:%M:%S')}  {time.monotonic() - self._began:6.2f} s  {what}"
         with (self.deployment.folder / "logs" / "faults.log").open("a") as out:

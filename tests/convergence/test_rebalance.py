@@ -13,8 +13,8 @@ from confluent_kafka import Producer
 from devstack import Stack
 from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.consumer import KafkaSource
-from tests.convergence.deployment import until
 from tests.harness import Names
+from tests.harness.waiting import remaining
 
 PARTITIONS = 4
 
@@ -49,7 +49,7 @@ def group(stack: Stack, names: Names) -> Group:
 
 
 def poll_until(condition: Callable[[], bool], *members: KafkaSource) -> None:
-    for _ in until(time.monotonic() + 20, 0.0):
+    for _ in remaining(time.monotonic() + 20, 0.0):
         for member in members:
             member.poll(0.02, 100, 1 << 20)
         if condition():
@@ -61,7 +61,7 @@ def test_a_partition_that_left_during_a_pause_is_read_when_it_comes_back(group: 
     one = group.member()
     poll_until(lambda: len(one.progress()) == PARTITIONS, one)
     other = group.member()
-    for _ in until(time.monotonic() + 20, 0.02):  # busy: it only keeps its membership
+    for _ in remaining(time.monotonic() + 20, 0.02):  # busy: it only keeps its membership
         one.heartbeat()
         other.poll(0.02, 100, 1 << 20)
         if other.progress() and len(one.progress()) + len(other.progress()) == PARTITIONS:
@@ -91,12 +91,12 @@ def test_offsets_that_a_rebalance_refuses_are_committed_after_it(group: Group) -
     try:
         for _ in range(4):
             other = group.member()
-            for left in until(time.monotonic() + 1.0, 0.02):  # in the midst of joining and leaving
+            for left in remaining(time.monotonic() + 1.0, 0.02):  # in the midst of joining and leaving
                 other.poll(0.0, 100, 1 << 20)
                 if left > 0.5:
                     group.produce()
             other.close()
-            for _ in until(time.monotonic() + 20, 0.05):
+            for _ in remaining(time.monotonic() + 20, 0.05):
                 if not group.uncommitted():
                     break
             assert not group.uncommitted()

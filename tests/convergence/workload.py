@@ -18,10 +18,10 @@ from typing import Any
 import psycopg
 
 from tests.convergence import operations
-from tests.convergence.deployment import until
 from tests.convergence.operations import OPERATIONS, PERSON, SWEEPING, Operation, add_many
 from tests.convergence.values import Row
 from tests.harness import Database
+from tests.harness.waiting import remaining
 
 _LEAST = {
     "tenants": (12, operations.new_tenant),
@@ -65,7 +65,7 @@ class Writer:
     def _connect_again(self) -> None:
         """The server is gone. What it was told to prepare before is still there, and would stay for ever."""
         self.connection.close()
-        for _ in until(time.monotonic() + _SERVER_WITHIN):
+        for _ in remaining(time.monotonic() + _SERVER_WITHIN):
             with contextlib.suppress(psycopg.OperationalError):
                 self.connection = self._connect()
                 found = "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, %s)"
@@ -226,7 +226,7 @@ class Workload:
         """Rows written by the writers, also in what came to nothing."""
         return sum(writer.rows for writer in self.writers)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """How much was written, for the log of the run."""
         done = self.done
         kinds = {name: count for name, count in done.items() if not name.startswith("operation")}

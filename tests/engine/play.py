@@ -34,7 +34,7 @@ from tests.engine.changes import Event as ChangeEvent
 from tests.engine.schema import word
 from tests.engine.statements import SESSIONS, Action, Transaction, Write
 from tests.engine.world import FakeTime, FrailSink, Topics, WorkTopics
-from tests.harness.engine import Letters
+from tests.harness.engine import MemoryDeadLetters
 from tests.harness.memory_sink import Store
 
 PARTITIONS = 2
@@ -54,7 +54,7 @@ class Play:
         self.told: list[ChangeEvent] = []
         self.time = FakeTime()
         self.time.meanwhile = self.release_one
-        self.changes, self.work, self.letters = Topics(), WorkTopics(), Letters()
+        self.changes, self.work, self.dead_letters = Topics(), WorkTopics(), MemoryDeadLetters()
         self.clock, self.observed = Clock(1), Metrics(CollectorRegistry()).for_model("model")
         self.model = parse(case.declaration, "model.yaml")
         self.rows: list[SnapshotReader] = []
@@ -155,7 +155,7 @@ class Play:
             clock=self.clock,
             work=self.work,
             limits=LIMITS,
-            dead_letters=self.letters,
+            dead_letters=self.dead_letters,
             observer=observer,
             stop=Event(),
             time=self.time,

@@ -117,7 +117,7 @@ class History(RuleBasedStateMachine):
             if have.get(id) != want.get(id):
                 note(f"document {id}\n  is        {have.get(id)}\n  should be {want.get(id)}")
         assert have == want
-        assert not self.play.letters.written
+        assert not self.play.dead_letters.written
         self.compared = True
 
     def teardown(self) -> None:

@@ -30,7 +30,7 @@ def copy(database: Database, statement: str, rows: Iterable[tuple[Any, ...]]) ->
     return int(xid)
 
 
-class Positions:
+class SavedPositions:
     """Those that Connect saves of one connector, from now on. Close it."""
 
     def __init__(self, stack: Stack, connector: str) -> None:
@@ -45,7 +45,7 @@ class Positions:
     def close(self) -> None:
         self._consumer.close()
 
-    def inside(self, xid: int, seconds: float) -> bool:
+    def saved_inside(self, xid: int, seconds: float) -> bool:
         """Wait for a position inside of this transaction. False if there was none: the connector went past
         it, or did not come to it in the given time."""
         deadline = time.monotonic() + seconds

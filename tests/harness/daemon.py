@@ -7,23 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import urllib3
 
+from tests.harness.waiting import until
+
 STOPS_WITHIN = 10.0
-
-
-def until(condition: Callable[[], Any], what: object = "", seconds: float = 90) -> Any:
-    """Its first true value. what: told if there is none in time; called if it is a function."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what() if callable(what) else what}")
-        time.sleep(0.05)
-    return value
 
 
 class Daemon:
@@ -41,7 +32,7 @@ class Daemon:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        started = until(lambda: self.said("started") or not self.alive, self.log.read_text)
+        started = until(lambda: self.logged("started") or not self.alive, self.log.read_text)
         assert self.alive, self.log.read_text()
         self.url: str = started[0]["http"]
 
@@ -49,7 +40,7 @@ class Daemon:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def said(self, message: str, **fields: Any) -> list[dict[str, Any]]:
+    def logged(self, message: str, **fields: Any) -> list[dict[str, Any]]:
         """The entries of its log with this message and these fields."""
         wanted = {"message": message, **fields}
         entries = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
@@ -81,7 +72,7 @@ class Daemon:
         until(lambda: self.status(model)["state"] == state, lambda: self.log.read_text(), seconds)
         return self.status(model)
 
-    def until_told(self, model: str, state: str, seconds: float = 90) -> str:
+    def until_reason(self, model: str, state: str, seconds: float = 90) -> str:
         """Wait for a state; returns why, with the hint, as people read it."""
         told = self.until_state(model, state, seconds)
         reason, hint = told["last_error"] if state == "failed" else told["reason"], told["hint"]

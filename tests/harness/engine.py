@@ -43,7 +43,7 @@ SELECT o.id::text, json_build_object('note', o.note, 'customer', c.name)
   FROM orders o LEFT JOIN customers c ON c.id = o.customer_id"""
 
 
-class Tape:
+class MemoryTopic:
     """`ports.Source` of one partition: what was put on it, and from where its group goes on."""
 
     def __init__(self, topic: str) -> None:
@@ -73,7 +73,7 @@ class Tape:
         self.at = self.committed
 
 
-class WorkTape(Tape):
+class MemoryWorkQueue(MemoryTopic):
     """`ports.WorkTopic`, and the source of a lane that takes from it."""
 
     def put(self, item: WorkItem) -> None:
@@ -83,40 +83,40 @@ class WorkTape(Tape):
         """Nothing is on its way."""
 
 
-class Letters:
+class MemoryDeadLetters:
     """`ports.DeadLetters`: what was ever refused, and what still is."""
 
     def __init__(self) -> None:
         self.written: list[str] = []
-        self.standing: dict[str, int] = {}
+        self.open: dict[str, int] = {}
 
     def document(self, id: str, version: int, reason: str) -> None:
         self.written.append(id)
-        self.standing[id] = max(version, self.standing.get(id, 0))
+        self.open[id] = max(version, self.open.get(id, 0))
 
     def record(self, record: Record, reason: str) -> None:
         self.written.append(str(record.position))
 
     def accepted(self, ids: Iterable[str], version: int) -> None:
         for id in ids:
-            if self.standing.get(id, version + 1) <= version:
-                del self.standing[id]
+            if self.open.get(id, version + 1) <= version:
+                del self.open[id]
 
     def flush(self) -> None:
         """Nothing is on its way."""
 
 
-class Spy(MemorySink):
+class RecordingSink(MemorySink):
     """Remembers each batch that it is given; `then` may change what becomes of it."""
 
     def __init__(self, store: Store, model: Any) -> None:
         super().__init__(Settings(), Connection(), model=model, store=store)
         self.batches: list[Batch] = []
-        self.then: Callable[[Batch], Outcome | None] = lambda batch: None
+        self.on_write: Callable[[Batch], Outcome | None] = lambda batch: None
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         self.batches.append(batch)
-        return self.then(batch) or super().write(batch, timeout)
+        return self.on_write(batch) or super().write(batch, timeout)
 
 
 class Engine:
@@ -135,9 +135,9 @@ class Engine:
             }
         )
         self.compiled = loader.load_model(self.config, loader.declared(self.config)[0]).compiled
-        self.changes, self.work, self.letters = Tape("here"), WorkTape("work"), Letters()
+        self.changes, self.work, self.dead_letters = MemoryTopic("here"), MemoryWorkQueue("work"), MemoryDeadLetters()
         self.store = Store()
-        self.sink = Spy(self.store, self.compiled)
+        self.sink = RecordingSink(self.store, self.compiled)
         self.sink.prepare()
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry).for_model("orders")
@@ -152,7 +152,7 @@ class Engine:
 
     def lane(
         self,
-        source: Tape | None = None,
+        source: MemoryTopic | None = None,
         sinks: Sequence[Sink] = (),
         *,
         topic_of: Callable[[TableName], str] = str,
@@ -167,7 +167,7 @@ class Engine:
             sinks or [self.sink],
             clock=self.clock,
             work=self.work,
-            dead_letters=self.letters,
+            dead_letters=self.dead_letters,
             observer=LaneObserver("changes" if source is self.changes else "work", self.metrics),
             limits=Limits(**{"commit_interval": 0.0, "gate_timeout": 0.2, **limits}),
             stop=self.stop,
@@ -212,7 +212,7 @@ class Engine:
         assert row
         return int(row[0])
 
-    def tell(self, txid: int | None, table: str, op: str = "u", **images: Any) -> None:
+    def add_event(self, txid: int | None, table: str, op: str = "u", **images: Any) -> None:
         """An event, as Debezium words it."""
         source = {"schema": "public", "table": table, "txId": txid, "ts_ms": 1}
         event = {"op": op, "before": images.get("before"), "after": images.get("after"), "source": source}
@@ -222,10 +222,10 @@ class Engine:
         for rows in self.opened:
             rows.close()
 
-    def counted(self, metric: str, **labels: str) -> float | None:
+    def metric(self, metric: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(metric, {"model": "orders", **labels})
 
-    def written(self) -> dict[str, Any]:
+    def documents(self) -> dict[str, Any]:
         return {id: json.loads(body) for id, body in self.sink.read(list(self.sink.ids())).items()}
 
     def expected(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Proxy:
         """Keep the connections, accept new ones, and let nothing through: a machine that hangs."""
         self._open.clear()
 
-    def flow(self) -> None:
+    def resume(self) -> None:
         """After `stall`."""
         self._open.set()
 
@@ -72,7 +72,7 @@ class Proxy:
         self.up()
 
     def close(self) -> None:
-        self.flow()
+        self.resume()
         self.down()
 
     def _accept(self, listener: socket.socket) -> None:

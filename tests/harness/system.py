@@ -32,9 +32,10 @@ from syncer.kafka.reader import TopicReader
 from syncer.kafka.state_store import KafkaStateStore
 from tests.harness import Database, Names
 from tests.harness.connector import definition, streaming
-from tests.harness.daemon import Daemon, until
+from tests.harness.daemon import Daemon
 from tests.harness.database import fresh_database
 from tests.harness.names import fresh_names
+from tests.harness.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = """
@@ -180,7 +181,7 @@ class System:
             daemon.until_ready()
         return daemon
 
-    def told(self, model: str) -> dict[str, Any]:
+    def status_of(self, model: str) -> dict[str, Any]:
         """What `syncer status` says of it."""
         command = ["status", "--json", model]
         done = CliRunner().invoke(cli.main, command, env=self.environment, catch_exceptions=False)
@@ -189,40 +190,40 @@ class System:
         assert isinstance(found, dict)
         return found
 
-    def until_reported(self, model: str, **fields: Any) -> dict[str, Any]:
+    def until_status(self, model: str, **fields: Any) -> dict[str, Any]:
         """Waits until `syncer status` reports these fields, and returns the report. A daemon publishes a new
         state after it has reached it, so a report that is read at once can be the one before."""
         found: dict[str, Any] = {}
 
         def reported() -> bool:
-            found.update(self.told(model))
+            found.update(self.status_of(model))
             return fields.items() <= found.items()
 
         until(reported, lambda: f"want {fields}, have {found}")
         return found
 
-    def well(self, *models: str) -> bool:
+    def is_healthy(self, *models: str) -> bool:
         """Whether `syncer status` says that all is well. A busy server may not answer in time."""
         return CliRunner().invoke(cli.main, ["status", *models], env=self.environment).exit_code == 0
 
-    def topics(self) -> KafkaAdmin:
+    def kafka_admin(self) -> KafkaAdmin:
         return KafkaAdmin({"bootstrap.servers": self.stack.kafka}, partitions=1, replication_factor=1)
 
-    def reader(self) -> TopicReader:
-        return TopicReader({"bootstrap.servers": self.stack.kafka}, self.topics())
+    def topic_reader(self) -> TopicReader:
+        return TopicReader({"bootstrap.servers": self.stack.kafka}, self.kafka_admin())
 
-    def state(self) -> KafkaStateStore:
+    def state_store(self) -> KafkaStateStore:
         producer = KafkaProducer({"bootstrap.servers": self.stack.kafka})
-        return KafkaStateStore(self.topics(), self.reader(), producer, f"{self.prefix}.state")
+        return KafkaStateStore(self.kafka_admin(), self.topic_reader(), producer, f"{self.prefix}.state")
 
     def dead_letters(self, model: str) -> list[bytes]:
         """Their values: records as they were, nothing for documents."""
-        records = self.reader().read_all(f"{self.prefix}.{model}.dlq")
+        records = self.topic_reader().read_all(f"{self.prefix}.{model}.dlq")
         return [record.value or b"" for record in records]
 
     # -- the documents --------------------------------------------------------------------------------------
 
-    def written(self, model: str) -> dict[str, Any]:
+    def documents(self, model: str) -> dict[str, Any]:
         """What the read model's sink holds."""
         if model == self.summaries:
             with redis.Redis.from_url(self.redis) as client:
@@ -239,17 +240,17 @@ class System:
         text = EXPECTED_SUMMARIES if model == self.summaries else EXPECTED_ORDERS
         return dict(self.database.query(text.format(schema=self.schema)))
 
-    def until_right(self, *models: str, seconds: float = 90) -> None:
+    def until_in_sync(self, *models: str, seconds: float = 90) -> None:
         """Wait until the documents of these read models (or of both) are what PostgreSQL says."""
 
         def right(model: str) -> bool:
-            return self.written(model) == self.expected(model)
+            return self.documents(model) == self.expected(model)
 
         for model in models or (self.orders, self.summaries):
             until(partial(right, model), partial(self.differences, model), seconds)
 
     def differences(self, model: str) -> str:
-        have, want = self.written(model), self.expected(model)
+        have, want = self.documents(model), self.expected(model)
         wrong = {id: (have.get(id), want.get(id)) for id in have | want if have.get(id) != want.get(id)}
         logs = "\n".join(daemon.log.read_text()[-3000:] for daemon in self.daemons)
         return f"{len(wrong)} of {model} (have, want): {dict(list(wrong.items())[:5])}\n{logs}"
@@ -261,7 +262,7 @@ class System:
                 if keys := list(client.scan_iter(pattern, count=1000)):
                     client.delete(*keys)
 
-    def end(self) -> None:
+    def close(self) -> None:
         for daemon in self.daemons:
             daemon.kill()
         if self.redis == self.stack.redis:  # another one is gone by now
@@ -275,4 +276,4 @@ def new_system(source: Source, folder: Path, number: int) -> Iterator[System]:
     try:
         yield system
     finally:
-        system.end()
+        system.close()

@@ -9,8 +9,9 @@ import urllib3
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests.harness.daemon import Daemon, until
+from tests.harness.daemon import Daemon
 from tests.harness.system import ORDERS, System
+from tests.harness.waiting import until
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -22,10 +23,10 @@ MANY = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM g
 
 def failed(daemon: Daemon, model: str, *words: str) -> None:
     """The read model has stopped, and each of these is in the one error told of it; the other one goes on."""
-    told = daemon.until_told(model, "failed")
+    told = daemon.until_reason(model, "failed")
     for word in words:
         assert word in told, told
-    assert len(daemon.said("failed", model=model)) == 1
+    assert len(daemon.logged("failed", model=model)) == 1
     [other] = {name for name in daemon.models() if name != model}
     daemon.until_state(other, "running")
     assert f"{model} is failed: {told}" in daemon.get("/readyz")[1]
@@ -70,12 +71,12 @@ def test_records_that_cannot_be_read_go_to_the_dead_letters(system: System) -> N
     for one in bad:
         system.produce("orders", one)
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
-    system.until_right()
+    system.until_in_sync()
     for model in (system.orders, system.summaries):
         until(lambda m=model: len(system.dead_letters(m)) == len(bad))  # type: ignore[misc]
         assert sorted(system.dead_letters(model)) == sorted(bad)
-        system.until_reported(model, state="running", dead_letters=len(bad), lag_records=0)
-        letters = daemon.said("dead letter", model=model)
+        system.until_status(model, state="running", dead_letters=len(bad), lag_records=0)
+        letters = daemon.logged("dead letter", model=model)
         assert len(letters) == len(bad)
         assert all(one["where"].startswith(system.topic("orders")) and one["hint"] for one in letters)
         assert f"a change of {system.schema}.nobody, which is no table of this read model" in str(letters)
@@ -91,36 +92,36 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
     system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id <> 3")
     wanted = system.expected(system.orders)
     wanted["3"] |= {"address": None}  # as it was before
-    until(lambda: system.written(system.orders) in (wanted, {k: v for k, v in wanted.items() if k != "3"}))
-    [letter] = daemon.said("dead letter", model=system.orders)
+    until(lambda: system.documents(system.orders) in (wanted, {k: v for k, v in wanted.items() if k != "3"}))
+    [letter] = daemon.logged("dead letter", model=system.orders)
     assert letter["where"] == "document 3" and "no address" in letter["why"]
-    system.until_reported(system.orders, state="running", dead_letters=1, lag_records=0)
+    system.until_status(system.orders, state="running", dead_letters=1, lag_records=0)
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
-    system.until_right()
-    until(lambda: system.told(system.orders)["dead_letters"] == 0)
+    system.until_in_sync()
+    until(lambda: system.status_of(system.orders)["dead_letters"] == 0)
 
 
 def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System) -> None:
     system.execute(CUSTOMERS, MANY, "UPDATE {schema}.orders SET parts = 0 WHERE id IN (7, 1500, 2999)")
     said = system.run("backfill", system.orders, expect=1)
     assert "3,000" in said and "3 documents were rejected" in said
-    assert sorted(map(int, system.written(system.orders))) == [n for n in range(1, 3001) if n not in (7, 1500, 2999)]
+    assert sorted(map(int, system.documents(system.orders))) == [n for n in range(1, 3001) if n not in (7, 1500, 2999)]
     daemon = system.start()
     system.execute("UPDATE {schema}.orders SET status = 'paid', parts = CASE WHEN id IN (8, 2999) THEN 0 ELSE 1 END")
     until(
-        lambda: {one["status"] for id, one in system.written(system.orders).items() if id != "8"} == {"paid"},
+        lambda: {one["status"] for id, one in system.documents(system.orders).items() if id != "8"} == {"paid"},
         daemon.log.read_text,
     )
-    assert system.written(system.orders)["8"]["status"] == "new"
-    until(lambda: system.told(system.orders)["dead_letters"] == 2)
-    letters = daemon.said("dead letter", model=system.orders)
+    assert system.documents(system.orders)["8"]["status"] == "new"
+    until(lambda: system.status_of(system.orders)["dead_letters"] == 2)
+    letters = daemon.logged("dead letter", model=system.orders)
     assert letters and all("division by zero" in one["why"] and one["hint"] for one in letters)
     # those of before the update may have come in an event of their own
     about = {one["where"].removeprefix(f"{system.orders}, document ") for one in letters}
     assert {"8", "2999"} <= about <= {"7", "8", "1500", "2999"}
     system.execute("UPDATE {schema}.orders SET parts = 2 WHERE parts = 0")
-    system.until_right()
-    until(lambda: system.told(system.orders)["dead_letters"] == 0)
+    system.until_in_sync()
+    until(lambda: system.status_of(system.orders)["dead_letters"] == 0)
 
 
 def test_a_row_with_an_empty_key_is_a_dead_letter_and_missing(system: System) -> None:
@@ -141,18 +142,18 @@ def test_a_row_with_an_empty_key_is_a_dead_letter_and_missing(system: System) ->
 def test_a_column_dropped_under_the_daemon_stops_its_read_model_alone(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
-    system.until_right()
+    system.until_in_sync()
     system.execute("ALTER TABLE {schema}.orders DROP COLUMN amount", "UPDATE {schema}.orders SET status = 'paid'")
     failed(daemon, system.orders, "amount", "orders.yaml:7", f"{system.schema}.orders")
     system.execute("INSERT INTO {schema}.orders (id, customer_id) VALUES (6, 1)")
-    system.until_right(system.summaries)
-    system.until_reported(system.orders, state="failed")
-    system.until_reported(system.summaries, state="running")
+    system.until_in_sync(system.summaries)
+    system.until_status(system.orders, state="failed")
+    system.until_status(system.summaries, state="running")
     daemon.stop()
     system.execute("ALTER TABLE {schema}.orders ADD COLUMN amount integer NOT NULL DEFAULT 7")
     daemon = system.start()
-    until(lambda: daemon.said("all documents are rendered again"))  # a column of that name, with other values
-    system.until_right()
+    until(lambda: daemon.logged("all documents are rendered again"))  # a column of that name, with other values
+    system.until_in_sync()
 
 
 def test_hazard_02_a_table_without_the_identity_it_needs_is_refused_also_while_running(
@@ -168,15 +169,15 @@ def test_hazard_02_a_table_without_the_identity_it_needs_is_refused_also_while_r
     system.execute(fix)
     daemon = system.start()
     system.run("backfill")
-    system.until_right()
+    system.until_in_sync()
     system.execute("ALTER TABLE {schema}.orders REPLICA IDENTITY DEFAULT")
     failed(daemon, system.summaries, "replica identity", f"syncer check {system.summaries}")
     system.execute(GONE, fix)
     daemon.stop()
     daemon = system.start()  # it is in order again, and what was logged meanwhile lacks old values
-    until(lambda: daemon.said("all documents are rendered again", model=system.summaries))
-    system.until_right()
-    assert not daemon.said("failed"), daemon.log.read_text()
+    until(lambda: daemon.logged("all documents are rendered again", model=system.summaries))
+    system.until_in_sync()
+    assert not daemon.logged("failed"), daemon.log.read_text()
 
 
 def test_hazard_02_an_identity_that_was_weak_for_a_moment_while_a_row_moved(system: System) -> None:
@@ -184,16 +185,16 @@ def test_hazard_02_an_identity_that_was_weak_for_a_moment_while_a_row_moved(syst
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill")
     daemon = system.start()
-    system.until_right()
+    system.until_in_sync()
     full = "ALTER TABLE {schema}.orders REPLICA IDENTITY FULL"
     system.execute(f"ALTER TABLE {{schema}}.orders REPLICA IDENTITY DEFAULT; {MOVED}; {full}")
-    system.until_right()
-    [found] = daemon.said("all documents are rendered again")
+    system.until_in_sync()
+    [found] = daemon.logged("all documents are rendered again")
     assert "updates do not tell the old row" in found["why"]
     system.execute(f"ALTER TABLE {{schema}}.orders REPLICA IDENTITY DEFAULT; {BACK}; {full}")
-    system.until_right()
-    assert len(daemon.said("all documents are rendered again")) > 1, "it was handed out before the update"
-    assert not daemon.said("failed"), daemon.log.read_text()
+    system.until_in_sync()
+    assert len(daemon.logged("all documents are rendered again")) > 1, "it was handed out before the update"
+    assert not daemon.logged("failed"), daemon.log.read_text()
 
 
 LINES_OF = "SELECT id, ARRAY(SELECT id FROM {schema}.lines WHERE order_id = o.id ORDER BY 1) FROM {schema}.orders o"
@@ -228,7 +229,7 @@ def test_hazard_02_a_partition_that_the_application_makes_needs_an_identity_and_
         "INSERT INTO {schema}.lines SELECT 10 + n, 2, n FROM generate_series(1, 5) n",
         "UPDATE {schema}.lines SET k = 2 WHERE id IN (1, 2)",
     )
-    told = daemon.until_told(model, "failed")
+    told = daemon.until_reason(model, "failed")
     assert "replica identity" in told and "goes on by itself" in told and "resync" not in told
     system.execute(
         "UPDATE {schema}.lines SET order_id = 5 WHERE id IN (2, 12, 13)",
@@ -241,8 +242,8 @@ def test_hazard_02_a_partition_that_the_application_makes_needs_an_identity_and_
     found = system.database.query(LINES_OF.format(schema=system.schema))
     wanted = {f"lines-{id}": {"lines": ids} for id, ids in found}
     assert wanted["lines-5"] == {"lines": [2, 5, 12, 15]}
-    until(lambda: system.written(system.summaries) == wanted, lambda: f"{wanted} {daemon.log.read_text()}")
-    assert daemon.said("all documents are rendered again") and not daemon.said("failed")
+    until(lambda: system.documents(system.summaries) == wanted, lambda: f"{wanted} {daemon.log.read_text()}")
+    assert daemon.logged("all documents are rendered again") and not daemon.logged("failed")
     assert "equal" in system.run("verify", model)
 
 
@@ -253,18 +254,18 @@ def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_the_rest_
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill")
     daemon = system.start()
-    system.until_right()
+    system.until_in_sync()
     system.execute(
         "ALTER TABLE {schema}.orders ALTER status DROP DEFAULT, ALTER status TYPE jsonb "
         """USING CASE id WHEN 3 THEN '{{"no": "text"}}' ELSE to_jsonb(upper(status)) END"""
     )
-    system.until_right(system.summaries)
+    system.until_in_sync(system.summaries)
     wanted = system.expected(system.orders)
     wanted["3"] |= {"status": "new"}  # as it was before
-    until(lambda: system.written(system.orders) == wanted, lambda: system.differences(system.orders))
-    until(lambda: system.told(system.orders)["dead_letters"] == 1)
+    until(lambda: system.documents(system.orders) == wanted, lambda: system.differences(system.orders))
+    until(lambda: system.status_of(system.orders)["dead_letters"] == 1)
     daemon.until_ready()
-    told = system.until_reported(system.orders, state="running", last_error="")
+    told = system.until_status(system.orders, state="running", last_error="")
     for words in (
         f"{system.schema}.orders.status was text, and is jsonb",
         "status: mapped as text, which cannot hold all jsonb values",
@@ -273,9 +274,9 @@ def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_the_rest_
         assert words in told["reason"] and words in daemon.status(system.orders)["reason"]
     assert "cannot hold all jsonb" in system.run("check", system.orders, expect=1)
     system.run("resync", system.orders, "--yes")
-    system.until_right()
-    until(lambda: system.told(system.orders)["reason"] == "", lambda: system.told(system.orders))
-    assert system.told(system.orders)["dead_letters"] == 0
+    system.until_in_sync()
+    until(lambda: system.status_of(system.orders)["reason"] == "", lambda: system.status_of(system.orders))
+    assert system.status_of(system.orders)["dead_letters"] == 0
     system.run("check", system.orders)
 
 
@@ -291,7 +292,7 @@ def test_a_changed_declaration_is_refused_until_a_resync_builds_it(system: Syste
     other.stop()
     assert "was changed" in system.run("backfill", system.orders, expect=3)
     system.run("resync", system.orders, "--yes")
-    assert {"state", "id", "each", "address", "customer"} == set(system.written(system.orders)["1"])
+    assert {"state", "id", "each", "address", "customer"} == set(system.documents(system.orders)["1"])
     aliases = urllib3.request("GET", f"{system.stack.elasticsearch}/_alias/{system.orders}").json()
     assert list(aliases) == [f"{system.orders}-000002"]
     old = urllib3.request("GET", f"{system.stack.elasticsearch}/{system.orders}-000001/_count").json()
@@ -299,26 +300,26 @@ def test_a_changed_declaration_is_refused_until_a_resync_builds_it(system: Syste
     # the daemon that ran all the while has the new declaration, too
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     until(
-        lambda: {one["state"] for one in system.written(system.orders).values()} == {"paid"},
+        lambda: {one["state"] for one in system.documents(system.orders).values()} == {"paid"},
         running.log.read_text,
     )
-    assert system.told(system.orders)["generation"] == 2
+    assert system.status_of(system.orders)["generation"] == 2
     running.until_ready()
 
 
 def test_hazard_22_an_index_that_is_deleted_is_told_and_not_made_again_in_part(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
-    system.until_right()
+    system.until_in_sync()
     urllib3.request("DELETE", f"{system.stack.elasticsearch}/{system.orders}-000001")
     system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id = 1")
     failed(daemon, system.orders, "the index is gone", f"syncer resync {system.orders}")
     daemon.stop()
     daemon = system.start(ready=False)
-    told = daemon.until_told(system.orders, "failed")
+    told = daemon.until_reason(system.orders, "failed")
     assert "is gone, and its documents with it" in told and f"syncer resync {system.orders}" in told
     system.run("resync", system.orders, "--yes")
-    system.until_right()
+    system.until_in_sync()
     daemon.until_ready()
 
 
@@ -328,50 +329,50 @@ def test_hazard_23_a_lost_record_of_the_epoch_is_told_by_every_sink(system: Syst
     for model in (system.orders, system.summaries):
         system.run("backfill", model)
         system.run("resync", model, "--yes")
-    system.until_right()
+    system.until_in_sync()
     admin = AdminClient({"bootstrap.servers": system.stack.kafka})
     topic = f"{system.prefix}.state"
     admin.delete_topics([topic])[topic].result(10)
     until(lambda: topic not in admin.list_topics(timeout=10).topics)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_told(model, "failed")
+        told = daemon.until_reason(model, "failed")
         assert "of a later epoch; the record of our own is lost" in told and f"syncer resync {model}" in told
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     for model in (system.orders, system.summaries):
         system.run("resync", model, "--yes")
-    system.until_right()
+    system.until_in_sync()
     daemon.until_ready()
 
 
 def test_records_that_kafka_no_longer_has_need_a_resync(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
-    system.until_right()
+    system.until_in_sync()
     daemon.stop()
     system.execute("UPDATE {schema}.orders SET status = 'paid'", "DELETE FROM {schema}.orders WHERE id = 5")
     topic = system.topic("orders")
-    until(lambda: sum(system.topics().ends([topic]).values()) == 11)
+    until(lambda: sum(system.kafka_admin().ends([topic]).values()) == 11)
     admin = AdminClient({"bootstrap.servers": system.stack.kafka})
-    trimmed = [TopicPartition(*at, end) for at, end in system.topics().ends([topic]).items()]
+    trimmed = [TopicPartition(*at, end) for at, end in system.kafka_admin().ends([topic]).items()]
     for done in admin.delete_records(trimmed).values():
         done.result(10)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_told(model, "failed")
+        told = daemon.until_reason(model, "failed")
         assert "no longer has the records" in told and topic in told and f"syncer resync {model}" in told
     system.run("resync", system.orders, "--yes")
     system.run("resync", system.summaries, "--yes")
-    system.until_right()
+    system.until_in_sync()
     daemon.until_ready()
 
 
 def test_a_clock_that_ran_backwards_needs_a_resync(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
-    system.until_right()
+    system.until_in_sync()
     daemon.stop()
-    state = system.state()
+    state = system.state_store()
     noted = state.load()[f"{system.orders}/1/clock"]
     state.save(f"{system.orders}/1/clock", noted | {"clock": noted["clock"] + 1_000_000})
     daemon = system.start(ready=False)
@@ -387,9 +388,9 @@ def test_a_clock_that_ran_backwards_needs_a_resync(system: System) -> None:
     daemon = system.start(ready=False)
     failed(daemon, system.orders, "ran backwards", "detected", f"syncer resync {system.orders}")
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
-    system.until_right(system.summaries)
+    system.until_in_sync(system.summaries)
     system.run("resync", system.orders, "--yes")
-    system.until_right()
+    system.until_in_sync()
     daemon.until_ready()
     state.save(f"{system.summaries}/1/backwards", {"why": "another process saw it"})
     failed(daemon, system.summaries, "ran backwards", "another process saw it")

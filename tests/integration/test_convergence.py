@@ -18,13 +18,14 @@ import redis
 import urllib3
 
 from devstack import Stack
-from tests.convergence.compare import Expected, compare, told
-from tests.convergence.deployment import Deployment, deployed, until
+from tests.convergence.compare import Expected, compare, describe
+from tests.convergence.deployment import Deployment, deployed
 from tests.convergence.documents import Difference
 from tests.convergence.faults import Faults
 from tests.convergence.oracle import Oracle
 from tests.convergence.workload import Workload
 from tests.harness import Database, Names
+from tests.harness.waiting import remaining
 
 SEED = os.environ.get("CONVERGENCE_SEED") or str(random.SystemRandom().randrange(10**9))
 SECONDS = float(os.environ.get("CONVERGENCE_SECONDS", "20"))
@@ -41,8 +42,8 @@ def deployment(stack: Stack, database: Database, names: Names, tmp_path: Path) -
 
 
 @pytest.fixture
-def workload(deployment: Deployment, say: Callable[[str], None]) -> Iterator[Workload]:
-    say(f"convergence: CONVERGENCE_SEED={SEED}")
+def workload(deployment: Deployment, echo: Callable[[str], None]) -> Iterator[Workload]:
+    echo(f"convergence: CONVERGENCE_SEED={SEED}")
     created = Workload(deployment.database, SEED, WRITERS, RATE)
     try:
         yield created
@@ -52,7 +53,7 @@ def workload(deployment: Deployment, say: Callable[[str], None]) -> Iterator[Wor
 
 @pytest.mark.timeout(SECONDS + 2 * SETTLES_WITHIN + 240)  # the start of the servers counts, too
 def test_every_document_is_what_postgresql_says_in_the_end(
-    deployment: Deployment, workload: Workload, say: Callable[[str], None]
+    deployment: Deployment, workload: Workload, echo: Callable[[str], None]
 ) -> None:
     workload.seed_rows(60)
     deployment.run("connectors", "apply", "--yes")
@@ -73,13 +74,13 @@ def test_every_document_is_what_postgresql_says_in_the_end(
     finally:
         workload.stop()
     deadline = time.monotonic() + SETTLES_WITHIN
-    say(f"convergence: {workload.told()}; {faults.told()}")
-    faults.end()
+    echo(f"convergence: {workload.summary()}; {faults.summary()}")
+    faults.stop()
     expected = Oracle(deployment.database).documents()
     assert all(len(documents) > 5 for documents in expected.values()), "nothing to compare"
 
     left = settle(deployment, expected, deadline)
-    say(f"convergence: settled {SETTLES_WITHIN - left:.1f} s after the last write")
+    echo(f"convergence: settled {SETTLES_WITHIN - left:.1f} s after the last write")
     deployment.run("verify", "--patience", "5")
     for daemon in faults.daemons:
         daemon.terminate()
@@ -129,7 +130,7 @@ def settle(deployment: Deployment, expected: Expected, deadline: float) -> float
     """Wait until every document is as expected and nothing is left to be done; returns the seconds left."""
     found: list[Difference] = []
     waiting: object = None
-    for left in until(deadline):
+    for left in remaining(deadline):
         found = compare(deployment, expected)
         if not found:
             # Exit status 1 if one waits: what kept it may have ended a moment ago.
@@ -138,9 +139,9 @@ def settle(deployment: Deployment, expected: Expected, deadline: float) -> float
             waiting = [s for s in status if s["lag_records"] or s["work_records"]]
             if not waiting:
                 return left
-    raise AssertionError(f"not within {SETTLES_WITHIN} s, {waiting}: CONVERGENCE_SEED={SEED}: {told(found)}")
+    raise AssertionError(f"not within {SETTLES_WITHIN} s, {waiting}: CONVERGENCE_SEED={SEED}: {describe(found)}")
 
 
 def equal(deployment: Deployment, expected: Expected) -> None:
     found = compare(deployment, expected)
-    assert not found, f"CONVERGENCE_SEED={SEED}: {told(found)}"
+    assert not found, f"CONVERGENCE_SEED={SEED}: {describe(found)}"

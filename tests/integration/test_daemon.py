@@ -16,8 +16,8 @@ from contextlib import contextmanager
 import urllib3
 
 from syncer.telemetry.metrics import STATES, TABLE
-from tests.harness.daemon import until
 from tests.harness.system import System
+from tests.harness.waiting import until
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 ORDERS = "INSERT INTO {{schema}}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series({}, {}) n"
@@ -43,12 +43,12 @@ def backfill(system: System, *options: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_what_it_tells_of_itself(system: System) -> None:
-    assert (system.told(system.orders)["state"], system.told(system.orders)["backfill"]) == ("new", "never")
+    assert (system.status_of(system.orders)["state"], system.status_of(system.orders)["backfill"]) == ("new", "never")
     daemon = system.start()
     system.execute(CUSTOMERS, ORDERS.format(1, 50))
-    system.until_right()
+    system.until_in_sync()
     system.execute("UPDATE {schema}.customers SET name = 'Barbara' WHERE id = 1", "DELETE FROM {schema}.orders")
-    system.until_right()
+    system.until_in_sync()
     until(lambda: daemon.metric("syncer_lag_records") == 0 and daemon.metric("syncer_lag_seconds") == 0)
     text = daemon.get("/metrics")[1]
     for spec in TABLE:
@@ -69,14 +69,14 @@ def test_what_it_tells_of_itself(system: System) -> None:
         "last_error": "",
         "hint": "",
     }
-    system.until_reported(model, state="running", members=1, lag_records=0, lag_seconds=0)
+    system.until_status(model, state="running", members=1, lag_records=0, lag_seconds=0)
     assert daemon.get("/livez") == (200, "ok\n") and daemon.get("/readyz") == (200, "ok\n")
     assert daemon.get("/nothing")[0] == 404 and daemon.get("/status?model=nobody")[0] == 404
     assert daemon.stop() < 5
-    system.until_reported(model, state="stopped", members=0, lag_seconds=None, reasons=[], processes=[])
+    system.until_status(model, state="stopped", members=0, lag_seconds=None, reasons=[], processes=[])
     for line in daemon.log.read_text().splitlines():
         assert {"timestamp", "level", "message"} <= json.loads(line).keys()
-    assert [one["unfinished"] for one in daemon.said("stopped")] == [[]]
+    assert [one["unfinished"] for one in daemon.logged("stopped")] == [[]]
 
 
 def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
@@ -84,21 +84,21 @@ def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
     model, settings = system.orders, f"{system.stack.elasticsearch}/{system.orders}-000001/_settings"
     daemon = system.start(model)
     system.execute(CUSTOMERS, ORDERS.format(1, 5))
-    system.until_right(model)
+    system.until_in_sync(model)
     urllib3.request("PUT", settings, json={"index.blocks.write": True})
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
-    until(lambda: system.told(model)["state"] == "waiting", lambda: system.told(model))
-    told = system.told(model)
+    until(lambda: system.status_of(model)["state"] == "waiting", lambda: system.status_of(model))
+    told = system.status_of(model)
     assert "cluster_block_exception" in told["reason"] and told["lag_seconds"] > 0 and not told["last_error"]
     assert f"{model}: " in (said := system.run("status", model, expect=1)) and "cluster_block_exception" in said
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
-    system.until_right(model)
-    system.until_reported(model, state="running", reason="")
+    system.until_in_sync(model)
+    system.until_status(model, state="running", reason="")
     urllib3.request("PUT", settings, json={"index.blocks.write": True})
     system.execute("UPDATE {schema}.orders SET status = 'sent'")
-    until(lambda: system.told(model)["state"] == "waiting", lambda: system.told(model))
+    until(lambda: system.status_of(model)["state"] == "waiting", lambda: system.status_of(model))
     daemon.stop()
-    system.until_reported(model, state="stopped")
+    system.until_status(model, state="stopped")
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
 
 
@@ -111,23 +111,23 @@ def test_a_fan_out_that_waits_is_lag(system: System) -> None:
     system.execute("INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 1000) n")
     system.run("backfill", model)
     daemon = system.start(model)
-    system.until_reported(model, lag_records=0, lag_seconds=0)
+    system.until_status(model, lag_records=0, lag_seconds=0)
     until(lambda: daemon.metric("syncer_lag_seconds") == 0)
     urllib3.request("PUT", settings, json={"index.blocks.write": True})
     system.execute("UPDATE {schema}.customers SET name = 'Augusta' WHERE id = 1")
     until(lambda: daemon.metric("syncer_lag_seconds") > 3, lambda: daemon.status(model))
     until(lambda: daemon.metric("syncer_lag_records", lane="changes") == 0)
     until(lambda: daemon.metric("syncer_lag_seconds") > 5, lambda: daemon.status(model))
-    told = system.told(model)
+    told = system.status_of(model)
     assert told["lag_records"] == 0 and told["lag_seconds"] > 3
     assert [(work["kind"], work["reason"]) for work in told["work"]] == [("keys", "fan-out")]
     assert sum(work["items"] for work in told["work"]) == told["work_records"] > 5
     assert "batches of documents (fan-out) waiting" in system.run("status", model, expect=1)
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
-    system.until_right(model)
+    system.until_in_sync(model)
     until(lambda: daemon.metric("syncer_lag_seconds") == 0)
-    until(lambda: system.told(model)["lag_seconds"] == 0)
-    until(lambda: system.well(model), lambda: system.told(model))
+    until(lambda: system.status_of(model)["lag_seconds"] == 0)
+    until(lambda: system.is_healthy(model), lambda: system.status_of(model))
 
 
 def test_one_daemon_fails_another_delivers_and_is_killed(system: System) -> None:
@@ -136,23 +136,23 @@ def test_one_daemon_fails_another_delivers_and_is_killed(system: System) -> None
     system.execute(CUSTOMERS, ORDERS.format(1, 5))
     system.run("backfill", model)
     first = system.start(model)
-    until(lambda: system.told(model)["state"] == "running")
+    until(lambda: system.status_of(model)["state"] == "running")
     system.environment["SYNCER_POSTGRES__PASSWORD"] = "wr0ng"
     second = system.start(model, ready=False)
     del system.environment["SYNCER_POSTGRES__PASSWORD"]
     second.until_state(model, "failed")
-    until(lambda: len(system.told(model)["reasons"]) == 1, lambda: system.told(model))
-    told = system.told(model)
+    until(lambda: len(system.status_of(model)["reasons"]) == 1, lambda: system.status_of(model))
+    told = system.status_of(model)
     assert (told["state"], told["last_error"], told["healthy"]) == ("running", "", False)
     assert f"pid {second.process.pid} has failed" in told["reason"]
     assert "password authentication failed" in told["reason"]
     assert f"pid {second.process.pid} has failed" in system.run("status", model, expect=1)
     second.stop(expect=3)
-    until(lambda: system.well(model), lambda: system.told(model))
+    until(lambda: system.is_healthy(model), lambda: system.status_of(model))
 
     first.kill()
-    until(lambda: system.told(model)["state"] == "stopped", lambda: system.told(model))
-    told = system.told(model)
+    until(lambda: system.status_of(model)["state"] == "stopped", lambda: system.status_of(model))
+    told = system.status_of(model)
     assert f"pid {first.process.pid} was killed" in told["reason"] and told["lag_seconds"] is None
     assert f"pid {first.process.pid} was killed" in system.run("status", model, expect=1)
 
@@ -178,20 +178,20 @@ def test_a_stop_amid_the_work_loses_nothing_and_repeats_little(system: System) -
     until(lambda: daemon.metric("syncer_events_total", model=system.orders) == 2)
     until(lambda: daemon.metric("syncer_lag_records", model=system.orders) == 0)
     system.execute(ORDERS.format(1, 9000))
-    until(lambda: len(system.written(system.orders)) > 200)
+    until(lambda: len(system.documents(system.orders)) > 200)
     assert daemon.stop() < 5
-    settled = sum(system.topics().committed(f"{system.prefix}.{system.orders}.1").values())
-    written = len(system.written(system.orders))
+    settled = sum(system.kafka_admin().committed(f"{system.prefix}.{system.orders}.1").values())
+    written = len(system.documents(system.orders))
     assert written - 200 <= settled <= written + 2  # of events, two are of customers
     daemon = system.start()
-    system.until_right()
+    system.until_in_sync()
     until(lambda: daemon.metric("syncer_lag_records") == 0)
     seen = sum(daemon.metric("syncer_events_total", model=system.orders, op=op) for op in "cud")
     assert seen == 9002 - settled
     # one customer's 4,500 orders are more than a batch: they go through the work topic
     system.execute("UPDATE {schema}.customers SET name = 'Barbara' WHERE id = 1")
-    system.until_right(system.orders)
-    assert sum(system.topics().ends([f"{system.prefix}.{system.orders}.1.work"]).values()) > 1
+    system.until_in_sync(system.orders)
+    assert sum(system.kafka_admin().ends([f"{system.prefix}.{system.orders}.1.work"]).values()) > 1
 
 
 def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) -> None:
@@ -199,8 +199,8 @@ def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) ->
     first, second = system.start(ready=False), system.start(ready=False)  # both begin the read models
     first.until_ready()
     second.until_ready()
-    assert not first.said("failed") and not second.said("failed")
-    until(lambda: system.told(system.orders)["members"] == 2)
+    assert not first.logged("failed") and not second.logged("failed")
+    until(lambda: system.status_of(system.orders)["members"] == 2)
     numbers = itertools.count(3)
 
     def both_see_events() -> bool:
@@ -212,7 +212,7 @@ def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) ->
     system.execute(ORDERS.format(1, 3000))
     first.kill()
     system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0", "UPDATE {schema}.orders SET status = 'paid'")
-    system.until_right()
+    system.until_in_sync()
     until(lambda: second.metric("syncer_lag_records") == 0)
     second.stop()
 
@@ -220,17 +220,17 @@ def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) ->
 def test_a_backfill_that_is_killed_goes_on_where_it_was(system: System) -> None:
     system.execute(CUSTOMERS, ORDERS.format(1, 3000))
     with backfill(system, "--rate", "1000"):
-        until(lambda: len(system.written(system.orders)) > 700)
-    told = system.until_reported(system.orders, backfill="unfinished", state="stopped")
+        until(lambda: len(system.documents(system.orders)) > 700)
+    told = system.until_status(system.orders, backfill="unfinished", state="stopped")
     assert 0 < told["backfill_percent"] < 100
-    done = len(system.written(system.orders))
+    done = len(system.documents(system.orders))
     assert done < 3000
     with backfill(system) as second:
         said = second.communicate()[0]
     assert second.returncode == 0 and "continuing an earlier run" in said and "done, 3,000" in said
-    assert system.written(system.orders) == system.expected(system.orders)
-    assert system.told(system.orders)["backfill"] not in ("never", "unfinished")
-    assert len(system.state().load()) > 0
+    assert system.documents(system.orders) == system.expected(system.orders)
+    assert system.status_of(system.orders)["backfill"] not in ("never", "unfinished")
+    assert len(system.state_store().load()) > 0
 
 
 def test_a_backfill_beside_the_daemon_keeps_its_rate_while_rows_change(system: System) -> None:
@@ -261,7 +261,7 @@ def test_a_backfill_beside_the_daemon_keeps_its_rate_while_rows_change(system: S
     assert process.returncode == 0, said
     # 30 ranges of 100 at 600 a second: 5 s; the first of each lane begins at once
     assert took > 0.8 * (5 - 3 * 100 / 600), said
-    system.until_right(system.orders)
+    system.until_in_sync(system.orders)
     until(lambda: daemon.metric("syncer_lag_records") == 0)
     assert daemon.metric("syncer_errors_total") == 0
 
@@ -269,7 +269,7 @@ def test_a_backfill_beside_the_daemon_keeps_its_rate_while_rows_change(system: S
 def test_a_backfill_that_is_interrupted_ends_in_order(system: System) -> None:
     system.execute(CUSTOMERS, ORDERS.format(1, 4000))
     with backfill(system, "--rate", "150") as process:
-        until(lambda: len(system.written(system.orders)) > 100)
+        until(lambda: len(system.documents(system.orders)) > 100)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=20)[0]
     assert process.returncode == 130 and "run the same command again to continue" in said

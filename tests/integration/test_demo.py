@@ -12,7 +12,7 @@ import pytest
 
 from devstack import stack as devstack
 from tests.harness import terminal
-from tests.harness.daemon import until
+from tests.harness.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"ORDERS": "1000", "LIVE_SECONDS": "1"}

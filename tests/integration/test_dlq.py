@@ -15,8 +15,8 @@ from syncer.kafka.producer import KafkaProducer
 from syncer.kafka.reader import TopicReader
 from syncer.ports import Record
 from tests.harness import Names
-from tests.harness.daemon import until
 from tests.harness.system import ORDERS, System
+from tests.harness.waiting import until
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -63,12 +63,12 @@ def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system:
     assert listed(system, orders).keys() == {"3", "4"}
     takes_any_address(system)
     assert "1 of 2 dead letters resolved" in system.run("dlq", "replay", orders, "--all", expect=1)
-    assert system.written(orders)["3"]["address"] == "no address"
+    assert system.documents(orders)["3"]["address"] == "no address"
     assert listed(system, orders).keys() == {"4"}
 
     assert "add --yes" in system.run("dlq", "drop", orders, "4", expect=2)
     assert "1 dead letter dropped" in system.run("dlq", "drop", orders, "4", "--yes")
-    assert listed(system, orders) == {} and system.told(orders)["dead_letters"] == 0
+    assert listed(system, orders) == {} and system.status_of(orders)["dead_letters"] == 0
 
 
 def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system: System) -> None:
@@ -84,9 +84,9 @@ def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system:
     daemon = system.start()  # it learns of the letter that another process wrote
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 1)
     system.execute("DELETE FROM {schema}.orders WHERE id = 4")
-    until(lambda: system.told(system.orders)["dead_letters"] == 0)
+    until(lambda: system.status_of(system.orders)["dead_letters"] == 0)
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 0)
-    system.until_right()
+    system.until_in_sync()
 
 
 def test_a_mapping_that_fits_no_document_stops_its_read_model_and_no_other(system: System) -> None:
@@ -101,7 +101,7 @@ def test_a_mapping_that_fits_no_document_stops_its_read_model_and_no_other(syste
     said = system.run("backfill", orders, expect=3)
     assert f"the backfill stopped: elasticsearch:{orders} refused 100 documents in a row" in said
     assert "document_parsing_exception" in said and "→ correct the mapping" in said
-    done = sum(system.topics().committed(f"{system.prefix}.{orders}.1.backfill").values())
+    done = sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values())
     letters = listed(system, orders)
     assert 30 * done <= len(letters) < 100
     for letter in letters.values():  # the sink, the error, and what caused it
@@ -113,11 +113,11 @@ def test_a_mapping_that_fits_no_document_stops_its_read_model_and_no_other(syste
     assert f"elasticsearch:{orders} still refuses documents" in told["reason"]
     assert daemon.metric("syncer_breaker_open", model=orders) == 1
     assert listed(system, orders) == letters
-    assert sum(system.topics().committed(f"{system.prefix}.{orders}.1.backfill").values()) == done
+    assert sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values()) == done
     system.declare("orders", ORDERS.replace("type: ip", "type: keyword"))
     system.run("resync", orders, "--yes")
     daemon.until_state(orders, "running")
-    system.until_right()
+    system.until_in_sync()
     assert listed(system, orders) == {} and daemon.metric("syncer_breaker_open", model=orders) == 0
     daemon.stop()
 
@@ -133,7 +133,7 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     good = json.dumps({"op": "u", "before": image, "after": image, "source": source}).encode()
     topic = f"{system.prefix}.{orders}.dlq"
     producer = KafkaProducer({"bootstrap.servers": system.stack.kafka})
-    letters = KafkaOpenDeadLetters(system.reader(), producer, topic).writer()
+    letters = KafkaOpenDeadLetters(system.topic_reader(), producer, topic).writer()
     changes = system.topic("orders")
     letters.record(Record(Position(changes, 0, 7), None, good), "it could not be read")
     letters.record(Record(Position(changes, 0, 8), None, b"\xff no JSON"), "it could not be read")
@@ -144,7 +144,7 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     assert "\\xff no JSON" in system.run("dlq", "show", orders, names[1])
     said = system.run("dlq", "replay", orders, *names, expect=1)
     assert "1 of 2 dead letters resolved" in said and "cannot read a change event" in said
-    assert system.written(orders)["2"]["status"] == "paid"
+    assert system.documents(orders)["2"]["status"] == "paid"
     left = listed(system, orders)
     assert left.keys() == {names[1]} and "cannot read a change event" in left[names[1]]["reason"]
     assert "→" not in left[names[1]]["reason"] and "syncer dlq show" in left[names[1]]["hint"]
@@ -167,7 +167,7 @@ def test_a_resync_settles_the_letters_of_what_it_builds_anew(system: System) -> 
 
 
 def test_a_topic_of_earlier_days_becomes_a_compacted_one(system: System) -> None:
-    topic, topics = f"{system.prefix}.{system.orders}.dlq", system.topics()
+    topic, topics = f"{system.prefix}.{system.orders}.dlq", system.kafka_admin()
     topics.create([topic], {"retention.ms": "-1", "cleanup.policy": "delete"}, partitions=1)
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill", system.orders)
@@ -182,13 +182,13 @@ def test_a_daemon_killed_amid_refusals_leaves_none_untold(system: System) -> Non
         "INSERT INTO {schema}.orders (id, customer_id, address) "
         "SELECT n, 1, CASE WHEN n % 3 = 0 THEN 'no address' END FROM generate_series(1, 900) n"
     )
-    until(lambda: system.told(system.orders)["dead_letters"] > 0)
+    until(lambda: system.status_of(system.orders)["dead_letters"] > 0)
     daemon.kill()
     daemon = system.start()
-    until(lambda: system.told(system.orders)["lag_records"] == 0)
+    until(lambda: system.status_of(system.orders)["lag_records"] == 0)
     refused = {str(n) for n in range(3, 901, 3)}
     assert listed(system, system.orders).keys() == refused
-    assert len(system.written(system.orders)) == 600
+    assert len(system.documents(system.orders)) == 600
     system.execute("UPDATE {schema}.orders SET address = NULL WHERE id <= 450")
     until(lambda: listed(system, system.orders).keys() == {id for id in refused if int(id) > 450})
     daemon.stop()

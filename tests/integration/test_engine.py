@@ -23,8 +23,8 @@ from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
 from syncer.ports import View
 from tests.harness import Database
-from tests.harness.daemon import until
-from tests.harness.engine import ORDERS, SCHEMA, Engine, Spy, Tape
+from tests.harness.engine import ORDERS, SCHEMA, Engine, MemoryTopic, RecordingSink
+from tests.harness.waiting import until
 
 TEN = "INSERT INTO orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 10) n"
 
@@ -45,9 +45,9 @@ def filled(engine: Engine) -> Engine:
     """Ten orders, in step."""
     txid = engine.execute(TEN)
     for n in range(1, 11):
-        engine.tell(txid, "orders", "c", after=order(n, 1 + n % 2))
+        engine.add_event(txid, "orders", "c", after=order(n, 1 + n % 2))
     engine.drain(engine.lane())
-    assert engine.written() == engine.expected()
+    assert engine.documents() == engine.expected()
     engine.sink.batches.clear()
     return engine
 
@@ -60,8 +60,8 @@ def test_hazard_20_a_huge_fan_out_goes_through_the_work_topic(engine: Engine) ->
         "INSERT INTO orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 3500) n",
         "INSERT INTO orders (id, customer_id) VALUES (9000, 2)",
     )
-    engine.tell(txid, "customers", before={"id": 1, "name": "A"}, after={"id": 1, "name": "Ada"})
-    engine.tell(txid, "orders", "c", after=order(9000, 2))
+    engine.add_event(txid, "customers", before={"id": 1, "name": "A"}, after={"id": 1, "name": "Ada"})
+    engine.add_event(txid, "orders", "c", after=order(9000, 2))
     lane = engine.lane(fan_out=1000, chunk_documents=300)
     engine.drain(lane)
     items = [decode.work(record.position, record.value, 1) for record in engine.work.records]
@@ -71,16 +71,16 @@ def test_hazard_20_a_huge_fan_out_goes_through_the_work_topic(engine: Engine) ->
     handed = {key for item in items if item for key in item.keys}
     assert len(handed) == 3000
     assert engine.changes.committed == 2  # the event is settled: its work is as durable as it was
-    assert len(engine.written()) == 501
+    assert len(engine.documents()) == 501
     engine.drain(engine.lane(engine.work))
     assert engine.work.committed == len(items)
-    assert engine.written() == engine.expected()
+    assert engine.documents() == engine.expected()
 
 
 def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine: Engine) -> None:
     filled(engine)
     txid = engine.execute("TRUNCATE customers", "INSERT INTO customers VALUES (2, 'Barbara')")
-    engine.tell(txid, "customers", "t")
+    engine.add_event(txid, "customers", "t")
     lanes = engine.lane(chunk_documents=4), engine.lane(engine.work)
     engine.drain(*lanes)
     items = [decode.work(record.position, record.value, 1) for record in engine.work.records]
@@ -90,8 +90,8 @@ def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine:
         ("range", ("8",), ("10",)),
     ]
     assert {item and item.committed_ms for item in items} == {1}
-    assert engine.written() == engine.expected()
-    engine.tell(engine.execute("TRUNCATE orders"), "orders", "t")
+    assert engine.documents() == engine.expected()
+    engine.add_event(engine.execute("TRUNCATE orders"), "orders", "t")
     engine.drain(lanes[0])
     now, later = (decode.work(record.position, record.value, 1) for record in engine.work.records[3:])
     assert now and later and (now.kind, later.kind) == ("sweep", "sweep")
@@ -101,7 +101,7 @@ def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine:
     engine.drain(lanes[1])
     handed = [decode.work(record.position, record.value, 1) for record in engine.work.records[4:]]
     assert handed and {item and item.committed_ms for item in handed} == {1}, "handed over with their cause"
-    assert engine.written() == engine.expected() == {}
+    assert engine.documents() == engine.expected() == {}
 
 
 def test_a_work_item_that_cannot_be_read_is_settled_with_its_neighbours(engine: Engine) -> None:
@@ -113,36 +113,36 @@ def test_a_work_item_that_cannot_be_read_is_settled_with_its_neighbours(engine: 
     ):
         engine.work.add(value)
     engine.drain(engine.lane(engine.work))
-    assert engine.written().keys() == {"1"}
-    assert len(engine.letters.written) == 2
+    assert engine.documents().keys() == {"1"}
+    assert len(engine.dead_letters.written) == 2
     assert engine.work.committed == 3
 
 
 def test_hazard_26_what_a_slow_worker_writes_after_a_truncate_is_swept(engine: Engine) -> None:
     """A row that was inserted just before: the first sweep cannot know of it, as no sink has it yet."""
     filled(engine)
-    source, sink, go = Tape("here"), Spy(engine.store, engine.compiled), threading.Event()
+    source, sink, go = MemoryTopic("here"), RecordingSink(engine.store, engine.compiled), threading.Event()
     slow = engine.lane(source, [sink])
 
     def held_up(batch: Batch) -> None:
         go.wait(20)
 
-    sink.then = held_up
+    sink.on_write = held_up
     txid = engine.execute("INSERT INTO orders VALUES (11, 1)")
     event = {"op": "c", "after": order(11), "source": {"schema": "public", "table": "orders", "txId": txid}}
     source.add(json.dumps(event).encode())
     slow.step()  # rendered, and held up on its way to the sink
     until(lambda: sink.batches)
-    engine.tell(engine.execute("TRUNCATE orders"), "orders", "t")
+    engine.add_event(engine.execute("TRUNCATE orders"), "orders", "t")
     engine.drain(engine.lane(max_age=1.0))
     work = engine.lane(engine.work, max_records=1)
-    while engine.written():
+    while engine.documents():
         work.step()
     go.set()
     engine.drain(slow)
-    assert set(engine.written()) == {"11"}
+    assert set(engine.documents()) == {"11"}
     engine.drain(work)
-    assert engine.written() == engine.expected() == {}
+    assert engine.documents() == engine.expected() == {}
 
 
 def test_memory_is_bounded_by_bytes_however_documents_vary(engine: Engine) -> None:
@@ -160,10 +160,10 @@ def test_memory_is_bounded_by_bytes_however_documents_vary(engine: Engine) -> No
         assert batch.size <= limit or len(batch) == 1
         return Outcome(written=len(batch))
 
-    engine.sink.then = measure
+    engine.sink.on_write = measure
     engine.work.add(b'{"kind":"range","reason":"backfill","high":["2500"]}')
     for at in (*range(1, 100), *range(2400, 2501), 700, *range(100, 110)):
-        engine.tell(None, "orders", "c", after=order(at))
+        engine.add_event(None, "orders", "c", after=order(at))
     engine.drain(engine.lane(engine.work, chunk_bytes=limit), engine.lane(chunk_bytes=limit))
     assert sum(seen) > 2 * 1_500_000 + 600 * 125_000
     assert len(seen) < 200
@@ -179,9 +179,9 @@ def test_a_row_read_in_a_snapshot_is_rendered_and_its_transaction_not_waited_for
     with engine.database.connect(autocommit=False) as reader:
         row = reader.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
         assert row
-        engine.tell(row[0], "orders", "r", after=order(3))
+        engine.add_event(row[0], "orders", "r", after=order(3))
         engine.drain(engine.lane(gate_timeout=0.01))
-    assert engine.written() == engine.expected()
+    assert engine.documents() == engine.expected()
     assert engine.changes.committed == 11
 
 
@@ -201,8 +201,8 @@ def test_what_a_sink_could_not_take_is_rendered_again_never_sent_again(engine: E
             raise Retry("no answer", where="the sink")
         return Outcome(retry=["3"], retry_reason="busy")
 
-    engine.sink.then = busy
-    engine.tell(engine.execute("UPDATE orders SET note = 'first' WHERE id = 3"), "orders", after=order(3))
+    engine.sink.on_write = busy
+    engine.add_event(engine.execute("UPDATE orders SET note = 'first' WHERE id = 3"), "orders", after=order(3))
     lane = engine.lane()
     lane.step()
     until(lambda: engine.sink.batches)
@@ -210,8 +210,8 @@ def test_what_a_sink_could_not_take_is_rendered_again_never_sent_again(engine: E
     engine.drain(lane)
     assert [batch.ids() for batch in engine.sink.batches] == [["3"]] * 4
     assert all(a.version < b.version for a, b in pairwise(engine.sink.batches))
-    assert engine.written()["3"]["note"] == "attempt 2"
-    assert (engine.changes.committed, engine.written()) == (11, engine.expected())
+    assert engine.documents()["3"]["note"] == "attempt 2"
+    assert (engine.changes.committed, engine.documents()) == (11, engine.expected())
 
 
 def test_a_piece_that_waited_too_long_is_rendered_again(engine: Engine) -> None:
@@ -221,10 +221,10 @@ def test_a_piece_that_waited_too_long_is_rendered_again(engine: Engine) -> None:
     def wait(batch: Batch) -> None:
         slow.wait(5)
 
-    engine.sink.then = wait
+    engine.sink.on_write = wait
     lane = engine.lane(max_records=1, max_age=0.5)
     for id in (1, 2):
-        engine.tell(engine.execute(f"UPDATE orders SET note = 'new' WHERE id = {id}"), "orders", after=order(id))
+        engine.add_event(engine.execute(f"UPDATE orders SET note = 'new' WHERE id = {id}"), "orders", after=order(id))
     lane.step()
     second = threading.Thread(target=lane.step)  # rendered, and waits for the first to be written
     second.start()
@@ -234,12 +234,12 @@ def test_a_piece_that_waited_too_long_is_rendered_again(engine: Engine) -> None:
     second.join()
     engine.drain(lane)
     assert [batch.ids() for batch in engine.sink.batches] == [["1"], ["2"]]
-    assert engine.written() == engine.expected()
+    assert engine.documents() == engine.expected()
 
 
 def test_refusals_are_told_once_although_another_sink_is_away(engine: Engine) -> None:
     filled(engine)
-    other = Spy(type(engine.store)(), engine.compiled)
+    other = RecordingSink(type(engine.store)(), engine.compiled)
     answers = iter([Retry("away")] * 3)
 
     def away(batch: Batch) -> Outcome | None:
@@ -247,14 +247,14 @@ def test_refusals_are_told_once_although_another_sink_is_away(engine: Engine) ->
             raise error
         return None
 
-    engine.sink.then = lambda batch: Outcome(rejected=[Rejection("3", "no")], written=len(batch) - 1)
-    other.then = away
+    engine.sink.on_write = lambda batch: Outcome(rejected=[Rejection("3", "no")], written=len(batch) - 1)
+    other.on_write = away
     txid = engine.execute("UPDATE orders SET note = 'new'")
-    engine.tell(txid, "orders", after=order(3))
-    engine.tell(txid, "orders", after=order(4))
+    engine.add_event(txid, "orders", after=order(3))
+    engine.add_event(txid, "orders", after=order(4))
     engine.drain(engine.lane(sinks=[engine.sink, other]))
-    assert set(engine.letters.written) == engine.letters.standing.keys() == {"3"}
-    assert engine.counted("syncer_errors_total", kind="reject") == 1
+    assert set(engine.dead_letters.written) == engine.dead_letters.open.keys() == {"3"}
+    assert engine.metric("syncer_errors_total", kind="reject") == 1
     assert set(other.ids()) == {"3", "4"}
     assert engine.changes.committed == 12
 
@@ -262,21 +262,21 @@ def test_refusals_are_told_once_although_another_sink_is_away(engine: Engine) ->
 def test_a_letter_is_settled_when_its_document_is_accepted(engine: Engine) -> None:
     filled(engine)
     lane = engine.lane()
-    engine.sink.then = lambda batch: Outcome(rejected=[Rejection(id, "no") for id in batch.ids()])
+    engine.sink.on_write = lambda batch: Outcome(rejected=[Rejection(id, "no") for id in batch.ids()])
     txid = engine.execute("UPDATE orders SET note = 'bad' WHERE id IN (3, 4)")
     for id in (3, 4):
-        engine.tell(txid, "orders", after=order(id, note="bad"))
+        engine.add_event(txid, "orders", after=order(id, note="bad"))
     engine.drain(lane)
-    assert engine.letters.standing.keys() == {"3", "4"}
-    engine.sink.then = lambda batch: None
+    assert engine.dead_letters.open.keys() == {"3", "4"}
+    engine.sink.on_write = lambda batch: None
     txid = engine.execute("UPDATE orders SET note = 'good' WHERE id = 3", "DELETE FROM orders WHERE id = 4")
-    engine.tell(txid, "orders", after=order(3, note="good"))
+    engine.add_event(txid, "orders", after=order(3, note="good"))
     engine.drain(lane)
-    assert engine.letters.standing.keys() == {"4"}
-    engine.tell(txid, "orders", "d", before=order(4))
+    assert engine.dead_letters.open.keys() == {"4"}
+    engine.add_event(txid, "orders", "d", before=order(4))
     engine.drain(lane)
-    assert engine.letters.standing == {}
-    assert engine.written() == engine.expected()
+    assert engine.dead_letters.open == {}
+    assert engine.documents() == engine.expected()
 
 
 def test_what_is_refused_when_it_is_rendered_again_was_not_accepted(engine: Engine) -> None:
@@ -285,7 +285,7 @@ def test_what_is_refused_when_it_is_rendered_again_was_not_accepted(engine: Engi
     engine = Engine(engine.database, engine.folder / "other", declared)
     txid = engine.execute("INSERT INTO orders VALUES (1, 1, 'a'), (2, 1, 'a')")
     for id in (1, 2):
-        engine.tell(txid, "orders", "c", after=order(id, note="a"))
+        engine.add_event(txid, "orders", "c", after=order(id, note="a"))
     answers = iter([Outcome(retry=["1", "2"], retry_reason="busy")])
 
     def spoil(batch: Batch) -> Outcome | None:
@@ -293,10 +293,10 @@ def test_what_is_refused_when_it_is_rendered_again_was_not_accepted(engine: Engi
             engine.execute("UPDATE orders SET note = '' WHERE id = 1")
         return answer
 
-    engine.sink.then = spoil
+    engine.sink.on_write = spoil
     engine.drain(engine.lane())
-    assert engine.letters.standing.keys() == {"1"}
-    assert engine.written().keys() == {"2"}
+    assert engine.dead_letters.open.keys() == {"1"}
+    assert engine.documents().keys() == {"2"}
     engine.close()
 
 
@@ -306,8 +306,8 @@ def test_a_fatal_answer_ends_the_lane_and_settles_nothing(engine: Engine) -> Non
     def gone(batch: Batch) -> Outcome | None:
         raise Fatal("the index is gone")
 
-    engine.sink.then = gone
-    engine.tell(engine.execute("UPDATE orders SET note = 'new' WHERE id = 3"), "orders", after=order(3))
+    engine.sink.on_write = gone
+    engine.add_event(engine.execute("UPDATE orders SET note = 'new' WHERE id = 3"), "orders", after=order(3))
     with engine.running(engine.lane()) as ended:
         until(lambda: ended)
     assert isinstance(ended[0], Fatal)
@@ -325,14 +325,14 @@ def held(engine: Engine) -> Iterator[tuple[Engine, threading.Event]]:
     def hold(batch: Batch) -> None:
         go.wait(20)
 
-    filled(engine).sink.then = hold
+    filled(engine).sink.on_write = hold
     yield engine, go
     go.set()
 
 
 def test_a_value_that_cannot_be_looked_up_stops_with_what_to_do(engine: Engine) -> None:
     """As a link of before its column was altered from text; no document is known that could be refused."""
-    engine.tell(None, "customers", before={"id": "abc", "name": "A"}, after={"id": "abc", "name": "B"})
+    engine.add_event(None, "customers", before={"id": "abc", "name": "A"}, after={"id": "abc", "name": "B"})
     with pytest.raises(Fatal, match="does not fit the type of its column") as error:
         engine.drain(engine.lane())
     assert 'bigint: "abc"' in error.value.why and "syncer resync orders" in error.value.hint
@@ -354,7 +354,7 @@ def test_offsets_are_committed_only_when_the_sinks_have_acknowledged(
     lane = engine.lane(max_records=1)
     for id in (1, 2, 3):
         txid = engine.execute(f"UPDATE orders SET note = 'x' WHERE id = {id}")
-        engine.tell(txid, "orders", after=order(id))
+        engine.add_event(txid, "orders", after=order(id))
     with engine.running(lane):
         until(lambda: engine.sink.batches)
         until(lambda: engine.changes.heartbeats)  # it stays in its group while it waits
@@ -362,23 +362,23 @@ def test_offsets_are_committed_only_when_the_sinks_have_acknowledged(
         assert len(engine.sink.batches) == 1
         go.set()
         until(lambda: engine.changes.committed == 13)
-    assert engine.written() == engine.expected()
+    assert engine.documents() == engine.expected()
 
 
 def test_a_stop_in_the_middle_loses_nothing(held: tuple[Engine, threading.Event]) -> None:
     engine, go = held
     txid = engine.execute("UPDATE orders SET note = 'x'")
     for id in range(1, 11):
-        engine.tell(txid, "orders", after=order(id))
+        engine.add_event(txid, "orders", after=order(id))
     with engine.running(engine.lane(chunk_documents=3)) as ended:
         until(lambda: engine.sink.batches)
         engine.stop.set()
         time.sleep(0.1)
         go.set()
     assert [type(error) for error in ended] == [Stopped]
-    assert engine.changes.committed == 10 and engine.written() != engine.expected()
+    assert engine.changes.committed == 10 and engine.documents() != engine.expected()
     engine.drain(engine.lane())
-    assert engine.changes.committed == 20 and engine.written() == engine.expected()
+    assert engine.changes.committed == 20 and engine.documents() == engine.expected()
 
 
 # -- one render for what it shows already -------------------------------------------------------------------
@@ -389,14 +389,14 @@ def test_a_root_is_rendered_once_for_all_that_its_render_shows(engine: Engine) -
     lane = engine.lane(max_records=1)
     for note in ("a", "b", "c"):
         txid = engine.execute(f"UPDATE orders SET note = '{note}' WHERE id = 5")
-        engine.tell(txid, "orders", after=order(5, note=note))
+        engine.add_event(txid, "orders", after=order(5, note=note))
     engine.drain(lane)
     assert len(engine.sink.batches) == 1 and engine.changes.committed == 13
     txid = engine.execute("UPDATE orders SET note = 'd' WHERE id = 5")
-    engine.tell(txid, "orders", after=order(5, note="d"))
+    engine.add_event(txid, "orders", after=order(5, note="d"))
     engine.drain(lane)
     assert len(engine.sink.batches) == 2
-    assert engine.written() == engine.expected()
+    assert engine.documents() == engine.expected()
 
 
 def test_what_was_shown_but_not_acknowledged_is_not_settled_by_later_events(
@@ -405,7 +405,7 @@ def test_what_was_shown_but_not_acknowledged_is_not_settled_by_later_events(
     engine, go = held
     txids = [engine.execute(f"UPDATE orders SET note = '{n}' WHERE id = 5") for n in range(3)]
     for txid in txids:
-        engine.tell(txid, "orders", after=order(5))
+        engine.add_event(txid, "orders", after=order(5))
     with engine.running(engine.lane(max_records=1)):
         until(lambda: engine.sink.batches)
         until(lambda: engine.changes.heartbeats)
@@ -430,16 +430,16 @@ def test_hazard_12_row_security_that_is_enabled_later_stops_instead_of_deleting(
             lane = engine.lane()
             lane.gate.rows = engine.rows(user=f"reader_{database.name}", password="secret")
             txid = engine.execute("UPDATE orders SET note = 'x' WHERE id = 1")
-            engine.tell(txid, "orders", after=order(1))
+            engine.add_event(txid, "orders", after=order(1))
             engine.drain(lane)
-            assert engine.written() == engine.expected()
+            assert engine.documents() == engine.expected()
             session.execute("ALTER TABLE orders ENABLE ROW LEVEL SECURITY")
             txid = engine.execute("UPDATE orders SET note = 'y' WHERE id = 1")
-            engine.tell(txid, "orders", after=order(1))
+            engine.add_event(txid, "orders", after=order(1))
             with pytest.raises(Fatal, match="row-level security") as error:
                 engine.drain(lane)
             assert "BYPASSRLS" in error.value.hint
-            assert len(engine.written()) == 10 and engine.changes.committed == 11
+            assert len(engine.documents()) == 10 and engine.changes.committed == 11
             engine.close()
         finally:
             session.execute(sql.SQL("DROP OWNED BY {}").format(role))
@@ -563,7 +563,7 @@ def test_who_waits_for_a_locked_table_keeps_its_partitions_and_stops_when_told(e
     filled(engine)
     kept = engine.changes.heartbeats
     txid = engine.execute("UPDATE orders SET note = 'sent' WHERE id = 1")
-    engine.tell(txid, "orders", before=order(1, 2), after=order(1, 2, "sent"))
+    engine.add_event(txid, "orders", before=order(1, 2), after=order(1, 2, "sent"))
     with engine.database.connect(autocommit=False) as session:
         session.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
         with engine.running(engine.lane()) as ended:
@@ -571,4 +571,4 @@ def test_who_waits_for_a_locked_table_keeps_its_partitions_and_stops_when_told(e
             assert not ended
         assert isinstance(ended[0], Stopped)
     engine.drain(engine.lane())
-    assert engine.written() == engine.expected()
+    assert engine.documents() == engine.expected()

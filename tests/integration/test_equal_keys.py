@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.harness.daemon import until
 from tests.harness.system import System
+from tests.harness.waiting import until
 
 ODD = """
 name: {prefix}-odd
@@ -50,7 +50,7 @@ def test_hazard_25_keys_that_are_equal_but_differ_in_text(
             values: Any = client.mget(keys) if keys else []
         return {k.decode().split(":odd:")[1]: json.loads(v) for k, v in zip(keys, values, strict=True) if v}
 
-    def until_right() -> None:
+    def until_in_sync() -> None:
         query = f"""
             SELECT o.id::text, json_build_object('note', o.note, 'kids', coalesce(
                    (SELECT json_agg(k.n ORDER BY k.n) FROM {system.schema}.kids k WHERE k.odd = o.id), '[]'))
@@ -62,20 +62,20 @@ def test_hazard_25_keys_that_are_equal_but_differ_in_text(
         f"INSERT INTO {{schema}}.odd VALUES ('{one}', 'first'), ('{third}', 'third')",
         f"INSERT INTO {{schema}}.kids VALUES (1, '{other}'), (2, '{one}')",
     )
-    until_right()
+    until_in_sync()
     system.execute(f"INSERT INTO {{schema}}.kids VALUES (3, '{other}')")  # its event names the other text
-    until_right()
+    until_in_sync()
     for new, old in ((other, one), (one, other)):
         system.execute(f"UPDATE {{schema}}.odd SET id = '{new}', note = 'now {new}' WHERE id = '{old}'")
-        until_right()
+        until_in_sync()
     system.execute(f"UPDATE {{schema}}.kids SET odd = '{third}' WHERE odd = '{other}'")
-    until_right()
+    until_in_sync()
     system.execute(
         f"DELETE FROM {{schema}}.odd WHERE id = '{one}'",
         f"INSERT INTO {{schema}}.odd VALUES ('{other}', 'again')",
     )
-    until_right()
+    until_in_sync()
     system.execute(f"DELETE FROM {{schema}}.odd WHERE id = '{one}'")
-    until_right()
+    until_in_sync()
     assert len(written()) == 1
     assert system.dead_letters(f"{system.prefix}-odd") == []

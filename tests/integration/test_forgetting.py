@@ -9,10 +9,10 @@ import redis
 import urllib3
 
 from syncer.clock import version
-from tests.harness.daemon import until
 from tests.harness.proxy import proxy
 from tests.harness.redis_servers import free_port, redis_server
 from tests.harness.system import System
+from tests.harness.waiting import until
 
 CUSTOMERS = "INSERT INTO {schema}.customers SELECT n, 'Ada ' || n FROM generate_series(1, 20) n"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -37,18 +37,18 @@ def in_redis(system: System, url: str) -> None:
 def test_hazard_21_a_ghost_that_came_after_its_delete_was_forgotten_is_swept(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
-    system.until_right(system.orders)
+    system.until_in_sync(system.orders)
     system.execute("DELETE FROM {schema}.orders WHERE id = 5")
-    system.until_right(system.orders)
+    system.until_in_sync(system.orders)
     index = f"{system.stack.elasticsearch}/{system.orders}-000001"
     late = f"{index}/_doc/5?version_type=external&version={version(1, 1)}"
     assert urllib3.request("PUT", late, json={"id": 5}).status == 409
     for action in ("_close", "_open"):
         assert urllib3.request("POST", f"{index}/{action}").status == 200
     until(lambda: urllib3.request("PUT", late, json={"id": 5}).status == 201)
-    assert "5" in system.written(system.orders)
-    system.until_right(system.orders)
-    [told] = daemon.said("the sink may have forgotten deletes: what it is given meanwhile is swept for ghosts")
+    assert "5" in system.documents(system.orders)
+    system.until_in_sync(system.orders)
+    [told] = daemon.logged("the sink may have forgotten deletes: what it is given meanwhile is swept for ghosts")
     assert told["model"] == system.orders
     assert daemon.metric("syncer_sink_losses_total", model=system.orders, what="deletes") == 1
     assert daemon.metric("syncer_sink_losses_total", model=system.summaries) == 0
@@ -67,7 +67,7 @@ def test_hazard_27_a_failover_that_lost_writes(system: System) -> None:
         replica.execute_command("REPLICAOF", *host(first).split(":"))
         daemon = system.start()
         system.execute(CUSTOMERS, FIVE)
-        system.until_right(system.summaries)
+        system.until_in_sync(system.summaries)
         until(lambda: replica.dbsize() >= 40)
         replica.execute_command("REPLICAOF", "NO", "ONE")
         system.execute(
@@ -75,12 +75,12 @@ def test_hazard_27_a_failover_that_lost_writes(system: System) -> None:
             "DELETE FROM {schema}.customers WHERE id = 20",
             "INSERT INTO {schema}.customers VALUES (21, 'Edsger')",
         )
-        system.until_right(system.summaries)
-        until(lambda: system.told(system.summaries)["lag_records"] == 0)
+        system.until_in_sync(system.summaries)
+        until(lambda: system.status_of(system.summaries)["lag_records"] == 0)
         link.redirect(host(second))
-        assert system.written(system.summaries) != system.expected(system.summaries)
-        system.until_right(system.summaries)
-        assert daemon.said(LOST, model=system.summaries)
+        assert system.documents(system.summaries) != system.expected(system.summaries)
+        system.until_in_sync(system.summaries)
+        assert daemon.logged(LOST, model=system.summaries)
         assert daemon.metric("syncer_sink_losses_total", model=system.summaries, what="documents") == 1
 
 
@@ -90,20 +90,20 @@ def test_hazard_27_a_flush_and_a_restart_without_persistence(system: System) -> 
         in_redis(system, url)
         daemon = system.start()
         system.execute(CUSTOMERS, FIVE)
-        system.until_right(system.summaries)
+        system.until_in_sync(system.summaries)
         with redis.Redis.from_url(url) as client:
             client.flushall()
-        assert system.written(system.summaries) == {}
-        system.until_right(system.summaries)
+        assert system.documents(system.summaries) == {}
+        system.until_in_sync(system.summaries)
     daemon.until_state(system.summaries, "waiting")
     system.execute("DELETE FROM {schema}.customers WHERE id = 20")
     with redis_server(port=port) as url:
-        system.until_right(system.summaries)
+        system.until_in_sync(system.summaries)
         daemon.stop()
         with redis.Redis.from_url(url) as client:
             client.flushall()
         system.start()  # it was not there when it happened
-        system.until_right(system.summaries)
+        system.until_in_sync(system.summaries)
 
 
 def test_hazard_27_evictions_stop_the_read_model_and_are_mended_after(system: System) -> None:
@@ -111,15 +111,15 @@ def test_hazard_27_evictions_stop_the_read_model_and_are_mended_after(system: Sy
         in_redis(system, url)
         daemon = system.start()
         system.execute(CUSTOMERS, FIVE)
-        system.until_right(system.summaries)
+        system.until_in_sync(system.summaries)
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", "3mb")
         for n in range(30):
             client.set(f"filler:{n}", b"x" * 300_000)
-        told = daemon.until_told(system.summaries, "failed")
+        told = daemon.until_reason(system.summaries, "failed")
         assert "maxmemory-policy is allkeys-lru" in told and "CONFIG SET maxmemory-policy noeviction" in told
-        assert len(system.written(system.summaries)) < 20
+        assert len(system.documents(system.summaries)) < 20
         client.config_set("maxmemory", "0")
         daemon.stop()
         system.start()
-        system.until_right(system.summaries)
+        system.until_in_sync(system.summaries)

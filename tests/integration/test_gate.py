@@ -31,10 +31,10 @@ from syncer.registry.loader import declared, load_model
 from syncer.runtime.lane_observer import LaneObserver
 from syncer.telemetry.metrics import Metrics
 from tests.conftest import program, temporary_home
-from tests.harness.daemon import until
 from tests.harness.database import fresh_database
 from tests.harness.engine import SCHEMA, Engine
 from tests.harness.system import Source, System, streaming_source
+from tests.harness.waiting import until
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -71,8 +71,8 @@ def test_hazard_01_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: Sys
     """It is in the log, so its events come; it stays invisible until its synchronous standby has answered."""
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
-    system.until_right()
-    before = {model: system.written(model) for model in (system.orders, system.summaries)}
+    system.until_in_sync()
+    before = {model: system.documents(model) for model in (system.orders, system.summaries)}
     set_up(private.postgres, synchronous_standby_names="nobody")
     late = [
         threading.Thread(target=system.execute, args=(statement,))
@@ -85,22 +85,22 @@ def test_hazard_01_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: Sys
         for one in late:
             one.start()
         for model in (system.orders, system.summaries):
-            told = daemon.until_told(model, "waiting")
+            told = daemon.until_reason(model, "waiting")
             assert "not visible yet" in told and "in progress" in told and "synchronous standby" in told
         until(lambda: all(daemon.status(model)["lag_seconds"] > 2 for model in before))
         for model, documents in before.items():
-            assert system.written(model) == documents
-            assert system.told(model)["lag_records"] > 0
+            assert system.documents(model) == documents
+            assert system.status_of(model)["lag_records"] > 0
         assert daemon.get("/livez") == (200, "ok\n")
     finally:
         set_up(private.postgres, synchronous_standby_names="")
         for one in late:
             one.join()
     system.execute("INSERT INTO {schema}.orders (id, customer_id) VALUES (6, 9)")
-    system.until_right()
+    system.until_in_sync()
     daemon.until_ready()
     assert daemon.metric("syncer_gate_waits_total", model=system.orders) > 0
-    until(lambda: system.told(system.orders)["lag_records"] == 0)
+    until(lambda: system.status_of(system.orders)["lag_records"] == 0)
 
 
 def test_a_repair_moves_the_clock_of_a_quiet_server(system: System) -> None:
@@ -116,7 +116,7 @@ def test_a_repair_moves_the_clock_of_a_quiet_server(system: System) -> None:
     assert said.count("differing: 1") == 2
     system.run("verify", "--repair", "--patience", "0")
     for model in (system.orders, system.summaries):
-        assert system.written(model) == system.expected(model)
+        assert system.documents(model) == system.expected(model)
 
 
 def test_hazard_10_an_event_of_a_transaction_that_never_was_stops_the_read_model(
@@ -124,12 +124,12 @@ def test_hazard_10_an_event_of_a_transaction_that_never_was_stops_the_read_model
 ) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
-    system.until_right()
+    system.until_in_sync()
     [(now,)] = system.database.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
     source = {"schema": system.schema, "table": "customers", "txId": now + (1 << 29), "ts_ms": 1}
     event = {"op": "c", "before": None, "after": {"id": 1, "name": "Ada"}, "source": source}
     system.produce("customers", json.dumps(event).encode())
-    told = daemon.until_told(system.orders, "failed")
+    told = daemon.until_reason(system.orders, "failed")
     assert "does not have" in told and "in the future" in told and f"syncer resync {system.orders}" in told
     assert daemon.metric("syncer_errors_total", model=system.orders, kind="fatal") == 1
 
@@ -199,17 +199,17 @@ def test_hazard_09_what_a_crash_takes_back_was_never_written(private: Stack, tmp
         with contextlib.suppress(psycopg.OperationalError), database.connect() as session:
             session.execute("SET synchronous_commit = off")
             session.execute("INSERT INTO orders VALUES (1, 1, 'lost')")
-            engine.tell(None, "orders", "c", after={"id": 1, "customer_id": 1, "note": "lost"})
+            engine.add_event(None, "orders", "c", after={"id": 1, "customer_id": 1, "note": "lost"})
             with pytest.raises(Retry):
                 lane.step()
         assert seen == [(1, "lost")]
         assert database.query("SELECT id, note FROM orders") == []
         assert engine.sink.batches == [] and engine.changes.committed == 0
         txid = engine.execute("INSERT INTO orders VALUES (2, 2, 'kept')")
-        engine.tell(txid, "orders", "c", after={"id": 2, "customer_id": 2, "note": "kept"})
+        engine.add_event(txid, "orders", "c", after={"id": 2, "customer_id": 2, "note": "kept"})
         engine.changes.close()  # whoever goes on begins where was committed
         engine.drain(engine.lane())
-        assert engine.written() == engine.expected() == {"2": {"note": "kept", "customer": "Grace"}}
+        assert engine.documents() == engine.expected() == {"2": {"note": "kept", "customer": "Grace"}}
         engine.close()
 
 
@@ -229,11 +229,11 @@ def test_hazard_10_ids_of_32_bits_are_widened_after_they_wrapped(tmp_path: Path)
             engine = Engine(database, tmp_path)
             txid = engine.execute("INSERT INTO orders VALUES (1, 2, 'x')")
             assert txid >> 32 == 7
-            engine.tell(txid % 2**32, "orders", "c", after={"id": 1, "customer_id": 2, "note": "x"})
-            engine.tell(None, "orders", "c", after={"id": 1, "customer_id": 2, "note": "x"})
+            engine.add_event(txid % 2**32, "orders", "c", after={"id": 1, "customer_id": 2, "note": "x"})
+            engine.add_event(None, "orders", "c", after={"id": 1, "customer_id": 2, "note": "x"})
             engine.drain(engine.lane(max_records=1))
-            assert engine.written() == engine.expected() == {"1": {"note": "x", "customer": "Grace"}}
-            engine.tell(txid % 2**32 + (1 << 29), "orders", after={"id": 1, "customer_id": 2, "note": "x"})
+            assert engine.documents() == engine.expected() == {"1": {"note": "x", "customer": "Grace"}}
+            engine.add_event(txid % 2**32 + (1 << 29), "orders", after={"id": 1, "customer_id": 2, "note": "x"})
             with pytest.raises(Fatal, match="does not have") as error:
                 engine.drain(engine.lane())
             assert "in the future" in error.value.why

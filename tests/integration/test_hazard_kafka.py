@@ -11,8 +11,8 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from devstack import Stack
 from syncer.errors import Fatal
 from syncer.kafka.consumer import KafkaSource
-from tests.harness.daemon import until
 from tests.harness.system import System
+from tests.harness.waiting import until
 
 FIRST = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada')",
@@ -32,7 +32,7 @@ def begun(system: System) -> None:
     system.run("backfill", system.orders)
     daemon = system.start(system.orders)
     system.execute(*FIRST)
-    system.until_right(system.orders)
+    system.until_in_sync(system.orders)
     until(lambda: daemon.metric("syncer_lag_records") == 0)
     daemon.stop()
 
@@ -43,7 +43,7 @@ def settings(stack: Stack) -> dict[str, str]:
 
 def make(system: System, name: str, partitions: int) -> str:
     topic = f"{system.prefix}.{name}"
-    system.topics().create([topic], {}, partitions=partitions)
+    system.kafka_admin().create([topic], {}, partitions=partitions)
     return topic
 
 
@@ -60,26 +60,26 @@ def test_hazard_18_a_partition_that_is_idle_begins_at_its_end(stack: Stack, syst
     """Found: asked for the offsets of ten minutes ago, Kafka says −1 for a partition without records since.
     Its end stands for that, and is committed at once: what comes before the first poll is not missed."""
     topic = system.topic("orders")
-    system.topics().create([topic], {}, partitions=2)
+    system.kafka_admin().create([topic], {}, partitions=2)
     producer = Producer(settings(stack))
     now = time.time_ns() // 1_000_000
     for partition, age in ((0, HOUR_MS), (1, HOUR_MS), (1, 1000)):
         producer.produce(topic, b"null", partition=partition, timestamp=now - age)
     assert producer.flush(10) == 0
-    assert system.topics().ends([topic], at_ms=now - 600_000)[topic, 0] == -1
+    assert system.kafka_admin().ends([topic], at_ms=now - 600_000)[topic, 0] == -1
     system.run("backfill", system.orders)
-    starts = system.state().load()[system.orders]["starts"]
+    starts = system.state_store().load()[system.orders]["starts"]
     assert starts[topic] == {"0": 1, "1": 1}
-    committed = system.topics().committed(f"{system.prefix}.{system.orders}.1")
+    committed = system.kafka_admin().committed(f"{system.prefix}.{system.orders}.1")
     assert {p: offset for p, offset in committed.items() if p[0] == topic} == {(topic, 0): 1, (topic, 1): 1}
 
 
 def test_hazard_19_a_partition_made_later_begins_at_its_start(stack: Stack, system: System, admin: AdminClient) -> None:
     topic = make(system, "growing", 1)
     group = f"{system.prefix}.growing"
-    system.topics().commit(group, {(topic, 0): 0})
+    system.kafka_admin().commit(group, {(topic, 0): 0})
     admin.create_partitions([NewPartitions(topic, 2)])[topic].result(10)
-    until(lambda: system.topics().existing()[topic] == 2)
+    until(lambda: system.kafka_admin().existing()[topic] == 2)
     producer = Producer(settings(stack))
     producer.produce(topic, b"early", partition=1)
     assert producer.flush(10) == 0
@@ -106,13 +106,13 @@ def test_hazard_19_offsets_that_expired_begin_where_the_read_model_began(system:
     """They look like a new read model; the state topic knows that it is none."""
     begun(system)
     groups = [f"{system.prefix}.{system.orders}.1{lane}" for lane in ("", ".work", ".backfill")]
-    until(lambda: not any(system.topics().members(group) for group in groups))
+    until(lambda: not any(system.kafka_admin().members(group) for group in groups))
     for deleted in admin.delete_consumer_groups(groups).values():
         deleted.result(10)
     system.execute(CHANGE)
     daemon = system.start(system.orders)
-    system.until_right(system.orders)
-    assert system.state().load()[system.orders]["generation"] == 1
+    system.until_in_sync(system.orders)
+    assert system.state_store().load()[system.orders]["generation"] == 1
     assert daemon.metric("syncer_events_total") >= 11  # of all that came since it began
 
 
@@ -123,21 +123,21 @@ def test_hazard_19_a_topic_made_again_under_its_name(
     """With as many records as before, it would look like progress."""
     begun(system)
     topic = system.topic("orders")
-    ends = system.topics().ends([topic])
+    ends = system.kafka_admin().ends([topic])
     daemon = system.start(system.orders) if running else None
     admin.delete_topics([topic])[topic].result(10)
-    until(lambda: topic not in system.topics().existing())
-    system.topics().create([topic], {}, partitions=len(ends))
+    until(lambda: topic not in system.kafka_admin().existing())
+    system.kafka_admin().create([topic], {}, partitions=len(ends))
     producer = Producer(settings(stack))
     for (_, partition), end in ends.items():
         for _ in range(end):
             producer.produce(topic, b"null", partition=partition)
     assert producer.flush(10) == 0
     daemon = daemon or system.start(system.orders, ready=False)
-    reason = daemon.until_told(system.orders, "failed")
+    reason = daemon.until_reason(system.orders, "failed")
     assert f"topic {topic}: a topic was deleted and created again" in reason
     assert f"syncer resync {system.orders}" in reason
     system.run("resync", system.orders, "--yes")
     daemon.until_ready()
     system.execute(CHANGE)
-    system.until_right(system.orders)
+    system.until_in_sync(system.orders)

@@ -14,9 +14,10 @@ import redis
 
 from devstack import Stack
 from syncer.checks import resumes_soundly
-from tests.harness.copying import Positions, copy
-from tests.harness.daemon import Daemon, until
+from tests.harness.copying import SavedPositions, copy
+from tests.harness.daemon import Daemon
 from tests.harness.system import Source, System, streaming_source
+from tests.harness.waiting import until
 
 AGAIN = "all documents are rendered again"
 ROWS = 3000
@@ -39,7 +40,7 @@ def begin(system: System, policy: str) -> Daemon:
     system.execute("INSERT INTO {schema}.customers VALUES (-1, 'Ada'), (-2, 'Grace')")
     system.run("backfill", system.summaries)
     daemon = system.start(system.summaries)
-    system.until_right(system.summaries)
+    system.until_in_sync(system.summaries)
     return daemon
 
 
@@ -66,17 +67,17 @@ def refreshes(daemon: Daemon) -> float:
 def test_hazard_30_rows_of_a_copy_amid_which_connect_is_killed(source: Source, system: System) -> None:
     """Found: Debezium 3.6 loses the rest of a page of rows; it is RUNNING, and the canary arrives."""
     daemon = begin(system, os.environ.get("SYNCER_SOURCE__REPAIR_AFTER_RESUME", "never"))
-    positions = Positions(system.stack, source.connector.name)
+    positions = SavedPositions(system.stack, source.connector.name)
     rows = ((id, f"copied {id}") for id in range(1, ROWS + 1))
     xid = copy(system.database, f"COPY {system.schema}.customers FROM STDIN", rows)
-    killed = positions.inside(xid, 60)
+    killed = positions.saved_inside(xid, 60)
     system.stack.kill("connect")
     positions.close()
     system.stack.launch("connect")
     assert killed, "the connector was past the COPY before it saved a position"
     system.execute("INSERT INTO {schema}.customers VALUES (0, 'the last')")
-    until(lambda: "0" in system.written(system.summaries), daemon.log.read_text)
-    system.until_right(system.summaries)
+    until(lambda: "0" in system.documents(system.summaries), daemon.log.read_text)
+    system.until_in_sync(system.summaries)
     assert daemon.metric("syncer_stream_breaks") == 0
 
 
@@ -86,12 +87,12 @@ def test_hazard_30_all_is_rendered_again_after_the_connector_resumed(source: Sou
     lose(system, -1)
     resume(system, source)
     until(lambda: refreshes(daemon) == 1, daemon.log.read_text)
-    [said] = daemon.said(AGAIN)
+    [said] = daemon.logged(AGAIN)
     assert f"the connector resumed (another process reads slot {source.names.prefix})" in said["why"]
-    system.until_right(system.summaries)
-    until(lambda: not system.told(system.summaries)["refresh"])
+    system.until_in_sync(system.summaries)
+    until(lambda: not system.status_of(system.summaries)["refresh"])
     daemon.stop()
-    state, key = system.state(), f"{system.summaries}/1/refresh"
+    state, key = system.state_store(), f"{system.summaries}/1/refresh"
     done = state.load()[key]
     state.save(key, {**done, "ends": dict.fromkeys(done["ends"], 1000)})
     assert f"work items left: {said['why']}" in system.run("status", system.summaries, expect=1)
@@ -101,19 +102,19 @@ def test_hazard_30_all_is_rendered_again_after_the_connector_resumed(source: Sou
     resume(system, source)
     daemons = [system.start(system.summaries) for _ in range(2)]
     until(lambda: sum(map(refreshes, daemons)), daemons[0].log.read_text)
-    system.until_right(system.summaries)
+    system.until_in_sync(system.summaries)
 
 
 def test_hazard_30_whether_a_resume_costs_a_render_depends_on_debezium(source: Source, system: System) -> None:
     """`auto`: nothing is rendered if this version loses nothing; and `check` tells of one that does."""
     daemon = begin(system, "auto")
-    known = system.state().load()[f"{system.summaries}/1/reader"]
+    known = system.state_store().load()[f"{system.summaries}/1/reader"]
     resume(system, source)
     [connect] = [version for name, version in system.stack.versions().items() if name == "connect"]
     sound = resumes_soundly(connect.partition("Debezium ")[2])
     assert sound is not None
-    until(lambda: system.state().load()[f"{system.summaries}/1/reader"]["reader"] != known["reader"])
-    assert system.state().load()[f"{system.summaries}/1/reader"]["sound"] is sound
+    until(lambda: system.state_store().load()[f"{system.summaries}/1/reader"]["reader"] != known["reader"])
+    assert system.state_store().load()[f"{system.summaries}/1/reader"]["sound"] is sound
     assert refreshes(daemon) == (0 if sound else 1)
     said = system.run("check", system.summaries, expect=0 if sound else 1)
     assert ("loses rows of a COPY" in said) is not sound

@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.harness.daemon import Daemon, until
+from tests.harness.daemon import Daemon
 from tests.harness.system import System
+from tests.harness.waiting import until
 
 SCHEMA = (
     "CREATE TYPE {schema}.mood AS ENUM ('sad', 'glad')",
@@ -107,7 +108,7 @@ def things(system: System) -> str:
 
 def wrong(system: System) -> dict[str, object]:
     """id → document, of those that are not what PostgreSQL says."""
-    have = system.written(things(system))
+    have = system.documents(things(system))
     want = dict(system.database.query(EXPECTED.format(schema=system.schema)))
     return {id: have.get(id) for id in have | want if have.get(id) != want.get(id)}
 
@@ -127,7 +128,7 @@ def has_events(system: System, case: str) -> bool:
 
 
 def rendered_again(system: System, daemon: Daemon) -> None:
-    until(lambda: daemon.said("all documents are rendered again"), daemon.log.read_text)
+    until(lambda: daemon.logged("all documents are rendered again"), daemon.log.read_text)
     until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
 
 
@@ -135,19 +136,19 @@ def rendered_again(system: System, daemon: Daemon) -> None:
 def test_hazard_06_is_noticed_while_the_daemon_runs(system: System, case: str) -> None:
     """No event tells of it; the fingerprint does, also when nothing else happens."""
     daemon = started(system)
-    until(lambda: system.told(things(system))["lag_records"] == 0)  # lanes that are opened again repeat nothing
+    until(lambda: system.status_of(things(system))["lag_records"] == 0)  # lanes that are opened again repeat nothing
     system.execute(";".join(SILENT[case]))  # in one transaction, as a migration does
     rendered_again(system, daemon)
     if not has_events(system, case):
         assert daemon.metric("syncer_events_total") == FIRST, "it was an event that told"
-    assert not daemon.said("failed"), daemon.log.read_text()
+    assert not daemon.logged("failed"), daemon.log.read_text()
 
 
 @pytest.mark.parametrize("case", SILENT)
 def test_hazard_06_is_noticed_when_the_daemon_comes_back(system: System, case: str) -> None:
     """The shape of the tables is noted before the first document is rendered."""
     daemon = started(system)
-    until(lambda: system.told(things(system))["lag_records"] == 0)  # committed: no event comes twice
+    until(lambda: system.status_of(things(system))["lag_records"] == 0)  # committed: no event comes twice
     daemon.stop()
     system.execute(";".join(SILENT[case]))
     assert wrong(system), "nothing is wrong"
@@ -164,10 +165,10 @@ def test_hazard_06_a_daemon_killed_between_finding_and_noting_begins_again(syste
         other.execute("SELECT pg_current_xact_id()")
         widened = ";".join(SILENT["columns widened"])
         system.execute(f"{widened}; {'; '.join(SILENT['updated while updates were not published'])}")
-        until(lambda: daemon.said("waiting for open transactions"), daemon.log.read_text)
+        until(lambda: daemon.logged("waiting for open transactions"), daemon.log.read_text)
         daemon.kill()
         other.rollback()
-    [found] = daemon.said("all documents are rendered again")
+    [found] = daemon.logged("all documents are rendered again")
     for told in ("things.id was integer, and is bigint", "note was text, and is character varying(99)"):
         assert told in found["why"]
     assert wrong(system), "nothing is wrong"
@@ -178,8 +179,8 @@ def test_hazard_06_a_daemon_killed_between_finding_and_noting_begins_again(syste
         "INSERT INTO {schema}.things VALUES (3000000000, 1, 4000000000)",
     )
     until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
-    assert not any(one.said("failed") for one in system.daemons)
-    system.until_reported(things(system), reason="")
+    assert not any(one.logged("failed") for one in system.daemons)
+    system.until_status(things(system), reason="")
 
 
 FITS = "the tables were altered, and the read model fits them as it is"
@@ -203,24 +204,24 @@ def test_hazard_06_lanes_go_on_if_the_read_model_fits_the_altered_tables(system:
     assert all(state == "STABLE" and ids for state, ids in before.values()), before
     for times, statements in enumerate((SILENT[case], SILENT["a child's column altered, using"]), 1):
         system.execute(";".join(statements))
-        until(lambda times=times: len(daemon.said("all documents are rendered again")) == times)  # type: ignore[misc]
+        until(lambda times=times: len(daemon.logged("all documents are rendered again")) == times)  # type: ignore[misc]
         until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
     system.execute("UPDATE {schema}.notes SET note = 'last' WHERE id = 3")
     until(lambda: daemon.metric("syncer_events_total") > FIRST, daemon.log.read_text)
     until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
     assert members(system) == before
-    assert daemon.said(FITS) and not daemon.said("waiting"), daemon.log.read_text()
+    assert daemon.logged(FITS) and not daemon.logged("waiting"), daemon.log.read_text()
 
 
 def test_hazard_06_what_alters_no_document_renders_nothing(system: System) -> None:
     daemon = system.start(things(system))
     daemon.until_ready()
     for statement in HARMLESS:
-        before = len(daemon.said(FITS))
+        before = len(daemon.logged(FITS))
         system.execute(statement)
         if not statement.startswith(("CREATE INDEX", "VACUUM")):  # others are noticed, and looked at
-            until(lambda before=before: len(daemon.said(FITS)) > before, daemon.log.read_text)  # type: ignore[misc]
+            until(lambda before=before: len(daemon.logged(FITS)) > before, daemon.log.read_text)  # type: ignore[misc]
     daemon.stop()
     daemon = system.start(things(system))
     assert daemon.metric("syncer_batches_total", lane="work") == 0
-    assert not any(d.said("all documents are rendered again") for d in system.daemons)
+    assert not any(d.logged("all documents are rendered again") for d in system.daemons)

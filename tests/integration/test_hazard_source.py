@@ -18,9 +18,10 @@ import urllib3
 from devstack import Stack
 from syncer.checks.source import RESET
 from syncer.connect.client import Connect
-from tests.harness.daemon import Daemon, until
+from tests.harness.daemon import Daemon
 from tests.harness.database import drop_slots
 from tests.harness.system import Source, System, new_system, streaming_source
+from tests.harness.waiting import until
 
 ORDERS = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada')",
@@ -54,15 +55,15 @@ def begin(system: System, *options: str) -> Daemon:
     system.run("backfill")
     daemon = system.start(*options)
     system.execute(*ORDERS)
-    system.until_right()
+    system.until_in_sync()
     canary_comes(daemon, system)
     return daemon
 
 
 def canary_comes(daemon: Daemon, system: System) -> None:
     topic = f"{system.topic_prefix}.message"
-    before = sum(system.topics().ends([topic]).values())
-    until(lambda: sum(system.topics().ends([topic]).values()) > before + 2, daemon.log.read_text)
+    before = sum(system.kafka_admin().ends([topic]).values())
+    until(lambda: sum(system.kafka_admin().ends([topic]).values()) > before + 2, daemon.log.read_text)
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def stopped(connect: Connect, name: str) -> Iterator[None]:
 
 
 def failed(daemon: Daemon, model: str, *words: str) -> None:
-    reason = daemon.until_told(model, "failed")
+    reason = daemon.until_reason(model, "failed")
     for word in words:
         assert word in reason
 
@@ -86,7 +87,7 @@ def resync(system: System, daemon: Daemon) -> None:
         system.run("resync", model, "--yes")
     daemon.until_ready()
     system.execute(ANOTHER.format(100))
-    system.until_right()
+    system.until_in_sync()
 
 
 def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> None:
@@ -108,14 +109,14 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 1
     # One answer everywhere: first the reset, which tells what to resync.
     until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
-    told = system.until_reported(system.orders, state="failed")
+    told = system.until_status(system.orders, state="failed")
     assert told["lag_seconds"] != 0
     assert "connectors reset, then" in told["hint"]
     for command, status in ((["status"], 1), (["check"], 1), (["resync", system.orders, "--yes"], 3)):
         said = system.run(*command, expect=status)
         assert f"→ {RESET}" in said and "→ mend" not in said and "→ syncer connectors apply" not in said
     assert f"slot {source.names.prefix}: it does not exist" in said
-    system.state().save("half", {"model": "half"})
+    system.state_store().save("half", {"model": "half"})
     said = system.run("connectors", "reset", "--yes")
     assert f"syncer resync {system.orders}" in said
     assert "syncer resync half" not in said and "registered in Kafka, but not declared" in said and "half" in said
@@ -161,7 +162,7 @@ def test_hazard_15_offsets_that_were_reset(source: Source, system: System, conne
     with stopped(connect, source.connector.name):
         connect.forget_offsets(source.connector.name)
         system.execute(ANOTHER.format(2))
-    system.until_right()
+    system.until_in_sync()
     canary_comes(daemon, system)
     until(daemon.ready, daemon.log.read_text)
     assert daemon.metric("syncer_stream_breaks") == 0
@@ -182,8 +183,8 @@ def test_hazard_15_a_publication_that_is_made_again(source: Source, system: Syst
         # It skips a publication that is missing, with a warning in its log, and sends nothing. The connector
         # goes on; what it missed is rendered, because the publication is another one.
         system.database.execute(again)
-        system.until_right()
-        assert daemon.said("all documents are rendered again")
+        system.until_in_sync()
+        assert daemon.logged("all documents are rendered again")
         canary_comes(daemon, system)
         daemon.until_ready()
         return
@@ -230,8 +231,8 @@ def test_hazard_15_a_table_that_left_the_publication_and_came_back(system: Syste
         system.database.execute(f"ALTER PUBLICATION pub DROP TABLE {orders}")
         system.execute(ANOTHER.format(2))
         system.database.execute(f"ALTER PUBLICATION pub ADD TABLE {orders}")
-        until(lambda: daemon.said("waiting for open transactions"), daemon.log.read_text)
-    system.until_right()
+        until(lambda: daemon.logged("waiting for open transactions"), daemon.log.read_text)
+    system.until_in_sync()
     assert daemon.metric("syncer_stream_breaks") == 0
 
 
@@ -261,7 +262,7 @@ def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_beginning(syste
     backfill.communicate(timeout=60)
     assert backfill.returncode == 0
     system.start(system.orders)
-    assert system.written(system.orders)["1"]["status"] == "unseen"
+    assert system.documents(system.orders)["1"]["status"] == "unseen"
 
 
 def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: System, connect: Connect) -> None:
@@ -274,7 +275,7 @@ def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: Syste
     system.execute("INSERT INTO {schema}.customers VALUES (2, repeat('x', 200000))")
     daemon.until_state(system.orders, "waiting")
     until(lambda: "RecordTooLargeException" in daemon.status(system.orders)["reason"], daemon.log.read_text)
-    told = system.until_reported(system.orders, state="waiting")
+    told = system.until_status(system.orders, state="waiting")
     assert told["lag_seconds"] != 0
     assert "RecordTooLargeException" in told["reason"] and "buffer.memory" in told["hint"]
     path = system.folder / "connectors" / "connector.json"
@@ -286,7 +287,7 @@ def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: Syste
     path.write_text(sound)
     assert "change" in system.run("connectors", "apply", "--yes")
     daemon.until_ready()
-    system.until_right()
+    system.until_in_sync()
 
 
 def test_a_connector_that_fails_is_told_and_mended(source: Source, system: System, connect: Connect) -> None:
@@ -300,34 +301,34 @@ def test_a_connector_that_fails_is_told_and_mended(source: Source, system: Syste
         system.execute(ANOTHER.format(2))
         assert daemon.ready() is False
     daemon.until_ready()
-    system.until_right()
+    system.until_in_sync()
     assert daemon.metric("syncer_connector_running") == 1
-    assert daemon.said("mended")
+    assert daemon.logged("mended")
 
 
 def test_a_connector_that_was_paused_is_told_and_resumed(source: Source, system: System) -> None:
     daemon = begin(system)
-    system.until_reported(system.orders, state="running")
+    system.until_status(system.orders, state="running")
     url = f"{system.stack.connect}/connectors/{source.connector.name}"
     urllib3.request("PUT", f"{url}/pause")
     until(lambda: urllib3.request("GET", f"{url}/status").json()["tasks"][0]["state"] == "PAUSED")
     system.execute(ANOTHER.format(2))
-    told = system.until_reported(system.orders, state="waiting")
+    told = system.until_status(system.orders, state="waiting")
     assert told["lag_seconds"] != 0
     assert "it is paused" in told["reason"]
     # It grows although no record waits in Kafka: by the message that does not come, also in `status`.
     until(lambda: daemon.metric("syncer_lag_seconds", model=system.orders) > 4, daemon.log.read_text)
-    until(lambda: (system.told(system.orders)["lag_seconds"] or 0) > 4, lambda: system.told(system.orders))
-    assert system.told(system.orders)["lag_records"] == 0
+    until(lambda: (system.status_of(system.orders)["lag_seconds"] or 0) > 4, lambda: system.status_of(system.orders))
+    assert system.status_of(system.orders)["lag_records"] == 0
     for command in ("status", "check"):
         said = system.run(command, expect=1)
         assert "it is paused" in said and "→ syncer connectors apply" in said
     assert "resume (it is paused)" in system.run("connectors", "apply", "--dry-run")
     assert "is running" in system.run("connectors", "apply", "--yes")
-    system.until_right()
+    system.until_in_sync()
     daemon.until_ready()
-    until(lambda: system.told(system.orders)["state"] == "running")
-    until(lambda: system.told(system.orders)["lag_seconds"] == 0)
+    until(lambda: system.status_of(system.orders)["state"] == "running")
+    until(lambda: system.status_of(system.orders)["lag_seconds"] == 0)
     until(lambda: daemon.metric("syncer_lag_seconds", model=system.orders) == 0)
 
 

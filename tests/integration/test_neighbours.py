@@ -16,9 +16,9 @@ from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.names import topic_of
 from syncer.pipeline.lane import Lane
 from tests.harness import Database, Names
-from tests.harness.daemon import until
 from tests.harness.engine import Engine
 from tests.harness.system import System
+from tests.harness.waiting import until
 
 LINES = TableName("public", "Order Lines")
 OTHER = TableName("public", "Order_Lines")
@@ -53,16 +53,16 @@ def test_a_character_beyond_16_bits_is_two_in_a_topic() -> None:
 
 
 def test_changes_of_a_table_that_shares_the_topic_are_ignored(engine: Engine) -> None:
-    engine.tell(
+    engine.add_event(
         engine.execute('INSERT INTO "Order Lines" VALUES (1, 1, 5)'),
         *LINES[1:],
         op="c",
         after={"id": 1, "k": 1, "n": 5},
     )
     for id in range(3):
-        engine.tell(None, OTHER.name, "c", after={"id": id})
+        engine.add_event(None, OTHER.name, "c", after={"id": id})
     engine.drain(lane(engine))
-    assert engine.written() == {"1|1": {"n": 5}} and engine.letters.written == []
+    assert engine.documents() == {"1|1": {"n": 5}} and engine.dead_letters.written == []
     assert engine.changes.committed == 4
 
 
@@ -72,29 +72,29 @@ def test_the_catalog_is_asked_in_a_snapshot_that_sees_the_event(engine: Engine) 
     with engine.database.connect(autocommit=False) as session:
         session.execute('CREATE TABLE "Order_Lines" (id int PRIMARY KEY)')
         [(txid,)] = session.execute("SELECT pg_current_xact_id()::text::bigint").fetchall()
-        engine.tell(txid, OTHER.name, "c", after={"id": 1})
+        engine.add_event(txid, OTHER.name, "c", after={"id": 1})
         waits: Any = lane(engine)
         with engine.running(waits):
             until(lambda: "not visible yet" in waits.observer.reason)
-            assert engine.letters.written == [] and engine.changes.committed == 0
+            assert engine.dead_letters.written == [] and engine.changes.committed == 0
             session.commit()
             until(lambda: engine.changes.committed == 1)
-    assert engine.letters.written == []
+    assert engine.dead_letters.written == []
 
 
 def test_changes_of_a_table_that_is_not_there_are_dead_letters_until_it_is(engine: Engine) -> None:
     engine.database.execute('DROP TABLE "Order_Lines"')
     tried = lane(engine)
-    engine.tell(None, OTHER.name, "c", after={"id": 1})
+    engine.add_event(None, OTHER.name, "c", after={"id": 1})
     engine.drain(tried)
-    assert len(engine.letters.written) == 1
+    assert len(engine.dead_letters.written) == 1
     engine.database.execute('CREATE TABLE "Order_Lines" (id int PRIMARY KEY)')
-    engine.tell(None, OTHER.name, "c", after={"id": 2})
+    engine.add_event(None, OTHER.name, "c", after={"id": 2})
     engine.drain(tried)
     engine.database.execute('DROP TABLE "Order_Lines"')  # events of before that are still to come
-    engine.tell(None, OTHER.name, "d", before={"id": 2})
+    engine.add_event(None, OTHER.name, "d", before={"id": 2})
     engine.drain(tried)
-    assert len(engine.letters.written) == 1
+    assert len(engine.dead_letters.written) == 1
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_only_another_table_of_this_topic_is_ignored(engine: Engine, made: str) 
     """A partition's own name in an event means that the read model's changes come under it."""
     engine.database.execute('DROP TABLE "Order_Lines"', made)
     name = "Order-Lines" if "Order-Lines" in made else "Order_Lines"
-    engine.tell(None, name, "c", after={"id": 1, "k": 2, "n": 1})
+    engine.add_event(None, name, "c", after={"id": 1, "k": 2, "n": 1})
     engine.drain(lane(engine))
-    assert len(engine.letters.written) == 1 and engine.changes.committed == 1
+    assert len(engine.dead_letters.written) == 1 and engine.changes.committed == 1
 
 
 def test_a_topic_that_kafka_refuses_is_not_waited_for(stack: Stack, names: Names) -> None:
@@ -161,10 +161,10 @@ def test_two_tables_of_one_topic_feed_a_model_of_one_and_a_model_of_both(system:
         'INSERT INTO {schema}."Lines___" VALUES (2, 22)',
     )
     want = {"1": {"n": 10, "other": 12}, "2": {"n": 21, "other": 22}}
-    until(lambda: system.written(both) == want, lambda: f"{system.written(both)}\n{daemon.log.read_text()}")
+    until(lambda: system.documents(both) == want, lambda: f"{system.documents(both)}\n{daemon.log.read_text()}")
     for model in (one, both):
-        until(lambda m=model: system.told(m)["lag_records"] == 0)  # type: ignore[misc]
-        assert system.told(model)["dead_letters"] == 0 and not daemon.said("dead letter")
+        until(lambda m=model: system.status_of(m)["lag_records"] == 0)  # type: ignore[misc]
+        assert system.status_of(model)["dead_letters"] == 0 and not daemon.logged("dead letter")
     daemon.stop()
 
     # what an earlier version, or a time without the table, has left
@@ -173,8 +173,8 @@ def test_two_tables_of_one_topic_feed_a_model_of_one_and_a_model_of_both(system:
     record["source"] = {"schema": system.schema, "table": "Lines___", "txId": None, "ts_ms": 1}
     system.produce("Lines___", json.dumps(record).encode())
     daemon = system.start(one)
-    until(lambda: system.told(one)["dead_letters"] == 1, daemon.log.read_text)
-    [letter] = daemon.said("dead letter", model=one)
+    until(lambda: system.status_of(one)["dead_letters"] == 1, daemon.log.read_text)
+    [letter] = daemon.logged("dead letter", model=one)
     assert "PostgreSQL has no such table now" in letter["why"] and f"syncer dlq drop {one}" in letter["hint"]
     assert "no such table now" in system.run("dlq", "replay", one, "--all", expect=1)
     system.execute('ALTER TABLE {schema}.gone RENAME TO "Lines___"')

@@ -47,7 +47,7 @@ def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> Non
         link.down()
         daemon = system.start(ready=False)
         for model in models:
-            told = daemon.until_told(model, "waiting")
+            told = daemon.until_reason(model, "waiting")
             assert server in told.lower() or link.address in told, told
             assert f"{model} is waiting: {told}" in daemon.get("/readyz")[1]
         assert daemon.get("/livez") == (200, "ok\n")
@@ -56,7 +56,7 @@ def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> Non
         link.up()
         daemon.until_ready()
         system.execute(CUSTOMERS, FIVE)
-        system.until_right()
+        system.until_in_sync()
         link.down()
         system.execute(
             "UPDATE {schema}.orders SET status = 'paid' WHERE id < 4",
@@ -68,10 +68,10 @@ def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> Non
         said = system.run("status", expect=4 if server == "kafka" else 1)
         assert server in said.lower() or link.address in said, said
         for model in {system.orders, system.summaries} - set(models):
-            system.until_right(model)
+            system.until_in_sync(model)
         assert daemon.get("/livez") == (200, "ok\n")
         link.up()
-        system.until_right()
+        system.until_in_sync()
         daemon.until_ready()
         assert all(daemon.status(model)["reason"] == "" for model in models)
         daemon.stop()
@@ -83,7 +83,7 @@ def test_a_server_that_hangs_does_not_keep_the_daemon_from_stopping(system: Syst
     with behind_proxy(system, server) as link:
         daemon = system.start()
         system.execute(CUSTOMERS, FIVE)
-        system.until_right()
+        system.until_in_sync()
         link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'")
         began = time.monotonic()
@@ -91,9 +91,9 @@ def test_a_server_that_hangs_does_not_keep_the_daemon_from_stopping(system: Syst
         assert time.monotonic() - began < 8, "a second for this server; the others answer"
         assert server in said.lower() or link.address in said, said
         assert daemon.stop() < 6
-        link.flow()
+        link.resume()
         system.start()
-        system.until_right()
+        system.until_in_sync()
 
 
 def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
@@ -103,23 +103,23 @@ def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
         try:
             system.environment |= {"SYNCER_REDIS__USERNAME": user, "SYNCER_REDIS__PASSWORD": "wr0ng-redis"}
             daemon = system.start(ready=False)
-            told = daemon.until_told(system.summaries, "failed")
+            told = daemon.until_reason(system.summaries, "failed")
             assert "invalid username-password" in told and "redis.username and password" in told
             system.execute(CUSTOMERS, FIVE)
-            system.until_right(system.orders)
+            system.until_in_sync(system.orders)
             daemon.stop()
             system.environment["SYNCER_REDIS__PASSWORD"] = "right"
             system.environment["SYNCER_POSTGRES__PASSWORD"] = "wr0ng-postgres"
             daemon = system.start(ready=False)
             for model in (system.orders, system.summaries):
-                told = daemon.until_told(model, "failed")
+                told = daemon.until_reason(model, "failed")
                 assert "password authentication failed" in told and "SYNCER_POSTGRES__PASSWORD" in told
             assert "password authentication failed" in system.run("backfill", expect=3)
             daemon.stop(expect=3)
             assert not any("wr0ng" in one.log.read_text() for one in system.daemons)
             del system.environment["SYNCER_POSTGRES__PASSWORD"]
             system.start()
-            system.until_right()
+            system.until_in_sync()
         finally:
             client.execute_command("ACL", "DELUSER", user)
 
@@ -131,11 +131,11 @@ def test_a_standby_is_waited_for_and_nothing_recorded_of_it(system: System, sour
     system.execute(CUSTOMERS, FIVE)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_told(model, "waiting")
+        told = daemon.until_reason(model, "waiting")
         assert "standby" in told and "postgres.dsn" in told
     assert "standby" in system.run("check", expect=1)
     assert "standby" in system.run("backfill", expect=4)
-    assert [key for key in system.state().load() if "/process/" not in key] == []
+    assert [key for key in system.state_store().load() if "/process/" not in key] == []
     config = load_config(environ=system.environment)
     with loader.reading(config) as session:
         compiled = loader.compiled(session, loader.declared(config, [system.orders])[0]).compiled
@@ -149,4 +149,4 @@ def test_a_standby_is_waited_for_and_nothing_recorded_of_it(system: System, sour
     system.environment["SYNCER_POSTGRES__DSN"] = primary
     system.start()
     system.run("backfill")
-    system.until_right()
+    system.until_in_sync()

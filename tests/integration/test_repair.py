@@ -10,8 +10,8 @@ import redis
 import urllib3
 
 from syncer.clock import split_version
-from tests.harness.daemon import until
 from tests.harness.system import SUMMARIES, System
+from tests.harness.waiting import until
 
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace'), (3, 'Edsger')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
@@ -61,7 +61,7 @@ def test_what_was_done_by_hand_is_mended_without_a_daemon(system: System) -> Non
     assert {sink: report["repaired"] for sink, report in reports.items()} == {"elasticsearch": 5, "redis": 3}
     assert all(report["equal"] for report in reports.values())
     for model in (system.orders, system.summaries):
-        assert system.written(model) == system.expected(model)
+        assert system.documents(model) == system.expected(model)
     assert repaired(system)["elasticsearch"]["repaired"] == 0
 
 
@@ -69,10 +69,10 @@ def test_what_was_done_by_hand_is_mended_beside_a_daemon(system: System) -> None
     daemon = system.start()
     spoil(system)
     assert all(report["equal"] for report in repaired(system).values())
-    system.until_right()
+    system.until_in_sync()
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
-    system.until_right()
-    assert not daemon.said("failed")
+    system.until_in_sync()
+    assert not daemon.logged("failed")
     until(lambda: daemon.metric("syncer_lag_records") == 0)
 
 

@@ -21,8 +21,9 @@ from syncer.registry import loader
 from syncer.registry.backends import open_registry
 from syncer.registry.records import StateSlot
 from syncer.telemetry.metrics import Metrics
-from tests.harness.daemon import Daemon, until
+from tests.harness.daemon import Daemon
 from tests.harness.system import SUMMARIES, System
+from tests.harness.waiting import until
 
 ROWS = (
     "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')",
@@ -46,34 +47,34 @@ def test_an_interrupted_resync_leaves_what_is_read_caught_up(system: System) -> 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    state = system.state()
+    state = system.state_store()
     until(lambda: state.load().get(f"{system.orders}/next"))
-    told = system.told(system.orders)
+    told = system.status_of(system.orders)
     assert (told["state"], told["resync"]["generation"], told["resync"]["running"]) == ("running", 2, True)
     until(lambda: state.load().get(f"{system.orders}/2/backfill"))
     resync.kill()
     resync.wait()
-    until(lambda: system.told(system.orders)["resync"]["running"] is False)
-    told = system.told(system.orders)
+    until(lambda: system.status_of(system.orders)["resync"]["running"] is False)
+    told = system.status_of(system.orders)
     assert 0 <= told["resync"]["percent"] <= 100
     assert f"{system.orders}: a resync was interrupted" in told["notes"][0]
-    until(lambda: system.well(system.orders), lambda: system.told(system.orders))
+    until(lambda: system.is_healthy(system.orders), lambda: system.status_of(system.orders))
 
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
-    system.until_right()
+    system.until_in_sync()
     assert read_index(system) == [f"{system.orders}-000001"]
-    assert system.told(system.orders)["generation"] == 1
+    assert system.status_of(system.orders)["generation"] == 1
     daemon.until_ready()
 
     said = system.run("resync", system.orders, "--yes")
     [now] = read_index(system)
     assert now > f"{system.orders}-000001"
     assert f"safe to delete when no reader uses them: {system.orders}-000001" in said
-    until(lambda: system.told(system.orders)["healthy"], lambda: system.told(system.orders))
+    until(lambda: system.status_of(system.orders)["healthy"], lambda: system.status_of(system.orders))
     readers_of_an_old_index(system, daemon, now)
     assert "True" not in said  # no condition is printed as a number of things to wait for
     system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0")
-    system.until_right()
+    system.until_in_sync()
     assert "orphaned" in system.run("verify")
 
 
@@ -86,12 +87,12 @@ def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
     until(lambda: says in daemon.status(model)["reason"], lambda: daemon.status(model))
     assert daemon.status(model)["state"] == "waiting" and daemon.ready() is False
     assert daemon.metric("syncer_readers_elsewhere", model=model) == 1
-    until(lambda: says in system.told(model)["reason"], lambda: system.told(model))
-    assert system.told(model)["state"] == "waiting"
+    until(lambda: says in system.status_of(model)["reason"], lambda: system.status_of(model))
+    assert system.status_of(model)["state"] == "waiting"
     for command in ("check", "status", "verify"):
         said = system.run(command, model, expect=1)
         assert says in said, said
-    assert says in system.told(model)["reason"]
+    assert says in system.status_of(model)["reason"]
     command = "curl" + said.partition("→ curl")[2].splitlines()[0]
     urllib3.request(
         "POST",
@@ -111,16 +112,16 @@ def test_events_of_before_a_column_was_renamed_do_not_stop_the_resync(system: Sy
     system.run("backfill")
     daemon = system.start()
     system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id < 9")
-    system.until_right()
+    system.until_in_sync()
     daemon.stop()
     documents = system.expected(system.summaries)
     system.execute("ALTER TABLE {schema}.orders RENAME customer_id TO buyer_id")
     system.declare("summaries", SUMMARIES.replace("on: {{customer_id: id}}", "on: {{buyer_id: id}}"))
     system.run("resync", system.summaries, "--yes")
-    assert system.written(system.summaries) == documents
+    assert system.documents(system.summaries) == documents
     daemon = system.start(system.summaries)
     system.execute("DELETE FROM {schema}.orders WHERE buyer_id = 1")
-    until(lambda: system.written(system.summaries)["1"]["orders"] == [])
+    until(lambda: system.documents(system.summaries)["1"]["orders"] == [])
     assert daemon.status(system.summaries)["state"] == "running"
 
 
@@ -175,7 +176,7 @@ def test_one_broken_declaration_stops_no_other(system: System) -> None:
     for model in (system.orders, system.summaries):
         daemon.until_state(model, "running")
     system.execute(*ROWS)
-    system.until_right()
+    system.until_in_sync()
     status, why = daemon.get("/readyz")
     assert status == 503
     assert "broken.yaml" in why

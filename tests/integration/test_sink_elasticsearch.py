@@ -32,8 +32,8 @@ from syncer.sinks.elasticsearch.sink import (
 from syncer.sinks.elasticsearch.trial import sweep
 from tests.contracts.sinks import FIELDS, compiled
 from tests.harness import Names
-from tests.harness.daemon import until
 from tests.harness.fault_proxy import FaultProxy, Request, fault_proxy
+from tests.harness.waiting import until
 
 Make = Callable[..., ElasticsearchSink]
 CA = Path(__file__).parents[1] / "unit" / "tls" / "unknown.pem"

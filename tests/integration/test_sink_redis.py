@@ -19,8 +19,8 @@ from syncer.sinks.redis.keys import Keys, slot
 from syncer.sinks.redis.sink import Connection, Settings, preflight, tried
 from tests.contracts.sinks import FIELDS, compiled, forget
 from tests.harness import Names
-from tests.harness.daemon import until
 from tests.harness.redis_servers import free_port, redis_cluster, redis_server
+from tests.harness.waiting import until
 
 Make = Callable[..., Sink]
 

@@ -14,7 +14,7 @@ from syncer.document import Batch
 from syncer.errors import Retry
 from tests.conftest import temporary_home
 from tests.contracts.sinks import compiled
-from tests.harness.daemon import until
+from tests.harness.waiting import until
 
 
 @pytest.fixture(scope="module")

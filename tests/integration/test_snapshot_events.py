@@ -14,8 +14,8 @@ from devstack import Stack
 from syncer.connect.client import Connect
 from tests.harness import Database, Names
 from tests.harness.connector import definition
-from tests.harness.daemon import until
 from tests.harness.system import Source, System
+from tests.harness.waiting import until
 
 _numbers = itertools.count(1)
 CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
@@ -32,7 +32,7 @@ def system(stack: Stack, database: Database, names: Names, tmp_path: Path) -> It
     try:
         yield system
     finally:
-        system.end()
+        system.close()
 
 
 @contextmanager
@@ -56,8 +56,8 @@ def test_an_initial_snapshot_is_not_waited_for(system: System) -> None:
     with database.connect(autocommit=False) as reader:
         reader.execute(f"LOCK TABLE {system.schema}.zebras".encode())
         with connector(system):
-            system.until_right()
-            records = system.reader().read_all(system.topic("orders"))
+            system.until_in_sync()
+            records = system.topic_reader().read_all(system.topic("orders"))
             events = [json.loads(record.value or b"") for record in records]
             assert {event["op"] for event in events} == {"r"}
             [txid] = {event["source"]["txId"] for event in events}
@@ -66,7 +66,7 @@ def test_an_initial_snapshot_is_not_waited_for(system: System) -> None:
             # what is committed meanwhile has events of its own, after the snapshot
             system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id = 2")
             reader.rollback()
-            system.until_right()
+            system.until_in_sync()
     assert daemon.metric("syncer_events_total", op="r") > 0
     assert daemon.metric("syncer_gate_waits_total") == 0
     until(lambda: daemon.metric("syncer_lag_records") == 0)

@@ -17,8 +17,8 @@ from syncer.registry.backends import open_registry
 from syncer.runtime import supervisor as module
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
-from tests.harness.daemon import until
 from tests.harness.system import Source, System, new_system
+from tests.harness.waiting import until
 from tests.integration.test_outages import behind_proxy
 
 _numbers = itertools.count(1)
@@ -55,29 +55,29 @@ def test_a_sink_that_never_answers_is_dead_and_told(system: System) -> None:
     system.environment["SYNCER_ELASTICSEARCH__TIMEOUT"] = "1h"
     with behind_proxy(system, "elasticsearch") as link, running(system, system.orders) as unit:
         system.execute(CUSTOMERS, FIVE)
-        system.until_right(system.orders)
+        system.until_in_sync(system.orders)
         assert unit.stalled() == ""
         link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'")
         told = until(unit.stalled)
         assert told.startswith(f"{system.orders}: lane changes: a sink has not answered for")
-        link.flow()
+        link.resume()
         until(lambda: not unit.stalled())
-        system.until_right(system.orders)
+        system.until_in_sync(system.orders)
 
 
 def test_a_database_that_swallows_everything_is_dead_and_told(system: System) -> None:
     """It keeps the connection and acknowledges every packet, so no time-out of the network ends it."""
     with behind_proxy(system, "postgres") as link, running(system, system.orders) as unit:
         system.execute(CUSTOMERS, FIVE)
-        system.until_right(system.orders)
+        system.until_in_sync(system.orders)
         link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'")
         told = f"{system.orders}: lane changes has made no progress for"
         until(lambda: unit.stalled().startswith(told), unit.stalled)  # or the supervision's look, at first
-        link.flow()
+        link.resume()
         until(lambda: not unit.stalled())
-        system.until_right(system.orders)
+        system.until_in_sync(system.orders)
 
 
 def test_a_database_that_swallows_everything_from_the_start(system: System) -> None:
@@ -87,7 +87,7 @@ def test_a_database_that_swallows_everything_from_the_start(system: System) -> N
         with running(system, system.orders) as unit:
             told = until(unit.stalled)
             assert "starting, but nobody has answered or refused for" in told
-            link.flow()
+            link.resume()
             until(lambda: unit.state == "running")
             assert unit.stalled() == ""
 
@@ -99,7 +99,7 @@ def test_who_waits_for_a_server_is_not_dead(system: System, server: str) -> None
     model = system.summaries if server == "redis" else system.orders
     with behind_proxy(system, server) as link, running(system, model) as unit:
         system.execute(CUSTOMERS, FIVE)
-        system.until_right(model)
+        system.until_in_sync(model)
         link.down() if server == "postgres" else link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'", "UPDATE {schema}.customers SET name = 'B'")
         until(lambda: unit.status()["state"] == "waiting")
@@ -108,5 +108,5 @@ def test_who_waits_for_a_server_is_not_dead(system: System, server: str) -> None
             assert unit.stalled() == ""
             assert unit.status()["state"] == "waiting"
             time.sleep(0.2)
-        link.up() if server == "postgres" else link.flow()
-        system.until_right(model)
+        link.up() if server == "postgres" else link.resume()
+        system.until_in_sync(model)

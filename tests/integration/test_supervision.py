@@ -11,8 +11,9 @@ import pytest
 from syncer.registry.records import Stream
 from syncer.registry.state import State
 from syncer.runtime import supervisor as module
-from tests.harness.daemon import Daemon, until
+from tests.harness.daemon import Daemon
 from tests.harness.system import System
+from tests.harness.waiting import until
 from tests.integration.test_outages import behind_proxy
 from tests.integration.test_stalled import CUSTOMERS, FIVE, running
 
@@ -42,12 +43,12 @@ def test_a_wait_for_open_transactions_holds_up_nothing(system: System) -> None:
     system.run("backfill", system.orders)
     daemon = system.start(system.orders)
     with returned(system):
-        until(lambda: daemon.said(WAITS), daemon.log.read_text)
+        until(lambda: daemon.logged(WAITS), daemon.log.read_text)
         until(lambda: system.database.query(ENDS_THE_WAIT))
-        until(lambda: len(daemon.said(AGAIN)) == 2, daemon.log.read_text)
+        until(lambda: len(daemon.logged(AGAIN)) == 2, daemon.log.read_text)
         until(lambda: daemon.status(system.orders)["state"] == "running", daemon.log.read_text)
-        assert not daemon.said("unexpected error") and not daemon.said("failed"), daemon.log.read_text()
-        state, key = State(system.state()), Stream.key(system.topic_prefix)
+        assert not daemon.logged("unexpected error") and not daemon.logged("failed"), daemon.log.read_text()
+        state, key = State(system.state_store()), Stream.key(system.topic_prefix)
         known = state.load().get(key) or Stream()
         state.save(key, replace(known, number=known.number + 1, why="a test says so"))
         told = daemon.until_state(system.orders, "failed", 30)
@@ -60,23 +61,23 @@ def test_one_of_two_daemons_has_all_rendered_again_and_the_other_if_it_dies(syst
     system.run("backfill", system.orders)
     daemons = [system.start(system.orders) for _ in range(2)]
     group = f"{system.prefix}.{system.orders}.1"
-    until(lambda: system.topics().members(group) == 2)
+    until(lambda: system.kafka_admin().members(group) == 2)
     with returned(system):
         noticed = "the tables were altered, and the read model fits them as it is"
-        until(lambda: all(daemon.said(noticed) for daemon in daemons))
+        until(lambda: all(daemon.logged(noticed) for daemon in daemons))
 
         def at_it() -> list[Daemon]:
             """Those that tell of it while eight more lines are told in all."""
-            before = [len(daemon.said(WAITS)) for daemon in daemons]
-            until(lambda: sum(len(daemon.said(WAITS)) for daemon in daemons) > sum(before) + 8)
-            return [d for d, told in zip(daemons, before, strict=True) if len(d.said(WAITS)) > told]
+            before = [len(daemon.logged(WAITS)) for daemon in daemons]
+            until(lambda: sum(len(daemon.logged(WAITS)) for daemon in daemons) > sum(before) + 8)
+            return [d for d, told in zip(daemons, before, strict=True) if len(d.logged(WAITS)) > told]
 
         # Kafka may choose the other one meanwhile, if the machine is slow
         [leader] = until(lambda: found if len(found := at_it()) == 1 else None)
         leader.kill()
         [left] = [daemon for daemon in daemons if daemon.alive]
-        until(lambda: left.said(WAITS), left.log.read_text)
-    system.until_right(system.orders)
+        until(lambda: left.logged(WAITS), left.log.read_text)
+    system.until_in_sync(system.orders)
     until(lambda: refreshes(left) == 1, left.log.read_text)
 
 
@@ -92,13 +93,13 @@ def test_a_look_that_never_ends_is_told(system: System, monkeypatch: pytest.Monk
     with behind_proxy(system, "postgres") as link:
         with running(system, system.orders) as unit:
             system.execute(CUSTOMERS, FIVE)
-            system.until_right(system.orders)
+            system.until_in_sync(system.orders)
             assert unit.stalled() == ""
             link.stall()
             told = until(unit.stalled)
             assert told.startswith(f"{system.orders}: supervision: {system.orders}-tables has not answered")
             assert unit.state == "running"
-        link.flow()
+        link.resume()
         asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'looks'"
         until(lambda: system.database.query(asked) == [(0,)])
 
@@ -106,12 +107,12 @@ def test_a_look_that_never_ends_is_told(system: System, monkeypatch: pytest.Monk
 def test_who_is_idle_notices_that_the_clock_ran_backwards(system: System) -> None:
     with running(system, system.orders) as unit:
         system.execute(CUSTOMERS, FIVE)
-        system.until_right(system.orders)
+        system.until_in_sync(system.orders)
         assert unit._supervision
         unit._supervision.opened.clock.highest += 1_000_000  # seen by this process, and by no other
         until(lambda: unit.state == "failed")
         assert "ran backwards" in unit.error
-        assert "detected" in system.state().load()[f"{system.orders}/1/backwards"]["why"]
+        assert "detected" in system.state_store().load()[f"{system.orders}/1/backwards"]["why"]
     with running(system, system.orders) as unit:
         until(lambda: unit.state == "failed")
         assert "ran backwards" in unit.error and "detected" in unit.error

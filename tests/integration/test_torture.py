@@ -21,13 +21,13 @@ machine that does nothing else."""
 
 
 @pytest.mark.timeout(2 * PATIENCE + 300)
-def test_every_document_is_right_after_a_round_under_fire(tmp_path: Path, say: Callable[[str], None]) -> None:
-    say(f"torture: TORTURE_SEED={SEED}")
+def test_every_document_is_right_after_a_round_under_fire(tmp_path: Path, echo: Callable[[str], None]) -> None:
+    echo(f"torture: TORTURE_SEED={SEED}")
     stack = devstack.start(temporary_home(), ephemeral=True)
     try:
         report = play(stack, SEED, SECONDS, tmp_path, within=PATIENCE)
     finally:
         stack.remove()
-    say(f"torture: {report}")
+    echo(f"torture: {report}")
     assert sum(report.faults.values()) >= 5, "too few faults to prove anything"
     assert report.rows > 1000

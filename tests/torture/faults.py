@@ -77,7 +77,7 @@ class Fire(Faults):
 
         def burn() -> None:
             fault(seconds)
-            self.say(f"- {name}")
+            self.log(f"- {name}")
 
         self._burning[server] = self._threads.submit(burn)
 

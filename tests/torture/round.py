@@ -9,7 +9,7 @@ from typing import Any
 
 from devstack import Stack
 from syncer.checks.running import APPLY
-from tests.convergence.compare import Expected, compare, told
+from tests.convergence.compare import Expected, compare, describe
 from tests.convergence.deployment import Deployment, deployed
 from tests.convergence.documents import Difference
 from tests.convergence.oracle import Oracle
@@ -87,7 +87,7 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path, *, within: float
             settled = time.monotonic() - ended
             deployment.run("verify", "--patience", "5")
             if fire.random.random() < _SLOT_LOST:
-                fire.say("slot dropped")
+                fire.log("slot dropped")
                 lose_slot(deployment, workload)
                 fire.done["slot dropped"] += 1
                 settle(deployment, fire, Oracle(database).documents(), within)
@@ -123,16 +123,16 @@ def _burn(workload: Workload, fire: Fire, seconds: float, patience: float) -> No
         fire.begin()
         fire.go_on(began + seconds * 0.4, backfills=True)
         fire.finish_backfill(time.monotonic() + patience)
-        fire.say("truncate projects")
+        fire.log("truncate projects")
         workload.do("truncate projects")
         fire.go_on(time.monotonic() + seconds * 0.3, backfills=False)
-        fire.say("truncate entries, edit all people")
+        fire.log("truncate entries, edit all people")
         workload.do("truncate entries")
         workload.do("edit all people")
         fire.go_on(time.monotonic() + seconds * 0.3, backfills=False)
         for _ in range(int(seconds // _A_COPY)):
             fire.kill_connect_amid_copy()
-        fire.end()
+        fire.stop()
     finally:
         workload.stop()
 
@@ -159,11 +159,11 @@ def settle(deployment: Deployment, fire: Fire, expected: Expected, within: float
             applied = True
             if "failed" in deployment.run("connectors", "status", expect=(0, 1)):
                 assert APPLY in deployment.run("status", expect=(0, 1)), "no output names the command to run"
-                fire.say("connector applied")
+                fire.log("connector applied")
                 deployment.run("connectors", "apply", "--yes")
         time.sleep(0.5)  # a comparison reads every document
     autopsy(deployment, found, deployment.folder)
     said = "\n".join(daemon.tail() for daemon in fire.daemons)
     said += deployment.run("status", expect=(0, 1)) + deployment.run("connectors", "status", expect=(0, 1))
-    wrong = told(found) if found else f"documents are equal, but {left} records of work are left"
+    wrong = describe(found) if found else f"documents are equal, but {left} records of work are left"
     raise NotRight(f"not within {time.monotonic() - began:.0f} s: {wrong}\n{said}")

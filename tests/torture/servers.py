@@ -21,7 +21,7 @@ import urllib3
 from devstack import Stack
 from tests.convergence.deployment import Deployment
 from tests.convergence.operations import COPY_PROJECTS
-from tests.harness.copying import Positions, copy
+from tests.harness.copying import SavedPositions, copy
 from tests.harness.fault_proxy import Answer, FaultProxy, Request, fault_proxy
 from tests.harness.proxy import Proxy, proxy
 
@@ -58,9 +58,9 @@ class Servers:
         self._copied += 1
         first = self._copied * 1_000_000_000
         rows = ((first + n, "copied", "open", "2024-02-29T12:00Z") for n in range(_COPIED))
-        positions = Positions(self.stack, self.deployment.names("connector"))
+        positions = SavedPositions(self.stack, self.deployment.names("connector"))
         with contextlib.closing(positions), contextlib.suppress(psycopg.OperationalError):  # it may be down
-            positions.inside(copy(self.deployment.database, COPY_PROJECTS, rows), 30)
+            positions.saved_inside(copy(self.deployment.database, COPY_PROJECTS, rows), 30)
         self.kill("connect", down)
 
     def restart(self, name: str) -> None:
@@ -123,7 +123,7 @@ class Servers:
         """Nothing gets through, and nobody is told."""
         self.wires[name].stall()
         time.sleep(seconds)
-        self.wires[name].flow()
+        self.wires[name].resume()
 
     def answer(self, answer: Answer, seconds: float) -> None:
         """Of Elasticsearch, to `_bulk`: `cut` before it is done, `cut after` (done, and nobody knows)."""

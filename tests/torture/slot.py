@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import time
 
-from tests.convergence.deployment import MODELS, Deployment, until
+from tests.convergence.deployment import MODELS, Deployment
 from tests.convergence.workload import Workload
 from tests.harness.database import drop_slots
+from tests.harness.waiting import remaining
 
 NOTICED_WITHIN = 60.0
 
@@ -18,7 +19,7 @@ def lose_slot(deployment: Deployment, workload: Workload) -> None:
         drop_slots(admin, deployment.database.name)
     for name in ("add many", "forget many", "add a project"):
         workload.do(name)
-    for _ in until(time.monotonic() + NOTICED_WITHIN, pause=1.0):
+    for _ in remaining(time.monotonic() + NOTICED_WITHIN, pause=1.0):
         models = deployment.status(expect=(0, 1))
         told = {model["model"]: f"{model['last_error']} → {model['hint']}" for model in models}
         if all(f"syncer resync {model}" in error for model, error in told.items()):
