@@ -1,7 +1,7 @@
 """The life of one batch: from Kafka records to acknowledged documents. Start reading here.
 
     1 poll      takes the records that are available          ports.Source, implemented by kafka/consumer.py
-    2 decode    turns bytes into change events or work items  decode.py
+    2 decode    turns bytes into change events or work items  decode.py, intake.py, neighbours.py
     3 route     finds the table uses that a change touches    route.py
     4 resolve   finds the dirty roots of these table uses     resolve.py, render_cache.py
     5 gate      opens a snapshot that sees the whole batch    visibility.py, clock.py
@@ -10,9 +10,13 @@
     8 commit    commits the offsets of acknowledged records   offsets.py
     9 lag       measures what is left                         lag.py
 
-`lane.py` runs the stages for one read model over one source. A read model has one lane for changes, one for work
-items and one for backfill ranges. `work_items.py` cuts work that is too large for one batch into items for the
-other two lanes.
+`lane.py` runs the stages for one read model over one source. A read model has lanes for changes, for work items
+and for backfill ranges. So none of them waits for another. `change_stages.py` and `item_stages.py` combine stages
+3 to 6 for the two kinds of records.
+
+Work that is too large for one batch goes to the work topic, as work items (`work_items.py`). Records and documents
+that can never be accepted become dead letters (`rejections.py`). If a sink rejects too many documents in a row, the
+circuit breaker stops the read model before they do (`circuit_breaker.py`).
 
 The package does no I/O of its own. It reaches Kafka, PostgreSQL and the sinks through `ports.py`, and time through
 `pacing.py`. So the simulation in `tests/simulation` runs these modules unchanged.

@@ -1,7 +1,7 @@
-"""Stage 1, decode: from a record's bytes to a change event or a work item. Pure.
+"""Stage 2, decode: turns a record's bytes into a change event or a work item. Pure.
 
-A record that cannot be read is a `Reject`: it goes to the dead-letter topic as it is, and the rest goes on.
-Debezium's envelope is described in its manual, "Data change events" of the PostgreSQL connector.
+A record that cannot be read raises `Reject`. It goes to the dead-letter topic unchanged, and the other records go
+on. Debezium's manual describes the envelope, in "Data change events" of the PostgreSQL connector.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from syncer.errors import Reject
 from syncer.events import ChangeEvent, Image, Position, TableName, WorkItem
 
 _OPERATIONS = frozenset("cudrt")
-_NEEDS = {"keys": ("keys",), "range": ("high",), "sweep": ()}  # by the kind of a work item
+_NEEDS = {"keys": ("keys",), "range": ("high",), "sweep": ()}
+"""By the kind of a work item: the fields that it must have."""
 _REPLAY = "see what wrote it (syncer dlq show), then: syncer dlq replay, or syncer resync MODEL"
 
 
@@ -27,7 +28,7 @@ class _Source(msgspec.Struct, rename={"txid": "txId"}):
 
 
 class _Envelope(msgspec.Struct):
-    """What is read of Debezium's envelope; the rest is skipped, which takes half the time of reading it."""
+    """The fields of Debezium's envelope that are needed. To skip the others halves the time to decode."""
 
     op: str
     source: _Source
@@ -36,7 +37,7 @@ class _Envelope(msgspec.Struct):
 
 
 class _Wrapped(msgspec.Struct):
-    """As written with `schemas.enable=true`."""
+    """The envelope as a converter with `schemas.enable=true` writes it."""
 
     payload: _Envelope
 
@@ -46,13 +47,14 @@ _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def change(position: Position, value: bytes | None) -> ChangeEvent | None:
-    """The change event of a record; None for what carries no change (tombstones, other operations).
+    """Returns the change event of a record. None for tombstones and for operations that change no row.
 
-    An `r` event has no transaction to wait for. It tells nothing that a later snapshot would not show: the
-    connector read the row in a snapshot of its own before it sent the event, and every snapshot that is taken
-    after that one sees as much or more. What was committed since has an event of its own. The `txId` that
-    Debezium gives it is that of the transaction in which it reads, open until the last table is read: to wait
-    for that would take hours.
+    An `r` event gets no transaction to wait for. The connector read the row in its own snapshot before it sent the
+    event. Every later snapshot sees the same or more, and each later commit has an event of its own. The event's
+    `txId` is the transaction in which Debezium reads. It stays open until the last table is read, so to wait for it
+    would take hours.
+
+    Raises Reject if the record cannot be read.
     """
     if value is None:
         return None
@@ -67,14 +69,18 @@ def change(position: Position, value: bytes | None) -> ChangeEvent | None:
     if op not in _OPERATIONS:
         return None
     if op != "t" and (envelope.before if op == "d" else envelope.after) is None:
-        raise _undecodable("a change event", position, TypeError(f"operation {op} without its row image"))
+        raise _undecodable("a change event", position, TypeError(f"operation {op} lacks its row image"))
     table = TableName(source.schema, source.table)
     txid = None if op == "r" else source.txid
     return ChangeEvent(table, op, envelope.before, envelope.after, txid, source.ts_ms or 0)  # type: ignore[arg-type]
 
 
 def work(position: Position, value: bytes | None, columns: int | None) -> WorkItem | None:
-    """The work item of a record, as `encode_work` wrote it. columns: of its keys; None: they are not used."""
+    """Returns the work item of a record that `encode_work` wrote. None for tombstones.
+
+    columns: the number of columns that each key must have; None: not checked.
+    Raises Reject if the record cannot be read.
+    """
     if value is None:
         return None
     try:
@@ -88,18 +94,19 @@ def work(position: Position, value: bytes | None, columns: int | None) -> WorkIt
         if columns is not None and any(
             len(key) != columns or not all(isinstance(part, str) for part in key) for key in item.keys + bounds
         ):
-            raise TypeError(f"a key that has not {columns} texts")
+            raise TypeError(f"a key does not consist of {columns} texts")
         if item.kind not in _NEEDS or not all(getattr(item, name) for name in _NEEDS[item.kind]):
-            raise TypeError(f"kind {item.kind!r} without what it needs")
+            raise TypeError(f"kind {item.kind!r} is unknown, or lacks a field")
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise _undecodable("a work item", position, error) from error
     return item
 
 
 def encode_work(item: WorkItem) -> bytes:
+    """Returns the JSON text of a work item, without empty fields."""
     return orjson.dumps({name: value for name, value in item._asdict().items() if value})
 
 
 def _undecodable(kind: str, position: Position, error: Exception) -> Reject:
-    why = f"no {error}" if isinstance(error, KeyError) else str(error)
+    why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
     return Reject(f"cannot read {kind}", where=str(position), why=why, hint=_REPLAY)

@@ -1,14 +1,17 @@
-"""Part of stage 2: tables that a read model does not use, and whose changes come in its topics all the same.
+"""Part of stage 2: decides which changes of other tables in the read model's topics can be ignored.
 
-Debezium writes a character that Kafka refuses in a topic's name as `_`. So the changes of "Order Lines" and
-"Order_Lines" are in one topic, and each event names its own table. An event is ignored only if the catalog
-has a table of that name that maps to this topic, and if that table shares no partition tree with a table of
-the read model. Everything else is a dead letter.
+Debezium replaces a character that Kafka does not allow in a topic's name with `_`. So the changes of "Order Lines"
+and "Order_Lines" share one topic, and each event names its own table. An event is ignored only if both are true:
 
-The catalog is asked in a snapshot that sees the event's transaction, so a table that was just created is
-there. A table that was found once is not asked for again. After a rename, the events of its former name are
-still of that table, not of one that the read model uses. If a table of the read model was renamed, then all
-documents are rendered again (`monitors/table_alterations.py`), whatever was ignored.
+- The catalog has a table of that name, and the name maps to this topic.
+- That table shares no partition tree with a table of the read model.
+
+Every other event becomes a dead letter.
+
+The catalog is queried in a snapshot that sees the event's transaction, so it has a table that was just created. A
+table that was found is not queried again. After its rename, events with the former name still belong to it, not to
+a table of the read model. If a table of the read model is renamed, all documents are rendered again
+(`monitors/table_alterations.py`). This also repairs the effect of ignored events.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from syncer.ports import Record, View
 
 
 class Neighbours:
-    """Of one lane.
+    """The other tables that one lane has met.
 
-    model: the read model's name. own: its tables. topic_of: the topic of a table's changes.
+    model: the read model's name. own: its tables. topic_of: returns the topic of a table's changes.
     """
 
     def __init__(self, model: str, own: Collection[TableName], topic_of: Callable[[TableName], str]) -> None:
@@ -31,15 +34,15 @@ class Neighbours:
         self._known: set[TableName] = set()
 
     def knows(self, table: TableName) -> bool:
-        """Whether its changes can be ignored, as far as the catalog was asked."""
+        """Whether an earlier query showed that changes of this table can be ignored."""
         return table in self._known
 
     def fits(self, table: TableName, topic: str) -> bool:
-        """Whether changes of such a table come in this topic, if it exists."""
+        """Whether Debezium writes the changes of a table with this name to this topic."""
         return self._topic_of(table) == topic
 
     def learn(self, view: View, tables: Collection[TableName]) -> dict[TableName, str]:
-        """Ask the catalog for these tables. Returns why the changes of some of them cannot be ignored."""
+        """Queries the catalog for these tables. Returns those whose changes cannot be ignored, and why."""
         trees = view.trees([*self._own, *tables])
         own = {trees.get(table, table): table for table in self._own}
         why: dict[TableName, str] = {}
@@ -52,8 +55,8 @@ class Neighbours:
                 self._known.add(table)
         return why
 
-    def refused(self, record: Record, table: TableName, why: str = "") -> Reject:
-        """The dead letter of a change that cannot be ignored."""
+    def rejection(self, record: Record, table: TableName, why: str = "") -> Reject:
+        """Returns the error for a change that cannot be ignored."""
         return Reject(
             f"a change of {table}, which is no table of this read model",
             where=str(record.position),

@@ -1,82 +1,105 @@
-"""Stage 6: dirty roots become documents, as many in one piece as fit, all of one snapshot.
+"""Stage 6, render: turns dirty roots into documents. All documents of one write batch come from one snapshot.
 
-How many that is follows from the documents: pieces of large ones hold fewer. Where one row makes the
-statement fail, it is found by halving, and is alone with its error.
+The size of the documents decides how many roots one statement renders: the larger the documents, the fewer
+roots. If one row makes the statement fail, `Render` bisects the roots until that row is alone with its error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 
 from syncer import document
-from syncer.document import Batch, Row
+from syncer.document import Row
 from syncer.errors import Reject
 from syncer.events import Key
 from syncer.pacing import Waiter
+from syncer.pipeline.limits import Limits
 from syncer.pipeline.render_cache import RenderCache
-from syncer.pipeline.visibility import VersionedView
-from syncer.ports import Observer, Overflow
+from syncer.pipeline.visibility import VersionedView, VisibilityGate
+from syncer.pipeline.write_batch import WriteBatch
+from syncer.ports import Observer, Overflow, Record
+
+Rejected = list[tuple[str, Reject]]
 
 
 class Render:
-    """documents, size: how many, and how many bytes, a piece has at most (one document may be larger).
-    spoilt: told of a document that cannot be made: its id, the snapshot's version, the error."""
+    """Renders at most `chunk_documents` roots and about `chunk_bytes` bytes at a time.
+
+    One document may be larger than `chunk_bytes`.
+    """
 
     def __init__(
-        self,
-        documents: int,
-        size: int,
-        *,
-        recent: RenderCache,
-        wait: Waiter,
-        observer: Observer,
-        spoilt: Callable[[str, int, Reject], None],
+        self, limits: Limits, *, gate: VisibilityGate, cache: RenderCache, wait: Waiter, observer: Observer
     ) -> None:
-        self._most, self._size, self._recent = documents, size, recent
-        self._wait, self._observer, self._spoilt = wait, observer, spoilt
-        self._fit = documents
-        """Roots a piece, as the last ones were."""
+        self._limits, self._gate, self._cache = limits, gate, cache
+        self._wait, self._observer = wait, observer
+        self._fit = limits.chunk_documents
+        """How many roots fit into one write batch, estimated from the last one."""
 
-    def __call__(self, seen: VersionedView, keys: list[Key]) -> tuple[Batch, list[Key]]:
-        """The documents of as many of these roots as fit, and the roots that are left."""
+    def in_view(
+        self, view: VersionedView, keys: list[Key], records: Sequence[Record] = (), committed_ms: int = 0
+    ) -> tuple[WriteBatch, list[Key]]:
+        """Renders as many of these roots as fit. Returns them and the roots that are left.
+
+        The write batch carries the records only if no root is left.
+        """
         with self._observer.stage("render"):
             while True:
                 now, left = keys[: self._fit], keys[self._fit :]
+                rejected: Rejected = []
                 try:
-                    rows = self._rows(seen, now)
+                    rows = self._rows(view, now, rejected)
                     break
                 except Overflow as over:
-                    self._fit = max(1, min(over.fits(self._size), len(now) // 2))
-        self._recent.rendered(now, seen.view.head.snapshot)
-        return self._batch(seen, rows), left
+                    self._fit = max(1, min(over.fits(self._limits.chunk_bytes), len(now) // 2))
+        self._cache.rendered(now, view.view.head.snapshot)
+        return self._batch(view, rows, () if left else records, committed_ms, rejected), left
 
-    def between(self, seen: VersionedView, low: Key | None, high: Key) -> tuple[Batch, list[Key]]:
-        """The same for every root with low < key <= high (low None: no lower bound)."""
+    def range_in_view(
+        self, view: VersionedView, low: Key | None, high: Key, records: Sequence[Record]
+    ) -> tuple[WriteBatch, list[Key]]:
+        """Renders every root with low < key <= high, as `in_view` does (low None: no lower bound)."""
         try:
             with self._observer.stage("render"):
-                rows = seen.view.render_range(low, high, self._size)
+                rows = view.view.render_range(low, high, self._limits.chunk_bytes)
         except (Reject, Overflow):
-            return self(seen, seen.view.keys_in_range(low, high))
-        return self._batch(seen, rows), []
+            return self.in_view(view, view.view.keys_in_range(low, high), records)
+        return self._batch(view, rows, records), []
 
-    def _rows(self, seen: VersionedView, keys: list[Key]) -> list[Row]:
+    def keys(self, keys: list[Key], records: Sequence[Record] = (), committed_ms: int = 0) -> Iterator[WriteBatch]:
+        """Renders all of these roots. Opens a new snapshot for each write batch."""
+        while keys:
+            self._wait.tick()
+            with self._gate.open_view() as view:
+                batch, keys = self.in_view(view, keys, records, committed_ms)
+            yield batch
+
+    def _rows(self, view: VersionedView, keys: list[Key], rejected: Rejected) -> list[Row]:
+        """Renders these roots. Adds those that PostgreSQL cannot render to `rejected`."""
         if not keys:
             return []
         self._wait.tick()
         try:
-            return seen.view.render(keys, self._size)
+            return view.view.render(keys, self._limits.chunk_bytes)
         except Reject as error:
             if len(keys) > 1:
                 middle = len(keys) // 2
-                return self._rows(seen, keys[:middle]) + self._rows(seen, keys[middle:])
+                return self._rows(view, keys[:middle], rejected) + self._rows(view, keys[middle:], rejected)
             id = document.document_id(keys[0])
             error.where += f", document {id}"
-            self._spoilt(id, seen.version, error)
+            rejected.append((id, error))
             return []
 
-    def _batch(self, seen: VersionedView, rows: list[Row]) -> Batch:
-        batch = document.batch(rows, seen.version)
+    def _batch(
+        self,
+        view: VersionedView,
+        rows: list[Row],
+        records: Sequence[Record],
+        committed_ms: int = 0,
+        rejected: Rejected | None = None,
+    ) -> WriteBatch:
+        batch = document.batch(rows, view.version)
         if batch.upserts:
-            fits = int(self._size * len(batch.upserts) / max(batch.size, 1))
-            self._fit = max(1, min(self._most, fits))
-        return batch
+            fits = int(self._limits.chunk_bytes * len(batch.upserts) / max(batch.size, 1))
+            self._fit = max(1, min(self._limits.chunk_documents, fits))
+        return WriteBatch(batch, view.snapshot_at, records, committed_ms, rejected or ())

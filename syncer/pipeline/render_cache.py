@@ -1,11 +1,11 @@
-"""Part of stage 4: roots that were rendered lately need no render for a change which that render saw.
+"""Part of stage 4: skips the render of a root whose last render already shows the change.
 
-Behind a backlog, or a transaction that touched a million rows, most events tell what their root's last
-render has shown already: its snapshot sees their transaction. A later change has an event of its own. So a
-root is rendered once for a whole backlog, not once a batch.
+If a backlog waits, or a transaction touched a million rows, a root's last snapshot often sees the transactions of
+later events. Their changes are then in the rendered document already, and later changes have events of their own.
+So the lane renders a root once for a whole backlog, not once per batch.
 
-It holds within one lane, which settles its pieces in order: what a later event relies on is acknowledged
-before that event's offset is committed.
+The cache belongs to one lane, which writes its batches in order. So the render that a skipped event relies on is
+acknowledged before the event's offset is committed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from syncer.events import Key
 
 
 class RenderCache:
-    """capacity: how many roots are remembered (about 200 bytes each); the oldest go first."""
+    """capacity: the number of roots to remember, about 200 bytes each. The oldest are evicted first."""
 
     def __init__(self, capacity: int = 100_000) -> None:
         self._capacity = capacity
         self._snapshots: dict[Key, Snapshot] = {}
 
     def stale(self, keys: Collection[Key], xids: Collection[int], now: Snapshot) -> list[Key]:
-        """Those of the keys whose last render may not show all of these transactions.
+        """Returns the keys whose last render may not show all of these transactions.
 
-        xids: of the events that made the keys dirty; all visible to `now`, which widens them.
+        xids: the transactions of the events that made the keys dirty. `now` sees all of them, and widens them.
         """
         if not self._snapshots:
             return list(keys)
@@ -45,7 +45,7 @@ class RenderCache:
         return stale
 
     def rendered(self, keys: Iterable[Key], snapshot: Snapshot) -> None:
-        """These are on their way to the sinks as this snapshot shows them."""
+        """Remembers that these roots are being written as this snapshot shows them."""
         known = self._snapshots
         for key in keys:
             known.pop(key, None)

@@ -1,8 +1,8 @@
-"""Stage 3, resolve: from the touched places to the dirty roots. Pure; the look-ups are run by the view.
+"""Stage 4, resolve: finds the dirty roots of the table uses that a change touches. Pure; the view runs the look-ups.
 
-A changed row is linked to its root through columns that it holds itself: those of its link to its parent.
-Their values before *and* after the change count, so that a row which moves (or goes) dirties the root it
-leaves. The rest of the way up is looked up in the snapshot, all events of a batch together.
+A changed row holds the columns that link it to its parent. Their values before *and* after the change count. So a
+row that moves to another parent, or is deleted, also dirties the root that it leaves. The rest of the path up to
+the root is looked up in the snapshot, for all events of a batch together.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from syncer.events import ChangeEvent, Image, Key
 
 @dataclass(slots=True)
 class Dirty:
-    """What a batch asks for: roots by key, values to look up, and whether everything is to be done again."""
+    """The effect of a batch: dirty roots by key, values to look up, and whether all roots are dirty."""
 
     keys: dict[Key, None] = field(default_factory=dict)
     lookups: dict[Lookup, dict[Key, None]] = field(default_factory=dict)
     all_roots: bool = False
-    """A table below the root was truncated: every root may show it."""
+    """A table below the root was truncated. Any root may have shown its rows."""
     root_gone: bool = False
-    """The root table was truncated: documents without a row have to go."""
-    untold: set[int | None] = field(default_factory=set)
-    """The transactions of updates whose old rows are not known."""
+    """The root table was truncated. Documents without a row have to be deleted."""
+    lacking_old_row: set[int | None] = field(default_factory=set)
+    """The transactions of updates whose events lack the old row."""
 
     def __bool__(self) -> bool:
-        return bool(self.keys or self.lookups or self.all_roots or self.root_gone or self.untold)
+        return bool(self.keys or self.lookups or self.all_roots or self.root_gone or self.lacking_old_row)
 
 
 class Resolve:
@@ -40,14 +40,17 @@ class Resolve:
         self._root = Lookup(compiled.key, compiled.key_types, None)
         self._need_before = frozenset(p.table for p in compiled.occurrences if p.needs_before)
 
-    def __call__(self, change: ChangeEvent, places: Sequence[TableUse], dirty: Dirty) -> None:
-        """Add what the change dirties at these places. Raises Fatal if the event lacks what it needs."""
-        for place in places:
+    def __call__(self, change: ChangeEvent, uses: Sequence[TableUse], dirty: Dirty) -> None:
+        """Adds the roots that a change dirties through these table uses.
+
+        Raises Fatal if the event lacks a linking column.
+        """
+        for use in uses:
             if change.op == "t":
-                dirty.all_roots |= place.lookup is not None
-                dirty.root_gone |= place.lookup is None
+                dirty.all_roots |= use.lookup is not None
+                dirty.root_gone |= use.lookup is None
                 continue
-            lookup = place.lookup or self._root
+            lookup = use.lookup or self._root
             into = dirty.keys if lookup.sql is None else dirty.lookups.setdefault(lookup, {})
             for image in (change.before, change.after):
                 if image is not None:
@@ -55,14 +58,17 @@ class Resolve:
                     if value is not None:
                         into[value] = None
 
-    def untold(self, change: ChangeEvent) -> bool:
-        """Whether it is an update without the old row that it should tell: the document that the row left may
-        still show it. It was logged under a replica identity weaker than FULL, as new partitions have it."""
+    def lacks_old_row(self, change: ChangeEvent) -> bool:
+        """Whether a change is an update that should carry the old row and does not.
+
+        The row may have left a document that still shows it. PostgreSQL logs such updates under a replica identity
+        weaker than FULL. New partitions begin with one.
+        """
         return change.before is None and change.op == "u" and change.table in self._need_before
 
 
 def _values(image: Image, lookup: Lookup, change: ChangeEvent) -> Key | None:
-    """The link's values in an image, as text; None if one is NULL, because NULL links to nothing."""
+    """Returns the link's values in an image, as text. None if one is NULL, because NULL links to no row."""
     values = []
     for column, base in zip(lookup.columns, lookup.types, strict=True):
         try:
@@ -81,9 +87,10 @@ def _values(image: Image, lookup: Lookup, change: ChangeEvent) -> Key | None:
 
 
 def text(value: Any, base: str) -> str:
-    """An event's value as PostgreSQL text of the type, under the handling modes that `check` insists on.
+    """Returns an event's value as PostgreSQL text of its type.
 
-    base: `Column.base`. Raises Fatal for an encoding that would not give the row's own value back.
+    It expects the connector's handling modes that `syncer check` requires. base: `Column.base`.
+    Raises Fatal for an encoding that does not preserve the row's value.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -103,7 +110,7 @@ def _date(value: str) -> str:
 
 
 def _timestamp(value: str) -> str:
-    """`-0043-03-15Z`, `0000-01-01Z`, `+20240-01-01Z`: ISO years have signs, and a zero, which is 1 BC."""
+    """Converts ISO years, such as `-0043-03-15Z`, `0000-01-01Z` and `+20240-01-01Z`. Their year 0 is 1 BC."""
     if value in _BEYOND:
         return _BEYOND[value]
     if value.startswith(("-", "0000-")):
@@ -113,8 +120,8 @@ def _timestamp(value: str) -> str:
 
 
 _WERE_INTEGERS = frozenset({"smallint", "integer", "bigint", "oid", "numeric", "text", "character varying"})
-"""Types whose events have JSON integers. `numeric` and texts have them in events from before the column was
-widened from an integer. No handling mode of the connector encodes them so."""
+"""Types whose events carry JSON integers. `numeric` and text columns have them in events that are older than the
+column's change from an integer type. No handling mode of the connector encodes these two types as integers."""
 _BEYOND = {
     "+5877611-06-21Z": "infinity",
     "-5877611-06-21Z": "infinity",  # before Debezium 3.7
@@ -128,7 +135,7 @@ _BEYOND = {
     "POSITIVE_INFINITY": "Infinity",
     "NEGATIVE_INFINITY": "-Infinity",
 }
-"""Debezium's texts of what is no number of days, microseconds or digits (seen with 3.7.0)."""
+"""Debezium's texts for infinite dates, times and numbers, as Debezium 3.7.0 writes them."""
 _TEXT: Mapping[str, Callable[[str], str]] = {
     "bytea": lambda value: "\\x" + value,
     "date": _date,
@@ -136,4 +143,4 @@ _TEXT: Mapping[str, Callable[[str], str]] = {
     "timestamp without time zone": _timestamp,
     "timestamp with time zone": _timestamp,
 }
-"""By type: from Debezium's text (`isostring` times, `hex` binaries, `string` decimals) to PostgreSQL's."""
+"""By type: converts Debezium's text (`isostring` times, `hex` binaries, `string` decimals) to PostgreSQL's."""

@@ -1,8 +1,8 @@
-"""Stage 2, route: which places in the read model's tree does a change event touch? Pure.
+"""Stage 3, route: finds the table uses in the read model's tree that a change event touches. Pure.
 
-An update that changes none of the columns a place uses touches nothing there; but only where both images
-are certain to tell (`TableUse.comparable`). In doubt it counts: a needless render is harmless, a missed
-one is not.
+An update that changes no column of a table use does not touch it. This can be decided only for columns whose values
+both images are certain to carry (`TableUse.comparable`). In doubt, the change touches it: a needless render is
+harmless, a missed one is not.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ from syncer.declaration.compile import Compiled, TableUse
 from syncer.events import ChangeEvent, Image, TableName
 
 UNAVAILABLE = "__debezium_unavailable_value"
-"""What Debezium puts in the place of an unchanged TOASTed value that the WAL does not carry."""
+"""Debezium's placeholder for an unchanged TOASTed value, which WAL does not carry."""
 _ABSENT = object()
 
 
 class Route:
-    """Dispatch by table. A table may occur at several places, or at none (then nothing is touched)."""
+    """Dispatches by table. The tree may use a table several times, or not at all."""
 
     def __init__(self, compiled: Compiled) -> None:
-        self._places: dict[TableName, list[tuple[TableUse, tuple[str, ...]]]] = {}
-        for occurrence in compiled.occurrences:
-            certain = occurrence.used if occurrence.used <= occurrence.comparable else frozenset()
-            self._places.setdefault(occurrence.table, []).append((occurrence, tuple(sorted(certain))))
+        self._uses: dict[TableName, list[tuple[TableUse, tuple[str, ...]]]] = {}
+        for use in compiled.occurrences:
+            certain = use.used if use.used <= use.comparable else frozenset()
+            self._uses.setdefault(use.table, []).append((use, tuple(sorted(certain))))
 
     def knows(self, table: TableName) -> bool:
-        return table in self._places
+        """Whether the read model uses this table."""
+        return table in self._uses
 
     def __call__(self, change: ChangeEvent) -> list[TableUse]:
-        places = self._places.get(change.table, ())
+        """Returns the table uses that a change may touch."""
+        uses = self._uses.get(change.table, ())
         if change.op != "u" or change.before is None or change.after is None:
-            return [occurrence for occurrence, _ in places]
+            return [use for use, _ in uses]
         before, after = change.before, change.after
-        return [occurrence for occurrence, certain in places if not certain or _differ(before, after, certain)]
+        return [use for use, certain in uses if not certain or _differ(before, after, certain)]
 
 
 def _differ(before: Image, after: Image, columns: Iterable[str]) -> bool:

@@ -1,8 +1,9 @@
-"""Stage 5, the gate: a snapshot that sees every transaction of the batch, and the version it gives.
+"""Stage 5, gate: opens a snapshot that sees every transaction of the batch, and gives it a version.
 
-An event can reach us before its transaction is visible to new snapshots (with synchronous replication for
-long, without it for an instant). Looked up or rendered too early, it would find the old rows and be lost.
-So whatever answers for a batch is asked only in a snapshot that sees all of it; also when no root results.
+A change event can arrive before new snapshots see its transaction. With synchronous replication this can last
+long, without it an instant. A look-up or render in an earlier snapshot would find the old rows, and the change
+would be lost. So all queries for a batch, look-ups too, run in a snapshot that sees all of its transactions.
+This also holds for a batch whose look-ups find no root.
 """
 
 from __future__ import annotations
@@ -14,37 +15,48 @@ from typing import NamedTuple, TypeVar
 from syncer.clock import Clock, split_version
 from syncer.errors import Fatal
 from syncer.pacing import Waiter
+from syncer.pipeline.limits import Limits
 from syncer.ports import Observer, Rows, View
 
 T = TypeVar("T")
 
 
 class VersionedView(NamedTuple):
-    """An open view, the version of what it renders, and when (monotonic seconds) it began to be old."""
+    """An open view, and the version of the documents that it renders."""
 
     view: View
     version: int
     snapshot_at: float
+    """Monotonic seconds, taken just before the snapshot. The documents' age counts from here."""
 
 
 class VisibilityGate:
-    """timeout: seconds after which the reason for waiting is looked for and told."""
+    """Opens the views of one lane. After `gate_timeout` seconds of waiting, it reports the reason."""
 
-    def __init__(self, model: str, rows: Rows, clock: Clock, wait: Waiter, observer: Observer, timeout: float) -> None:
+    def __init__(
+        self, model: str, rows: Rows, clock: Clock, *, limits: Limits, wait: Waiter, observer: Observer
+    ) -> None:
         self.model, self.rows, self.clock = model, rows, clock
-        self.wait, self.observer, self.timeout = wait, observer, timeout
-        self.ahead = 0
-        """The highest version that a sink had instead of ours. Its writer's snapshot was taken before that,
-        so every snapshot from now on has to be at least as high."""
+        self.limits, self.wait, self.observer = limits, wait, observer
+        self._required = 0
+
+    def require(self, version: int) -> None:
+        """Requires that all later snapshots have at least this version.
+
+        A sink returned this version: it holds a document of it. The snapshot of that document was taken earlier
+        than any snapshot from now on.
+        """
+        self._required = max(self._required, version)
 
     @contextmanager
     def open_view(self, xids: Collection[int] = ()) -> Iterator[VersionedView]:
-        """A view that sees all these transactions (32 or 64 bits), however long that takes. When the block
-        ends, what the view saw is on disk: then it may be written.
+        """Opens a view that sees all these transactions (32 or 64 bits). Waits for them without a limit.
 
-        Raises Fatal for another history (`clock.py`) and for transactions that this server never had.
+        When the block ends, WAL is flushed up to the snapshot's insert LSN, so the documents may be written.
+
+        Raises Fatal if the server has another history (`clock.py`) or never had one of the transactions.
         """
-        since, waited, told = self.wait.time.monotonic(), False, 0
+        since, waited, reports = self.wait.time.monotonic(), False, 0
         back_off = self.wait.back_off(0.001, 0.1)
         lsn: int | None = None
         while lsn is None:
@@ -53,11 +65,11 @@ class VisibilityGate:
                 head = view.head
                 clock = head.snapshot.clock
                 version = self.clock.version(head.identity, clock, floor=floor, model=self.model)
-                if self.ahead > version:
-                    raise self._lost(version)
+                if self._required > version:
+                    raise self._sink_is_ahead(version)
                 unseen = head.snapshot.unseen(xids)
                 if not unseen:
-                    if told:
+                    if reports:
                         self.observer.waiting("")
                     if waited:
                         self.observer.gate(snapshot_at - since)
@@ -65,26 +77,27 @@ class VisibilityGate:
                     lsn = head.insert_lsn
                     continue
             waited = True
-            if snapshot_at - since > self.timeout * (told + 1):
+            if snapshot_at - since > self.limits.gate_timeout * (reports + 1):
                 self.observer.waiting(self._why(unseen))
-                told += 1
+                reports += 1
             back_off()
         if not self.rows.flushed(lsn):
             with self.observer.stage("durable"):
                 _wait_until_flushed(self.rows, lsn, self.wait)
         self.clock.durable(clock)
 
-    def _lost(self, version: int) -> Fatal:
-        theirs, ours = split_version(self.ahead)[1], split_version(version)[1]
+    def _sink_is_ahead(self, version: int) -> Fatal:
+        sinks, server = split_version(self._required)[1], split_version(version)[1]
         return Fatal(
-            "a sink holds documents of a later clock than this PostgreSQL server has",
+            "a sink holds documents of a later snapshot clock than this PostgreSQL server has",
             where=self.model,
-            why=f"clock {theirs}, the server's is {ours}",
+            why=f"the sink has clock {sinks}, the server has clock {server}",
             hint=f"if documents were edited by hand: syncer verify {self.model} --repair; if the database or"
-            f" Kafka was made anew: syncer resync {self.model}",
+            f" Kafka was recreated: syncer resync {self.model}",
         )
 
     def _why(self, unseen: list[int]) -> str:
+        """Returns why these transactions are not visible. Raises Fatal if the server does not have them."""
         statuses = self.rows.statuses(unseen)
         strange = [f"{xid} is {s}" for xid, s in statuses.items() if s in ("in the future", "aborted")]
         if strange:
@@ -101,11 +114,13 @@ class VisibilityGate:
 
 
 def plan_durably(rows: Rows, plan: Callable[[View], Iterable[T]], wait: Waiter) -> list[T]:
-    """What is planned of the root's table, whole, once the view is closed (a walk over a large index holds a
-    lock) and what it saw is on disk, so that the plan may be relied on. Otherwise a crash may bring rows back
-    that are in no part of it, and whose events came long ago.
+    """Returns a plan over the root table, once WAL is flushed up to the snapshot that the plan was made in.
 
-    Raises Retry after such a crash: plan again.
+    A crash before the flush could bring back rows that the plan lacks, although their events came long ago.
+    The view is closed before the caller works on the plan, because it holds locks.
+
+    plan: yields the parts of the plan. It may read the root table only.
+    Raises Retry after such a crash. The caller then plans again.
     """
     planned = []
     with rows.view(root_only=True, wait=wait) as view:
@@ -119,10 +134,13 @@ def plan_durably(rows: Rows, plan: Callable[[View], Iterable[T]], wait: Waiter) 
 
 
 def _wait_until_flushed(rows: Rows, lsn: int, wait: Waiter) -> None:
-    """A crash can take back asynchronous commits that a snapshot saw, and the clock soon looks sound again.
-    So nothing that was made of it is written before the log is on disk up to where it was then."""
+    """Waits until WAL is flushed up to `lsn`.
+
+    A crash can take back asynchronous commits that a snapshot saw. New transactions then raise the clock again,
+    so the loss cannot be detected later. For this reason no document of the snapshot is written before the flush.
+    """
     back_off = wait.back_off(0.001, 0.01)
-    back_off()  # on a busy server the next commit does it
+    back_off()  # on a busy server, the next commit flushes WAL
     if not rows.flushed(lsn):
         rows.flush()
     while not rows.flushed(lsn):

@@ -1,4 +1,7 @@
-"""What is too large for one batch, as work items: each is settled alone, by whoever takes it."""
+"""Cuts work that is too large for one batch into work items, and puts them into the work topic.
+
+Each item is committed alone. Any lane of work items, in any process, may take it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,17 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from syncer.events import Key, WorkItem
-from syncer.ports import View
+from syncer.pacing import Waiter
+from syncer.ports import View, WorkTopic
 
 
 def range_items(
     view: View, size: int, reason: str, run: str = "", *, seconds: float = 0.0, committed_ms: int = 0
 ) -> Iterator[WorkItem]:
-    """The root table cut into ranges of about `size` roots, in key order. run and the others: see `WorkItem`."""
+    """Yields ranges of about `size` roots that cover the root table, in key order.
+
+    run, seconds, committed_ms: see `WorkItem`.
+    """
     low: Key | None = None
     for high in view.boundaries(size):
         yield WorkItem("range", reason, run, low=low, high=high, seconds=seconds, committed_ms=committed_ms)
@@ -20,14 +27,27 @@ def range_items(
 
 
 def key_items(keys: Iterable[Key], size: int, reason: str, committed_ms: int = 0) -> Iterator[WorkItem]:
-    """These roots, `size` at a time. committed_ms: see `WorkItem`."""
+    """Yields items of `size` known roots each. committed_ms: see `WorkItem`."""
     left = iter(keys)
     while now := tuple(islice(left, size)):
         yield WorkItem("keys", reason, keys=now, committed_ms=committed_ms)
 
 
 def sweep_items(reason: str, now_ms: int, max_age: float, committed_ms: int) -> tuple[WorkItem, WorkItem]:
-    """A sweep now, and another when no worker can still hold what it rendered before. committed_ms: see
-    `WorkItem`; of the first only, as nothing is known to be wrong when the second is due."""
+    """Returns two sweeps: one for now, and one for the time when no process still holds an older render.
+
+    max_age: see `Limits`, seconds. committed_ms: see `WorkItem`. Only the first sweep has it: when the second
+    one is due, no document is known to be wrong.
+    """
     now = WorkItem("sweep", reason, committed_ms=committed_ms)
     return now, WorkItem("sweep", reason, not_before_ms=now_ms + int(2000 * max_age))
+
+
+def put_items(work: WorkTopic, items: Iterable[WorkItem], wait: Waiter) -> None:
+    """Puts items into the work topic. The caller has to flush it before it commits anything.
+
+    Raises Stopped when the lane is to stop.
+    """
+    for item in items:
+        work.put(item)
+        wait.tick()

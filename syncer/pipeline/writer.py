@@ -1,167 +1,123 @@
-"""Stages 7 and 8, write and commit: one piece is with the sinks while the lane prepares the next.
+"""Stage 7, write: sends a batch to every sink on a thread of its own, while the lane prepares the next batch.
 
-What a sink could not take is rendered again, never sent again: a document rendered long ago may be older
-than a delete that its sink has forgotten. For the same reason a piece that waited too long is not sent.
+The writer decides nothing. It returns the answers of the sinks (`Written`), and `lane.py` acts on them.
+
+A document that a sink did not write is rendered again, never sent again: the sink may have forgotten a delete
+that is newer than the document. For the same reason the writer does not send a batch that is older than
+`Limits.max_age`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from syncer.document import Batch, Outcome
-from syncer.errors import Fatal, Retry
+from syncer.document import Outcome
+from syncer.errors import Retry
 from syncer.pacing import Waiter
-from syncer.pipeline.circuit_breaker import Breaker
-from syncer.ports import Observer, Record, Sink
-
-
-@dataclass(frozen=True, slots=True)
-class WriteBatch:
-    """Documents of one snapshot on their way to the sinks, and the records that they settle."""
-
-    batch: Batch
-    snapshot_at: float
-    """When its snapshot was taken, monotonic seconds."""
-    records: Sequence[Record] = ()
-    """Done when this piece and all before it are: the last piece of a batch carries the batch's records."""
-    committed_ms: int = 0
-    """Commit time of the newest change among them."""
-
+from syncer.pipeline.limits import Limits
+from syncer.pipeline.write_batch import WriteBatch
+from syncer.ports import Observer, Sink
 
 LATE = "they are rendered again"
 
-Answers = list[tuple[str, Outcome]]
-"""Of each sink that a piece was sent to, by name."""
+Outcomes = list[tuple[str, Outcome]]
+"""The name of each sink that a batch was sent to, and its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The answers of the sinks to one batch."""
+
+    batch: WriteBatch
+    outcomes: Outcomes
+
+    @property
+    def retry(self) -> list[str]:
+        """The distinct ids that at least one sink did not write now."""
+        return list(dict.fromkeys(id for _, outcome in self.outcomes for id in outcome.retry))
 
 
 class Writer:
-    """max_age: seconds after its snapshot at which nothing of a piece is sent any more.
+    """Holds at most one batch under way.
 
-    again: renders ids anew, piece by piece. done: told of each piece that every sink has acknowledged.
-    refused: called with sink, id, version and reason of each document that a sink will never take.
-    newer: told the highest version that a sink had instead of ours. breaker: stops the lane when a sink
-    refuses document after document.
+    name: the read model's name. Each sink gets a batch in the order of `sinks`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        sinks: Sequence[Sink],
-        *,
-        max_age: float,
-        again: Callable[[list[str]], Iterable[WriteBatch]],
-        done: Callable[[WriteBatch], None],
-        refused: Callable[[str, str, int, str], None],
-        newer: Callable[[int], None],
-        breaker: Breaker,
-        wait: Waiter,
-        observer: Observer,
-    ) -> None:
-        self.sinks, self.max_age = sinks, max_age
-        self._again, self._done, self._refused, self._newer = again, done, refused, newer
-        self._wait, self._observer, self._breaker = wait, observer, breaker
+    def __init__(self, name: str, sinks: Sequence[Sink], *, limits: Limits, wait: Waiter, observer: Observer) -> None:
+        self.sinks, self.limits = sinks, limits
+        self._wait, self._observer = wait, observer
         self._name = f"{name}-write"
-        self._under_way: tuple[WriteBatch, Future[Answers]] | None = None
+        self._under_way: tuple[WriteBatch, Future[Outcomes]] | None = None
         self._slowest = ("", 0.0)
-        """The sink that took longest in the last write, and how long: seconds."""
+        """The sink that took longest in the last write, and its time in seconds."""
 
     @property
     def busy(self) -> bool:
+        """Whether a batch is under way."""
         return self._under_way is not None
 
-    def send(self, piece: WriteBatch) -> None:
-        """Hand a piece over; returns when the one before it is settled."""
-        self.settle()
-        if (id := self._breaker.probe(piece.batch)) is not None:
-            alone, rest = piece.batch.split(id)
-            probe = replace(piece, batch=alone, records=())
-            self._under_way = probe, self._begin(probe)
-            self.settle()
-            piece = replace(piece, batch=rest)
-        if piece.batch:
-            self._under_way = piece, self._begin(piece)
-        else:
-            self._done(piece)
+    def start(self, batch: WriteBatch) -> None:
+        """Starts to write a batch. No other batch may be under way."""
+        self._under_way = batch, self._begin(batch)
 
-    def settle(self) -> None:
-        """Wait for the piece under way, and render again what was not written until all of it is.
+    def finish(self) -> Written | None:
+        """Waits for the batch under way. Returns None if there is none.
 
-        Raises what a sink raised as Fatal, Fatal of the breaker, and Stopped when told to stop while
-        something is left.
+        Raises the Fatal of a sink. If it raises, the batch stays under way, for `close`.
         """
         if self._under_way is None:
-            return
-        piece, future = self._under_way
-        answers = self._wait.result(future)
+            return None
+        batch, future = self._under_way
+        outcomes = self._wait.result(future)
         self._under_way = None
-        left = self._take(piece, answers)
-        back_off = self._wait.back_off(0.05, 5.0)
-        while left:
-            back_off()
-            left = [id for p in self._again(left) for id in self._take(p, self._wait.result(self._begin(p)))]
-        self._observer.waiting("")
-        self._done(piece)
+        return Written(batch, outcomes)
 
-    def close(self) -> None:
-        """Finish what is under way, but do not insist: what fails now is repeated by whoever goes on."""
-        if self._under_way is not None:
-            piece, future = self._under_way
-            self._under_way = None
-            with suppress(Fatal):  # of the breaker
-                if future.exception() is None and not self._take(piece, future.result()):
-                    self._done(piece)
+    def write(self, batch: WriteBatch) -> Written:
+        """Writes a batch that was rendered again, and waits. If it raises, nothing is left for `close`."""
+        return Written(batch, self._wait.result(self._begin(batch)))
 
-    def _begin(self, piece: WriteBatch) -> Future[Answers]:
-        return self._wait.time.run_in_background(self._name, lambda: self._write(piece))
+    def close(self) -> Written | None:
+        """Waits for the batch under way. Returns None if there is none, or if a sink raised."""
+        if self._under_way is None:
+            return None
+        batch, future = self._under_way
+        self._under_way = None
+        return Written(batch, future.result()) if future.exception() is None else None
 
-    def _write(self, piece: WriteBatch) -> Answers:
-        """To every sink; a sink that is unavailable makes the whole piece one to render again."""
-        answers: Answers = []
+    def _begin(self, batch: WriteBatch) -> Future[Outcomes]:
+        return self._wait.time.run_in_background(self._name, lambda: self._write(batch))
+
+    def _write(self, batch: WriteBatch) -> Outcomes:
+        """Sends a batch to each sink. If a sink is unreachable, all documents of the batch are to be retried."""
+        outcomes: Outcomes = []
         now, before = self._wait.time.monotonic, self._slowest
         self._slowest = ("", 0.0)
         with self._observer.stage("write"):
             for sink in self.sinks:
                 began = now()
-                timeout = piece.snapshot_at + self.max_age - began
+                timeout = batch.snapshot_at + self.limits.max_age - began
                 if timeout <= 0:
-                    reason = self._late(began - piece.snapshot_at, max(self._slowest, before, key=lambda s: s[1]))
-                    answers.append((sink.name, Outcome(retry=piece.batch.ids(), retry_reason=reason)))
+                    reason = self._late(began - batch.snapshot_at, max(self._slowest, before, key=lambda s: s[1]))
+                    outcomes.append((sink.name, Outcome(retry=batch.batch.ids(), retry_reason=reason)))
                     break
                 try:
-                    outcome = sink.write(piece.batch, timeout)
+                    outcome = sink.write(batch.batch, timeout)
                 except Retry as error:
-                    outcome = Outcome(retry=piece.batch.ids(), retry_reason=str(error))
+                    outcome = Outcome(retry=batch.batch.ids(), retry_reason=str(error))
                 self._slowest = max(self._slowest, (sink.name, now() - began), key=lambda s: s[1])
                 self._observer.written(sink.name, outcome)
-                answers.append((sink.name, outcome))
-        return answers
+                outcomes.append((sink.name, outcome))
+        return outcomes
 
     def _late(self, age: float, slowest: tuple[str, float]) -> str:
-        """Why a piece is not sent. age: seconds."""
+        """Returns why a batch is not sent. age: seconds since its snapshot."""
         sink, seconds = slowest
-        took = f"{sink} took {seconds:.0f} s for a write" if sink else "rendering took so long"
         error = Retry(
             f"documents were rendered {age:.0f} s ago, which is longer than pipeline.max_age"
-            f" ({self.max_age:g} s): {LATE}",
-            why=took,
+            f" ({self.limits.max_age:g} s): {LATE}",
+            why=f"{sink} took {seconds:.0f} s for a write" if sink else "rendering took so long",
             hint="write less at a time (pipeline.chunk_documents), or raise pipeline.max_age",
         )
         return str(error)
-
-    def _take(self, piece: WriteBatch, answers: Answers) -> list[str]:
-        """Report refusals; return the distinct ids that are to be rendered again. Raises Fatal of the
-        breaker before anything is reported: then no dead letter is written, and the piece is never done."""
-        for sink, outcome in answers:
-            self._breaker.judge(sink, piece.batch, outcome)
-        again: dict[str, None] = {}
-        for sink, outcome in answers:
-            for refusal in outcome.rejected:
-                self._refused(sink, refusal.id, piece.batch.version, refusal.reason)
-            self._newer(outcome.newest_version)
-            again |= dict.fromkeys(outcome.retry)
-            if outcome.retry:
-                self._observer.waiting(outcome.retry_reason)
-        return list(again)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -25,7 +25,8 @@ from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.monitors.table_alterations import TableAlterations
 from syncer.pacing import SystemTime, Waiter
 from syncer.pipeline.circuit_breaker import Breaker, Noted
-from syncer.pipeline.lane import Lane, Limits
+from syncer.pipeline.lane import Lane
+from syncer.pipeline.limits import Limits
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
 from syncer.ports import DurabilityToken, GroupSource, Observer, OpenDeadLetters, Sink, Source, View, WorkQueue
@@ -88,9 +89,17 @@ class ModelSession:
 
     def lane(self, source: Source, observer: Observer, stop: threading.Event, *, items: bool) -> Lane:
         """items: whether the source gives work items, not changes."""
-        limits = Limits(**{f.name: getattr(self.config.pipeline, f.name) for f in fields(Limits)})
-        if items:
-            limits = replace(limits, max_records=_WORK_RECORDS)
+        settings = self.config.pipeline
+        limits = Limits(
+            max_records=_WORK_RECORDS if items else settings.max_records,
+            max_bytes=settings.max_bytes,
+            chunk_documents=settings.chunk_documents,
+            chunk_bytes=settings.chunk_bytes,
+            fan_out=settings.fan_out,
+            commit_interval=settings.commit_interval,
+            gate_timeout=settings.gate_timeout,
+            max_age=settings.max_age,
+        )
         return Lane(
             self.loaded.compiled,
             source,

@@ -18,7 +18,8 @@ from syncer.declaration.compile import compile
 from syncer.declaration.model import parse, tables
 from syncer.errors import Retry
 from syncer.pacing import Waiter
-from syncer.pipeline.lane import Lane, Limits
+from syncer.pipeline.lane import Lane
+from syncer.pipeline.limits import Limits
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
 from syncer.postgres import catalog as rows_catalog

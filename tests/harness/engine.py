@@ -16,7 +16,8 @@ from syncer.config.schema import load as load_config
 from syncer.document import Batch, Outcome
 from syncer.events import Position, TableName, WorkItem
 from syncer.pipeline.decode import encode_work
-from syncer.pipeline.lane import Lane, Limits
+from syncer.pipeline.lane import Lane
+from syncer.pipeline.limits import Limits
 from syncer.ports import Record, Sink
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader

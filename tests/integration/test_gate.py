@@ -24,6 +24,7 @@ from syncer.config.schema import load as load_config
 from syncer.errors import Fatal, Retry
 from syncer.operations.backfill import Backfill
 from syncer.pacing import Waiter
+from syncer.pipeline.limits import Limits
 from syncer.pipeline.visibility import VisibilityGate
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry.backends import open_registry
@@ -141,7 +142,9 @@ def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(system: S
     stop = threading.Event()
     observer = LaneObserver("changes", Metrics(CollectorRegistry()).for_model(system.orders))
     clock = Clock(1)
-    gate = VisibilityGate(system.orders, rows, clock, Waiter(stop), observer, 5.0)
+    gate = VisibilityGate(
+        system.orders, rows, clock, limits=Limits(gate_timeout=5.0), wait=Waiter(stop), observer=observer
+    )
 
     def behind() -> int:
         query = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn())::bigint"

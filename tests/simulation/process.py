@@ -19,7 +19,8 @@ from syncer.errors import Fatal, Reject, Retry
 from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.pacing import Stopped, Waiter
 from syncer.pipeline.circuit_breaker import Breaker
-from syncer.pipeline.lane import Lane, Limits
+from syncer.pipeline.lane import Lane
+from syncer.pipeline.limits import Limits
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items, sweep_items
 from syncer.pipeline.writer import LATE

@@ -14,17 +14,18 @@ from unittest.mock import patch
 
 import orjson
 
-from syncer import document
 from syncer.clock import Clock, Identity, Snapshot, version
 from syncer.errors import Fatal, Retry
 from syncer.events import ChangeEvent, Key, WorkItem
 from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.pacing import Waiter
+from syncer.pipeline.change_stages import ChangeStages
 from syncer.pipeline.lane import Lane
 from syncer.pipeline.render_cache import RenderCache
 from syncer.pipeline.resolve import Dirty, Resolve
 from syncer.pipeline.visibility import VersionedView
-from syncer.pipeline.writer import WriteBatch, Writer
+from syncer.pipeline.write_batch import WriteBatch
+from syncer.pipeline.writer import Writer, Written
 from syncer.ports import Record, Rows, View
 from tests.simulation.operator import Operator
 from tests.simulation.process import Process
@@ -66,13 +67,11 @@ class ByPosition(Lane):
                 yield seen._replace(version=version(1, (1 << 47) + self._at(seen)))
 
         self.gate.open_view = by_position  # type: ignore[method-assign]
+        self.gate.require = lambda version: None  # type: ignore[method-assign]  # it is no snapshot clock
 
     def _at(self, seen: VersionedView) -> int:
         """The log's position at the time of the snapshot."""
         return seen.view.head.insert_lsn
-
-    def _newer(self, version: int) -> None:
-        """Says nothing about the snapshot clock."""
 
 
 class EventLsn(ByPosition):
@@ -83,9 +82,9 @@ class EventLsn(ByPosition):
     def _at(self, seen: VersionedView) -> int:
         return self.lsn or super()._at(seen)
 
-    def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> None:
+    def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> Iterator[WriteBatch]:
         self.lsn = max([orjson.loads(r.value)["source"]["lsn"] for r in records if r.value], default=0)
-        super()._changes(changes, records)
+        yield from super()._changes(changes, records)
 
 
 _XMAX: Any = property(lambda snapshot: snapshot.xmax)
@@ -101,21 +100,17 @@ def _sees_everything(self: Snapshot, xids: Collection[int]) -> list[int]:
 class GateOnRenderOnly(Lane):
     """Look-ups are made in whatever snapshot there is, and what they do not find is settled."""
 
-    def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> None:
-        dirty, xids = Dirty(), set[int]()
-        for change in changes:
-            if places := self.route(change):
-                self.resolve(change, places, dirty)
-                xids.add(change.txid or 0)
+    def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> Iterator[WriteBatch]:
+        routed = self.changes.route(changes)
         with self.gate.rows.view() as view:
-            keys = self._look_up(view, dirty)
+            keys = self.changes._look_up(view, routed.dirty)
         if not keys:
-            self.writer.send(WriteBatch(document.NOTHING, self.time.monotonic(), records))
+            yield WriteBatch.empty(self.time.monotonic(), records)
             return
-        with self.gate.open_view(xids) as seen:
-            batch, left = self.render(seen, keys)
-        self._send(seen, batch, left, records)
-        self._keys(left, records)
+        with self.gate.open_view(routed.xids) as seen:
+            batch, left = self.render.in_view(seen, keys, records)
+        yield batch
+        yield from self.render.keys(left, records)
 
 
 # -- resolving ----------------------------------------------------------------------------------------
@@ -131,13 +126,14 @@ def _tells_all(self: Resolve, change: ChangeEvent) -> bool:
     return False
 
 
-class HandsOutOnce(Lane):
-    """All roots are handed out for the first update that does not tell its old row, and for no other."""
+_hand_over_all = ChangeStages._hand_over_all
 
-    def _all(self, dirty: Dirty, seen: Snapshot, oldest_ms: int) -> None:
-        if self._handed_out is not None:
-            dirty.untold.clear()
-        super()._all(dirty, seen, oldest_ms)
+
+def _only_once(self: ChangeStages, dirty: Dirty, snapshot: Snapshot, oldest_ms: int) -> None:
+    """Hands over all roots for the first update that lacks its old row, and for no later one."""
+    if self._handed_over is not None:
+        dirty.lacking_old_row.clear()
+    _hand_over_all(self, dirty, snapshot, oldest_ms)
 
 
 def _whenever_rendered(self: RenderCache, keys: Collection[Key], xids: Collection[int], now: Snapshot) -> list[Key]:
@@ -173,19 +169,19 @@ def _any_history(self: Clock, identity: Identity, clock: int, *, floor: int, mod
 # -- writing ------------------------------------------------------------------------------------------
 
 
-def _send_again(self: Writer) -> None:
-    """What failed is sent once more as it was, as clients do that retry by themselves."""
-    if self._under_way is None:
-        return
-    piece, future = self._under_way
-    left = self._take(piece, self._wait.result(future))
-    back_off = self._wait.back_off(0.05, 5.0)
-    while left:
-        back_off()
-        fresh = replace(piece, snapshot_at=self._wait.time.monotonic())
-        left = self._take(piece, self._wait.result(self._begin(fresh)))
-    self._under_way = None
-    self._done(piece)
+class SendsAgain(Lane):
+    """Sends a failed batch again without rendering it, as clients do that retry by themselves."""
+
+    def _finish_write(self) -> None:
+        written = self.writer.finish()
+        if written is None:
+            return
+        retry = self._handle(written)
+        back_off = self.wait.back_off(0.05, 5.0)
+        while retry:
+            back_off()
+            retry = self._handle(self.writer.write(replace(written.batch, snapshot_at=self.time.monotonic())))
+        self._acknowledge(written.batch)
 
 
 def _leaves_it(self: SinkDurabilityMonitor, *what: Any) -> None:
@@ -214,32 +210,31 @@ _writer = Writer.__init__
 
 
 def _any_age(self: Writer, *arguments: Any, **named: Any) -> None:
-    _writer(self, *arguments, **{**named, "max_age": 1e9})
+    _writer(self, *arguments, **{**named, "limits": replace(named["limits"], max_age=1e9)})
 
 
 def _has_nothing(self: Store, id: str) -> int:
     return -1
 
 
-_judge_and_take = Writer._take
+class AcknowledgesAnyway(Lane):
+    """Acknowledges the batch that opens the circuit breaker, without its dead letters."""
 
-
-def _done_anyway(self: Writer, piece: WriteBatch, answers: Any) -> list[str]:
-    """The piece that opens the breaker is settled, without its letters."""
-    try:
-        return _judge_and_take(self, piece, answers)
-    except Fatal:
-        self._done(piece)
-        raise
+    def _handle(self, written: Written) -> list[str]:
+        try:
+            return super()._handle(written)
+        except Fatal:
+            self._acknowledge(written.batch)
+            raise
 
 
 class CommitFirst(Lane):
     """What was polled is committed, then written."""
 
-    def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> None:
+    def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> Iterator[WriteBatch]:
         ends = {(topic, number): offset + 1 for (topic, number, offset), _, _ in records}
         self.source.commit(ends, wait=True)
-        super()._changes(changes, records)
+        yield from super()._changes(changes, records)
 
 
 WEAKER: dict[str, Weaker] = {
@@ -269,11 +264,11 @@ WEAKER: dict[str, Weaker] = {
     ),
     "untold old rows": Weaker(
         "the order that an item leaves under a weak replica identity keeps it",
-        {(Resolve, "untold"): _tells_all},
+        {(Resolve, "lacks_old_row"): _tells_all},
     ),
     "untold old rows, once for all": Weaker(
         "what was handed out before the update counts as rendered after it",
-        lane=HandsOutOnce,
+        {(ChangeStages, "_hand_over_all"): _only_once},
     ),
     "recent without transactions": Weaker(
         "a root that was rendered before the change counts as rendered",
@@ -301,7 +296,7 @@ WEAKER: dict[str, Weaker] = {
     ),
     "a failed batch is sent again": Weaker(
         "it arrives when the delete that came after it is forgotten",
-        {(Writer, "settle"): _send_again},
+        lane=SendsAgain,
     ),
     "any age": Weaker(
         "a document rendered long ago is written after its delete is forgotten",
@@ -337,7 +332,7 @@ WEAKER: dict[str, Weaker] = {
     ),
     "what opens the breaker is settled": Weaker(
         "documents that were refused have neither a letter nor a record that comes again",
-        {(Writer, "_take"): _done_anyway},
+        lane=AcknowledgesAnyway,
         refuses=True,
     ),
 }

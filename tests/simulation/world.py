@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from syncer.clock import version
-from syncer.pipeline.lane import Lane, Limits
+from syncer.pipeline.lane import Lane
+from syncer.pipeline.limits import Limits
 from syncer.pipeline.work_items import key_items
 from tests.simulation.application import TABLES, Application, Sizes, documents
 from tests.simulation.choices import Choices

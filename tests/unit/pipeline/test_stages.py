@@ -81,12 +81,12 @@ def test_work_items_survive_the_topic() -> None:
         (b"\x00", "not valid|unexpected|character"),
         (b"[]", "list"),
         (b'{"kind":"keys","what":1}', "what"),
-        (b'{"kind":"keys","reason":"replay"}', "'keys' without what it needs"),
-        (b'{"kind":"range","reason":"backfill","low":["1"]}', "'range' without what it needs"),
+        (b'{"kind":"keys","reason":"replay"}', "'keys' is unknown, or lacks a field"),
+        (b'{"kind":"range","reason":"backfill","low":["1"]}', "'range' is unknown, or lacks a field"),
         (b'{"kind":"all","reason":"backfill"}', "'all'"),
-        (b'{"kind":"keys","reason":"replay","keys":[["1"],["2","3"]]}', "has not 1 texts"),
-        (b'{"kind":"keys","reason":"replay","keys":[[1]]}', "has not 1 texts"),
-        (b'{"kind":"range","reason":"backfill","high":["1","2"]}', "has not 1 texts"),
+        (b'{"kind":"keys","reason":"replay","keys":[["1"],["2","3"]]}', "does not consist of 1 texts"),
+        (b'{"kind":"keys","reason":"replay","keys":[[1]]}', "does not consist of 1 texts"),
+        (b'{"kind":"range","reason":"backfill","high":["1","2"]}', "does not consist of 1 texts"),
     ],
 )
 def test_a_work_item_that_cannot_be_done_is_refused(value: bytes, why: str) -> None:
@@ -151,13 +151,13 @@ def test_an_event_without_the_linking_column_is_fatal() -> None:
 
 def test_hazard_02_an_update_without_the_old_row_that_it_should_tell() -> None:
     moved = item("u", None, {"order_id": 2})
-    assert not Resolve(MODEL).untold(moved)  # an index identity leaves it out if its columns are the same
+    assert not Resolve(MODEL).lacks_old_row(moved)  # an index identity leaves it out if its columns are the same
     resolve = Resolve(replace(MODEL, occurrences=(ROOT, replace(ITEM, needs_before=True))))
-    assert resolve.untold(moved)
-    assert not resolve.untold(item("u", {"order_id": 1}, {"order_id": 2}))
-    assert not resolve.untold(item("c", None, {"order_id": 2}))
-    assert not resolve.untold(item("d", {"order_id": 2}, None))
-    assert not resolve.untold(ChangeEvent(ORDERS, "u", None, {"id": 1, "status": "x"}, 1, 1))
+    assert resolve.lacks_old_row(moved)
+    assert not resolve.lacks_old_row(item("u", {"order_id": 1}, {"order_id": 2}))
+    assert not resolve.lacks_old_row(item("c", None, {"order_id": 2}))
+    assert not resolve.lacks_old_row(item("d", {"order_id": 2}, None))
+    assert not resolve.lacks_old_row(ChangeEvent(ORDERS, "u", None, {"id": 1, "status": "x"}, 1, 1))
 
 
 def test_event_values_become_the_text_of_their_type() -> None:
@@ -218,7 +218,7 @@ def test_a_row_that_where_excludes_is_deleted() -> None:
 def test_offsets_are_due_after_the_interval_and_taken_once() -> None:
     offsets = Offsets(1.0)
     assert not offsets.due(100.0)
-    offsets.done([Position("t", 0, 4), Position("t", 0, 5), Position("t", 1, 0)], 10.0)
+    offsets.acknowledged([Position("t", 0, 4), Position("t", 0, 5), Position("t", 1, 0)], 10.0)
     assert not offsets.due(10.9)
     assert offsets.due(11.0)
     assert offsets.take() == {("t", 0): 6, ("t", 1): 1}
@@ -228,83 +228,83 @@ def test_offsets_are_due_after_the_interval_and_taken_once() -> None:
 
 def test_lag_is_the_age_of_the_oldest_waiting_change() -> None:
     lag = Lag()
-    lag.waiting({("t", 0): (0, 10), ("t", 1): (0, 0)}, 1_000)
+    lag.update({("t", 0): (0, 10), ("t", 1): (0, 0)}, 1_000)
     assert lag.records == 10
     assert lag.seconds(3_000) == 2.0, "nothing polled yet: since it was seen"
-    lag.settled(Position("t", 0, 4), 2_500)
-    lag.taken(Position("t", 0, 9), 2_600)
-    lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)}, 3_000)
+    lag.acknowledged(Position("t", 0, 4), 2_500)
+    lag.polled(Position("t", 0, 9), 2_600)
+    lag.update({("t", 0): (10, 10), ("t", 1): (0, 0)}, 3_000)
     assert lag.records == 5, "polled but not settled counts"
     assert lag.seconds(3_000) == 0.4
     lag.idle({("t", 0): (10, 10), ("t", 1): (0, 0)})
-    lag.waiting({("t", 0): (10, 10), ("t", 1): (0, 0)}, 8_000)
+    lag.update({("t", 0): (10, 10), ("t", 1): (0, 0)}, 8_000)
     assert (lag.records, lag.seconds(9_000)) == (0, 0.0)
-    lag.waiting({("t", 0): (10, 11), ("t", 1): (0, 0)}, 9_000)
+    lag.update({("t", 0): (10, 11), ("t", 1): (0, 0)}, 9_000)
     assert lag.seconds(9_000) == 1.0, "not since the last change, hours ago"
 
 
 def test_a_change_that_came_late_is_as_old_as_its_commit() -> None:
     """The connector did not deliver for a minute: what it sends is a minute old, though nothing waited."""
     lag = Lag()
-    lag.waiting({("t", 0): (5, 5)}, 100_000)
-    lag.taken(Position("t", 0, 6), 40_000)
-    lag.waiting({("t", 0): (7, 7)}, 100_100)
+    lag.update({("t", 0): (5, 5)}, 100_000)
+    lag.polled(Position("t", 0, 6), 40_000)
+    lag.update({("t", 0): (7, 7)}, 100_100)
     assert lag.seconds(100_100) == 60.1
-    lag.settled(Position("t", 0, 6), 99_000)
-    lag.waiting({("t", 0): (7, 7)}, 100_200)
+    lag.acknowledged(Position("t", 0, 6), 99_000)
+    lag.update({("t", 0): (7, 7)}, 100_200)
     assert lag.seconds(100_200) == 0.0
 
 
 def test_a_partition_of_rare_changes_has_no_lag_from_the_last_of_them() -> None:
     """Others are busy all the time, so that the lane is never idle."""
     lag = Lag()
-    lag.settled(Position("t", 0, 0), 1_000)
-    lag.waiting({("t", 0): (1, 1), ("t", 1): (0, 9)}, 60_000)
-    lag.taken(Position("t", 1, 8), 60_000)
-    lag.waiting({("t", 0): (1, 2), ("t", 1): (9, 9)}, 60_100)
+    lag.acknowledged(Position("t", 0, 0), 1_000)
+    lag.update({("t", 0): (1, 1), ("t", 1): (0, 9)}, 60_000)
+    lag.polled(Position("t", 1, 8), 60_000)
+    lag.update({("t", 0): (1, 2), ("t", 1): (9, 9)}, 60_100)
     assert lag.seconds(60_100) == 0.1
 
 
 def test_a_partition_that_comes_back_has_no_lag_from_before() -> None:
     lag = Lag()
-    lag.waiting({("t", 0): (0, 1)}, 1_000)
-    lag.waiting({}, 2_000)
+    lag.update({("t", 0): (0, 1)}, 1_000)
+    lag.update({}, 2_000)
     assert lag.seconds(50_000) == 0.0
-    lag.waiting({("t", 0): (0, 1)}, 60_000)
+    lag.update({("t", 0): (0, 1)}, 60_000)
     assert lag.seconds(60_500) == 0.5
 
 
 def test_a_new_read_model_is_not_late_for_what_was_there_before_it() -> None:
     """Found: 594.8 s for one that was 10 s old, because it looks ten minutes back for open transactions."""
     lag = Lag(floor_ms=600_000)
-    lag.taken(Position("t", 0, 9), 15_200)
-    lag.waiting({("t", 0): (10, 10)}, 610_000)
+    lag.polled(Position("t", 0, 9), 15_200)
+    lag.update({("t", 0): (10, 10)}, 610_000)
     assert lag.seconds(610_000) == 10.0
 
 
 def test_an_unfinished_fan_out_is_lag_from_its_cause_s_commit() -> None:
     """Found: 5 customers renamed, 32,000 documents stale for 14 s, and a lag of 0.0."""
     lag = Lag(items=["w"])
-    lag.waiting({("w", 0): (0, 16), ("w", 1): (0, 16)}, 1_000)
+    lag.update({("w", 0): (0, 16), ("w", 1): (0, 16)}, 1_000)
     assert lag.seconds(1_000) == 0.0, "of work nothing is known before it is polled"
-    lag.taken(Position("w", 0, 7), 500)
-    lag.waiting({("w", 0): (8, 16), ("w", 1): (0, 16)}, 3_000)
+    lag.polled(Position("w", 0, 7), 500)
+    lag.update({("w", 0): (8, 16), ("w", 1): (0, 16)}, 3_000)
     assert lag.seconds(3_000) == 2.5
-    lag.settled(Position("w", 0, 7), 0)
-    lag.waiting({("w", 0): (8, 16), ("w", 1): (16, 16)}, 5_000)
+    lag.acknowledged(Position("w", 0, 7), 0)
+    lag.update({("w", 0): (8, 16), ("w", 1): (16, 16)}, 5_000)
     assert lag.seconds(5_000) == 4.5, "the next is of the same fan-out"
     lag.idle({("w", 0): (16, 16), ("w", 1): (16, 16)})
-    lag.waiting({("w", 0): (16, 16), ("w", 1): (16, 16)}, 6_000)
+    lag.update({("w", 0): (16, 16), ("w", 1): (16, 16)}, 6_000)
     assert (lag.records, lag.seconds(6_000)) == (0, 0.0)
 
 
 def test_work_of_no_change_is_no_lag() -> None:
     """A backfill's range, and a sweep that waits for its time and is put back again and again."""
     lag = Lag(items=["w"])
-    lag.taken(Position("w", 0, 0), 500)
-    lag.settled(Position("w", 0, 0), 0)
+    lag.polled(Position("w", 0, 0), 500)
+    lag.acknowledged(Position("w", 0, 0), 0)
     for at in range(1, 100):
-        lag.taken(Position("w", 0, at), 0)
-        lag.waiting({("w", 0): (at + 1, at + 2)}, 1_000 * at)
+        lag.polled(Position("w", 0, at), 0)
+        lag.update({("w", 0): (at + 1, at + 2)}, 1_000 * at)
         assert lag.seconds(1_000 * at) == 0.0
-        lag.settled(Position("w", 0, at), 0)
+        lag.acknowledged(Position("w", 0, at), 0)
