@@ -1,6 +1,6 @@
-"""Keeps read models (Elasticsearch, Redis) in step with PostgreSQL, from its change stream.
+"""Keeps read models in Elasticsearch and Redis in sync with PostgreSQL, from its change stream.
 
-Read `pipeline/lane.py` first: it is the life of one batch, in order.
+Start with `pipeline/__init__.py`: it lists the stages of one batch, in order.
 """
 
 __version__ = "0.1.0"

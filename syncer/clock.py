@@ -1,12 +1,14 @@
-"""The snapshot clock: which transactions a PostgreSQL snapshot sees, as one growing number.
+"""The snapshot clock: one growing number for the set of transactions that a PostgreSQL snapshot sees.
 
-For a snapshot s on a primary, `clock(s) = xmax - |xip|`. When a transaction completes it either leaves
-`xip` or pushes `xmax` past it, so the clock strictly grows and never falls: equal clocks see the same
-rows, and a smaller one sees a subset of what a larger one sees. That makes it a document version.
-WAL positions and `xmax` alone do not have this property, and on a standby `xip` is empty, so there is
-no clock there. `docs/ARCHITECTURE.md` has the argument, `tests/` the measurement.
+For a snapshot s on a primary, `clock(s) = xmax - |xip|`. A transaction that completes either leaves `xip` or pushes
+`xmax` past its id. Both raise the clock, and nothing lowers it. So two snapshots with equal clocks see the same
+rows, and a snapshot with a lower clock sees a subset of the transactions of a later one. This makes the clock a
+document version.
 
-Pure arithmetic; `postgres/snapshot_reader.py` reads the snapshots.
+WAL positions and `xmax` alone do not have this property. A standby has no clock, because `xip` is empty there.
+`docs/ARCHITECTURE.md` has the argument, `tests/` the measurement.
+
+Pure arithmetic. `postgres/snapshot_reader.py` reads the snapshots.
 """
 
 from __future__ import annotations
@@ -30,19 +32,20 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Snapshot:
-        """Read PostgreSQL's `xmin:xmax:xip,xip,…`."""
+        """Parses PostgreSQL's text `xmin:xmax:xip,xip,…`."""
         xmin, xmax, xip = text.split(":")
         return cls(int(xmin), int(xmax), frozenset(map(int, xip.split(","))) if xip else frozenset())
 
     @property
     def clock(self) -> int:
+        """The number of transaction ids below `xmax` that are not in progress."""
         return self.xmax - len(self.xip)
 
     def widen(self, xid: int) -> int:
-        """The 64-bit id of an event's 32-bit one: the largest congruent value below `xmax + 2^30`.
+        """Returns the 64-bit id for an event's 32-bit id: the largest congruent value below `xmax + 2^30`.
 
-        An event can be ahead of the snapshot, but never by a quarter of the id space. Ids that are
-        already wide (Debezium adds the slot's epoch) are reduced first: only the low half is certain.
+        An event can be ahead of the snapshot, but never by a quarter of the id space. Debezium adds the slot's
+        epoch to some ids, which makes them 64 bits wide. Only the low 32 bits are certain, so the rest is cut off.
         """
         limit = self.xmax + _XID_AHEAD
         low = xid % _XID_SPAN
@@ -50,28 +53,30 @@ class Snapshot(NamedTuple):
         return wide if wide >= 0 else low
 
     def sees(self, xid: int) -> bool:
-        """Whether the (widened) transaction has completed for this snapshot."""
+        """Whether this snapshot sees a transaction as completed. xid: 64 bits."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.xip)
 
     def unseen(self, xids: Iterable[int]) -> list[int]:
-        """The gate: the transactions (32 or 64 bits) that this snapshot does not see yet, widened."""
+        """Returns the transactions that this snapshot does not see yet, as 64-bit ids. xids: 32 or 64 bits."""
         return [wide for wide in map(self.widen, xids) if not self.sees(wide)]
 
 
 class Beginning(NamedTuple):
-    """A snapshot from when a read model began, and PostgreSQL's clock then, in milliseconds. The backfill,
-    which comes later, covers whatever was committed before."""
+    """A snapshot of the moment when a read model began. The backfill is later, so it covers all earlier commits.
+
+    now_ms: PostgreSQL's time then, in milliseconds since the Unix epoch.
+    """
 
     snapshot: Snapshot
     now_ms: int
 
     def covers(self, xid: int, committed_ms: int) -> bool:
-        """Whether a transaction had ended by then. The time is asked, too: ids of 32 bits wrap."""
+        """Whether a transaction had ended by then. Compares the time, too, because 32-bit ids wrap around."""
         return committed_ms <= self.now_ms and self.snapshot.sees(self.snapshot.widen(xid))
 
 
 class Identity(NamedTuple):
-    """Which history the clock belongs to. Another one needs another epoch."""
+    """The history that a clock belongs to. Clocks of two histories cannot be compared, so each has its epoch."""
 
     system: int
     timeline: int
@@ -81,13 +86,14 @@ class Identity(NamedTuple):
 
 
 class Clock:
-    """The guard: turns snapshots into versions, and stops when the clock can no longer be trusted.
+    """Turns snapshots into versions. Raises Fatal when the clock cannot be trusted any more.
 
-    epoch: 1 and up; raised by `syncer resync`.
-    identity, highest: the history and the highest clock seen so far (None and 0 for a new read model).
-    backwards: told that the clock ran backwards, before that is raised. It has to be remembered: the clock
-    grows, and looks sound again once it is past `highest`. (Another identity stays another.)
-    Shared by the threads of one read model; assignments to `highest` may race, which only lowers it.
+    epoch: 1 and up. `syncer resync` raises it.
+    identity, highest: the history and the highest clock so far (None and 0 for a new read model).
+    backwards: called before the Fatal for a clock that ran backwards. It has to store this fact: the clock grows
+        again, and once it is past `highest` the loss cannot be detected. (A different identity stays different.)
+
+    The threads of one read model share a `Clock`. Their assignments to `highest` may race, which only lowers it.
     """
 
     def __init__(
@@ -104,11 +110,11 @@ class Clock:
         self._backwards = backwards
 
     def version(self, identity: Identity, clock: int, *, floor: int, model: str) -> int:
-        """The document version of a snapshot, `epoch << 48 | clock`.
+        """Returns the document version of a snapshot, `epoch << 48 | clock`.
 
-        floor: `highest` as it was before the snapshot was taken; another thread may have raised it since.
-        Raises Fatal when the server's history changed or its clock ran backwards (failover,
-        point-in-time restore, another server under the same name).
+        floor: the value of `highest` before the snapshot was taken. Another thread may have raised it since.
+        Raises Fatal if the server's history changed or its clock ran backwards. This happens after a failover, a
+        point-in-time restore, or when another server has the same name.
         """
         if self.identity is not None and identity != self.identity:
             raise Fatal(
@@ -125,15 +131,22 @@ class Clock:
         return version(self.epoch, clock)
 
     def durable(self, clock: int) -> None:
-        """What a snapshot of this clock saw is on disk. Not before: a crash takes back what was not (aborts
-        are never waited for), and a clock that falls for that reason is no other history."""
+        """Raises `highest` to the clock of a snapshot, after WAL is flushed up to it.
+
+        An earlier call would be wrong: a crash takes back transactions that are not flushed. The clock falls then,
+        but the history is the same. (PostgreSQL never waits for the flush of an abort.)
+        """
         self.highest = max(self.highest, clock)
 
 
 def ran_backwards(model: str, why: str) -> Fatal:
-    """This server has lost what documents were rendered from."""
-    what = "the snapshot clock of PostgreSQL ran backwards (restored or failed over?)"
-    return Fatal(what, where=model, why=why, hint=_resync(model))
+    """Returns the error for a server that has lost transactions which documents were rendered from."""
+    return Fatal(
+        "the snapshot clock of PostgreSQL ran backwards (restored or failed over?)",
+        where=model,
+        why=why,
+        hint=_resync(model),
+    )
 
 
 def _resync(model: str) -> str:
@@ -141,12 +154,12 @@ def _resync(model: str) -> str:
 
 
 def version(epoch: int, clock: int) -> int:
-    """A positive 64-bit integer that orders documents, as Elasticsearch's external versions want it."""
+    """Returns a positive 64-bit integer that orders documents, as Elasticsearch's external versions require."""
     if not 0 < epoch < 1 << 15 or not 0 <= clock < 1 << EPOCH_SHIFT:
         raise Fatal(f"no version can hold epoch {epoch} and clock {clock}")
     return epoch << EPOCH_SHIFT | clock
 
 
 def split_version(value: int) -> tuple[int, int]:
-    """The (epoch, clock) of a version."""
+    """Returns the epoch and the clock of a version."""
     return value >> EPOCH_SHIFT, value & (1 << EPOCH_SHIFT) - 1

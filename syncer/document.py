@@ -1,7 +1,7 @@
-"""What is written: rendered documents with one version, and what a sink made of them.
+"""Rendered documents with one version, and the answer of a sink to them.
 
-A document's id is its root's key. One column: the text itself. Several: joined by `|`, with `|` and `\\`
-escaped by `\\`, so that no two keys share an id and `parse_id` gives the key back.
+A document's id is its root's key. The id of a key with one column is the column's text. The texts of several columns
+are joined by `|`, and `|` and `\\` are escaped by `\\`. So no two keys share an id, and `parse_id` returns the key.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ _TOKEN = re.compile(r"\\(.)|(\|)|([^\\|]+)", re.DOTALL)
 
 
 def document_id(key: Key) -> str:
+    """Returns the id of a root's document."""
     if len(key) == 1:
         return key[0]
     return "|".join(_SPECIAL.sub(r"\\\g<0>", part) for part in key)
 
 
 def parse_id(text: str, columns: int) -> Key:
-    """The key that `document_id` made this id from. Raises ValueError if it has not `columns` parts."""
+    """Returns the key of an id that `document_id` made. Raises ValueError if it does not have `columns` parts."""
     if columns == 1:
         return (text,)
     parts = [""]
@@ -38,19 +39,19 @@ def parse_id(text: str, columns: int) -> Key:
 
 
 class Row(NamedTuple):
-    """One answer of the render statement. There is one for every key asked for."""
+    """One row of the render statement's result. There is one for each requested key."""
 
     asked: str
-    """The id of the key that was asked for."""
+    """The id of the requested key."""
     id: str | None
-    """The id of the row that was found: differs from `asked` where equal keys differ in text (1.0, 1.00)."""
+    """The id of the row found. It differs from `asked` where equal keys have different texts (1.0 and 1.00)."""
     body: bytes | None
-    """The document, JSON text without line breaks; None when there is no row or `where` excludes it."""
+    """The document as JSON text without line breaks. None if there is no row, or if `where` excludes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Documents of one snapshot, on their way to the sinks."""
+    """The documents of one snapshot: those to write, and the ids to delete."""
 
     version: int
     upserts: dict[str, bytes]
@@ -63,7 +64,7 @@ class Batch:
         return [*self.upserts, *self.deletes]
 
     def split(self, id: str) -> tuple[Batch, Batch]:
-        """One of the upserts by itself, and the rest of the batch."""
+        """Returns one upsert alone, and the rest of the batch."""
         rest = {other: body for other, body in self.upserts.items() if other != id}
         return Batch(self.version, {id: self.upserts[id]}, []), Batch(self.version, rest, self.deletes)
 
@@ -77,32 +78,36 @@ NOTHING = Batch(0, {}, [])
 
 
 class Rejection(NamedTuple):
-    """A document that a sink will never take, and the sink's own words for it."""
+    """A document that a sink will never accept, and the reason in the sink's words."""
 
     id: str
     reason: str
     kind: str = ""
-    """The type of the error, the same for all documents with the same fault."""
+    """The type of the error. All documents with the same fault have the same type."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a sink did with a batch; every id of it is counted in one of `written` … `refused`."""
+    """The answer of a sink to a batch.
+
+    Each id of the batch counts in exactly one of `written`, `deleted`, `stale`, `retry` and `rejected`.
+    """
 
     written: int = 0
     deleted: int = 0
     stale: int = 0
-    """Not written, because the sink already has the same or a newer version: as good as written."""
+    """Not written, because the sink already has the same or a newer version. The lane treats it as written."""
     retry: list[str] = field(default_factory=list)
-    """Not written now (busy, 429, cut connection): to be *rendered* again, never re-sent as they are."""
+    """Not written now (busy, status 429, broken connection). The lane *renders* them again, and never resends them."""
     retry_reason: str = ""
     rejected: list[Rejection] = field(default_factory=list)
     request_bytes: int = field(default=0, compare=False)
-    """The size of a request that the sink takes at present (it may have too much to do); 0: no such limit."""
+    """The largest request that the sink sends at present, in bytes. It falls when the server is busy. 0: no limit."""
     newest_version: int = 0
-    """The highest version that the sink had instead of ours, where it says it; 0 if none was newer."""
+    """The highest version of the newer documents that the sink kept. 0 if there is none, or the sink cannot know."""
 
     def add(self, other: Outcome) -> None:
+        """Adds the outcome of another part of the batch."""
         self.written += other.written
         self.deleted += other.deleted
         self.stale += other.stale
@@ -114,10 +119,10 @@ class Outcome:
 
 
 def batch(rows: list[Row], version: int) -> Batch:
-    """Turn the rows of one snapshot into upserts and deletes.
+    """Turns the rows of one snapshot into upserts and deletes.
 
-    What was asked for and not found is a delete. So is an id that was asked for whose row calls itself
-    otherwise; unless another row of this batch has that id.
+    A requested id without a row becomes a delete. If the row found has another id, the requested id becomes a
+    delete, too, unless another row of this batch has that id.
     """
     upserts = {row.id: row.body for row in rows if row.id is not None and row.body is not None}
     gone = dict.fromkeys(row.asked for row in rows)

@@ -1,18 +1,19 @@
-"""The three kinds of error, and what each of them does to a read model.
+"""The three kinds of error, and the effect of each on a read model.
 
-Every error that leaves a module is one of these. It says *what* failed, *where*, *why*, and what to run
-or change next (`hint`). Nothing is logged and swallowed on the way; each kind is decided in one place.
+Every error that leaves a module is one of these. It says *what* failed, *where*, *why*, and what to run or change
+next (`hint`). No module logs an error and goes on. One place handles each kind.
 
 ========  ===========================================  ==============================================
-kind      meaning                                      what is done, and where
+kind      meaning                                      effect, and where it is decided
 ========  ===========================================  ==============================================
-`Reject`  this record or document can never be taken   a dead letter, and on it goes: `pipeline/lane.py`
-`Retry`   a sink is away or busy                       back-off, then rendered again: `pipeline/writer.py`
-`Retry`   PostgreSQL or Kafka is; tables do not fit    back-off, then all is opened again: `runtime/supervisor.py`
-`Fatal`   going on would lose or falsify data          this read model stops, no other: `runtime/supervisor.py`
+`Reject`  a record or document is never acceptable     dead letter, the batch goes on: `pipeline/lane.py`
+`Retry`   a sink is unreachable or busy                back-off, then render again: `pipeline/lane.py`
+`Retry`   PostgreSQL or Kafka is unreachable, or the   back-off, then open everything again:
+          tables do not fit the read model             `runtime/supervisor.py`
+`Fatal`   to go on would lose or falsify data          this read model stops, no other: `runtime/supervisor.py`
 ========  ===========================================  ==============================================
 
-A command ends with any of them (`cli/__init__.py`).
+A command ends with any of them. `cli/__init__.py` prints it.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ from typing import Any
 from syncer.masking import mask_text
 
 ARROW = "\n  → "
-"""Comes before the hint where an error is one text."""
+"""Separates the hint from the rest where an error is one text."""
 
 
 def apart(text: str) -> tuple[str, str]:
-    """The text of one error without its hint, and the hint. Several errors in one text stay together."""
-    told, _, hint = text.partition(ARROW)
-    return (text, "") if ARROW in hint else (told, hint)
+    """Returns the text of one error without its hint, and the hint. Does not split a text with several errors."""
+    detail, _, hint = text.partition(ARROW)
+    return (text, "") if ARROW in hint else (detail, hint)
 
 
 def with_hint(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields for programs: the hint that is in a `reason` or `last_error` is a field of its own."""
-    told = {key: apart(fields[key]) for key in ("reason", "last_error") if key in fields}
-    hint = next((hint for _, hint in told.values() if hint), "")
-    return {**fields, **{key: text for key, (text, _) in told.items()}, "hint": hint}
+    """Returns fields for programs. Moves the hint in `reason` or `last_error` to a field of its own."""
+    parts = {key: apart(fields[key]) for key in ("reason", "last_error") if key in fields}
+    hint = next((hint for _, hint in parts.values() if hint), "")
+    return {**fields, **{key: text for key, (text, _) in parts.items()}, "hint": hint}
 
 
 class SyncerError(Exception):
-    """Base of the three kinds. No part of it holds a secret: it may be printed anywhere.
+    """Base of the three kinds. Secrets are masked in all parts, so an error may be printed anywhere.
 
     what: the operation that failed, as a sentence without the full stop.
     where: the file and line, table, topic and partition, index or URL.
-    why: the cause as its origin words it.
+    why: the cause, in the words of the server or library.
     hint: the command to run or the setting to change.
     """
 
@@ -57,27 +58,30 @@ class SyncerError(Exception):
 
     @property
     def detail(self) -> str:
-        """All but where, for a reader who knows that."""
+        """The error without its `where`, for output that shows the place already."""
         text = f"{self.what}: {self.why}" if self.why else self.what
         return f"{text}{ARROW}{self.hint}" if self.hint else text
 
 
 class Retry(SyncerError):
-    """Transient: the same work can succeed later. The batch is rendered again, never re-sent."""
+    """Transient: the same work can succeed later. Documents are rendered again, never sent again."""
 
 
 class Reject(SyncerError):
-    """Permanent for one record or one document. Its batch goes on without it."""
+    """Permanent for one record or document. The rest of its batch goes on."""
 
 
 class Fatal(SyncerError):
-    """Permanent for the read model: an operator has to act. Offsets stay where they are."""
+    """Permanent for the read model: an operator has to act. No offset is committed past the failure."""
 
 
 class WeakIdentity(Fatal):
-    """Events of a table do not tell what a read model needs of old rows. It stops until that is changed. Then
-    it goes on by itself, and all documents are rendered again."""
+    """The change events of a table lack columns of old rows that a read model needs.
+
+    The read model stops until the table's replica identity is changed. Then it goes on without a command, and all
+    documents are rendered again.
+    """
 
 
 class Unknown(Fatal):
-    """A name that was asked for is none: a mistake of whoever asked, and of nothing that is there."""
+    """A command named a read model, or another object, that does not exist. Nothing is wrong with existing ones."""

@@ -1,7 +1,7 @@
-"""What travels: a change event as the source tells it, and a work item as we write it ourselves.
+"""The values in Kafka records: change events that Debezium writes, and work items that the syncer writes.
 
-Values only; `pipeline/decode.py` makes them from bytes. Column values are what Debezium's JSON holds under the
-handling modes that `check` insists on (decimals and times as text); `pipeline/resolve.py` turns them into text.
+`pipeline/decode.py` makes them from bytes. A column value is the JSON value that Debezium writes under the handling
+modes that `syncer check` requires (decimals and times as text). `pipeline/resolve.py` turns it into PostgreSQL text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Operation = Literal["c", "u", "d", "r", "t"]
 
 
 class TableName(NamedTuple):
-    """A table as PostgreSQL's catalog names it: exact case, no quotes."""
+    """The name of a table as in PostgreSQL's catalog: exact case, no quotes."""
 
     schema: str
     name: str
@@ -26,7 +26,7 @@ class TableName(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a record came from. Offsets order records within one partition only."""
+    """The place of a record in Kafka. Offsets order the records of one partition only."""
 
     topic: str
     partition: int
@@ -37,46 +37,48 @@ class Position(NamedTuple):
 
 
 class ChangeEvent(NamedTuple):
-    """One change of one row (or, for `t`, of a whole table)."""
+    """One change of one row. Operation `t` changes a whole table."""
 
     table: TableName
     op: Operation
     before: Image | None
     after: Image | None
     txid: int | None
-    """Top-level transaction id, 32 or 64 bits as the source has it; None for snapshot reads (`pipeline/decode.py` says
-    why)."""
+    """Top-level transaction id, of 32 or 64 bits. None for snapshot reads; `pipeline/decode.py` has the reason."""
     committed_ms: int
-    """Commit time on the PostgreSQL server, milliseconds since the Unix epoch."""
+    """Commit time on the PostgreSQL server, in milliseconds since the Unix epoch."""
 
 
 Key = tuple[str, ...]
-"""A root's primary key: one PostgreSQL text representation a column, in primary-key order."""
+"""A root's primary key: the PostgreSQL text of each column, in primary-key order."""
 
 
 class WorkItem(NamedTuple):
-    """A work item: roots to render, written to the read model's own topic.
+    """Roots to render, in a topic of the read model's own.
 
-    kind `keys`: exactly `keys`. kind `range`: every root with `low` < key <= `high` (`low` None: no bound).
-    kind `sweep`: every document that the sinks hold, so that those without a row go; or that `sink` holds,
-    if it is named, of those the ones that it was given `since` (`ports.Memory.written`; empty: all).
+    Kind `keys`: the roots of `keys`.
+    Kind `range`: every root with `low` < key <= `high` (`low` None: no lower bound).
+    Kind `sweep`: every document that the sinks hold, so that documents without a row are deleted. If `sink` is set,
+    only the documents of this sink. If `since` is set, only the documents that were written after this marker
+    (`ports.DurabilityToken.written`).
     """
 
     kind: Literal["keys", "range", "sweep"]
     reason: str
-    """What asked for it: `backfill`, `fan-out`, `truncate`, `replay`, …; a label in logs and metrics."""
+    """The cause: `backfill`, `fan-out`, `truncate`, `replay`, …. A label in logs and metrics."""
     run: str = ""
-    """Groups the items of one request, e.g. one backfill, so that its progress can be told."""
+    """Groups the items of one request, for example of one backfill, to report its progress."""
     keys: tuple[Key, ...] = ()
     low: Key | None = None
     high: Key | None = None
     seconds: float = 0.0
-    """The least time from this item to the next of its partition: it limits a run's rate, whoever works. Who
-    holds several partitions takes them as one, so many times as fast."""
+    """Seconds from this item to the next one of its partition, at least. This limits the rate of a run, whichever
+    process works on it. A lane that holds several partitions treats them as one, and divides the time by their number.
+    """
     not_before_ms: int = 0
-    """Wait until then (milliseconds since the Unix epoch)."""
+    """The item must not begin before this time, in milliseconds since the Unix epoch."""
     sink: str = ""
     since: str = ""
     committed_ms: int = 0
-    """Since when its documents may be older than their rows: the commit time of the change that caused it, or
-    when an alteration or a loss was detected (milliseconds since the epoch). 0: of no change (a backfill)."""
+    """Since when its documents may be out of date, in milliseconds since the Unix epoch. It is the commit time of the
+    change that caused the item, or the time when an alteration or a loss was detected. 0: no cause (a backfill)."""

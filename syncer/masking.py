@@ -1,7 +1,7 @@
-"""Decides which settings are secrets, by their names, and hides them wherever something is printed.
+"""Recognizes settings that hold secrets by their names, and masks their values in all output.
 
-There is one list of names. Logs, `syncer config`, connector differences and every error message use it.
-Where a value is known to be a secret for another reason, its owner hides it (`connect/definition.py`).
+Logs, `syncer config`, connector differences and every error message use this one list of names. A module that knows
+of another secret masks it itself (`connect/definition.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SECRET = (
 )
 _SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"(?:_file|\.file|\.location|\.url|\.type|\.algorithm)$", re.IGNORECASE)
-"""Ends of names that say where a secret is, or of which kind, and are none themselves."""
+"""Ends of names whose values say where a secret is, or of which kind, and hold no secret."""
 
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^/\s]*@")
 _VALUE = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,;&'"…]+)"""
@@ -29,12 +29,12 @@ _HEADER = re.compile(r"\b((?:Basic|Bearer|ApiKey)\s+)[\w+/=._~-]{8,}")
 
 
 def is_secret(name: str) -> bool:
-    """Whether a setting or variable of this name holds a secret."""
+    """Whether a setting or variable with this name holds a secret."""
     return _SECRET_NAME.search(name) is not None and _PLAIN_NAME.search(name) is None
 
 
 def mask_text(text: str) -> str:
-    """The text without the secrets in it: passwords of URLs, `password=…` and the like, sign-in headers."""
+    """Returns the text with its secrets masked: passwords in URLs, `password=…` and similar, authorization headers."""
     if "=" in text or ":" in text:
         text = _ASSIGNMENT.sub(_masked, _URL_PASSWORD.sub(rf"\1:{MASK}@", text))
     return _HEADER.sub(rf"\1{MASK}", text)
@@ -49,8 +49,10 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def mask(name: str, value: Any) -> Any:
-    """A setting as it may be shown: `***` if its name says that it is a secret; secrets inside of text, lists
-    and mappings are masked, too."""
+    """Returns a setting's value for output: `***` if its name is that of a secret.
+
+    Masks secrets inside texts, lists and mappings, too.
+    """
     if isinstance(value, dict):
         return {key: mask(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""How a lane waits: it can always be told to stop, and it stays in its consumer group meanwhile."""
+"""Lets a lane wait in such a way that it can be stopped at any time and stays in its consumer group."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ T = TypeVar("T")
 
 
 class SystemTime:
-    """What time it is, how it passes, and what is done meanwhile. The engine asks nowhere else; so a test may
-    pass a time of its own, and have everything happen in the order that it likes."""
+    """Reads the time, waits, and runs work on other threads.
+
+    The pipeline does these three only through this class. So a test can pass its own time, and decide the order of
+    all events.
+    """
 
     def monotonic(self) -> float:
-        """Seconds, since an unknown moment."""
+        """Returns seconds since an arbitrary moment."""
         return time.monotonic()
 
     def now_ms(self) -> int:
-        """Milliseconds since the Unix epoch."""
+        """Returns milliseconds since the Unix epoch."""
         return time.time_ns() // 1_000_000
 
     def wait(self, event: Event, seconds: float) -> bool:
-        """Whether the event was set within so many seconds."""
+        """Waits for an event. Returns whether it was set within the given number of seconds."""
         return event.wait(seconds)
 
     def run_in_background(self, name: str, work: Callable[[], T]) -> Future[T]:
-        """Begin work on a thread that does not hold up the end of the process: it may take a minute."""
+        """Starts work on a daemon thread, so that the process can exit before the work ends. It may take a minute."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -41,17 +44,21 @@ class SystemTime:
         return future
 
     def done(self, future: Future[T], seconds: float) -> bool:
-        """Whether the work was done within so many seconds."""
+        """Waits for work. Returns whether it ended within the given number of seconds."""
         return bool(wait([future], timeout=seconds).done)
 
 
 class Stopped(Exception):
-    """The lane was told to stop. What it had not finished is done by whoever goes on."""
+    """The lane was asked to stop. The next lane repeats the work that this one has not finished."""
 
 
 class Waiter:
-    """stop: set from outside. keep: called about once a second, to stay in the consumer group; it may raise
-    to give up."""
+    """Waits for a lane.
+
+    stop: set by another thread to stop the lane.
+    heartbeat: called about once a second, to keep the lane in its consumer group. An error that it raises ends the
+    wait.
+    """
 
     def __init__(
         self,
@@ -61,39 +68,39 @@ class Waiter:
     ) -> None:
         self._stop = stop or Event()
         self.heartbeat, self.time = heartbeat, time or SystemTime()
-        self._kept = self.time.monotonic()
+        self._last_heartbeat = self.time.monotonic()
 
     def check(self) -> None:
-        """Raise Stopped if told to stop."""
+        """Raises Stopped if the lane is to stop."""
         if self._stop.is_set():
             raise Stopped
 
     def tick(self) -> None:
-        """To be called often during long work: checks, and keeps the membership once a second."""
+        """Checks for a stop, and sends a heartbeat once a second. The caller calls this often during long work."""
         self.check()
-        if self.time.monotonic() - self._kept > 1.0:
+        if self.time.monotonic() - self._last_heartbeat > 1.0:
             self.heartbeat()
-            self._kept = self.time.monotonic()
+            self._last_heartbeat = self.time.monotonic()
 
     def __call__(self, seconds: float) -> None:
-        """Wait so long. Raises Stopped as soon as told to."""
+        """Waits for the given number of seconds. Raises Stopped as soon as the lane is to stop."""
         end = self.time.monotonic() + seconds
         while True:
             left = end - self.time.monotonic()
             if self.time.wait(self._stop, max(0.0, min(left, 1.0))):
                 raise Stopped
-            self.tick()  # also between many short waits
+            self.tick()  # here, so that many short waits send heartbeats, too
             if left <= 1.0:
                 return
 
     def result(self, future: Future[T]) -> T:
-        """Of work beside; the membership is kept meanwhile. Raises what the work raised."""
+        """Waits for work on another thread, and sends heartbeats meanwhile. Raises the error of the work."""
         while not self.time.done(future, 1.0):
             self.heartbeat()
         return future.result()
 
     def back_off(self, first: float, most: float) -> Callable[[], None]:
-        """A wait that doubles from `first` to `most` seconds, call by call."""
+        """Returns a function that waits. Each call doubles its time, from `first` to `most` seconds."""
         pause = first
 
         def wait() -> None:

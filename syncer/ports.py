@@ -1,7 +1,8 @@
-"""What the pipeline needs of the outside world: three tiny protocols, and nothing more.
+"""The ports of the pipeline: protocols for everything outside of it.
 
-An implementation is one file under `sources/`, `rows/` or `sinks/`, and passes the contract suite of its
-port in `tests/contracts/`.
+Kafka implements `Source`, `WorkTopic` and `DeadLetters` (`kafka/`). PostgreSQL implements `Rows` and `View`
+(`postgres/`). Each package in `sinks/` implements `Sink`, and passes the contract suite in `tests/contracts/`. The
+runtime implements `Observer`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from syncer.events import Key, Position, TableName, WorkItem
 
 
 class Record(NamedTuple):
-    """One record as the source has it; `pipeline/decode.py` reads it."""
+    """One record of the source, as bytes. `pipeline/decode.py` decodes it."""
 
     position: Position
     key: bytes | None
@@ -30,112 +31,126 @@ class Record(NamedTuple):
 
 
 class Source(Protocol):
-    """An ordered, replayable stream, shared by a consumer group."""
+    """An ordered stream that can be read again. The members of a consumer group share its partitions."""
 
     def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
-        """Return what is there, at once if anything is; wait at most `timeout` seconds otherwise.
+        """Returns the available records. If there is none, waits for one for at most `timeout` seconds.
 
-        Raises Retry when the source is away, Fatal when it no longer has what comes next.
+        Raises Retry when the source is unreachable. Raises Fatal when the next record has been deleted from it.
         """
         ...
 
     def commit(self, next_offsets: Mapping[tuple[str, int], int], *, wait: bool) -> None:
-        """Everything before these offsets (by topic and partition) is done. Idempotent; may be late.
+        """Commits the next offset of each partition (topic, number). Idempotent.
 
-        wait: return only when the source has acknowledged it."""
+        wait: whether to return only after the source has acknowledged the commit.
+        """
         ...
 
     def heartbeat(self) -> None:
-        """Stay in the group while busy elsewhere, without taking records. About once a second."""
+        """Keeps the membership in the group without polling records. The lane calls this about once a second."""
         ...
 
     def progress(self) -> Mapping[tuple[str, int], tuple[int, int]]:
-        """The next offset to poll and the end offset, as last known, of each partition that is ours."""
+        """Returns the next offset to poll and the last known end offset of each assigned partition."""
         ...
 
     def close(self) -> None: ...
 
 
 class WorkTopic(Protocol):
-    """The read model's own topic for work that is too large for a batch."""
+    """A topic of the read model's own, for work that is too large for one batch."""
 
     topic: str
 
-    def put(self, item: WorkItem) -> None: ...
+    def put(self, item: WorkItem) -> None:
+        """Queues an item for sending. Waits only while the queue is full. `flush` makes the item durable."""
+        ...
 
     def flush(self) -> None:
-        """Returns when all that was put is durable. Raises Retry otherwise."""
+        """Waits until all items are durable. Raises Retry if they are not."""
         ...
 
 
 class DeadLetters(Protocol):
-    """What can never be accepted, with the reason, until it is. `kafka/dead_letters.py` has the argument."""
+    """The records and documents that could not be accepted, each with the reason, until it is accepted.
+
+    `kafka/dead_letters.py` has the details. The methods queue letters. `flush` makes them durable.
+    """
 
     def document(self, id: str, version: int, reason: str) -> None:
-        """It was refused as the snapshot of this version shows it; 0: no snapshot does."""
+        """Writes a letter about a document as a snapshot of this version shows it. version 0: there is no snapshot."""
         ...
 
     def record(self, record: Record, reason: str) -> None:
-        """It cannot be read."""
+        """Writes a letter with a record that cannot be read."""
         ...
 
     def accepted(self, ids: Iterable[str], version: int) -> None:
-        """Every sink has accepted these documents as a snapshot of this version shows them, or newer ones.
-        Letters about them that are not of a later version are settled."""
+        """Closes the letters about these documents, except letters of a later version.
+
+        Every sink has accepted the documents as a snapshot of this version shows them, or has newer ones.
+        """
         ...
 
     def flush(self) -> None:
-        """As `WorkTopic.flush`."""
+        """Waits until all letters are durable. Raises Retry if they are not."""
         ...
 
 
 class Observer(Protocol):
-    """Is told what happens; makes metrics, logs and the status of it. Never raises, never blocks."""
+    """Receives the events of one lane, for metrics, logs and status. Never raises and never blocks."""
 
     def stage(self, name: str) -> AbstractContextManager[object]:
-        """Times a stage."""
+        """Measures the time of a stage."""
         ...
 
     def events(self, by_op: Mapping[str, int], skipped: int) -> None:
-        """A batch of changes, and how many of them touched no column that is used."""
+        """A batch of changes by operation. skipped: how many of them touched no document."""
         ...
 
     def dirty(self, roots: int, shown: int) -> None:
-        """A batch's dirty roots, and how many of them were rendered lately as the events tell."""
+        """The dirty roots of a batch. shown: how many were skipped, because their last render shows the changes."""
         ...
 
     def refresh(self, reason: str) -> None:
-        """All roots were handed over to be rendered again."""
+        """All roots were handed over to the work topic, to be rendered again."""
         ...
 
     def gate(self, seconds: float) -> None:
-        """The gate made a batch wait so long."""
+        """A batch waited at the gate for this time."""
         ...
 
     def waiting(self, reason: str) -> None:
-        """Why nothing moves; empty when it does."""
+        """The lane waits for this reason. Empty: it goes on."""
         ...
 
-    def written(self, sink: str, outcome: Outcome) -> None: ...
+    def written(self, sink: str, outcome: Outcome) -> None:
+        """A sink has answered a write."""
+        ...
 
-    def rejected(self, error: Reject) -> None: ...
+    def rejected(self, error: Reject) -> None:
+        """A record or document became a dead letter."""
+        ...
 
-    def lag(self, records: int, seconds: float) -> None: ...
+    def lag(self, records: int, seconds: float) -> None:
+        """The lag now; `pipeline/lag.py` defines it."""
+        ...
 
 
 class Head(NamedTuple):
-    """What the first statement of a batch's transaction says."""
+    """The result of the first statement in a view's transaction."""
 
     snapshot: Snapshot
     identity: Identity
     insert_lsn: int
-    """`pg_current_wal_insert_lsn()`: what the snapshot sees was logged before this. Bytes."""
+    """`pg_current_wal_insert_lsn()`, in bytes. WAL of every transaction that the snapshot sees ends before it."""
 
 
 class Overflow(Exception):
-    """That was too much at once, in bytes or in time: ask for fewer roots.
+    """The result was too large or took too long. The caller renders fewer roots at a time.
 
-    roots, size: of how many there was how much (bytes) until then; 0 if there was no answer in time.
+    roots, size: the number of roots received so far, and their size in bytes. 0 if none was received in time.
     """
 
     def __init__(self, roots: int, size: int) -> None:
@@ -143,84 +158,95 @@ class Overflow(Exception):
         self.roots, self.size = roots, size
 
     def fits(self, most: int) -> int:
-        """How many roots have about so many bytes."""
+        """Returns how many roots have about `most` bytes."""
         return most * self.roots // self.size if self.size else self.roots
 
 
 class View(Protocol):
-    """One REPEATABLE READ READ ONLY transaction: everything it answers is of one snapshot."""
+    """One REPEATABLE READ READ ONLY transaction. All its results come from one snapshot."""
 
     head: Head
 
     def look_up(self, lookup: Lookup, values: Collection[Key]) -> Iterator[Key]:
-        """The distinct root keys reached from these values, streamed: there may be millions."""
+        """Yields the distinct root keys reached from these values. It streams them, because there may be millions."""
         ...
 
     def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
-        """One row for each key. Raises Reject (with several keys: of at least one of them), and Overflow
-        when several documents have more than `most` bytes (0: no limit) or take longer than a statement may;
-        the view stays usable."""
+        """Returns one row for each key.
+
+        Raises Reject if PostgreSQL cannot render at least one of the keys. Raises Overflow if several documents have
+        more than `most` bytes together (0: no limit), or take longer than the statement timeout. The view stays
+        usable after both.
+        """
         ...
 
     def render_range(self, low: Key | None, high: Key, most: int = 0) -> list[Row]:
-        """The same for every root with low < key <= high (low None: no lower bound)."""
+        """Renders every root with low < key <= high, as `render` does (low None: no lower bound)."""
         ...
 
-    def keys_in_range(self, low: Key | None, high: Key) -> list[Key]: ...
+    def keys_in_range(self, low: Key | None, high: Key) -> list[Key]:
+        """Returns the keys of all roots with low < key <= high (low None: no lower bound)."""
+        ...
 
     def first_keys(self, limit: int) -> list[Key]:
-        """Some roots: the first in key order."""
+        """Returns the first roots in key order."""
         ...
 
     def boundaries(self, size: int) -> Iterator[Key]:
-        """The key of every `size`-th root in key order, and of the last root; streamed."""
+        """Yields the key of every `size`-th root in key order, and of the last root."""
         ...
 
     def trees(self, tables: Collection[TableName]) -> dict[TableName, TableName]:
-        """Returns the table at the top of each one's partition tree: itself, if it is no partition. Tables
-        that do not exist are left out. They need not be the read model's."""
+        """Returns the top table of each table's partition tree: the table itself, if it is no partition.
+
+        Leaves out tables that do not exist. The tables may be foreign to the read model.
+        """
         ...
 
 
 class Rows(Protocol):
-    """The database that says what is true."""
+    """The source of truth: PostgreSQL. One connection, for one thread."""
 
     def view(
         self, *, root_only: bool = False, wait: Callable[[float], None] = time.sleep
     ) -> AbstractContextManager[View]:
-        """All tables of the read model are locked against ALTER TABLE, as any reader locks them, before the
-        snapshot is taken. root_only: only the root's, and nothing else may be read. wait: so many seconds,
-        while a table is locked by another; may raise to give up.
+        """Opens a view. Before the snapshot, locks the tables of the read model against ALTER TABLE, as a reader does.
 
-        Raises Retry when the server is away, when it is a standby, and when the read model does not fit
-        its tables any more (compile again); Fatal when it refuses us."""
+        root_only: whether to lock the root table only. The view must not read other tables then.
+        wait: waits for the given number of seconds while another session locks a table. It may raise to give up.
+
+        Raises Retry if the server is unreachable or a standby, or if the tables were altered so that the read model
+        has to be compiled again. Raises Fatal if the server refuses the login or the query.
+        """
         ...
 
     def flushed(self, lsn: int) -> bool:
-        """Whether the log is on disk up to `lsn`. Not inside a view."""
+        """Whether WAL is flushed up to `lsn`. No view may be open.
+
+        Raises Retry if the connection was lost: the server may have restarted without the WAL.
+        """
         ...
 
     def flush(self) -> None:
-        """Have the log written to disk soon; nothing that cannot be done without."""
+        """Makes PostgreSQL flush WAL soon. This saves time only: without the call, the flush comes later."""
         ...
 
     def close(self) -> None: ...
 
     def statuses(self, xids: Collection[int]) -> dict[int, str]:
-        """`pg_xact_status` of transactions that stay invisible: `in progress`, `committed`, `aborted`,
-        `in the future`."""
+        """Returns `pg_xact_status` of transactions: `in progress`, `committed`, `aborted` or `in the future`."""
         ...
 
 
 class DurabilityToken(NamedTuple):
-    """What a sink's memory hangs on, as opaque texts: to be compared with what they were before."""
+    """Opaque texts that change when a sink may have lost data. The caller compares them with earlier ones."""
 
     deletes: str
-    """Another text: it may have forgotten the versions of deletes, so that an older write can succeed."""
+    """Changes when the sink may have lost the versions of deletes. Then an older write can succeed."""
     documents: str
-    """Another text: writes that it had acknowledged may be gone."""
+    """Changes when the sink may have lost acknowledged writes."""
     written: str = ""
-    """How far its writes were, for `ids`; not to be compared. Empty: it cannot tell."""
+    """A marker for the position of the sink's writes, for `Sink.ids`. Not to be compared. Empty: not supported."""
 
 
 class Sink(Protocol):

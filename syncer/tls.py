@@ -1,4 +1,4 @@
-"""Says which file is missing or wrong when a server's certificate is not trusted. For all servers alike."""
+"""Checks files of CA certificates, and explains errors about untrusted server certificates, for all servers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 
 
 def readable(path: str) -> str:
-    """The path of a PEM file with certificates. Raises ValueError that says what is wrong with the file."""
+    """Returns the path of a PEM file, if it holds certificates. Raises ValueError with the fault of the file."""
     try:
         ssl.create_default_context(cafile=path)
     except ssl.SSLError as error:
@@ -20,16 +20,16 @@ def readable(path: str) -> str:
 
 
 CaFile = Annotated[str, AfterValidator(readable)]
-"""A setting that names the certificates of the authorities behind a server's own certificate."""
+"""A setting: the path of a PEM file with the certificates of the authorities that sign server certificates."""
 
 
 def distrusted(text: str) -> bool:
-    """Whether an error of a client says that it does not trust the server's certificate."""
+    """Whether the text of a client's error says that it does not trust the server's certificate."""
     return "certificate verify failed" in text.lower() or "certificate_verify_failed" in text.lower()
 
 
 def advice(setting: str) -> str:
-    """What to do about that. setting: names the file."""
+    """Returns the hint for such an error. setting: the name of the setting that holds the path."""
     return (
         f"{setting} has to name a PEM file with the certificate of the authority that signed the server's; "
         "the address has to be a name in the server's certificate"

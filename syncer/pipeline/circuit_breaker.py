@@ -1,7 +1,7 @@
-"""Stops a read model whose sink refuses document after document, before each of them has a dead letter.
+"""Stops a read model whose sink refuses document after document, before each of them gets a dead letter.
 
-One bad document gets a dead letter and harms no other. A mapping that fits no document is another matter: the
-dead-letter topic would fill with the whole table. So the refusals of each sink pass a circuit breaker.
+One bad document gets a dead letter, and the other documents go on. But if the mapping fits no document, the
+dead-letter topic would fill with the whole table. So the answers of each sink pass a circuit breaker.
 
 ======  =======  ==========================================================================================
 from    to       when
@@ -10,18 +10,22 @@ closed  open     the sink refuses `limit` different documents in a row with the 
 open    closed   the sink accepts a document
 ======  =======  ==========================================================================================
 
-While the breaker is open, every refusal stops the read model, so nothing is dead-lettered and no offset moves
-past it. Each retry sends one document alone first ("half-open"), another one each time: the first one may be
-bad by itself. All processes share what they note, so one that writes documents frees the others, and so does
-a replay of dead letters.
+While the breaker is open, every refusal stops the read model. So the lane writes no dead letter and commits no
+offset past the document. Each retry sends one document alone first ("half-open"). It picks another document each
+time, because one may be bad by itself. All processes share their open breakers. So a process that writes a document
+also closes the breakers of the others, and so does a replay of dead letters.
 
-What counts: refusals by a sink, not rows that PostgreSQL cannot render. A document that is rendered and
-refused again counts once. Documents of one write are counted in the order in which they were sent. A write of
-which the sink accepted at least half ends the row, so that a minority of bad documents never opens the
-breaker, even if they are neighbours. Deletes say nothing about the documents.
+Rules for the count:
 
-The idea is arroyo's (`DlqLimit`, https://getsentry.github.io/arroyo/dlqs.html). No I/O: the caller passes
-what was noted, and a function that notes it.
+- Refusals of a sink count. Rows that PostgreSQL cannot render do not.
+- A document that is rendered and refused again counts once.
+- The documents of one write count in the order in which they were sent.
+- If a sink accepts at least half of a write, the row ends. So a minority of bad documents never opens the breaker,
+  even if they follow one another.
+- Deletes do not count.
+
+The idea is arroyo's (`DlqLimit`, https://getsentry.github.io/arroyo/dlqs.html). The breaker does no I/O: the caller
+passes the stored breakers, and a function that stores them.
 """
 
 from __future__ import annotations
@@ -39,18 +43,18 @@ LIMIT = 100
 SETTING = "dead_letters.max_consecutive"
 
 Noted = Mapping[str, Mapping[str, Any]]
-"""Sink's name → `limit` and `trips` of an open breaker, as JSON has it."""
+"""The open breakers as they are stored in JSON: name of the sink → `limit` and `trips`."""
 
 
 @dataclass(slots=True)
 class _Row:
-    """Documents that one sink refused one after the other with one type of error."""
+    """The documents that one sink refused in a row with the same type of error."""
 
     kind: str = ""
     ids: set[str] = field(default_factory=set)
 
     def add(self, refusal: Rejection) -> int:
-        """Returns how many documents are in the row now."""
+        """Adds a document. Returns the length of the row."""
         if refusal.kind != self.kind:
             self.kind = refusal.kind
             self.ids.clear()
@@ -61,9 +65,9 @@ class _Row:
 class Breaker:
     """The breakers of one read model in this process, one for each sink. Its lanes share them.
 
-    limit: documents in a row; 0: the breaker never opens.
-    noted: the open breakers that this or another process noted. note: called with the open breakers whenever
-    one opens or closes; must not raise.
+    limit: the number of documents in a row that opens a breaker; 0: no breaker ever opens.
+    noted: the open breakers that a process has stored.
+    note: stores the open breakers. Called whenever one opens or closes. Must not raise.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class Breaker:
         self._model, self._limit, self._note = model, limit, note
         self._rows: dict[str, _Row] = {}
         self._trips: dict[str, int] = {}
-        """How often the breaker of a sink opened since the sink last accepted a document."""
+        """By sink: how often its breaker opened since the sink last accepted a document."""
         self._tolerant = limit == 0
         self._lock = threading.Lock()
         self.learn(noted or {})
@@ -88,28 +92,33 @@ class Breaker:
         return list(self._trips)
 
     def learn(self, noted: Noted) -> None:
-        """Takes over what another process noted since: it may have opened a breaker, or closed this one."""
-        with self._lock:  # a higher limit than then: the operator wants dead letters
+        """Takes over the open breakers that another process has stored. It may have opened or closed one.
+
+        A breaker that was opened under a lower limit is ignored, because the operator raised the limit to get
+        dead letters.
+        """
+        with self._lock:
             known = {sink: value for sink, value in noted.items() if self._limit <= value["limit"]}
             self._trips = {
                 sink: max(value["trips"], self._trips.get(sink, 0)) for sink, value in known.items() if self._limit
             }
 
     def tolerate(self) -> None:
-        """From now on, refusals do not open it. An accepted document still closes it."""
+        """From now on, refusals open no breaker. An accepted document still closes one."""
         self._tolerant = True
 
     def probe(self, batch: Batch) -> str | None:
-        """The document that has to be sent alone before the rest of the batch; None if there is no need."""
+        """Returns the id of the document to send alone before the rest of the batch. None if no breaker is open."""
         trips = max(list(self._trips.values()), default=0)
         if not trips or self._tolerant or len(batch) == 1 or not batch.upserts:
             return None
         return next(islice(batch.upserts, trips % len(batch.upserts), None))
 
     def judge(self, sink: str, batch: Batch, outcome: Outcome) -> None:
-        """Counts the sink's answer to a batch, before anything is made of it.
+        """Counts a sink's answer to a batch. The caller does this before it acts on the answer.
 
-        Raises Fatal if the breaker opens, and while it is open if the sink refused a document."""
+        Raises Fatal if the breaker opens, or if it is open and the sink refused a document.
+        """
         with self._lock:
             again = set(outcome.retry)
             refused = {one.id: one for one in outcome.rejected if one.id not in again}
@@ -134,9 +143,8 @@ class Breaker:
         first = sink not in self._trips
         self._trips[sink] = self._trips.get(sink, 0) + 1
         self._note_all()
-        what = f"{sink} refused {length:,} documents in a row" if first else f"{sink} still refuses documents"
         return Fatal(
-            what,
+            f"{sink} refused {length:,} documents in a row" if first else f"{sink} still refuses documents",
             where=self._model,
             why=f"document {last.id}: {last.reason}",
             hint=f"correct the mapping or the declaration, then: syncer resync {self._model}; or correct the "
