@@ -1,4 +1,4 @@
-"""Advice has to work in the situation in which it is shown. Each test makes one such situation."""
+"""Hints of errors: each has to help in the situation in which it appears. Each test creates one situation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ ELSEWHERE = "/no/such/file.pem"
 
 
 def tls_server(*, postgres: bool) -> Iterator[int]:
-    """A port that speaks TLS, with a certificate that nobody knows. postgres: after its request for TLS."""
+    """Yields the port of a TLS server whose certificate comes from an unknown authority.
+
+    postgres: whether the server expects PostgreSQL's request for TLS first.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "unknown.pem", TLS / "unknown.key")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -100,7 +103,7 @@ def test_an_unknown_authority_names_the_setting_of_its_file(setting: str, port: 
     assert "certificate verify failed" in error.why and setting in error.hint
 
 
-def test_postgres_with_an_unknown_authority_or_a_missing_file(postgres: int, tmp_path: Path) -> None:
+def test_postgres_names_the_setting_of_an_unknown_authority_or_a_missing_file(postgres: int, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     other.write_text("no certificate")
     for file, why in ((ELSEWHERE, ELSEWHERE), (str(other), str(other))):
@@ -134,13 +137,13 @@ def test_a_missing_or_unreadable_ca_file_is_named_with_its_setting(section: str,
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path / "none")
         variable = f"environment variable SYNCER_{section.upper()}__CA_FILE"
-        said = read(ELSEWHERE)
-        assert variable in said and f"{section}.ca_file" in said and f"cannot read {ELSEWHERE}" in said
-        assert "up?" not in said
+        message = read(ELSEWHERE)
+        assert variable in message and f"{section}.ca_file" in message and f"cannot read {ELSEWHERE}" in message
+        assert "up?" not in message
         assert f"{other} holds no certificates" in read(str(other))
 
 
-def test_kafka_s_missing_files_are_named() -> None:
+def test_missing_files_of_kafka_settings_are_named() -> None:
     for name in ("ssl.ca.location", "ssl.certificate.location"):
         settings = {"bootstrap.servers": "k:1", "security.protocol": "ssl", "log_level": 0, name: ELSEWHERE}
         error = raised(lambda s=settings: KafkaAdmin(s, partitions=1, replication_factor=1))  # type: ignore[misc]
@@ -155,14 +158,14 @@ def test_kafka_s_missing_files_are_named() -> None:
         (KafkaError.INVALID_REQUEST, ""),
     ],
 )
-def test_nobody_asks_whether_a_kafka_is_up_that_answered(code: int, hint: str) -> None:
+def test_the_hint_asks_whether_kafka_is_up_only_if_it_did_not_answer(code: int, hint: str) -> None:
     error = classify_error("cannot create topic x", KafkaException(KafkaError(code)))
     assert isinstance(error, Retry)
     assert hint in error.hint if hint else not error.hint
 
 
 class OpenSearch(BaseHTTPRequestHandler):
-    """Answers as OpenSearch 2 does."""
+    """Answers like OpenSearch 2."""
 
     version: ClassVar = {"distribution": "opensearch", "number": "2.19.0"}
 
@@ -184,7 +187,7 @@ class OpenSearch(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Not told."""
+        """Logs nothing."""
 
 
 class OldElasticsearch(OpenSearch):
@@ -198,7 +201,7 @@ class OldElasticsearch(OpenSearch):
         (OldElasticsearch, "this is not Elasticsearch 8 or 9: it says that it is version 7.10.2"),
     ],
 )
-def test_a_server_of_another_kind_is_called_by_its_name(server: type[BaseHTTPRequestHandler], what: str) -> None:
+def test_a_server_of_another_kind_is_named(server: type[BaseHTTPRequestHandler], what: str) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), server) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{listening.server_port}"
@@ -226,11 +229,11 @@ def declared(entry: str) -> str:
         ("{objcet: {a: b}}", "objcet", "object"),
     ],
 )
-def test_one_misspelt_key_is_one_mistake(entry: str, wrong: str, meant: str) -> None:
+def test_a_misspelt_key_gives_one_error(entry: str, wrong: str, meant: str) -> None:
     assert declared(entry) == f"m.yaml:4: unknown key {wrong!r}\n  → did you mean {meant!r}?"
 
 
-def test_a_connector_that_never_was_is_not_gone() -> None:
+def test_a_connector_that_never_existed_is_not_reported_as_removed() -> None:
     new = _missing_connector("connector c", [], existed=False)
     assert (new.severity, new.what) == ("warning", "the connector does not exist yet")
     waited_for = _missing_connector("connector c", ["orders"], existed=False)
@@ -238,7 +241,7 @@ def test_a_connector_that_never_was_is_not_gone() -> None:
     assert _missing_connector("connector c", ["orders"], existed=True).what == "the connector was deleted"
 
 
-def test_a_hint_is_a_field_of_its_own_for_programs() -> None:
+def test_programs_get_the_hint_in_its_own_field() -> None:
     error = Fatal("cannot write", where="redis:x", why="no rights", hint="syncer check\n  more")
     assert apart(str(error)) == ("redis:x: cannot write: no rights", "syncer check\n  more")
     assert apart("all is well") == ("all is well", "")
@@ -249,7 +252,7 @@ def test_a_hint_is_a_field_of_its_own_for_programs() -> None:
     assert with_hint({"reason": "busy"}) == {"reason": "busy", "hint": ""}
 
 
-def test_a_reason_has_the_causes_of_elasticsearch_s_error() -> None:
+def test_a_reason_includes_the_causes_of_an_elasticsearch_error() -> None:
     error = {
         "type": "document_parsing_exception",
         "reason": "[1:9] failed to parse field [at] of type [date]",
@@ -268,11 +271,12 @@ def test_a_reason_has_the_causes_of_elasticsearch_s_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["similarity", "word_similarity", "unaccent", "total_of"])
-def test_functions_of_extensions_are_called_so(name: str) -> None:
+def test_functions_of_extensions_get_their_own_hint(name: str) -> None:
     catalog_ = catalog(table("t", "id bigint key, a text"))
     text = f"name: o\nroot: {{table: t}}\ndocument:\n  x: {name}(a)\nsink: {{memory: {{}}}}\n"
     with pytest.raises(Fatal) as found:
         compile(parse(text, "m.yaml"), catalog_)
-    said = str(found.value)
-    assert "your own functions and those of other extensions are not allowed" in said and "did you mean" not in said
-    assert f"GENERATED ALWAYS AS ({name}(…)) STORED" in said
+    message = str(found.value)
+    assert "your own functions and those of other extensions are not allowed" in message
+    assert "did you mean" not in message
+    assert f"GENERATED ALWAYS AS ({name}(…)) STORED" in message

@@ -1,4 +1,4 @@
-"""The snapshot clock: arithmetic, the gate's visibility rule, and the guard."""
+"""The snapshot clock: its arithmetic, the visibility rule of the gate, and the checks of `Clock`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_clock_counts_completed_transactions() -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.randoms())
 def test_the_clock_grows_with_every_completion_and_never_falls(steps: list[bool], random: object) -> None:
-    """A history of begins and ends (in any order): f is monotonic, and grows exactly when one ends."""
+    """Transactions begin and end in any order. The clock never falls, and grows exactly when one ends."""
     running: list[int] = []
     next_xid, xmax, before = 100, 100, 100
     for begin in steps:
@@ -39,32 +39,32 @@ def test_the_clock_grows_with_every_completion_and_never_falls(steps: list[bool]
 def test_hazard_10_an_events_32_bit_id_is_widened_to_the_nearest_possible() -> None:
     around = Snapshot.parse(f"{(5 << 32) + 10}:{(5 << 32) + 20}:")
     assert around.widen(15) == (5 << 32) + 15
-    assert around.widen((1 << 32) - 1) == (5 << 32) - 1, "just before the wrap"
-    assert around.widen((1 << 30) + 19) == (5 << 32) + (1 << 30) + 19, "ahead, by less than a quarter"
-    assert around.widen((1 << 30) + 20) == (4 << 32) + (1 << 30) + 20, "no further ahead"
-    assert around.widen((9 << 32) + 15) == (5 << 32) + 15, "the high half is not trusted"
+    assert around.widen((1 << 32) - 1) == (5 << 32) - 1, "just before the wrap-around"
+    assert around.widen((1 << 30) + 19) == (5 << 32) + (1 << 30) + 19, "ahead of the snapshot, by less than a quarter"
+    assert around.widen((1 << 30) + 20) == (4 << 32) + (1 << 30) + 20, "never further ahead"
+    assert around.widen((9 << 32) + 15) == (5 << 32) + 15, "the high half is ignored"
     assert Snapshot.parse("700:710:").widen(705) == 705
-    assert Snapshot.parse("700:710:").widen((1 << 32) - 5) == (1 << 32) - 5, "nothing below zero"
+    assert Snapshot.parse("700:710:").widen((1 << 32) - 5) == (1 << 32) - 5, "no id below zero"
 
 
-def test_what_had_ended_when_a_read_model_began() -> None:
+def test_the_backfill_covers_transactions_that_ended_before_the_read_model_began() -> None:
     wrap = 5 << 32
     around = Beginning(Snapshot.parse(f"{wrap + 10}:{wrap + 20}:{wrap + 10},{wrap + 15}"), 1000)
     assert around.covers(9, 990)
     assert around.covers(16, 1000)
-    assert not around.covers(15, 990), "it was running then"
+    assert not around.covers(15, 990), "it was in progress then"
     assert not around.covers(20, 990), "it began later"
-    assert not around.covers(9, 1001), "its id is of after a wrap"
+    assert not around.covers(9, 1001), "its id is from after a wrap-around"
 
 
 @given(st.integers(0, 1 << 47), st.integers(-(1 << 31), (1 << 30) - 1))
-def test_widening_gives_back_any_id_within_reach(xmax: int, distance: int) -> None:
+def test_widening_restores_every_id_within_reach(xmax: int, distance: int) -> None:
     wide = xmax + distance
     if wide >= 0:
         assert Snapshot(xmax, xmax, frozenset()).widen(wide & 0xFFFFFFFF) == wide
 
 
-def test_the_gate_sees_what_has_completed() -> None:
+def test_the_gate_waits_for_transactions_that_are_not_completed() -> None:
     seen = Snapshot.parse("10:20:12,13")
     assert seen.unseen([9, 10, 11, 14, 19]) == []
     assert seen.unseen([12, 19, 20, 13]) == [12, 20, 13]
@@ -94,18 +94,18 @@ def test_a_clock_that_runs_backwards_stops_the_read_model() -> None:
     assert clock.version(HOME, 100, floor=clock.highest, model="orders") == version(1, 100)
 
 
-def test_that_it_ran_backwards_is_told_once_to_be_remembered() -> None:
-    told: list[Fatal] = []
-    clock = Clock(1, HOME, 100, backwards=told.append)
+def test_a_clock_that_ran_backwards_is_reported_once_to_be_stored() -> None:
+    reported: list[Fatal] = []
+    clock = Clock(1, HOME, 100, backwards=reported.append)
     with pytest.raises(Fatal) as raised:
         clock.version(HOME, 99, floor=clock.highest, model="orders")
-    assert told == [raised.value]
+    assert reported == [raised.value]
     with pytest.raises(Fatal, match="another history"):
         clock.version(Identity(8, 1), 200, floor=100, model="orders")
-    assert told == [raised.value], "another identity stays another by itself"
+    assert reported == [raised.value], "another identity needs no record, because it stays different"
 
 
-def test_a_snapshot_taken_before_another_threads_is_no_clock_running_backwards() -> None:
+def test_a_snapshot_older_than_another_threads_snapshot_is_accepted() -> None:
     clock = Clock(1, HOME, 100)
     floor = clock.highest
     clock.version(HOME, 120, floor=floor, model="orders")
@@ -115,7 +115,7 @@ def test_a_snapshot_taken_before_another_threads_is_no_clock_running_backwards()
     assert clock.highest == 120
 
 
-def test_a_crash_that_takes_back_what_was_not_on_disk_is_no_other_history() -> None:
+def test_a_crash_that_loses_unflushed_transactions_is_accepted() -> None:
     clock = Clock(1, HOME, 100)
     clock.version(HOME, 130, floor=clock.highest, model="orders")
     assert clock.version(HOME, 125, floor=clock.highest, model="orders") == version(1, 125)

@@ -1,4 +1,4 @@
-"""Secrets: one list of names, and all places that print something use it."""
+"""Secrets: one list of names, which all output uses."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", SECRET)
-def test_names_of_secrets(name: str) -> None:
+def test_settings_with_these_names_are_secret(name: str) -> None:
     assert is_secret(name) and is_secret(name.upper())
     assert mask(name, "hunter2") == "***" and mask("x", {name: ["hunter2"]}) == {name: ["***"]}
     assert mask_text(f"bad: {name}=hunter2 there") == f"bad: {name}=*** there"
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_names_of_other_settings(name: str) -> None:
+def test_settings_with_other_names_are_shown(name: str) -> None:
     assert not is_secret(name)
     assert mask_text(f"bad: {name}=value there") == f"bad: {name}=value there"
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_secrets_inside_of_text(text: str) -> None:
+def test_secrets_inside_a_text_are_masked(text: str) -> None:
     assert "hunter2" not in mask_text(text)
     assert TEXTS[text] in mask_text(text)
 
@@ -77,7 +77,7 @@ def test_secrets_inside_of_text(text: str) -> None:
         "did you mean token?",
     ],
 )
-def test_other_text_stays_as_it_is(text: str) -> None:
+def test_a_text_without_secrets_is_unchanged(text: str) -> None:
     assert mask_text(text) == text
 
 
@@ -103,7 +103,7 @@ def test_logs_hold_no_secrets(form: str) -> None:
     except ValueError as error:
         structlog.get_logger().exception("failed", error=error, more={"sasl.password": "hunter2"})
     structlog.get_logger().info("api.key=hunter2", credential="hunter2", reason="token=hunter2")
-    said = stream.getvalue()
-    assert "hunter2" not in said and "ValueError" in said and "Traceback" in said
+    output = stream.getvalue()
+    assert "hunter2" not in output and "ValueError" in output and "Traceback" in output
     if form == "json":
-        assert json.loads(said.splitlines()[1])["message"] == "api.key=***"
+        assert json.loads(output.splitlines()[1])["message"] == "api.key=***"

@@ -1,4 +1,4 @@
-"""The circuit breaker: what opens it, what never does, and what one document alone decides."""
+"""The circuit breaker: when it opens and closes, and how one document alone probes the sink."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def breaker(limit: int = 100, **more: Any) -> Breaker:
     return Breaker("orders", limit, **more)
 
 
-def test_a_whole_table_that_is_refused_opens_it_with_the_first_batch() -> None:
+def test_a_sink_that_refuses_a_whole_table_opens_the_breaker_with_the_first_batch() -> None:
     with pytest.raises(Fatal) as found:
         breaker().judge("elasticsearch:orders", batch(range(2000)), refused(range(2000)))
     error = found.value
@@ -36,7 +36,7 @@ def test_a_whole_table_that_is_refused_opens_it_with_the_first_batch() -> None:
     assert "syncer resync orders" in error.hint and "dead_letters.max_consecutive" in error.hint
 
 
-def test_documents_of_several_batches_are_in_one_row() -> None:
+def test_a_row_continues_across_batches() -> None:
     one = breaker()
     for start in range(0, 99, 11):
         one.judge("es", batch(range(start, start + 11)), refused(range(start, start + 11)))
@@ -44,7 +44,7 @@ def test_documents_of_several_batches_are_in_one_row() -> None:
         one.judge("es", batch([99]), refused([99]))
 
 
-def test_fewer_documents_than_the_limit_are_dead_letters() -> None:
+def test_fewer_documents_than_the_limit_do_not_open_the_breaker() -> None:
     breaker().judge("es", batch(range(99)), refused(range(99)))
 
 
@@ -52,11 +52,11 @@ def test_fewer_documents_than_the_limit_are_dead_letters() -> None:
     "bad",
     [
         range(0, 2000, 2),  # every other one
-        range(900),  # neighbours
+        range(900),  # in a row
         [1999],
     ],
 )
-def test_a_minority_never_opens_it(bad: Iterable[int]) -> None:
+def test_a_minority_never_opens_the_breaker(bad: Iterable[int]) -> None:
     one = breaker()
     for _ in range(20):
         one.judge("es", batch(range(2000)), refused(bad))
@@ -64,7 +64,7 @@ def test_a_minority_never_opens_it(bad: Iterable[int]) -> None:
 
 
 def test_rare_good_documents_do_not_hide_a_wrong_mapping() -> None:
-    """As where the field that does not fit is null in one of 150 rows."""
+    """For example, the field that does not fit is null in one of 150 rows."""
     with pytest.raises(Fatal):
         breaker().judge("es", batch(range(2000)), refused(n for n in range(2000) if n % 150))
 
@@ -77,15 +77,15 @@ def test_an_accepted_document_ends_the_row() -> None:
     assert one.open == []
 
 
-def test_a_document_counts_once_however_often_it_is_rendered_again() -> None:
-    """Another sink is busy, or the row is written again and again."""
+def test_a_document_that_is_rendered_again_counts_once() -> None:
+    """Another sink is busy, or the row changes often."""
     one = breaker()
     for _ in range(1000):
         one.judge("es", batch([1, 2]), refused([1], again=[2]))
     assert one.open == []
 
 
-def test_deletes_and_documents_that_are_to_come_again_say_nothing() -> None:
+def test_deletes_and_retries_neither_lengthen_nor_end_a_row() -> None:
     one = breaker(10)
     one.judge("es", batch(range(9)), refused(range(9)))
     one.judge("es", batch([], deletes=range(50, 70)), Outcome(deleted=20))
@@ -94,14 +94,14 @@ def test_deletes_and_documents_that_are_to_come_again_say_nothing() -> None:
         one.judge("es", batch([9]), refused([9]))
 
 
-def test_errors_of_other_types_are_another_row() -> None:
+def test_an_error_of_another_type_begins_a_new_row() -> None:
     one = breaker(10)
     for n in range(50):
         one.judge("es", batch([n]), refused([n], kind=f"type {n // 5}"))
     assert one.open == []
 
 
-def test_sinks_have_rows_of_their_own() -> None:
+def test_each_sink_has_its_own_row() -> None:
     one = breaker(10)
     for n in range(9):
         one.judge("es", batch([n]), refused([n]))
@@ -111,7 +111,7 @@ def test_sinks_have_rows_of_their_own() -> None:
     assert one.open == ["es"]
 
 
-def test_while_it_is_open_every_refusal_stops_the_lanes() -> None:
+def test_while_the_breaker_is_open_every_refusal_is_fatal() -> None:
     one = breaker(3)
     with pytest.raises(Fatal):
         one.judge("es", batch(range(3)), refused(range(3)))
@@ -121,7 +121,7 @@ def test_while_it_is_open_every_refusal_stops_the_lanes() -> None:
     one.judge("redis", batch([7]), refused([7]))
 
 
-def test_one_document_is_sent_alone_first_and_another_one_each_time() -> None:
+def test_each_retry_probes_with_another_document() -> None:
     one, whole = breaker(3), batch(range(5), deletes=[9])
     assert one.probe(whole) is None
     asked = set()
@@ -136,7 +136,7 @@ def test_one_document_is_sent_alone_first_and_another_one_each_time() -> None:
     one.judge("es", batch(range(2)), refused(range(2)))
 
 
-def test_what_was_noted_is_known_to_the_next_process() -> None:
+def test_the_next_process_knows_a_stored_open_breaker() -> None:
     noted: list[Noted] = []
     one = breaker(3, note=noted.append)
     with pytest.raises(Fatal):
@@ -148,7 +148,7 @@ def test_what_was_noted_is_known_to_the_next_process() -> None:
     assert noted[-1] == {} and after.open == []
 
 
-def test_a_process_learns_what_another_one_noted() -> None:
+def test_a_process_takes_over_breakers_that_another_process_stored() -> None:
     one = breaker(3)
     one.learn({"es": {"limit": 3, "trips": 4}})
     assert one.open == ["es"]
@@ -161,7 +161,7 @@ def test_a_process_learns_what_another_one_noted() -> None:
         one.judge("es", batch([2]), refused([2]))
 
 
-def test_a_replay_goes_on_and_closes_it_with_the_first_accepted_document() -> None:
+def test_a_replay_ignores_refusals_and_closes_the_breaker_with_an_accepted_document() -> None:
     noted: list[Noted] = []
     one = breaker(3, noted={"es": {"limit": 3, "trips": 1}}, note=noted.append)
     one.tolerate()
@@ -173,17 +173,17 @@ def test_a_replay_goes_on_and_closes_it_with_the_first_accepted_document() -> No
 
 
 @pytest.mark.parametrize("limit", [0, 4])
-def test_a_higher_limit_lets_the_dead_letters_be_written(limit: int) -> None:
+def test_a_higher_limit_closes_the_breaker(limit: int) -> None:
     after = breaker(limit, noted={"es": {"limit": 3, "trips": 1}})
     assert after.open == []
     after.judge("es", batch(range(3)), refused(range(3)))
 
 
-def test_without_a_limit_it_never_opens() -> None:
+def test_without_a_limit_the_breaker_never_opens() -> None:
     one = breaker(0)
     one.judge("es", batch(range(5000)), refused(range(5000)))
 
 
-def test_a_document_alone_and_the_rest_are_the_batch() -> None:
+def test_a_batch_splits_into_one_document_and_the_rest() -> None:
     alone, rest = batch(range(3), deletes=[7]).split("1")
     assert alone == batch([1]) and rest == batch([0, 2], deletes=[7])
