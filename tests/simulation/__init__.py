@@ -1,23 +1,24 @@
-"""The protocol, simulated: the syncer's own engine in a world whose every accident is a decision.
+"""Simulates the protocol: the syncer's own pipeline runs in a world in which each accident is a decision.
 
-    choices    the decisions of a schedule: bytes, made from its seed
-    scheduler  who goes on next, and what time it is
-    history    what happened, for a person; and how often what happened
-    database   PostgreSQL: transactions, snapshots, the log, crashes
-    application what is written to it
-    rows       `ports.Rows` over it
-    stream     Debezium, Kafka: `ports.Source`, `ports.WorkTopic`
-    sink       `ports.Sink`: versions, tombstones, bulks that fail
-    process    a syncer process: lanes, what their errors do
-    operator   a backfill
-    odds       what kinds of accidents a world has
-    world      all of these together, and what can go wrong with them
-    schedule   one schedule: a world, accidents, calm, and the comparison
-    shrink     a failing schedule, made short
-    weaker     rules that are not enough, which the schedules have to find out
-    rounds     many schedules, in several processes
+    choices      the decisions of a schedule: bytes made from its seed
+    scheduler    which actor runs next, and the simulated time
+    history      the events of a schedule as text, and a count of each kind
+    database     PostgreSQL: transactions, snapshots, WAL, crashes
+    application  the statements that change the database
+    rows         `ports.Rows` over the database
+    stream       Debezium and Kafka: `ports.Source`, `ports.WorkTopic`
+    sink         `ports.Sink`: versions, tombstones, bulk requests that fail
+    refusals     documents that the sink refuses, and their dead letters
+    process      a syncer process: its lanes, and the effect of their errors
+    operator     a backfill
+    odds         which kinds of accidents a world has
+    world        all of these together, and the accidents
+    schedule     one schedule: a world, accidents, a calm end, and the comparison of all documents
+    shrink       makes a failing schedule short
+    weaker       weaker rules, which the schedules must detect
+    rounds       many schedules, in several processes
 
-`syncer.pipeline.lane.Lane` and all below it run as they are. Each lane and each write to the sinks is a
-greenlet, which may lose its turn wherever it talks to the world; so one thread shows every interleaving,
-and a seed shows it again.
+`syncer.pipeline.lane.Lane` and all modules below it run unchanged. Each lane and each write to the sinks is a
+greenlet. It may lose its turn wherever it talks to the world. So one thread can show every interleaving, and a seed
+reproduces it.
 """

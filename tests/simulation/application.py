@@ -1,7 +1,8 @@
-"""What the application does to its tables, and the read model that is declared over them.
+"""The application's statements, and the read model that is declared over its tables.
 
-Orders (the root) have items, items name products: a link that the child holds, so that it moves; and one
-that has to be looked up through two tables. An order can be hidden, which takes its document away.
+Orders are the root. They have items, and an item names a product. So there are two links: an item holds its order's
+key, and can move to another order; a product is linked to orders through a look-up in another table. An order can be
+hidden, which deletes its document.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TABLES = "orders", "items", "products"
 
 @cache
 def compiled() -> Compiled:
-    """The declaration as the product compiles it."""
+    """Compiles the declaration as the syncer does."""
     tables = catalog(
         table("orders", "id bigint key, note bigint, hidden boolean", full=True),
         table("items", "id bigint key, order_id bigint, product_id bigint, n bigint", full=True),
@@ -46,7 +47,7 @@ def compiled() -> Compiled:
 
 
 class Sizes(NamedTuple):
-    """Rows have the keys 1 to so many."""
+    """The number of keys of each table. Rows have the keys 1 to this number."""
 
     orders: int
     items: int
@@ -54,7 +55,7 @@ class Sizes(NamedTuple):
 
 
 def document(rows: Rows, id: int, sizes: Sizes) -> bytes | None:
-    """What the declaration says of an order; None if there is no document of it."""
+    """Returns the declared document of an order. None if it has none."""
     order = rows.get(("orders", id))
     if order is None or order["hidden"]:
         return None
@@ -68,14 +69,16 @@ def document(rows: Rows, id: int, sizes: Sizes) -> bytes | None:
 
 
 def documents(rows: Rows, sizes: Sizes) -> dict[str, bytes]:
+    """Returns all declared documents, by id."""
     found = {str(id): document(rows, id, sizes) for id in range(1, sizes.orders + 1)}
     return {id: body for id, body in found.items() if body is not None}
 
 
 class Application:
-    """Opens transactions, a few at a time, and goes on with any of them.
+    """Opens a few transactions at a time, and continues any of them.
 
-    left: how many transactions it still begins. window, asynchronous, truncates, untold: see `Odds`.
+    left: the number of transactions that it still begins. For window, asynchronous, truncates and lacks_old_row see
+    `Odds`.
     """
 
     def __init__(
@@ -85,11 +88,11 @@ class Application:
         self.left, self.odds = left, odds
         self.window, self.asynchronous = choices.likely(odds.window), choices.likely(odds.asynchronous)
         self.truncates = choices.likely(odds.truncates)
-        self.untold = bool(odds.untold) and choices.likely(odds.untold)
+        self.lacks_old_row = bool(odds.lacks_old_row) and choices.likely(odds.lacks_old_row)
         self._values = 10
 
     def step(self) -> None:
-        """Begin a transaction, or go on with one."""
+        """Begins a transaction, or continues one."""
         running = list(self.database.running.values())
         if self.left and len(running) < 3:
             at = self.choices.of(len(running) + 1)
@@ -104,40 +107,40 @@ class Application:
             self.proceed(running[at - 1])
 
     def finish(self) -> None:
-        """Nothing stays open."""
+        """Ends all open transactions."""
         for transaction in list(self.database.running.values()):
             while transaction.xid in self.database.running:
                 self.proceed(transaction)
         self.database.flush()
 
     def touch(self) -> None:
-        """One more change, so that nobody stays idle."""
+        """Makes one more change, so that no lane stays idle."""
         transaction = self.database.begin(0, asynchronous=False)
         self.database.write(transaction, ("orders", 1), "u", {"id": 1, "note": 0, "hidden": False})
 
     def proceed(self, transaction: Transaction) -> None:
-        """Commit, abort, or become visible."""
-        database, tell = self.database, self.history.tell
+        """Commits or aborts a transaction, or makes it visible."""
+        database, log = self.database, self.history.log
         if transaction.commit_lsn:
             if self.window and self.choices.likely(128):
                 return  # the standby has not answered yet
             database.show(transaction)
-            tell("PostgreSQL", "%s is visible", transaction)
+            log("PostgreSQL", "%s is visible", transaction)
         elif self.choices.likely(self.odds.rollbacks):
             self.history.seen["an aborted transaction"] += 1
             database.abort(transaction)
-            tell("application", "%s is rolled back", transaction)
+            log("application", "%s is rolled back", transaction)
         else:
             database.commit(transaction)
             if transaction.asynchronous:
                 self.history.seen["an asynchronous commit"] += 1
-                tell("application", "%s commits, not on disk yet", transaction)
+                log("application", "%s commits, not flushed yet", transaction)
             elif self.window and self.choices.likely(190):
                 self.history.seen["a transaction committed and not visible"] += 1
-                tell("application", "%s commits, not visible yet", transaction)
+                log("application", "%s commits, not visible yet", transaction)
                 return
             else:
-                tell("application", "%s commits", transaction)
+                log("application", "%s commits", transaction)
             database.show(transaction)
 
     def _begin(self) -> None:
@@ -148,7 +151,7 @@ class Application:
             self._write(transaction)
 
     def _write(self, transaction: Transaction) -> None:
-        """One statement, unless another transaction holds the row: then nothing."""
+        """Executes one statement. Does nothing if another transaction holds the row."""
         if self.truncates and self.choices.likely(24):
             self._take_table(transaction)
             return
@@ -162,14 +165,14 @@ class Application:
         if new is None and old is None:
             return
         op: Operation = "c" if old is None else "d" if new is None else "u"
-        untold = self.untold and name == "items" and op == "u" and self.choices.likely(190)
-        if untold:
-            self.history.seen["an update that does not tell the old row"] += 1
-        self.database.write(transaction, row, op, new, untold=untold)
-        self.history.tell("application", "%s: %s %s is %s", transaction, name[:-1], row[1], new or "deleted")
+        lacks_old_row = self.lacks_old_row and name == "items" and op == "u" and self.choices.likely(190)
+        if lacks_old_row:
+            self.history.seen["an update without its old row"] += 1
+        self.database.write(transaction, row, op, new, lacks_old_row=lacks_old_row)
+        self.history.log("application", "%s: %s %s is %s", transaction, name[:-1], row[1], new or "deleted")
 
     def _changed(self, name: str, id: int, old: Image | None) -> Image | None:
-        """The row's next image: an insert if there is none, else an update or a delete."""
+        """Returns the next image of a row: of an insert if there is no row, else of an update or a delete."""
         self._values += 1
         value, choose = self._values, self.choices.of
         if name == "products":
@@ -185,7 +188,7 @@ class Application:
         return (*updates, None)[choose(4)]
 
     def _take_table(self, transaction: Transaction) -> None:
-        """TRUNCATE, or an ALTER TABLE that rewrites the table, unless somebody uses it."""
+        """Truncates a table, or rewrites it as ALTER TABLE does. Does nothing if another transaction uses the table."""
         rewrites, name = self.choices.likely(100), ("items", "orders")[self.choices.of(2)]
         ids = range(1, getattr(self.sizes, name) + 1)
         free = all(self.database.free(transaction, (name, id)) for id in ids)
@@ -193,4 +196,4 @@ class Application:
             return
         self.history.seen["a rewritten table" if rewrites else "a truncate"] += 1
         (self.database.rewrite if rewrites else self.database.truncate)(transaction, name, ids)
-        self.history.tell("application", "%s: %s %s", transaction, "rewrites" if rewrites else "truncates", name)
+        self.history.log("application", "%s: %s %s", transaction, "rewrites" if rewrites else "truncates", name)

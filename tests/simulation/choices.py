@@ -1,7 +1,7 @@
-"""The decisions of one schedule. Everything that may happen one way or another is asked of these.
+"""The decisions of one schedule. Each event that may or may not happen consumes one.
 
-A decision is a byte. Zero is always the calm answer: nobody is interrupted, nothing fails. So a schedule
-gets simpler as bytes are left out or made zero, and that is how a failing one is made short (`shrink.py`).
+A decision is a byte. Zero is always the calm answer: no actor is interrupted, and no request fails. So a schedule
+gets simpler when bytes are removed or set to zero. `shrink.py` shortens a failing schedule in this way.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 
 MOST = 260
-"""Decisions of a schedule. What comes after them is calm."""
+"""The number of decisions of a schedule. After them, every answer is calm."""
 
 
 class Choices:
-    """decisions: one after the other; when they are used up, every answer is the calm one."""
+    """decisions: used one after the other. After the last one, every answer is calm."""
 
     __slots__ = ("at", "decisions", "end")
 
@@ -26,7 +26,7 @@ class Choices:
         return self.at >= self.end
 
     def of(self, count: int) -> int:
-        """0 to count − 1."""
+        """Returns a number from 0 to count − 1."""
         at = self.at
         if at >= self.end:
             return 0
@@ -34,7 +34,7 @@ class Choices:
         return self.decisions[at] * count >> 8
 
     def likely(self, in_256: int) -> bool:
-        """True about so many times out of 256."""
+        """Returns true in about `in_256` of 256 cases."""
         at = self.at
         if at >= self.end:
             return False
@@ -42,10 +42,10 @@ class Choices:
         return self.decisions[at] >= 256 - in_256
 
     def calm(self) -> None:
-        """No more accidents."""
+        """Makes all later answers calm."""
         self.end = 0
 
 
 def decisions(seed: int) -> bytes:
-    """The same for a seed on every machine and in every version of Python."""
+    """Returns the decisions of a seed. They are the same on every machine and in every version of Python."""
     return hashlib.shake_128(b"%d" % seed).digest(MOST)

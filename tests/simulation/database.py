@@ -1,14 +1,18 @@
-"""PostgreSQL, as far as the protocol rests on it.
+"""PostgreSQL, as far as the protocol relies on it.
 
-Modelled: 64-bit transaction ids, given out in order; sub-transactions that use some; a transaction that is
-in progress, then logged as committed but not yet visible to snapshots (the synchronous replication window),
-then visible, or aborted; asynchronous commits, visible before they are on disk; snapshots made as
-`GetSnapshotData` makes them, from the running transactions and the latest completed id; row locks, held
-until visible; the log's insert and flush positions; a crash, which takes back what is not on disk and gives
-its ids out again; a server that goes on from an earlier state on another timeline.
+The model has:
 
-Left out: statements, indexes, vacuum, prepared transactions, wrap-around itself (ids begin near 2^32 now
-and then).
+- 64-bit transaction ids in order, of which sub-transactions use some;
+- transactions that are in progress, then committed in WAL but not visible yet (the window of synchronous
+  replication), then visible, or aborted;
+- asynchronous commits, which are visible before WAL is flushed;
+- snapshots made from the running transactions and the latest completed id, as `GetSnapshotData` does;
+- row locks, held until the transaction is visible;
+- the insert and flush positions of WAL;
+- a crash, which takes back transactions that are not flushed, and assigns their ids again;
+- a server that continues from an earlier state on another timeline.
+
+It has no statements, indexes, vacuum, prepared transactions or wrap-around. Some schedules begin with ids near 2^32.
 """
 
 from __future__ import annotations
@@ -27,14 +31,14 @@ Rows = dict[RowId, Image]
 
 
 class Reader(Protocol):
-    """Who has a snapshot open: what it shows, and the tables that were read in it."""
+    """An open snapshot: its rows, and the tables that were read in it."""
 
     content: Rows
     read: set[str]
 
 
 class Logged(NamedTuple):
-    """A row change in the log, as a transaction made it."""
+    """The change of a row in WAL."""
 
     table: str
     op: Operation
@@ -46,25 +50,25 @@ class Logged(NamedTuple):
 @dataclass(slots=True, eq=False)
 class Transaction:
     number: int
-    """For a person: 1, 2, …"""
+    """For the reader of the history: 1, 2, …"""
     xid: int
     last: int
-    """The highest of its own and its sub-transactions' ids."""
+    """The highest id of the transaction and its sub-transactions."""
     asynchronous: bool = False
     changes: list[Logged] = field(default_factory=list)
     writes: dict[RowId, Image | None] = field(default_factory=dict)
     locks: list[RowId] = field(default_factory=list)
     commit_lsn: int = 0
-    """Where its commit is logged; 0 while it is in progress."""
+    """The WAL position of its commit; 0 while it is in progress."""
 
     def __str__(self) -> str:
         return f"T{self.number}"
 
 
 class Database:
-    """One server. xid: its next transaction id; what came before is not told of.
+    """One server. xid: its next transaction id. Transactions before it are unknown.
 
-    incarnation: connections are to one, and are lost with it.
+    incarnation: changes with each restart. Connections to an earlier incarnation are lost.
     """
 
     def __init__(self, history: History, xid: int, rows: Rows) -> None:
@@ -74,19 +78,19 @@ class Database:
         self.rows, self.initial = rows, dict(rows)
         self.next_xid, self.completed, self.base = xid, xid - 1, xid - 1
         self.running: dict[int, Transaction] = {}
-        """In progress for snapshots: not ended, or not visible yet. In the order of their ids."""
+        """Transactions that are in progress for snapshots: not ended, or not visible yet. In the order of their ids."""
         self.locked: set[RowId] = set()
         self.inserted = self.flushed = 100
         self.logged: list[tuple[int, int]] = []
-        """Position and transaction id of every record."""
+        """WAL position and transaction id of every record."""
         self.commits: list[Transaction] = []
-        """In the order of the log; what the connector reads, once it is on disk."""
+        """In WAL order. The connector reads a commit once it is flushed."""
         self.fates: dict[int, str] = {}
         self.seen_xids: set[int] = set()
         self.readers: list[Reader] = []
         """Open snapshots."""
         self.snapshot_at: dict[str, Transaction] = {}
-        """Tables that are locked against readers, and by whom."""
+        """The tables that are locked against readers, and the transactions that hold the locks."""
 
     # -- what clients see ---------------------------------------------------------------------------
 
@@ -107,7 +111,7 @@ class Database:
     def begin(self, subtransactions: int, *, asynchronous: bool) -> Transaction:
         xid = self.next_xid
         if xid in self.seen_xids:
-            self.history.seen["a transaction id was given out twice"] += 1
+            self.history.seen["a transaction id was assigned twice"] += 1
         self.next_xid += 1 + subtransactions
         self.seen_xids.add(xid)
         transaction = Transaction(xid - self.base, xid, self.next_xid - 1, asynchronous)
@@ -121,10 +125,13 @@ class Database:
         op: Operation,
         image: Image | None,
         *,
-        untold: bool = False,
+        lacks_old_row: bool = False,
     ) -> None:
-        """image: None for a delete. The row has to be free (`free`). untold: its event lacks the old row."""
-        before = None if untold else self.current(transaction, row)
+        """Changes a row that is `free`.
+
+        image: None for a delete. lacks_old_row: whether the event lacks the old row.
+        """
+        before = None if lacks_old_row else self.current(transaction, row)
         self._lock(transaction, row)
         transaction.writes[row] = image
         if op != "t":
@@ -132,15 +139,17 @@ class Database:
             transaction.changes.append(Logged(row[0], op, before, image, lsn))
 
     def truncate(self, transaction: Transaction, table: str, ids: range) -> None:
-        """Its lock is on the table: on all of its possible rows, and against readers."""
+        """Truncates a table. Locks all of its possible rows, and locks the table against readers."""
         self.snapshot_at[table] = transaction
         for id in ids:
             self.write(transaction, (table, id), "t", None)
         transaction.changes.append(Logged(table, "t", None, None, self._log(transaction.last)))
 
     def rewrite(self, transaction: Transaction, table: str, ids: range) -> None:
-        """As ALTER TABLE does that changes nothing which is used: locked like a truncated table, its rows are
-        what they were, and no event tells of it."""
+        """Rewrites a table like an ALTER TABLE that changes no column in use.
+
+        The table is locked as for a truncate. Its rows stay the same, and there is no event.
+        """
         self.snapshot_at[table] = transaction
         for id in ids:
             self._lock(transaction, (table, id))
@@ -152,26 +161,29 @@ class Database:
             transaction.locks.append(row)
 
     def unread(self, table: str) -> bool:
-        """Whether no open transaction has read the table, and nobody else has taken it."""
+        """Whether no open transaction has read or locked the table."""
         return table not in self.snapshot_at and not any(table in reader.read for reader in self.readers)
 
     def free(self, transaction: Transaction, row: RowId) -> bool:
         return row not in self.locked or row in transaction.locks
 
     def current(self, transaction: Transaction, row: RowId) -> Image | None:
-        """For a writer who holds the row's lock: nobody else has a later version."""
+        """Returns the latest image of a row, for the transaction that holds its lock."""
         return transaction.writes[row] if row in transaction.writes else self.rows.get(row)
 
     def commit(self, transaction: Transaction) -> None:
-        """Logged and, unless asynchronous, on disk; not visible yet."""
+        """Writes the commit to WAL, and flushes it unless it is asynchronous. The transaction is not visible yet."""
         transaction.commit_lsn = self._log(transaction.last)
         self.commits.append(transaction)
         if not transaction.asynchronous:
             self.flushed = self.inserted
 
     def show(self, transaction: Transaction) -> None:
-        """It becomes visible, to all snapshots from now on. Earlier ones see a table empty that it truncated
-        or rewrote, if they have not read it yet (PostgreSQL manual, "Caveats" of concurrency control)."""
+        """Makes a transaction visible to all later snapshots.
+
+        An earlier snapshot sees a table that the transaction truncated or rewrote as empty, if it has not read the
+        table yet (PostgreSQL manual, "Caveats" of concurrency control).
+        """
         for table in [table for table, by in self.snapshot_at.items() if by is transaction]:
             for reader in self.readers:
                 reader.content = {row: image for row, image in reader.content.items() if row[0] != table}
@@ -201,28 +213,33 @@ class Database:
     # -- what happens to it -------------------------------------------------------------------------
 
     def crash(self) -> None:
-        """Immediate stop and recovery: what the flushed log says, and nothing else. The next id is the one
-        after the highest in that log (xlogrecovery.c)."""
+        """Stops at once, and recovers from the flushed WAL only.
+
+        The next transaction id follows the highest one in that WAL (xlogrecovery.c).
+        """
         self.history.seen["PostgreSQL crashed"] += 1
         self.logged = [(lsn, xid) for lsn, xid in self.logged if lsn <= self.flushed]
         lost = [t for t in self.commits if t.commit_lsn > self.flushed]
         if any(t.xid not in self.running for t in lost):
             self.history.seen["a crash took back visible transactions"] += 1
         if lost:
-            self.history.tell("PostgreSQL", "crashes, and takes back %s", ", ".join(map(str, lost)))
+            self.history.log("PostgreSQL", "crashes, and takes back %s", ", ".join(map(str, lost)))
         else:
-            self.history.tell("PostgreSQL", "crashes")
+            self.history.log("PostgreSQL", "crashes")
         self._recover([t for t in self.commits if t.commit_lsn <= self.flushed])
 
     def restore(self, commits: int) -> None:
-        """Point-in-time recovery, or a standby that had less: so many commits, and another timeline."""
+        """Continues on another timeline with the first commits, as after point-in-time recovery or a failover.
+
+        commits: their number.
+        """
         self.identity = Identity(self.identity.system, self.identity.timeline + 1)
         kept = self.commits[:commits]
         end = kept[-1].commit_lsn if kept else 100
         self.logged = [(lsn, xid) for lsn, xid in self.logged if lsn <= end]
         self.flushed = end
         self._recover(kept)
-        self.history.tell("PostgreSQL", "goes on from an earlier state, on timeline %s", self.identity.timeline)
+        self.history.log("PostgreSQL", "goes on from an earlier state, on timeline %s", self.identity.timeline)
 
     def _recover(self, commits: list[Transaction]) -> None:
         self.commits = commits

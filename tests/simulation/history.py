@@ -1,6 +1,6 @@
-"""What happened, one line an event, and how often each kind of thing did.
+"""Records the events of a schedule, one line each, and counts each kind of event.
 
-Lines are put together only when somebody reads them: nearly all schedules end well.
+Lines are formatted only when they are read, because nearly all schedules succeed.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from collections.abc import Callable
 KINDS = (
     "a batch waited at the gate",
     "a batch without roots waited at the gate",
-    "a snapshot waited for the log on disk",
+    "a snapshot waited for the WAL flush",
     "roots that a look-up found",
-    "a root was not rendered again: rendered lately",
+    "a render was skipped: the last one shows the change",
     "roots went to the work topic",
     "a truncate of a child made ranges",
     "a truncate of the root made sweeps",
-    "a write was refused: the sink had something newer",
+    "a write was refused: the sink had a newer version",
     "a write of a dead process arrived",
     "a zombie's write was refused",
-    "a piece was too old to be sent",
+    "a batch was too old to be sent",
     "a bulk failed before it was applied",
     "a bulk was applied in part",
     "a bulk was applied and not answered",
     "a sink was busy with some documents",
-    "the sink forgot deletes in time",
+    "the sink forgot a delete after its time",
     "the sink's primary restarted",
     "the sink lost acknowledged writes",
-    "a process noticed that a sink forgot",
+    "a process detected that a sink forgot",
     "a rebalance",
     "a zombie's commit was refused",
     "a commit was lost",
@@ -46,19 +46,19 @@ KINDS = (
     "a transaction committed and not visible",
     "PostgreSQL crashed",
     "a crash took back visible transactions",
-    "a transaction id was given out twice",
+    "a transaction id was assigned twice",
     "another timeline",
     "stopped for another history",
     "a truncate",
-    "an update that does not tell the old row",
+    "an update without its old row",
     "a rewritten table",
     "a backfill",
 )
-"""What a round of schedules has to have exercised. Counted per schedule: in how many it happened."""
+"""The kinds of events that must happen in a round of schedules. Each counts once per schedule."""
 
 
 class History:
-    """clock: tells the time of a line, in seconds."""
+    """clock: returns the time of a line, in seconds."""
 
     __slots__ = ("_clock", "_lines", "seen")
 
@@ -67,8 +67,8 @@ class History:
         self._lines: list[tuple[float, str, str, tuple[object, ...]]] = []
         self.seen: Counter[str] = Counter()
 
-    def tell(self, who: str, text: str, *values: object) -> None:
-        """text: with `%s` for the values, which must not change afterwards."""
+    def log(self, who: str, text: str, *values: object) -> None:
+        """Adds a line. text: has `%s` for each value. The values must not change afterwards."""
         self._lines.append((self._clock(), who, text, values))
 
     def lines(self) -> list[str]:

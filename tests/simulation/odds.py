@@ -1,8 +1,7 @@
-"""What a schedule's world is like: how likely is each kind of accident there to be possible at all.
+"""Which kinds of accidents are possible in a schedule's world, and how likely each of them is possible at all.
 
-Few kinds at a time reach further than all of them at once ("swarm testing"), and some troubles need
-company: a forgotten delete harms only with a write that is late. So there are themes, and one in which
-everything may happen.
+A few kinds at a time find more than all at once ("swarm testing"). But some faults need two kinds: a forgotten delete
+does harm only together with a late write. So there are themes that combine kinds, and one theme with all of them.
 """
 
 from __future__ import annotations
@@ -11,51 +10,53 @@ from typing import NamedTuple
 
 
 class Odds(NamedTuple):
-    """Each of 256, except `writes`."""
+    """Probabilities out of 256, except `writes`."""
 
     window: int = 128
     """Transactions stay invisible for a while after their commit."""
     asynchronous: int = 40
-    """Commits are visible before they are on disk."""
+    """Commits are visible before they are flushed."""
     crashes: int = 0
-    """PostgreSQL's."""
+    """PostgreSQL crashes."""
     restores: int = 0
-    """PostgreSQL goes on from an earlier state."""
+    """PostgreSQL continues from an earlier state."""
     rollbacks: int = 32
-    """Of each transaction."""
+    """Each transaction may be rolled back."""
     moves: int = 128
-    """Partitions go from one process to another, and processes freeze."""
+    """Partitions move from one process to another, and processes freeze."""
     kills: int = 30
-    """Of processes, and orderly restarts."""
+    """Processes are killed, or restart in order."""
     waits: int = 30
-    """Nothing happens for long."""
+    """No actor runs for a long time."""
     slow_writes: int = 60
-    """Writes to the sink take longer than anything else."""
+    """Writes to the sink take longer than all other work."""
     sinks_fail: int = 40
     kafka_fails: int = 30
     repeats: int = 40
-    """The connector publishes again what it had published."""
+    """The connector publishes events again."""
     small: int = 30
-    """Pieces of one document; fan-outs of two roots go to the work topic."""
+    """Write batches have one document, and fan-outs of two roots go to the work topic."""
     truncates: int = 0
-    untold: int = 0
-    """Updates of items do not tell the old row."""
+    lacks_old_row: int = 0
+    """Updates of items lack the old row."""
     backfills: int = 20
     restarts_primary: int = 0
     """The sink forgets deletes."""
     loses_writes: int = 0
-    """The sink goes back behind writes that it had acknowledged."""
+    """The sink loses writes that it had acknowledged."""
     loses_rows: int = 0
     """The connector loses rows when it resumes."""
     writes: tuple[int, int, int] = (4, 4, 2)
-    """Out of ten statements, how many change orders, items, products."""
+    """How many of ten statements change orders, items and products."""
 
 
 THEMES = {
-    "visibility": Odds(window=256, asynchronous=0, moves=200, slow_writes=30, repeats=128, writes=(2, 4, 4), untold=60),
+    "visibility": Odds(
+        window=256, asynchronous=0, moves=200, slow_writes=30, repeats=128, writes=(2, 4, 4), lacks_old_row=60
+    ),
     "crashes": Odds(asynchronous=256, crashes=256, rollbacks=90, window=60, backfills=60),
     "late writes and deletes": Odds(moves=256, waits=256, slow_writes=200, sinks_fail=100, window=30, writes=(7, 2, 1)),
-    "large work": Odds(small=128, truncates=100, backfills=128, kafka_fails=80, sinks_fail=80, untold=60),
+    "large work": Odds(small=128, truncates=100, backfills=128, kafka_fails=80, sinks_fail=80, lacks_old_row=60),
     "sinks that forget": Odds(
         moves=180,
         slow_writes=160,

@@ -1,6 +1,6 @@
-"""The person who runs `syncer backfill`: ranges of all roots are handed out, beside everything else.
+"""An operator who runs `syncer backfill` while the lanes run.
 
-It stands for `Backfill.plan` (`syncer/operations/backfill.py`), which needs Kafka and PostgreSQL.
+It replaces `Backfill.plan` (`syncer/operations/backfill.py`), which needs Kafka and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.simulation.stream import SimulatedWork, Topics
 
 
 class Surroundings(Protocol):
-    """What a backfill needs of the world."""
+    """The parts of the world that a backfill needs."""
 
     database: Database
     scheduler: Scheduler
@@ -32,7 +32,7 @@ class Surroundings(Protocol):
 
 
 class Operator:
-    """sweep: remove what has no row, too. A command that failed is given again."""
+    """sweep: whether to delete documents without a row, too. A command that fails is repeated."""
 
     dead = zombie = False
     plan_durably = staticmethod(plan_durably)
@@ -50,7 +50,7 @@ class Operator:
                 self._plan(rows)
                 again = False
             except Retry as error:
-                world.history.tell("backfill", "failed, and is begun again: %s", error.what)
+                world.history.log("backfill", "failed, and is repeated: %s", error.what)
 
     def _plan(self, rows: SimulatedRows) -> None:
         work = ranges_topic(self.world)

@@ -1,9 +1,8 @@
-"""A syncer process: the lanes of one read model, and what their errors do to it.
+"""A syncer process: the lanes of one read model, and the effect of their errors.
 
-It stands for `syncer/runtime/supervisor.py`, which needs threads and servers: what ends one lane ends its
-siblings; after
-`Retry` everything is opened again, with the clock that was last written down; `Fatal` leaves the read model
-stopped.
+It replaces `syncer/runtime/supervisor.py`, which needs threads and servers. An error that ends one lane ends the
+others, too. After `Retry`, the process opens everything again, with the last stored clock. After `Fatal`, the read
+model stays stopped.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ from tests.simulation.stream import (
 _NOTHING = nullcontext()
 
 
-class Noted:
-    """What is written down, for processes that begin (`registry/registry.py`, `monitors/connector_resumes.py`)."""
+class Stored:
+    """The stored state, for processes that start (`registry/registry.py`, `monitors/connector_resumes.py`)."""
 
     def __init__(self, identity: Identity, clock: int, reader: int) -> None:
         self.identity, self.clock, self.reader = identity, clock, reader
@@ -54,7 +53,7 @@ class Noted:
 
 
 class Surroundings(Protocol):
-    """What a process needs of its world."""
+    """The parts of the world that a process needs."""
 
     database: Database
     connector: Connector
@@ -62,7 +61,7 @@ class Surroundings(Protocol):
     history: History
     sizes: Sizes
     limits: Limits
-    noted: Noted
+    stored: Stored
     store: Store
     groups: dict[str, Group]
     work: Topics
@@ -76,21 +75,21 @@ class Surroundings(Protocol):
     lane: type[Lane]
     lanes_ended: bool
     refusals: Refusals | None
-    knotted: list[object]
+    cyclic: list[object]
 
     def rebalance(self) -> None: ...
 
 
 class Process:
-    """running: it has lanes. error: why it stays stopped."""
+    """error: why it stays stopped."""
 
     def __init__(self, world: Surroundings, number: int) -> None:
         self.world, self.number = world, number
-        world.knotted.append(self)
+        world.cyclic.append(self)
         self.dead = False
         self.lanes: list[Actor] = []
         self.seen: dict[str, DurabilityToken] = {}
-        self.looking: Actor | None = None
+        self.checking: Actor | None = None
         self.comparing: Actor | None = None
         self.error: Fatal | None = None
         refusals = world.refusals
@@ -102,21 +101,21 @@ class Process:
 
     @property
     def zombie(self) -> bool:
-        """Others have been given its partitions, and it does not know."""
+        """Whether its partitions were assigned to other processes, and it does not know."""
         return any(source.generation != source.group.generation for source in self.sources)
 
-    def tell_to_stop(self) -> None:
+    def ask_to_stop(self) -> None:
         self.stop.set()
 
-    def note_clock(self) -> None:
-        noted = self.world.noted
-        noted.clock = max(noted.clock, self.clock.highest)
+    def store_clock(self) -> None:
+        stored = self.world.stored
+        stored.clock = max(stored.clock, self.clock.highest)
 
     def _open(self) -> None:
         world = self.world
         self.stop = Stop()
         self.time = SimulatedTime(world.scheduler, self)
-        self.clock = Clock(1, world.noted.identity, world.noted.clock)
+        self.clock = Clock(1, world.stored.identity, world.stored.clock)
         self.ended: list[Retry | Fatal | Stopped] = []
         self.learn_breaker()
         self.sources: list[SimulatedSource] = []
@@ -128,7 +127,7 @@ class Process:
             return
         self.sink = SimulatedSink(world.store, self, str(self), fails=world.sinks_fail)
         self.memories = self._memories()
-        self.look()
+        self.check_sink()
         for kind, group in [*world.groups.items(), *self._more()]:
             who = str(self) if kind == "changes" else f"{self}, {kind}"
             lane = self._lane(kind, group, who)
@@ -136,21 +135,21 @@ class Process:
         self.compare_reader()
 
     def compare_reader(self) -> None:
-        """Does what `TableAlterations.render_again` and `Resumes` (`monitors/`) do, concurrently with the lanes."""
+        """Does the work of `TableAlterations.render_again` and `Resumes` (`monitors/`), concurrently with the lanes."""
         busy = self.comparing is not None and not self.comparing.greenlet.dead
         if self.world.loses_rows and not busy and not self.error:
             self.comparing = self.world.scheduler.spawn(f"{self}, comparing", self, self._compare_reader)
 
     def _compare_reader(self) -> None:
-        noted, reader = self.world.noted, self.world.connector.reader
-        if reader != noted.reader:
+        stored, reader = self.world.stored, self.world.connector.reader
+        if reader != stored.reader:
             self.world.scheduler.pause()
-            with suppress(Retry):  # then the next comparison finds it, too
+            with suppress(Retry):  # the next comparison detects it again
                 self.repair()
-                noted.reader = reader
+                stored.reader = reader
 
     def repair(self) -> None:
-        """All roots and a sweep are handed out."""
+        """Hands over all roots and a sweep."""
         world, who = self.world, f"{self}, comparing"
         scheduler, history = world.scheduler, world.history
         self.wait_for_open()
@@ -160,12 +159,12 @@ class Process:
         now_ms = self.time.now_ms()
         for item in sweep_items(RESUMED, now_ms, world.limits.max_age, now_ms):
             work.put(item)
-        for item in plan_durably(rows, lambda view: range_items(view, 2, RESUMED), self._patience()):
+        for item in plan_durably(rows, lambda view: range_items(view, 2, RESUMED), self._waiter()):
             work.put(item)
         work.flush()
 
     def wait_for_open(self) -> None:
-        """As `wait_for_open_transactions` does (`postgres/publication.py`)."""
+        """Waits as `wait_for_open_transactions` does (`postgres/publication.py`)."""
         running = self.world.database.running
         still = set(running)
         if still:
@@ -173,48 +172,48 @@ class Process:
         self.world.scheduler.until(lambda: still.isdisjoint(running))
 
     def _more(self) -> Iterator[tuple[str, Group]]:
-        """Several lanes of changes, as a process may have."""
+        """Yields further lanes of changes, because a process may have several."""
         for _ in range(1, self.world.change_lanes):
             yield "changes", self.world.groups["changes"]
 
-    def _patience(self) -> Waiter:
+    def _waiter(self) -> Waiter:
         return Waiter(Stop(), lambda: None, self.time)
 
     def _memories(self) -> SinkDurabilityMonitor:
-        world, who = self.world, f"{self}, looking"
+        world, who = self.world, f"{self}, checking"
         scheduler, history = world.scheduler, world.history
 
         def refill() -> None:
             work = ranges_topic(world)
             rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
-            for item in plan_durably(rows, lambda view: range_items(view, 2, "lost documents"), self._patience()):
+            for item in plan_durably(rows, lambda view: range_items(view, 2, "lost documents"), self._waiter()):
                 work.put(item)
             work.flush()
 
         def lost(sink: str, what: str) -> None:
-            history.seen["a process noticed that a sink forgot"] += 1
-            history.tell(who, "the sink lost %s", what)
+            history.seen["a process detected that a sink forgot"] += 1
+            history.log(who, "the sink lost %s", what)
 
         return SinkDurabilityMonitor(
             str(self),
             [self.sink],
             seen=self.seen,
-            noted=world.noted.durability,
-            note=lambda noted: world.noted.durability.update(noted),
+            noted=world.stored.durability,
+            note=lambda noted: world.stored.durability.update(noted),
             work=SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails),
             refill=refill,
             lost=lost,
             max_age=world.limits.max_age,
         )
 
-    def look(self) -> None:
-        """Ask the sink what it remembers, beside the lanes."""
-        busy = self.looking is not None and not self.looking.greenlet.dead
+    def check_sink(self) -> None:
+        """Reads the sink's durability token, concurrently with the lanes."""
+        busy = self.checking is not None and not self.checking.greenlet.dead
         if self.world.forgets and not busy and not self.error:
-            self.looking = self.world.scheduler.spawn(f"{self}, looking", self, self._look)
+            self.checking = self.world.scheduler.spawn(f"{self}, checking", self, self._check_sink)
 
-    def _look(self) -> None:
-        with suppress(Retry):  # what cannot be acted upon now is noticed by the next look, too
+    def _check_sink(self) -> None:
+        with suppress(Retry):  # the next check detects it again
             self.memories.look(self.time.now_ms())
 
     def _lane(self, kind: str, group: Group, who: str) -> Lane:
@@ -238,7 +237,7 @@ class Process:
             breaker=self.breaker,
             time=self.time,
         )
-        world.knotted.append(lane)
+        world.cyclic.append(lane)
         return lane
 
     def _run(self, lane: Lane) -> None:
@@ -250,7 +249,7 @@ class Process:
             self.world.lanes_ended = True
 
     def supervise(self) -> None:
-        """When all lanes have ended: open again, or stay stopped."""
+        """Opens everything again when all lanes have ended, or stays stopped."""
         if self.error or not self.ended or any(not lane.greenlet.dead for lane in self.lanes):
             return
         self.lanes.clear()
@@ -263,43 +262,45 @@ class Process:
                 return
         for error in self.ended:
             if isinstance(error, Retry):
-                history.tell(str(self), "begins again: %s", error.what)
+                history.log(str(self), "opens again: %s", error.what)
                 break
         else:
             history.seen["a process stopped in order"] += 1
-            history.tell(str(self), "has stopped, and is started again")
+            history.log(str(self), "has stopped, and starts again")
         self._open()
         self.world.rebalance()
 
     def learn_breaker(self) -> None:
-        """At each opening, and with the looks of the supervision."""
+        """Takes over stored breakers, at each opening and with the periodic checks."""
         if self.breaker and self.world.refusals:
-            self.breaker.learn(self.world.refusals.noted)
+            self.breaker.learn(self.world.refusals.stored)
 
     def retry(self, *, tolerant: bool = False) -> None:
-        """After the breaker's failure everything is opened again, as after a minute. tolerant: without a
-        limit."""
+        """Opens everything again after the breaker stopped it, as the supervisor does after a minute.
+
+        tolerant: without a limit.
+        """
         if self.breaker and tolerant:
             self.breaker.tolerate()
         if self.error and self.error.hint.startswith("correct the mapping"):
             self.error = None
-            self.world.history.tell(str(self), "tries again")
+            self.world.history.log(str(self), "retries")
             self._open()
             self.world.rebalance()
 
     def _failed(self, error: Fatal) -> None:
         self.error = error
-        self.world.history.tell(str(self), "stops for good: %s (%s)", error.what, error.why)
+        self.world.history.log(str(self), "stays stopped: %s (%s)", error.what, error.why)
 
     def kill(self) -> None:
-        """Nothing of it goes on but the requests that have left it."""
+        """Ends the process. Requests that it has sent may still arrive."""
         self.dead = True
         self._leave()
         for actor in [a for a in self.world.scheduler.actors if a.process is self and not a.sent]:
             self.world.scheduler.kill(actor)
 
     def freeze(self, *, frozen: bool) -> None:
-        """As SIGSTOP does, for so long that its partitions are given to others."""
+        """Freezes the process as SIGSTOP does, until its partitions are assigned to others."""
         for source in self.sources:
             source.frozen = frozen
         for actor in self.world.scheduler.actors:
@@ -314,7 +315,7 @@ class Process:
 
 
 class Watcher:
-    """`ports.Observer`: counts what the schedules are to exercise."""
+    """`ports.Observer`: counts events that the schedules must have."""
 
     def __init__(self, history: History, *, refuses: bool = False) -> None:
         self._seen, self._refuses = history.seen, refuses
@@ -331,40 +332,40 @@ class Watcher:
         self._waited = True
 
     def refresh(self, reason: str) -> None:
-        """Not looked at."""
+        """Ignored."""
 
     def dirty(self, roots: int, shown: int) -> None:
         if shown:
-            self._seen["a root was not rendered again: rendered lately"] += 1
+            self._seen["a render was skipped: the last one shows the change"] += 1
         if self._waited and not roots:
             self._seen["a batch without roots waited at the gate"] += 1
 
     def written(self, sink: str, outcome: Outcome) -> None:
-        """The sink counts."""
+        """The sink counts writes."""
 
     def waiting(self, reason: str) -> None:
         if LATE in reason:
-            self._seen["a piece was too old to be sent"] += 1
+            self._seen["a batch was too old to be sent"] += 1
 
     def rejected(self, error: Reject) -> None:
         if not self._refuses:
-            raise AssertionError(f"nothing is ever refused here: {error}")
+            raise AssertionError(f"unexpected: {error}")
 
     def lag(self, records: int, seconds: float) -> None:
-        """Not looked at."""
+        """Ignored."""
 
 
 class NoLetters:
-    """`ports.DeadLetters`, which get none."""
+    """`ports.DeadLetters` for a world without refusals."""
 
     def document(self, id: str, version: int, reason: str) -> None:
-        raise AssertionError(f"nothing is ever refused here: {reason}")
+        raise AssertionError(f"unexpected: {reason}")
 
     def record(self, record: Record, reason: str) -> None:
-        raise AssertionError(f"nothing is ever refused here: {reason}")
+        raise AssertionError(f"unexpected: {reason}")
 
     def accepted(self, ids: Iterable[str], version: int) -> None:
-        """There are none about them."""
+        """There are no letters."""
 
     def flush(self) -> None:
-        """Nothing is on its way."""
+        """There are no letters."""

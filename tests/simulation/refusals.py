@@ -1,8 +1,8 @@
-"""A sink that refuses documents: a few bad ones always, and all of them while its mapping is broken.
+"""A sink that refuses documents: always a few bad ones, and all of them while its mapping is broken.
 
-A world has refusals only if the caller asks for them. They have rounds of their own, so the seeds of the
-others stay what they are. There, the promise is: once the mapping is fixed and the letters are replayed,
-every document that the sink takes is what the database says, and each other one has a letter.
+A world has refusals only if the caller requests them. Their rounds are separate, so the seeds of the other rounds stay
+valid. In these rounds the promise is: once the mapping is fixed and the letters are replayed, each document that the
+sink accepts equals the database, and each other document has a letter.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from syncer.ports import Record
 from tests.simulation.history import History
 
 LIMIT = 2
-"""Documents in a row: a schedule has two or three."""
+"""Refused documents in a row that open the breaker. A schedule has two or three documents."""
 
 
 class Refusals:
-    """What the sink refuses at this moment, and the letters about it. broken: nothing fits the mapping."""
+    """The documents that the sink refuses now, and the dead letters. broken: whether the mapping fits no document."""
 
     def __init__(self, history: History) -> None:
         self.history = history
         self.broken = False
         self.letters: dict[str, int] = {}
-        """Document → the highest version that was refused, while its letter is open."""
-        self.noted: Noted = {}
-        """The open breakers, in the state topic."""
+        """The open letters: id of the document → the highest version that was refused."""
+        self.stored: Noted = {}
+        """The open breakers that are stored in the state topic."""
 
     def kind(self, body: bytes | None) -> str:
-        """The type of the error, or empty: a document is bad for good if its note is a multiple of five."""
+        """Returns the type of the error, or an empty text.
+
+        A document is always bad if its note is a multiple of five.
+        """
         if body is None:
             return ""
         if self.broken:
@@ -38,12 +41,12 @@ class Refusals:
 
     def note(self, value: Noted) -> None:
         self.history.seen["a breaker opened" if value else "a breaker closed"] += 1
-        self.history.tell("breaker", "is %s", dict(value) or "closed")
-        self.noted = value
+        self.history.log("breaker", "is %s", dict(value) or "closed")
+        self.stored = value
 
 
 class Letters:
-    """`ports.DeadLetters` over these, durable at once."""
+    """`ports.DeadLetters`. Its letters are durable at once."""
 
     def __init__(self, refusals: Refusals) -> None:
         self._refusals = refusals
@@ -52,7 +55,7 @@ class Letters:
         letters, history = self._refusals.letters, self._refusals.history
         letters[id] = max(version, letters.get(id, 0))
         history.seen["a dead letter"] += 1
-        history.tell("letters", "order %s has a dead letter: %s", id, reason)
+        history.log("letters", "order %s has a dead letter: %s", id, reason)
 
     def record(self, record: Record, reason: str) -> None:
         raise AssertionError(f"every record can be read here: {reason}")
@@ -64,4 +67,4 @@ class Letters:
                 del letters[id]
 
     def flush(self) -> None:
-        """Nothing is on its way."""
+        """All letters are durable."""

@@ -1,4 +1,4 @@
-"""Many schedules, in several processes; what they exercised, and the first failure, made short."""
+"""Runs many schedules in several processes. Reports what they exercised, and the first failure, shortened."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.simulation.shrink import shrink
 from tests.simulation.weaker import Weaker
 
 _PORTION = 2000
-AS_IT_IS = Weaker("nothing: the engine as it is")
-REFUSING = Weaker("nothing: the engine as it is, and a sink that refuses documents", refuses=True)
+AS_IT_IS = Weaker("nothing: the unchanged pipeline")
+REFUSING = Weaker("nothing: the unchanged pipeline, and a sink that refuses documents", refuses=True)
 
 
 class Round(NamedTuple):
-    """schedules: how many were run. seen: in how many each kind of thing happened. failed: a seed, or None.
-    seconds: of the clock."""
+    """schedules: the number of schedules that ran. seen: by kind of event, the number of schedules that had it.
+    failed: the seed of the failed schedule, or None. seconds: wall-clock time."""
 
     schedules: int
     seen: Counter[str]
@@ -35,7 +35,10 @@ class Round(NamedTuple):
 
 
 def portion(first: int, count: int, rule: Weaker = AS_IT_IS) -> tuple[int, Counter[str], int | None]:
-    """Schedules of the seeds from `first`, until one fails: how many, what they exercised, the seed."""
+    """Runs `count` schedules with the seeds from `first`, until one fails.
+
+    Returns the number of schedules, the events that they had, and the seed of the failed one.
+    """
     seen: Counter[str] = Counter()
     with rule.applied(), _seldom_collected(), capture_logs():
         for seed in range(first, first + count):
@@ -46,8 +49,11 @@ def portion(first: int, count: int, rule: Weaker = AS_IT_IS) -> tuple[int, Count
     return count, seen, None
 
 
-def rounds(seed: int, count: int, processes: int, tell: Callable[[str], None]) -> Round:
-    """So many schedules, of the seeds from this one, in so many processes. tell: is told how far it is."""
+def rounds(seed: int, count: int, processes: int, progress: Callable[[str], None]) -> Round:
+    """Runs `count` schedules with the seeds from `seed`, in several processes.
+
+    progress: receives a line now and then.
+    """
     began, done, seen = time.monotonic(), 0, Counter[str]()
     firsts = range(seed, seed + count, _PORTION)
     with ProcessPoolExecutor(processes) as pool:
@@ -59,12 +65,12 @@ def rounds(seed: int, count: int, processes: int, tell: Callable[[str], None]) -
                 pool.shutdown(cancel_futures=True)
                 return Round(done, seen, failed, time.monotonic() - began)
             if number % 25 == 0:
-                tell(f"{done:,} schedules, {done / (time.monotonic() - began):,.0f} a second")
+                progress(f"{done:,} schedules, {done / (time.monotonic() - began):,.0f} a second")
     return Round(done, seen, None, time.monotonic() - began)
 
 
 def report(done: Round) -> Iterator[str]:
-    """What was exercised, and how fast."""
+    """Yields lines: the events that the schedules had, and the time that they took."""
     yield f"{done.schedules:,} schedules in {done.seconds:.0f} s, with {_cpu(done)} of CPU; how many had:"
     for kind in KINDS:
         yield f"  {done.seen[kind]:>9,}  {kind}"
@@ -76,8 +82,8 @@ def _cpu(done: Round) -> str:
     return f"{seconds:.0f} s ({seconds / max(done.schedules, 1) * 1e6:.0f} µs each)"
 
 
-def told(seed: int, rule: Weaker = AS_IT_IS) -> str:
-    """A failing schedule as a person reads it: made short, one line an event."""
+def replay(seed: int, rule: Weaker = AS_IT_IS) -> str:
+    """Shortens a failing schedule. Returns its events, one line each."""
 
     def failure(chosen: bytes) -> str:
         return run(chosen, lane=rule.lane, remembers=rule.remembers, refuses=rule.refuses).failure
@@ -90,8 +96,10 @@ def told(seed: int, rule: Weaker = AS_IT_IS) -> str:
 
 @contextmanager
 def _seldom_collected() -> Iterator[None]:
-    """A schedule leaves thousands of objects in cycles; to look for them in the middle of it takes a fifth of
-    the time."""
+    """Makes the garbage collector run seldom.
+
+    A schedule leaves thousands of objects in cycles. A collection in the middle of it takes a fifth of the time.
+    """
     gc.collect()
     before = gc.get_threshold()
     gc.set_threshold(200_000, 10, 10)

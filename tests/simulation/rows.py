@@ -1,7 +1,7 @@
-"""`ports.Rows` over the simulated database: what `postgres/snapshot_reader.py` does, without SQL.
+"""`ports.Rows` over the simulated database. Does the work of `postgres/snapshot_reader.py` without SQL.
 
-A view's rows are copied when its snapshot is taken: all that was visible then, and nothing else. So what a
-snapshot shows is not derived from its transaction ids, and the schedules compare the one with the other.
+A view copies the visible rows when its snapshot is taken. So its content does not depend on the snapshot's transaction
+ids, and the schedules compare the content with the ids.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class SimulatedRows:
         self.incarnation: int | None = None
 
     def view(self, *, root_only: bool = False, wait: Callable[[float], None] | None = None) -> SimulatedView:
-        """`wait` goes unused: who waits for a lock here gives way to the others."""
+        """Opens a view. Ignores `wait`: an actor that waits for a lock gives its turn to the others."""
         return SimulatedView(self, ("orders",) if root_only else TABLES)
 
     def alive(self) -> None:
-        """Raises Retry when the connection is gone."""
+        """Raises Retry if the connection is lost."""
         if self.incarnation != self.database.incarnation:
             self.incarnation = None
             raise Retry("cannot read from PostgreSQL", why="server closed the connection unexpectedly")
@@ -42,16 +42,16 @@ class SimulatedRows:
         self.alive()
         if lsn <= self.database.flushed:
             return True
-        self.history.seen["a snapshot waited for the log on disk"] += 1
+        self.history.seen["a snapshot waited for the WAL flush"] += 1
         return False
 
     def flush(self) -> None:
-        """A commit of our own; it may be late."""
+        """Commits a transaction of its own, which flushes WAL. It may come too late."""
         self.scheduler.pause()
         if self.incarnation == self.database.incarnation:
             self.database.commit(self.database.begin(0, asynchronous=False))
             self.database.show(self.database.commits[-1])
-            self.history.tell(self.who, "commits a message, so that the log goes to disk")
+            self.history.log(self.who, "commits a message to flush WAL")
 
     def statuses(self, xids: Collection[int]) -> dict[int, str]:
         return {xid: self.database.status(xid) for xid in xids}
@@ -87,16 +87,16 @@ class SimulatedView:
         return self
 
     def _begin(self) -> None:
-        """As `postgres/snapshot_reader.py` does: the locks come first."""
+        """Takes the locks before the snapshot, as `postgres/snapshot_reader.py` does."""
         self._read(*self._tables)
-        self._look()
+        self._take_snapshot()
 
-    def _look(self) -> None:
+    def _take_snapshot(self) -> None:
         rows, database = self._rows, self._rows.database
         snapshot, self.content, identity = database.snapshot(), dict(database.rows), database.identity
-        self._pause()  # the position is read after the snapshot was taken
+        self._pause()  # the WAL position is read after the snapshot was taken
         rows.alive()
-        self._clock = snapshot.clock - database.base  # for a person
+        self._clock = snapshot.clock - database.base  # for the history
         self.head = Head(snapshot, identity, database.inserted)
 
     def _end(self) -> None:
@@ -113,11 +113,11 @@ class SimulatedView:
             self._rows.alive()
 
     def trees(self, tables: Collection[TableName]) -> dict[TableName, TableName]:
-        """No other table shares a topic here."""
-        raise AssertionError(f"nobody asks for {tables}")
+        """Never called: no other table shares a topic here."""
+        raise AssertionError(f"unexpected: {tables}")
 
     def _read(self, *tables: str) -> None:
-        """Waits while one of them is being rewritten or truncated, and nobody can do that afterwards."""
+        """Locks tables as a reader does. Waits while one of them is being rewritten or truncated."""
         self._pause()
         taken = self._rows.database.snapshot_at
         if taken and not self.read.issuperset(tables):
@@ -126,7 +126,7 @@ class SimulatedView:
         self.read.update(tables)
 
     def look_up(self, lookup: Lookup, values: Collection[Key]) -> Iterator[Key]:
-        """From products through items to orders: the only look-up of the declaration that needs rows."""
+        """Looks up the orders of products through items. It is the only look-up of the declaration that needs rows."""
         self._read("items")
         products = {int(value) for (value,) in values}
         orders = {
@@ -135,7 +135,7 @@ class SimulatedView:
             if table == "items" and row["product_id"] in products
         }
         history = self._rows.history
-        history.tell(
+        history.log(
             self._rows.who,
             "looks up products %s at clock %s: orders %s",
             products,
@@ -151,7 +151,7 @@ class SimulatedView:
         self._read("orders", "items", "products")
         if self.head.identity.timeline > 1:
             self._rows.database.history.seen["rendered from another history"] += 1
-        self._rows.history.tell(
+        self._rows.history.log(
             self._rows.who, "renders orders %s at clock %s", ", ".join(k for (k,) in keys), self._clock
         )
         return [self._row(id) for (id,) in keys]

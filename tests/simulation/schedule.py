@@ -1,7 +1,7 @@
-"""One schedule: accidents for a while, then calm, and every document has to be what the database says.
+"""Runs one schedule: accidents for a while, then a calm end. Then every document has to equal the database.
 
-When PostgreSQL went on with another history, the promise is another one: every process has stopped with
-Fatal, and nothing was written from that history.
+If PostgreSQL continued with another history, the promise differs: every process has stopped with Fatal, and no document
+was written from that history.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from tests.simulation.scheduler import Actor
 from tests.simulation.world import Broken, World
 
 TURNS = 50
-"""Of actors, in the time of accidents."""
+"""Turns of actors in the first half, with accidents."""
 _RETRIES = 4
-"""Of processes that the breaker stopped: each sends another document first."""
+"""Retries of a process that the breaker stopped. Each of them sends another document first."""
 _ENOUGH = 2000
-"""Turns in which any calm end is reached."""
+"""Rounds of turns in which every calm end must come to rest."""
 
 
 class Result(NamedTuple):
-    """failure: empty if all went well. used: how many decisions were asked for."""
+    """failure: empty if the schedule succeeded. used: the number of decisions used."""
 
     failure: str
     seen: Counter[str]
@@ -42,7 +42,7 @@ def run(
     remembers: float = 3600.0,
     refuses: bool = False,
 ) -> Result:
-    """lines: give the history, too. lane, remembers, refuses: see `World`."""
+    """Runs the schedule of these decisions. lines: whether to return the history. For the rest see `World`."""
     choices = Choices(decisions)
     world = World(choices, lane=lane, remembers=remembers, refuses=refuses)
     failure, used = "", 0
@@ -81,7 +81,7 @@ class Schedule:
                 return
             what = choices.of(16)
             if what < 9:
-                self._somebody()
+                self._run_an_actor()
             elif what < 12:
                 world.application.step()
             elif what < 14:
@@ -92,7 +92,7 @@ class Schedule:
                 possible[choices.of(len(possible))]()
             self._supervise()
 
-    def _somebody(self) -> None:
+    def _run_an_actor(self) -> None:
         able = [a for a in self.scheduler.actors if not a.frozen and (a.ready is None or a.ready())]
         actor = able[self.choices.of(len(able))] if able else None
         if actor and not (actor.writes and self.world.slow_writes and self.choices.likely(170)):
@@ -116,8 +116,10 @@ class Schedule:
     # -- the second half ----------------------------------------------------------------------------
 
     def calm(self) -> None:
-        """Writes stop and faults stop. One process may be frozen until the others are done; requests of dead
-        ones may arrive even after that."""
+        """Stops writes and faults, waits until all work is done, and compares the documents.
+
+        One process may be frozen until the others are done. Requests of dead processes may arrive even later.
+        """
         world, choices = self.world, self.choices
         if choices.likely(60):
             world.freeze()
@@ -135,9 +137,9 @@ class Schedule:
         while world.connector.behind:
             world.connector.step()
         world.rebalance()
-        self._settle()
+        self._run_until_idle()
         world.thaw(slept)
-        self._settle()
+        self._run_until_idle()
         for actor in late:
             self.scheduler.finish(actor)
         if world.refusals:
@@ -145,17 +147,19 @@ class Schedule:
         self._check()
 
     def _fix(self, refusals: Refusals) -> None:
-        """The mapping is fixed, and what stopped is tried again. Then there is no limit any more: only bad
-        documents may be left, and none of them closes the breaker. At last the letters are replayed."""
+        """Fixes the mapping, retries the stopped processes, and replays the letters.
+
+        The last retry has no limit: only bad documents may be left, and none of them closes the breaker.
+        """
         refusals.broken = False
         for attempt in range(_RETRIES + 1):
             self.world.retry(tolerant=attempt == _RETRIES)
-            self._settle()
+            self._run_until_idle()
         self.world.replay()
-        self._settle()
+        self._run_until_idle()
 
-    def _settle(self) -> None:
-        """Until nobody has anything to do; and then again, after a look at the slot's reader and the sink."""
+    def _run_until_idle(self) -> None:
+        """Runs until no actor has work. Then checks the slot's reader and the sink, and runs again."""
         self._rest()
         if self.world.loses_rows:
             for process in self.world.processes:
@@ -165,7 +169,7 @@ class Schedule:
         if self.world.forgets:
             for process in self.world.processes:
                 if process is not self.world.frozen:
-                    process.look()
+                    process.check_sink()
             self._rest()
 
     def _rest(self) -> None:
@@ -186,7 +190,7 @@ class Schedule:
             self._check_stopped(stopped)
             return
         if stopped:
-            world.fail(f"a process stopped for nothing: {stopped[0]}")
+            world.fail(f"a process stopped without a reason: {stopped[0]}")
         expected = documents(world.database.rows, world.sizes)
         found = {id: body for id, (_, body) in world.store.documents.items()}
         for id in sorted(expected.keys() | found.keys()):
@@ -199,7 +203,7 @@ class Schedule:
     def _check_stopped(self, stopped: list[Fatal]) -> None:
         for process in self.world.processes:
             if process.error is None:
-                self.world.fail(f"{process} goes on with another history")
+                self.world.fail(f"{process} continues with another history")
         self.world.history.seen["stopped for another history"] += 1
 
 

@@ -1,12 +1,11 @@
-"""Who goes on next, and what time it is.
+"""Runs one actor at a time, and keeps the simulated time.
 
-An actor is a greenlet: a lane, or a write to the sinks that a lane waits for. It runs until it loses its
-turn, which it may wherever it calls `pause`, or must because what it waits for (`until`, `sleep`) is not
-there. The schedule picks the next one; nobody is ever owed a turn, so whoever is not picked is as good as
-frozen.
+An actor is a greenlet: a lane, or a write to the sinks that a lane waits for. It may lose its turn wherever it calls
+`pause`. It loses its turn when it waits (`until`, `sleep`). The schedule picks the next actor. No actor has a right to
+a turn, so an actor that is never picked behaves like a frozen one.
 
-Time passes only when a sleeper is picked, or by an accident. A request that is on its way when much time
-passes arrives first: networks do not hold on to one for a minute.
+Time passes only when a sleeping actor is picked, or through an accident. If much time passes, requests that are on
+their way arrive first, because a network does not hold a request for a minute.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tests.simulation.choices import Choices
 T = TypeVar("T")
 
 REQUEST_LIVES = 15.0
-"""Seconds after which a request that was begun has reached the sink, or never will."""
+"""Seconds after which a started request has reached the sink, or never will."""
 _TURN_TAKES = 0.001
 _LOSES_TURN = 60  # of 256
 
@@ -36,12 +35,16 @@ class Owner(Protocol):
 
     @property
     def zombie(self) -> bool:
-        """Others have been given its partitions, and it does not know."""
+        """Whether its partitions were assigned to other processes, and it does not know."""
         ...
 
 
 class Actor:
-    """One thread of a process. ready: what it waits for (None: nothing). wakes: when it goes on by itself."""
+    """One thread of a process.
+
+    ready: returns whether the event that it waits for has happened. None: it waits for no event.
+    wakes: when its sleep ends.
+    """
 
     __slots__ = ("due", "frozen", "greenlet", "name", "process", "ready", "sent", "wakes", "writes")
 
@@ -51,13 +54,13 @@ class Actor:
         self.ready: Callable[[], bool] | None = None
         self.wakes = 0.0
         self.writes = False
-        """It is a write to the sinks, no lane."""
+        """Whether it is a write to the sinks, not a lane."""
         self.due: float | None = None
-        """Of a write: by when it has arrived."""
+        """For a write: the time by which it has arrived."""
         self.sent = False
-        """Of a write: it is out of the process's hands."""
+        """For a write: whether the request has left the process."""
         self.frozen = False
-        """Gets no turn, but what it has sent may arrive."""
+        """Whether it gets no turn. Its requests may still arrive."""
 
     def runnable(self) -> bool:
         return not self.frozen and (self.ready is None or self.ready())
@@ -70,7 +73,7 @@ class Scheduler:
         self.choices = choices
         self.now = 0.0
         self.oversleeps = False
-        """In the calm at the end nobody has to be exact: who waits for long, waits for longer."""
+        """Whether long sleeps last longer. In the calm end, exact times do not matter."""
         self.actors: list[Actor] = []
         self._killing = False
         self._hub = getcurrent()
@@ -79,12 +82,12 @@ class Scheduler:
     # -- for the actors ---------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """A place where others may come in between."""
+        """May give the turn to another actor."""
         if self.choices.likely(_LOSES_TURN):
             self._hub.switch()
 
     def until(self, ready: Callable[[], bool]) -> None:
-        """Go on when it is so."""
+        """Waits until `ready` returns true."""
         if not ready():
             if self._killing:
                 raise GreenletExit
@@ -106,13 +109,13 @@ class Scheduler:
         return actor
 
     def run(self, actor: Actor) -> None:
-        """Until it loses its turn or ends."""
+        """Runs an actor until it loses its turn or ends."""
         if actor.wakes > self.now:
             self.advance(actor.wakes)
         self._turn(actor)
 
     def advance(self, to: float) -> None:
-        """Time passes. What is on its way arrives before it is too late for it."""
+        """Lets time pass. Requests that are due before the new time arrive first."""
         for actor in [a for a in self.actors if a.due is not None and a.due < to]:
             self.finish(actor)
         self.now = max(self.now, to)
@@ -122,7 +125,7 @@ class Scheduler:
             self._turn(actor)
 
     def kill(self, actor: Actor) -> None:
-        """It ends where it is. What its `finally` asks of the world is answered without losing its turn."""
+        """Ends an actor where it is. Its `finally` blocks run without a pause."""
         self.current, self._killing = actor, True
         end, self.choices.end = self.choices.end, 0
         actor.greenlet.throw()
@@ -139,21 +142,20 @@ class Scheduler:
 
 
 class Stop(Event):
-    """`threading.Event` without the lock, which a single thread does not need and which takes time to
-    make."""
+    """`threading.Event` without a lock. A single thread does not need it, and its creation takes time."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._set = False
 
     def is_set(self) -> bool:
-        return self._told
+        return self._set
 
     def set(self) -> None:
-        self._told = True
+        self._set = True
 
 
 class Answer(Future[T]):
-    """A future without the lock. Whoever asks for the result waits for it."""
+    """A future without a lock. `result` and `exception` wait for the answer."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -175,7 +177,7 @@ class Answer(Future[T]):
 
 
 class SimulatedTime(SystemTime):
-    """`syncer.pacing.Time` for the lanes of one process."""
+    """`syncer.pacing.SystemTime` for the lanes of one process."""
 
     def __init__(self, scheduler: Scheduler, process: Owner) -> None:
         self._scheduler, self._process = scheduler, process

@@ -1,6 +1,6 @@
-"""A failing schedule, made short: decisions are left out, or made calm, as long as it goes on failing.
+"""Shortens a failing schedule: removes decisions, or makes them calm, as long as the schedule still fails.
 
-Zero is the calm answer to every question (`choices.py`), so what is left is what the failure needs.
+Zero is the calm answer to every question (`choices.py`). So the remaining decisions are those that the failure needs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def shrink(decisions: bytes, fails: Callable[[bytes], bool], tries: int = 4000) -> bytes:
-    """The shortest that was found. fails: whether a schedule of these decisions still fails."""
+    """Returns the shortest decisions found. fails: returns whether a schedule with these decisions still fails."""
     left = tries
 
     def better(candidate: bytes) -> bool:

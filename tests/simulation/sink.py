@@ -1,14 +1,16 @@
-"""`ports.Sink`: a store that keeps, for every id, the highest version it was given; and what goes wrong
-with it.
+"""`ports.Sink`: a store that keeps the highest version of each id, and its faults.
 
-Modelled: external versions, as Elasticsearch compares them; a delete's version, which is forgotten after a
-time (`index.gc_deletes`) and when a shard's primary restarts; a server that goes back behind writes which it
-had acknowledged; bulks that fail before they are applied, are
-applied in part, or are applied and never answered; documents that a busy server refuses; requests that
-arrive although the process that sent them is dead. Items of a bulk are applied one by one, with others in
-between.
+The model has:
 
-Documents that it refuses are in `refusals.py`. Left out: everything about indexes and mappings.
+- external versions, compared as Elasticsearch does;
+- versions of deletes, which are forgotten after a time (`index.gc_deletes`) and when a shard's primary restarts;
+- a server that loses writes which it had acknowledged;
+- bulk requests that fail before they are applied, are applied in part, or are applied without an answer;
+- documents that a busy server refuses for the moment;
+- requests that arrive although the process that sent them is dead.
+
+The items of a bulk request are applied one by one, and other requests may come in between. `refusals.py` models
+documents that the sink refuses for good. The model has no indexes and mappings.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ from tests.simulation.history import History
 from tests.simulation.refusals import Refusals
 from tests.simulation.scheduler import Owner, Scheduler
 
-NORMAL, AWAY, CUT, BUSY = range(4)
-"""What becomes of a bulk: nothing special; not applied; applied in part or whole, not answered; some 429."""
+NORMAL, UNREACHABLE, CUT, BUSY = range(4)
+"""The fate of a bulk request: applied; not applied; applied in part or whole without an answer; some 429."""
 
 
 class Store:
-    """The server. base: see `Database`. remembers: seconds for which a delete's version is kept."""
+    """The server. base: see `Database`. remembers: seconds for which it keeps the version of a delete."""
 
     def __init__(
         self,
@@ -50,20 +52,20 @@ class Store:
         self._base = base
         self.documents: dict[str, tuple[int, bytes]] = {}
         self.deleted: dict[str, tuple[int, float]] = {}
-        """Version and time of deletes."""
+        """By id: version and time of the delete."""
         self.restarts = self.losses = 0
         self.written: list[str] = []
-        """The id of each document written, in order: a place in it is how far the writes were."""
+        """The ids of the written documents, in order. A position in the list is a marker for `ids`."""
         self._before: dict[str, tuple[tuple[int, bytes] | None, tuple[int, float] | None]] = {}
         self._bodies: dict[tuple[str, int], bytes | None] = {}
 
     def version(self, id: str) -> int:
-        """The one that a write is compared with; −1 if there is none."""
+        """Returns the version that a write is compared with; −1 if there is none."""
         if id in self.documents:
             return self.documents[id][0]
         version, at = self.deleted.get(id, (-1, 0.0))
         if version >= 0 and self.scheduler.now - at > self.remembers:
-            self.history.seen["the sink forgot deletes in time"] += 1
+            self.history.seen["the sink forgot a delete after its time"] += 1
             del self.deleted[id]
             return -1
         return version
@@ -81,18 +83,17 @@ class Store:
             self.written.append(id)
 
     def shown(self, version: int) -> int:
-        """The clock of a version, for a person."""
+        """Returns the clock of a version, for the history."""
         return split_version(version)[1] - self._base
 
     def restart_primary(self) -> None:
         self.history.seen["the sink's primary restarted"] += 1
-        self.history.tell("sink", "its primary restarts, and forgets deletes")
+        self.history.log("sink", "its primary restarts, and forgets deletes")
         self.deleted.clear()
         self.restarts += 1
 
     def lose_writes(self) -> None:
-        """Of some documents the last write, and of all of them the memory of deletes, as a replica may that
-        is made the primary."""
+        """Loses the last write of some documents and the versions of all deletes, as after a failover to a replica."""
         self.losses += 1
         self.deleted.clear()
         lost = [id for id in self._before if self.scheduler.choices.of(2)]
@@ -104,7 +105,7 @@ class Store:
             elif deleted:
                 self.deleted[id] = deleted
         self.history.seen["the sink lost acknowledged writes"] += bool(lost)
-        self.history.tell("sink", "fails over, and loses the last writes of orders %s", lost)
+        self.history.log("sink", "fails over, and loses the last writes of orders %s", lost)
 
 
 class SimulatedSink:
@@ -120,10 +121,10 @@ class SimulatedSink:
         actor = scheduler.current
         scheduler.pause()
         fate = self._fate()
-        if fate == AWAY:
+        if fate == UNREACHABLE:
             history.seen["a bulk failed before it was applied"] += 1
-            history.tell(self.who, "cannot reach the sink")
-            raise Retry("server away")
+            history.log(self.who, "cannot reach the sink")
+            raise Retry("the server is unreachable")
         actor.sent = True
         items: list[tuple[str, bytes | None]] = [
             *batch.upserts.items(),
@@ -136,7 +137,7 @@ class SimulatedSink:
                 scheduler.pause()
             if fate == BUSY and scheduler.choices.likely(128):
                 history.seen["a sink was busy with some documents"] += 1
-                history.tell(self.who, "the sink is too busy for order %s", id)
+                history.log(self.who, "the sink is too busy for order %s", id)
                 out.retry.append(id)
             else:
                 self._item(id, batch.version, body, out)
@@ -147,7 +148,7 @@ class SimulatedSink:
         if fate == CUT:
             whole = arrive == len(items)
             history.seen["a bulk was applied and not answered" if whole else "a bulk was applied in part"] += 1
-            history.tell(self.who, "loses the connection to the sink")
+            history.log(self.who, "loses the connection to the sink")
             raise Retry("connection lost")
         actor.sent = False
         return out
@@ -161,14 +162,14 @@ class SimulatedSink:
         clock = store.shown(version)
         what = "writes" if body is not None else "deletes"
         if store.refusals and (kind := store.refusals.kind(body)):
-            store.history.tell(self.who, "%s order %s at clock %s: refused (%s)", what, id, clock, kind)
+            store.history.log(self.who, "%s order %s at clock %s: refused (%s)", what, id, clock, kind)
             out.rejected.append(Rejection(id, kind, kind))
             return
         held = store.version(id)
         if held >= version:
-            store.history.seen["a write was refused: the sink had something newer"] += held > version
+            store.history.seen["a write was refused: the sink had a newer version"] += held > version
             store.history.seen["a zombie's write was refused"] += self.process.zombie and held > version
-            store.history.tell(
+            store.history.log(
                 self.who,
                 "%s order %s at clock %s: kept, the sink has %s",
                 what,
@@ -178,7 +179,7 @@ class SimulatedSink:
             )
             self._target.stale(id, version, held, out)
             return
-        store.history.tell(self.who, "%s order %s at clock %s: %s", what, id, clock, body or "gone")
+        store.history.log(self.who, "%s order %s at clock %s: %s", what, id, clock, body or "gone")
         store.apply(id, version, body)
         out.written += body is not None
         out.deleted += body is None
@@ -191,13 +192,13 @@ class SimulatedSink:
         store = self.store
         return DurabilityToken(str(store.restarts), str(store.losses), str(len(store.written)))
 
-    # -- not asked for by a lane ----------------------------------------------------------------------
+    # -- not called by a lane ----------------------------------------------------------------------
 
     def prepare(self, *, new: bool = True) -> None:
         raise NotImplementedError
 
     def outgrown(self) -> list[str]:
-        raise AssertionError("nobody asks")
+        raise AssertionError("unexpected")
 
     def activate(self) -> list[str]:
         raise NotImplementedError

@@ -1,12 +1,16 @@
-"""Debezium and Kafka: from the log to records, and consumer groups that share them.
+"""Debezium and Kafka: records from WAL, and the consumer groups that share them.
 
-Modelled: the connector reads commits from the flushed log, in its order, and may resume from an earlier
-one, or lose rows when it resumes, of a transaction that was being sent or of one in progress; a topic a
-table, partitions by key, so that nothing orders the records of two rows; groups whose partitions move at any
-moment, members that learn of it with their next poll and until then go on with what they have, their commits
-refused; commits that are lost; work items that were not acknowledged although some arrived.
+The model has:
 
-Left out: retention, missing offsets, transactions of Kafka, its brokers' failures.
+- a connector that reads commits from the flushed WAL, in order. It may resume from an earlier commit. It may also lose
+  rows when it resumes, of a transaction that it was sending or of one in progress;
+- one topic per table, with partitions by key. So no order exists between the records of two rows;
+- groups whose partitions move at any moment. A member learns of it with its next poll. Until then it continues with
+  its old partitions, and its commits are refused;
+- commits that are lost;
+- work items that are not acknowledged, although some of them arrived.
+
+It has no retention, missing offsets, Kafka transactions or broker failures.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ _WORK = {
     "sweep": "a truncate of the root made sweeps",
 }
 RESUMED = "resumed"
-"""The reason of the work items that follow from a connector that resumed."""
+"""The reason of the work items that repair a connector's resume."""
 
 
 class Topics:
@@ -66,31 +70,31 @@ class Connector:
         self.database, self.topics, self.choices, self.history = database, topics, choices, history
         self._repeats, self._loses = repeats, loses
         self.reader = 1
-        """Of the slot: another number after each resume."""
+        """Identifies the reader of the slot. It changes with each resume."""
         self._lost: dict[Transaction, int] = {}
-        """How many changes at the beginning of a transaction, which was in progress, are not sent."""
+        """By transaction that was in progress: how many of its first changes are lost."""
         self._next = self._saved = self._event = 0
         self._wide = choices.likely(128)
-        """Transaction ids in events have 64 bits; 32 otherwise."""
+        """Whether transaction ids in events have 64 bits. Otherwise they have 32."""
 
     @property
     def behind(self) -> bool:
         commits = self.database.commits
         return self._next < len(commits) and commits[self._next].commit_lsn <= self.database.flushed
 
-    def begin_anew(self) -> None:
-        """From here on: another server has no slot, or one that knows less."""
+    def restart_here(self) -> None:
+        """Continues from the present end of WAL, because another server has no slot, or an older one."""
         self._next = self._saved = len(self.database.commits)
         self._event = 0
         self.reader += 1
 
     def step(self) -> None:
-        """The next transaction, or the next event of it; or resume where the offsets were saved."""
+        """Publishes the next transaction, or its next event. Or resumes from the saved offset."""
         if self._loses and self.choices.likely(120 if self.behind else 10 if self.database.running else 0):
             self._lose()
         elif self._repeats and self._next > self._saved and self.choices.likely(20):
             self.history.seen["the connector repeated itself"] += 1
-            self.history.tell("connector", "begins again at %s", self.database.commits[self._saved])
+            self.history.log("connector", "resumes at %s", self.database.commits[self._saved])
             self._next, self._event = self._saved, 0
             self.reader += 1
         elif self.behind:
@@ -107,27 +111,30 @@ class Connector:
                     self._saved = self._next
 
     def _lose(self) -> None:
-        """Resume after a position that some events share, of which not all were sent (debezium/dbz#1554); or
-        after one that events of a transaction in progress are before (dbz#76)."""
+        """Loses rows at a resume, in one of two ways.
+
+        Several events share the position after which it resumes, and not all of them were sent (debezium/dbz#1554).
+        Or events of a transaction in progress are before that position (dbz#76).
+        """
         self.reader += 1
         if not self.behind:
             running = list(self.database.running.values())
             transaction = running[self.choices.of(len(running))]
-            self._tell_lost(transaction, len(transaction.changes))
+            self._log_lost(transaction, len(transaction.changes))
             self._lost[transaction] = len(transaction.changes)
             return
         transaction = self.database.commits[self._next]
         left = len(transaction.changes) - self._event
         lost = min(left, 1 + self.choices.of(3))
-        self._tell_lost(transaction, lost)
+        self._log_lost(transaction, lost)
         self._event += lost
         if lost == left:
             self._next, self._event = self._next + 1, 0
 
-    def _tell_lost(self, transaction: Transaction, rows: int) -> None:
+    def _log_lost(self, transaction: Transaction, rows: int) -> None:
         if rows:
             self.history.seen["the connector lost rows when it resumed"] += 1
-            self.history.tell("connector", "resumes, and loses %s rows of %s", rows, transaction)
+            self.history.log("connector", "resumes, and loses %s rows of %s", rows, transaction)
 
     def _publish(self, transaction: Transaction, change: Logged) -> None:
         row = change.after or change.before
@@ -136,11 +143,11 @@ class Connector:
         source = {"schema": "public", "table": change.table, "txId": txid, "lsn": change.lsn, "ts_ms": 1}
         value = {"op": change.op, "before": change.before, "after": change.after, "source": source}
         self.topics.add((change.table, number), orjson.dumps(value))
-        self.history.tell("connector", "publishes %s: %s is %s", transaction, change.table[:-1], change.after or "gone")
+        self.history.log("connector", "publishes %s: %s is %s", transaction, change.table[:-1], change.after or "gone")
 
 
 class Group:
-    """A consumer group: who has which partition, and what was committed."""
+    """A consumer group: the owner of each partition, and the committed offsets."""
 
     def __init__(self, topics: Topics) -> None:
         self.topics = topics
@@ -150,7 +157,7 @@ class Group:
         self.delivered: dict[Partition, int] = {}
 
     def assign(self, members: list[SimulatedSource], choices: Choices) -> None:
-        """Anew, each partition to any of the members."""
+        """Assigns each partition to one of the members."""
         self.generation += 1
         count = len(members)
         self.owners = (
@@ -172,10 +179,10 @@ class SimulatedSource:
         self.at: dict[Partition, int] = {}
         self.dead = self.frozen = False
         self._empty_at = -1
-        """How many records there were when there was nothing for us: a question saved."""
+        """The total number of records when the last poll found none. Saves a search."""
 
     def ready(self) -> bool:
-        """Whether a poll would find something, or that partitions came or went; or the lane is to stop."""
+        """Whether a poll would return: there are records, partitions have moved, or the lane is to stop."""
         if self.generation != self.group.generation or self.stop.is_set():
             return True
         topics = self.group.topics
@@ -213,7 +220,7 @@ class SimulatedSource:
         return found
 
     def _delivered(self, found: list[Record]) -> None:
-        self.history.tell(self.who, "polls %s", ", ".join([f"{topic}-{p}@{o}" for (topic, p, o), _, _ in found]))
+        self.history.log(self.who, "polls %s", ", ".join([f"{topic}-{p}@{o}" for (topic, p, o), _, _ in found]))
         delivered = self.group.delivered
         for (topic, number, offset), _, _ in found:
             if offset < delivered.get((topic, number), 0):
@@ -225,7 +232,9 @@ class SimulatedSource:
         group = self.group
         if self.generation == group.generation:
             return
-        kept = self.at if self.generation == group.generation - 1 else {}  # else it was thrown out meanwhile
+        kept = (
+            self.at if self.generation == group.generation - 1 else {}
+        )  # otherwise the group had excluded it meanwhile
         self.generation = group.generation
         mine = [partition for partition, owner in group.owners.items() if owner is self]
         self._empty_at = -1
@@ -238,12 +247,12 @@ class SimulatedSource:
             return
         if self.generation != self.group.generation:
             self.history.seen["a zombie's commit was refused"] += 1
-            self.history.tell(self.who, "commits %s: refused, the partitions were given to others", ours)
+            self.history.log(self.who, "commits %s: refused, the partitions were given to others", ours)
         elif self._loses and self.choices.likely(40):
             self.history.seen["a commit was lost"] += 1
-            self.history.tell(self.who, "commits %s: lost", ours)
+            self.history.log(self.who, "commits %s: lost", ours)
         else:
-            self.history.tell(self.who, "commits %s", ours)
+            self.history.log(self.who, "commits %s", ours)
             self.group.committed |= ours
 
     def heartbeat(self) -> None:
@@ -258,7 +267,7 @@ class SimulatedSource:
 
 
 class SimulatedWork:
-    """`ports.WorkTopic`. What was put may arrive although `flush` fails."""
+    """`ports.WorkTopic`. Items may arrive although `flush` fails."""
 
     def __init__(self, topics: Topics, topic: str, scheduler: Scheduler, history: History, *, fails: bool) -> None:
         self.topics, self.topic, self.scheduler, self.history = topics, topic, scheduler, history
@@ -277,7 +286,7 @@ class SimulatedWork:
         for item in waiting:
             resumed = item.reason == RESUMED
             self.history.seen["a resume was repaired" if resumed else _WORK[item.kind]] += 1
-            self.history.tell("work topic", "gets %s %s (%s)", item.kind, item.keys or item.high or "", item.reason)
+            self.history.log("work topic", "gets %s %s (%s)", item.kind, item.keys or item.high or "", item.reason)
             number = sum(map(len, self.topics.records.values())) % self.topics.count
             self.topics.add((self.topic, number), encode_work(item))
         if failed:

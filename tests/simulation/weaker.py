@@ -1,7 +1,7 @@
-"""Rules that look sufficient and are not. Each has to be found out by the schedules, or those prove nothing.
+"""Rules that look sufficient and are not. The schedules must detect each of them, or they prove nothing.
 
-A weaker rule replaces methods of the engine while the tests run, or changes the world; the product has no
-switch for it. Next to each stands what goes wrong.
+A weaker rule replaces methods of the syncer during a test, or changes the world. The syncer itself has no switch for
+it. Each rule names the fault that it causes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.simulation.sink import Store
 
 @dataclass(frozen=True, slots=True)
 class Weaker:
-    """patches: (class, method) → what replaces it. remembers: see `sink.Store`. refuses: see `World`."""
+    """wrong: the fault. patches: (class, method) → its replacement. lane, remembers, refuses: see `World`."""
 
     wrong: str
     patches: Mapping[tuple[type, str], Callable[..., Any]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Weaker:
 
 
 class ByPosition(Lane):
-    """Documents get a position in the log as their version."""
+    """Uses a WAL position as the version of documents."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -63,19 +63,19 @@ class ByPosition(Lane):
 
         @contextmanager
         def by_position(xids: Collection[int] = ()) -> Iterator[VersionedView]:
-            with by_clock(xids) as seen:  # above what is there from before
+            with by_clock(xids) as seen:  # above the versions of earlier documents
                 yield seen._replace(version=version(1, (1 << 47) + self._at(seen)))
 
         self.gate.open_view = by_position  # type: ignore[method-assign]
-        self.gate.require = lambda version: None  # type: ignore[method-assign]  # it is no snapshot clock
+        self.gate.require = lambda version: None  # type: ignore[method-assign]  # a WAL position is no snapshot clock
 
     def _at(self, seen: VersionedView) -> int:
-        """The log's position at the time of the snapshot."""
+        """Returns the WAL position at the time of the snapshot."""
         return seen.view.head.insert_lsn
 
 
 class EventLsn(ByPosition):
-    """That of the newest event that made them dirty."""
+    """Uses the LSN of the newest event that made the documents dirty."""
 
     lsn = 0
 
@@ -98,7 +98,7 @@ def _sees_everything(self: Snapshot, xids: Collection[int]) -> list[int]:
 
 
 class GateOnRenderOnly(Lane):
-    """Look-ups are made in whatever snapshot there is, and what they do not find is settled."""
+    """Makes look-ups in any snapshot, and commits the events whose look-ups find no root."""
 
     def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> Iterator[WriteBatch]:
         routed = self.changes.route(changes)
@@ -122,7 +122,7 @@ def _only_after(self: Resolve, change: ChangeEvent, places: Any, dirty: Dirty) -
     _resolve(self, change._replace(before=change.after) if change.op == "u" else change, places, dirty)
 
 
-def _tells_all(self: Resolve, change: ChangeEvent) -> bool:
+def _never_lacks_old_row(self: Resolve, change: ChangeEvent) -> bool:
     return False
 
 
@@ -143,13 +143,15 @@ def _whenever_rendered(self: RenderCache, keys: Collection[Key], xids: Collectio
 # -- crashes ------------------------------------------------------------------------------------------
 
 
-def _on_disk(self: SimulatedRows, lsn: int) -> bool:
-    """What a crash may take back is written."""
+def _always_flushed(self: SimulatedRows, lsn: int) -> bool:
+    """Writes documents of transactions that a crash may take back."""
     return True
 
 
-def _passing(self: Operator, rows: Rows, plan: Callable[[View], Iterable[WorkItem]], wait: Waiter) -> list[WorkItem]:
-    """The ranges are made of what a crash may take back."""
+def _plan_at_once(
+    self: Operator, rows: Rows, plan: Callable[[View], Iterable[WorkItem]], wait: Waiter
+) -> list[WorkItem]:
+    """Makes ranges from a snapshot that a crash may take back."""
     with rows.view() as view:
         return list(plan(view))
 
@@ -184,23 +186,23 @@ class SendsAgain(Lane):
         self._acknowledge(written.batch)
 
 
-def _leaves_it(self: SinkDurabilityMonitor, *what: Any) -> None:
-    """Nothing is done about what a sink forgot."""
+def _ignores_losses(self: SinkDurabilityMonitor, *what: Any) -> None:
+    """Ignores that a sink lost data."""
 
 
 def _repairs_nothing(self: Process) -> None:
-    """That the connector resumed is noted, and nothing is done about it."""
+    """Stores that the connector resumed, and repairs nothing."""
 
 
-def _at_once(self: Process) -> None:
-    """What is in the log and not visible yet is not waited for."""
+def _without_waiting(self: Process) -> None:
+    """Does not wait for transactions that are in WAL and not visible yet."""
 
 
-def _notes_first(self: Process) -> None:
-    """The new reader is noted, then all is handed out."""
-    noted, reader = self.world.noted, self.world.connector.reader
-    if reader != noted.reader:
-        noted.reader = reader
+def _stores_first(self: Process) -> None:
+    """Stores the new reader first, and hands over the work then."""
+    stored, reader = self.world.stored, self.world.connector.reader
+    if reader != stored.reader:
+        stored.reader = reader
         self.world.scheduler.pause()
         with suppress(Retry):
             self.repair()
@@ -229,7 +231,7 @@ class AcknowledgesAnyway(Lane):
 
 
 class CommitFirst(Lane):
-    """What was polled is committed, then written."""
+    """Commits the polled records before it writes their documents."""
 
     def _changes(self, changes: list[ChangeEvent], records: Sequence[Record]) -> Iterator[WriteBatch]:
         ends = {(topic, number): offset + 1 for (topic, number, offset), _, _ in records}
@@ -239,99 +241,99 @@ class CommitFirst(Lane):
 
 WEAKER: dict[str, Weaker] = {
     "event LSN as version": Weaker(
-        "a transaction that logged first and committed last loses against one that it includes",
+        "a transaction that logged first and committed last loses against a transaction that it sees",
         lane=EventLsn,
     ),
     "WAL position as version": Weaker(
-        "two snapshots with the same position show different rows: the first one stays",
+        "two snapshots with the same position see different rows, and the first one stays",
         lane=ByPosition,
     ),
     "xmax as version": Weaker(
-        "a transaction that began early and ends late does not raise it",
+        "a transaction that began early and ends late does not raise the version",
         {(Snapshot, "clock"): _XMAX},
     ),
     "no gate": Weaker(
-        "an event is handled before its transaction can be seen",
+        "an event is processed before its transaction is visible",
         {(Snapshot, "unseen"): _sees_everything},
     ),
     "a gate on the render only": Weaker(
-        "a look-up finds no root yet, and the event is settled",
+        "a look-up finds no root yet, and the event is committed",
         lane=GateOnRenderOnly,
     ),
     "no before-images": Weaker(
-        "the order that an item leaves keeps it",
+        "the order that an item leaves still shows the item",
         {(Resolve, "__call__"): _only_after},
     ),
-    "untold old rows": Weaker(
-        "the order that an item leaves under a weak replica identity keeps it",
-        {(Resolve, "lacks_old_row"): _tells_all},
+    "missing old rows": Weaker(
+        "the order that an item leaves under a weak replica identity still shows the item",
+        {(Resolve, "lacks_old_row"): _never_lacks_old_row},
     ),
-    "untold old rows, once for all": Weaker(
-        "what was handed out before the update counts as rendered after it",
+    "missing old rows, handled once": Weaker(
+        "roots that were handed over before an update count as rendered after it",
         {(ChangeStages, "_hand_over_all"): _only_once},
     ),
-    "recent without transactions": Weaker(
-        "a root that was rendered before the change counts as rendered",
+    "a render cache without transactions": Weaker(
+        "a root that was rendered before the change counts as rendered after it",
         {(RenderCache, "stale"): _whenever_rendered},
     ),
-    "no flush wait": Weaker(
-        "a crash takes back what was written, and its transaction ids are given out again",
-        {(SimulatedRows, "flushed"): _on_disk},
+    "no wait for the flush": Weaker(
+        "a crash takes back transactions whose rows were written, and assigns their ids again",
+        {(SimulatedRows, "flushed"): _always_flushed},
     ),
     "a snapshot before the locks": Weaker(
-        "a table that is rewritten meanwhile looks empty, and no event tells of it",
-        {(SimulatedView, "_begin"): SimulatedView._look},
+        "a table that is rewritten meanwhile looks empty, and there is no event",
+        {(SimulatedView, "_begin"): SimulatedView._take_snapshot},
     ),
-    "a backfill of what is not on disk": Weaker(
-        "a crash takes back a delete, and the row lies in none of the ranges",
-        {(Operator, "plan_durably"): _passing},
+    "a backfill without a flush": Weaker(
+        "a crash takes back a delete, and no range contains the row",
+        {(Operator, "plan_durably"): _plan_at_once},
     ),
-    "the clock remembered at once": Weaker(
+    "the clock stored before the flush": Weaker(
         "after a crash the clock seems to have run backwards",
         {(Clock, "version"): _remembers_at_once},
     ),
     "any history": Weaker(
-        "a restored server's rows are written",
+        "rows of a restored server are written",
         {(Clock, "version"): _any_history},
     ),
     "a failed batch is sent again": Weaker(
-        "it arrives when the delete that came after it is forgotten",
+        "it arrives after the sink has forgotten a later delete",
         lane=SendsAgain,
     ),
     "any age": Weaker(
-        "a document rendered long ago is written after its delete is forgotten",
+        "a document rendered long ago is written after the sink has forgotten its delete",
         {(Writer, "__init__"): _any_age},
     ),
     "deletes forgotten at once": Weaker(
-        "a write that is on its way brings the document back",
+        "a write that is on its way restores a deleted document",
         remembers=0.01,
     ),
-    "a sink keeps whatever comes last": Weaker(
+    "a sink without versions": Weaker(
         "a late write of an older snapshot replaces a newer document",
         {(Store, "version"): _has_nothing},
     ),
-    "a sink that forgets is left alone": Weaker(
-        "a write that is on its way brings the document back, or lost writes stay lost",
-        {(SinkDurabilityMonitor, "_mend"): _leaves_it},
+    "a sink that loses data is not repaired": Weaker(
+        "a write that is on its way restores a deleted document, or lost writes stay lost",
+        {(SinkDurabilityMonitor, "_mend"): _ignores_losses},
     ),
     "a resume is not repaired": Weaker(
         "rows that the connector lost stay lost",
         {(Process, "repair"): _repairs_nothing},
     ),
     "a resume is repaired at once": Weaker(
-        "a transaction whose rows were lost is not visible yet to what is rendered",
-        {(Process, "wait_for_open"): _at_once},
+        "a render does not see a transaction whose rows the connector lost",
+        {(Process, "wait_for_open"): _without_waiting},
     ),
-    "a resume is noted, then repaired": Weaker(
-        "a process that dies in between, or whose work items are not acknowledged, leaves it unrepaired",
-        {(Process, "_compare_reader"): _notes_first},
+    "a resume is stored, then repaired": Weaker(
+        "a process that dies in between, or whose work items are not acknowledged, repairs nothing",
+        {(Process, "_compare_reader"): _stores_first},
     ),
     "commit before write": Weaker(
-        "what was under way when a process died is lost",
+        "the batch under way is lost when a process dies",
         lane=CommitFirst,
     ),
-    "what opens the breaker is settled": Weaker(
-        "documents that were refused have neither a letter nor a record that comes again",
+    "the batch that opens the breaker is acknowledged": Weaker(
+        "refused documents have neither a dead letter nor a record that is polled again",
         lane=AcknowledgesAnyway,
         refuses=True,
     ),

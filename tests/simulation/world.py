@@ -1,6 +1,6 @@
-"""Everything together, and the accidents.
+"""The world of a schedule: all simulated parts together, and the accidents.
 
-What a schedule's world is like (sizes, and which accidents are possible at all) is decided first.
+The first decisions of a schedule choose the sizes of its world and the kinds of accidents that are possible.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.simulation.database import Database, Rows
 from tests.simulation.history import History
 from tests.simulation.odds import THEMES
 from tests.simulation.operator import Operator
-from tests.simulation.process import Noted, Process
+from tests.simulation.process import Process, Stored
 from tests.simulation.refusals import Refusals
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.sink import Store
@@ -28,19 +28,19 @@ _FIRST_XIDS = (800, (1 << 32) - 3, (3 << 32) - 2, 1 << 40)
 
 
 class Broken(BaseException):
-    """The promise was. Not an Exception: nothing in the engine may take it for an error of its own."""
+    """The promise is broken. It is not an Exception, so that the pipeline cannot catch it."""
 
 
 class World:
-    """lane: the class of the lanes. remembers: seconds for which the sink keeps a delete's version.
-    refuses: the sink refuses documents now and then."""
+    """lane: the class of the lanes. remembers: seconds for which the sink keeps the version of a delete.
+    refuses: whether the sink refuses documents now and then."""
 
     def __init__(
         self, choices: Choices, *, lane: type[Lane] = Lane, remembers: float = 3600.0, refuses: bool = False
     ) -> None:
         self.choices, self.lane = choices, lane
-        self.knotted: list[object] = [self]
-        """What refers to itself in the end."""
+        self.cyclic: list[object] = [self]
+        """Objects that are part of reference cycles."""
         self.scheduler = Scheduler(choices)
         self.history = History(lambda: self.scheduler.now)
         self.refusals = Refusals(self.history) if refuses else None
@@ -67,7 +67,7 @@ class World:
         rows, xid = self._rows(), _FIRST_XIDS[choices.of(4)]
         self.database = Database(self.history, xid, rows)
         self.application = Application(self.database, choices, self.history, self.sizes, odds, left=3 + choices.of(4))
-        truncates = self.application.truncates or self.application.untold
+        truncates = self.application.truncates or self.application.lacks_old_row
         self.topics = Topics(TABLES, 1 + choices.of(2))
         self.work, self.range_items = Topics(["work"], 1), Topics(["backfill"], 1)
         self.connector = Connector(
@@ -78,7 +78,7 @@ class World:
             repeats=choices.likely(odds.repeats),
             loses=self.loses_rows,
         )
-        self.noted = Noted(self.database.identity, 0, self.connector.reader)
+        self.stored = Stored(self.database.identity, 0, self.connector.reader)
         self.groups = {"changes": Group(self.topics)}
         if small or truncates or self.backfills or self.forgets or self.loses_rows or refuses:
             self.groups["work"] = Group(self.work)
@@ -113,15 +113,17 @@ class World:
         raise Broken(why)
 
     def untie(self) -> None:
-        """After the end: nothing refers to itself any more, so that all of it goes at once. Left to the
-        garbage collector, a schedule takes about half as long again."""
+        """Breaks all reference cycles after the end, so that the memory is freed at once.
+
+        With the garbage collector, a schedule takes about half as long again.
+        """
         for group in self.groups.values():
             group.owners.clear()
-        for thing in (self.scheduler, *self.knotted):
+        for thing in (self.scheduler, *self.cyclic):
             vars(thing).clear()
 
     def rebalance(self) -> None:
-        """Every group's partitions are dealt out anew, among those that are there."""
+        """Assigns the partitions of every group to its live members again."""
         for kind, group in self.groups.items():
             group.assign([m for m in self.members[kind] if not m.frozen], self.choices)
 
@@ -136,13 +138,13 @@ class World:
         if self.waits:
             possible.append(self._wait)
         if self.crashes:
-            possible += [self.database.crash, self._note]
+            possible += [self.database.crash, self._store_clock]
         if self.restores:
             possible.append(self._restore)
         if self.restarts_primary:
-            possible += [self.store.restart_primary, self._look]
+            possible += [self.store.restart_primary, self._check_sink]
         if self.loses_writes:
-            possible += [self.store.lose_writes, self._look]
+            possible += [self.store.lose_writes, self._check_sink]
         if self.refusals:
             possible += [self._break_mapping, self.retry, self._learn]
         if self.loses_rows:
@@ -154,17 +156,19 @@ class World:
 
     def _move(self) -> None:
         self.history.seen["a rebalance"] += 1
-        self.history.tell("Kafka", "rebalances the groups")
+        self.history.log("Kafka", "rebalances the groups")
         self.rebalance()
 
-    def _note(self) -> None:
+    def _store_clock(self) -> None:
         process = self._any_process()
-        process.note_clock()
-        self.history.tell(str(process), "notes its highest clock")
+        process.store_clock()
+        self.history.log(str(process), "stores its highest clock")
 
     def freeze(self) -> None:
-        """SIGSTOP, one process, until the calm: so its partitions are given to others. Best while it
-        writes."""
+        """Freezes one process until the calm end, as SIGSTOP does. Prefers a process that writes.
+
+        Its partitions are assigned to others.
+        """
         able = [p for p in self.processes if not p.error]
         if self.frozen or len(able) < 2:
             return
@@ -172,13 +176,13 @@ class World:
         self.frozen = ([p for p in able if p in writing] or able)[self.choices.of(2) - 1]
         self.frozen.freeze(frozen=True)
         self.history.seen["a process froze until the end"] += 1
-        self.history.tell(str(self.frozen), "is frozen")
+        self.history.log(str(self.frozen), "is frozen")
         self.rebalance()
 
     def thaw(self, slept: float) -> None:
-        """It goes on, so many seconds later."""
+        """Lets the frozen process continue after `slept` seconds."""
         if self.frozen:
-            self.history.tell(str(self.frozen), "goes on")
+            self.history.log(str(self.frozen), "continues")
             self.scheduler.advance(self.scheduler.now + slept)
             self.frozen.freeze(frozen=False)
             self.frozen = None
@@ -187,7 +191,7 @@ class World:
     def _kill(self) -> None:
         process = self._any_process()
         self.history.seen["a process was killed"] += 1
-        self.history.tell(str(process), "is killed")
+        self.history.log(str(process), "is killed")
         process.kill()
         self.processes.remove(process)
         self.frozen = None if process is self.frozen else self.frozen
@@ -196,48 +200,47 @@ class World:
 
     def _deploy(self) -> None:
         process = self._any_process()
-        self.history.tell(str(process), "is told to stop")
-        process.tell_to_stop()
+        self.history.log(str(process), "is asked to stop")
+        process.ask_to_stop()
 
     def _wait(self) -> None:
-        """Nothing moves for a while: shorter or longer than a piece may be old, or than deletes are
-        remembered."""
+        """Lets time pass: less or more than the maximum age of a batch, or than the sink remembers deletes."""
         seconds = (20.0, 40.0, 4000.0)[self.choices.of(3)]
-        self.history.tell("everybody", "is still for %s s", seconds)
+        self.history.log("all actors", "pause for %s s", seconds)
         self.scheduler.advance(self.scheduler.now + seconds)
 
-    def _look(self) -> None:
-        """As a process does every few seconds."""
+    def _check_sink(self) -> None:
+        """Does one of the checks that a process does every few seconds."""
         process = self._any_process()
         if process is not self.frozen:
-            process.look()
+            process.check_sink()
 
     def _break_mapping(self) -> None:
-        """Nothing fits it; or all does again."""
+        """Breaks the sink's mapping, so that it fits no document, or fixes it."""
         if refusals := self.refusals:
             refusals.broken = not refusals.broken
-            self.history.tell("sink", "its mapping is %s", "broken" if refusals.broken else "fixed")
+            self.history.log("sink", "its mapping is %s", "broken" if refusals.broken else "fixed")
 
     def _learn(self) -> None:
         self._any_process().learn_breaker()
 
     def retry(self, *, tolerant: bool = False) -> None:
-        """What the supervisors do a minute after a failure. tolerant: without a limit."""
+        """Retries as the supervisors do a minute after a failure. tolerant: without a limit."""
         for process in self.processes:
             if process is not self.frozen:
                 process.retry(tolerant=tolerant)
 
     def replay(self) -> None:
-        """The operator has every letter's document rendered again."""
+        """Hands over the documents of all letters, as an operator's replay does."""
         if refusals := self.refusals:
-            self.history.tell("operator", "replays the letters of %s", sorted(refusals.letters))
+            self.history.log("operator", "replays the letters of %s", sorted(refusals.letters))
             work = SimulatedWork(self.work, "work", self.scheduler, self.history, fails=False)
             for item in key_items([(id,) for id in sorted(refusals.letters)], 10, "replay"):
                 work.put(item)
             work.flush()
 
     def _compare_reader(self) -> None:
-        """As a process does every few seconds."""
+        """Does one of the checks that a process does every few seconds."""
         process = self._any_process()
         if process is not self.frozen:
             process.compare_reader()
@@ -247,7 +250,7 @@ class World:
             self.restores = False
             self.history.seen["another timeline"] += 1
             self.database.restore(self.choices.of(len(self.database.commits)))
-            self.connector.begin_anew()
+            self.connector.restart_here()
 
     def begin_backfill(self) -> None:
         self.backfills = False

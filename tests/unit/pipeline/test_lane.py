@@ -122,7 +122,7 @@ class RecordingLane(Lane):
     def __init__(self, *sinks: MemorySink, breaker: Breaker | None = None, time: FakeTime | None = None) -> None:
         self.done: list[WriteBatch] = []
         self.letters, self.rows = Letters(), EveryKey()
-        self.told = LaneObserver("changes", Metrics(CollectorRegistry()).for_model("things"))
+        self.observed = LaneObserver("changes", Metrics(CollectorRegistry()).for_model("things"))
         super().__init__(
             compiled("things"),
             NoRecords(),
@@ -131,7 +131,7 @@ class RecordingLane(Lane):
             clock=Clock(1),
             work=NoRecords(),
             dead_letters=self.letters,
-            observer=self.told,
+            observer=self.observed,
             limits=Limits(max_age=30.0),
             stop=Event(),
             breaker=breaker,
@@ -178,7 +178,7 @@ def test_a_batch_that_became_too_old_at_one_sink_is_rendered_again_for_the_next(
     lane._write(batch)
     lane._finish_write()
     assert lane.done == [batch]
-    assert lane.told.last_error.startswith(
+    assert lane.observed.last_error.startswith(
         "documents were rendered 31 s ago, which is longer than pipeline.max_age (30 s): they are rendered"
         f" again: {first.name} took 31 s for a write\n  → "
     )
