@@ -1,6 +1,6 @@
-"""The engine against arbitrary read models and histories, on a real PostgreSQL; see test_engine.py.
+"""Tests the pipeline with arbitrary read models and histories on a real PostgreSQL. See test_engine.py.
 
-What is declared: `schema` (tables), `tree` (read models over them), `arbitrary` (Hypothesis makes both).
-What happens: `statements` (of the application), `changes` (what PostgreSQL logged of them, as Debezium tells
-it), `world` (time, topics, sink). What should be: `oracle`.
+Declarations: `schema` (tables), `tree` (read models over them), `arbitrary` (Hypothesis strategies for both).
+Events: `statements` (of the application), `application` (its sessions), `changes` (the change events that Debezium
+would write), `world` (time, topics, sink). Expected documents: `oracle`. One example: `play`.
 """

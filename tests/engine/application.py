@@ -1,4 +1,4 @@
-"""The application's sessions on a PostgreSQL whose commits may take long to be seen."""
+"""The application's sessions on a PostgreSQL whose commits may stay invisible for long."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from psycopg import pq
 from tests.engine.statements import Savepoint, Statement, Step
 
 OPTIONS = "-c lock_timeout=10 -c synchronous_commit=local -c timezone=UTC"
-"""Locks are not waited for: whoever holds one is waiting for us."""
+"""Sessions do not wait for locks: the holder of a lock waits for the test itself."""
 
 
 class Session:
-    """One session. Between a late commit and `release`, the commit is logged, but no snapshot shows it:
-    it waits for a synchronous standby that there is not."""
+    """One session. Between a late commit and `release`, the commit is in WAL, and no snapshot sees it.
+
+    It waits for a synchronous standby that does not exist.
+    """
 
     def __init__(self, dsn: str) -> None:
         self.connection = psycopg.connect(dsn, autocommit=True, options=OPTIONS)
@@ -30,7 +32,7 @@ class Session:
             self.connection.execute("BEGIN")
 
     def run(self, step: Step) -> None:
-        """What fails is undone alone."""
+        """Runs a step. Undoes the step alone if it fails."""
         self.connection.execute("SAVEPOINT step")
         try:
             self._run(step)
@@ -50,7 +52,7 @@ class Session:
             self.connection.execute("RELEASE s")
 
     def end(self, how: str, admin: psycopg.Connection[Any]) -> None:
-        """how: of ENDS."""
+        """Ends the transaction. how: one of `ENDS`."""
         if "asynchronous" in how:
             self.connection.execute("SET LOCAL synchronous_commit = off")
         if "late" not in how:
@@ -59,23 +61,24 @@ class Session:
         self.connection.execute("SET LOCAL synchronous_commit = on")
         pgconn = self.connection.pgconn
         pgconn.send_query(b"COMMIT")
-        while not (self._answered() or self._waits(admin)):  # each look is a round trip
+        while not (self._answered() or self._waits(admin)):  # each check is a round trip
             pass
         self.late = bool(pgconn.is_busy())
         if not self.late:
             self._read()
 
     def _answered(self) -> bool:
-        """A transaction that wrote nothing waits for nobody."""
+        """Whether COMMIT has returned. It returns at once if the transaction wrote nothing."""
         self.connection.pgconn.consume_input()
         return not self.connection.pgconn.is_busy()
 
     def _waits(self, admin: psycopg.Connection[Any]) -> bool:
+        """Whether COMMIT waits for the standby."""
         query = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
         return admin.execute(query, [self.connection.info.backend_pid]).rowcount == 1
 
     def release(self, admin: psycopg.Connection[Any]) -> None:
-        """It becomes visible, as if the standby had answered."""
+        """Makes a late commit visible, as if the standby had answered."""
         self.late = False
         admin.execute("SELECT pg_cancel_backend(%s)", [self.connection.info.backend_pid])
         self._read()

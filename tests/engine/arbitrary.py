@@ -1,7 +1,7 @@
-"""Hypothesis makes small schemas, and read models over them.
+"""Hypothesis strategies for small schemas, and for read models over them.
 
-Names tell what they are: tables a, b, …; key columns k, l; others p, q, …; links r0, r1, …; a nested object
-`o`. Now and then they are odd ones (`ODD`), which need quotes, or look like something else to SQL.
+A name shows its kind: tables are a, b, …; key columns k, l; other columns p, q, …; relations r0, r1, …; the nested
+object is `o`. Some schemas have odd names (`ODD`), which need quotes, or could be mistaken for other SQL.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _tables(draw: Draw, letter: str, *, odd: bool) -> Table:
 
 
 def _references(draw: Draw, table: Table, tables: list[Table]) -> Iterator[Reference]:
-    """Now and then a column is a foreign key."""
+    """Yields a foreign key for some of the columns."""
     for column in table.columns:
         fitting = [t for t in tables if len(t.key) == 1 and t.column(t.key[0]).type == column.type]
         if fitting and not (column.key or column.generated) and draw(st.integers(0, 4)) == 4:
@@ -108,7 +108,7 @@ def _references(draw: Draw, table: Table, tables: list[Table]) -> Iterator[Refer
 
 @dataclass(frozen=True)
 class Case:
-    """What one history is played on. Printed, it is the SQL of the tables and the YAML of the read model."""
+    """The tables and the read model of one history. It prints as SQL and YAML."""
 
     schema: Schema
     tree: Tree
@@ -121,12 +121,12 @@ class Case:
 
     @property
     def tables(self) -> list[Table]:
-        """Those that are written to: those that the read model uses, the most used ones more."""
+        """The tables that the application writes to, once for each use in the read model."""
         used = [self.tree.table, *(link.table for link in self.tree.links())]
         return sorted((self.schema[name] for name in used), key=lambda table: table.name)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How Hypothesis shows it."""
+        """Prints it in Hypothesis' output."""
         tables = "\n".join(f"{sql};" for sql in self.schema.sql(self.identities) if " SET (" not in sql)
         printer.text(f"\n{tables}\n---\n{self.declaration}")
 
@@ -143,7 +143,10 @@ def cases(draw: Draw) -> Case:
 
 
 def _identity(draw: Draw, table: Table, tree: Tree) -> Identity:
-    """DEFAULT is enough where rows are found by their key alone; an index has columns that are not NULL."""
+    """Draws a sufficient replica identity.
+
+    DEFAULT is sufficient if links use the key only. An index identity needs columns that are NOT NULL.
+    """
     linked = {its for link in tree.links() if link.table == table.name for its, _ in link.on}
     needed = [c for c in table.columns if c.key or c.name in linked]
     fitting: list[Identity] = ["FULL"]
@@ -157,7 +160,7 @@ def _identity(draw: Draw, table: Table, tree: Tree) -> Identity:
 
 @st.composite
 def _levels(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: bool) -> Level:
-    """A row's relations and, unless it is hidden, its document."""
+    """Draws the relations of a row and, unless it is hidden, its document."""
     links: dict[Key, Link] = {}
     shown: list[Key] = []
     least = 1 if depth == DEPTH - 1 else 0
@@ -178,9 +181,9 @@ def _levels(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: boo
     field = 'f"{}.é' if schema.odd else "f{}"
     fields |= {field.format(n): draw(_entries(names)) for n in range(draw(st.integers(0, 2)))}
     for key in shown:
-        timeout = fields.setdefault("o", {"i": draw(_expressions(names))}) if len(key) == 2 else fields
-        assert isinstance(timeout, dict)
-        timeout[key[-1]] = Shown(key)
+        target = fields.setdefault("o", {"i": draw(_expressions(names))}) if len(key) == 2 else fields
+        assert isinstance(target, dict)
+        target[key[-1]] = Shown(key)
     return Level(links, fields)
 
 
@@ -218,13 +221,13 @@ def _linkable(one: Column, other: Column) -> bool:
 
 
 class _Names:
-    """What can be named at a row."""
+    """The columns and relations that an expression at a row can name."""
 
     def __init__(self, schema: Schema, table: Table, links: dict[Key, Link]) -> None:
         self.schema, self.table, self.links = schema, table, links
 
     def columns(self) -> list[tuple[Name, str]]:
-        """With its type: of the row, and of those that `one` relations lead to."""
+        """Returns the columns of the row and of the rows that `one` relations lead to, with their types."""
         found = [(Name((), column.name), column.type) for column in self.table.columns]
         for key, link in self.links.items():
             if link.kind == "one":
@@ -236,7 +239,7 @@ class _Names:
         return _Names(self.schema, self.schema[link.table], link.level.links)
 
     def chains(self) -> list[tuple[tuple[Key, ...], _Names]]:
-        """Ways to many rows, and what can be named there."""
+        """Returns the paths to many rows, and the names at their ends."""
         found = []
         for key, link in self.links.items():
             there = self.at(link)
@@ -251,12 +254,12 @@ def _name(name: Name, type: str) -> Expression:
 
 
 Columns = list[tuple[Name, str]]
-"""Each with its type."""
+"""Names of columns with their types."""
 
 
 @st.composite
 def _expressions(draw: Draw, names: _Names) -> Expression:
-    """A value: a column, a calculation, an aggregate."""
+    """Draws a value: a column, a calculation or an aggregate."""
     found: Expression = draw(_scalars(names.columns()))
     if names.chains() and draw(st.booleans()):
         call = draw(_aggregates(names))
@@ -268,7 +271,7 @@ def _expressions(draw: Draw, names: _Names) -> Expression:
 
 @st.composite
 def _scalars(draw: Draw, columns: Columns, others: Columns | None = None) -> Expression:
-    """One of the columns, or a calculation with it, perhaps with one of the others."""
+    """Draws one of the columns, or a calculation with it and perhaps with one of `others`."""
     found: Expression = _name(*draw(st.sampled_from(columns)))
     same = [_name(*item) for item in [*columns, *(others or [])] if item[1] == found.type]
     match found.type if draw(st.integers(0, 2)) == 2 else "":
@@ -307,7 +310,7 @@ def _coalesced(inner: Expression) -> Expression:
 
 @st.composite
 def _cases(draw: Draw, inner: Expression, columns: Columns) -> Expression:
-    """NULL, unless something is so."""
+    """Draws a CASE that is NULL unless a condition is true."""
     condition = draw(_conditions(columns))
 
     def of(here: Here) -> Any:
@@ -337,7 +340,7 @@ def _negated(inner: Expression) -> Expression:
 
 
 def _both(one: Expression, other: Expression, how: str) -> Expression:
-    """Of three values: false decides an `and`, true an `or`, then NULL does."""
+    """Combines two conditions in three-valued logic: false decides an `and`, true an `or`. Otherwise NULL decides."""
 
     def of(here: Here) -> Any:
         found = [one.of(here), other.of(here)]
@@ -350,7 +353,7 @@ def _both(one: Expression, other: Expression, how: str) -> Expression:
 
 @st.composite
 def _comparisons(draw: Draw, columns: Columns) -> Expression:
-    """Of a column with constants, or with another column."""
+    """Draws a comparison of a column with constants or with another column."""
     name, type = draw(st.sampled_from(columns))
     others = [other for other, its in columns if its == type and other != name]
     kinds = ["<>", ">=", "=", "in", "is null", "or null", *(["<", "is distinct from"] if others else [])]
@@ -375,12 +378,12 @@ def _comparisons(draw: Draw, columns: Columns) -> Expression:
             kind, found in some
         )
 
-    told = {
+    special = {
         "is null": f"{name} is null",
         "or null": f"{name} = {literal(value)} or {name} is null",
         "in": f"{name} in ({', '.join(map(literal, some))})",
     }
-    return Expression(told.get(kind, f"{name} {kind} {other or literal(value)}"), "boolean", of)
+    return Expression(special.get(kind, f"{name} {kind} {other or literal(value)}"), "boolean", of)
 
 
 @st.composite
@@ -406,7 +409,10 @@ _OF_TYPE = {
 
 @st.composite
 def _aggregates(draw: Draw, names: _Names) -> Aggregate:
-    """Over the rows at the end of a chain of relations. Their columns may be calculated with ours."""
+    """Draws an aggregate of the rows at the end of a chain of relations.
+
+    Its argument may combine their columns with those of the outer row.
+    """
     chain, there = draw(st.sampled_from(names.chains()))
     columns = [(name.after(chain), type) for name, type in there.columns()]
     kept = draw(_conditions(columns)) if draw(st.integers(0, 2)) == 2 else None

@@ -1,7 +1,7 @@
-"""What PostgreSQL logged, told as Debezium tells it.
+"""Reads the changes in WAL, and writes them as Debezium's events.
 
-The log is decoded by PostgreSQL's own `pgoutput` (manual, "Logical Replication Message Formats"), without
-Kafka Connect. tests/integration/test_events.py shows that Debezium's events look like these.
+PostgreSQL's own `pgoutput` decodes WAL (manual, "Logical Replication Message Formats"), without Kafka Connect.
+tests/integration/test_events.py shows that Debezium's events have the same form.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _READ = (
     f" 'proto_version', '1', 'publication_names', '{PUBLICATION}')"
 ).encode()
 _FLUSH = b"SELECT pg_logical_emit_message(true, 'flush', '')"
-"""Only what is on disk is decoded, and asynchronous commits get there when they like."""
+"""Flushes WAL. Only flushed WAL is decoded, and an asynchronous commit may be flushed much later."""
 _INVENTED = {
     "integer": "0",
     "bigint": "0",
@@ -38,26 +38,26 @@ _INVENTED = {
     "uuid": "00000000-0000-0000-0000-000000000000",
     "bytea": "\\x",
 }
-"""What Debezium fills a NOT NULL column with that the before-image lacks."""
+"""By type: the value that Debezium invents for a NOT NULL column that the before-image lacks."""
 
 
 class Event(NamedTuple):
     table: str
     key: str
-    """Of the row, as text; empty for a truncate."""
+    """The row's key as text; empty for a truncate."""
     xid: int
     value: bytes
 
 
 def begin(connection: psycopg.Connection[Any]) -> None:
-    """From here on, all tables' changes are kept for `read`."""
+    """Creates a publication and a slot, which keep the changes of all tables for `read`."""
     options = "WITH (publish_via_partition_root = true)"
     connection.execute(f"CREATE PUBLICATION {PUBLICATION} FOR ALL TABLES {options}".encode())
     connection.execute(f"SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')".encode())
 
 
 def read(connection: psycopg.Connection[Any], schema: Schema | None) -> list[Event]:
-    """What was committed since the last call, in the order of commits. None: let it go."""
+    """Returns the changes since the last call, in commit order. schema None: discards them."""
     connection.execute(_FLUSH)
     found = connection.execute(_READ, binary=True).fetchall()
     return list(_Decoder(schema).events(data for (data,) in found)) if schema else []
@@ -84,7 +84,7 @@ class _Reader:
         return chr(self.data[self.at - 1])
 
     def row(self) -> list[str | bool | None]:
-        """Texts; None for NULL; False for what is not told."""
+        """Returns the column values as text. None for NULL; False for an unchanged TOASTed value."""
         found: list[str | bool | None] = []
         for _ in range(self.number("H")):
             match self.letter():
@@ -137,7 +137,7 @@ class _Decoder:
                         yield self._event(self.relations[message.number("I")][0], "t", None, None)
 
     def _row(self, kind: str, table: str, images: dict[str, dict[str, Any]]) -> Iterator[Event]:
-        """A new key is told as a delete and a create."""
+        """Yields the events of a row. A change of the key becomes a delete and a create."""
         old, full, new = images.get("K"), images.get("O"), images.get("N")
         before = full or (old and self._invented(table, old))
         if new and full:
@@ -149,12 +149,14 @@ class _Decoder:
         else:
             yield self._event(table, {"I": "c", "U": "u", "D": "d"}[kind], before, new)
 
-    def _invented(self, table: str, told: dict[str, Any]) -> dict[str, Any]:
-        """Told is the key only (or all, of a partition under FULL whose root is not). Debezium makes up the
-        rest of what cannot be NULL."""
+    def _invented(self, table: str, old: dict[str, Any]) -> dict[str, Any]:
+        """Fills the other columns of an old row as Debezium does: it invents values for columns that are NOT NULL.
+
+        WAL has only the key, or all columns of a partition under FULL whose root has another identity.
+        """
         columns = self.schema[table].columns
-        made = {c.name: _INVENTED[c.type] for c in columns if c.not_null and told.get(c.name) is None}
-        return told | made
+        made = {c.name: _INVENTED[c.type] for c in columns if c.not_null and old.get(c.name) is None}
+        return old | made
 
     def _event(self, table: str, op: str, before: Any, after: Any) -> Event:
         source = {"schema": "public", "table": table, "txId": self.xid, "ts_ms": 1}
@@ -170,7 +172,7 @@ class _Decoder:
 
 
 def _value(text: str | bool | None, type: str) -> Any:
-    """Under the handling modes that `syncer check` insists on."""
+    """Returns the JSON value under the handling modes that `syncer check` requires."""
     if text is None:
         return None
     if text is False:

@@ -1,6 +1,6 @@
-"""The documents that there should be: a read model's tree, walked over the rows in plain Python.
+"""Computes the expected documents: walks a read model's tree over the rows in plain Python.
 
-Written from the words of the README, without any of the syncer's SQL or code. Slow, and hard to get wrong.
+It follows the README, and uses neither the syncer's SQL nor its code. It is slow, and simple enough to be right.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from tests.engine.tree import (
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
-"""By table."""
+"""The rows of each table."""
 Place = TypeVar("Place", "_Here", "_Chain")
 
 
 def documents(schema: Schema, tree: Tree, rows: Rows) -> dict[str, Any]:
-    """By id."""
+    """Returns all documents, by id."""
     world = _World(schema, rows)
     found = {}
     for row in rows[tree.table]:
@@ -63,7 +63,7 @@ class _Here:
     # -- the rows that relations lead to --------------------------------------------------------------------
 
     def follow(self, key: Key) -> list[_Here]:
-        """The related rows that pass the filter, in order, without the limit."""
+        """Returns the related rows that pass the filter, in order. Ignores the limit."""
         link = self.level.links[key]
         found = []
         for row in self.world.rows[link.table]:
@@ -82,7 +82,7 @@ class _Here:
         return found[0] if found else None
 
     def order(self, link: Link) -> list[Order]:
-        """What is declared, then the primary key."""
+        """Returns the declared order, followed by the primary key."""
         key = [Order(Name((), name)) for name in self.world.schema[link.table].key]
         return [*link.order, *key]
 
@@ -101,8 +101,10 @@ class _Here:
         return _aggregate(call, self.chains(call))
 
     def chains(self, call: Aggregate) -> list[_Chain]:
-        """The rows at the end of the chain, with all rows on the way, in the order of the relations,
-        outer ones first."""
+        """Returns the rows at the end of the chain, each with all rows on the way to it.
+
+        They are in the order of the relations, outer relations first.
+        """
         found = [_Chain(self, {(): self})]
         orders: list[Order] = []
         path: tuple[Key, ...] = ()
@@ -151,7 +153,7 @@ class _Here:
 
 
 class _Chain:
-    """The rows of a chain of relations, by the way to each (`tree.Here`): what an aggregate is over."""
+    """One row that an aggregate reads, with the rows on the way to it, by path (`tree.Here`)."""
 
     def __init__(self, outer: _Here, at: dict[tuple[Key, ...], _Here]) -> None:
         self.outer = outer
@@ -166,7 +168,7 @@ class _Chain:
 
 
 def _aggregate(call: Aggregate, chains: list[_Chain]) -> Any:
-    """A group whose rows the filter leaves out has its value of no rows."""
+    """Returns the value of an aggregate. If the filter excludes all rows of a group, it is the value of no rows."""
     chains = [chain for chain in chains if call.where is None or call.where.of(chain) is True]
     if call.argument is None:
         return len(chains)
@@ -206,7 +208,7 @@ def _first_of_equals(values: list[Any]) -> list[Any]:
 
 
 def _sorted(found: list[Place], orders: Iterable[Order]) -> list[Place]:
-    """Stable sorts, the last order first; ties stay as they are, also when descending."""
+    """Sorts by several orders: stable sorts, the last order first. Ties keep their order, also when descending."""
     for order in reversed(list(orders)):
         by = partial(_by, order)
         there = sorted((x for x in found if by(x) is not None), key=by, reverse=order.descending)
@@ -222,20 +224,20 @@ def _by(order: Order, here: _Here | _Chain) -> Any:
 
 
 def _id(values: list[Any]) -> str:
-    """The id of a document: `|` between key columns, `|` and `\\` escaped by `\\`."""
+    """Returns the id of a document: key columns joined by `|`, with `|` and `\\` escaped by `\\`."""
     if len(values) == 1:
         return text(values[0])
     return "|".join(text(value).replace("\\", "\\\\").replace("|", "\\|") for value in values)
 
 
 class Padded(str):
-    """Of `character(n)`: as text, without the blanks at its end."""
+    """A `character(n)` value. Its text has no blanks at the end."""
 
     __slots__ = ()
 
 
 def text(value: Any) -> str:
-    """As PostgreSQL casts it to text."""
+    """Returns the text that PostgreSQL casts a value to."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -249,7 +251,7 @@ def text(value: Any) -> str:
 
 
 def json(value: Any) -> Any:
-    """What JSON makes of it; decimals that look different are different."""
+    """Returns the JSON value. Decimals with different texts are different."""
     match value:
         case list():
             return [json(item) for item in value]

@@ -1,4 +1,4 @@
-"""One case being played: the tables, the application's sessions, the lanes of the read model, the oracle."""
+"""Plays one case: its tables, the application's sessions, the lanes of the read model, and the oracle."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from tests.engine.arbitrary import Case
 from tests.engine.changes import Event as ChangeEvent
 from tests.engine.schema import word
 from tests.engine.statements import SESSIONS, Action, Transaction, Write
-from tests.engine.world import FakeTime, FrailSink, Topics, WorkTopics
+from tests.engine.world import FailingSink, FakeTime, Topics, WorkTopics
 from tests.harness.engine import MemoryDeadLetters
 from tests.harness.memory_sink import Store
 
 PARTITIONS = 2
 LIMITS = Limits(max_records=100, chunk_documents=2, fan_out=3, commit_interval=0.0, gate_timeout=1.0, max_age=5.0)
-"""Small, so that a handful of rows is too much for one batch."""
+"""Small, so that a few rows are too much for one batch."""
 
 
 class Play:
-    """dsn: of a database of our own, whose slot is there (`changes.begin`)."""
+    """dsn: of a database for this test alone. Its slot exists (`changes.begin`)."""
 
     def __init__(self, dsn: str, case: Case) -> None:
         self.dsn, self.case = dsn, case
@@ -52,7 +52,7 @@ class Play:
         create = ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public", *case.schema.sql(case.identities)]
         self.admin.execute("; ".join(create).encode())
         self.sessions = [Session(dsn) for _ in range(SESSIONS + 1)]
-        self.told: list[ChangeEvent] = []
+        self.published: list[ChangeEvent] = []
         self.time = FakeTime()
         self.time.meanwhile = self.release_one
         self.changes, self.work, self.dead_letters = Topics(), WorkTopics(), MemoryDeadLetters()
@@ -78,7 +78,10 @@ class Play:
             session.end(action.how, self.admin)
 
     def _whole(self, action: Transaction) -> None:
-        """In the last session. A truncate that is seen late would lock the engine out for as long."""
+        """Runs a whole transaction in the last session.
+
+        A truncate never commits late, because its lock blocks the lanes.
+        """
         session = self.sessions[-1]
         if session.late:
             session.release(self.admin)
@@ -94,7 +97,7 @@ class Play:
                 session.end("COMMIT", self.admin)
 
     def release_one(self) -> None:
-        """Something is waited for: one of the late commits becomes visible."""
+        """Makes one of the late commits visible. Called when a lane waits."""
         for session in self.sessions:
             if session.late:
                 session.release(self.admin)
@@ -103,16 +106,16 @@ class Play:
     # -- Debezium -------------------------------------------------------------------------------------------
 
     def stream(self) -> None:
-        """What was committed goes to the topics: one for each table, partitioned by key."""
+        """Publishes the committed changes: one topic for each table, partitioned by key."""
         used = {table.name for table in self.compiled.tables}
         for change in changes.read(self.admin, self.case.schema):
             if change.table in used:
-                self.told.append(change)
+                self.published.append(change)
                 self._produce(change)
 
-    def tell_again(self, count: int) -> None:
-        """Debezium was killed before it wrote down how far it was."""
-        for change in self.told[-count:]:
+    def publish_again(self, count: int) -> None:
+        """Publishes the last changes again, as Debezium does if it was killed before it stored its offset."""
+        for change in self.published[-count:]:
             self._produce(change)
 
     def _produce(self, change: ChangeEvent) -> None:
@@ -121,14 +124,14 @@ class Play:
     # -- the syncer -----------------------------------------------------------------------------------------
 
     def compile(self) -> None:
-        """From the tables as they are, and begin where was committed: as after a start."""
+        """Compiles the read model for the present tables, and starts at the committed offsets."""
         connection = connect({"conninfo": self.dsn})
         catalog, print_ = rows_catalog.load_stable(connection, tables(self.model))
         connection.close()
         self.compiled = compile(self.model, catalog)
         findings = check_model("model.yaml", self.compiled, catalog)
         assert not [finding for finding in findings if finding.severity == "error"], findings
-        self.sink = FrailSink(self.compiled, self.store)
+        self.sink = FailingSink(self.compiled, self.store)
         self.sink.prepare()
         for rows in self.rows:
             rows.close()
@@ -139,7 +142,7 @@ class Play:
         self.restart()
 
     def restart(self, *, lost: bool = False) -> None:
-        """New lanes go on where was committed. What the old ones were writing is on its way, or lost."""
+        """Starts new lanes at the committed offsets. A write of the old lanes is still under way, or lost."""
         if lost:
             self.time.held.clear()
         self.changes.close()
@@ -163,17 +166,17 @@ class Play:
         )
 
     def follow(self, take: Iterable[tuple[int, int]] | None) -> None:
-        """What was committed is told, and a batch of it is taken; None: all of it."""
+        """Publishes the committed changes, and processes one batch. take None: a batch of all records."""
         self.stream()
         self.step(self.lanes[0], self.everything if take is None else take)
 
     @property
     def everything(self) -> list[tuple[int, int]]:
-        """More than there is."""
+        """A `take` that is larger than the topics."""
         return [(0, LIMITS.max_records)] * PARTITIONS * len(self.case.schema.tables)
 
     def step(self, lane: Lane, take: Iterable[tuple[int, int]]) -> None:
-        """One batch. When the tables were altered (a truncate does), all begins again."""
+        """Processes one batch. Compiles again if the tables were altered; a truncate counts as that."""
         source: Any = lane.source
         source.take = take
         try:
@@ -194,8 +197,10 @@ class Play:
     # -- the end --------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Until nothing is left to do, in the topics and on the way to the sink. What is committed and not
-        visible becomes so when it is waited for; what nobody waits for, at the end."""
+        """Processes all records, and finishes all writes.
+
+        A late commit becomes visible when a lane waits for it. The others become visible at the end.
+        """
         self.stream()
         while any(lane.source.waiting() or lane.writer.busy for lane in self.lanes):  # type: ignore[attr-defined]
             for lane in self.lanes:

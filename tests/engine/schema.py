@@ -1,4 +1,4 @@
-"""Small tables: what they have, and the SQL that makes them."""
+"""Small tables, and the SQL that creates them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 LONG = "x" * 200
-"""Kept outside the row (`toast_tuple_target`), so that an update that leaves it alone does not log it."""
+"""Stored outside the row (`toast_tuple_target`), so an update that does not change it does not log it."""
 VALUES: dict[str, tuple[Any, ...]] = {
     "integer": (0, 1, 2, 3, 4),
     "bigint": (0, 1, 2, (1 << 53) + 1),
@@ -25,8 +25,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "mood": ("high", "low"),
     "boolean": (False, True),
 }
-"""Few enough for rows to meet, many enough to tell apart: equal keys that look different, ids that need
-escapes, numbers that no double holds. `mood` is an enum, its labels in this order."""
+"""By type: a few values, so that rows often match. Among them are equal keys with different texts, ids that need
+escapes, and numbers that no double can hold. `mood` is an enum with its labels in this order."""
 
 
 Identity = str | tuple[str, ...]
@@ -57,8 +57,8 @@ class Reference:
     on_delete: str
 
     def __str__(self) -> str:
-        told = f"FOREIGN KEY ({word(self.column)}) REFERENCES {word(self.table)} ({word(self.key)})"
-        return f"{told} ON UPDATE CASCADE ON DELETE {self.on_delete}"
+        key = f"FOREIGN KEY ({word(self.column)}) REFERENCES {word(self.table)} ({word(self.key)})"
+        return f"{key} ON UPDATE CASCADE ON DELETE {self.on_delete}"
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     unique: str = ""
-    """A column that is unique besides the key."""
+    """Another unique column."""
     references: tuple[Reference, ...] = ()
     partitioned: bool = False
     had: bool = False
-    """Whether it once had another column, the first."""
+    """Whether a first column was dropped."""
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
@@ -89,7 +89,7 @@ class Table:
         if self.partitioned:
             leaves = [f"{self.name}_{n}" for n in range(2)]
             yield f"CREATE TABLE {word(leaves[0])} PARTITION OF {name} {_REMAINDER.format(0)}"
-            columns = ", ".join(map(str, reversed(self.columns)))  # a leaf may have an order of its own
+            columns = ", ".join(map(str, reversed(self.columns)))  # a leaf may have another column order
             yield f"CREATE TABLE {word(leaves[1])} ({columns})"
             yield f"ALTER TABLE {name} ATTACH PARTITION {word(leaves[1])} {_REMAINDER.format(1)}"
         for leaf in leaves:
@@ -108,7 +108,7 @@ class Table:
 class Schema:
     tables: tuple[Table, ...]
     odd: bool = False
-    """Whether its names, and those over it, are odd ones."""
+    """Whether its names, and those of the read model, are odd."""
 
     def __getitem__(self, name: str) -> Table:
         return next(table for table in self.tables if table.name == name)
@@ -124,7 +124,7 @@ class Schema:
 
 
 def word(name: str) -> str:
-    """A name in SQL, quoted if it has to be."""
+    """Returns a name in SQL, quoted if necessary."""
     plain = name.isascii() and name.replace("_", "a").isalnum() and name.islower() and name != "select"
     return name if plain else '"' + name.replace('"', '""') + '"'
 
@@ -134,7 +134,7 @@ def words(names: Iterable[str]) -> str:
 
 
 def literal(value: Any) -> str:
-    """A value in SQL."""
+    """Returns a value in SQL."""
     if value is None or isinstance(value, bool):
         return {None: "NULL", True: "true", False: "false"}[value]
     if isinstance(value, int | Decimal):

@@ -1,4 +1,4 @@
-"""What the application does: statements over a schema, as Hypothesis draws them and as SQL tells them."""
+"""The application's statements over a schema: Hypothesis strategies, and their SQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 @dataclass(frozen=True)
 class Statement:
-    """May fail, and is undone alone then."""
+    """One statement. If it fails, it is undone alone."""
 
     sql: str
 
@@ -23,7 +23,7 @@ class Statement:
         return self.sql
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How Hypothesis shows it."""
+        """Prints it in Hypothesis' output."""
         printer.text(str(self))
 
 
@@ -39,7 +39,7 @@ class Savepoint:
         return f"SAVEPOINT s; {inner}; {'ROLLBACK TO' if self.undone else 'RELEASE'} s"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How Hypothesis shows it."""
+        """Prints it in Hypothesis' output."""
         printer.text(str(self))
 
 
@@ -48,56 +48,56 @@ Step = Statement | Savepoint
 
 @dataclass(frozen=True)
 class Transaction:
-    """As a whole, in a session of its own."""
+    """A whole transaction, in its own session."""
 
     steps: tuple[Step, ...]
     how: str
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How Hypothesis shows it."""
+        """Prints it in Hypothesis' output."""
         printer.text(f"{'; '.join(map(str, self.steps))}; {self.how}")
 
 
 @dataclass(frozen=True)
 class Write:
-    """In a session's transaction, which stays open."""
+    """One step in a session's transaction, which stays open."""
 
     session: int
     step: Step
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How Hypothesis shows it."""
+        """Prints it in Hypothesis' output."""
         printer.text(f"session {self.session}: {self.step}")
 
 
 @dataclass(frozen=True)
 class End:
-    """Of a session's transaction."""
+    """The end of a session's transaction."""
 
     session: int
     how: str
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How Hypothesis shows it."""
+        """Prints it in Hypothesis' output."""
         printer.text(f"session {self.session}: {self.how}")
 
 
 Action = Transaction | Write | End
 SESSIONS = 2
-ENDS = ("COMMIT", "COMMIT", "COMMIT, seen late", "COMMIT, seen late", "COMMIT, asynchronous", "ROLLBACK")
+ENDS = ("COMMIT", "COMMIT", "COMMIT, late", "COMMIT, late", "COMMIT, asynchronous", "ROLLBACK")
 
 
 def values(column: Column) -> st.SearchStrategy[Any]:
     found = VALUES[column.type]
     if not column.key and column.type == "text":
-        found = (*found, LONG, "")  # keys are not so long, and a document's id is not empty
+        found = (*found, LONG, "")  # a key is never long, and the id of a document never empty
     given = st.sampled_from(found)
     return given if column.not_null else given | st.none()
 
 
 @st.composite
 def statements(draw: Draw, tables: Sequence[Table]) -> Statement:
-    """A row, or some rows, of one table."""
+    """Writes one or some rows of one table."""
     table = draw(st.sampled_from(tables))
     kind = draw(st.sampled_from(["update"] * 4 + ["insert", "upsert", "upsert", "delete"]))
     match kind:
@@ -113,7 +113,7 @@ def statements(draw: Draw, tables: Sequence[Table]) -> Statement:
 
 @st.composite
 def rows(draw: Draw, schema: Schema) -> list[Statement]:
-    """Some rows in every table, each on its own: one that fits no foreign key is left out."""
+    """Inserts some rows into every table, one per statement. A row that fits no foreign key fails alone."""
     return [
         Statement(_insert(draw, table, max_size=1)) for table in schema.tables for _ in range(draw(st.integers(3, 6)))
     ]
@@ -121,7 +121,7 @@ def rows(draw: Draw, schema: Schema) -> list[Statement]:
 
 @st.composite
 def replacements(draw: Draw, tables: Sequence[Table]) -> Savepoint:
-    """A row is deleted, and another one takes its key at once."""
+    """Deletes a row, and inserts another one with its key at once."""
     table = draw(st.sampled_from(tables))
     columns = [column for column in table.columns if not column.generated]
     row = {column.name: literal(draw(values(column))) for column in columns}
@@ -142,7 +142,7 @@ def steps(tables: Sequence[Table]) -> st.SearchStrategy[Step]:
 
 
 def actions(tables: Sequence[Table]) -> st.SearchStrategy[Action]:
-    """On these tables. Only whole transactions truncate, because that locks everybody out."""
+    """Acts on these tables. Only whole transactions truncate, because a truncate blocks all other sessions."""
     one, session = steps(tables), st.integers(0, SESSIONS - 1)
     several = st.lists(one, min_size=1, max_size=4).map(tuple)
     emptied = st.tuples(one, truncates(tables), one)
@@ -162,7 +162,7 @@ def _insert(draw: Draw, table: Table, max_size: int = 2) -> str:
 
 
 def _set(draw: Draw, table: Table) -> str:
-    """Mostly one column; a key column, too."""
+    """Returns assignments to one or two columns, which may be key columns."""
     columns = st.sampled_from([column for column in table.columns if not column.generated])
     chosen = draw(st.lists(columns, min_size=1, max_size=2, unique=True))
     return ", ".join(f"{word(column.name)} = {literal(draw(values(column)))}" for column in chosen)
@@ -170,7 +170,7 @@ def _set(draw: Draw, table: Table) -> str:
 
 @st.composite
 def _some(draw: Draw, table: Table, *, all_rows: bool = True) -> str:
-    """A condition: by a column's value; or all rows."""
+    """Returns a condition on a column's value, or none for all rows."""
     keys = [table.column(name) for name in table.key]
     column = draw(st.sampled_from(draw(st.sampled_from([keys, keys, table.columns]))))
     value = literal(draw(values(column)))

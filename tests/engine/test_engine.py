@@ -1,8 +1,8 @@
-"""Whatever is declared and whatever happens: in the end, every document is what the rows say.
+"""For any read model and any history, every document equals the rows in the end.
 
-Hypothesis makes a schema, a read model over it and a history (statements of interleaved sessions, commits
-that are seen late, redelivery, restarts, sinks that fail), on a real PostgreSQL. What it finds, it makes
-small. More examples: `pytest tests/engine --hypothesis-profile=long`.
+Hypothesis generates a schema, a read model over it and a history, which run on a real PostgreSQL. A history has
+statements of interleaved sessions, late commits, redelivery, restarts and sinks that fail. Hypothesis shrinks a
+failing example. More examples: `pytest tests/engine --hypothesis-profile=long`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from tests.engine.statements import Transaction, actions, rows
 
 TAKE = st.lists(st.tuples(st.integers(0, 7), st.integers(1, 3)), min_size=1, max_size=4)
 DISTURBANCES: dict[str, Callable[[Play], None]] = {
-    "a commit that nobody saw becomes visible": Play.release_one,
-    "the syncer is killed, its last write is on the way": Play.restart,
+    "a late commit becomes visible": Play.release_one,
+    "the syncer is killed, its last write is under way": Play.restart,
     "the syncer is killed, its last write is lost": lambda play: play.restart(lost=True),
-    "a write on the way arrives": lambda play: play.time.finish(1),
-    "Debezium repeats itself": lambda play: play.tell_again(4),
-    "the sink will be away": lambda play: play.sink.fail("away"),
-    "the sink will write, and not say so": lambda play: play.sink.fail("answer lost"),
-    "the sink will take half": lambda play: play.sink.fail("half"),
+    "a write under way arrives": lambda play: play.time.finish(1),
+    "Debezium repeats itself": lambda play: play.publish_again(4),
+    "the sink will be unreachable": lambda play: play.sink.fail("unreachable"),
+    "the sink will write without an answer": lambda play: play.sink.fail("answer lost"),
+    "the sink will write half": lambda play: play.sink.fail("half"),
     "six seconds pass": lambda play: play.time.pass_by(6.0),
     "a backfill": Play.backfill,
 }
@@ -47,7 +47,10 @@ DISTURBANCES: dict[str, Callable[[Play], None]] = {
 
 @pytest.fixture(scope="module")
 def dsn() -> Iterator[str]:
-    """A PostgreSQL of our own. With `synchronous_commit=on`, commits wait for a standby that there is not."""
+    """Starts a PostgreSQL for this test.
+
+    With `synchronous_commit=on`, commits wait for a standby that does not exist.
+    """
     own = devstack.start(temporary_home(), only=["postgres"], ephemeral=True)
     try:
         with psycopg.connect(own.postgres, autocommit=True, options=OPTIONS) as admin:
@@ -56,7 +59,7 @@ def dsn() -> Iterator[str]:
                 "synchronous_commit = local",
                 "synchronous_standby_names = 'nobody'",
                 "fsync = off",
-                "autovacuum = off",  # it locks catalogs, and nobody waits for a lock here
+                "autovacuum = off",  # it locks catalogs, and the sessions do not wait for locks
             ):
                 admin.execute(f"ALTER SYSTEM SET {setting}".encode())
             admin.execute("SELECT pg_reload_conf()")
@@ -66,7 +69,7 @@ def dsn() -> Iterator[str]:
 
 
 class History(RuleBasedStateMachine):
-    """A history, step by step. The engine steps only where a rule says so."""
+    """A history, step by step. The lanes run only when a rule steps them."""
 
     dsn: ClassVar[str]
 
@@ -76,8 +79,8 @@ class History(RuleBasedStateMachine):
         self.compared = False
 
     @initialize(case=cases(), data=st.data())
-    def rows_of_before(self, case: Case, data: Any) -> None:
-        """The tables, some rows whose changes are not told, and a backfill."""
+    def earlier_rows(self, case: Case, data: Any) -> None:
+        """Creates the tables, some rows without change events, and a backfill."""
         self.play = Play(self.dsn, case)
         self.play.act(Transaction(tuple(data.draw(rows(case.schema), "before")), "COMMIT"))
         changes.read(self.play.admin, None)
@@ -85,18 +88,20 @@ class History(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def happen(self, data: Any) -> None:
-        """The application writes; what is committed is told, and a batch of it taken, or more later. Or the
-        syncer works, or is disturbed."""
+        """Draws some events and applies them.
+
+        An event is a write of the application with a batch of its changes, a step of work, or a disturbance.
+        """
         assert self.play
         written = st.tuples(actions(self.play.case.tables), st.none() | TAKE)
         disturbed = st.sampled_from(sorted(DISTURBANCES))
         one = st.one_of(written, written, written, written, TAKE, disturbed)
         for event in data.draw(st.lists(one, min_size=1, max_size=8), "events"):
-            self.tell(self.play, event)
+            self.apply(self.play, event)
         self.compared = False
 
-    def tell(self, play: Play, event: Any) -> None:
-        """One event."""
+    def apply(self, play: Play, event: Any) -> None:
+        """Applies one event."""
         match event:
             case str():
                 DISTURBANCES[event](play)
@@ -109,7 +114,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: not self.compared)
     @rule()
     def compare(self) -> None:
-        """Nothing is missing, nothing is left over, nothing is stale; nothing was refused."""
+        """Compares all documents: none is missing, left over, stale or rejected."""
         assert self.play
         self.play.drain()
         have, want = self.play.written(), self.play.expected()
@@ -129,10 +134,10 @@ class History(RuleBasedStateMachine):
                 self.play.close()
 
 
-@pytest.mark.timeout(7200)  # the long profile; and making an example small takes its time
-def test_every_document_is_what_the_rows_say(dsn: str) -> None:
+@pytest.mark.timeout(7200)  # the long profile, and to shrink an example takes time
+def test_every_document_equals_the_rows(dsn: str) -> None:
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    examples = settings().max_examples // 2  # of the profile's: they take long
+    examples = settings().max_examples // 2  # half of the profile's, because each takes long
     chosen = settings(
         max_examples=examples,
         stateful_step_count=25,

@@ -1,4 +1,4 @@
-"""A read model as a tree of values, which knows its YAML. What it means is for `oracle.py`."""
+"""A read model as a tree of values, which can write its YAML. `oracle.py` evaluates it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Protocol
 from tests.engine.schema import word
 
 Key = tuple[str, ...]
-"""A relation's name at its row: one word, or two if it is in an object."""
+"""The name of a relation at its row: one word, or two if the relation is in an object."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """A column, of this row or of one that relations lead to."""
+    """A column of this row, or of a row that relations lead to."""
 
     through: tuple[Key, ...]
     column: str
@@ -23,12 +23,12 @@ class Name:
         return ".".join(map(word, [*(part for key in self.through for part in key), self.column]))
 
     def after(self, path: tuple[Key, ...]) -> Name:
-        """The same, named from where the path begins that leads here."""
+        """Returns the name of the same column, seen from the beginning of a path that leads here."""
         return Name((*path, *self.through), self.column)
 
 
 class Here(Protocol):
-    """The row that an expression is evaluated at."""
+    """The row at which an expression is evaluated."""
 
     def name(self, name: Name) -> Any: ...
 
@@ -37,7 +37,7 @@ class Here(Protocol):
 
 @dataclass(frozen=True)
 class Expression:
-    """SQL, and what it means in Python."""
+    """SQL, and the same expression in Python."""
 
     sql: str
     type: str
@@ -49,9 +49,9 @@ class Order:
     by: Name
     descending: bool = False
     nulls_first: bool | None = None
-    """None: as SQL has it, last when ascending and first when descending."""
+    """None: SQL's default, last when ascending and first when descending."""
     is_null: bool = False
-    """By whether it is NULL."""
+    """Whether the order is by `IS NULL`."""
 
     def __str__(self) -> str:
         nulls = {None: "", True: " nulls first", False: " nulls last"}[self.nulls_first]
@@ -63,9 +63,9 @@ class Order:
 class Aggregate:
     function: str
     chain: tuple[Key, ...]
-    """The relations to the rows that it is over; the last is a `many`."""
+    """The relations to the aggregated rows. The last one is a `many`."""
     argument: Expression | None
-    """None: the rows themselves are counted."""
+    """None: counts rows."""
     type: str
     distinct: bool = False
     where: Expression | None = None
@@ -103,7 +103,7 @@ Field = Expression | Grouped | Shown | dict[str, Any]
 
 @dataclass(frozen=True)
 class Level:
-    """What is said of one row: its relations, shown or not, and its document or value."""
+    """The declaration for one row: its relations, shown or hidden, and its document or value."""
 
     links: dict[Key, Link]
     fields: dict[str, Field] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class Link:
     """`one` or `many`."""
     table: str
     on: tuple[tuple[str, str], ...]
-    """(its column, our column)"""
+    """Pairs: (column of the other table, column of this table)."""
     level: Level
     where: Expression | None = None
     order: tuple[Order, ...] = ()
@@ -130,7 +130,7 @@ class Tree:
     where: Expression | None = None
 
     def yaml(self) -> dict[str, Any]:
-        """What PyYAML writes as the declaration."""
+        """Returns the declaration as values for PyYAML."""
         filtered = {"where": self.where.sql} if self.where else {}
         root = {"table": f"public.{word(self.table)}"}
         return {"name": "model", "root": root, **filtered, **_level(self.level), "sink": {"memory": {}}}
@@ -148,12 +148,12 @@ def _links(level: Level) -> Iterator[Link]:
 def _level(level: Level) -> dict[str, Any]:
     shown = set(_shown(level.fields))
     hidden = {".".join(key): _link(link) for key, link in level.links.items() if key not in shown}
-    told: dict[str, Any] = {"relations": hidden} if hidden else {}
+    entries: dict[str, Any] = {"relations": hidden} if hidden else {}
     if level.fields:
-        told["document"] = _fields(level, level.fields)
+        entries["document"] = _fields(level, level.fields)
     if level.value:
-        told["value"] = level.value.sql
-    return told
+        entries["value"] = level.value.sql
+    return entries
 
 
 def _shown(fields: dict[str, Field]) -> Iterator[Key]:
@@ -165,26 +165,26 @@ def _shown(fields: dict[str, Field]) -> Iterator[Key]:
 
 
 def _fields(level: Level, fields: dict[str, Field]) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for name, entry in fields.items():
         if isinstance(entry, Expression):
-            told[name] = entry.sql
+            entries[name] = entry.sql
         elif isinstance(entry, Grouped):
-            told[name] = {"value": entry.value.sql, "group_by": str(entry.by)}
+            entries[name] = {"value": entry.value.sql, "group_by": str(entry.by)}
         elif isinstance(entry, Shown):
-            told[name] = _link(level.links[entry.key])
+            entries[name] = _link(level.links[entry.key])
         else:
-            told[name] = {"object": _fields(level, entry)}
-    return told
+            entries[name] = {"object": _fields(level, entry)}
+    return entries
 
 
 def _link(link: Link) -> dict[str, Any]:
     on = {word(its): word(ours) for its, ours in link.on}
-    told: dict[str, Any] = {link.kind: word(link.table), "on": on}
+    entries: dict[str, Any] = {link.kind: word(link.table), "on": on}
     if link.where:
-        told["where"] = link.where.sql
+        entries["where"] = link.where.sql
     if link.order:
-        told["order_by"] = [str(order) for order in link.order]
+        entries["order_by"] = [str(order) for order in link.order]
     if link.limit:
-        told["limit"] = link.limit
-    return told | _level(link.level)
+        entries["limit"] = link.limit
+    return entries | _level(link.level)

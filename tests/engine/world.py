@@ -1,6 +1,6 @@
-"""What surrounds the engine here: a time that passes when it is waited for, topics, a sink that fails.
+"""The surroundings of the lanes: a time that passes while a lane waits, topics, and a sink that fails.
 
-Everything runs on one thread, in the order that the test likes.
+All of it runs on one thread, in the order that the test chooses.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ Partition = tuple[str, int]
 
 
 class FakeTime(SystemTime):
-    """Waiting takes no time, and is when something may happen (`meanwhile`). What is begun beside is held
-    until it is waited for, or until `finish`: so that a write can be slow, or come from the dead."""
+    """A wait takes no real time, and calls `meanwhile`.
+
+    Background work is held until a lane waits for it, or until `finish`. So a write can be slow, or arrive after its
+    lane has ended.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -61,7 +64,7 @@ class FakeTime(SystemTime):
         self.now += seconds
 
     def finish(self, count: int) -> None:
-        """The oldest of what is held, so many."""
+        """Finishes the `count` oldest of the held work."""
         for _ in range(min(count, len(self.held))):
             _finish(*self.held.popleft())
 
@@ -69,12 +72,15 @@ class FakeTime(SystemTime):
 def _finish(future: Future[Any], work: Callable[[], Any]) -> None:
     try:
         future.set_result(work())
-    except Exception as error:  # whatever it is, it is raised where the result is asked for
+    except Exception as error:  # raised to the caller of `result`
         future.set_exception(error)
 
 
 class Topics:
-    """`ports.Source` of several partitions: `take` says from which, and how much, the next poll takes."""
+    """`ports.Source` with several partitions.
+
+    `take` decides which partitions the next poll reads, and how many records of each.
+    """
 
     def __init__(self) -> None:
         self.records: dict[Partition, list[Record]] = {}
@@ -90,7 +96,7 @@ class Topics:
         return [p for p, records in self.records.items() if self.at.get(p, 0) < len(records)]
 
     def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
-        """take: (which of the waiting partitions, how many records)."""
+        """Returns records as `take` says: pairs of (index among the waiting partitions, number of records)."""
         found: list[Record] = []
         for which, count in self.take:
             if waiting := self.waiting():
@@ -104,18 +110,18 @@ class Topics:
         self.committed.update(next_offsets)
 
     def heartbeat(self) -> None:
-        """There is no group to stay in."""
+        """There is no group."""
 
     def progress(self) -> dict[Partition, tuple[int, int]]:
         return {p: (self.at.get(p, 0), len(records)) for p, records in self.records.items()}
 
     def close(self) -> None:
-        """Whoever opens it next begins where was committed."""
+        """Goes back to the committed offsets, for the next lane."""
         self.at = dict(self.committed)
 
 
 class WorkTopics(Topics):
-    """`ports.WorkTopic`, and the source of the lane that takes from it."""
+    """`ports.WorkTopic`, and the source of its lane."""
 
     topic = "work"
 
@@ -123,11 +129,11 @@ class WorkTopics(Topics):
         self.add((self.topic, 0), encode_work(item))
 
     def flush(self) -> None:
-        """Nothing is on its way."""
+        """All items are durable."""
 
 
-class FrailSink(MemorySink):
-    """Fails as it is told: the next write only."""
+class FailingSink(MemorySink):
+    """Fails in the next write, as `fail` chooses."""
 
     def __init__(self, model: Compiled, store: Store) -> None:
         super().__init__(model=model, store=store)
@@ -139,7 +145,7 @@ class FrailSink(MemorySink):
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         fault, self.fault = self.fault, ""
         match fault:
-            case "away":
+            case "unreachable":
                 raise Retry("no answer")
             case "answer lost":
                 super().write(batch, timeout)
@@ -149,9 +155,9 @@ class FrailSink(MemorySink):
         return super().write(batch, timeout)
 
     def _half(self, batch: Batch, ids: Sequence[str]) -> Outcome:
-        """Every second one is taken."""
-        taken = set(ids[::2])
-        upserts = {id: body for id, body in batch.upserts.items() if id in taken}
-        outcome = super().write(Batch(batch.version, upserts, [id for id in batch.deletes if id in taken]))
-        outcome.retry += [id for id in ids if id not in taken]
+        """Writes every second document."""
+        written = set(ids[::2])
+        upserts = {id: body for id, body in batch.upserts.items() if id in written}
+        outcome = super().write(Batch(batch.version, upserts, [id for id in batch.deletes if id in written]))
+        outcome.retry += [id for id in ids if id not in written]
         return outcome
