@@ -2,8 +2,8 @@
 
 For a snapshot s on a primary, `clock(s) = xmax - |xip|`. A transaction that completes either leaves `xip` or pushes
 `xmax` past its id. Both raise the clock, and nothing lowers it. So two snapshots with equal clocks see the same
-rows, and a snapshot with a lower clock sees a subset of the transactions of a later one. This makes the clock a
-document version.
+rows. A snapshot with a lower clock sees a subset of the transactions of a later one. This makes the clock a document
+version.
 
 WAL positions and `xmax` alone do not have this property. A standby has no clock, because `xip` is empty there.
 `docs/ARCHITECTURE.md` has the argument, `tests/` the measurement.

@@ -1,4 +1,4 @@
-"""Lets a lane wait in such a way that it can be stopped at any time and stays in its consumer group."""
+"""Lets a lane wait. A waiting lane can be stopped at any time, and it stays in its consumer group."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Stopped(Exception):
 
 
 class Waiter:
-    """Waits for a lane.
+    """Waits on behalf of one lane.
 
     stop: set by another thread to stop the lane.
     heartbeat: called about once a second, to keep the lane in its consumer group. An error that it raises ends the

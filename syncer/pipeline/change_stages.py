@@ -38,7 +38,7 @@ class Routed:
     oldest_ms: int = 0
     """Commit time of the oldest change that touches a document; 0 if there is none."""
     requested: bool = False
-    """There are rows of a connector snapshot. Somebody requested it, so the render cache does not skip any."""
+    """There are rows of a connector snapshot. An operator requested it, so the render cache skips none."""
 
 
 class ChangeStages:

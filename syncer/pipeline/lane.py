@@ -5,8 +5,8 @@ happened, and the lane acts on it, so the order of effects can be read here from
 
 Guarantees:
 
-- An offset is committed only after every sink has acknowledged its record's documents, or a dead letter about
-  them is durable.
+- An offset is committed only after every sink has acknowledged the documents of its record. A rejected document
+  has a durable dead letter instead. Work that was handed over is durable in the work topic.
 - At most one write is under way, while the lane prepares the next batch.
 - The records of a batch that opens the circuit breaker get no dead letters, and their offsets are not committed.
 - A lane that stops commits the finished work. The next lane repeats the rest.
@@ -49,7 +49,7 @@ _POLL = 0.25
 
 
 class Lane:
-    """Runs on the thread that calls `run`. A second thread waits for the sinks."""
+    """One read model over one source. Runs on the thread that calls `run`. A second thread waits for the sinks."""
 
     def __init__(
         self,

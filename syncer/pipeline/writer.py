@@ -21,6 +21,7 @@ from syncer.pipeline.write_batch import WriteBatch
 from syncer.ports import Observer, Sink
 
 LATE = "they are rendered again"
+"""Part of the reason why a batch that is too old is not sent. The simulation counts these reasons."""
 
 Outcomes = list[tuple[str, Outcome]]
 """The name of each sink that a batch was sent to, and its answer."""

@@ -57,7 +57,7 @@ def dsn() -> Iterator[str]:
             changes.begin(admin)
             for setting in (
                 "synchronous_commit = local",
-                "synchronous_standby_names = 'nobody'",
+                "synchronous_standby_names = 'none_exists'",
                 "fsync = off",
                 "autovacuum = off",  # it locks catalogs, and the sessions do not wait for locks
             ):

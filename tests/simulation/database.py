@@ -181,8 +181,8 @@ class Database:
     def show(self, transaction: Transaction) -> None:
         """Makes a transaction visible to all later snapshots.
 
-        An earlier snapshot sees a table that the transaction truncated or rewrote as empty, if it has not read the
-        table yet (PostgreSQL manual, "Caveats" of concurrency control).
+        If the transaction truncated or rewrote a table, an earlier snapshot that has not read the table yet sees it as
+        empty (PostgreSQL manual, "Caveats" of concurrency control).
         """
         for table in [table for table, by in self.snapshot_at.items() if by is transaction]:
             for reader in self.readers:
