@@ -99,13 +99,13 @@ class Waiter:
             self.heartbeat()
         return future.result()
 
-    def back_off(self, first: float, most: float) -> Callable[[], None]:
-        """Returns a function that waits. Each call doubles its time, from `first` to `most` seconds."""
+    def back_off(self, first: float, longest: float) -> Callable[[], None]:
+        """Returns a function that waits. Each call doubles its time, from `first` to `longest` seconds."""
         pause = first
 
         def wait() -> None:
             nonlocal pause
             self(pause)
-            pause = min(pause * 2, most)
+            pause = min(pause * 2, longest)
 
         return wait

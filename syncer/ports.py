@@ -157,9 +157,9 @@ class Overflow(Exception):
         super().__init__(f"{size} bytes of {roots} documents")
         self.roots, self.size = roots, size
 
-    def fits(self, most: int) -> int:
-        """Returns how many roots have about `most` bytes."""
-        return most * self.roots // self.size if self.size else self.roots
+    def fits(self, max_bytes: int) -> int:
+        """Returns how many roots have about `max_bytes` bytes."""
+        return max_bytes * self.roots // self.size if self.size else self.roots
 
 
 class View(Protocol):

@@ -54,7 +54,7 @@ class Intake:
             return
         if self._route.knows(change.table) or self._neighbours.knows(change.table):
             decoded.changes.append(change)
-        elif self._neighbours.fits(change.table, record.position.topic):
+        elif self._neighbours.maps_to(change.table, record.position.topic):
             decoded.unknown.append((record, change))
         else:
             raise self._neighbours.rejection(record, change.table)
@@ -64,7 +64,7 @@ class Intake:
 
         view: has to see the transactions of these changes.
         """
-        why = self._neighbours.learn(view, {change.table for _, change in decoded.unknown})
+        why = self._neighbours.query(view, {change.table for _, change in decoded.unknown})
         for record, change in decoded.unknown:
             if change.table in why:
                 error = self._neighbours.rejection(record, change.table, why[change.table])

@@ -37,11 +37,11 @@ class Neighbours:
         """Whether an earlier query showed that changes of this table can be ignored."""
         return table in self._known
 
-    def fits(self, table: TableName, topic: str) -> bool:
+    def maps_to(self, table: TableName, topic: str) -> bool:
         """Whether Debezium writes the changes of a table with this name to this topic."""
         return self._topic_of(table) == topic
 
-    def learn(self, view: View, tables: Collection[TableName]) -> dict[TableName, str]:
+    def query(self, view: View, tables: Collection[TableName]) -> dict[TableName, str]:
         """Queries the catalog for these tables. Returns those whose changes cannot be ignored, and why."""
         trees = view.trees([*self._own, *tables])
         own = {trees.get(table, table): table for table in self._own}
