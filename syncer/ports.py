@@ -1,8 +1,10 @@
-"""The ports of the pipeline: protocols for everything outside of it.
+"""The ports: protocols for everything outside of the pipeline.
 
-Kafka implements `Source`, `WorkTopic` and `DeadLetters` (`kafka/`). PostgreSQL implements `Rows` and `View`
-(`postgres/`). Each package in `sinks/` implements `Sink`, and passes the contract suite in `tests/contracts/`. The
-runtime implements `Observer`.
+The first ones serve the pipeline. Kafka implements `Source`, `WorkTopic` and `DeadLetters` (`kafka/`). PostgreSQL
+implements `Rows` and `View` (`postgres/`). Each package in `sinks/` implements `Sink`, and passes the contract suite
+in `tests/contracts/`. The runtime implements `Observer`.
+
+The last ones serve the layers above the pipeline. One `Backend` makes them.
 """
 
 from __future__ import annotations
