@@ -199,11 +199,11 @@ class Lane:
         """
         self._reject_documents(batch)
         self._finish_write()
-        if (id := self.breaker.probe(batch.batch)) is not None:
+        if (id := self.breaker.probe(batch.documents)) is not None:
             probe, batch = batch.split(id)
             self.writer.start(probe)
             self._finish_write()
-        if batch.batch:
+        if batch.documents:
             self.writer.start(batch)
         else:
             self._acknowledge(batch)
@@ -236,11 +236,12 @@ class Lane:
     def _handle(self, written: Written) -> list[str]:
         """Acts on the answers of the sinks. Returns the ids of the documents to be rendered again.
 
-        Raises the Fatal of the circuit breaker first. Then the batch gets no dead letters and stays unacknowledged.
+        Raises the Fatal of the circuit breaker before it acts on any answer. Then the batch gets no dead letters and
+        stays unacknowledged.
         """
-        version = written.batch.batch.version
+        version = written.batch.documents.version
         for sink, outcome in written.outcomes:
-            self.breaker.judge(sink, written.batch.batch, outcome)
+            self.breaker.judge(sink, written.batch.documents, outcome)
         for sink, outcome in written.outcomes:
             for id, reason, _ in outcome.rejected:
                 self.rejections.document(
@@ -254,11 +255,11 @@ class Lane:
     def _reject_documents(self, batch: WriteBatch) -> None:
         """A document that PostgreSQL cannot render becomes a dead letter."""
         for id, error in batch.rejected:
-            self.rejections.document(id, batch.batch.version, error)
+            self.rejections.document(id, batch.documents.version, error)
 
     def _acknowledge(self, batch: WriteBatch) -> None:
         """Every sink has acknowledged this batch and all batches before it."""
-        self.rejections.acknowledged(batch.batch)
+        self.rejections.acknowledged(batch.documents)
         self.offsets.acknowledged((record.position for record in batch.records), self.time.monotonic())
         for record in batch.records:
             self.lag.acknowledged(record.position, batch.committed_ms)

@@ -18,7 +18,7 @@ class WriteBatch:
     writes its batches in order.
     """
 
-    batch: Batch
+    documents: Batch
     snapshot_at: float
     """When the snapshot was taken, in monotonic seconds."""
     records: Sequence[Record] = ()
@@ -34,5 +34,5 @@ class WriteBatch:
 
     def split(self, id: str) -> tuple[WriteBatch, WriteBatch]:
         """Returns one upsert alone, and the rest of the batch with the records."""
-        alone, rest = self.batch.split(id)
-        return replace(self, batch=alone, records=(), rejected=()), replace(self, batch=rest, rejected=())
+        alone, rest = self.documents.split(id)
+        return replace(self, documents=alone, records=(), rejected=()), replace(self, documents=rest, rejected=())

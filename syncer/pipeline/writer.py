@@ -101,12 +101,12 @@ class Writer:
                 timeout = batch.snapshot_at + self.limits.max_age - began
                 if timeout <= 0:
                     reason = self._late(began - batch.snapshot_at, max(self._slowest, before, key=lambda s: s[1]))
-                    outcomes.append((sink.name, Outcome(retry=batch.batch.ids(), retry_reason=reason)))
+                    outcomes.append((sink.name, Outcome(retry=batch.documents.ids(), retry_reason=reason)))
                     break
                 try:
-                    outcome = sink.write(batch.batch, timeout)
+                    outcome = sink.write(batch.documents, timeout)
                 except Retry as error:
-                    outcome = Outcome(retry=batch.batch.ids(), retry_reason=str(error))
+                    outcome = Outcome(retry=batch.documents.ids(), retry_reason=str(error))
                 self._slowest = max(self._slowest, (sink.name, now() - began), key=lambda s: s[1])
                 self._observer.written(sink.name, outcome)
                 outcomes.append((sink.name, outcome))

@@ -226,7 +226,9 @@ def test_a_lane_that_stops_after_another_lane_opened_the_breaker_leaves_its_reje
     lane = RecordingLane(SelectiveSink("bad", lambda id: True), breaker=breaker)
     lane._write(write_batch(["a"]))
     with pytest.raises(Fatal):
-        breaker.judge("bad", write_batch("xyz").batch, Outcome(rejected=[Rejection(id, "no", "bad") for id in "xyz"]))
+        breaker.judge(
+            "bad", write_batch("xyz").documents, Outcome(rejected=[Rejection(id, "no", "bad") for id in "xyz"])
+        )
     lane._close_write()
     assert (lane.done, lane.letters.written) == ([], [])
 

@@ -65,15 +65,15 @@ def rendered(database: Database, count: int, **limits: int) -> list[WriteBatch]:
 def test_only_the_last_write_batch_carries_the_records() -> None:
     database = Database()
     batches = rendered(database, 5, chunk_documents=2)
-    assert [len(batch.batch) for batch in batches] == [2, 2, 1]
+    assert [len(batch.documents) for batch in batches] == [2, 2, 1]
     assert [batch.records for batch in batches] == [(), (), RECORDS]
     assert database.views == 3, "each write batch has its own snapshot"
 
 
 def test_a_row_that_cannot_be_rendered_is_rejected_alone() -> None:
     [batch] = rendered(Database(bad=["5"]), 8)
-    assert sorted(batch.batch.upserts) == ["0", "1", "2", "3", "4", "6", "7"]
-    assert batch.batch.deletes == [], "the document of the row stays as it is"
+    assert sorted(batch.documents.upserts) == ["0", "1", "2", "3", "4", "6", "7"]
+    assert batch.documents.deletes == [], "the document of the row stays as it is"
     [(id, error)] = batch.rejected
     assert (id, error.where) == ("5", "orders, document 5")
 
@@ -81,23 +81,23 @@ def test_a_row_that_cannot_be_rendered_is_rejected_alone() -> None:
 def test_several_rows_that_cannot_be_rendered_are_all_rejected() -> None:
     [batch] = rendered(Database(bad=["0", "3", "7"]), 8)
     assert [id for id, _ in batch.rejected] == ["0", "3", "7"]
-    assert len(batch.batch) == 5
+    assert len(batch.documents) == 5
 
 
 def test_large_documents_reduce_the_number_of_roots_of_later_statements() -> None:
     database = Database(size=100)
     batches = rendered(database, 20, chunk_documents=8, chunk_bytes=400)
-    assert [len(batch.batch) for batch in batches] == [8, 4, 4, 4]
+    assert [len(batch.documents) for batch in batches] == [8, 4, 4, 4]
 
 
 def test_an_overflow_renders_fewer_roots_in_the_same_snapshot() -> None:
     database = Database(size=100, overflows_at=300)
     batches = rendered(database, 8, chunk_documents=8, chunk_bytes=300)
     assert database.statements[:2] == [8, 3]
-    assert len(batches[0].batch) == 3 and database.views == len(batches)
-    assert sum(len(batch.batch) for batch in batches) == 8
+    assert len(batches[0].documents) == 3 and database.views == len(batches)
+    assert sum(len(batch.documents) for batch in batches) == 8
 
 
 def test_one_document_may_be_larger_than_a_write_batch() -> None:
     batches = rendered(Database(size=900, overflows_at=300), 2, chunk_bytes=300)
-    assert [len(batch.batch) for batch in batches] == [1, 1]
+    assert [len(batch.documents) for batch in batches] == [1, 1]
