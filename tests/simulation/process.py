@@ -198,8 +198,8 @@ class Process:
             str(self),
             [self.sink],
             seen=self.seen,
-            noted=world.noted.durability,
-            note=lambda noted: world.noted.durability.update(noted),
+            saved=world.noted.durability,
+            save=lambda tokens: world.noted.durability.update(tokens),
             work=SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails),
             refill=refill,
             lost=lost,
@@ -214,7 +214,7 @@ class Process:
 
     def _look(self) -> None:
         with suppress(Retry):  # what cannot be acted upon now is noticed by the next look, too
-            self.memories.look(self.time.now_ms())
+            self.memories.check(self.time.now_ms())
 
     def _lane(self, kind: str, group: Group, who: str) -> Lane:
         world = self.world

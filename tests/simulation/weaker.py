@@ -317,7 +317,7 @@ WEAKER: dict[str, Weaker] = {
     ),
     "a sink that forgets is left alone": Weaker(
         "a write that is on its way brings the document back, or lost writes stay lost",
-        {(SinkDurabilityMonitor, "_mend"): _leaves_it},
+        {(SinkDurabilityMonitor, "_schedule_repair"): _leaves_it},
     ),
     "a resume is not repaired": Weaker(
         "rows that the connector lost stay lost",
