@@ -10,8 +10,9 @@ acknowledgment is not expected, and does no harm if it arrives. A process also e
 process has saved, so the time between two processes is covered, too. Duplicates and messages of other processes are
 not expected, and so are ignored. (A connector repeats messages when it restarts from its last offset.)
 
-Limits: a message that arrives shows nothing about a gap between two messages, because no message is in the gap. It
-does not show single rows that a connector skips when it resumes (`monitors/connector_resumes.py`).
+Limits: the arrival of a message does not prove that every change before it arrived. If a gap lies between two messages,
+no message is missing, so the canary does not detect the gap. Nor does it detect single rows that a connector skips
+when it resumes (`monitors/connector_resumes.py`).
 """
 
 from __future__ import annotations
