@@ -1,19 +1,18 @@
-"""The canary: numbered messages that travel the way of the changes, so that a loss on it shows. Pure.
+"""The canary: numbered messages that take the same path as changes, so that a loss on that path is detected. Pure.
 
-A daemon commits a message to PostgreSQL's log now and then. Debezium hands on, in the order of the commits,
-whatever its slot has; all messages have one key, so Kafka keeps that order. Hence, of two messages of which
-one was committed before the other was begun, the first has to arrive first. If only the second arrives, the
-slot has skipped a stretch of the log, and with it every change there.
+A daemon regularly commits a message to PostgreSQL's log. Debezium forwards everything that its slot delivers, in the
+order of the commits. All messages have one key, so Kafka keeps that order. Suppose that one message was committed
+before another one was begun. Then the first has to arrive first. If only the second arrives, the slot has skipped a
+part of the log, and with it every change in that part.
 
-Each process has a series of its own, and expects only messages that it knows to be committed: one whose
-commit was not acknowledged is not expected, and does no harm if it comes. A process takes over the last
-message that any process has noted, so that the time between two processes is watched, too. Duplicates (a
-connector begins again where it was sure of) and other processes' messages are not expected, and so are
-passed over.
+Each process has a series of its own. It expects only messages whose commit was acknowledged. A message without an
+acknowledgment is not expected, and does no harm if it arrives. A process also expects the last message that any
+process has saved, so the time between two processes is covered, too. Duplicates and messages of other processes are
+not expected, and so are ignored. (A connector repeats messages when it restarts from its last offset.)
 
-A message that arrives proves that a later message arrived, not that every change before it did. What it
-cannot show: a stretch that is skipped between two messages, as none of them is in it; and single rows that
-the connector skips when it resumes (`monitors/connector_resumes.py`).
+Limits: the arrival of a message does not prove that every change before it arrived. If a gap lies between two messages,
+no message is missing, so the canary does not detect the gap. Nor does it detect single rows that a connector skips
+when it resumes (`monitors/connector_resumes.py`).
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ import orjson
 from syncer.checks.connector import CANARY_PREFIX
 
 ON_ITS_WAY = 2.0
-"""Seconds that a message may take before its age counts as a delay."""
+"""Seconds that a message may take to arrive before its age counts as a delay."""
 
 
 class CanaryMessage(NamedTuple):
-    """One message."""
+    """One message, identified by the series of its process and its number."""
 
     series: str
     number: int
@@ -41,7 +40,7 @@ class CanaryMessage(NamedTuple):
 
 
 class Canary:
-    """One process's series, and what is expected of it. For one thread. Times: seconds of one clock."""
+    """The series of one process, and the messages it expects. For one thread. Times are seconds of one clock."""
 
     def __init__(self, series: str) -> None:
         self.series = series
@@ -49,42 +48,47 @@ class Canary:
         self._expected: deque[tuple[CanaryMessage, float]] = deque()
 
     def next(self) -> CanaryMessage:
-        """The next message to commit. A number is never used again, also if the commit fails."""
+        """Returns the next message to commit. A number is never used again, even if the commit fails."""
         self.number += 1
         return CanaryMessage(self.series, self.number)
 
-    def committed(self, mark: CanaryMessage, now: float) -> None:
-        """It is in the log for certain: from now on it is expected, after all before it."""
-        self._expected.append((mark, now))
+    def committed(self, message: CanaryMessage, now: float) -> None:
+        """Expects this message from now on, after all earlier ones. Its commit was acknowledged."""
+        self._expected.append((message, now))
 
-    def arrived(self, mark: CanaryMessage) -> list[CanaryMessage]:
-        """The messages that should have come before this one: each is a proof of loss. They are not expected
-        any more."""
-        if all(mark != expected for expected, _ in self._expected):
+    def arrived(self, message: CanaryMessage) -> list[CanaryMessage]:
+        """Returns the messages that should have arrived before this one. Each of them proves a loss.
+
+        They are not expected any more.
+        """
+        if all(message != expected for expected, _ in self._expected):
             return []
         overtaken = []
-        while (first := self._expected.popleft()[0]) != mark:
+        while (first := self._expected.popleft()[0]) != message:
             overtaken.append(first)
         return overtaken
 
-    def missing(self, asked: float) -> float:
-        """When the oldest expected message was committed, if that was long enough before `asked`; 0.0 if not.
-        asked: when the topic was last read. A message is on its way for a moment: that is no delay."""
-        if self._expected and asked - self._expected[0][1] >= ON_ITS_WAY:
+    def missing_since(self, read_at: float) -> float:
+        """Returns when the oldest expected message was committed, if it is delayed; 0.0 if it is not.
+
+        read_at: when the topic was last read. A message counts as delayed if it was still missing then,
+        `ON_ITS_WAY` seconds or more after its commit.
+        """
+        if self._expected and read_at - self._expected[0][1] >= ON_ITS_WAY:
             return self._expected[0][1]
         return 0.0
 
     def age(self, now: float) -> float:
-        """Seconds that the oldest expected message is on its way; 0 if none is."""
+        """Returns the seconds since the commit of the oldest expected message; 0 if none is expected."""
         return now - self._expected[0][1] if self._expected else 0.0
 
     def forget(self) -> None:
-        """Expect nothing: the stream is known to have begun anew."""
+        """Expects nothing any more: a new stream has begun."""
         self._expected.clear()
 
 
 def read(value: bytes | None) -> CanaryMessage | None:
-    """The mark in a record of Debezium's message topic; None if it is no message of ours."""
+    """Returns the canary message in a record of Debezium's message topic; None for messages of other applications."""
     try:
         message = orjson.loads(value or b"null")["message"]
         if message["prefix"] != CANARY_PREFIX:

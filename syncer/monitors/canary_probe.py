@@ -1,7 +1,7 @@
-"""Sends the canary's messages on their way and looks for them where they come out; see `monitors/canary.py`.
+"""Commits the canary's messages to PostgreSQL's log and reads them from Kafka; see `monitors/canary.py`.
 
-What is noted in the state topic is a message that is committed for certain, and where to look for it: whoever
-comes next expects it before any of his own.
+The state topic keeps the last message whose commit was acknowledged, and the offsets from which to look for it. The
+next process expects that message before any message of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class CanaryProbe:
-    """One process's canary. For one thread."""
+    """Sends and reads the canary messages of one process. For one thread, except for `late`."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -35,24 +35,26 @@ class CanaryProbe:
         self._canary = Canary(secrets.token_hex(6))
         self._next: dict[Partition, int] = {}
         self._stream: Stream | None = None
-        self._missing = 0.0
+        self._missing_since = 0.0
 
     @property
     def age(self) -> float:
-        """Seconds that the oldest message has been on its way, as of the last reading; 0 if none is."""
+        """Seconds since the commit of the oldest message that had not arrived at the last read; 0 if none."""
         return self._canary.age(time.monotonic())
 
     def late(self) -> float:
-        """Seconds for which the connector has not delivered: the age of the oldest message that had not come
-        when it was looked for. 0 while messages come. Any thread may ask."""
-        missing = self._missing
-        return time.monotonic() - missing if missing else 0.0
+        """Returns the seconds for which the connector has not delivered; 0 while messages arrive.
 
-    def look(self, connection: psycopg.Connection[Any], stream: Stream) -> float:
-        """Take what has arrived, then send another; returns the seconds that the oldest message under way has
-        taken until now. stream: as it is noted; a proof of loss begins another one.
+        That is the age of the oldest message that was missing when the topic was last read. For any thread.
+        """
+        missing_since = self._missing_since
+        return time.monotonic() - missing_since if missing_since else 0.0
 
-        Raises psycopg.Error or Retry when a server is away; what it could not do it does the next time.
+    def check(self, connection: psycopg.Connection[Any], stream: Stream) -> float:
+        """Reads the messages that have arrived, then sends another one. Returns `age`.
+
+        stream: as saved in the state topic; a proof of loss begins another stream.
+        Raises psycopg.Error or Retry when a server is unreachable. The next call does what this one could not.
         """
         if self._stream is None or self._stream.number != stream.number:
             self._begin(stream)
@@ -61,94 +63,101 @@ class CanaryProbe:
         return self.age
 
     def _begin(self, stream: Stream) -> None:
-        """Read from where the message that was noted last can be. If Kafka has removed that part of the topic
-        since, or the topic is another one, nothing can be said about it."""
+        """Starts to read where the last saved message can be.
+
+        If Kafka has removed that part of the topic, or has another topic of that name, the message is not expected.
+        """
         changes = self.registry.changes
         changes.create([self.topic], partitions=1)
         begins, ends = changes.begins([self.topic]), changes.ends([self.topic])
-        noted = self.registry.state.load().get(self._key)
-        start = _start(self.topic, noted) if noted else {}
+        saved = self.registry.state.load().get(self._key)
+        start = _start(self.topic, saved) if saved else {}
         there = all(p in ends and begins[p] <= offset <= ends[p] for p, offset in start.items())
         self._canary.forget()
-        self._missing, self._next = 0.0, ends
-        if noted and noted.stream == stream.number and there:
+        self._missing_since, self._next = 0.0, ends
+        if saved and saved.stream == stream.number and there:
             self._next = start
-            ago = max(0.0, time.time() - noted.since_ms / 1000) if noted.since_ms else 0.0
-            self._canary.committed(CanaryMessage(noted.series, noted.number), time.monotonic() - ago)
+            ago = max(0.0, time.time() - saved.since_ms / 1000) if saved.since_ms else 0.0
+            self._canary.committed(CanaryMessage(saved.series, saved.number), time.monotonic() - ago)
         self._stream = stream
 
     def _send(self, connection: psycopg.Connection[Any]) -> None:
-        """Noted after it is committed: what is noted is expected for certain. If this process ends in
-        between, nobody expects it."""
-        mark = self._canary.next()
+        """Commits a message, then saves it. If the process dies in between, no process expects the message."""
+        message = self._canary.next()
         begun = self._stream.number if self._stream else 0
         start = {number: offset for (_, number), offset in self._next.items()}
-        emit(connection, CANARY_PREFIX, str(mark))
-        self._canary.committed(mark, time.monotonic())
+        emit(connection, CANARY_PREFIX, str(message))
+        self._canary.committed(message, time.monotonic())
         since_ms = round((time.time() - self.age) * 1000)
-        self.registry.state.save(self._key, CanaryPosition(mark.series, mark.number, begun, start, since_ms))
+        self.registry.state.save(self._key, CanaryPosition(message.series, message.number, begun, start, since_ms))
 
     def read(self) -> None:
-        """Take what has arrived, if anything is expected. Raises Retry when Kafka is away."""
+        """Reads the messages that have arrived, if any is expected. Raises Retry when Kafka is unreachable."""
         if not self.age:
             return
-        asked = time.monotonic()
+        read_at = time.monotonic()
         start = {p: self._next.get(p, 0) for p in self.registry.changes.ends([self.topic])}
         for record in self.registry.changes.read(self.topic, start):
             topic, partition, offset = record.position
             self._next[topic, partition] = offset + 1
-            mark = canary.read(record.value)
-            lost = self._canary.arrived(mark) if mark else []
+            message = canary.read(record.value)
+            lost = self._canary.arrived(message) if message else []
             if lost and self._stream:
-                why = f"message {lost[0]} was committed to PostgreSQL's log before {mark}, and did not come"
+                why = f"message {lost[0]} was committed to PostgreSQL's log before {message}, and did not arrive"
                 log.error("changes were lost", why=why)
                 self._stream = self.registry.broken(why, self._stream, slot=self._stream.slot)
-        self._missing = self._canary.missing(asked)
+        self._missing_since = self._canary.missing_since(read_at)
 
 
-def _start(topic: str, noted: CanaryPosition) -> dict[Partition, int]:
-    """Where the message that was noted can be."""
-    return {(topic, number): offset for number, offset in noted.start.items()}
+def _start(topic: str, saved: CanaryPosition) -> dict[Partition, int]:
+    """Returns the offset in each partition from which to look for the saved message."""
+    return {(topic, number): offset for number, offset in saved.start.items()}
 
 
 def undelivered(registry: Registry, values: StateSnapshot) -> float:
-    """Seconds for which the connector has not delivered, for a process that sends no messages: the age of the
-    oldest one that a daemon noted and that is not in the topic. 0 if there is none.
+    """Returns the seconds for which the connector has not delivered, for a process that sends no messages.
 
-    values: of the state topic. Raises Retry when Kafka is away."""
+    That is the age of the oldest message that a daemon has saved and that is not in the topic; 0 if there is none.
+    values: of the state topic. Raises Retry when Kafka is unreachable.
+    """
     prefix = registry.config.kafka.topic_prefix
     topic, stream = f"{prefix}.message", values.get(Stream.key(prefix)) or Stream()
-    noted = values.get(CanaryPosition.key(prefix))
-    if not noted or not noted.since_ms or noted.stream != stream.number:
+    saved = values.get(CanaryPosition.key(prefix))
+    if not saved or not saved.since_ms or saved.stream != stream.number:
         return 0.0
-    start, ends = _start(topic, noted), registry.changes.ends([topic])
+    start, ends = _start(topic, saved), registry.changes.ends([topic])
     if not all(p in ends and offset <= ends[p] for p, offset in start.items()):
         return 0.0
-    age = time.time() - noted.since_ms / 1000
-    came = (canary.read(record.value) for record in registry.changes.read(topic, start))
-    return age if age >= canary.ON_ITS_WAY and CanaryMessage(noted.series, noted.number) not in came else 0.0
+    age = time.time() - saved.since_ms / 1000
+    arrived = (canary.read(record.value) for record in registry.changes.read(topic, start))
+    return age if age >= canary.ON_ITS_WAY and CanaryMessage(saved.series, saved.number) not in arrived else 0.0
 
 
 class RoundTripCheck:
-    """Whether a connector that was just started sends what is committed now, and so all before it. For one
-    thread. connection: in autocommit."""
+    """Checks whether a connector that was just started delivers a message that is committed now.
+
+    If it does, it delivers every change before that message, too. For one thread. connection: in autocommit.
+    """
 
     def __init__(self, registry: Registry, connection: psycopg.Connection[Any]) -> None:
         self._changes, self._connection = registry.changes, connection
         self._topic = f"{registry.config.kafka.topic_prefix}.message"
-        self._mark = CanaryMessage(secrets.token_hex(6), 0)
+        self._message = CanaryMessage(secrets.token_hex(6), 0)
         self._changes.create([self._topic], partitions=1)
         self._next = self._changes.ends([self._topic])
 
     def came(self) -> bool:
-        """Whether one of its messages did; another one is committed until then: the slot may be made only
-        now. Raises psycopg.Error or Retry when a server is away."""
+        """Returns whether one of the messages has arrived. Commits another one if not.
+
+        A slot does not deliver messages that were committed before its creation, and the connector may create it at
+        any moment. Raises psycopg.Error or Retry when a server is unreachable.
+        """
         for record in self._changes.read(self._topic, self._next):
             topic, partition, offset = record.position
             self._next[topic, partition] = offset + 1
-            mark = canary.read(record.value)
-            if mark and mark.series == self._mark.series:
+            message = canary.read(record.value)
+            if message and message.series == self._message.series:
                 return True
-        self._mark = CanaryMessage(self._mark.series, self._mark.number + 1)
-        emit(self._connection, CANARY_PREFIX, str(self._mark))
+        self._message = CanaryMessage(self._message.series, self._message.number + 1)
+        emit(self._connection, CANARY_PREFIX, str(self._message))
         return False

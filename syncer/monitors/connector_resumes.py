@@ -1,20 +1,20 @@
-"""A connector that resumed may have lost rows: all documents are rendered again.
+"""Detects that the connector resumed and may have lost rows. All documents are rendered again then.
 
-Debezium before 3.7 loses rows of a COPY when Kafka Connect dies amid it: the rows of a page have one position
-in the log, and the connector resumes after that (debezium/dbz#1554). Nothing in Kafka shows it, and the
-canary arrives. So the reader of the slot is noted, a PostgreSQL process with its id and start. Another reader
-means that the connector resumed, also while no daemon ran.
+Debezium before 3.7 loses rows of a COPY when Kafka Connect dies during it. The rows of a page have one position in
+the log, and the connector resumes after that position (debezium/dbz#1554). Nothing in Kafka shows the loss, and the
+canary arrives. So the syncer saves the reader of the slot: a PostgreSQL process, with its id and start time. Another
+reader means that the connector resumed, even if no daemon ran at that time.
 
-Why this misses nothing:
+Why no loss stays undetected:
 
-    Rows that are lost when reader R begins belong to transactions that began before R. Some had committed,
-    but may not be visible yet; some were in progress (debezium/dbz#76). So after R is read, all transactions
-    that are open then are waited for. What is rendered after that shows the rows.
-    R is noted once the work items are durable. A reader that comes after R was read, at any moment, is not R,
-    so the next comparison finds it. How often the connector resumed in between does not matter.
-    While nobody reads the slot there is nothing to compare; the last reader stays noted.
-    For a new generation, the reader is noted before the backfill waits for open transactions and takes its
-    snapshot. If nobody reads the slot then, the first reader is a new one.
+    Rows that are lost when reader R begins belong to transactions that began before R. Some of them had committed,
+    but may not be visible yet. Others were in progress (debezium/dbz#76). So after it has read R, the syncer waits
+    for all transactions that are open at that time. A render after that shows the rows.
+    R is saved once the work items are durable. A reader that comes after R differs from R, whenever it comes. So the
+    next comparison detects it. The number of resumes in between does not matter.
+    While no process reads the slot, there is nothing to compare. The last reader stays saved.
+    For a new generation, the reader is saved before the backfill waits for open transactions and takes its
+    snapshot. If no process reads the slot then, the first reader counts as a new one.
     Two processes that both compare only render twice.
 """
 
@@ -36,54 +36,57 @@ from syncer.registry.registry import Registry
 
 
 class Resumed(NamedTuple):
-    """What is to be noted, and what has to be done before."""
+    """The result of a comparison."""
 
     why: str
     """Why all documents have to be rendered again; empty if they need not be."""
-    note: SlotReader
+    reader: SlotReader
+    """The value to save, after the work items are durable."""
 
 
 class Resumes:
-    """Of one generation of a read model."""
+    """Compares the readers of the slot, for one generation of a read model."""
 
     def __init__(self, config: Config, registry: Registry, registration: Registration) -> None:
         self.config, self.registry = config, registry
         self._key = SlotReader.key(registration.id)
 
     def note_first(self, connection: psycopg.Connection[Any]) -> None:
-        """Before the first document of a new generation is rendered."""
-        if not self._noted() and (slot := self._slot()):
-            self.note(SlotReader(_reader(connection, slot), self._soundness()[0]))
+        """Saves the reader before the first document of a new generation is rendered."""
+        if not self._saved() and (slot := self._slot()):
+            self.save(SlotReader(_reader(connection, slot), self._soundness()[0]))
 
-    def look(self, connection: psycopg.Connection[Any]) -> Resumed | None:
-        """None if there is nothing to do and nothing to note. Raises psycopg.Error and Retry, the latter not
-        if Kafka Connect is unavailable."""
+    def check(self, connection: psycopg.Connection[Any]) -> Resumed | None:
+        """Returns None if there is nothing to do and nothing to save.
+
+        Raises psycopg.Error and Retry, but no Retry if only Kafka Connect is unavailable.
+        """
         if not (slot := self._slot()):
             return None
-        return compare(slot, self._noted(), _reader(connection, slot), self._soundness)
+        return compare(slot, self._saved(), _reader(connection, slot), self._soundness)
 
-    def note(self, value: SlotReader) -> None:
-        if value != self._noted():
+    def save(self, value: SlotReader) -> None:
+        if value != self._saved():
             self.registry.state.save(self._key, value)
 
     def _soundness(self) -> tuple[bool | None, str]:
-        """Whether the connector resumes without a loss; what speaks for rendering all documents."""
+        """Returns whether the connector resumes without a loss, and the reason to render all documents."""
         if self.config.source.repair_after_resume == "always":
             return None, "source.repair_after_resume is always"
         try:
             with closing(connect(self.config)) as client:
                 version = client.plugin_version(POSTGRES_CONNECTOR)
         except SyncerError as error:
-            return None, f"whether Debezium loses rows then is not known: {error}"
+            return None, f"it is unknown whether this Debezium loses rows when it resumes: {error}"
         sound = resumes_soundly(version)
         if sound is None:
-            return None, f"whether Debezium {version} loses rows then is not known"
+            return None, f"it is unknown whether Debezium {version} loses rows when it resumes"
         return sound, "an earlier Debezium may have lost rows" if sound else (
-            f"Debezium {version} may lose rows of a COPY then"
+            f"Debezium {version} may lose rows of a COPY when it resumes"
         )
 
     def _slot(self) -> str:
-        """Empty if readers are not to be looked at, or no connector is defined."""
+        """Returns the name of the slot; empty if readers are not to be compared, or no connector is defined."""
         if self.config.source.repair_after_resume == "never":
             return ""
         try:
@@ -91,30 +94,32 @@ class Resumes:
         except SyncerError:
             return ""
 
-    def _noted(self) -> SlotReader | None:
+    def _saved(self) -> SlotReader | None:
         return self.registry.state.load().get(self._key)
 
 
 def compare(
     slot: str,
-    noted: SlotReader | None,
+    saved: SlotReader | None,
     reader: Reader | None,
     soundness: Callable[[], tuple[bool | None, str]],
 ) -> Resumed | None:
-    """noted: None if nothing was, by an earlier version of the syncer. soundness: see `Resumes._soundness`.
+    """Compares the saved reader with the current one. Returns None if there is nothing to do and nothing to save.
 
-    An upgrade does not make good what the earlier connector lost, so both have to be sound.
+    saved: the saved reader; None if an earlier version of the syncer saved nothing.
+    soundness: see `Resumes._soundness`. An upgrade does not repair the losses of the earlier connector. So the saved
+        connector and the current one both have to be sound.
     """
     if reader is None:
         return None
-    same = noted is not None and noted.reader == reader
-    if noted and same and noted.sound is not None:
+    same = saved is not None and saved.reader == reader
+    if saved and same and saved.sound is not None:
         return None
-    sound, words = soundness()
-    if same or (noted and noted.sound and sound):
+    sound, reason = soundness()
+    if same or (saved and saved.sound and sound):
         return Resumed("", SlotReader(reader, sound))
-    what = "the connector resumed" if noted else "the connector may have resumed"
-    return Resumed(f"{what} (another process reads slot {slot}): {words}", SlotReader(reader, sound))
+    what = "the connector resumed" if saved else "the connector may have resumed"
+    return Resumed(f"{what} (another process reads slot {slot}): {reason}", SlotReader(reader, sound))
 
 
 def _reader(connection: psycopg.Connection[Any], slot: str) -> Reader | None:

@@ -1,7 +1,6 @@
-"""Whether changes arrive, as Kafka Connect and PostgreSQL tell at this moment: for commands.
+"""Checks once whether changes can arrive, for a command. Asks Kafka Connect and PostgreSQL.
 
-The daemon looks for itself, again and again (`monitors/source_monitor.py`); what both say of it is in
-`checks/running.py`.
+The daemon checks repeatedly (`monitors/source_monitor.py`). Both report the findings of `checks/running.py`.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A connector and its slot."""
+    """The state of a connector and its slot."""
 
     connector: str
     status: Status | NoAnswer | None
-    """None: there is no such connector."""
+    """None if the connector does not exist."""
     slot_name: str
     slot: Slot | NoAnswer | None
-    """None: it does not exist."""
+    """None if the slot does not exist."""
     away: tuple[SyncerError, ...]
-    """What could not be asked."""
+    """The errors of servers that did not answer."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -44,16 +43,21 @@ class Delivery:
 
 
 def answer(future: Future[T], deadline: float | None, who: str, where: str) -> T:
-    """What a server answered. Raises what it raised, and Retry if it does not answer before the deadline
-    (monotonic seconds; None: whenever it does)."""
+    """Returns a server's answer. Raises the error of the request, and Retry if there is no answer in time.
+
+    deadline: in seconds of the monotonic clock; None to wait without a limit.
+    who, where: the server and its setting, for the error.
+    """
     if deadline is not None and not SystemTime().done(future, max(0.0, deadline - time.monotonic())):
         raise Retry(f"{who} does not answer", where=where, why="no answer within a second")
     return future.result()
 
 
 def look(config: Config, deadline: float | None = None) -> Delivery:
-    """A server that does not answer before the deadline is told in the result. Raises Fatal if no connector
-    is defined."""
+    """Returns the state of the connector and its slot. Raises Fatal if no connector is defined.
+
+    deadline: as in `answer`. The result contains the error of a server that does not answer in time.
+    """
     definition = find_definition(config, names_only=True)
     name = definition.config.get("slot.name", "")
     status: Status | NoAnswer | None = "unknown"
@@ -82,13 +86,16 @@ def look(config: Config, deadline: float | None = None) -> Delivery:
 
 
 def require_slot(config: Config, model: str) -> None:
-    """Raises Fatal if what is built now would have to be built again, because changes are lost on their way
-    until the connector has another slot. No word of a connector that is not defined or cannot be asked."""
+    """Raises Fatal if changes are lost until the connector has another slot.
+
+    A generation that is built before that would have to be built again. A connector that is not defined, or a server
+    that does not answer, raises nothing.
+    """
     try:
         findings = look(config).findings
     except Fatal:
         return
-    for finding in reversed(findings):  # the slot's own words first
+    for finding in reversed(findings):  # the finding of the slot comes last, and explains most
         if finding.code == "slot-lost" or finding.fix.endswith(RESET):
-            what = "changes are lost on their way, so what is built now would have to be built again"
+            what = "the connector loses changes, so a generation built now would have to be built again"
             raise Fatal(what, where=model, why=f"{finding.where}: {finding.what}", hint=finding.fix)

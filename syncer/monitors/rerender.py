@@ -1,8 +1,8 @@
-"""Has every document rendered again: hands out all roots and a sweep as work items, and knows how far it is.
+"""Re-renders every document of a read model: writes all roots and a sweep to the work topic, and reports progress.
 
-For changes without a change event (`monitors/table_alterations.py`) and for changes that may be lost
-(`monitors/connector_resumes.py`). The caller
-notes what it compares with only after `hand_out` has returned, so a daemon that is killed begins again.
+Used for alterations without a change event (`monitors/table_alterations.py`) and for changes that a resumed connector
+may have lost (`monitors/connector_resumes.py`). The caller saves the state that it compared only after `schedule` has
+returned. So a daemon that is killed in between starts over.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from syncer.registry.registry import Registry
 
 
 class Refresh:
-    """Of one generation of a read model."""
+    """Re-renders all documents of one generation of a read model."""
 
     def __init__(self, registry: Registry, registration: Registration, names: Names, max_age: float) -> None:
         self._registry, self._names, self._max_age = registry, names, max_age
         self._key = Rerender.key(registration.id)
 
-    def hand_out(self, rows: Rows, size: int, reason: str, why: str, found_ms: int, wait: Waiter) -> None:
-        """Returns when the items are durable.
+    def schedule(self, rows: Rows, size: int, reason: str, why: str, found_ms: int, wait: Waiter) -> None:
+        """Writes all work items. Returns when they are durable. Raises Retry when a server is unavailable.
 
-        size: roots in a range. reason: of the items. found_ms: since when documents may be wrong, for lag.
-        Raises Retry when a server is unavailable.
+        size: roots in a range.
+        reason: of the items, one of `telemetry.table.REFRESHES`. why: the same for people.
+        found_ms: the time from which documents may be wrong, for the lag; ms since the epoch.
         """
 
         def plan(view: View) -> Iterator[WorkItem]:
@@ -48,14 +49,14 @@ class Refresh:
         self._registry.state.save(self._key, Rerender(why, now_ms, work.ends()))
 
     def left(self) -> int:
-        """Items of the last `hand_out` that no worker has settled."""
+        """Returns the number of items of the last `schedule` that no worker has finished."""
         return left(self._registry, self._names, self._registry.state.load().get(self._key))
 
 
-def left(registry: Registry, names: Names, noted: Rerender | None) -> int:
-    """As `Refresh.left`; noted: the value of the state topic."""
-    if not noted:
+def left(registry: Registry, names: Names, saved: Rerender | None) -> int:
+    """Returns the same as `Refresh.left`. saved: the record in the state topic; None if there is none."""
+    if not saved:
         return 0
     queue = registry.work_queue(names)
-    begins = queue.begins()  # items that Kafka has deleted wait for nobody
-    return queue.left({p: end for p, end in noted.ends.items() if p in begins}, begins)
+    begins = queue.begins()  # items that Kafka has deleted count as done
+    return queue.left({p: end for p, end in saved.ends.items() if p in begins}, begins)

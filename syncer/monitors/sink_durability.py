@@ -1,17 +1,17 @@
-"""Sinks that forget: what is done when one has lost the memory of deletes, or acknowledged writes.
+"""Detects sinks that lost acknowledged writes, and schedules a repair.
 
-Both happen to servers that are otherwise in order, and neither is told by an error. So the sinks are asked
-every few seconds what their memory hangs on (`Sink.memory`), and the answer is compared with the one before,
-which is kept in the state topic.
+A restart, a failover or a flush can make a sink lose deletes or documents. No error reports such a loss. So the syncer
+reads a durability token from each sink every few seconds (`Sink.durability`). It compares the token with the one
+before, which is kept in the state topic.
 
-    deletes forgotten   An older write that is still on its way can bring a document back. None is sent after
-                        `max_age`; so later than that, the documents that were written meanwhile are rendered
-                        again (a sweep), and those without a row go.
-    documents lost      Every root is rendered again, as in a backfill. Then a sweep of all that the sink
-                        holds: deletes are lost, too.
+    deletes lost     An older write in progress can bring a deleted document back. The syncer sends no write after
+                     `max_age`. After that time, a sweep re-renders the documents that were written in between, and
+                     deletes those without a row.
+    documents lost   Every root is rendered again, as in a backfill. Then a sweep checks all documents in the sink,
+                     because deletes are lost, too.
 
-The work is durable before the new answer is. Each process judges by what it has seen itself: one that
-could still reach the old primary after the others had noticed the new one may have lost more.
+The repair work is durable before the new token is saved. Each process compares with the tokens that it read itself:
+a process that could reach the old primary for longer than the others may have lost more.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ from syncer.errors import Retry
 from syncer.events import WorkItem
 from syncer.ports import DurabilityToken, Sink, WorkTopic
 
-_NOTE_EVERY_MS = 60_000
+_SAVE_EVERY_MS = 60_000
 
 log = structlog.get_logger()
 
-Noted = Mapping[str, Iterable[str]]
-"""Sink's name → its `DurabilityToken`, as JSON has it."""
+SavedTokens = Mapping[str, Iterable[str]]
+"""Name of a sink → its `DurabilityToken`, as read from JSON."""
 
 
 class SinkDurabilityMonitor:
-    """Of one generation of one read model.
+    """Monitors the sinks of one generation of one read model.
 
-    seen: what this process saw last, by sink; outlives this object. noted: what was written down.
-    note: writes down. work: takes the sweeps. refill: has every root rendered; durable when it returns.
-    lost: told the sink's name and what it lost, `deletes` or `documents`.
+    seen: the last token of each sink that this process read; outlives this object.
+    saved: the tokens in the state topic.
+    save: saves tokens in the state topic.
+    work: takes the sweeps.
+    refill: schedules a render of every root; the work is durable when it returns.
+    lost: called with the sink's name and the kind of loss, `deletes` or `documents`.
+    max_age: seconds after which no write is sent any more.
     """
 
     def __init__(
@@ -46,61 +50,65 @@ class SinkDurabilityMonitor:
         sinks: Iterable[Sink],
         *,
         seen: dict[str, DurabilityToken],
-        noted: Noted,
-        note: Callable[[Noted], None],
+        saved: SavedTokens,
+        save: Callable[[SavedTokens], None],
         work: WorkTopic,
         refill: Callable[[], None],
         lost: Callable[[str, str], None],
         max_age: float,
     ) -> None:
         self.model, self.sinks, self.max_age = model, list(sinks), max_age
-        self._seen, self._note, self._work, self._refill, self._lost = seen, note, work, refill, lost
+        self._seen, self._save, self._work, self._refill, self._lost = seen, save, work, refill, lost
         self._written: dict[str, str] = {}
-        self._noted_ms = 0
-        for name, memory in noted.items():
-            self._seen.setdefault(name, DurabilityToken(*memory))
+        """The high watermark that each sink reported at the last check."""
+        self._saved_ms = 0
+        for name, token in saved.items():
+            self._seen.setdefault(name, DurabilityToken(*token))
 
-    def look(self, now_ms: int) -> None:
-        """Ask each sink; have done what follows. Raises Fatal, and Retry if one of them cannot tell now."""
-        away: Retry | None = None
+    def check(self, now_ms: int) -> None:
+        """Reads the token of each sink, and schedules a repair where it changed.
+
+        Raises Fatal, and Retry if a sink cannot report its token now. The other sinks are checked first.
+        """
+        unreachable: Retry | None = None
         for sink in self.sinks:
             try:
                 self._compare(sink.name, sink.durability(), now_ms)
             except Retry as error:
-                away = error
-        if away is not None:
-            raise away
+                unreachable = error
+        if unreachable is not None:
+            raise unreachable
 
     def _compare(self, sink: str, found: DurabilityToken, now_ms: int) -> None:
         before = self._seen.get(sink)
         changed = before is None or before[:2] != found[:2]
         if before is not None and changed:
-            self._mend(sink, before, found, now_ms)
-        # How far the writes were is taken from the look before this one: a shard that moves takes writes in
-        # its new place an instant before the cluster tells of it.
+            self._schedule_repair(sink, before, found, now_ms)
+        # The high watermark is taken from the check before this one. A shard that moves accepts writes in its new
+        # place a moment before the cluster reports the move.
         written = self._written.get(sink, before.written if before else found.written)
         seen = {**self._seen, sink: found._replace(written=written)}
-        if changed or now_ms - self._noted_ms > _NOTE_EVERY_MS:
-            self._note({name: tuple(memory) for name, memory in seen.items()})
-            self._noted_ms = now_ms
+        if changed or now_ms - self._saved_ms > _SAVE_EVERY_MS:
+            self._save({name: tuple(token) for name, token in seen.items()})
+            self._saved_ms = now_ms
         self._seen[sink], self._written[sink] = seen[sink], found.written
 
-    def _mend(self, sink: str, before: DurabilityToken, found: DurabilityToken, now_ms: int) -> None:
-        what = "documents" if found.documents != before.documents else "deletes"
-        # A document is sent within `max_age`, and held by the sink while it waits for a shard for as long
-        # again; twice that, for a process that stands still between looking at the time and sending.
+    def _schedule_repair(self, sink: str, before: DurabilityToken, found: DurabilityToken, now_ms: int) -> None:
+        loss = "documents" if found.documents != before.documents else "deletes"
+        # A document is sent within `max_age`. The sink may hold it for as long again, while it waits for a shard.
+        # The sum is doubled, because a process may pause between reading the clock and sending.
         later = now_ms + int(4000 * self.max_age)
         since = before.written
-        if what == "documents":
+        if loss == "documents":
             self._refill()
             since = ""
-        self._work.put(WorkItem("sweep", f"lost {what}", not_before_ms=later, sink=sink, since=since))
+        self._work.put(WorkItem("sweep", f"lost {loss}", not_before_ms=later, sink=sink, since=since))
         self._work.flush()
-        self._lost(sink, what)
-        log.warning(_TOLD[what], model=self.model, sink=sink, sweep_after_s=round(4 * self.max_age))
+        self._lost(sink, loss)
+        log.warning(_MESSAGES[loss], model=self.model, sink=sink, sweep_after_seconds=round(4 * self.max_age))
 
 
-_TOLD = {
-    "documents": "the sink may have lost acknowledged documents: all are rendered again, then swept",
-    "deletes": "the sink may have forgotten deletes: what it is given meanwhile is swept for ghosts",
+_MESSAGES = {
+    "documents": "sink may have lost acknowledged documents, re-rendering all documents",
+    "deletes": "sink may have lost deletes, sweeping recent documents",
 }

@@ -1,14 +1,14 @@
-"""Watches what the read models rest on and cannot see themselves: connector, slot, publication, stream.
+"""Monitors the connector, its slot, the publication and the stream of changes, for all read models of the daemon.
 
-A read model that is told nothing has no lag, so silence needs a witness. Every `watch.interval`, on a thread
-of its own, the daemon asks PostgreSQL and Kafka Connect, and sends a message through all of it
-(`monitors/canary_probe.py`).
-While a message does not come, every read model's lag grows.
-What keeps changes from coming makes every read model `waiting`, with what to run; what proves that changes
-were lost is written to the state topic, and stops every read model until it is built anew.
+A read model that receives no events has no lag. So an independent check has to detect silence. Every `watch.interval`
+a thread of the daemon asks PostgreSQL and Kafka Connect, and sends a message along the path of the changes
+(`monitors/canary_probe.py`). While a message does not arrive, the lag of every read model grows.
 
-That a server does not answer is no finding: the read models tell of PostgreSQL and Kafka, and go on without
-Kafka Connect's REST interface.
+A finding that keeps changes from arriving puts every read model into the state `waiting`, with the command to run. A
+proof that changes were lost is saved in the state topic. It stops every read model until that is rebuilt.
+
+A server that does not answer is not a finding. The read models report PostgreSQL and Kafka themselves, and they do not
+need Kafka Connect's REST interface.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ from syncer.registry.records import Stream
 from syncer.registry.registry import Registry
 from syncer.telemetry.metrics import Metrics
 
-_ANSWER = 5.0  # seconds for a statement, and for Kafka Connect
-_LISTEN_EVERY = 1.0  # seconds, while a message is on its way
+_TIMEOUT = 5.0  # seconds, for a statement and for Kafka Connect
+_READ_EVERY = 1.0  # seconds, while a message is expected
 
 log = structlog.get_logger()
 
 
 class SourceMonitor:
-    """tables: those of all read models, each in the spellings that could be meant."""
+    """Monitors the source on a thread of its own.
+
+    tables: the tables of all read models. Each is a list of the spellings that the declaration could mean.
+    """
 
     def __init__(
         self,
@@ -58,8 +61,8 @@ class SourceMonitor:
     ) -> None:
         self.config, self.registry, self.metrics, self.tables = config, registry, metrics, tables
         self.findings: dict[str, Finding] = {}
-        """By code: what was found twice in a row. A connector that begins again is no trouble."""
-        self._before: set[str] = set()
+        """By code, the findings of two checks in a row. A connector that restarts is not a finding."""
+        self._found_before: set[str] = set()
         self._probe = CanaryProbe(registry)
         self._connection: psycopg.Connection[Any] | None = None
         self._connector = ""
@@ -68,7 +71,7 @@ class SourceMonitor:
         self._reader: Reader | None = None
         self._reader_before: Reader | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="source-monitor", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -81,16 +84,18 @@ class SourceMonitor:
         return self._thread.is_alive()
 
     def reason(self) -> str:
-        """Why changes may not come; empty when all is well."""
+        """Returns why changes may not arrive; empty while they do."""
         return next((finding.reason for finding in self.findings.values()), "")
 
     def late(self) -> float:
-        """Seconds for which the connector has not delivered what was committed; 0 while it does."""
+        """Returns the seconds for which the connector has not delivered committed changes; 0 while it delivers."""
         return self._probe.late()
 
     def reader(self) -> Reader | None:
-        """The slot's, that was last seen twice in a row: a connector that begins has two, one after the
-        other."""
+        """Returns the reader of the slot that two checks in a row have seen.
+
+        A connector that starts has two readers, one after the other. The first of them does not count.
+        """
         return self._reader
 
     def status(self) -> dict[str, Any]:
@@ -104,56 +109,56 @@ class SourceMonitor:
 
     def _run(self) -> None:
         due = time.monotonic() + self.config.watch.interval
-        while not self._stop.wait(max(0.0, min(_LISTEN_EVERY, due - time.monotonic()))):
+        while not self._stop.wait(max(0.0, min(_READ_EVERY, due - time.monotonic()))):
             if time.monotonic() >= due:
                 due = time.monotonic() + self.config.watch.interval
-                self._tell({finding.code: finding for finding in self._look()})
+                self._report({finding.code: finding for finding in self._check()})
             else:
-                self._listen()
-            self.metrics.canary_seconds.labels(self.config.kafka.topic_prefix).set(self._probe.age)
-        self._drop()
+                self._read_canary()
+            self.metrics.canary_age_seconds.labels(self.config.kafka.topic_prefix).set(self._probe.age)
+        self._disconnect()
 
-    def _listen(self) -> None:
-        """Take what has arrived since the last look, so that a message counts as late only if it is."""
-        with contextlib.suppress(SyncerError):  # Kafka is away: the lanes tell it, if it lasts
+    def _read_canary(self) -> None:
+        """Reads messages also between two checks, so that a message that has arrived does not count as late."""
+        with contextlib.suppress(SyncerError):  # Kafka is unreachable: the lanes report it, if it lasts
             self._probe.read()
 
-    def _look(self) -> Iterator[Finding]:
+    def _check(self) -> Iterator[Finding]:
         definition: Definition | None = None
         try:
             definition = find_definition(self.config, names_only=True)
         except SyncerError as error:
-            log.debug("no connector to watch", error=str(error))
+            log.debug("no connector to monitor", error=str(error))
         if definition:
-            status = self._look_at_connector(definition)
-            yield from check_running(definition.name, status, "", "unknown")  # PostgreSQL may be away
+            status = self._check_connector(definition)
+            yield from check_running(definition.name, status, "", "unknown")  # PostgreSQL may be unreachable
         try:
             connection, stream = self._session(), self.registry.stream()
             self.metrics.stream_breaks.labels(self.config.kafka.topic_prefix).set(stream.number)
             for slot, size in kept(connection).items():
                 self._slots.add(slot)
-                self.metrics.slot_bytes_behind.labels(slot).set(size)
+                self.metrics.slot_retained_bytes.labels(slot).set(size)
             if definition:
-                yield from self._look_at_source(connection, definition, status, stream)
-            yield from self._look_at_stream(connection)
+                yield from self._check_source(connection, definition, status, stream)
+            yield from self._check_stream(connection)
         except (psycopg.Error, SyncerError) as error:
-            self._drop()
-            self._forget_source()
-            log.debug("cannot watch", error=str(error))
+            self._disconnect()
+            self._clear_source_metrics()
+            log.debug("source cannot be monitored", error=str(error))
 
-    def _forget_source(self) -> None:
-        """What PostgreSQL told last may not be so any more. That a slot was lost stays so."""
+    def _clear_source_metrics(self) -> None:
+        """Clears the values that may not be true any more. A slot that was lost stays lost."""
         for slot in self._slots:
-            self.metrics.slot_bytes_behind.labels(slot).set(math.nan)
+            self.metrics.slot_retained_bytes.labels(slot).set(math.nan)
         if self._slot:
             self.metrics.slot_active.labels(self._slot).set(0)
         if self._publication:
             self.metrics.publication_findings.labels(self._publication).set(math.nan)
 
-    def _look_at_connector(self, definition: Definition) -> Status | NoAnswer | None:
+    def _check_connector(self, definition: Definition) -> Status | NoAnswer | None:
         if not self.config.connect.url:
             return "unknown"
-        client = connect(self.config, timeout=_ANSWER)
+        client = connect(self.config, timeout=_TIMEOUT)
         try:
             status = client.status(definition.name)
         except SyncerError as error:
@@ -167,7 +172,7 @@ class SourceMonitor:
         self.metrics.connector_running.labels(definition.name).set(bool(status and status.running))
         return status
 
-    def _look_at_source(
+    def _check_source(
         self,
         connection: psycopg.Connection[Any],
         definition: Definition,
@@ -179,14 +184,14 @@ class SourceMonitor:
         settings = definition.config
         publication, slot = settings.get("publication.name", ""), settings.get("slot.name", "")
         facts = read_facts(connection, tables, publication=publication, slot=slot)
-        self._look_at_slot(facts.slot, slot, stream)
+        self._check_slot(facts.slot, slot, stream)
         yield from check_running(definition.name, status, slot, facts.slot)
         missing, self._publication = list(check_publication(facts, tables)), publication
         self.metrics.publication_findings.labels(publication).set(len(missing))
         yield from missing
 
-    def _look_at_slot(self, slot: Slot | None, name: str, stream: Stream) -> None:
-        """Remember that it was there; that it is not then, is a loss."""
+    def _check_slot(self, slot: Slot | None, name: str, stream: Stream) -> None:
+        """Saves that the slot was there. If it is missing or invalid later, changes are lost."""
         if slot and slot.reader and slot.reader == self._reader_before:
             self._reader = slot.reader
         self._reader_before = slot.reader if slot else None
@@ -197,34 +202,35 @@ class SourceMonitor:
         if not gone and stream.slot != name:
             self.registry.note_slot(stream, name)
         elif gone and stream.slot == name:
-            what = "lost its log" if slot else "is gone"
-            why = f"slot {name} {what}, so nobody keeps what was committed since"
+            what = "was invalidated" if slot else "does not exist any more"
+            why = f"slot {name} {what}, so PostgreSQL has not kept the changes that were committed since"
             log.error("changes were lost", why=why)
             self.registry.broken(why, stream)
 
-    def _look_at_stream(self, connection: psycopg.Connection[Any]) -> Iterator[Finding]:
-        age = self._probe.look(connection, self.registry.stream())
+    def _check_stream(self, connection: psycopg.Connection[Any]) -> Iterator[Finding]:
+        age = self._probe.check(connection, self.registry.stream())
         if age > self.config.watch.overdue:
-            what = f"a message that was committed to PostgreSQL's log {age:.0f} s ago has not come"
-            why = "changes may not come either: connector, publication, or a backlog"
+            what = f"a message that was committed to PostgreSQL's log {age:.0f} s ago has not arrived"
+            why = "changes may not arrive either: connector, publication, or a backlog"
             yield Finding("error", "canary", f"topic {self._probe.topic}", what, why, "syncer check")
 
     def _session(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = session(self.config.postgres.arguments(), statement_timeout=_ANSWER)
+            self._connection = session(self.config.postgres.arguments(), statement_timeout=_TIMEOUT)
         return self._connection
 
-    def _drop(self) -> None:
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _tell(self, found: dict[str, Finding]) -> None:
-        told = {code: finding for code, finding in found.items() if code in self._before}
-        self._before = set(found)
-        for code, finding in told.items():
+    def _report(self, found: dict[str, Finding]) -> None:
+        """Takes over the findings that the check before found, too, and logs those that are new or resolved."""
+        confirmed = {code: finding for code, finding in found.items() if code in self._found_before}
+        self._found_before = set(found)
+        for code, finding in confirmed.items():
             if code not in self.findings:
-                log.error("changes may not come", reason=finding.reason)
-        for code in self.findings.keys() - told.keys():
-            log.info("mended", reason=self.findings[code].reason)
-        self.findings = told
+                log.error("changes may not arrive", reason=finding.reason)
+        for code in self.findings.keys() - confirmed.keys():
+            log.info("problem resolved", reason=self.findings[code].reason)
+        self.findings = confirmed

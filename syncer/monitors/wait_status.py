@@ -1,11 +1,12 @@
-"""What each daemon says of a read model, for `syncer status`, which may be asked where no daemon is reached.
+"""Publishes the state of each read model in each daemon, for `syncer status`, which may not reach any daemon.
 
-Every daemon has a record of its own for each read model in the state topic: its state, the reason, its host
-and pid. It renews the record every 15 s and removes it when it ends in order. So one daemon's failure is not
-another's, and a record that was not renewed for 45 s is of a daemon that was killed, or that cannot reach
-Kafka. Such a record stays, so that it is reported, until a daemon has started since, or for an hour.
+Every daemon keeps one record per read model in the state topic: state, reason, host and pid. It renews the record
+every 15 s, and removes it when it shuts down. So the failure of one daemon does not hide the state of another.
 
-Only a state that lasts is written: a sink that is busy for a moment is no news. A failure is written at once.
+A record that was not renewed for 45 s belongs to a daemon that was killed, or that cannot reach Kafka. `syncer status`
+reports it. It is removed by a daemon that started later, or after one hour.
+
+Only a state that lasts is saved: a sink that is busy for a moment changes nothing. A failure is saved at once.
 """
 
 from __future__ import annotations
@@ -25,24 +26,25 @@ from syncer.registry.records import Key, Process, ProcessReport
 from syncer.registry.registry import Registry
 from syncer.registry.state import State, StateSnapshot
 
-_LASTS = 4.5  # seconds
-_RENEWED = 15.0
-_HOLDS_MS, _KEPT_MS = 45_000, 3_600_000
-_LOOK_EVERY = 1.0
+_LASTS = 4.5  # seconds after which a changed state counts as lasting
+_RENEW_EVERY = 15.0
+_ALIVE_MS, _KEPT_MS = 45_000, 3_600_000
+_CHECK_EVERY = 1.0
 _NUMBER = re.compile(r"\d+")
 
 
 def this_process() -> Process:
+    """Returns the identity of this daemon."""
     return Process(secrets.token_hex(4), socket.gethostname(), os.getpid(), time.time_ns() // 1_000_000)
 
 
 def alive(report: ProcessReport, now_ms: int) -> bool:
-    """Whether it still holds."""
-    return now_ms - report.at_ms < _HOLDS_MS
+    """Returns whether the report was renewed recently, so that its daemon is alive."""
+    return now_ms - report.at_ms < _ALIVE_MS
 
 
-class Reports:
-    """Of one read model in one process. A save that fails is repeated by the next look."""
+class StatusRecord:
+    """Keeps the record of one read model in one process up to date. The next update repeats a save that failed."""
 
     def __init__(self, model: str, process: Process, records: State) -> None:
         self.model, self.process, self._records = model, process, records
@@ -50,17 +52,20 @@ class Reports:
         self._written: tuple[str, str] | None = None
         self._at = 0.0
 
-    def look(self, state: str, reason: str, now: float, now_ms: int) -> None:
-        """state, reason: as they are at this moment. now: seconds of a clock that only grows. now_ms: since
-        the epoch."""
+    def update(self, state: str, reason: str, now: float, now_ms: int) -> None:
+        """Saves the record if the state has lasted, or if the record has to be renewed.
+
+        state, reason: the current ones.
+        now: seconds of the monotonic clock. now_ms: ms since the epoch.
+        """
         if state != self._state:
             self._state, self._since = state, now
         if self._written is not None:
             before, why = self._written
             if now - self._since < _LASTS and {state, before} == {"running", "waiting"}:
                 state, reason = before, why
-            # A reason that says how long it has lasted is not another one each time.
-            again = _LASTS if _same(reason) != _same(why) else _RENEWED
+            # Numbers are ignored: a reason that contains a duration would be a new one each time.
+            again = _LASTS if _without_numbers(reason) != _without_numbers(why) else _RENEW_EVERY
             if state == before and now - self._at < again:
                 return
         since_ms = now_ms - round(1000 * (now - self._since))
@@ -69,7 +74,7 @@ class Reports:
         self._written, self._at = (state, reason), now
 
     def tidy(self, values: StateSnapshot, now_ms: int) -> None:
-        """Remove what killed daemons left, if it was before this one started, or long ago."""
+        """Removes the records of killed daemons, if they are older than this daemon or than one hour."""
         for one in values.reports(self.model):
             if alive(one, now_ms):
                 continue
@@ -77,7 +82,7 @@ class Reports:
                 self._records.save(self._key(one.process), None)
 
     def end(self) -> None:
-        """The process ends in order."""
+        """Removes the record, because the process shuts down."""
         if self._written is not None:
             self._records.save(self._key(self.process), None)
             self._written = None
@@ -86,25 +91,25 @@ class Reports:
         return ProcessReport.key(self.model, process.id)
 
 
-def _same(reason: str) -> str:
+def _without_numbers(reason: str) -> str:
     return _NUMBER.sub("", reason)
 
 
-class Reporter(Protocol):
+class HasStatus(Protocol):
     """A read model in this process (`runtime/supervisor.py`)."""
 
     def status(self) -> Mapping[str, Any]: ...
 
 
-class Reporting:
-    """Writes the reports of a daemon, on a thread of its own: Kafka may take long to answer."""
+class StatusReporter:
+    """Saves the records of a daemon, on a thread of its own: Kafka may take long to answer."""
 
-    def __init__(self, registry: Registry, units: Mapping[str, Reporter]) -> None:
+    def __init__(self, registry: Registry, models: Mapping[str, HasStatus]) -> None:
         self._records, process = registry.state, this_process()
-        self._units = {Reports(name, process, self._records): unit for name, unit in units.items()}
+        self._models = {StatusRecord(name, process, self._records): model for name, model in models.items()}
         self._tidied = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reporting", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="status-reporter", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -114,32 +119,33 @@ class Reporting:
         return self._thread.is_alive()
 
     def stop(self, timeout: float) -> None:
-        """Removes the records, once the read models have stopped. Waits for `timeout` seconds at most."""
+        """Removes the records, once the read models have stopped. Waits up to `timeout` seconds."""
         self._stop.set()
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        while not self._stop.wait(_LOOK_EVERY):
-            with contextlib.suppress(SyncerError):  # Kafka is away: the lanes say so
-                self._look(time.monotonic(), time.time_ns() // 1_000_000)
+        while not self._stop.wait(_CHECK_EVERY):
+            with contextlib.suppress(SyncerError):  # Kafka is unreachable: the lanes report it
+                self._update(time.monotonic(), time.time_ns() // 1_000_000)
         with contextlib.suppress(SyncerError):
-            for reports in self._units:
-                reports.end()
+            for record in self._models:
+                record.end()
 
-    def _look(self, now: float, now_ms: int) -> None:
-        for reports, unit in self._units.items():
-            status = unit.status()
-            reports.look(status["state"], status["reason"], now, now_ms)
-        if now - self._tidied > _RENEWED:
-            values, self._tidied = self._records.load(_RENEWED), now
-            for reports in self._units:
-                reports.tidy(values, now_ms)
+    def _update(self, now: float, now_ms: int) -> None:
+        for record, model in self._models.items():
+            status = model.status()
+            record.update(status["state"], status["reason"], now, now_ms)
+        if now - self._tidied > _RENEW_EVERY:
+            values, self._tidied = self._records.load(_RENEW_EVERY), now
+            for record in self._models:
+                record.tidy(values, now_ms)
 
 
 def tell(all_said: Sequence[ProcessReport], now_ms: int) -> tuple[str, list[str]]:
-    """What all daemons together say of a read model: its state, and the reasons, the most important first.
+    """Combines the records of all daemons: returns the state of the read model, and the reasons by importance.
 
-    It is running if one of them delivers; whoever fails beside it is named. Empty if no daemon says anything.
+    The read model is running if one daemon delivers. The reasons name daemons that fail at the same time. The state is
+    empty if no daemon is alive.
     """
     living = [one for one in all_said if alive(one, now_ms)]
     state = next((word for word in _ORDER if any(one.state == word for one in living)), "")
@@ -152,7 +158,7 @@ def tell(all_said: Sequence[ProcessReport], now_ms: int) -> tuple[str, list[str]
     for one in all_said:
         if not alive(one, now_ms):
             ago = (now_ms - one.at_ms) / 1000
-            reasons.append(f"{one.process} was killed, or cannot reach Kafka: no sign of it for {ago:,.0f} s")
+            reasons.append(f"{one.process} was killed, or cannot reach Kafka: its last report is {ago:,.0f} s old")
     return state, list(dict.fromkeys(reasons))
 
 

@@ -35,6 +35,7 @@ from syncer.registry import loader
 from syncer.registry.names import Names
 from syncer.registry.records import BackfillRun, Registration, StateSlot
 from syncer.registry.registry import Registry
+from syncer.runtime.role import backfill_worker
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
 
@@ -112,9 +113,7 @@ class Backfill:
             self.model,
             self.registry,
             metrics.for_model(self.model.name),
-            work_only=True,
-            workers=workers,
-            slot=self.slot,
+            role=backfill_worker(workers, self.slot),
         )
         supervisor.start()
         try:

@@ -29,6 +29,7 @@ from syncer.registry import loader
 from syncer.registry.names import Names
 from syncer.registry.records import BackfillRun, Registration, StateSlot
 from syncer.registry.registry import Registry
+from syncer.runtime.role import RESYNC_BUILDER
 from syncer.runtime.supervisor import ModelSupervisor
 from syncer.telemetry.metrics import Metrics
 
@@ -115,7 +116,7 @@ def _caught_up(
     A sweep that is not due yet is not waited for. It deletes documents that a slow worker may still write to this
     generation. No reader can have an older document of it. The daemon runs the sweep after the switch.
     """
-    supervisor = ModelSupervisor(config, model, registry, metrics.for_model(model.name), slot=StateSlot.NEXT)
+    supervisor = ModelSupervisor(config, model, registry, metrics.for_model(model.name), role=RESYNC_BUILDER)
 
     def wait_until_empty(pending: Callable[[], str]) -> None:
         while note := pending():

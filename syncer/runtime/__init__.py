@@ -1,1 +1,1 @@
-"""Runs the daemon: one supervisor per read model, periodic checks, and the HTTP server."""
+"""Runs the daemon: one supervisor per read model, periodic checks, heartbeats, and the HTTP server."""

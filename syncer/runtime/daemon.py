@@ -1,7 +1,7 @@
-"""The daemon: one `ModelSupervisor` per read model, the HTTP server, and an orderly end.
+"""Runs the daemon: one `ModelSupervisor` per read model, the source monitor, the HTTP server, and an orderly end.
 
-It starts whether or not its servers are up, and waits for them; a read model that has to stop leaves the
-others running, and the process: an operator can see in `/status` what is wrong.
+The daemon starts even if its servers are unreachable, and waits for them. A read model that has to stop leaves the
+other read models and the process running. `/status` shows an operator what is wrong.
 """
 
 from __future__ import annotations
@@ -21,103 +21,113 @@ from syncer.config.schema import Config
 from syncer.declaration.model import Model, spelled_tables
 from syncer.errors import Fatal, with_hint
 from syncer.monitors.source_monitor import SourceMonitor
-from syncer.monitors.wait_status import Reporting
+from syncer.monitors.wait_status import StatusReporter
 from syncer.registry.backends import open_registry
+from syncer.runtime.heartbeats import Heartbeats
 from syncer.runtime.http import Server
-from syncer.runtime.supervisor import ModelSupervisor
+from syncer.runtime.supervisor import ModelSupervisor, stall_limit
 from syncer.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
 
 class DaemonProcess:
-    """`Health` of the HTTP server, too."""
+    """The parts of one `syncer run` process. Implements `Health` for the HTTP server."""
 
     def __init__(self, config: Config, models: Sequence[Model], broken: Sequence[Fatal] = ()) -> None:
-        """broken: declarations that cannot be read. They are told, and keep nothing else from running."""
+        """broken: the errors of invalid declarations. They are reported, and stop nothing else."""
         self.config, self.broken = config, broken
         self.metrics = Metrics(CollectorRegistry())
         self.registry = open_registry(config)
-        own = [spelled for model in models for spelled in spelled_tables(model)]
-        self.watch = SourceMonitor(config, self.registry, self.metrics, own)
-        self.units = [
+        self.heartbeats = Heartbeats(stall_limit(config))
+        tables = [spellings for model in models for spellings in spelled_tables(model)]
+        self.source_monitor = SourceMonitor(config, self.registry, self.metrics, tables)
+        self.supervisors = [
             ModelSupervisor(
                 config,
                 model,
                 self.registry,
                 self.metrics.for_model(model.name),
-                source=self.watch.reason,
-                late=self.watch.late,
-                reader=self.watch.reader,
+                source=self.source_monitor,
+                heartbeats=self.heartbeats,
             )
             for model in models
         ]
-        self.reporting = Reporting(self.registry, {unit.model.name: unit for unit in self.units})
+        self.reporter = StatusReporter(self.registry, {one.model.name: one for one in self.supervisors})
+        self.heartbeats.require_thread(
+            lambda: self.source_monitor.alive, "the monitor of connector and slot has ended; see the log"
+        )
+        self.heartbeats.require_thread(
+            lambda: self.reporter.alive, "the reports for `syncer status` have ended; see the log"
+        )
         self._stop = threading.Event()
         self.unfinished: list[str] = []
-        """Read models (or `reports`) whose threads are still there after the end: no answer from a server."""
+        """Read models (or `reports`) whose threads have not ended, because a server does not answer."""
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT. Raises Fatal if every read model has stopped with an error."""
+        """Runs until SIGTERM or SIGINT. Raises Fatal if every read model has stopped with an error."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         with Server(self.config.http.host, self.config.http.port, self, self.metrics.registry) as server:
-            log.info("started", version=__version__, models=[u.model.name for u in self.units], http=server.url)
+            models = [one.model.name for one in self.supervisors]
+            log.info("daemon started", version=__version__, models=models, http=server.url)
             for error in self.broken:
-                log.error("a read model cannot be read", error=str(error))
-            for unit in self.units:
-                unit.start()
-            self.watch.start()
-            self.reporting.start()
+                log.error("invalid declaration", error=str(error))
+            for supervisor in self.supervisors:
+                supervisor.start()
+            self.source_monitor.start()
+            self.reporter.start()
             while not self._stop.wait(1.0):
-                for unit in self.units:
-                    unit.export()
+                for supervisor in self.supervisors:
+                    supervisor.export()
             self._end()
-        failed = [unit for unit in self.units if unit.state == "failed"]
-        if failed and len(failed) == len(self.units):
+        failed = [one for one in self.supervisors if one.state == "failed"]
+        if failed and len(failed) == len(self.supervisors):
             raise Fatal("every read model has stopped with an error", why=failed[0].error)
 
     def stop(self) -> None:
         self._stop.set()
 
     def live(self) -> tuple[bool, str]:
-        stalled = [reason for unit in self.units if (reason := unit.stalled())]
-        if not self.watch.alive:
-            stalled.append("the watch over connector and slot has ended; see the log")
-        if not self.reporting.alive:
-            stalled.append("the reports for `syncer status` have ended; see the log")
+        """Returns whether every thread makes progress, and the reasons if not."""
+        stalled = self.heartbeats.stalled()
         return not stalled, "; ".join(stalled)
 
     def ready(self) -> tuple[bool, str]:
-        """Whether every read model is being kept in step (a failed one is not)."""
-        late = [str(error) for error in self.broken]
-        for unit in self.units:
-            status = unit.status()
+        """Returns whether every read model is kept in sync, and one line for each that is not."""
+        reasons = [str(error) for error in self.broken]
+        for supervisor in self.supervisors:
+            status = supervisor.status()
             if status["state"] != "running":
-                late.append(f"{unit.model.name} is {status['state']}: {status['reason']}".rstrip(": "))
-        return not late, "\n".join(late)
+                reasons.append(f"{supervisor.model.name} is {status['state']}: {status['reason']}".rstrip(": "))
+        return not reasons, "\n".join(reasons)
 
     def status(self) -> dict[str, Any]:
-        models = {unit.model.name: with_hint(unit.status()) for unit in self.units}
+        models = {one.model.name: with_hint(one.status()) for one in self.supervisors}
         return {
             "version": __version__,
             "models": models,
-            "source": self.watch.status(),
+            "source": self.source_monitor.status(),
             "broken": [with_hint({"reason": str(error)}) for error in self.broken],
         }
 
     def _end(self) -> None:
         began = time.monotonic()
-        self.watch.stop()
-        for unit in self.units:
-            unit.stop()
-        until = began + self.config.pipeline.stop_timeout
-        self.unfinished = [u.model.name for u in self.units if not u.join(max(0.1, until - time.monotonic()))]
-        self.reporting.stop(max(0.1, until - time.monotonic()))
-        if self.reporting.alive:
+        self.source_monitor.stop()
+        for supervisor in self.supervisors:
+            supervisor.stop()
+        deadline = began + self.config.pipeline.stop_timeout
+        self.unfinished = [one.model.name for one in self.supervisors if not one.join(_left(deadline))]
+        self.reporter.stop(_left(deadline))
+        if self.reporter.alive:
             self.unfinished.append("reports")
-        log.info("stopped", seconds=round(time.monotonic() - began, 2), unfinished=self.unfinished)
+        log.info("daemon stopped", seconds=round(time.monotonic() - began, 2), unfinished=self.unfinished)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        log.info("stopping", signal=signal.Signals(number).name)
+        log.info("daemon is stopping", signal=signal.Signals(number).name)
         self._stop.set()
+
+
+def _left(deadline: float) -> float:
+    """Seconds until the deadline, at least 0.1."""
+    return max(0.1, deadline - time.monotonic())

@@ -1,7 +1,10 @@
-"""What `syncer run` says about itself over HTTP, read only: /metrics /livez /readyz /status.
+"""Serves the state of the daemon over HTTP, read-only.
 
-`/livez` fails when the process should be restarted, `/readyz` when a read model is not in working order,
-both with the reason. `/status` is JSON, `/status?model=NAME` one read model of it.
+/metrics             metrics for Prometheus
+/livez               fails with the reasons when the process has to be restarted
+/readyz              fails with the reasons when a read model is not kept in sync
+/status              the state of every read model, as JSON
+/status?model=NAME   the state of one read model
 """
 
 from __future__ import annotations
@@ -29,19 +32,26 @@ _TEXT, _JSON = "text/plain; charset=utf-8", "application/json"
 
 
 class Health(Protocol):
-    """What is asked; from several threads, so it has to answer from memory and at once."""
+    """Provides the state that the server serves.
 
-    def live(self) -> tuple[bool, str]: ...
+    Several threads call these methods, so they have to return at once, from memory.
+    """
 
-    def ready(self) -> tuple[bool, str]: ...
+    def live(self) -> tuple[bool, str]:
+        """Returns whether the process makes progress, and the reasons if not."""
+        ...
+
+    def ready(self) -> tuple[bool, str]:
+        """Returns whether all read models are kept in sync, and the reasons if not."""
+        ...
 
     def status(self) -> dict[str, Any]:
-        """Everything worth knowing, JSON values; `models` holds a mapping by read model."""
+        """Returns the whole state as JSON values. `models` maps the name of each read model to its state."""
         ...
 
 
 class Application:
-    """The WSGI application: a visible dictionary of paths."""
+    """The WSGI application: a dictionary of paths."""
 
     def __init__(self, health: Health, registry: CollectorRegistry) -> None:
         self._health = health
@@ -57,9 +67,9 @@ class Application:
         path, method = environ.get("PATH_INFO", "/"), environ["REQUEST_METHOD"]
         if path == "/metrics" and method == "GET":
             return cast(Iterable[bytes], self._metrics(environ, start_response))
-        status, kind, body = self._answer(path, method, environ.get("QUERY_STRING", ""))
+        status, content_type, body = self._respond(path, method, environ.get("QUERY_STRING", ""))
         headers = [
-            ("Content-Type", kind),
+            ("Content-Type", content_type),
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
@@ -67,18 +77,18 @@ class Application:
         start_response(f"{status.value} {status.phrase}", headers)
         return [b"" if method == "HEAD" else body]
 
-    def _answer(self, path: str, method: str, query: str) -> tuple[HTTPStatus, str, bytes]:
+    def _respond(self, path: str, method: str, query: str) -> tuple[HTTPStatus, str, bytes]:
         if method not in ("GET", "HEAD"):
             return HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b"only GET and HEAD\n"
-        answer = self._paths.get(path)
-        if answer is None:
+        respond = self._paths.get(path)
+        if respond is None:
             known = " ".join(["/metrics", *self._paths])
-            return HTTPStatus.NOT_FOUND, _TEXT, f"here are: {known}\n".encode()
+            return HTTPStatus.NOT_FOUND, _TEXT, f"unknown path; known paths: {known}\n".encode()
         try:
-            return answer(query)
-        except Exception as error:  # the last resort of a thread that answers one request
-            self._log.exception("a request failed", path=path, error=error)
-            return HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"failed; see the log\n"
+            return respond(query)
+        except Exception as error:  # the request fails, and the server goes on
+            self._log.exception("HTTP request failed", path=path, error=error)
+            return HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"internal error; see the log\n"
 
     def _probe(self, good: bool, reason: str) -> tuple[HTTPStatus, str, bytes]:
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
@@ -87,14 +97,13 @@ class Application:
     def _status(self, query: str) -> tuple[HTTPStatus, str, bytes]:
         status: Any = self._health.status()
         code = HTTPStatus.OK
-        wanted = parse_qs(query).get("model")
-        if wanted:
+        if names := parse_qs(query).get("model"):
             models = status.get("models", {})
-            if wanted[0] in models:
-                status = models[wanted[0]]
+            if names[0] in models:
+                status = models[names[0]]
             else:
                 code = HTTPStatus.NOT_FOUND
-                status = {"error": f"there is no read model {wanted[0]!r}", "models": list(models)}
+                status = {"error": f"read model {names[0]!r} does not exist", "models": list(models)}
         option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
         return code, _JSON, orjson.dumps(status, default=str, option=option)
 
@@ -105,7 +114,7 @@ class _Listener(ThreadingMixIn, WSGIServer):
     request_queue_size = 64
 
     def server_bind(self) -> None:
-        """As the base classes do, but without asking the name service who we are: that can take seconds."""
+        """Does the same as the base classes, except for a reverse DNS lookup, which can take seconds."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -113,7 +122,7 @@ class _Listener(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of ours."""
+        """Ignores the error: the client has closed its connection."""
 
 
 class _IPv6Listener(_Listener):
@@ -122,22 +131,25 @@ class _IPv6Listener(_Listener):
 
 class _Handler(WSGIRequestHandler):
     timeout = 10
-    """Seconds that a client may take to send its request."""
+    """Seconds within which a client has to send its request."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Probes come every few seconds: not worth a line each."""
+        """Logs nothing: probes come every few seconds."""
 
 
 class Server:
-    """Serves from daemon threads between `start` and `stop`; a context manager of both."""
+    """Serves from daemon threads between `start` and `stop`. As a context manager it calls both."""
 
     def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
-        """port: 0 takes any free one. Raises Fatal when the address cannot be listened on."""
+        """Binds the address. Raises Fatal if that fails.
+
+        port: 0 for any free port.
+        """
         where = f"http.host {host}, http.port {port}"
         try:
             self._server = (_IPv6Listener if ":" in host else _Listener)((host, port), _Handler)
         except OSError as e:
-            hint = "choose another http.port, or 0 for any free one" if e.errno == errno.EADDRINUSE else ""
+            hint = "choose another http.port, or 0 for any free port" if e.errno == errno.EADDRINUSE else ""
             raise Fatal("cannot listen", where=where, why=e.strerror or str(e), hint=hint) from e
         self._server.set_app(Application(health, registry))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True)

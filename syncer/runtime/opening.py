@@ -1,7 +1,8 @@
-"""Opening a read model: every server has answered, nothing is there that would make documents wrong.
+"""Opens a read model: waits until every server has answered, and refuses everything that makes documents wrong.
 
-What is opened is what the lanes share (`ModelSession`). It is closed and opened anew after whatever may have
-changed any of it; only tables may be altered meanwhile, as long as what was compiled fits them (`Tables`).
+The result is a `ModelSession`, which the lanes share. An error that may have changed any part of it closes the
+session, and the supervisor opens a new one. Tables are the exception: they may be altered while a session is open,
+as long as the compiled read model still fits them (`Tables`).
 """
 
 from __future__ import annotations
@@ -42,19 +43,20 @@ from syncer.registry.records import (
     Registration,
     StateSlot,
 )
-from syncer.registry.registry import Registry
-from syncer.telemetry.metrics import LOSSES, ModelMetrics
+from syncer.registry.registry import RegisteredModel, Registry
+from syncer.telemetry.metrics import ModelMetrics
+from syncer.telemetry.table import LOSSES
 
 REGISTERED_FOR = 4.0
-"""Seconds for which the state topic is not read again."""
-_WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get theirs
+"""Seconds for which values of the state topic are reused before it is read again."""
+_WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get the rest
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSession:
-    """A read model whose servers have all answered: what its lanes share."""
+    """The parts of an open read model that its lanes share. All of its servers have answered."""
 
     config: Config
     registry: Registry
@@ -64,19 +66,19 @@ class ModelSession:
     clock: Clock
     sinks: list[Sink]
     registration: Registration
-    letters: OpenDeadLetters
-    memories: SinkDurabilityMonitor
+    dead_letters: OpenDeadLetters
+    durability: SinkDurabilityMonitor
     alterations: TableAlterations
     breaker: Breaker
     outgrown: str
-    """Why a resync is due although it runs; empty if none is."""
+    """Why a resync is due although the read model runs; empty if none is due."""
 
     def rows(self) -> SnapshotReader:
-        """A connection for one thread, to be closed by whoever asked."""
+        """Returns a connection for one thread. The caller closes it."""
         return _rows(self.config, self.loaded, self.tables)
 
     def source(self, lane: str) -> GroupSource:
-        """What a lane of this kind takes from: `changes`, `work` or `backfill`."""
+        """Returns a consumer for a lane of this kind: `changes`, `work` or `backfill`."""
         names, name = self.names, self.loaded.name
         if lane == "changes":
             return self.registry.changes.source(names.group, names.changes, name=name)
@@ -84,11 +86,14 @@ class ModelSession:
         return queue.source(name=name)
 
     def work(self) -> WorkQueue:
-        """Where work is put that is too large for a batch."""
+        """Returns the queue for work that is too large for a batch."""
         return self.registry.work_queue(self.names)
 
     def lane(self, source: Source, observer: Observer, stop: threading.Event, *, items: bool) -> Lane:
-        """items: whether the source gives work items, not changes."""
+        """Returns a lane that is not running yet.
+
+        items: whether the source delivers work items instead of changes.
+        """
         settings = self.config.pipeline
         limits = Limits(
             max_records=_WORK_RECORDS if items else settings.max_records,
@@ -107,7 +112,7 @@ class ModelSession:
             self.sinks,
             clock=self.clock,
             work=self.work(),
-            dead_letters=self.letters.writer(),
+            dead_letters=self.dead_letters.writer(),
             observer=observer,
             limits=limits,
             stop=stop,
@@ -118,22 +123,22 @@ class ModelSession:
         )
 
     def learn_breaker(self) -> None:
-        """Takes over what other processes noted of sinks that refuse document after document."""
-        noted = self.registry.state.load(REGISTERED_FOR).get(OpenBreakers.key(self.registration.id))
-        self.breaker.learn(noted.sinks if noted else {})
+        """Takes over the state of the circuit breaker that other processes saved."""
+        saved = self.registry.state.load(REGISTERED_FOR).get(OpenBreakers.key(self.registration.id))
+        self.breaker.learn(saved.sinks if saved else {})
 
-    def note_clock(self) -> None:
-        """So that a restart notices a clock that ran backwards."""
+    def save_clock(self) -> None:
+        """Saves the highest clock, so that a restart detects a clock that ran backwards."""
         key = HighestClock.key(self.registration.id)
-        noted = self.registry.state.load(REGISTERED_FOR).get(key)
-        if self.clock.identity and self.clock.highest > (noted.clock if noted else 0):
+        saved = self.registry.state.load(REGISTERED_FOR).get(key)
+        if self.clock.identity and self.clock.highest > (saved.clock if saved else 0):
             self.registry.state.save(key, HighestClock(*self.clock.identity, self.clock.highest))
 
 
 class ModelOpener:
-    """One read model, however often it is opened.
+    """Opens one read model, once for each session.
 
-    slot: the generation in force, or the one that a resync builds.
+    slot: whether to open the active generation, or the one that a resync builds.
     """
 
     def __init__(
@@ -148,70 +153,47 @@ class ModelOpener:
         self.config, self.model, self.registry, self.metrics = config, model, registry, metrics
         self.slot = slot
         self.generation: int | None = None
-        """That was opened last."""
+        """The generation that was opened last; None before the first session."""
         self._seen: dict[Generation, dict[str, DurabilityToken]] = {}
+        """For each generation, the last durability token of each sink. It outlives a session."""
         self._breakers: dict[Generation, Breaker] = {}
+        """The circuit breaker of each generation. It outlives a session."""
         self._backwards: tuple[Registration, Fatal] | None = None
-        """The clock ran backwards, and that could not be written down yet."""
+        """Set if the clock ran backwards and Kafka has not acknowledged the record of it yet."""
         self._weak: tuple[int, bool] | None = None
-        """A replica identity was too weak in this generation, and that could not be written down yet."""
+        """Set if a replica identity was too weak in this generation, and Kafka has not acknowledged that yet."""
 
     def registered(self) -> int | None:
-        """The generation that is to be kept in step; None if the read model is new."""
+        """Returns the generation to keep in sync; None if the read model is new."""
         known = self.registry.registered(self.model.name, self.slot, max_age=REGISTERED_FOR)
         return known.generation if known else None
 
     def open(self, closing: contextlib.ExitStack) -> ModelSession:
-        """closing: of what was opened, also if the rest could not be. Raises Retry and Fatal."""
-        self._note_backwards()
-        self._note_weak()
-        generation = self.registered()
-        if self.generation is not None and generation != self.generation:
-            self.model = declaration.load(self.model.file)  # it may be why there was a resync
-        self.generation = generation
-        try:
-            loaded = loader.load_checked(self.config, self.model)
-        except WeakIdentity:
-            self._was_weak(always=False)
-            raise
+        """Returns a session. Raises Retry and Fatal.
+
+        closing: closes every opened part at the end, also if a later part could not be opened.
+        """
+        self._save_backwards()
+        self._save_weak()
+        loaded = self._load()
         tables = Tables(loaded.name, loaded.fingerprint, lambda: self._revalidate(loaded))
         rows = _rows(self.config, loaded, tables)
         closing.callback(rows.close)
-        with rows.view(root_only=True):  # a standby is refused before anything is recorded
+        with rows.view(root_only=True):  # raises Fatal on a standby, before anything is saved
             pass
         begun = self.registry.open(loaded.compiled, self.slot)
-        registration, noted = begun.registration, begun.clock
+        registration = begun.registration
         self.generation = registration.generation
-        clock = Clock(
-            registration.epoch,
-            noted.identity if noted else None,
-            noted.clock if noted else 0,
-            backwards=lambda error: self._ran_backwards(registration, error),
-        )
-        with rows.view(root_only=True) as view:
-            now = view.head.snapshot.clock
-            clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
+        clock = self._clock(begun, rows)
         rows.close()
-        built = loader.build_sinks(
-            self.config,
-            loaded,
-            epoch=registration.epoch,
-            generation=registration.generation,
-            built=begun.built,
-        )
-        for sink in built:
-            closing.callback(sink.close)
-        for sink in built:
-            sink.prepare(new=not begun.built)
-        if not begun.built:
-            self.registry.note_built(registration)
-        # While a generation is built, the letters about those that are read are not its own to settle.
+        sinks = self._sinks(loaded, begun, closing)
+        # While a resync builds a generation, the dead letters of the active generation stay open.
         oldest = version(registration.epoch, 0) if self.slot is StateSlot.NEXT else 0
-        letters = self.registry.dead_letters(loaded.name).open(oldest=oldest)
-        with contextlib.suppress(Retry):  # what is not known yet can be learned later
-            letters.refresh(timeout=5.0)
-        memories = self._memories(loaded, tables, begun.names, registration, built)
-        memories.look(SystemTime().now_ms())
+        dead_letters = self.registry.dead_letters(loaded.name).open(oldest=oldest)
+        with contextlib.suppress(Retry):  # the periodic checks read them later
+            dead_letters.refresh(timeout=5.0)
+        durability = self._durability(loaded, tables, begun.names, registration, sinks)
+        durability.check(SystemTime().now_ms())
         alterations = TableAlterations(self.config, self.registry, registration, begun.names, loaded)
         alterations.note_first(new=not begun.built)
         return ModelSession(
@@ -221,53 +203,97 @@ class ModelOpener:
             tables,
             begun.names,
             clock,
-            built,
+            sinks,
             registration,
-            letters,
-            memories,
+            dead_letters,
+            durability,
             alterations,
-            self._breaker(registration, built),
-            alterations.outgrown(built),
+            self._breaker(registration, sinks),
+            alterations.outgrown(sinks),
         )
 
-    def _ran_backwards(self, registration: Registration, error: Fatal) -> None:
-        """Kafka may be away: then it is written down before anything is opened again."""
+    def _load(self) -> loader.LoadedModel:
+        """Returns the compiled read model. Reads the declaration again if a resync has built another generation."""
+        generation = self.registered()
+        if self.generation is not None and generation != self.generation:
+            self.model = declaration.load(self.model.file)  # its change may be the reason of the resync
+        self.generation = generation
+        try:
+            return loader.load_checked(self.config, self.model)
+        except WeakIdentity:
+            self._record_weak(always=False)
+            raise
+
+    def _clock(self, begun: RegisteredModel, rows: SnapshotReader) -> Clock:
+        """Returns the clock of this generation. Raises Fatal if PostgreSQL's clock does not continue it."""
+        saved = begun.clock
+        clock = Clock(
+            begun.registration.epoch,
+            saved.identity if saved else None,
+            saved.clock if saved else 0,
+            backwards=lambda error: self._record_backwards(begun.registration, error),
+        )
+        with rows.view(root_only=True) as view:
+            now = view.head.snapshot.clock
+            clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
+        return clock
+
+    def _sinks(self, loaded: loader.LoadedModel, begun: RegisteredModel, closing: contextlib.ExitStack) -> list[Sink]:
+        """Returns the prepared sinks. Creates their indexes if this generation is new."""
+        registration = begun.registration
+        sinks = loader.build_sinks(
+            self.config,
+            loaded,
+            epoch=registration.epoch,
+            generation=registration.generation,
+            built=begun.built,
+        )
+        for sink in sinks:
+            closing.callback(sink.close)
+        for sink in sinks:
+            sink.prepare(new=not begun.built)
+        if not begun.built:
+            self.registry.note_built(registration)
+        return sinks
+
+    def _record_backwards(self, registration: Registration, error: Fatal) -> None:
+        """Remembers that the clock ran backwards, and saves it. If Kafka is unreachable, the next `open` saves it."""
         self._backwards = registration, error
         with contextlib.suppress(Retry):
-            self._note_backwards()
+            self._save_backwards()
 
-    def _note_backwards(self) -> None:
+    def _save_backwards(self) -> None:
         if found := self._backwards:
             registration, error = found
             self.registry.note_backwards(registration, error.why)
             self._backwards = None
 
-    def _breaker(self, registration: Registration, built: list[Sink]) -> Breaker:
-        """It lives on when the read model is opened again, and is noted for other processes."""
-        key, names = OpenBreakers.key(registration.id), [sink.name for sink in built]
+    def _breaker(self, registration: Registration, sinks: list[Sink]) -> Breaker:
+        """Returns the circuit breaker of this generation. It outlives the session, and is saved for other processes."""
+        key, names = OpenBreakers.key(registration.id), [sink.name for sink in sinks]
 
-        def note(found: Noted) -> None:
+        def save(found: Noted) -> None:
             for name in names:
                 self.metrics.breaker(name, name in found)
-            with contextlib.suppress(Retry):  # Kafka is unavailable: this process knows
+            with contextlib.suppress(Retry):  # Kafka is unreachable: this process still knows
                 self.registry.state.save(key, OpenBreakers(found))
 
-        noted = self.registry.state.load().get(key)
+        saved = self.registry.state.load().get(key)
         limit = self.config.dead_letters.max_consecutive
-        breaker = self._breakers.setdefault(registration.id, Breaker(self.model.name, limit, note=note))
-        breaker.learn(noted.sinks if noted else {})
+        breaker = self._breakers.setdefault(registration.id, Breaker(self.model.name, limit, note=save))
+        breaker.learn(saved.sinks if saved else {})
         for name in names:
             self.metrics.breaker(name, name in breaker.open)
         return breaker
 
-    def _was_weak(self, *, always: bool) -> None:
-        """Changes may lack old values from now on. Kafka may be away: see `_ran_backwards`."""
+    def _record_weak(self, *, always: bool) -> None:
+        """Remembers that changes may lack old values from now on, and saves it as `_record_backwards` does."""
         if self.generation is not None:
             self._weak = self.generation, always
             with contextlib.suppress(Retry):
-                self._note_weak()
+                self._save_weak()
 
-    def _note_weak(self) -> None:
+    def _save_weak(self) -> None:
         if found := self._weak:
             generation, always = found
             self.registry.note_weak(Generation(self.model.name, generation), always=always)
@@ -277,24 +303,24 @@ class ModelOpener:
         try:
             found = loader.revalidate(self.config, loaded)
         except WeakIdentity:
-            self._was_weak(always=True)
+            self._record_weak(always=True)
             raise
-        log.info("the tables were altered, and the read model fits them as it is", model=loaded.name)
+        log.info("tables were altered, the read model still fits them", model=loaded.name)
         return found
 
-    def _memories(
+    def _durability(
         self,
         loaded: loader.LoadedModel,
         tables: Tables,
         names: Names,
         registration: Registration,
-        built: list[Sink],
+        sinks: list[Sink],
     ) -> SinkDurabilityMonitor:
         key = DurabilityTokens.key(registration.id)
-        noted = self.registry.state.load().get(key)
-        for sink in built:
-            for what in LOSSES:
-                self.metrics.lost(sink.name, what, 0)
+        saved = self.registry.state.load().get(key)
+        for sink in sinks:
+            for loss in LOSSES:
+                self.metrics.lost(sink.name, loss, 0)
 
         def refill() -> None:
             work = self.registry.backfill_queue(names)
@@ -310,10 +336,10 @@ class ModelOpener:
 
         return SinkDurabilityMonitor(
             self.model.name,
-            built,
+            sinks,
             seen=self._seen.setdefault(registration.id, {}),
-            noted=noted.tokens if noted else {},
-            note=lambda value: self.registry.state.save(key, DurabilityTokens(value)),
+            saved=saved.tokens if saved else {},
+            save=lambda value: self.registry.state.save(key, DurabilityTokens(value)),
             work=self.registry.work_queue(names),
             refill=refill,
             lost=self.metrics.lost,

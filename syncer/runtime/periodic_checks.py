@@ -1,13 +1,14 @@
-"""Looks after a read model while its lanes run: what they cannot see, or look at only when there is work.
+"""Checks a read model while its lanes run: conditions that lanes cannot see, or see only when there is work.
 
-    tables       were they altered? did another server take this one's place?   `rows/`, `clock.py`
-    sinks        did one lose its memory? do readers see another index?         `monitors/sink_durability.py`,
-    `registry/loader.py`
-    altered      are all documents to be rendered again?                        `monitors/table_alterations.py`
-    the stream   were changes lost? is there a new generation?                  `registry/registry.py`
+    tables       Were they altered? Did another server take this one's place?   `postgres/fingerprint.py`, `clock.py`
+    sinks        Did a sink lose writes? Do readers see another index?          `monitors/sink_durability.py`,
+                                                                                `registry/loader.py`
+    altered      Must all documents be re-rendered?                             `monitors/table_alterations.py`
+    the stream   Were changes lost? Is there a new generation?                  `registry/registry.py`
 
-The first three ask servers that may be silent for a minute or for good, or wait an hour for transactions.
-So each is done beside, and holds up neither the others nor the last; and one that never ends is told.
+The first three send requests to servers that may not answer for a minute, or never. The third may wait an hour for
+open transactions. So each of them runs on a thread of its own, and delays neither the others nor the last. Each of
+them has a heartbeat, so `/livez` fails if one never ends.
 """
 
 from __future__ import annotations
@@ -23,28 +24,32 @@ from syncer.pacing import Stopped, SystemTime, Waiter
 from syncer.postgres.fingerprint import Fingerprint
 from syncer.registry import loader
 from syncer.registry.records import StateSlot
+from syncer.runtime.heartbeats import Heartbeats
 from syncer.runtime.opening import REGISTERED_FOR, ModelOpener, ModelSession
 from syncer.telemetry.metrics import ModelMetrics
 
-LOOK_EVERY = REGISTERED_FOR + 1
-"""Seconds between two looks."""
+CHECK_EVERY = REGISTERED_FOR + 1
+"""Seconds between two checks."""
 _TICK = 0.05
-_PLANS_WITHIN = 3600.0  # seconds: to plan is one statement without a time-out, a walk over a large index
+_PLANNING_LIMIT = 3600.0  # seconds: planning is one statement without a timeout, a walk over a large index
 
 
 class BackgroundTask:
-    """One thing that is done again and again, never twice at a time, on a thread of its own.
+    """Repeats one piece of work on a thread of its own, never twice at the same time.
 
-    For one thread to use; `silent` may be asked by any.
+    One thread calls the methods. `heartbeat` may be read by any thread.
+
+    limit: seconds without progress after which the task counts as stalled; None for the limit of the table.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._moved = 0.0
+    def __init__(self, model: str, name: str, heartbeats: Heartbeats, *, limit: float | None = None) -> None:
+        self.name = f"{model}-{name}"
+        text = f"{model}: the check of {name} has made no progress for"
+        self.heartbeat = heartbeats.add(lambda seconds: f"{text} {seconds:.0f} s", limit=limit)
         self._future: Future[None] | None = None
 
     def ready(self) -> bool:
-        """Whether it can be begun. Raises what it ended with the last time."""
+        """Returns whether the task can begin. Raises the error of its last run, once."""
         if self._future is not None:
             if not self._future.done():
                 return False
@@ -53,20 +58,19 @@ class BackgroundTask:
         return True
 
     def begin(self, work: Callable[[], None]) -> None:
-        self.moved()
-        self._future = SystemTime().run_in_background(self.name, work)
+        """Starts the work. Only to be called after `ready` has returned True."""
 
-    def moved(self) -> None:
-        """It goes on."""
-        self._moved = time.monotonic()
+        def run() -> None:
+            try:
+                work()
+            finally:
+                self.heartbeat.end()
 
-    def silent(self) -> float:
-        """Seconds since it moved; 0 if it is not under way."""
-        future = self._future
-        return 0.0 if future is None or future.done() else time.monotonic() - self._moved
+        self.heartbeat.start()
+        self._future = SystemTime().run_in_background(self.name, run)
 
     def at_end(self, close: Callable[[], None]) -> None:
-        """Close what it uses, as soon as it does not."""
+        """Calls `close` as soon as the task no longer uses the resource: now, or when its current run ends."""
         if self._future is None:
             close()
         else:
@@ -74,146 +78,153 @@ class BackgroundTask:
 
 
 class PeriodicChecks:
-    """Of one opening of a read model, until its lanes end.
+    """Runs the checks of one session of a read model, until its lanes end.
 
+    beat: the heartbeat of the calling thread.
     stop: set to stop the read model. ended: set when a lane has ended.
-    leads: whether this process is the one that has all documents rendered again if they may be wrong.
-    reader: of the connector's slot, as last seen; a hint that there is another one.
+    is_leader: whether this process is the one that re-renders all documents if they may be wrong.
+    reader: the process that reads the connector's slot, as last seen. A new one is a hint to compare.
     """
 
     def __init__(
         self,
-        opened: ModelSession,
-        opening: ModelOpener,
+        session: ModelSession,
+        opener: ModelOpener,
         metrics: ModelMetrics,
+        heartbeats: Heartbeats,
         *,
+        beat: Callable[[], None],
         stop: threading.Event,
         ended: threading.Event,
         is_leader: Callable[[], bool],
-        reader: Callable[[], object] = lambda: None,
+        reader: Callable[[], object],
     ) -> None:
-        self.opened, self.opening, self.metrics = opened, opening, metrics
+        self.session, self.opener, self.metrics = session, opener, metrics
         self._is_leader, self._reader = is_leader, reader
-        self._stop, self._ended = stop, ended
-        self._moved = time.monotonic()
-        name = opened.loaded.name
-        self._tables, self._sinks = BackgroundTask(f"{name}-tables"), BackgroundTask(f"{name}-sinks")
-        self._altered = BackgroundTask(f"{name}-altered")
-        self._rows = opened.rows()
-        self._noted = opened.clock.highest
-        self.misread, self._misread = "", ""
-        """What readers see instead of what is kept in sync, and as of the last look. It is reported when two
-        looks have found it, because a resync moves readers a moment before the daemon follows."""
+        self._stop, self._ended, self._beat = stop, ended, beat
+        model, planning = session.loaded.name, max(heartbeats.limit, _PLANNING_LIMIT)
+        self._tables = BackgroundTask(model, "tables", heartbeats)
+        self._sinks = BackgroundTask(model, "sinks", heartbeats, limit=planning)
+        self._altered = BackgroundTask(model, "alterations", heartbeats, limit=planning)
+        self._rows = session.rows()
+        self._saved_clock = session.clock.highest
+        self.readers_elsewhere = ""
+        """Which other index readers see, instead of the one that is kept in sync; empty if they see that one.
+
+        It is reported when two checks in a row have found it: a resync moves the readers a moment before the
+        daemon follows.
+        """
+        self._elsewhere_before = ""
         self._compared: tuple[Fingerprint | None, object] = None, None
-        """Of the tables, and the slot's reader, that were last compared with those that were noted."""
+        """The fingerprint of the tables and the reader of the slot that were compared last."""
         self._not_before = 0.0
 
     @property
     def settled(self) -> bool:
-        """Whether all was handed out that follows from altered tables and from a connector that resumed."""
+        """Whether all work that follows from altered tables and a resumed connector was scheduled."""
         tables, reader = self._compared
-        return tables is self.opened.tables.fingerprint and reader == self._reader()
-
-    def stalled(self, after: float) -> str:
-        """Why this is not alive; empty when it is. after: seconds."""
-        plans = max(after, _PLANS_WITHIN)
-        for beside, within in ((self._tables, after), (self._sinks, plans), (self._altered, plans)):
-            if (silent := beside.silent()) > within:
-                return f"supervision: {beside.name} has not answered for {silent:.0f} s"
-        silent = time.monotonic() - self._moved
-        return f"the supervision has not moved for {silent:.0f} s" if silent > after else ""
+        return tables is self.session.tables.fingerprint and reader == self._reader()
 
     def run(self) -> None:
-        """Until told to stop or a lane ends. Raises Fatal, and Retry to have the read model opened again."""
-        due = time.monotonic() + LOOK_EVERY
-        self.metrics.dead_letters(len(self.opened.letters))
+        """Runs until `stop` is set or a lane ends. Raises Fatal, and Retry to have the read model opened again."""
+        due = time.monotonic() + CHECK_EVERY
+        self.metrics.dead_letters(len(self.session.dead_letters))
         while not self._over(_TICK):
-            self._moved = time.monotonic()
+            self._beat()
             self._render_again()
-            if self._moved < due:
+            if time.monotonic() < due:
                 continue
             if self._tables.ready():
-                self._tables.begin(self._look_at_tables)
+                self._tables.begin(self._check_tables)
             if self._sinks.ready():
-                self._sinks.begin(self._look_at_sinks)
-            self._look_at_state()
-            self.metrics.dead_letters(len(self.opened.letters))
-            due = time.monotonic() + LOOK_EVERY
+                self._sinks.begin(self._check_sinks)
+            self._check_state()
+            self.metrics.dead_letters(len(self.session.dead_letters))
+            due = time.monotonic() + CHECK_EVERY
 
     def close(self) -> None:
-        """Once the lanes have ended. A look that is still under way would open again what is closed now."""
+        """Releases all resources, once the lanes have ended.
+
+        A check that still runs would reopen a connection that is closed now. So its connections are closed when it
+        ends. It no longer counts for `/livez`.
+        """
+        for task in (self._tables, self._sinks, self._altered):
+            task.heartbeat.end()
         self._tables.at_end(self._rows.close)
-        for sink in self.opened.sinks:
+        for sink in self.session.sinks:
             self._sinks.at_end(sink.close)
 
-    def _look_at_tables(self) -> None:
-        """The lanes look only when there is work."""
-        clock, floor = self.opened.clock, self.opened.clock.highest
-        with self._rows.view(root_only=True) as view:  # Retry if altered, and to be compiled again
+    def _check_tables(self) -> None:
+        """Checks the tables and the server also while no work arrives. The lanes check only when there is work."""
+        clock, floor = self.session.clock, self.session.clock.highest
+        with self._rows.view(root_only=True) as view:  # raises Retry if the tables have to be compiled again
             head = view.head
-        clock.version(head.identity, head.snapshot.clock, floor=floor, model=self.opened.loaded.name)
+        clock.version(head.identity, head.snapshot.clock, floor=floor, model=self.session.loaded.name)
 
-    def _look_at_sinks(self) -> None:
-        with contextlib.suppress(Retry):  # one is away: the lanes tell it, if it lasts
-            self.opened.memories.look(SystemTime().now_ms())
-        if self.opening.slot is StateSlot.ACTIVE:
+    def _check_sinks(self) -> None:
+        with contextlib.suppress(Retry):  # a sink is unreachable: the lanes report it, if it lasts
+            self.session.durability.check(SystemTime().now_ms())
+        if self.opener.slot is StateSlot.ACTIVE:
             with contextlib.suppress(SyncerError):
-                self._look_at_readers()
+                self._check_readers()
 
-    def _look_at_readers(self) -> None:
-        opened = self.opened
-        found = loader.misread(opened.config, opened.loaded.model, opened.registration.generation)
+    def _check_readers(self) -> None:
+        session = self.session
+        found = loader.misread(session.config, session.loaded.model, session.registration.generation)
         now = " ".join(str(error) for error in found.values() if error)
-        self.misread, self._misread = now if self._misread else "", now
+        self.readers_elsewhere, self._elsewhere_before = now if self._elsewhere_before else "", now
         for kind, error in found.items():
-            self.metrics.readers_elsewhere(kind, bool(error and self.misread))
+            self.metrics.readers_elsewhere(kind, bool(error and self.readers_elsewhere))
 
-    def _look_at_state(self) -> None:
-        """And write down the highest clock, so that a restart notices one that ran backwards."""
-        opened, registry = self.opened, self.opened.registry
+    def _check_state(self) -> None:
+        """Checks the state topic. Saves the highest clock, so that a restart detects a clock that ran backwards."""
+        session, registry = self.session, self.session.registry
         try:
-            generation = self.opening.registered()
-            registry.check_unbroken(opened.registration, REGISTERED_FOR)
-            registry.check_clock(opened.registration, REGISTERED_FOR)
-            registry.check_topics(opened.registration)
-            opened.learn_breaker()
-            if (highest := opened.clock.highest) > self._noted:
-                opened.note_clock()
-                self._noted = highest
-        except Retry:  # Kafka is away: the lanes tell it, if it lasts
+            generation = self.opener.registered()
+            registry.check_unbroken(session.registration, REGISTERED_FOR)
+            registry.check_clock(session.registration, REGISTERED_FOR)
+            registry.check_topics(session.registration)
+            session.learn_breaker()
+            if (highest := session.clock.highest) > self._saved_clock:
+                session.save_clock()
+                self._saved_clock = highest
+        except Retry:  # Kafka is unreachable: the lanes report it, if it lasts
             return
-        if generation != opened.registration.generation:
-            what = "the read model was resynced: its new generation is opened"
-            raise Retry(what, where=opened.loaded.name)
+        if generation != session.registration.generation:
+            what = "the read model was resynced: opening its new generation"
+            raise Retry(what, where=session.loaded.name)
         with contextlib.suppress(Retry):
-            opened.letters.refresh(timeout=1.0)
+            session.dead_letters.refresh(timeout=1.0)
 
     def _render_again(self) -> None:
-        """If documents may be wrong although no change event says so, also while nothing ran."""
+        """Re-renders all documents if they may be wrong although no change event says so.
+
+        That includes alterations that happened while no daemon ran.
+        """
         if not self._altered.ready() or self.settled or not self._is_leader():
             return
         if time.monotonic() < self._not_before:
             return
-        opened, found = self.opened, (self.opened.tables.fingerprint, self._reader())
+        session, found = self.session, (self.session.tables.fingerprint, self._reader())
 
-        def keep() -> None:
-            self._altered.moved()
-            if self._over() or not self._is_leader():  # whoever leads now begins anew
+        def heartbeat() -> None:
+            self._altered.heartbeat.beat()
+            if self._over() or not self._is_leader():  # the new leader starts over
                 raise Stopped
 
         def compare() -> None:
-            size, wait = opened.config.backfill.range_documents, Waiter(self._ended, keep)
-            with contextlib.closing(opened.rows()) as rows, contextlib.suppress(Stopped):
-                outcome = opened.alterations.render_again(rows, size, wait)
+            size, wait = session.config.backfill.range_documents, Waiter(self._ended, heartbeat)
+            with contextlib.closing(session.rows()) as rows, contextlib.suppress(Stopped):
+                outcome = session.alterations.render_again(rows, size, wait)
                 if outcome.reason:
                     self.metrics.refresh(outcome.reason)
                 if outcome.later:
-                    self._not_before = time.monotonic() + LOOK_EVERY
+                    self._not_before = time.monotonic() + CHECK_EVERY
                 else:
                     self._compared = found
 
         self._altered.begin(compare)
 
     def _over(self, seconds: float = 0.0) -> bool:
-        """Whether it is told to stop, or a lane has ended, within so many seconds."""
+        """Returns whether a stop was requested or a lane has ended, waiting up to `seconds` for it."""
         return self._stop.is_set() or self._ended.wait(seconds) or self._stop.is_set()

@@ -1,1 +1,1 @@
-"""Defines all metrics and configures the log."""
+"""Defines all metrics, and configures the log."""

@@ -1,7 +1,7 @@
-"""Logs: aligned `key=value` lines on a terminal, one JSON object a line otherwise.
+"""Configures the log: aligned `key=value` lines on a terminal, one JSON object per line otherwise.
 
-structlog makes the entries; those of libraries (the `logging` module, warnings) take the same way out, so
-that one format holds everything. Secrets are masked by their keys, and inside of addresses, at the end.
+The syncer writes its entries with structlog. Entries of libraries (the `logging` module, warnings) pass through the
+same processors, so all entries have one format. The last processor masks secrets, by their keys and inside URLs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from syncer import masking
 from syncer.errors import SyncerError, apart
 
 _CHATTY = ("elastic_transport", "elasticsearch", "urllib3", "redis", "psycopg")
-"""Libraries that tell of every request at level info, or of every retry at warning."""
+"""Libraries that log every request at level info, or every retry at level warning."""
 
 
 def configure(
     level: str = "info", format: Literal["auto", "console", "json"] = "auto", stream: TextIO | None = None
 ) -> None:
-    """Set up logging of the process; once, by whoever owns the process.
+    """Configures logging for the whole process. Commands call it once.
 
-    level: debug, info, warning or error. format: auto is console if the stream is a terminal.
-    stream: standard error unless given.
+    level: debug, info, warning or error.
+    format: auto means console if the stream is a terminal, json otherwise.
+    stream: standard error by default.
     """
     stream = stream or sys.stderr
     number = getattr(logging, level.upper())
@@ -39,7 +40,7 @@ def configure(
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console),
         _errors,
-        structlog.processors.format_exc_info,  # a traceback is text, too
+        structlog.processors.format_exc_info,  # before the mask: a traceback may hold secrets
         _mask,
     ]
     last: list[Processor]
@@ -49,7 +50,7 @@ def configure(
                 colors=terminal,
                 pad_event_to=36,
                 sort_keys=False,
-                exception_formatter=structlog.dev.plain_traceback,  # rich's shows local variables: passwords
+                exception_formatter=structlog.dev.plain_traceback,  # rich prints local variables, with passwords
             )
         ]
     else:
@@ -82,12 +83,12 @@ def configure(
 
 
 def get(**bound: Any) -> FilteringBoundLogger:
-    """A logger that adds these keys to each entry, e.g. `model`."""
+    """Returns a logger that adds these fields to each entry, for example `model`."""
     return cast(FilteringBoundLogger, structlog.get_logger("syncer", **bound))
 
 
 def _errors(_: Any, __: str, entry: EventDict) -> EventDict:
-    """`error=` one of ours becomes its parts, so that a program can tell what from where and hint."""
+    """Splits a `SyncerError` in the field `error` into the fields `error`, `where`, `why` and `hint`, for programs."""
     error = entry.get("error")
     if isinstance(error, SyncerError):
         entry["error"] = error.what

@@ -32,7 +32,7 @@ class Daemon:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        started = until(lambda: self.logged("started") or not self.alive, self.log.read_text)
+        started = until(lambda: self.logged("daemon started") or not self.alive, self.log.read_text)
         assert self.alive, self.log.read_text()
         self.url: str = started[0]["http"]
 

@@ -26,7 +26,7 @@ def failed(daemon: Daemon, model: str, *words: str) -> None:
     told = daemon.until_reason(model, "failed")
     for word in words:
         assert word in told, told
-    assert len(daemon.logged("failed", model=model)) == 1
+    assert len(daemon.logged("read model failed", model=model)) == 1
     [other] = {name for name in daemon.models() if name != model}
     daemon.until_state(other, "running")
     assert f"{model} is failed: {told}" in daemon.get("/readyz")[1]
@@ -76,7 +76,7 @@ def test_records_that_cannot_be_read_go_to_the_dead_letters(system: System) -> N
         until(lambda m=model: len(system.dead_letters(m)) == len(bad))  # type: ignore[misc]
         assert sorted(system.dead_letters(model)) == sorted(bad)
         system.until_status(model, state="running", dead_letters=len(bad), lag_records=0)
-        letters = daemon.logged("dead letter", model=model)
+        letters = daemon.logged("dead letter written", model=model)
         assert len(letters) == len(bad)
         assert all(one["where"].startswith(system.topic("orders")) and one["hint"] for one in letters)
         assert f"a change of {system.schema}.nobody, which is no table of this read model" in str(letters)
@@ -93,7 +93,7 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
     wanted = system.expected(system.orders)
     wanted["3"] |= {"address": None}  # as it was before
     until(lambda: system.documents(system.orders) in (wanted, {k: v for k, v in wanted.items() if k != "3"}))
-    [letter] = daemon.logged("dead letter", model=system.orders)
+    [letter] = daemon.logged("dead letter written", model=system.orders)
     assert letter["where"] == "document 3" and "no address" in letter["why"]
     system.until_status(system.orders, state="running", dead_letters=1, lag_records=0)
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
@@ -114,7 +114,7 @@ def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System)
     )
     assert system.documents(system.orders)["8"]["status"] == "new"
     until(lambda: system.status_of(system.orders)["dead_letters"] == 2)
-    letters = daemon.logged("dead letter", model=system.orders)
+    letters = daemon.logged("dead letter written", model=system.orders)
     assert letters and all("division by zero" in one["why"] and one["hint"] for one in letters)
     # those of before the update may have come in an event of their own
     about = {one["where"].removeprefix(f"{system.orders}, document ") for one in letters}
@@ -152,7 +152,7 @@ def test_a_column_dropped_under_the_daemon_stops_its_read_model_alone(system: Sy
     daemon.stop()
     system.execute("ALTER TABLE {schema}.orders ADD COLUMN amount integer NOT NULL DEFAULT 7")
     daemon = system.start()
-    until(lambda: daemon.logged("all documents are rendered again"))  # a column of that name, with other values
+    until(lambda: daemon.logged("re-rendering all documents"))  # a column of that name, with other values
     system.until_in_sync()
 
 
@@ -175,9 +175,9 @@ def test_hazard_02_a_table_without_the_identity_it_needs_is_refused_also_while_r
     system.execute(GONE, fix)
     daemon.stop()
     daemon = system.start()  # it is in order again, and what was logged meanwhile lacks old values
-    until(lambda: daemon.logged("all documents are rendered again", model=system.summaries))
+    until(lambda: daemon.logged("re-rendering all documents", model=system.summaries))
     system.until_in_sync()
-    assert not daemon.logged("failed"), daemon.log.read_text()
+    assert not daemon.logged("read model failed"), daemon.log.read_text()
 
 
 def test_hazard_02_an_identity_that_was_weak_for_a_moment_while_a_row_moved(system: System) -> None:
@@ -189,12 +189,12 @@ def test_hazard_02_an_identity_that_was_weak_for_a_moment_while_a_row_moved(syst
     full = "ALTER TABLE {schema}.orders REPLICA IDENTITY FULL"
     system.execute(f"ALTER TABLE {{schema}}.orders REPLICA IDENTITY DEFAULT; {MOVED}; {full}")
     system.until_in_sync()
-    [found] = daemon.logged("all documents are rendered again")
-    assert "updates do not tell the old row" in found["why"]
+    [found] = daemon.logged("re-rendering all documents")
+    assert "updates do not contain the old row" in found["why"]
     system.execute(f"ALTER TABLE {{schema}}.orders REPLICA IDENTITY DEFAULT; {BACK}; {full}")
     system.until_in_sync()
-    assert len(daemon.logged("all documents are rendered again")) > 1, "it was handed out before the update"
-    assert not daemon.logged("failed"), daemon.log.read_text()
+    assert len(daemon.logged("re-rendering all documents")) > 1, "it was handed out before the update"
+    assert not daemon.logged("read model failed"), daemon.log.read_text()
 
 
 LINES_OF = "SELECT id, ARRAY(SELECT id FROM {schema}.lines WHERE order_id = o.id ORDER BY 1) FROM {schema}.orders o"
@@ -243,7 +243,7 @@ def test_hazard_02_a_partition_that_the_application_makes_needs_an_identity_and_
     wanted = {f"lines-{id}": {"lines": ids} for id, ids in found}
     assert wanted["lines-5"] == {"lines": [2, 5, 12, 15]}
     until(lambda: system.documents(system.summaries) == wanted, lambda: f"{wanted} {daemon.log.read_text()}")
-    assert daemon.logged("all documents are rendered again") and not daemon.logged("failed")
+    assert daemon.logged("re-rendering all documents") and not daemon.logged("read model failed")
     assert "equal" in system.run("verify", model)
 
 

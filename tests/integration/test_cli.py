@@ -237,7 +237,7 @@ def test_the_daemon_follows_and_stops_in_order(run: Run, stack: Stack, database:
         try:
             assert daemon.stderr is not None
             started = json.loads(daemon.stderr.readline())
-            assert started["message"] == "started" and started["models"] == ["customers", "orders"]
+            assert started["message"] == "daemon started" and started["models"] == ["customers", "orders"]
             eventually(lambda: urllib3.request("GET", started["http"] + "/readyz").status == 200)
             database.execute("INSERT INTO customers VALUES (7, 'Mary')")
             with redis.Redis.from_url(stack.redis) as client:
@@ -254,7 +254,7 @@ def test_the_daemon_follows_and_stops_in_order(run: Run, stack: Stack, database:
     assert time.monotonic() - began < 10
     assert daemon.returncode == 0
     messages = [json.loads(line)["message"] for line in rest.splitlines()]
-    assert messages[-2:] == ["stopping", "stopped"], rest
+    assert messages[-2:] == ["daemon is stopping", "daemon stopped"], rest
     assert "stopped" in run("status", "customers", expect=1).stdout
 
 

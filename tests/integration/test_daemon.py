@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import urllib3
 
-from syncer.telemetry.metrics import STATES, TABLE
+from syncer.telemetry.table import STATES, TABLE
 from tests.harness.system import System
 from tests.harness.waiting import until
 
@@ -59,7 +59,7 @@ def test_what_it_tells_of_itself(system: System) -> None:
     assert daemon.metric("syncer_documents_total", model=model, outcome="deleted") >= 50
     assert {s: daemon.metric("syncer_model_state", model=model, state=s) for s in STATES}["running"] == 1
     assert daemon.metric("syncer_errors_total") == 0
-    until(lambda: daemon.metric("syncer_slot_bytes_behind") > 0)
+    until(lambda: daemon.metric("syncer_slot_retained_bytes") > 0)
     assert daemon.status(model) == {
         "state": "running",
         "lag_seconds": 0,
@@ -76,7 +76,7 @@ def test_what_it_tells_of_itself(system: System) -> None:
     system.until_status(model, state="stopped", members=0, lag_seconds=None, reasons=[], processes=[])
     for line in daemon.log.read_text().splitlines():
         assert {"timestamp", "level", "message"} <= json.loads(line).keys()
-    assert [one["unfinished"] for one in daemon.logged("stopped")] == [[]]
+    assert [one["unfinished"] for one in daemon.logged("daemon stopped")] == [[]]
 
 
 def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
@@ -199,7 +199,7 @@ def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) ->
     first, second = system.start(ready=False), system.start(ready=False)  # both begin the read models
     first.until_ready()
     second.until_ready()
-    assert not first.logged("failed") and not second.logged("failed")
+    assert not first.logged("read model failed") and not second.logged("read model failed")
     until(lambda: system.status_of(system.orders)["members"] == 2)
     numbers = itertools.count(3)
 

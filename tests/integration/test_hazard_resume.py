@@ -19,7 +19,7 @@ from tests.harness.daemon import Daemon
 from tests.harness.system import Source, System, streaming_source
 from tests.harness.waiting import until
 
-AGAIN = "all documents are rendered again"
+AGAIN = "re-rendering all documents"
 ROWS = 3000
 
 

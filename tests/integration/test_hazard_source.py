@@ -102,7 +102,7 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
             daemon,
             model,
             "changes were lost",
-            f"slot {source.names.prefix} is gone",
+            f"slot {source.names.prefix} does not exist any more",
             f"syncer resync {model}",
         )
     until(lambda: "syncer connectors reset" in daemon.get("/status")[1], daemon.log.read_text)
@@ -149,7 +149,7 @@ def test_hazard_15_a_slot_that_was_advanced(source: Source, system: System, conn
         system.run("connectors", "reset", "--yes")
         failed(daemon, system.orders, "changes were lost", f"syncer resync {system.orders}")
     else:
-        failed(daemon, system.orders, "changes were lost", "did not come", f"syncer resync {system.orders}")
+        failed(daemon, system.orders, "changes were lost", "did not arrive", f"syncer resync {system.orders}")
     system.execute(ANOTHER.format(3))
     resync(system, daemon)
     assert daemon.metric("syncer_stream_breaks") >= 1
@@ -184,7 +184,7 @@ def test_hazard_15_a_publication_that_is_made_again(source: Source, system: Syst
         # goes on; what it missed is rendered, because the publication is another one.
         system.database.execute(again)
         system.until_in_sync()
-        assert daemon.logged("all documents are rendered again")
+        assert daemon.logged("re-rendering all documents")
         canary_comes(daemon, system)
         daemon.until_ready()
         return
@@ -192,7 +192,7 @@ def test_hazard_15_a_publication_that_is_made_again(source: Source, system: Syst
     system.database.execute(again)
     connect.restart(source.connector.name)
     connect.wait_running(source.connector.name, 60, steady=0)
-    until(lambda: "has not come" in daemon.get("/status")[1], daemon.log.read_text)
+    until(lambda: "has not arrived" in daemon.get("/status")[1], daemon.log.read_text)
     assert daemon.status(system.orders)["state"] == "waiting"
     system.run("connectors", "reset", "--yes")
     # "the connector was reset", unless the daemon looked in the moment without a slot
@@ -303,7 +303,7 @@ def test_a_connector_that_fails_is_told_and_mended(source: Source, system: Syste
     daemon.until_ready()
     system.until_in_sync()
     assert daemon.metric("syncer_connector_running") == 1
-    assert daemon.logged("mended")
+    assert daemon.logged("problem resolved")
 
 
 def test_a_connector_that_was_paused_is_told_and_resumed(source: Source, system: System) -> None:

@@ -164,7 +164,7 @@ def test_two_tables_of_one_topic_feed_a_model_of_one_and_a_model_of_both(system:
     until(lambda: system.documents(both) == want, lambda: f"{system.documents(both)}\n{daemon.log.read_text()}")
     for model in (one, both):
         until(lambda m=model: system.status_of(m)["lag_records"] == 0)  # type: ignore[misc]
-        assert system.status_of(model)["dead_letters"] == 0 and not daemon.logged("dead letter")
+        assert system.status_of(model)["dead_letters"] == 0 and not daemon.logged("dead letter written")
     daemon.stop()
 
     # what an earlier version, or a time without the table, has left
@@ -174,7 +174,7 @@ def test_two_tables_of_one_topic_feed_a_model_of_one_and_a_model_of_both(system:
     system.produce("Lines___", json.dumps(record).encode())
     daemon = system.start(one)
     until(lambda: system.status_of(one)["dead_letters"] == 1, daemon.log.read_text)
-    [letter] = daemon.logged("dead letter", model=one)
+    [letter] = daemon.logged("dead letter written", model=one)
     assert "PostgreSQL has no such table now" in letter["why"] and f"syncer dlq drop {one}" in letter["hint"]
     assert "no such table now" in system.run("dlq", "replay", one, "--all", expect=1)
     system.execute('ALTER TABLE {schema}.gone RENAME TO "Lines___"')

@@ -15,10 +15,10 @@ from tests.harness.daemon import Daemon
 from tests.harness.system import System
 from tests.harness.waiting import until
 from tests.integration.test_outages import behind_proxy
-from tests.integration.test_stalled import CUSTOMERS, FIVE, running
+from tests.integration.test_stalled import CUSTOMERS, FIVE, running, stalled
 
 WAITS = "waiting for open transactions"
-AGAIN = "all documents are rendered again"
+AGAIN = "re-rendering all documents"
 AFTER = 3.0
 ENDS_THE_WAIT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -47,7 +47,7 @@ def test_a_wait_for_open_transactions_holds_up_nothing(system: System) -> None:
         until(lambda: system.database.query(ENDS_THE_WAIT))
         until(lambda: len(daemon.logged(AGAIN)) == 2, daemon.log.read_text)
         until(lambda: daemon.status(system.orders)["state"] == "running", daemon.log.read_text)
-        assert not daemon.logged("unexpected error") and not daemon.logged("failed"), daemon.log.read_text()
+        assert not daemon.logged("unexpected error") and not daemon.logged("read model failed"), daemon.log.read_text()
         state, key = State(system.state_store()), Stream.key(system.topic_prefix)
         known = state.load().get(key) or Stream()
         state.save(key, replace(known, number=known.number + 1, why="a test says so"))
@@ -63,7 +63,7 @@ def test_one_of_two_daemons_has_all_rendered_again_and_the_other_if_it_dies(syst
     group = f"{system.prefix}.{system.orders}.1"
     until(lambda: system.kafka_admin().members(group) == 2)
     with returned(system):
-        noticed = "the tables were altered, and the read model fits them as it is"
+        noticed = "tables were altered, the read model still fits them"
         until(lambda: all(daemon.logged(noticed) for daemon in daemons))
 
         def at_it() -> list[Daemon]:
@@ -87,17 +87,17 @@ def refreshes(daemon: Daemon) -> float:
 
 def test_a_look_that_never_ends_is_told(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when there is no work in which the lanes would notice; and its connection is closed in the end."""
-    monkeypatch.setattr(module, "_STALLED_AFTER", AFTER)
+    monkeypatch.setattr(module, "STALLED_AFTER", AFTER)
     system.environment["SYNCER_POSTGRES__STATEMENT_TIMEOUT"] = "1s"
     system.environment["SYNCER_POSTGRES__DSN"] += "?application_name=looks"
     with behind_proxy(system, "postgres") as link:
         with running(system, system.orders) as unit:
             system.execute(CUSTOMERS, FIVE)
             system.until_in_sync(system.orders)
-            assert unit.stalled() == ""
+            assert stalled(unit) == ""
             link.stall()
-            told = until(unit.stalled)
-            assert told.startswith(f"{system.orders}: supervision: {system.orders}-tables has not answered")
+            told = until(lambda: stalled(unit))
+            assert told.startswith(f"{system.orders}: the check of tables has made no progress for")
             assert unit.state == "running"
         link.resume()
         asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'looks'"
@@ -108,8 +108,8 @@ def test_who_is_idle_notices_that_the_clock_ran_backwards(system: System) -> Non
     with running(system, system.orders) as unit:
         system.execute(CUSTOMERS, FIVE)
         system.until_in_sync(system.orders)
-        assert unit._supervision
-        unit._supervision.opened.clock.highest += 1_000_000  # seen by this process, and by no other
+        assert unit._checks
+        unit._checks.session.clock.highest += 1_000_000  # seen by this process, and by no other
         until(lambda: unit.state == "failed")
         assert "ran backwards" in unit.error
         assert "detected" in system.state_store().load()[f"{system.orders}/1/backwards"]["why"]

@@ -198,8 +198,8 @@ class Process:
             str(self),
             [self.sink],
             seen=self.seen,
-            noted=world.stored.durability,
-            note=lambda noted: world.stored.durability.update(noted),
+            saved=world.stored.durability,
+            save=lambda tokens: world.stored.durability.update(tokens),
             work=SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails),
             refill=refill,
             lost=lost,
@@ -214,7 +214,7 @@ class Process:
 
     def _check_sink(self) -> None:
         with suppress(Retry):  # the next check detects it again
-            self.memories.look(self.time.now_ms())
+            self.memories.check(self.time.now_ms())
 
     def _lane(self, kind: str, group: Group, who: str) -> Lane:
         world = self.world

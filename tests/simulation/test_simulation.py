@@ -21,9 +21,9 @@ _BOUND = 60_000
 Their seeds are fixed, so the result does not depend on chance."""
 
 
-def test_every_document_equals_the_database(say: Callable[[str], None]) -> None:
+def test_every_document_equals_the_database(echo: Callable[[str], None]) -> None:
     seed = random.SystemRandom().randrange(1 << 40)
-    say(f"seed {seed}: python -m tests.simulation --seed {seed} --schedules {_SCHEDULES}")
+    echo(f"seed {seed}: python -m tests.simulation --seed {seed} --schedules {_SCHEDULES}")
     count, seen, failed = portion(seed, _SCHEDULES)
     assert failed is None, f"schedule {failed}:\n{replay(failed)}"
     assert count == _SCHEDULES

@@ -314,7 +314,7 @@ WEAKER: dict[str, Weaker] = {
     ),
     "a sink that loses data is not repaired": Weaker(
         "a write that is on its way restores a deleted document, or lost writes stay lost",
-        {(SinkDurabilityMonitor, "_mend"): _ignores_losses},
+        {(SinkDurabilityMonitor, "_schedule_repair"): _ignores_losses},
     ),
     "a resume is not repaired": Weaker(
         "rows that the connector lost stay lost",

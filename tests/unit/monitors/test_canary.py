@@ -1,4 +1,4 @@
-"""The canary's numbers: what proves a loss, and what does not."""
+"""Tests which arrivals of canary messages prove a loss of changes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from syncer.monitors.canary import Canary, CanaryMessage, read
 
 
 def sent(canary: Canary, count: int) -> list[CanaryMessage]:
-    marks = [canary.next() for _ in range(count)]
-    for at, mark in enumerate(marks):
-        canary.committed(mark, float(at))
-    return marks
+    messages = [canary.next() for _ in range(count)]
+    for at, message in enumerate(messages):
+        canary.committed(message, float(at))
+    return messages
 
 
-def test_what_comes_in_order_proves_nothing() -> None:
+def test_messages_in_order_prove_no_loss() -> None:
     canary = Canary("a")
-    marks = sent(canary, 3)
-    assert [canary.arrived(mark) for mark in marks] == [[], [], []]
+    messages = sent(canary, 3)
+    assert [canary.arrived(message) for message in messages] == [[], [], []]
     assert canary.age(100.0) == 0
 
 
-def test_what_is_overtaken_is_lost_and_told_once() -> None:
+def test_overtaken_messages_are_reported_as_lost_once() -> None:
     canary = Canary("a")
     one, two, three, four = sent(canary, 4)
     assert canary.arrived(one) == []
@@ -30,15 +30,15 @@ def test_what_is_overtaken_is_lost_and_told_once() -> None:
     assert canary.arrived(three) == []
 
 
-def test_duplicates_and_others_are_passed_over() -> None:
-    """A connector that begins again repeats; another process has a series of its own."""
+def test_duplicates_and_messages_of_other_processes_are_ignored() -> None:
+    """A connector that restarts repeats messages. Another process has a series of its own."""
     canary = Canary("a")
     one, two = sent(canary, 2)
     assert [canary.arrived(m) for m in (one, CanaryMessage("b", 9), one, two, one, two)] == [[]] * 6
 
 
 def test_a_commit_that_was_not_acknowledged_is_not_expected() -> None:
-    """It may come or not; its number is not used again."""
+    """It may arrive or not. Its number is not used again."""
     canary = Canary("a")
     unsure = canary.next()
     [sure] = sent(canary, 1)
@@ -54,7 +54,7 @@ def test_the_message_of_an_ended_process_is_expected_first() -> None:
     assert canary.arrived(own) == [left]
 
 
-def test_the_age_is_that_of_the_oldest() -> None:
+def test_the_age_is_that_of_the_oldest_message() -> None:
     canary = Canary("a")
     one, _two = sent(canary, 2)
     assert canary.age(10.0) == 10.0
@@ -64,18 +64,18 @@ def test_the_age_is_that_of_the_oldest() -> None:
     assert canary.age(10.0) == 0.0
 
 
-def test_a_message_is_missing_only_if_it_was_looked_for_after_its_way() -> None:
+def test_a_message_counts_as_missing_only_if_a_later_read_did_not_find_it() -> None:
     canary = Canary("a")
     [one] = sent(canary, 1)
-    assert canary.missing(1.9) == 0.0
+    assert canary.missing_since(1.9) == 0.0
     canary.committed(canary.next(), 5.0)
     canary.arrived(one)
-    assert canary.missing(6.0) == 0.0 and canary.missing(7.0) == 5.0
+    assert canary.missing_since(6.0) == 0.0 and canary.missing_since(7.0) == 5.0
     canary.forget()
-    assert canary.missing(99.0) == 0.0
+    assert canary.missing_since(99.0) == 0.0
 
 
-def test_a_record_is_read_as_debezium_writes_it() -> None:
+def test_a_record_is_read_in_the_format_of_debezium() -> None:
     def record(prefix: str, content: str) -> bytes:
         return json.dumps({"op": "m", "message": {"prefix": prefix, "content": content}}).encode()
 

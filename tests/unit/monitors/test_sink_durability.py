@@ -1,4 +1,4 @@
-"""Memories: what is handed out when a sink has forgotten, when it is written down, and by whom."""
+"""Tests which repair work a lost write in a sink causes, and when the new durability token is saved."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.harness.memory_sink import MemorySink
 FIRST = DurabilityToken("term 1", "history 1", "7")
 
 
-class Asked(MemorySink):
-    """Says what it is told to, or raises it."""
+class FakeSink(MemorySink):
+    """Reports a given durability token, or raises a given error."""
 
     def __init__(self, name: str = "memory:a") -> None:
         super().__init__(model=compiled("things"))
@@ -32,11 +32,11 @@ class Asked(MemorySink):
 
 
 class Process:
-    """What one process does about its sinks. state: shared with others, as JSON has it."""
+    """The monitor of one process. state: the saved tokens, which all processes share."""
 
     topic = "work"
 
-    def __init__(self, state: dict[str, Any], *sinks: Asked) -> None:
+    def __init__(self, state: dict[str, Any], *sinks: FakeSink) -> None:
         self.state, self.sinks, self.seen = state, sinks, dict[str, DurabilityToken]()
         self.done: list[str | WorkItem] = []
         self.broken = False
@@ -46,118 +46,118 @@ class Process:
 
     def flush(self) -> None:
         if self.broken:
-            raise Retry("Kafka is away")
+            raise Retry("Kafka is unreachable")
         self.done.append("flushed")
 
-    def note(self, value: Mapping[str, Any]) -> None:
-        self.done.append("noted")
+    def save(self, value: Mapping[str, Any]) -> None:
+        self.done.append("saved")
         self.state.clear()
-        self.state |= {name: list(memory) for name, memory in value.items()}
+        self.state |= {name: list(token) for name, token in value.items()}
 
     def open(self) -> SinkDurabilityMonitor:
         return SinkDurabilityMonitor(
             "things",
             self.sinks,
             seen=self.seen,
-            noted=dict(self.state),
-            note=self.note,
+            saved=dict(self.state),
+            save=self.save,
             work=self,
             refill=lambda: self.done.append("refilled"),
-            lost=lambda sink, what: self.done.append(what),
+            lost=lambda sink, loss: self.done.append(loss),
             max_age=30.0,
         )
 
-    def look(self, at_ms: int = 0) -> list[str | WorkItem]:
-        """What was done, in order."""
+    def check(self, at_ms: int = 0) -> list[str | WorkItem]:
+        """Returns the actions of one check, in order."""
         self.done.clear()
-        self.open().look(at_ms)
+        self.open().check(at_ms)
         return self.done
 
 
-def sweep(what: str, at_ms: int, since: str = "") -> WorkItem:
-    return WorkItem("sweep", f"lost {what}", not_before_ms=at_ms, sink="memory:a", since=since)
+def sweep(loss: str, at_ms: int, since: str = "") -> WorkItem:
+    return WorkItem("sweep", f"lost {loss}", not_before_ms=at_ms, sink="memory:a", since=since)
 
 
-def test_the_first_answer_is_written_down_and_the_same_one_needs_nothing() -> None:
+def test_the_first_token_is_saved_and_an_equal_one_needs_no_work() -> None:
     state: dict[str, Any] = {}
-    process = Process(state, Asked())
-    assert process.look() == ["noted"]
+    process = Process(state, FakeSink())
+    assert process.check() == ["saved"]
     assert state == {"memory:a": ["term 1", "history 1", "7"]}
-    assert process.look() == [] == Process(state, Asked()).look()
+    assert process.check() == [] == Process(state, FakeSink()).check()
 
 
-def test_hazard_21_deletes_forgotten_are_swept_once_no_older_write_can_be_on_its_way() -> None:
-    process = Process({}, sink := Asked())
-    process.look()
+def test_hazard_21_lost_deletes_are_swept_after_no_older_write_can_arrive() -> None:
+    process = Process({}, sink := FakeSink())
+    process.check()
     sink.answer = DurabilityToken("term 2", "history 1")
-    assert process.look(1_000) == [sweep("deletes", 121_000, "7"), "flushed", "deletes", "noted"]
-    assert process.look(2_000) == []
+    assert process.check(1_000) == [sweep("deletes", 121_000, "7"), "flushed", "deletes", "saved"]
+    assert process.check(2_000) == []
 
 
-def test_hazard_27_documents_lost_are_all_rendered_again() -> None:
-    process = Process({}, sink := Asked())
-    process.look()
+def test_hazard_27_lost_documents_cause_a_render_of_all_documents() -> None:
+    process = Process({}, sink := FakeSink())
+    process.check()
     sink.answer = DurabilityToken("term 2", "history 2")
-    assert process.look() == ["refilled", sweep("documents", 120_000), "flushed", "documents", "noted"]
+    assert process.check() == ["refilled", sweep("documents", 120_000), "flushed", "documents", "saved"]
 
 
-def test_what_was_lost_while_nobody_looked_is_told_by_what_was_written_down() -> None:
+def test_a_loss_while_no_process_ran_is_detected_from_the_saved_token() -> None:
     state: dict[str, Any] = {}
-    Process(state, Asked()).look()
-    sink = Asked()
+    Process(state, FakeSink()).check()
+    sink = FakeSink()
     sink.answer = DurabilityToken("term 1", "history 2")
-    assert "refilled" in Process(state, sink).look()
+    assert "refilled" in Process(state, sink).check()
 
 
-def test_nothing_is_written_down_before_the_work_is_durable() -> None:
+def test_no_token_is_saved_before_the_work_is_durable() -> None:
     state: dict[str, Any] = {}
-    process = Process(state, sink := Asked())
-    process.look()
+    process = Process(state, sink := FakeSink())
+    process.check()
     sink.answer, process.broken = DurabilityToken("term 2", "history 1"), True
-    with pytest.raises(Retry, match="Kafka is away"):
-        process.look()
+    with pytest.raises(Retry, match="Kafka is unreachable"):
+        process.check()
     assert state == {"memory:a": list(FIRST)}
     process.broken = False
-    assert "noted" in process.look()
+    assert "saved" in process.check()
 
 
-def test_each_process_judges_by_what_it_has_seen_itself() -> None:
-    """One that reached the old primary for longer had writes acknowledged there after the others' refill."""
+def test_each_process_compares_with_the_tokens_that_it_read_itself() -> None:
+    """A process that reached the old primary for longer had writes acknowledged there after the others' refill."""
     state: dict[str, Any] = {}
-    first, second = (Process(state, Asked()) for _ in range(2))
-    first.look(), second.look()
+    first, second = (Process(state, FakeSink()) for _ in range(2))
+    first.check(), second.check()
     for process in (first, second):
         process.sinks[0].answer = DurabilityToken("term 2", "history 2")
-        assert "refilled" in process.look()
-    assert "refilled" not in Process(state, first.sinks[0]).look()
+        assert "refilled" in process.check()
+    assert "refilled" not in Process(state, first.sinks[0]).check()
 
 
-def test_what_was_written_is_known_from_the_look_before_the_last() -> None:
-    """And written down once a minute, for a process that starts after the next loss."""
+def test_a_sweep_starts_from_the_watermark_of_the_check_before_the_last() -> None:
+    """The watermark is saved once a minute, for a process that starts after the next loss."""
     state: dict[str, Any] = {}
-    process = Process(state, sink := Asked())
-    memories = process.open()
+    process = Process(state, sink := FakeSink())
+    monitor = process.open()
     for second in range(121):
         sink.answer = FIRST._replace(written=str(second))
-        memories.look(second * 1000)
+        monitor.check(second * 1000)
     assert state["memory:a"][2] == "60"
     sink.answer = DurabilityToken("term 2", "history 1", "130")
-    memories.look(125_000)
+    monitor.check(125_000)
     [item] = [one for one in process.done if isinstance(one, WorkItem)]
     assert item.since == "119"
     assert state == {"memory:a": ["term 2", "history 1", "120"]}
-    later = Asked()
+    later = FakeSink()
     later.answer = DurabilityToken("term 3", "history 1", "300")
-    assert sweep("deletes", 120_000, "120") in Process(state, later).look()
+    assert sweep("deletes", 120_000, "120") in Process(state, later).check()
 
 
-def test_a_sink_that_is_away_hides_no_other() -> None:
-    away, other = Asked("memory:a"), Asked("memory:b")
-    process = Process({}, away, other)
-    process.look()
-    away.answer, other.answer = Retry("no answer"), DurabilityToken("term 2", "history 1")
+def test_an_unreachable_sink_does_not_hide_the_loss_of_another() -> None:
+    unreachable, other = FakeSink("memory:a"), FakeSink("memory:b")
+    process = Process({}, unreachable, other)
+    process.check()
+    unreachable.answer, other.answer = Retry("no answer"), DurabilityToken("term 2", "history 1")
     with pytest.raises(Retry, match="no answer"):
-        process.look()
-    assert process.done[-2:] == ["deletes", "noted"]
-    away.answer = FIRST
-    assert process.look() == []
+        process.check()
+    assert process.done[-2:] == ["deletes", "saved"]
+    unreachable.answer = FIRST
+    assert process.check() == []

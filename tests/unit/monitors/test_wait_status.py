@@ -1,5 +1,7 @@
-"""What a daemon says of a read model: written when it lasts, renewed, removed at its end. And what `syncer
-status` makes of what several daemons say."""
+"""Tests the record of a read model in one daemon, and how `syncer status` combines the records of several daemons.
+
+A record is saved when its state lasts, renewed regularly, and removed when the daemon shuts down.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from syncer.errors import Retry
-from syncer.monitors.wait_status import Reports, alive, tell
+from syncer.monitors.wait_status import StatusRecord, alive, tell
 from syncer.operations.status import _Reading
 from syncer.registry.records import Process, ProcessReport
 from syncer.registry.state import State, StateSnapshot
@@ -19,120 +21,120 @@ HERE = Process("a1", "one.example", 7, started_ms=0)
 THERE = Process("b2", "two.example", 8, started_ms=1)
 
 
-def said(values: Mapping[str, Mapping[str, Any]], model: str) -> list[ProcessReport]:
+def reports(values: Mapping[str, Mapping[str, Any]], model: str) -> list[ProcessReport]:
     return StateSnapshot(values).reports(model)
 
 
-class Play:
-    """A daemon that is looked at once a second, and what it has written."""
+class Daemon:
+    """A daemon that updates its record once a second, and the records that it has saved."""
 
     def __init__(self, process: Process = HERE) -> None:
         self.saved: list[tuple[str, Mapping[str, Any] | None]] = []
         self.values: dict[str, Mapping[str, Any]] = {}
-        self.away = False
-        self.reports = Reports("orders", process, State(self))
+        self.unreachable = False
+        self.record = StatusRecord("orders", process, State(self))
         self.now = 0.0
 
     def load(self, max_age: float = 0.0) -> Mapping[str, Mapping[str, Any]]:
         return self.values
 
     def save(self, key: str, value: Mapping[str, Any] | None) -> None:
-        if self.away:
-            raise Retry("Kafka is away")
+        if self.unreachable:
+            raise Retry("Kafka is unreachable")
         self.saved.append((key, value))
         if value is None:
             self.values.pop(key, None)
         else:
             self.values[key] = value
 
-    def look(self, state: str, reason: str = "", seconds: int = 1) -> list[tuple[str, str]]:
-        """State and reason of what is written within so many seconds."""
+    def update(self, state: str, reason: str = "", seconds: int = 1) -> list[tuple[str, str]]:
+        """Returns state and reason of the records that are saved within the given number of seconds."""
         before = len(self.saved)
         for _ in range(seconds):
             self.now += 1
-            self.reports.look(state, reason, self.now, int(self.now * 1000))
+            self.record.update(state, reason, self.now, int(self.now * 1000))
         return [(value["state"], value["reason"]) for _, value in self.saved[before:] if value]
 
 
-def test_a_state_that_lasts_is_written_and_taken_back() -> None:
-    play = Play()
-    assert play.look("starting") == [("starting", "")]
-    assert play.look("running") == [("running", "")], "that it runs is no news to wait for"
-    assert play.look("waiting", "busy", 4) == []
-    assert play.look("waiting", "busy", 2) == [("waiting", "busy")]
-    assert play.look("running", "", 6) == [("running", "")]
-    assert list(play.values) == ["orders/process/a1"]
+def test_a_state_that_lasts_is_saved_and_replaced() -> None:
+    daemon = Daemon()
+    assert daemon.update("starting") == [("starting", "")]
+    assert daemon.update("running") == [("running", "")], "the state `running` is saved at once"
+    assert daemon.update("waiting", "busy", 4) == []
+    assert daemon.update("waiting", "busy", 2) == [("waiting", "busy")]
+    assert daemon.update("running", "", 6) == [("running", "")]
+    assert list(daemon.values) == ["orders/process/a1"]
 
 
-def test_a_state_that_comes_and_goes_is_not_written() -> None:
-    play = Play()
-    play.look("running")
-    written = [one for _ in range(20) for one in (*play.look("waiting", "busy", 2), *play.look("running", "", 2))]
-    assert {state for state, _ in written} == {"running"}
+def test_a_state_that_does_not_last_is_not_saved() -> None:
+    daemon = Daemon()
+    daemon.update("running")
+    saved = [one for _ in range(20) for one in (*daemon.update("waiting", "busy", 2), *daemon.update("running", "", 2))]
+    assert {state for state, _ in saved} == {"running"}
 
 
-def test_a_failure_is_written_at_once() -> None:
-    play = Play()
-    play.look("running")
-    assert play.look("failed", "a wrong password") == [("failed", "a wrong password")]
-    assert play.look("running") == [("running", "")]
+def test_a_failure_is_saved_at_once() -> None:
+    daemon = Daemon()
+    daemon.update("running")
+    assert daemon.update("failed", "a wrong password") == [("failed", "a wrong password")]
+    assert daemon.update("running") == [("running", "")]
 
 
-def test_a_record_is_renewed_also_when_nothing_changes() -> None:
-    play = Play()
-    assert len(play.look("running", "", 60)) == 4
-    [one] = said(play.values, "orders")
+def test_a_record_is_renewed_even_if_nothing_changes() -> None:
+    daemon = Daemon()
+    assert len(daemon.update("running", "", 60)) == 4
+    [one] = reports(daemon.values, "orders")
     assert alive(one, 60_000) and one.since_ms == 1000 and not alive(one, one.at_ms + 45_000)
 
 
-def test_a_reason_that_counts_seconds_is_not_another_one_each_time() -> None:
-    play = Play()
-    play.look("waiting", "late for 0 s")
-    written = [one for n in range(1, 31) for one in play.look("waiting", f"late for {n} s")]
-    assert len(written) == 2, "it was renewed"
-    assert play.look("waiting", "another", 5) == [("waiting", "another")]
+def test_a_reason_that_contains_a_duration_is_not_a_new_reason_each_time() -> None:
+    daemon = Daemon()
+    daemon.update("waiting", "late for 0 s")
+    saved = [one for n in range(1, 31) for one in daemon.update("waiting", f"late for {n} s")]
+    assert len(saved) == 2, "it was renewed"
+    assert daemon.update("waiting", "another", 5) == [("waiting", "another")]
 
 
-def test_a_record_that_could_not_be_written_is_tried_again() -> None:
-    play = Play()
-    play.away = True
+def test_saving_a_record_is_retried() -> None:
+    daemon = Daemon()
+    daemon.unreachable = True
     with pytest.raises(Retry):
-        play.look("running")
-    play.away = False
-    assert play.look("running") == [("running", "")]
+        daemon.update("running")
+    daemon.unreachable = False
+    assert daemon.update("running") == [("running", "")]
 
 
-def test_a_daemon_that_ends_in_order_leaves_nothing() -> None:
-    play = Play()
-    play.reports.end()
-    assert play.saved == []
-    play.look("running")
-    play.reports.end()
-    assert play.values == {}
+def test_a_daemon_that_shuts_down_leaves_no_record() -> None:
+    daemon = Daemon()
+    daemon.record.end()
+    assert daemon.saved == []
+    daemon.update("running")
+    daemon.record.end()
+    assert daemon.values == {}
 
 
-def test_what_a_killed_daemon_left_is_removed_by_one_that_started_since() -> None:
-    """One that was there already leaves it, so that it is reported; but for an hour only."""
-    dead, witness = Play(), Play(THERE)
-    dead.look("running", "", 60)
-    at_ms = said(dead.values, "orders")[0].at_ms
+def test_the_record_of_a_killed_daemon_is_removed_by_a_daemon_that_started_later() -> None:
+    """A daemon that ran already keeps it for one hour, so that it is reported."""
+    dead, witness = Daemon(), Daemon(THERE)
+    dead.update("running", "", 60)
+    at_ms = reports(dead.values, "orders")[0].at_ms
     for later, left in ((44_000, 1), (46_000, 1), (3_600_000, 1), (3_601_000, 0)):
         witness.values = dict(dead.values)
-        witness.reports.tidy(StateSnapshot(witness.values), at_ms + later)
+        witness.record.tidy(StateSnapshot(witness.values), at_ms + later)
         assert len(witness.values) == left, later
-    follower = Play(replace(THERE, started_ms=at_ms + 1))
+    follower = Daemon(replace(THERE, started_ms=at_ms + 1))
     follower.values = dict(dead.values)
-    follower.reports.tidy(StateSnapshot(dict(follower.values)), at_ms + 44_000)
-    assert len(follower.values) == 1, "nobody knows yet that it was killed"
-    follower.reports.tidy(StateSnapshot(dict(follower.values)), at_ms + 46_000)
+    follower.record.tidy(StateSnapshot(dict(follower.values)), at_ms + 44_000)
+    assert len(follower.values) == 1, "it may still be alive"
+    follower.record.tidy(StateSnapshot(dict(follower.values)), at_ms + 46_000)
     assert follower.values == {}
 
 
-def test_other_read_models_and_what_else_is_in_the_topic_are_not_taken_for_reports() -> None:
-    play = Play()
-    play.look("running")
-    assert said({**play.values, "orders/1/clock": {"clock": 5}, "orders": {"epoch": 1}}, "orders")
-    assert said(play.values, "order") == said(play.values, "orders2") == []
+def test_other_keys_of_the_topic_are_not_read_as_records() -> None:
+    daemon = Daemon()
+    daemon.update("running")
+    assert reports({**daemon.values, "orders/1/clock": {"clock": 5}, "orders": {"epoch": 1}}, "orders")
+    assert reports(daemon.values, "order") == reports(daemon.values, "orders2") == []
 
 
 @pytest.mark.parametrize(
@@ -146,31 +148,33 @@ def test_other_read_models_and_what_else_is_in_the_topic_are_not_taken_for_repor
         (["starting", "failed"], "starting"),
     ],
 )
-def test_one_that_delivers_is_enough(states: list[str], state: str) -> None:
-    all_said = [ProcessReport(p, s, 0, "", 0) for p, s in zip((HERE, THERE), states, strict=False)]
-    assert tell(all_said, 1000)[0] == state
+def test_a_read_model_runs_if_one_daemon_delivers(states: list[str], state: str) -> None:
+    all_reports = [ProcessReport(p, s, 0, "", 0) for p, s in zip((HERE, THERE), states, strict=False)]
+    assert tell(all_reports, 1000)[0] == state
 
 
 def test_the_daemon_that_fails_is_named_alongside_one_that_delivers() -> None:
-    """Found: a second daemon with a wrong password made every read model `failed`; the first delivered."""
-    all_said = [ProcessReport(HERE, "running", 0, "", 0), ProcessReport(THERE, "failed", 0, "a wrong password", 0)]
-    assert tell(all_said, 1000) == ("running", ["the daemon on two.example, pid 8 has failed: a wrong password"])
-    assert tell(all_said[1:], 1000) == ("failed", ["a wrong password"])
+    """Once, a second daemon with a wrong password made every read model `failed`, although the first delivered."""
+    all_reports = [ProcessReport(HERE, "running", 0, "", 0), ProcessReport(THERE, "failed", 0, "a wrong password", 0)]
+    assert tell(all_reports, 1000) == ("running", ["the daemon on two.example, pid 8 has failed: a wrong password"])
+    assert tell(all_reports[1:], 1000) == ("failed", ["a wrong password"])
 
 
-def test_a_killed_daemon_is_told_as_one() -> None:
+def test_a_killed_daemon_is_reported() -> None:
     state, reasons = tell([ProcessReport(HERE, "failed", 0, "a wrong password", 0)], 60_000)
     assert state == ""
-    assert reasons == ["the daemon on one.example, pid 7 was killed, or cannot reach Kafka: no sign of it for 60 s"]
+    assert reasons == [
+        "the daemon on one.example, pid 7 was killed, or cannot reach Kafka: its last report is 60 s old"
+    ]
 
 
 @pytest.mark.parametrize(("silent", "gone"), [(0.5, False), (16.0, False), (21.0, True)])
-def test_a_daemon_without_consumers_is_gone_once_it_is_silent(silent: float, gone: bool) -> None:
-    """One that opens its read model again has none for some seconds, and goes on to report."""
-    play = Play()
-    play.look("running", seconds=60)
-    now_ms = round(1000 * play.now)
+def test_a_daemon_without_consumers_counts_as_killed_after_20_s_without_a_report(silent: float, gone: bool) -> None:
+    """A daemon that reopens its read model has no consumers for some seconds, and continues to report."""
+    daemon = Daemon()
+    daemon.update("running", seconds=60)
+    now_ms = round(1000 * daemon.now)
     reading = object.__new__(_Reading)
-    reading.said = said(play.values, "orders")
+    reading.said = reports(daemon.values, "orders")
     reading.now_ms = max(one.at_ms for one in reading.said) + round(1000 * silent)
     assert now_ms and bool(reading._killed()) is gone

@@ -19,7 +19,7 @@ from devstack.servers.kafka import MAX_MESSAGE_BYTES
 from devstack.servers.postgres import PASSWORD, USER
 from syncer.config import schema
 from syncer.connect.definition import load_definition
-from syncer.telemetry.metrics import TABLE
+from syncer.telemetry.table import TABLE
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

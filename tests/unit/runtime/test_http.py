@@ -1,4 +1,4 @@
-"""The HTTP interface, asked over real sockets."""
+"""Tests the HTTP interface over real sockets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def get(url: str, method: str = "GET") -> tuple[int, str]:
         return answer.status, answer.data.decode()
 
 
-def test_paths(url: str, health: Health) -> None:
+def test_every_path_answers_and_unknown_paths_list_the_known_ones(url: str, health: Health) -> None:
     assert get(f"{url}/livez") == (200, "ok\n")
     assert get(f"{url}/readyz") == (200, "ok\n")
     health.answer = (False, "orders: waiting for PostgreSQL")
@@ -63,7 +63,7 @@ def test_paths(url: str, health: Health) -> None:
     assert status == 404 and "/metrics /livez /readyz /status" in text
 
 
-def test_status(url: str) -> None:
+def test_status_of_all_read_models_and_of_one(url: str) -> None:
     status, text = get(f"{url}/status")
     assert status == 200 and json.loads(text)["models"]["orders"]["state"] == "running"
     assert json.loads(get(f"{url}/status?model=orders")[1]) == {"state": "running", "lag_seconds": 0.5}
@@ -71,31 +71,31 @@ def test_status(url: str) -> None:
     assert status == 404 and json.loads(text)["models"] == ["orders"]
 
 
-def test_metrics(url: str) -> None:
+def test_metrics_are_served_in_prometheus_format(url: str) -> None:
     status, text = get(f"{url}/metrics")
     assert status == 200
     assert 'syncer_lag_records{lane="changes",model="orders"} 3.0' in text
 
 
-def test_a_failure_tells_nothing_outside(url: str, health: Health) -> None:
+def test_an_internal_error_does_not_leak_details(url: str, health: Health) -> None:
     health.broken = True
-    assert get(f"{url}/livez") == (500, "failed; see the log\n")
+    assert get(f"{url}/livez") == (500, "internal error; see the log\n")
     assert get(f"{url}/readyz")[0] == 200
 
 
-def test_a_taken_port_is_a_clear_error(url: str, health: Health) -> None:
+def test_a_port_in_use_is_a_clear_error(url: str, health: Health) -> None:
     port = int(url.rpartition(":")[2])
     with pytest.raises(Fatal, match=rf"http\.port {port}: cannot listen: Address already in use"):
         Server("127.0.0.1", port, health, CollectorRegistry())
 
 
-def test_a_silent_client_holds_up_nobody(url: str) -> None:
+def test_a_silent_client_does_not_delay_other_clients(url: str) -> None:
     host, _, port = url.removeprefix("http://").rpartition(":")
     with socket.create_connection((host, int(port))):
         assert get(f"{url}/livez")[0] == 200
 
 
-def test_ipv6(health: Health) -> None:
+def test_the_server_listens_on_ipv6(health: Health) -> None:
     try:
         server = Server("::1", 0, health, CollectorRegistry())
     except Fatal as error:

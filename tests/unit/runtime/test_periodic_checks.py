@@ -1,4 +1,4 @@
-"""What is done beside the supervision of a read model, never twice at a time."""
+"""Tests that a background task runs once at a time, reports its error, and releases its resources."""
 
 from __future__ import annotations
 
@@ -6,30 +6,43 @@ from threading import Event
 
 import pytest
 
+from syncer.runtime.heartbeats import Heartbeats
 from syncer.runtime.periodic_checks import BackgroundTask
 
 
-def test_what_is_done_beside_is_done_once_at_a_time_and_tells_its_error() -> None:
-    beside, go_on, ended = BackgroundTask("a test"), Event(), Event()
+def test_a_task_runs_once_at_a_time_and_raises_its_error_once() -> None:
+    task, go_on, closed = BackgroundTask("orders", "test", Heartbeats()), Event(), Event()
 
     def fail() -> None:
         assert go_on.wait(10)
         raise KeyError("its error")
 
-    assert beside.ready() and beside.silent() == 0.0
-    beside.begin(fail)
-    beside.at_end(ended.set)
-    assert not beside.ready() and beside.silent() > 0.0
-    assert not ended.is_set(), "what it uses is closed after its end"
+    assert task.ready() and task.heartbeat.silence == 0.0
+    task.begin(fail)
+    task.at_end(closed.set)
+    assert not task.ready() and task.heartbeat.silence > 0.0
+    assert not closed.is_set(), "its resources are closed after its end"
     go_on.set()
-    assert ended.wait(10)
-    assert beside.silent() == 0.0
+    assert closed.wait(10)
+    assert task.heartbeat.silence == 0.0
     with pytest.raises(KeyError, match="its error"):
-        beside.ready()
-    assert beside.ready(), "told once"
+        task.ready()
+    assert task.ready(), "the error is raised once"
 
 
-def test_what_was_never_begun_is_closed_at_once() -> None:
+def test_the_resources_of_a_task_that_never_ran_are_closed_at_once() -> None:
     closed = Event()
-    BackgroundTask("a test").at_end(closed.set)
+    BackgroundTask("orders", "test", Heartbeats()).at_end(closed.set)
     assert closed.is_set()
+
+
+def test_a_task_that_does_not_end_is_reported_as_stalled() -> None:
+    heartbeats, go_on = Heartbeats(limit=-1.0), Event()
+    task = BackgroundTask("orders", "tables", heartbeats)
+
+    def hang() -> None:
+        go_on.wait(10)
+
+    task.begin(hang)
+    assert heartbeats.stalled() == ["orders: the check of tables has made no progress for 0 s"]
+    go_on.set()

@@ -1,4 +1,4 @@
-"""Both formats of the log, with entries of ours and of libraries."""
+"""Tests both formats of the log, with entries of the syncer and of libraries."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_json_when_piped() -> None:
+def test_a_pipe_gets_json() -> None:
     stream = io.StringIO()
     logs.configure("info", "auto", stream)
     logs.get(model="orders").info("batch written", documents=3, key=b"\xff")
-    logs.get().debug("not told")
+    logs.get().debug("below the level")
     logging.getLogger("some.library").warning("odd: %s", "x")
-    ours, theirs = lines(stream)
-    assert ours["message"] == "batch written" and ours["model"] == "orders" and ours["documents"] == 3
-    assert ours["level"] == "info" and ours["timestamp"].endswith("Z")
-    assert theirs["message"] == "odd: x" and theirs["logger"] == "some.library"
+    own, library = lines(stream)
+    assert own["message"] == "batch written" and own["model"] == "orders" and own["documents"] == 3
+    assert own["level"] == "info" and own["timestamp"].endswith("Z")
+    assert library["message"] == "odd: x" and library["logger"] == "some.library"
 
 
-def test_errors_come_in_parts_and_exceptions_with_their_trace() -> None:
+def test_errors_are_split_into_fields_and_exceptions_have_a_traceback() -> None:
     stream = io.StringIO()
     logs.configure("info", "json", stream)
     logs.get().error("stopped", error=Fatal("no table", where="public.a", why="dropped", hint="syncer check"))
@@ -50,8 +50,8 @@ def test_errors_come_in_parts_and_exceptions_with_their_trace() -> None:
         raise ValueError("odd")
     except ValueError as e:
         logs.get().exception("bug", error=e)
-    ours, bug = lines(stream)
-    assert [ours[k] for k in ("error", "where", "why", "hint")] == [
+    own, bug = lines(stream)
+    assert [own[k] for k in ("error", "where", "why", "hint")] == [
         "no table",
         "public.a",
         "dropped",
@@ -61,7 +61,7 @@ def test_errors_come_in_parts_and_exceptions_with_their_trace() -> None:
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
-def test_secrets_never(format: Any) -> None:
+def test_secrets_are_never_logged(format: Any) -> None:
     stream = io.StringIO()
     logs.configure("info", format, stream)
     logs.get().info("connecting", dsn="postgresql://a:hunter2@b/c", password="hunter2", more={"token": "hunter2"})
@@ -76,7 +76,7 @@ def test_secrets_never(format: Any) -> None:
     assert "hunter2" not in stream.getvalue() and "***" in stream.getvalue()
 
 
-def test_console_is_readable_and_configuring_twice_does_not_double() -> None:
+def test_a_terminal_gets_readable_lines_and_a_second_configuration_replaces_the_first() -> None:
     first, stream = io.StringIO(), io.StringIO()
     logs.configure("info", "console", first)
     logs.configure("info", "console", stream)

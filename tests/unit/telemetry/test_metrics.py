@@ -1,4 +1,4 @@
-"""The table of metrics is the only place: objects and documentation follow from it."""
+"""Tests that the objects and the documentation of metrics agree with the one table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from syncer.document import Outcome, Rejection
 from syncer.telemetry import metrics
+from syncer.telemetry.table import TABLE, markdown
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -21,12 +22,12 @@ def registry() -> CollectorRegistry:
 
 def test_attributes_and_table_agree(registry: CollectorRegistry) -> None:
     made = metrics.Metrics(registry)
-    assert list(metrics.Metrics.__annotations__) == [spec.attribute for spec in metrics.TABLE]
-    for spec in metrics.TABLE:
+    assert list(metrics.Metrics.__annotations__) == [spec.attribute for spec in TABLE]
+    for spec in TABLE:
         assert type(getattr(made, spec.attribute)).__name__.lower() == spec.kind
 
 
-def test_two_registries_do_not_mix() -> None:
+def test_two_registries_are_independent() -> None:
     one, two = CollectorRegistry(), CollectorRegistry()
     metrics.Metrics(one).for_model("a").dirty(3, shown=0)
     metrics.Metrics(two).for_model("a")
@@ -34,7 +35,7 @@ def test_two_registries_do_not_mix() -> None:
     assert two.get_sample_value("syncer_dirty_roots_total", {"model": "a"}) == 0
 
 
-def test_what_a_model_counts(registry: CollectorRegistry) -> None:
+def test_every_event_of_a_read_model_is_counted(registry: CollectorRegistry) -> None:
     m = metrics.Metrics(registry).for_model("orders")
     m.batch("changes")
     m.events({"u": 2}, skipped=1)
@@ -71,12 +72,12 @@ def test_what_a_model_counts(registry: CollectorRegistry) -> None:
     for (name, label, value), count in expected.items():
         labels = {"model": "orders"} | ({label: value} if label else {})
         assert registry.get_sample_value(name, labels) == count, name
-    for outcome, count in (("written", 2), ("deleted", 0), ("older", 1), ("again", 1), ("refused", 1)):
+    for outcome, count in (("written", 2), ("deleted", 0), ("stale", 1), ("retried", 1), ("rejected", 1)):
         labels = {"model": "orders", "sink": "memory:x", "outcome": outcome}
         assert registry.get_sample_value("syncer_documents_total", labels) == count
 
 
-def test_a_stage_is_timed_also_when_it_fails(registry: CollectorRegistry) -> None:
+def test_a_stage_is_measured_even_if_it_fails(registry: CollectorRegistry) -> None:
     m = metrics.Metrics(registry).for_model("orders")
 
     def fail() -> None:
@@ -87,13 +88,13 @@ def test_a_stage_is_timed_also_when_it_fails(registry: CollectorRegistry) -> Non
     with pytest.raises(ZeroDivisionError):
         fail()
     labels = {"model": "orders", "stage": "render"}
-    total = registry.get_sample_value("syncer_stage_seconds_sum", labels)
+    total = registry.get_sample_value("syncer_stage_duration_seconds_sum", labels)
     assert total is not None and 0.01 <= total < 1
-    assert registry.get_sample_value("syncer_stage_seconds_bucket", labels | {"le": "0.005"}) == 0
+    assert registry.get_sample_value("syncer_stage_duration_seconds_bucket", labels | {"le": "0.005"}) == 0
 
 
 def test_counting_is_cheap(registry: CollectorRegistry) -> None:
-    """One event and one timed stage: far below what the event itself costs (tens of microseconds)."""
+    """Counting an event and timing a stage cost much less than the event itself (tens of microseconds)."""
     m = metrics.Metrics(registry).for_model("orders")
     began = time.thread_time()
     for _ in range(10_000):
@@ -105,15 +106,15 @@ def test_counting_is_cheap(registry: CollectorRegistry) -> None:
 def test_every_metric_is_exposed_and_documented(registry: CollectorRegistry) -> None:
     made = metrics.Metrics(registry)
     made.for_model("orders")
-    made.slot_bytes_behind.labels("syncer").set(1)
+    made.slot_retained_bytes.labels("syncer").set(1)
     text = generate_latest(registry).decode()
-    for spec in metrics.TABLE:
+    for spec in TABLE:
         name = spec.name.removesuffix("_total") if spec.kind == "counter" else spec.name
         assert f"# TYPE {spec.name} {spec.kind}" in text or f"# TYPE {name} {spec.kind}" in text
         assert spec.help and spec.unit
         assert spec.name.endswith("_total") == (spec.kind == "counter")
 
 
-def test_documentation_is_current() -> None:
+def test_the_documentation_is_up_to_date() -> None:
     written = (REPOSITORY / "docs" / "metrics.md").read_text("utf-8")
-    assert written == metrics.markdown(), "run: python -m syncer.telemetry.metrics > docs/metrics.md"
+    assert written == markdown(), "run: python -m syncer.telemetry.metrics > docs/metrics.md"
