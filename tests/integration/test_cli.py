@@ -279,7 +279,7 @@ def test_a_changed_definition_is_shown_and_applied(run: Run, database: Database,
 def test_status_needs_the_connectors_names_only(run: Run, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOP_PGPASSWORD")
     said = run("status", expect=1).stdout
-    assert f"connector {names('connector')}: it is not there" in said and "SHOP_PGPASSWORD" not in said
+    assert f"connector {names('connector')}: it does not exist" in said and "SHOP_PGPASSWORD" not in said
     said = run("connectors", "apply", "--yes", expect=1).output
     assert "shop.json: database.password: the environment variable SHOP_PGPASSWORD is not set" in said
 
