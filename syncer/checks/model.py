@@ -85,8 +85,8 @@ def check_model(
     for name in sorted(compiled.tables):
         table = catalog.tables.get(name)
         if table is None:
-            why = "the declaration names it"
-            findings.append(Finding("error", "no-table", f"{where}: {name}", "the table does not exist", why))
+            fix = "create the table, or correct its name in the declaration"
+            findings.append(Finding("error", "no-table", f"{where}: {name}", "the table does not exist", "", fix))
             continue
         places = [place for place in compiled.occurrences if place.table == name]
         findings += _access(where, table, role)

@@ -19,6 +19,7 @@ from psycopg.rows import tuple_row
 from syncer.checks import Publication, Reader, Slot, SourceFacts, publication_statements, unpublishable
 from syncer.errors import Fatal, Retry
 from syncer.events import TableName
+from syncer.pacing import poll_until
 from syncer.postgres.catalog import load
 
 _SERVER: LiteralString = """
@@ -282,27 +283,29 @@ def wait_for_open_transactions(
     """
     if not conn.autocommit:
         raise ValueError("the connection must be in autocommit mode, or the call would wait for its own transaction")
-    deadline = time.monotonic() + timeout
     # A snapshot does not list transactions that began after the latest completed one. So complete a transaction with
     # an id of its own: it is later than all open ones, and the next snapshot lists them.
     conn.execute("SELECT pg_catalog.pg_current_xact_id()")
     waiting = _holders(conn, _open(conn))
     reported = 0.0
-    while waiting:
+
+    def ended() -> bool:
+        nonlocal waiting, reported
+        still_open = _open(conn)
+        waiting = [holder for holder in waiting if holder.xid in still_open]
         now = time.monotonic()
-        if now >= deadline:
-            raise Retry(
-                "transactions that were open when the publication changed are still open",
-                where=f"database {conn.info.dbname}",
-                why=str(Open(waiting)),
-                hint="end them (COMMIT PREPARED …, SELECT pg_terminate_backend(pid)), or try again later",
-            )
-        if now - reported >= 1:
+        if waiting and now - reported >= 1:
             progress(Open(waiting))
             reported = now
-        time.sleep(min(interval, max(0.0, deadline - now)))
-        still = _open(conn)
-        waiting = [holder for holder in waiting if holder.xid in still]
+        return not waiting
+
+    if waiting and not poll_until(ended, timeout=timeout, interval=interval):
+        raise Retry(
+            "transactions that were open when the publication changed are still open",
+            where=f"database {conn.info.dbname}",
+            why=str(Open(waiting)),
+            hint="end them (COMMIT PREPARED …, SELECT pg_terminate_backend(pid)), or try again later",
+        )
 
 
 def _open(conn: psycopg.Connection[Any]) -> set[int]:

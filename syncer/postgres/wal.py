@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
 from typing import Any
 
 import psycopg
+
+from syncer.pacing import poll_until
 
 _RETAINED = """
 SELECT slot_name, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint
@@ -29,15 +31,15 @@ def drop_slot(connection: psycopg.Connection[Any], name: str, timeout: float) ->
     timeout: seconds to wait for the slot's reader to end.
     Raises psycopg.Error; ObjectInUse after the timeout.
     """
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
+
+    def dropped() -> bool:
+        with contextlib.suppress(psycopg.errors.ObjectInUse):
             connection.execute(_DROP, (name,))
-            return
-        except psycopg.errors.ObjectInUse:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
+            return True
+        return False
+
+    if not poll_until(dropped, timeout=timeout, interval=0.1):
+        connection.execute(_DROP, (name,))  # raises ObjectInUse, unless the reader has ended just now
 
 
 def emit(connection: psycopg.Connection[Any], prefix: str, content: str) -> None:

@@ -360,8 +360,8 @@ def test_mistakes_do_not_hide_each_other(run: Run, database: Database, tmp_path:
 
 def test_servers_that_are_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCER_CONNECT__URL", "http://127.0.0.1:1")
-    assert "cannot reach Kafka Connect" in run("check", expect=1).output
-    assert "cannot reach Kafka Connect" in run("connectors", "status", expect=4).stderr
+    assert "Kafka Connect is unreachable" in run("check", expect=1).output
+    assert "Kafka Connect is unreachable" in run("connectors", "status", expect=4).stderr
     monkeypatch.setenv("SYNCER_POSTGRES__DSN", "postgresql://a:hunter2@127.0.0.1:1/x")
     result = run("check", expect=4)
     assert "cannot connect to PostgreSQL" in result.stderr and "hunter2" not in result.output

@@ -341,4 +341,4 @@ def test_kafka_connect_that_is_away_is_no_trouble(system: System) -> None:
     assert "\nsyncer_connector_running{" in daemon.get("/metrics")[1]
     assert daemon.metric("syncer_connector_running") == 0, "unknown is not 1"
     assert daemon.metric("syncer_lag_seconds") == 0, "the messages come"
-    assert "cannot reach Kafka Connect" in system.run("status", expect=1)
+    assert "Kafka Connect is unreachable" in system.run("status", expect=1)

@@ -62,7 +62,7 @@ def test_settings_that_are_not_needed_need_no_secrets(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("{", "not JSON"),
-        ("[]", "not a connector's definition"),
+        ("[]", "the file is not a connector's definition"),
         ('{"name": "a", "config": {"p": "${env:NOT_SET}"}}', "NOT_SET is not set"),
         ('{"name": "a", "config": {"p": "${file:/not/there}"}}', "cannot read /not/there"),
     ],
@@ -78,7 +78,7 @@ def test_bad_definitions_tell_where(tmp_path: Path, text: str, told: str) -> Non
 def test_two_connectors_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text('{"name": "same", "config": {}}')
-    with pytest.raises(Fatal, match="two connectors are called 'same'"):
+    with pytest.raises(Fatal, match="two connectors have the name 'same'"):
         load_definitions(tmp_path, {})
     with pytest.raises(Fatal, match="cannot read"):
         load_definition(tmp_path / "none.json", {})
