@@ -39,7 +39,7 @@ def altered(path: str, value: object) -> str:
     return found.why if found else ""
 
 
-def test_nothing_altered_renders_nothing() -> None:
+def test_unaltered_tables_need_no_render() -> None:
     assert compare(NOTED, deepcopy(NOTED), {"21", "22"}) is None
 
 
@@ -61,12 +61,12 @@ def test_hazard_06_a_table_written_again_with_another_version_of_a_column(beside
     assert found and found.why == "public.plain: column total was altered and the table rewritten"
 
 
-def test_a_table_that_an_except_clause_left_out_for_a_while_is_rendered_again() -> None:
+def test_a_table_that_an_except_clause_excluded_for_a_while_is_rendered_again() -> None:
     """PostgreSQL 19: the exclusion is a row of pg_publication_rel, which the shape holds with its version."""
     assert "it left the publication and joined it again" in altered("public.plain/publication", ["5 700 9 800", ""])
 
 
-def test_a_publication_that_one_table_left_calls_for_the_wait_whatever_else_was_altered() -> None:
+def test_a_table_that_left_the_publication_requires_a_wait_even_if_another_reason_is_found_first() -> None:
     """The reason that is found first may be of another table, and needs no wait by itself."""
     now = deepcopy(NOTED)
     now["tables"]["public.plain"]["named"] = "701"
