@@ -88,15 +88,15 @@ def check_model(
             fix = "create the table, or correct its name in the declaration"
             findings.append(Finding("error", "no-table", f"{where}: {name}", "the table does not exist", "", fix))
             continue
-        places = [place for place in compiled.occurrences if place.table == name]
+        uses = [use for use in compiled.occurrences if use.table == name]
         findings += _access(where, table, role)
         if kind := list(_kind(where, table)):
             findings += kind
             continue
-        findings += _identity(where, table, places)
-        findings += _new_partitions(where, table, places, catalog)
-        findings += _keys(where, table, compiled, places)
-        findings += _indexes(where, table, places)
+        findings += _identity(where, table, uses)
+        findings += _new_partitions(where, table, uses, catalog)
+        findings += _keys(where, table, compiled, uses)
+        findings += _indexes(where, table, uses)
     findings += _parent_indexes(where, compiled, catalog)
     return list(dict.fromkeys(findings))
 
@@ -104,10 +104,10 @@ def check_model(
 def needed_columns(compiled: Compiled, catalog: Catalog) -> dict[TableName, frozenset[str]]:
     """Returns the columns that events must contain, by table: primary keys and links."""
     needed: dict[TableName, frozenset[str]] = {}
-    for place in compiled.occurrences:
-        table = catalog.tables.get(place.table)
-        columns = {*(table.primary_key if table else ()), *(place.lookup.columns if place.lookup else ())}
-        needed[place.table] = needed.get(place.table, frozenset()) | columns
+    for use in compiled.occurrences:
+        table = catalog.tables.get(use.table)
+        columns = {*(table.primary_key if table else ()), *(use.lookup.columns if use.lookup else ())}
+        needed[use.table] = needed.get(use.table, frozenset()) | columns
     return needed
 
 
@@ -181,9 +181,9 @@ def _kind(where: str, table: Table) -> Iterator[Finding]:
         )
 
 
-def _identity(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[Finding]:
+def _identity(where: str, table: Table, uses: Sequence[TableUse]) -> Iterator[Finding]:
     at = f"{where}: {table.name}"
-    needed = _needed(table, places)
+    needed = _needed(table, uses)
     if failing := unpublishable(table):
         yield Finding(
             "error",
@@ -207,9 +207,9 @@ def _identity(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[
         )
 
 
-def _new_partitions(where: str, table: Table, places: Sequence[TableUse], catalog: Catalog) -> Iterator[Finding]:
+def _new_partitions(where: str, table: Table, uses: Sequence[TableUse], catalog: Catalog) -> Iterator[Finding]:
     """Warns that a new partition gets the identity DEFAULT, its primary key. It inherits neither FULL nor an index."""
-    missing = _needed(table, places).difference(table.primary_key)
+    missing = _needed(table, uses).difference(table.primary_key)
     name = _shortened(f"{table.name.schema}_{table.name.name}_replica_identity")
     if table.kind != "partitioned" or not missing or name in catalog.event_triggers:
         return
@@ -250,16 +250,16 @@ def _shortened(name: str) -> str:
     return name.encode()[:63].decode(errors="ignore")
 
 
-def _needed(table: Table, places: Sequence[TableUse]) -> frozenset[str]:
+def _needed(table: Table, uses: Sequence[TableUse]) -> frozenset[str]:
     """Returns the columns of old rows that events must contain."""
-    links = {column for place in places if place.lookup for column in place.lookup.columns}
+    links = {column for use in uses if use.lookup for column in use.lookup.columns}
     return frozenset(links.union(table.primary_key))
 
 
-def _keys(where: str, table: Table, compiled: Compiled, places: Sequence[TableUse]) -> Iterator[Finding]:
+def _keys(where: str, table: Table, compiled: Compiled, uses: Sequence[TableUse]) -> Iterator[Finding]:
     columns: dict[str, None] = {}
-    for place in places:
-        columns |= dict.fromkeys(place.lookup.columns if place.lookup else compiled.key)
+    for use in uses:
+        columns |= dict.fromkeys(use.lookup.columns if use.lookup else compiled.key)
     for name in columns:
         column = table.columns.get(name)
         if column is None:
@@ -279,19 +279,19 @@ def _keys(where: str, table: Table, compiled: Compiled, places: Sequence[TableUs
             yield Finding("error", "key-type", at, f"{column.type} cannot be a key or link", why)
 
 
-def _indexes(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[Finding]:
-    for place in places:
-        if place.lookup:
+def _indexes(where: str, table: Table, uses: Sequence[TableUse]) -> Iterator[Finding]:
+    for use in uses:
+        if use.lookup:
             why = "each render reads the whole table"
-            yield from _index(f"{where}: {place.path}", table, place.lookup.columns, why)
+            yield from _index(f"{where}: {use.path}", table, use.lookup.columns, why)
 
 
 def _parent_indexes(where: str, compiled: Compiled, catalog: Catalog) -> Iterator[Finding]:
-    for place in compiled.occurrences:
-        parent = catalog.tables.get(place.parent) if place.parent else None
-        if parent and place.lookup and place.lookup.sql is not None:
-            why = f"each change of {place.table} reads the whole table to find the rows that it belongs to"
-            yield from _index(f"{where}: {place.path}", parent, place.parent_columns, why)
+    for use in compiled.occurrences:
+        parent = catalog.tables.get(use.parent) if use.parent else None
+        if parent and use.lookup and use.lookup.sql is not None:
+            why = f"each change of {use.table} reads the whole table to find the rows that it belongs to"
+            yield from _index(f"{where}: {use.path}", parent, use.parent_columns, why)
 
 
 def _index(at: str, table: Table, columns: Sequence[str], why: str) -> Iterator[Finding]:

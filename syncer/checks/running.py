@@ -52,6 +52,7 @@ class Status:
 
     @property
     def running(self) -> bool:
+        """Whether the connector and all of its tasks run; false for a connector without tasks."""
         return self.state == "RUNNING" and bool(self.tasks) and all(t.state == "RUNNING" for t in self.tasks)
 
     @property

@@ -196,8 +196,11 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
 
 
 def _wal_level(facts: SourceFacts, at: str) -> Iterator[Finding]:
-    """PostgreSQL 19 decodes changes even under `replica`, but Debezium checks the setting at each start. A connector
-    that reads its slot has passed this check."""
+    """Finds a `wal_level` with which changes cannot be decoded, or with which Debezium does not start.
+
+    PostgreSQL 19 decodes changes even under `replica`, but Debezium checks the setting at each start. A connector
+    that reads its slot has passed this check.
+    """
     if facts.wal_level == "logical":
         return
     fix = "ALTER SYSTEM SET wal_level = 'logical';\nrestart the server"
@@ -273,8 +276,10 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
 
 
 def _generated(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Finding]:
-    """From PostgreSQL 18 on, UPDATE and DELETE of a published table fail if its replica identity includes a stored
-    generated column that the publication does not send."""
+    """Finds stored generated columns that the publication does not send.
+
+    From PostgreSQL 18 on, UPDATE and DELETE of a published table fail if its replica identity includes such a column.
+    """
     publication = facts.publication
     if publication is None or publication.generated:
         return

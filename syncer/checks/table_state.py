@@ -87,21 +87,21 @@ class Alteration(NamedTuple):
     """Whether transactions that were open then may have changed rows without a change event."""
 
 
-def compare(noted: TableState, now: TableState, filled: AbstractSet[str]) -> Alteration | None:
+def compare(before: TableState, now: TableState, filled: AbstractSet[str]) -> Alteration | None:
     """Returns why every document has to be rendered again; None if none has to be.
 
-    noted: the state when the documents were rendered.
+    before: the state when the documents were rendered.
     filled: the oids of the partitions that hold rows now.
     """
-    if noted.get("form") != now["form"]:
+    if before.get("form") != now["form"]:
         return Alteration("another version of the syncer saved the state of the tables", unseen=True)
     unseen = any(  # of any table: the first reason that is found may belong to another one
-        is_["publication"] != noted["tables"].get(table, is_)["publication"] for table, is_ in now["tables"].items()
+        is_["publication"] != before["tables"].get(table, is_)["publication"] for table, is_ in now["tables"].items()
     )
-    if types := retyped(noted, now):
+    if types := retyped(before, now):
         return Alteration("; ".join(types), unseen)
     for table, is_ in now["tables"].items():
-        was = noted["tables"].get(table)
+        was = before["tables"].get(table)
         if was is None:
             continue
         if why := next(_table(was, is_, filled), ""):
@@ -109,23 +109,23 @@ def compare(noted: TableState, now: TableState, filled: AbstractSet[str]) -> Alt
         if was["publication"] != is_["publication"]:
             why = "it left the publication and joined it again, or the publication was altered"
             return Alteration(f"{table}: {why}", unseen=True)
-    if why := next(_labels(noted["labels"], now["labels"]), ""):
+    if why := next(_labels(before["labels"], now["labels"]), ""):
         return Alteration(why, unseen=False)
-    if noted.get("weak", "") != now.get("weak", ""):
+    if before.get("weak", "") != now.get("weak", ""):
         return Alteration("a replica identity was too weak for a while", unseen=False)
-    if noted.get("render") != now.get("render"):
+    if before.get("render") != now.get("render"):
         why = "names in the declaration now mean other columns, or a table has another primary key"
         return Alteration(why, unseen=False)
     return None
 
 
-def retyped(noted: TableState, now: TableState) -> list[str]:
+def retyped(before: TableState, now: TableState) -> list[str]:
     """Returns a sentence for each column whose type was altered, with the old and the new type."""
-    if noted.get("form") != now["form"]:
+    if before.get("form") != now["form"]:
         return []
     found: list[str] = []
     for table, is_ in now["tables"].items():
-        columns: dict[str, ColumnState] = noted["tables"].get(table, {"columns": {}})["columns"]
+        columns: dict[str, ColumnState] = before["tables"].get(table, {"columns": {}})["columns"]
         for name, column in is_["columns"].items():
             was = columns.get(name)
             if was and (was["type"], was["modifier"]) != (column["type"], column["modifier"]):

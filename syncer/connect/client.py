@@ -96,6 +96,7 @@ class Connect:
         )
 
     def close(self) -> None:
+        """Closes the HTTP connections."""
         self._http.clear()
 
     def names(self) -> list[str]:

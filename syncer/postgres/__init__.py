@@ -3,7 +3,8 @@
 * `session`: connects with pinned settings and classifies PostgreSQL's errors.
 * `catalog`: reads tables, columns, types, keys and indexes for the compiler and the checks.
 * `fingerprint`: detects in every batch that a table was altered.
-* `table_state`: reads what an alteration that sends no change event leaves in the catalog.
+* `table_state`: reads what an alteration that sends no change event leaves in the system catalogs, with the query of
+  `catalog_rows`.
 * `validate_sql`: has PostgreSQL parse the statement that was compiled from a declaration.
 * `snapshot_reader`: implements `ports.Rows`. It renders documents in one repeatable-read snapshot.
 * `chunked_results`: reads a large result in chunks.

@@ -5,26 +5,25 @@ from may be out of date. Then the syncer reads the catalog again and compiles ag
 same. Some alterations change values without a change event (`ALTER COLUMN … TYPE … USING`, a partition with rows is
 attached). Only the fingerprint detects these.
 
-It changes whenever `checks/table_state.compare` finds an alteration, because both read the rows of `catalog_rows.py`:
+It changes whenever `checks/table_state.compare` finds an alteration (tests/integration/test_shape.py): it hashes id and
+version (`xmin`) of the catalog rows that `table_state.py` reads. PostgreSQL never changes the content of a row without
+its version. The file of a plain table, and a column's default, are not part of the fingerprint. They count for
+`compare` only together with a new version of a column.
 
-* The fingerprint hashes the id and the version of every row.
-* The table state holds some of these rows, with their content. `compare` reports an alteration only if a row is
-  missing, or if its id, its version or its content changed. PostgreSQL never changes the content without the version.
-* The content of two kinds includes more than versioned columns. The file of a plain table, and a column's default,
-  count for `compare` only together with a new version of a column.
+One difference remains: `table_state.py` also reads types inside of composite types. If only a label of an enum inside
+of a composite type is renamed, the fingerprint does not change.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from psycopg import sql
 
 from syncer.declaration.catalog import Catalog
 from syncer.errors import Retry
-from syncer.postgres.catalog_rows import catalog_rows
 
 
 class Fingerprint(NamedTuple):
@@ -81,24 +80,97 @@ def fingerprint(catalog: Catalog, *, publication: str = "", schemas: bool = Fals
 
     schemas: whether a publication can contain schemas (PostgreSQL 15 and later).
 
-    The subquery has no parameters and takes a fraction of a millisecond, so that it can be part of each batch.
+    The subquery takes a fraction of a millisecond. It has no parameters, so it is the same statement for each batch,
+    and is prepared once.
     """
+    oids = [table.oid for table in catalog.tables.values()]
+    trees = [table.oid for table in catalog.tables.values() if table.kind not in ("table", "view")]
+    own_types = any("." in c.type or "." in c.element for t in catalog.tables.values() for c in t.columns.values())
+    parts = [
+        _RELATION_PRINT.format(_oids(oids)),
+        _COLUMN_PRINT.format(_oids(oids)),
+    ]
+    if trees:
+        parts.append(_TREE_PRINT.format(_oids(trees)))
+    if own_types:
+        parts.append(_TYPE_PRINT.format(_oids(oids)))
+    if publication:
+        of_schemas = _SCHEMAS_PRINT.format(_oids(oids)) if schemas else sql.SQL("''")
+        parts.append(
+            _PUBLICATION_PRINT.format(publication=sql.Literal(publication), oids=_oids(oids), of_schemas=of_schemas)
+        )
+    return sql.SQL("(SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {})))").format(sql.SQL(", ").join(parts))
+
+
+# `oid >= 16384` (FirstNormalObjectId: objects that users created) makes the planner use the catalogs' indexes.
+_RELATION_PRINT = sql.SQL("""
+(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.relnamespace, c.relname, c.relkind,
+            c.relpersistence, c.relreplident, c.relrowsecurity, c.relforcerowsecurity,
+            (SELECT t.xmin FROM pg_catalog.pg_type t WHERE t.oid = c.reltype),
+            (SELECT pg_catalog.string_agg(i.inhrelid::text, ' ' ORDER BY i.inhrelid)
+               FROM pg_catalog.pg_inherits i
+              WHERE c.relkind = 'r' AND c.oid IN (i.inhrelid, i.inhparent)),
+            (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.indexrelid,
+                        CASE WHEN i.indisreplident THEN i.xmin END), ' ' ORDER BY i.indexrelid)
+               FROM pg_catalog.pg_index i
+              WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),
+            ',' ORDER BY c.oid)
+   FROM pg_catalog.pg_class c
+  WHERE c.oid = ANY ({}))""")
+
+_COLUMN_PRINT = sql.SQL("""
+(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.xmin), ',' ORDER BY a.attrelid, a.attnum)
+   FROM pg_catalog.pg_attribute a WHERE a.attrelid = ANY ({}) AND a.attnum > 0)""")
+
+_TREE_PRINT = sql.SQL("""
+(WITH RECURSIVE tree (oid, link) AS (
+    SELECT i.inhrelid, i.xmin::text FROM pg_catalog.pg_inherits i WHERE i.inhparent = ANY ({})
+    UNION ALL
+    SELECT i.inhrelid, i.xmin::text FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
+ SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.relfilenode, c.relpersistence,
+            c.relreplident, tree.link,
+            (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.indexrelid,
+                        CASE WHEN i.indisreplident THEN i.xmin END), ' ' ORDER BY i.indexrelid)
+               FROM pg_catalog.pg_index i
+              WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),
+            ',' ORDER BY c.oid)
+   FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid AND c.oid >= 16384)""")
+
+# Enums, domains and composite types, also inside of arrays and domains; and the casts of types to json.
+_TYPE_PRINT = sql.SQL("""
+(WITH RECURSIVE used (oid) AS (
+    SELECT a.atttypid FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = ANY ({}) AND a.attnum > 0 AND a.atttypid >= 16384
+    UNION
+    SELECT inner_type.oid
+      FROM used
+      JOIN pg_catalog.pg_type t ON t.oid = used.oid AND t.oid >= 16384
+     CROSS JOIN LATERAL (VALUES (t.typelem), (t.typbasetype)) AS inner_type (oid)
+     WHERE inner_type.oid >= 16384)
+ SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.xmin,
+            (SELECT pg_catalog.string_agg(e.xmin::text, ',' ORDER BY e.oid)
+               FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid),
+            (SELECT pg_catalog.string_agg(a.xmin::text, ',' ORDER BY a.attnum)
+               FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid),
+            (SELECT c.xmin FROM pg_catalog.pg_cast c
+              WHERE c.castsource = t.oid AND c.casttarget = 'pg_catalog.json'::regtype)),
+            ',' ORDER BY t.oid)
+   FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid AND t.oid >= 16384)""")
+
+_PUBLICATION_PRINT = sql.SQL("""
+(SELECT pg_catalog.concat_ws(' ', p.oid, p.xmin,
+            (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.oid, r.xmin), ',' ORDER BY r.oid)
+               FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ANY ({oids})),
+            {of_schemas})
+   FROM pg_catalog.pg_publication p WHERE p.pubname = {publication})""")
+
+_SCHEMAS_PRINT = sql.SQL("""
+(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.oid, s.xmin), ',' ORDER BY s.oid)
+   FROM pg_catalog.pg_publication_namespace s
+  WHERE s.pnpubid = p.oid
+    AND s.pnnspid IN (SELECT c.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = ANY ({})))""")
+
+
+def _oids(oids: Iterable[int]) -> sql.Literal:
     # A text literal, not a parameter: the statement is the same for each batch, and is prepared once.
-    oids = sql.Literal("{" + ",".join(str(oid) for oid in sorted(table.oid for table in catalog.tables.values())) + "}")
-    rows = catalog_rows(
-        sql.SQL("SELECT pg_catalog.unnest({}::oid[])").format(oids),
-        sql.Literal(publication) if publication else None,
-        partitions=any(table.kind not in ("table", "view") for table in catalog.tables.values()),
-        types=any("." in c.type or "." in c.element for t in catalog.tables.values() for c in t.columns.values()),
-        schemas=schemas,
-    )
-    return _HASH.format(rows)
-
-
-_HASH = sql.SQL(
-    """
-(SELECT pg_catalog.md5(coalesce(pg_catalog.string_agg(
-            pg_catalog.concat_ws(' ', kind, relation, id, version), ','
-            ORDER BY kind COLLATE "C", relation, id, version COLLATE "C"), ''))
-   FROM ({}) AS catalog_row (kind, relation, id, version))""".strip()
-)
+    return sql.Literal("{" + ",".join(str(oid) for oid in sorted(oids)) + "}")

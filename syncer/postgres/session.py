@@ -74,8 +74,11 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
 
 
 def lock_timeout(statement_timeout: float) -> float:
-    """Returns the lock timeout in seconds. It is shorter than the statement timeout, so that waiting for another
-    session's ALTER TABLE or TRUNCATE is not mistaken for a document that takes too long to render."""
+    """Returns the lock timeout in seconds: half of the statement timeout.
+
+    So a wait for another session's ALTER TABLE or TRUNCATE ends as a lock timeout. It is not mistaken for a document
+    that takes too long to render.
+    """
     return statement_timeout / 2
 
 

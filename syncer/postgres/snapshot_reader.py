@@ -11,8 +11,8 @@ Each view is one REPEATABLE READ READ ONLY transaction. It begins in this order:
 All look-ups and renders of the view then run in this snapshot, so they show one state of the database. Large results
 arrive in chunks (`chunked_results.py`), so a batch that exceeds its byte limit is cancelled early.
 
-After the view, the caller waits until WAL is flushed up to the snapshot's insert LSN (`SnapshotReader.flushed`). A
-crash can take back everything later.
+After the view, the caller waits until WAL is flushed up to the snapshot's insert LSN (`SnapshotReader.flushed`). Until
+then, a crash can undo asynchronous commits that the snapshot shows.
 
 `declaration/compile.py` builds the statements. `session.py` pins the settings that they run under.
 """
@@ -104,7 +104,7 @@ class SnapshotReader:
         self._statement_timeout = statement_timeout
         self._tables = tables or Tables(compiled.name, Fingerprint(sql.SQL("''"), ""))
         self._head = self._tables.fingerprint, _HEAD.format(self._tables.fingerprint.sql)
-        self._lock_all = _lock_tables({compiled.root, *(place.table for place in compiled.occurrences)})
+        self._lock_all = _lock_tables({compiled.root, *(use.table for use in compiled.occurrences)})
         self._lock_root = _lock_tables({compiled.root})
         self._short_lock_timeout = _SET_LOCK_TIMEOUT.format(round(_LOCK_ATTEMPT * 1000))
         self._long_lock_timeout = _SET_LOCK_TIMEOUT.format(round(lock_timeout(statement_timeout) * 1000))
@@ -165,6 +165,7 @@ class SnapshotReader:
         return result
 
     def close(self) -> None:
+        """Closes the connection. The next view opens a new one."""
         self._drop()
 
     def _open(self) -> psycopg.Connection[Any]:
@@ -221,7 +222,7 @@ class SnapshotReader:
 
 
 class SnapshotView:
-    """Implements `ports.View`. Valid only inside `SnapshotReader.view`."""
+    """Implements `ports.View`, which documents its methods. Valid only inside `SnapshotReader.view`."""
 
     def __init__(self, streamed: Streamed, compiled: Compiled, head: Head) -> None:
         self.head = head

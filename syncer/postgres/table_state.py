@@ -8,19 +8,11 @@ from itertools import chain
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import sql
 from psycopg.rows import tuple_row
 
 from syncer.checks.table_state import FORM, ColumnState, LeafState, RelationState, TableState, TypeState
 from syncer.events import TableName
-from syncer.postgres.catalog_rows import CatalogRow, catalog_rows
-
-_BY_NAME = sql.SQL("""
-SELECT c.oid
-  FROM unnest(%s::text[], %s::text[]) AS named (nspname, relname)
-  JOIN pg_catalog.pg_namespace n ON n.nspname = named.nspname
-  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = named.relname
-""")
+from syncer.postgres.catalog_rows import CatalogRow, rows_query
 
 _FILLED: LiteralString = """
 SELECT oid::text FROM unnest(%s::text[]::oid[]) AS leaf (oid) WHERE pg_catalog.pg_relation_size(oid) > 0
@@ -36,9 +28,11 @@ class _Rows:
             self._rows[row.kind][row.relation].append(row)
 
     def all(self, kind: str) -> Iterator[CatalogRow]:
+        """Yields the rows of one kind."""
         yield from chain.from_iterable(self._rows[kind].values())
 
     def of(self, kind: str, relation: int) -> list[CatalogRow]:
+        """Returns the rows of one kind and relation, ordered by id."""
         return sorted(self._rows[kind].get(relation, ()), key=lambda row: row.id)
 
 
@@ -51,24 +45,23 @@ def read(
     publication: its name; empty if it is not known.
     Raises psycopg.Error.
     """
-    schemas = connection.info.server_version >= 150000
-    query = catalog_rows(_BY_NAME, sql.Placeholder(), schemas=schemas, details=True)
+    query = rows_query(schemas=connection.info.server_version >= 150000)
     names = sorted(used)
     with connection.cursor(row_factory=tuple_row) as cursor:
         rows = _Rows(cursor.execute(query, ([t.schema for t in names], [t.name for t in names], publication)))
     tables: dict[str, RelationState] = {}
     types: set[int] = set()
-    for row in rows.all("relation"):
+    for row in rows.all("table"):
         table = TableName(row.detail["schema"], row.detail["name"])
         columns = _columns(rows, row.relation, used[table])
         types |= {column["type"] for column in columns.values()}
         tables[str(table)] = {
             "oid": row.relation,
-            "name_version": row.detail["name_version"],
+            "name_version": row.version,
             "file": row.detail["file"],
             "columns": columns,
             "publication": _publication(rows, row.relation),
-            "identity": _identity(rows, row.relation),
+            "identity": _versions(rows.of("identity", row.relation)),
             "leaves": _leaves(rows, row.relation),
         }
     return {"form": FORM, "tables": tables, "labels": _labels(rows, types)}
@@ -91,29 +84,28 @@ def _columns(rows: _Rows, relation: int, used: Collection[str]) -> dict[str, Col
             "other": row.detail["other"],
         }
         for row in rows.of("column", relation)
-        if row.detail and row.detail["name"] in used  # a dropped column has no details
+        if row.detail["name"] in used
     }
 
 
 def _publication(rows: _Rows, relation: int) -> str:
     members = [*rows.of("member", relation), *rows.of("schema member", relation)]
     published = [row for row in rows.all("publication") if members or row.detail["all_tables"]]
-    return " ".join(f"{row.id} {row.version}" for row in [*published, *members])
+    return _versions([*published, *members])
 
 
-def _identity(rows: _Rows, relation: int) -> str:
-    return ",".join(row.detail["identity"] for row in rows.of("index", relation) if row.detail)
+def _versions(rows: Iterable[CatalogRow]) -> str:
+    return " ".join(f"{row.id} {row.version}" for row in rows)
 
 
 def _leaves(rows: _Rows, relation: int) -> dict[str, LeafState]:
     return {
         str(row.id): {
             "file": row.detail["file"],
-            "links": row.detail["links"],
-            "identity": _identity(rows, row.id),
+            "links": row.version,
+            "identity": _versions(rows.of("partition identity", row.id)),
         }
         for row in rows.of("partition", relation)
-        if row.detail  # an inner partition, or one that is being detached, has no details
     }
 
 

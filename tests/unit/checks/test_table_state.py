@@ -29,23 +29,23 @@ TREE: dict[str, Any] = {
         "22": {"file": 32, "links": "700", "identity": ""},
     },
 }
-NOTED: dict[str, Any] = {"form": FORM, "tables": {"public.plain": PLAIN, "public.tree": TREE}, "labels": {}}
+BEFORE: dict[str, Any] = {"form": FORM, "tables": {"public.plain": PLAIN, "public.tree": TREE}, "labels": {}}
 
 
 def altered(path: str, value: object) -> str:
     """Returns the reason that `compare` gives if this one value of the state differs; empty if it gives none."""
-    now = deepcopy(NOTED)
+    now = deepcopy(BEFORE)
     *places, last = path.split("/")
     place = now["tables"]
     for name in places:
         place = place[name]
     place[last] = value
-    found = compare(NOTED, now, {"21", "22"})
+    found = compare(BEFORE, now, {"21", "22"})
     return found.why if found else ""
 
 
 def test_unaltered_tables_need_no_render() -> None:
-    assert compare(NOTED, deepcopy(NOTED), {"21", "22"}) is None
+    assert compare(BEFORE, deepcopy(BEFORE), {"21", "22"}) is None
 
 
 def test_hazard_06_a_table_that_is_only_written_again_renders_nothing() -> None:
@@ -60,10 +60,10 @@ def test_hazard_06_a_partition_that_is_written_again_may_have_been_truncated() -
 
 @pytest.mark.parametrize("other", ["t", "f"])
 def test_hazard_06_a_table_written_again_with_another_version_of_a_column(other: str) -> None:
-    now = deepcopy(NOTED)
+    now = deepcopy(BEFORE)
     now["tables"]["public.plain"]["file"] = 12
     now["tables"]["public.plain"]["columns"]["total"] |= {"version": "701", "other": other}
-    found = compare(NOTED, now, set())
+    found = compare(BEFORE, now, set())
     assert found and found.why == "public.plain: column total was altered and the table rewritten"
 
 
@@ -74,8 +74,8 @@ def test_a_table_that_an_except_clause_excluded_for_a_while_is_rendered_again() 
 
 def test_a_table_that_left_the_publication_requires_a_wait_even_if_another_reason_is_found_first() -> None:
     """The first reason may belong to another table, and may not require a wait itself."""
-    now = deepcopy(NOTED)
+    now = deepcopy(BEFORE)
     now["tables"]["public.plain"]["name_version"] = "701"
     now["tables"]["public.tree"]["publication"] = "5 702"
-    found = compare(NOTED, now, set())
+    found = compare(BEFORE, now, set())
     assert found and found.why.startswith("public.plain: ") and found.unseen
