@@ -129,7 +129,7 @@ def retyped(before: TableState, now: TableState) -> list[str]:
         for name, column in is_["columns"].items():
             was = columns.get(name)
             if was and (was["type"], was["modifier"]) != (column["type"], column["modifier"]):
-                found.append(f"{table}.{name} was {was['type_name']}, and is {column['type_name']}")
+                found.append(f"{table}.{name} was {was['type_name']} and is now {column['type_name']}")
     return found
 
 
