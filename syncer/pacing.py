@@ -109,3 +109,19 @@ class Waiter:
             pause = min(pause * 2, longest)
 
         return wait
+
+
+def poll_until(condition: Callable[[], T], *, timeout: float, interval: float, waiter: Waiter | None = None) -> T:
+    """Calls `condition` until it returns a true value, or until the timeout.
+
+    Calls it at least once, and once more when the timeout is reached.
+    timeout, interval: seconds.
+    waiter: waits between the calls, and raises Stopped when the lane stops. Without it, the thread sleeps.
+    Returns the last value of `condition`; it is false after the timeout. Raises what `condition` raises.
+    """
+    now: Callable[[], float] = waiter.time.monotonic if waiter else time.monotonic
+    wait: Callable[[float], None] = waiter or time.sleep
+    deadline = now() + timeout
+    while not (value := condition()) and (left := deadline - now()) > 0:
+        wait(min(interval, left))
+    return value

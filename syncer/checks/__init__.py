@@ -1,8 +1,13 @@
-"""What a person gets wrong, said before anything runs: about read models, source, connector.
+"""Checks read models, the PostgreSQL server and the connector before anything runs.
 
-Pure: facts come in (`postgres/catalog.py`, `postgres/publication.py`, `connect/client.py` gather them),
-findings go out.
-Nothing is changed; each finding says what to run.
+Pure functions from facts to findings. `postgres/catalog.py`, `postgres/publication.py` and `connect/client.py` gather
+the facts. The checks change nothing. Each finding names the command or the setting that fixes it.
+
+* `model`: can the tables carry a read model? Kinds, keys, replica identities, indexes, privileges.
+* `source`: does the server send every change? WAL level, publication, slot.
+* `connector`: do the connector's settings keep every change, in the form that the pipeline reads?
+* `running`: do the connector and its slot run now?
+* `table_state`: were tables altered in a way that needs all documents rendered again?
 """
 
 from syncer.checks.connector import (

@@ -1,5 +1,9 @@
-"""Whether a connector's settings send every change, in the form that `pipeline/decode.py` and
-`pipeline/resolve.py` read."""
+"""Checks that a connector's settings keep every change, in the form that `pipeline/decode.py` and
+`pipeline/resolve.py` read.
+
+`RULES` is the table of settings that must have one value. The functions below it check settings that depend on the
+read models' tables, and settings that may alter events.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,9 @@ from syncer.events import TableName
 
 POSTGRES_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
 CANARY_PREFIX = "syncer-canary"
-"""Prefix of the canary's logical messages. It differs from `syncer.`, whose messages the connector leaves out."""
-_SINCE = "3.7"
-_SOUND_SINCE = (3, 7)
+"""Prefix of the canary's logical messages. It does not begin with `syncer.`: the connector leaves out such messages."""
+_RESUMES_SAFELY_SINCE = (3, 7)
+"""The first version of Debezium that loses no rows when it resumes."""
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
 
 
@@ -25,21 +29,21 @@ class Rule(NamedTuple):
     key: str
     wanted: str
     default: str | None
-    """What it is when it is not given; None: it has to be given."""
+    """The value that applies when the setting is missing; None if there is no default."""
     why: str
     severity: Severity = "error"
     tolerated: tuple[str, ...] = ()
-    """Other values, which are worth a warning only."""
+    """Other values that cause a warning only."""
 
 
 RULES = (
-    Rule("connector.class", POSTGRES_CONNECTOR, None, "it reads PostgreSQL's log"),
-    Rule("plugin.name", "pgoutput", "decoderbufs", "the plug-in that PostgreSQL brings along"),
+    Rule("connector.class", POSTGRES_CONNECTOR, None, "only Debezium's PostgreSQL connector reads PostgreSQL's WAL"),
+    Rule("plugin.name", "pgoutput", "decoderbufs", "only pgoutput is part of PostgreSQL"),
     Rule(
         "snapshot.mode",
         "no_data",
         "initial",
-        "rows that are there already need not travel through Kafka: a backfill renders them",
+        "a backfill renders the existing rows, so they need not pass through Kafka",
         tolerated=("initial", "always"),
     ),
     Rule(
@@ -48,44 +52,44 @@ RULES = (
         "all_tables",
         "a publication made by Debezium can make the application's own UPDATE fail",
     ),
-    Rule("slot.drop.on.stop", "false", "false", "without its slot, every change made meanwhile is lost"),
-    Rule("decimal.handling.mode", "string", "precise", "a key's digits have to survive"),
-    Rule("time.precision.mode", "isostring", "adaptive", "a key's date or time has to be PostgreSQL's"),
+    Rule("slot.drop.on.stop", "false", "false", "changes made while the connector is stopped would be lost"),
+    Rule("decimal.handling.mode", "string", "precise", "events must keep every digit of a key"),
+    Rule("time.precision.mode", "isostring", "adaptive", "events must keep dates and times of keys exactly"),
     Rule("interval.handling.mode", "string", "numeric", "a number of microseconds loses months and days"),
-    Rule("binary.handling.mode", "hex", "bytes", "the form in which binary keys are read"),
-    Rule("skipped.operations", "none", "t", "TRUNCATE is among those skipped by default"),
-    Rule("tombstones.on.delete", "false", "true", "they would be empty records", "warning"),
-    Rule("errors.tolerance", "none", "none", "records that fail would be dropped in silence"),
-    Rule("event.processing.failure.handling.mode", "fail", "fail", "changes would be dropped in silence"),
+    Rule("binary.handling.mode", "hex", "bytes", "the syncer reads binary keys as hexadecimal text"),
+    Rule("skipped.operations", "none", "t", "the default skips TRUNCATE"),
+    Rule("tombstones.on.delete", "false", "true", "tombstones are records that the syncer does not need", "warning"),
+    Rule("errors.tolerance", "none", "none", "records that fail would be silently dropped"),
+    Rule("event.processing.failure.handling.mode", "fail", "fail", "changes that fail would be silently dropped"),
     Rule(
         "unavailable.value.placeholder",
         "__debezium_unavailable_value",
         "__debezium_unavailable_value",
-        "the mark by which a value that did not change is known",
+        "the syncer recognizes an unchanged large value by this placeholder",
     ),
-    Rule("flush.lsn.source", "true", "true", "the slot would never advance, and its log fill the disk"),
-    Rule("key.converter", _JSON, None, "keys are read as JSON"),
-    Rule("key.converter.schemas.enable", "false", "true", "a schema in every record is most of its size"),
-    Rule("value.converter", _JSON, None, "events are read as JSON"),
-    Rule("value.converter.schemas.enable", "false", "true", "a schema in every record is most of its size"),
+    Rule("flush.lsn.source", "true", "true", "the slot would never advance, and WAL would fill the disk"),
+    Rule("key.converter", _JSON, None, "the syncer reads keys as JSON"),
+    Rule("key.converter.schemas.enable", "false", "true", "the schema would be most of each record's size"),
+    Rule("value.converter", _JSON, None, "the syncer reads events as JSON"),
+    Rule("value.converter.schemas.enable", "false", "true", "the schema would be most of each record's size"),
     Rule(
         "value.converter.replace.null.with.default",
         "false",
         "true",
-        "a NULL would arrive as its column's default",
+        "a NULL would arrive as the column's default",
     ),
     Rule(
         "topic.naming.strategy",
         "io.debezium.schema.SchemaTopicNamingStrategy",
         "io.debezium.schema.SchemaTopicNamingStrategy",
-        "topics are known by prefix, schema and table",
+        "the syncer expects topics named prefix.schema.table",
     ),
-    Rule("topic.delimiter", ".", ".", "topics are known by prefix, schema and table"),
+    Rule("topic.delimiter", ".", ".", "the syncer expects topics named prefix.schema.table"),
     Rule(
         "include.unknown.datatypes",
         "true",
         "false",
-        "columns of types that Debezium does not know would be left out",
+        "events would leave out columns of types that Debezium does not know",
         "warning",
     ),
 )
@@ -113,18 +117,20 @@ def check_connector(
     needed: Mapping[TableName, Collection[str]] | None = None,
     where: str = "connector",
 ) -> list[Finding]:
-    """What in these settings would lose changes of the tables, or send them in another form.
+    """Finds settings that would lose changes of the tables, or send them in a form that the syncer does not read.
 
-    publication: the one that is checked for the tables. needed: columns that events have to tell, by table
-    (`needed_columns`); without them, every column counts as needed.
+    publication: the name of the publication with the tables; empty if it is not known.
+    needed: the columns that events must contain, by table (`needed_columns`). If None, every column is needed.
     """
-    findings = [found for rule in RULES if (found := _judge(rule, config, where))]
-    for check in (_names, _lists, _columns, _forms, _messages, _pace):
+    findings = [found for rule in RULES if (found := _check_rule(rule, config, where))]
+    for check in (_names, _table_lists, _columns, _transforms, _messages, _limits):
         findings += check(config, where, _Wanted(tables, topic_prefix, publication, needed))
     return findings
 
 
 class _Wanted(NamedTuple):
+    """The arguments of `check_connector` that do not come from the connector."""
+
     tables: Collection[TableName]
     topic_prefix: str
     publication: str
@@ -132,29 +138,33 @@ class _Wanted(NamedTuple):
 
 
 def resumes_soundly(version: str) -> bool | None:
-    """Whether this version of Debezium loses nothing when it resumes; None if the version cannot be read.
+    """Returns whether this version of Debezium loses no rows when it resumes; None for an unreadable version.
 
-    Before 3.7 (debezium/dbz#1554), it loses rows that have the same position in the log as the last one sent.
+    Before 3.7, it loses rows that have the same WAL position as the last row sent (debezium/dbz#1554).
     """
     found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) >= _SOUND_SINCE if found else None
+    return (int(found[1]), int(found[2])) >= _RESUMES_SAFELY_SINCE if found else None
 
 
 def check_version(version: str, where: str) -> Iterator[Finding]:
-    """version: of the connector's plug-in, as Kafka Connect tells it; empty if it does not."""
+    """Finds a version of Debezium that loses rows when it resumes.
+
+    version: of the connector's plug-in, as Kafka Connect reports it; empty if it is not known.
+    """
     if resumes_soundly(version) is False:
+        since = ".".join(map(str, _RESUMES_SAFELY_SINCE))
         yield Finding(
             "error",
             "connector-version",
             where,
-            f"Debezium {version} is older than {_SINCE}",
-            "it loses rows of a COPY when Kafka Connect is killed while they are sent, and reports nothing",
-            f"install Debezium's PostgreSQL connector {_SINCE} or later in Kafka Connect, and restart it",
+            f"Debezium {version} is older than {since}",
+            "it silently loses rows of a COPY when Kafka Connect is killed while it sends them",
+            f"install Debezium's PostgreSQL connector {since} or later in Kafka Connect, and restart it",
         )
 
 
 def check_sight(sees_sessions: bool, role: str, version: str, policy: str) -> Iterator[Finding]:
-    """Whether it can be detected that the connector resumed, if all is to be rendered again after that.
+    """Finds a role that may not see when the connector resumed, if the policy needs this to repair documents.
 
     policy: `source.repair_after_resume`.
     """
@@ -164,19 +174,19 @@ def check_sight(sees_sessions: bool, role: str, version: str, policy: str) -> It
             "warning",
             "hidden-reader",
             f"role {role}",
-            "it may not see when the slot's reader began",
-            "a connector that resumes under the same process id is not detected; rows that it lost stay lost",
+            "it may not see when the slot's reader started",
+            "if the connector resumes with the same process id, the syncer does not detect it and lost rows stay lost",
             f"GRANT pg_read_all_stats TO {quote(role)};",
         )
 
 
-def _judge(rule: Rule, config: Mapping[str, str], where: str) -> Finding | None:
+def _check_rule(rule: Rule, config: Mapping[str, str], where: str) -> Finding | None:
     value = config.get(rule.key, rule.default)
     if value is not None and value.strip().lower() == rule.wanted.lower():
         return None
     what = "is not set" if rule.key not in config else f"is {value}"
     if rule.key not in config and rule.default is not None:
-        what += f", so it is {rule.default}"
+        what += f", so it defaults to {rule.default}"
     at = f"{where}: {rule.key}"
     severity: Severity = "warning" if value in rule.tolerated else rule.severity
     return Finding(severity, "connector-setting", at, what, rule.why, f'"{rule.key}": "{rule.wanted}"')
@@ -184,9 +194,9 @@ def _judge(rule: Rule, config: Mapping[str, str], where: str) -> Finding | None:
 
 def _names(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
     for key, value, why in (
-        ("topic.prefix", wanted.topic_prefix, "the syncer reads topics of this prefix"),
-        ("publication.name", wanted.publication, "the publication that holds the tables"),
-        ("slot.name", "", "two connectors with the default name take each other's slot"),
+        ("topic.prefix", wanted.topic_prefix, "the syncer reads topics with this prefix"),
+        ("publication.name", wanted.publication, "the connector must read the publication with the tables"),
+        ("slot.name", "", "two connectors with the default name would use the same slot"),
     ):
         given = config.get(key, "")
         if not given:
@@ -197,14 +207,15 @@ def _names(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[F
             yield Finding("error", "connector-setting", f"{where}: {key}", f"is {given}, not {value}", why, fix)
 
 
-def _lists(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
+def _table_lists(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
     for key, text, included in _LISTS:
         if not config.get(key):
             continue
         patterns = _patterns(config[key])
         if patterns is None:
-            what = "holds a pattern that cannot be judged here"
-            yield Finding("warning", "connector-pattern", f"{where}: {key}", what)
+            what = "has a pattern that this check cannot read"
+            why = "the pattern may leave out tables of a read model"
+            yield Finding("warning", "connector-pattern", f"{where}: {key}", what, why)
             continue
         lost = [t for t in sorted(wanted.tables) if any(p.fullmatch(text(t)) for p in patterns) != included]
         if lost:
@@ -222,13 +233,15 @@ def _columns(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator
         at = f"{where}: {key}"
         patterns = _patterns(config[key])
         if patterns is None or wanted.needed is None:
-            yield Finding("error", "connector-columns", at, "alters or leaves out columns", "keys and links are needed")
+            why = "events must contain keys and links unaltered"
+            yield Finding("error", "connector-columns", at, "alters or leaves out columns", why, "remove it")
             continue
         columns = [f"{table}.{column}" for table, names in wanted.needed.items() for column in sorted(names)]
         hit = [c for c in columns if any(p.fullmatch(c) for p in patterns) != (key == "column.include.list")]
         if hit:
             what = f"alters or leaves out {', '.join(hit)}"
-            yield Finding("error", "connector-columns", at, what, "rows are found by these columns")
+            why = "the syncer finds rows by these columns"
+            yield Finding("error", "connector-columns", at, what, why)
         else:
             why = "a change of such a column counts as a change of the whole row"
             yield Finding("note", "connector-columns", at, "alters or leaves out columns", why)
@@ -238,29 +251,31 @@ def _columns(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator
             "connector-setting",
             f"{where}: message.key.columns",
             "is set",
-            "rows are known by their primary key, and their events ordered by it",
+            "the syncer identifies rows by their primary key, and Kafka orders their events by it",
             "remove it",
         )
 
 
-def _forms(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
+def _transforms(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
     for alias in filter(None, map(str.strip, config.get("transforms", "").split(","))):
         kind = config.get(f"transforms.{alias}.type", "")
         at = f"{where}: transforms.{alias}"
         if _CHANGES_EVENTS.search(kind):
-            why = "events have to arrive as Debezium makes them, all of them"
+            why = "the syncer needs every event, as Debezium writes it"
             yield Finding("error", "connector-transform", at, f"{kind} drops or alters events", why, "remove it")
         elif not _HARMLESS.match(kind):
-            yield Finding("warning", "connector-transform", at, f"{kind} may drop or alter events")
+            why = "the syncer needs every event, as Debezium writes it"
+            yield Finding("warning", "connector-transform", at, f"{kind} may drop or alter events", why)
     for key in ("converters", "post.processors"):
         if config.get(key):
-            yield Finding("warning", "connector-setting", f"{where}: {key}", "may alter the values of keys and links")
+            what, why = "may alter the values of keys and links", "events must contain keys and links unaltered"
+            yield Finding("warning", "connector-setting", f"{where}: {key}", what, why)
     for key, value in config.items():
         if re.fullmatch(r"topic\.creation\..*\.cleanup\.policy", key) and "compact" in value:
             why = "compaction drops events whose before-image is still needed"
             yield Finding("error", "connector-topic", f"{where}: {key}", f"is {value}", why, f'"{key}": "delete"')
     if config.get("lsn.flush.mode") == "manual":
-        why = "the slot would never advance, and its log fill the disk"
+        why = "the slot would never advance, and WAL would fill the disk"
         yield Finding("error", "connector-setting", f"{where}: lsn.flush.mode", "is manual", why, "remove it")
 
 
@@ -268,25 +283,25 @@ def _messages(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterato
     for key, included in (("message.prefix.include.list", True), ("message.prefix.exclude.list", False)):
         patterns = _patterns(config.get(key, ""))
         if config.get(key) and any(p.fullmatch(CANARY_PREFIX) for p in patterns or ()) != included:
-            what = f"keeps back messages of prefix {CANARY_PREFIX}"
-            why = "these tell the syncer that no change is lost on the way"
+            what = f"leaves out messages of prefix {CANARY_PREFIX}"
+            why = "by these messages the syncer detects lost changes"
             fix = f'"{key}": "{CANARY_PREFIX}"' if included else f'"{key}": "syncer\\\\..*"'
             yield Finding("error", "connector-messages", f"{where}: {key}", what, why, fix)
 
 
-def _pace(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
+def _limits(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
     if _number(config, "producer.override.max.request.size", 1 << 20) < 1 << 24:
-        why = "a row that is larger (twice its size under REPLICA IDENTITY FULL) stops the connector"
+        why = "a larger event stops the connector (under REPLICA IDENTITY FULL an event has twice the row's size)"
         at, fix = (
             f"{where}: producer.override.max.request.size",
             '"producer.override.max.request.size": "16777216"',
         )
         yield Finding("warning", "connector-limit", at, "is below 16 MiB", why, fix)
-    if _number(config, "poll.interval.ms", 500) > 50:
-        why = "each change waits up to so long before it is sent"
-        yield Finding("note", "connector-pace", f"{where}: poll.interval.ms", "is long", why, '"poll.interval.ms": "5"')
+    if (interval := _number(config, "poll.interval.ms", 500)) > 50:
+        what, why = f"is {interval} ms", "each change may wait this long before it is sent"
+        yield Finding("note", "connector-pace", f"{where}: poll.interval.ms", what, why, '"poll.interval.ms": "5"')
     if not _number(config, "heartbeat.interval.ms", 0):
-        why = "while other tables are busy and these are not, the slot holds back ever more log"
+        why = "while only other tables change, the slot retains more and more WAL"
         fix = '"heartbeat.interval.ms": "10000"'
         yield Finding("warning", "connector-pace", f"{where}: heartbeat.interval.ms", "is not set", why, fix)
     if not _number(config, "max.queue.size.in.bytes", 0):
@@ -299,7 +314,10 @@ def _pace(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Fi
 
 
 def _patterns(value: str) -> list[re.Pattern[str]] | None:
-    """Debezium's lists: anchored regular expressions, any case, separated by commas. None: unreadable."""
+    """Parses a list of Debezium: anchored regular expressions in any case, separated by commas.
+
+    Returns None if one cannot be compiled.
+    """
     try:
         return [re.compile(p.strip(), re.IGNORECASE) for p in re.split(r"(?<!\\),", value) if p.strip()]
     except re.error:

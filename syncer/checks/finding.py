@@ -1,4 +1,4 @@
-"""A finding, and how names are written in the SQL that it tells to run."""
+"""Defines `Finding`, and quotes names for the SQL statements that findings suggest."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, or could be better.
+    """One problem, with its cause and its fix.
 
-    error: documents would be wrong, or the application would fail; do not start.
-    warning: right, but slow or fragile. note: worth knowing.
+    error: documents would be wrong, or the application would fail. Do not start the daemon.
+    warning: documents are right, but the setup is slow or fragile.
+    note: good to know.
     """
 
     severity: Severity
     code: str
-    """Stable, lower case with dashes: for programs and for the documentation."""
+    """A stable identifier in lower case with dashes, for programs and the documentation."""
     where: str
     """The file, table, column or setting."""
     what: str
     why: str = ""
     fix: str = ""
-    """What to run or to write; SQL statements end with a semicolon, one a line."""
+    """What to run or to write. One SQL statement or command on each line; SQL ends with a semicolon."""
 
     def __str__(self) -> str:
         text = f"{self.severity}: {self.where}: {self.what}"
@@ -39,13 +40,13 @@ class Finding:
 
     @property
     def reason(self) -> str:
-        """Why a read model waits, as errors are told."""
+        """The finding in the format of an error, as the reason why a read model waits."""
         return str(Retry(self.what, where=self.where, why=self.why, hint=self.fix.replace("\n", " ")))
 
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
-# Reserved key words (PostgreSQL manual, appendix C), and those reserved for functions and types.
+# Reserved key words, including those that are allowed as function or type names (PostgreSQL manual, appendix C).
 _RESERVED = frozenset(
     """
     all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate
@@ -61,15 +62,17 @@ _RESERVED = frozenset(
 
 
 def quote(name: str) -> str:
-    """An identifier, in quotes if it needs them."""
+    """Returns an SQL identifier, in double quotes if it needs them."""
     if _PLAIN.fullmatch(name) and name not in _RESERVED:
         return name
     return '"' + name.replace('"', '""') + '"'
 
 
 def quote_table(table: TableName) -> str:
+    """Returns the qualified table name; each part is quoted if it needs quotes."""
     return f"{quote(table.schema)}.{quote(table.name)}"
 
 
 def quote_list(names: Iterable[str]) -> str:
+    """Returns the identifiers, separated by commas."""
     return ", ".join(map(quote, names))

@@ -1,8 +1,8 @@
-"""Whether the database's tables can carry a read model: kinds, keys, replica identities, indexes, rights.
+"""Checks that the database's tables can carry a read model: kinds, keys, replica identities, indexes, privileges.
 
-The rule for replica identities: an UPDATE or DELETE has to tell the old row's primary key and the columns
-that link it to its parent. With less, Debezium does not leave the rest out of `before`, it invents it
-(0, '', the column's default), and documents would be missed in silence.
+The rule for replica identities: the event of an UPDATE or DELETE must contain the old row's primary key and the columns
+that link the row to its parent. If the identity lacks a column, Debezium does not leave it out of `before`. Debezium
+invents a value (0, '', the column's default), and the syncer would silently miss documents.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from syncer.declaration.names import literal
 from syncer.events import TableName
 
 _SMALL = 1000
-"""Rows up to which a scan is as good as an index."""
+"""Rows up to which a scan is as fast as an index."""
 
 KEY_TYPES = frozenset(
     {
@@ -45,7 +45,7 @@ KEY_TYPES = frozenset(
         "ltree",
     }
 )
-"""Types whose values in events give the row's value back (tests/integration/test_connect.py shows each)."""
+"""Types whose values in events identify the row's value (tests/integration/test_connect.py proves each)."""
 
 _REFUSED_KEYS = {
     "real": "events round it",
@@ -53,17 +53,17 @@ _REFUSED_KEYS = {
     "money": "its text depends on the locale",
     "interval": "equal intervals have several texts, and events lose digits",
     "time without time zone": "24:00:00 arrives as 00:00:00",
-    "time with time zone": "events move it to UTC and forget its zone",
-    "json": "it has no equality",
+    "time with time zone": "events convert it to UTC and lose its zone",
+    "json": "it has no equality operator",
     "bit": "events encode it as bytes without its length",
     "bit varying": "events encode it as bytes without its length",
     "composite": "events carry it as bytes of its text",
 }
 
 _REFUSED_KINDS = {
-    "view": "a view has no changes of its own: use its tables",
-    "materialized view": "refreshing it sends no change events: use its tables",
-    "foreign table": "its rows change on another server, outside the write-ahead log",
+    "view": "a view sends no change events: use its tables",
+    "materialized view": "a refresh sends no change events: use its tables",
+    "foreign table": "its rows change on another server, outside of this server's WAL",
     "other": "it is not a table",
 }
 
@@ -75,49 +75,51 @@ def check_model(
     *,
     role: str = "",
 ) -> list[Finding]:
-    """What keeps this read model from being right, or fast.
+    """Finds what would make this read model's documents wrong or slow.
 
-    where: the file of the declaration. role: the role that the syncer connects as, for the GRANTs.
+    where: the file of the declaration.
+    role: the role that the syncer connects as, for the GRANT statements.
     """
     role = quote(role) if role else "CURRENT_USER"
     findings: list[Finding] = []
     for name in sorted(compiled.tables):
         table = catalog.tables.get(name)
         if table is None:
-            findings.append(Finding("error", "no-table", f"{where}: {name}", "there is no such table"))
+            fix = "create the table, or correct its name in the declaration"
+            findings.append(Finding("error", "no-table", f"{where}: {name}", "the table does not exist", "", fix))
             continue
-        places = [place for place in compiled.occurrences if place.table == name]
+        uses = [use for use in compiled.occurrences if use.table == name]
         findings += _access(where, table, role)
         if kind := list(_kind(where, table)):
             findings += kind
             continue
-        findings += _identity(where, table, places)
-        findings += _new_partitions(where, table, places, catalog)
-        findings += _keys(where, table, compiled, places)
-        findings += _indexes(where, table, places)
+        findings += _identity(where, table, uses)
+        findings += _new_partitions(where, table, uses, catalog)
+        findings += _keys(where, table, compiled, uses)
+        findings += _indexes(where, table, uses)
     findings += _parent_indexes(where, compiled, catalog)
     return list(dict.fromkeys(findings))
 
 
 def needed_columns(compiled: Compiled, catalog: Catalog) -> dict[TableName, frozenset[str]]:
-    """The columns that events have to tell, by table: primary keys and links."""
+    """Returns the columns that events must contain, by table: primary keys and links."""
     needed: dict[TableName, frozenset[str]] = {}
-    for place in compiled.occurrences:
-        table = catalog.tables.get(place.table)
-        columns = {*(table.primary_key if table else ()), *(place.lookup.columns if place.lookup else ())}
-        needed[place.table] = needed.get(place.table, frozenset()) | columns
+    for use in compiled.occurrences:
+        table = catalog.tables.get(use.table)
+        columns = {*(table.primary_key if table else ()), *(use.lookup.columns if use.lookup else ())}
+        needed[use.table] = needed.get(use.table, frozenset()) | columns
     return needed
 
 
 def unpublishable(table: Table) -> list[Leaf]:
-    """The leaves on which an application's own UPDATE and DELETE fail as soon as a publication has them."""
+    """Returns the leaves on which the application's own UPDATE and DELETE would fail once they are published."""
     return [leaf for leaf in table.leaves if (leaf.virtual if leaf.identity == "full" else not leaf.identity_columns)]
 
 
 def unfit(table: Table | None) -> str:
-    """Why a table must not be published as it is; empty if it may be."""
+    """Returns why a table must not be published as it is; empty if it may be."""
     if table is None:
-        return "there is no such table"
+        return "the table does not exist"
     return next((finding.what for finding in _kind("", table)), "")
 
 
@@ -128,8 +130,9 @@ def _access(where: str, table: Table, role: str) -> Iterator[Finding]:
             "error",
             "no-select",
             at,
-            "the syncer's role may not read it",
-            fix=f"GRANT USAGE ON SCHEMA {quote(table.name.schema)} TO {role};\n"
+            "the syncer's role has no SELECT privilege",
+            "the syncer reads the table to render documents",
+            f"GRANT USAGE ON SCHEMA {quote(table.name.schema)} TO {role};\n"
             f"GRANT SELECT ON {quote_table(table.name)} TO {role};",
         )
     if table.row_security:
@@ -138,7 +141,7 @@ def _access(where: str, table: Table, role: str) -> Iterator[Finding]:
             "row-security",
             at,
             "row security hides rows from the syncer's role",
-            "hidden rows would look deleted, so every query on it is refused",
+            "hidden rows would look deleted, so the syncer's sessions refuse queries on the table",
             f"ALTER ROLE {role} BYPASSRLS;",
         )
 
@@ -155,7 +158,7 @@ def _kind(where: str, table: Table) -> Iterator[Finding]:
             "inheritance",
             at,
             "takes part in table inheritance",
-            "a change of a child table does not tell its parent; partitions do",
+            "the event of a child table does not name the parent table; the event of a partition does",
             "use declarative partitioning",
         )
     elif table.persistence != "permanent":
@@ -164,7 +167,7 @@ def _kind(where: str, table: Table) -> Iterator[Finding]:
             "not-logged",
             at,
             f"is {table.persistence}",
-            "its changes are not in the write-ahead log",
+            "its changes are not in WAL",
             f"ALTER TABLE {quote_table(table.name)} SET LOGGED;" if table.persistence == "unlogged" else "",
         )
     elif not table.primary_key:
@@ -173,14 +176,14 @@ def _kind(where: str, table: Table) -> Iterator[Finding]:
             "no-primary-key",
             at,
             "has no primary key",
-            "rows and their changes cannot be told apart",
+            "without it, an event does not identify its row",
             f"ALTER TABLE {quote_table(table.name)} ADD PRIMARY KEY (…);",
         )
 
 
-def _identity(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[Finding]:
+def _identity(where: str, table: Table, uses: Sequence[TableUse]) -> Iterator[Finding]:
     at = f"{where}: {table.name}"
-    needed = _needed(table, places)
+    needed = _needed(table, uses)
     if failing := unpublishable(table):
         yield Finding(
             "error",
@@ -188,10 +191,10 @@ def _identity(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[
             at,
             f"no usable replica identity: {_names(failing)}",
             "once published, the application's own UPDATE and DELETE would fail",
-            _identify(failing, needed),
+            _set_identity(failing, needed),
         )
-    known = [leaf for leaf in table.leaves if leaf not in failing]
-    lacking = [leaf for leaf in known if not needed <= set(leaf.identity_columns)]
+    publishable = [leaf for leaf in table.leaves if leaf not in failing]
+    lacking = [leaf for leaf in publishable if not needed <= set(leaf.identity_columns)]
     if lacking:
         missing = ", ".join(sorted({c for leaf in lacking for c in needed.difference(leaf.identity_columns)}))
         yield Finding(
@@ -199,14 +202,14 @@ def _identity(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[
             "identity",
             at,
             f"the replica identity leaves out {missing}: {_names(lacking)}",
-            "a moved or deleted row would stay in the document that it leaves",
-            _identify(lacking, needed),
+            "the old document would keep a row that was moved or deleted",
+            _set_identity(lacking, needed),
         )
 
 
-def _new_partitions(where: str, table: Table, places: Sequence[TableUse], catalog: Catalog) -> Iterator[Finding]:
-    """A new partition has the identity DEFAULT, its primary key. It inherits neither FULL nor an index."""
-    missing = _needed(table, places).difference(table.primary_key)
+def _new_partitions(where: str, table: Table, uses: Sequence[TableUse], catalog: Catalog) -> Iterator[Finding]:
+    """Warns that a new partition gets the identity DEFAULT, its primary key. It inherits neither FULL nor an index."""
+    missing = _needed(table, uses).difference(table.primary_key)
     name = _shortened(f"{table.name.schema}_{table.name.name}_replica_identity")
     if table.kind != "partitioned" or not missing or name in catalog.event_triggers:
         return
@@ -215,15 +218,16 @@ def _new_partitions(where: str, table: Table, places: Sequence[TableUse], catalo
         "new-partitions",
         f"{where}: {table.name}",
         f"a new partition will have a replica identity that leaves out {', '.join(sorted(missing))}",
-        "PostgreSQL gives it DEFAULT, whatever its parent has. The read model then stops until it is FULL,\n"
-        "and renders all documents again. Set it in the transaction that makes the partition; or have an\n"
-        "event trigger do so, which takes a superuser to create:",
+        "PostgreSQL gives each new partition DEFAULT, even if the parent has another identity. The read model\n"
+        "then stops until the identity is FULL, and renders all documents again. Set the identity in the\n"
+        "transaction that creates the partition, or let a superuser create this event trigger:",
         _identity_trigger(table.name, name),
     )
 
 
 def _identity_trigger(table: TableName, name: str) -> str:
-    """It looks only at tables that the command made or altered, so that it is in the way of no other."""
+    """Returns SQL that sets FULL on new partitions. The trigger reads only tables that the command created or altered,
+    so it does not block other commands."""
     function = quote_table(TableName(table.schema, name))
     root = literal(quote_table(table))
     leaves = (
@@ -242,77 +246,77 @@ def _identity_trigger(table: TableName, name: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    """As PostgreSQL cuts a name that is too long: at 63 bytes."""
+    """Truncates a name at 63 bytes, as PostgreSQL does."""
     return name.encode()[:63].decode(errors="ignore")
 
 
-def _needed(table: Table, places: Sequence[TableUse]) -> frozenset[str]:
-    """What events have to tell of old rows."""
-    links = {column for place in places if place.lookup for column in place.lookup.columns}
+def _needed(table: Table, uses: Sequence[TableUse]) -> frozenset[str]:
+    """Returns the columns of old rows that events must contain."""
+    links = {column for use in uses if use.lookup for column in use.lookup.columns}
     return frozenset(links.union(table.primary_key))
 
 
-def _keys(where: str, table: Table, compiled: Compiled, places: Sequence[TableUse]) -> Iterator[Finding]:
+def _keys(where: str, table: Table, compiled: Compiled, uses: Sequence[TableUse]) -> Iterator[Finding]:
     columns: dict[str, None] = {}
-    for place in places:
-        columns |= dict.fromkeys(place.lookup.columns if place.lookup else compiled.key)
+    for use in uses:
+        columns |= dict.fromkeys(use.lookup.columns if use.lookup else compiled.key)
     for name in columns:
         column = table.columns.get(name)
         if column is None:
-            continue  # the compiler has said so
+            continue  # the compiler has reported it
         at = f"{where}: {table.name}.{name}"
         if column.generated_from:
             yield Finding(
                 "error",
                 "generated-key",
                 at,
-                "a generated column is a key or link",
+                "a generated column is used as key or link",
                 "change events leave it out",
-                f"use what it is made from: {', '.join(column.generated_from)}",
+                f"use the columns that it is computed from: {', '.join(column.generated_from)}",
             )
         elif column.base not in KEY_TYPES:
-            why = _REFUSED_KEYS.get(column.base, "how events encode it is not settled")
+            why = _REFUSED_KEYS.get(column.base, "the encoding of this type in events is not known to be exact")
             yield Finding("error", "key-type", at, f"{column.type} cannot be a key or link", why)
 
 
-def _indexes(where: str, table: Table, places: Sequence[TableUse]) -> Iterator[Finding]:
-    for place in places:
-        if place.lookup:
-            why = "rendering reads the whole table"
-            yield from _index(f"{where}: {place.path}", table, place.lookup.columns, why)
+def _indexes(where: str, table: Table, uses: Sequence[TableUse]) -> Iterator[Finding]:
+    for use in uses:
+        if use.lookup:
+            why = "each render reads the whole table"
+            yield from _index(f"{where}: {use.path}", table, use.lookup.columns, why)
 
 
 def _parent_indexes(where: str, compiled: Compiled, catalog: Catalog) -> Iterator[Finding]:
-    for place in compiled.occurrences:
-        parent = catalog.tables.get(place.parent) if place.parent else None
-        if parent and place.lookup and place.lookup.sql is not None:
-            why = f"finding the rows that a changed row of {place.table} belongs to reads the whole table"
-            yield from _index(f"{where}: {place.path}", parent, place.parent_columns, why)
+    for use in compiled.occurrences:
+        parent = catalog.tables.get(use.parent) if use.parent else None
+        if parent and use.lookup and use.lookup.sql is not None:
+            why = f"each change of {use.table} reads the whole table to find the rows that it belongs to"
+            yield from _index(f"{where}: {use.path}", parent, use.parent_columns, why)
 
 
 def _index(at: str, table: Table, columns: Sequence[str], why: str) -> Iterator[Finding]:
-    if _served(table, columns):
+    if _has_index(table, columns):
         return
-    once = "" if table.kind == "partitioned" else " CONCURRENTLY"
+    concurrently = "" if table.kind == "partitioned" else " CONCURRENTLY"
     yield Finding(
         "note" if 0 < table.rows_estimate <= _SMALL else "warning",
         "no-index",
         at,
         f"{table.name} has no index on {', '.join(columns)}",
         why,
-        f"CREATE INDEX{once} ON {quote_table(table.name)} ({quote_list(columns)});",
+        f"CREATE INDEX{concurrently} ON {quote_table(table.name)} ({quote_list(columns)});",
     )
 
 
-def _served(table: Table, columns: Collection[str]) -> bool:
-    """Whether an index narrows `columns = …` down: it begins with one of them."""
+def _has_index(table: Table, columns: Collection[str]) -> bool:
+    """Returns whether an index serves `columns = …`: its first column is one of them."""
     return any(i.columns and i.columns[0] in columns and not i.partial for i in table.indexes)
 
 
-def _identify(leaves: Iterable[Leaf], needed: Collection[str]) -> str:
-    """What gives each leaf an identity of at least these columns."""
+def _set_identity(leaves: Iterable[Leaf], needed: Collection[str]) -> str:
+    """Returns the fix that gives each leaf a replica identity with at least these columns."""
     return "\n".join(
-        f"{quote_table(leaf.name)} has virtual generated columns, so FULL is no choice: create a unique index"
+        f"{quote_table(leaf.name)} has virtual generated columns, so it cannot use FULL: create a unique index"
         f" on {quote_list(sorted(needed))}, all NOT NULL; ALTER TABLE … REPLICA IDENTITY USING INDEX …"
         if leaf.virtual
         else f"ALTER TABLE {quote_table(leaf.name)} REPLICA IDENTITY FULL;"

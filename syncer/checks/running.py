@@ -1,6 +1,6 @@
-"""Whether changes arrive: what keeps a connector or its slot from sending them, and the one thing to run.
+"""Checks that a connector and its slot send changes now, and names the one command to run if they do not.
 
-The daemon, `check`, `status`, `connectors` and `resync` all tell what is said here.
+The daemon and the commands `check`, `status`, `connectors` and `resync` all report these findings.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from syncer.checks.finding import Finding
 from syncer.checks.source import RESET, Slot
 
 APPLY = "syncer connectors apply"
-ASK_CONNECT = "let Kafka Connect answer first (is it up? see connect.url), then: "
-"""Begins the advice where the command needs Kafka Connect, and nobody knows whether it is there."""
+ASK_CONNECT = "make Kafka Connect reachable (check that it is up and connect.url is correct), then: "
+"""Precedes a command that needs Kafka Connect, where it is not known whether Kafka Connect runs."""
 NoAnswer = Literal["unknown"]
-"""What a server does not answer."""
+"""Stands for a state that could not be read, because the server did not answer."""
 IDLE = ("PAUSED", "STOPPED")
-"""States in which someone has put a connector."""
+"""States into which an operator puts a connector."""
 
 _LOST = re.compile(
     r"no longer available on the server|replication slot .* does not exist|requested WAL segment .* removed"
@@ -32,16 +32,18 @@ _TOO_LARGE = (
 
 
 class Task(NamedTuple):
+    """A task of a connector, as Kafka Connect reports it."""
+
     id: int
     state: str
     """`RUNNING`, `FAILED`, `UNASSIGNED`, `PAUSED`, `RESTARTING`, `STOPPED`, `DESTROYED`."""
     trace: str
-    """Of a failure: what was thrown and what caused it (`told_lines`)."""
+    """The exception and its causes if the task failed, as `cause_lines` shortens them."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Of a connector, as Kafka Connect tells it."""
+    """The state of a connector, as Kafka Connect reports it."""
 
     name: str
     state: str
@@ -50,11 +52,12 @@ class Status:
 
     @property
     def running(self) -> bool:
+        """Whether the connector and all of its tasks run; false for a connector without tasks."""
         return self.state == "RUNNING" and bool(self.tasks) and all(t.state == "RUNNING" for t in self.tasks)
 
     @property
     def word(self) -> str:
-        """The state of the whole, in lower case."""
+        """The state of the connector and its tasks in one phrase, in lower case."""
         if self.failure:
             return "failed"
         if self.state == "RUNNING" and not self.tasks:
@@ -63,14 +66,14 @@ class Status:
 
     @property
     def failure(self) -> str:
-        """Why it failed, on several lines; empty if it did not."""
+        """Why the connector or its tasks failed, on several lines; empty if they did not."""
         if self.state == "FAILED":
             return self.trace or "the connector failed"
         return "\n".join(f"task {t.id}: {t.trace or 'failed'}" for t in self.tasks if t.state == "FAILED")
 
     @property
     def cause(self) -> str:
-        """As `failure`, on one line: what was thrown, and the root of what caused it."""
+        """`failure` on one line: the exception and its root cause."""
         lines = self.failure.split("\n")
         at = _root(lines)
         root = " ".join(lines[at:]) if at else ""
@@ -78,58 +81,66 @@ class Status:
 
 
 def _root(lines: Sequence[str]) -> int:
-    """Where the root cause begins; 0 if nothing but the first line tells one."""
+    """Returns the index of the line where the root cause begins; 0 if only the first line names a cause."""
     return max((at for at, line in enumerate(lines) if at and line.startswith("Caused by:")), default=0)
 
 
 def _short(text: str) -> str:
-    """What matters of a long message is at its ends: where, and why."""
+    """Cuts the middle out of a long message. Its start says where, its end says why."""
     return text if len(text) <= 400 else f"{text[:150]} … {text[-250:]}"
 
 
 def cause_lines(trace: str | None, most: int = 4) -> str:
-    """Of a Java stack trace, without the stack: the first lines, and the root cause however deep it is."""
+    """Removes the stack frames from a Java stack trace. Returns the first lines and the root cause, however deep.
+
+    most: number of lines to keep.
+    """
     lines = [line.strip() for line in (trace or "").splitlines()]
-    told = [line for line in lines if line and not line.startswith(("at ", "... "))]
-    if (at := _root(told)) >= most:
-        return "\n".join(told[: most - 1] + told[at : at + most])
-    return "\n".join(told[:most])
+    messages = [line for line in lines if line and not line.startswith(("at ", "... "))]
+    if (at := _root(messages)) >= most:
+        return "\n".join(messages[: most - 1] + messages[at : at + most])
+    return "\n".join(messages[:most])
 
 
 def remedy(failure: str) -> str:
-    """What to do about it."""
+    """Returns the fix for a failure of the connector."""
     if _LOST.search(failure):
         return RESET
-    return _TOO_LARGE if "RecordTooLargeException" in failure else f"mend the cause, then: {APPLY}"
+    return _TOO_LARGE if "RecordTooLargeException" in failure else f"fix the cause, then: {APPLY}"
 
 
 def lost(slot: Slot | None) -> bool:
-    """Whether nobody keeps what is committed."""
+    """Returns whether no slot retains the WAL of new commits."""
     return slot is None or slot.wal_status == "lost"
 
 
 def check_running(
     connector: str, status: Status | NoAnswer | None, name: str, slot: Slot | NoAnswer | None
 ) -> Iterator[Finding]:
-    """status: None if there is no such connector. name: of the slot. slot: None if it does not exist."""
-    gone = slot != "unknown" and lost(slot)
+    """Finds a connector or a slot that does not deliver changes.
+
+    status: None if the connector does not exist.
+    name: of the slot.
+    slot: None if the slot does not exist.
+    """
+    slot_lost = slot != "unknown" and lost(slot)
     first = ASK_CONNECT if status == "unknown" else ""
-    at, why, well = f"connector {connector}", "changes do not arrive", False
+    at, why, healthy = f"connector {connector}", "changes do not arrive", False
     if status is None:
-        yield Finding("error", "connector", at, "it is not there", why, APPLY)
+        yield Finding("error", "connector", at, "it does not exist", why, APPLY)
     elif status == "unknown" or status.running:
-        well = True
+        healthy = True
     elif status.failure:
-        fix = RESET if gone else remedy(status.failure)
+        fix = RESET if slot_lost else remedy(status.failure)
         yield Finding("error", "connector", at, "it has failed", status.cause, fix)
     else:
-        fix = RESET if gone else APPLY if status.state in IDLE else "syncer connectors status"
+        fix = RESET if slot_lost else APPLY if status.state in IDLE else "syncer connectors status"
         yield Finding("error", "connector", at, f"it is {status.word}", why, fix)
     at = f"slot {name}"
-    if gone:
-        what = "the log that it needs is gone" if slot else "it does not exist"
+    if slot_lost:
+        what = "PostgreSQL has removed WAL that the slot needs" if slot else "it does not exist"
         yield Finding("error", "slot-lost", at, what, why, APPLY if status is None else first + RESET)
-    elif isinstance(slot, Slot) and not slot.active and well:
-        why += "; PostgreSQL's log says why, if a reader comes and goes"
+    elif isinstance(slot, Slot) and not slot.active and healthy:
+        why += "; if the connector connects and disconnects repeatedly, PostgreSQL's log says why"
         fix = f"{first}{APPLY} (if the publication was dropped and created: {RESET.partition(' (')[0]})"
-        yield Finding("error", "slot", at, "nobody reads it", why, fix)
+        yield Finding("error", "slot", at, "no connector reads it", why, fix)

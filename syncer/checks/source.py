@@ -1,4 +1,4 @@
-"""Whether the server and its publication send every change: facts as values, findings about them."""
+"""Checks that the server and its publication send every change. Defines the facts that it judges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from syncer.checks.finding import Finding, quote, quote_table
 from syncer.events import TableName
 
 RESET = "syncer connectors reset (it prints what to resync)"
-"""For a slot that is gone, or the log that it needs."""
+"""The fix for a slot that is missing, or that lost WAL it needs."""
 OPERATIONS = ("insert", "update", "delete", "truncate")
 
 
@@ -21,24 +21,24 @@ class Publication:
     """Of `OPERATIONS`."""
     via_root: bool
     tables: frozenset[TableName]
-    """Those that it names, and those that subscribers see: of a partitioned table its root under `via_root`,
-    its leaves otherwise."""
+    """The tables that it names, and the tables that subscribers see. A partitioned table appears as its root under
+    `via_root`, as its leaves otherwise."""
     row_filters: frozenset[TableName] = frozenset()
     column_lists: frozenset[TableName] = frozenset()
     excepted: frozenset[TableName] = frozenset()
-    """Those that FOR ALL TABLES EXCEPT leaves out (PostgreSQL 19)."""
+    """The tables that FOR ALL TABLES EXCEPT leaves out (PostgreSQL 19)."""
     generated: bool = False
-    """It sends stored generated columns (an option since PostgreSQL 18)."""
+    """Whether it sends stored generated columns (an option since PostgreSQL 18)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """The process of PostgreSQL that sends a slot's changes to a connector (walsender). Another one means
-    that the connector began again."""
+    """The walsender process that sends a slot's changes to the connector. A different process means that the connector
+    resumed."""
 
     pid: int
     since: int | None
-    """When it began, in microseconds since the epoch; None if the role may not see that."""
+    """Its start time in microseconds since the Unix epoch; None if the role may not see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,20 @@ class Slot:
     wal_status: str
     """`reserved`, `extended`, `unreserved` or `lost`."""
     behind: int | None
-    """Bytes of log between what its reader has confirmed and now; None on a standby."""
+    """Bytes of WAL from the position that the reader has confirmed to the current position; None on a standby."""
     reader: Reader | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
     server_version: int
-    """As `server_version_num` has it: 150014."""
+    """`server_version_num`, for example 150014."""
     database: str
     in_recovery: bool
     wal_level: str
     effective_wal_level: str | None
-    """What the log holds now: from PostgreSQL 19 on, `logical` also under `wal_level=replica` while a logical
-    slot exists. None: the server is older."""
+    """The level at which WAL is written now. From PostgreSQL 19 on, it is `logical` even under `wal_level=replica`
+    while a logical slot exists. None on older servers."""
     max_slots: int
     used_slots: int
     max_senders: int
@@ -72,20 +72,20 @@ class SourceFacts:
     """`max_slot_wal_keep_size` with its unit, `-1` for no limit."""
     role: str
     role_replicates: bool
-    """It is a superuser, or has REPLICATION."""
+    """Whether the role is a superuser or has REPLICATION."""
     publication_name: str
     publication: Publication | None
     slot: Slot | None
     partitioned: frozenset[TableName] = frozenset()
-    """Those of the tables asked for that are partitioned."""
+    """The requested tables that are partitioned."""
     roots: Mapping[TableName, TableName] = field(default_factory=dict)
-    """Of the tables asked for that are partitions: the table at the top."""
+    """For each requested table that is a partition: the table at the top of its tree."""
     generated: frozenset[TableName] = frozenset()
-    """Of the tables asked for: those with stored generated columns. Empty before PostgreSQL 18."""
+    """The requested tables with stored generated columns. Empty before PostgreSQL 18."""
     generated_identity: frozenset[TableName] = frozenset()
-    """Of these: those whose replica identity has such a column, of a partition at least."""
+    """The tables of `generated` whose replica identity includes such a column, in at least one partition."""
     sees_sessions: bool = True
-    """Whether the role may see when other roles' sessions began (it has the rights of pg_read_all_stats)."""
+    """Whether the role may see when sessions of other roles began (it has the rights of pg_read_all_stats)."""
 
 
 _GENERATED = "publish_generated_columns = stored"
@@ -96,9 +96,9 @@ def _send_generated(name: str) -> str:
 
 
 def check_source(facts: SourceFacts, tables: Collection[TableName], *, connector_role: str = "") -> list[Finding]:
-    """What keeps the server from sending every change of these tables.
+    """Finds settings of the server, the publication and the slot that would lose changes of these tables.
 
-    connector_role: the role that the connector logs in as, if it is not the syncer's own.
+    connector_role: the role that the connector logs in as; empty if it is not known.
     """
     return [
         *_server(facts, connector_role),
@@ -115,10 +115,11 @@ def publication_statements(
     partitioned: Collection[TableName],
     generated: Collection[TableName] = (),
 ) -> list[str]:
-    """The SQL that makes the publication send every change of these tables; nothing is taken out of it, and
-    none is made without tables.
+    """Returns the SQL that makes the publication send every change of these tables.
 
-    generated: those whose stored generated columns it has to send (`SourceFacts.generated`).
+    The statements never remove anything from the publication. Without tables, they create none.
+    publication: as it is now; None if it does not exist.
+    generated: the tables whose stored generated columns it has to send (`SourceFacts.generated`).
     """
     wanted = sorted(set(tables))
     if publication is None and not wanted:
@@ -129,7 +130,7 @@ def publication_statements(
         options = "publish_via_partition_root = true" + (f", {_GENERATED}" if sends else "")
         return [f"CREATE PUBLICATION {quote(name)} FOR TABLE {listed} WITH ({options});"]
     statements = []
-    if sends and not publication.generated:  # first: a table that is added before would refuse updates
+    if sends and not publication.generated:  # first, because a table that is added before would refuse updates
         statements.append(_send_generated(name))
     if missing := sorted(set(OPERATIONS) - publication.operations, key=OPERATIONS.index):
         every = ", ".join(o for o in OPERATIONS if o in publication.operations or o in missing)
@@ -144,15 +145,15 @@ def publication_statements(
 def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
     at = f"PostgreSQL, database {facts.database}"
     if facts.server_version < 140000:
-        yield Finding("error", "server-version", at, "the server is older than PostgreSQL 14")
+        yield Finding("error", "server-version", at, "the server is older than PostgreSQL 14", "", "upgrade PostgreSQL")
     if facts.in_recovery:
         yield Finding(
             "error",
             "standby",
             at,
             "the server is a standby",
-            "its snapshots have no clock",
-            "connect to the primary",
+            "snapshots of a standby have no clock",
+            "set postgres.dsn to the primary",
         )
     yield from _wal_level(facts, at)
     if facts.slot is None and facts.used_slots >= facts.max_slots:
@@ -161,7 +162,7 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
             "no-free-slot",
             at,
             f"all {facts.max_slots} replication slots are in use",
-            "",
+            "the connector needs one",
             f"ALTER SYSTEM SET max_replication_slots = {facts.max_slots + 5};\nrestart the server",
         )
     if not (facts.slot and facts.slot.active) and facts.used_senders >= facts.max_senders:
@@ -170,7 +171,7 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
             "no-free-sender",
             at,
             f"all {facts.max_senders} WAL senders are in use",
-            "",
+            "the connector needs one",
             f"ALTER SYSTEM SET max_wal_senders = {facts.max_senders + 5};\nrestart the server",
         )
     if not facts.role_replicates and connector_role in ("", facts.role):
@@ -178,8 +179,8 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
             "error" if connector_role else "note",
             "no-replication",
             f"role {facts.role}",
-            "it may not replicate",
-            "the connector needs a role that may",
+            "it does not have REPLICATION",
+            "the connector needs a role that has it",
             f"ALTER ROLE {quote(facts.role)} REPLICATION;",
         )
     if facts.wal_keep_size == "-1":
@@ -188,40 +189,43 @@ def _server(facts: SourceFacts, connector_role: str) -> Iterator[Finding]:
             "wal-keep-size",
             at,
             "max_slot_wal_keep_size has no limit",
-            "a connector that stays away fills the disk with log; with a limit, the slot is lost instead "
-            "and a resync is needed",
+            "while the connector is down, its slot retains WAL until the disk is full; with a limit, the slot is lost "
+            "instead and a resync is needed",
             "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';\nSELECT pg_reload_conf();",
         )
 
 
 def _wal_level(facts: SourceFacts, at: str) -> Iterator[Finding]:
-    """PostgreSQL 19 decodes changes under `replica`, too, but Debezium asks for the setting at each start. A
-    connector that reads its slot has passed that test."""
+    """Finds a `wal_level` with which changes cannot be decoded, or with which Debezium does not start.
+
+    PostgreSQL 19 decodes changes even under `replica`, but Debezium checks the setting at each start. A connector
+    that reads its slot has passed this check.
+    """
     if facts.wal_level == "logical":
         return
     fix = "ALTER SYSTEM SET wal_level = 'logical';\nrestart the server"
     if facts.wal_level != "replica" or facts.effective_wal_level is None:
-        why = "changes cannot be decoded from the log"
+        why = "changes cannot be decoded from WAL"
         yield Finding("error", "wal-level", at, f"wal_level is {facts.wal_level}", why, fix)
     elif not (facts.slot and facts.slot.active):
-        why = "enough for PostgreSQL 19, but Debezium's connector (3.7) refuses to start"
+        why = "PostgreSQL 19 can decode changes with it, but Debezium's connector (3.7) refuses to start"
         yield Finding("warning", "wal-level", at, "wal_level is replica", why, fix)
 
 
 def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Finding]:
-    """Which changes of these tables the publication does not send."""
+    """Finds changes of these tables that the publication does not send."""
     at = f"publication {facts.publication_name}"
     publication = facts.publication
     whole = [table for table in tables if table not in facts.roots]
     if publication is None:
         created = publication_statements(facts.publication_name, None, whole, facts.partitioned, facts.generated)
-        fix = "\n".join(created) or "correct the read models first: their tables belong into it"
-        yield Finding("error", "no-publication", at, "it does not exist", fix=fix)
+        fix = "\n".join(created) or "correct the read models first: the publication needs their tables"
+        yield Finding("error", "no-publication", at, "it does not exist", "no changes would be sent", fix)
         return
     statements = publication_statements(facts.publication_name, publication, whole, facts.partitioned)
     if missing := [o for o in OPERATIONS if o not in publication.operations]:
         what = f"it does not publish {', '.join(missing)}"
-        yield Finding("error", "operations", at, what, "such changes would be lost in silence", statements.pop(0))
+        yield Finding("error", "operations", at, what, "such changes would be silently lost", statements.pop(0))
     if not publication.via_root and (parents := facts.partitioned.intersection(tables)):
         yield Finding(
             "error",
@@ -239,7 +243,7 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
             "not-published",
             at,
             f"its EXCEPT clause leaves out {_list(left_out)}",
-            "their changes would be lost in silence",
+            "changes of these tables would be silently lost",
             f"ALTER PUBLICATION {quote(publication.name)} SET ALL TABLES{clause};",
         )
     for table in sorted(set(tables) & facts.roots.keys()):
@@ -248,12 +252,13 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
             "partition",
             str(table),
             f"it is a partition of {facts.roots[table]}",
-            "its changes are published under the name of the table at the top",
+            "its changes are published under the name of the partitioned table",
             f"use {facts.roots[table]} in the read model",
         )
     if statements:
         lost = [table for table in whole if table not in publication.tables]
-        yield Finding("error", "not-published", at, f"it lacks {_list(lost)}", "", statements.pop())
+        why = "changes of these tables would not be sent"
+        yield Finding("error", "not-published", at, f"it lacks {_list(lost)}", why, statements.pop())
     for what, code, restricted in (
         ("row filter", "row-filter", publication.row_filters),
         ("column list", "column-list", publication.column_lists),
@@ -265,14 +270,16 @@ def check_publication(facts: SourceFacts, tables: Collection[TableName]) -> Iter
                 code,
                 f"{at}: {table}",
                 f"it has a {what}",
-                "changes, or parts of them, would be lost",
+                "changes of rows or columns outside of it would be lost",
                 f"ALTER PUBLICATION {pub} DROP TABLE {name};\nALTER PUBLICATION {pub} ADD TABLE {name};",
             )
 
 
 def _generated(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Finding]:
-    """From PostgreSQL 18 on, an UPDATE or DELETE of a published table fails if its replica identity has a
-    stored generated column that the publication does not send."""
+    """Finds stored generated columns that the publication does not send.
+
+    From PostgreSQL 18 on, UPDATE and DELETE of a published table fail if its replica identity includes such a column.
+    """
     publication = facts.publication
     if publication is None or publication.generated:
         return
@@ -280,11 +287,11 @@ def _generated(facts: SourceFacts, tables: Collection[TableName]) -> Iterator[Fi
     failing = published & facts.generated_identity
     fix = _send_generated(publication.name)
     if failing:
-        what = f"it leaves out generated columns of the replica identity of {_list(failing)}"
+        what = f"it does not send generated columns in the replica identity of {_list(failing)}"
         why = "the application's own UPDATE and DELETE of these tables fail"
         yield Finding("error", "generated", f"publication {publication.name}", what, why, fix)
     elif published:
-        what = f"it leaves out generated columns of {_list(published)}"
+        what = f"it does not send generated columns of {_list(published)}"
         why = "under REPLICA IDENTITY FULL the application's own UPDATE and DELETE would fail"
         yield Finding("warning", "generated", f"publication {publication.name}", what, why, fix)
 
@@ -298,7 +305,7 @@ def _slot(facts: SourceFacts) -> Iterator[Finding]:
             "error",
             "slot-lost",
             at,
-            "the log that it needs is gone",
+            "PostgreSQL has removed WAL that the slot needs",
             "changes were lost",
             RESET,
         )
@@ -307,9 +314,9 @@ def _slot(facts: SourceFacts) -> Iterator[Finding]:
             "error",
             "slot-other",
             at,
-            f"it is of plugin {slot.plugin} and database {slot.database}",
-            "",
-            "give the connector another slot.name",
+            f"it belongs to plugin {slot.plugin} and database {slot.database}",
+            f"the connector needs a slot of pgoutput in database {facts.database}",
+            "set another slot.name in the connector's definition",
         )
 
 

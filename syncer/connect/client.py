@@ -1,7 +1,7 @@
-"""Kafka Connect's REST interface: what runs there, what would change, and changing it.
+"""Reads, compares, validates and applies connectors through Kafka Connect's REST interface.
 
-https://kafka.apache.org/documentation/#connect_rest. Whether a connector's settings are fit for the syncer
-is for `checks/` to say; here they are compared, validated by Connect itself, and applied.
+https://kafka.apache.org/documentation/#connect_rest. Kafka Connect itself validates the settings here. The package
+`checks` judges whether they suit the syncer.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from syncer.checks.running import IDLE, Status, Task, cause_lines, remedy
 from syncer.connect.definition import Definition
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.masking import mask
+from syncer.pacing import poll_until
 
 _BUSY = 0.25
-"""Seconds between attempts while Connect's workers rebalance."""
+"""Seconds between attempts while Kafka Connect's workers rebalance."""
+_PAUSE = 0.1
+"""Seconds between two reads of a connector's state."""
 
 
 class SettingChange(NamedTuple):
-    """A setting that differs; secrets are masked. None: not there."""
+    """A setting that differs, with secrets masked. `old` or `new` is None where the setting is missing."""
 
     key: str
     old: str | None
@@ -36,14 +39,15 @@ class SettingChange(NamedTuple):
 
 @dataclass(frozen=True)
 class Diff:
-    """What applying a definition would do."""
+    """The difference between a definition and the connector, and the action that `apply` takes."""
 
     name: str
     action: str
-    """`create`, `change`, `restart` (as wanted, but failed), `resume` (the same, but idle), `unchanged`."""
+    """`create`; `change`; `restart` if only the state is wrong: failed; `resume` if only the state is wrong: paused or
+    stopped; `unchanged`."""
     changes: tuple[SettingChange, ...] = ()
     idle: str = ""
-    """`paused` or `stopped`, if it is: it is resumed, too."""
+    """`paused` or `stopped` if the connector is in that state; `apply` then also resumes it. Empty otherwise."""
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.action}"]
@@ -62,10 +66,12 @@ class Diff:
 
 
 class Connect:
-    """One Connect cluster, by the address of any of its workers.
+    """A client for one Kafka Connect cluster.
 
-    timeout: seconds for one request. Every method raises Retry when Connect is away or busy, Fatal when it
-    refuses; no answer of Connect's is repeated with a secret in it.
+    url: of any worker.
+    timeout: seconds for one request.
+    Every method raises Retry when Kafka Connect is unreachable or busy, and Fatal when it refuses the request. No error
+    message contains a secret.
     """
 
     def __init__(
@@ -90,24 +96,26 @@ class Connect:
         )
 
     def close(self) -> None:
+        """Closes the HTTP connections."""
         self._http.clear()
 
     def names(self) -> list[str]:
+        """Returns the names of all connectors, sorted."""
         return sorted(self._call("GET", "/connectors"))
 
     def plugin_version(self, plugin: str) -> str:
-        """Of a connector class; the oldest, if several are installed. Empty if Connect does not tell one."""
+        """Returns the version of a connector class: the oldest, if several are installed; empty if none is reported."""
         found = self._call("GET", "/connector-plugins")
         versions = [str(one.get("version") or "") for one in found if one.get("class") == plugin]
         return min(versions, key=_numbers, default="")
 
     def config(self, name: str) -> dict[str, str] | None:
-        """The settings as Connect has them, with their secrets; None if there is no such connector."""
+        """Returns the connector's settings, including secrets; None if the connector does not exist."""
         found = self._call("GET", f"{_path(name)}/config", absent=None)
         return None if found is None else {str(key): str(value) for key, value in found.items()}
 
     def status(self, name: str) -> Status | None:
-        """None if there is no such connector, or none of its state is known yet."""
+        """Returns the connector's state; None if the connector does not exist or its state is not known yet."""
         found = self._call("GET", f"{_path(name)}/status", absent=None)
         if found is None:
             return None
@@ -116,7 +124,7 @@ class Connect:
         return Status(name, connector["state"], cause_lines(connector.get("trace")), tasks)
 
     def plan(self, wanted: Definition) -> Diff:
-        """What `apply` would do."""
+        """Returns what `apply` would do."""
         have = self.config(wanted.name)
         settings = {"name": wanted.name, **wanted.config}
         old = {} if have is None else {"name": wanted.name, **have}
@@ -136,10 +144,12 @@ class Connect:
         return Diff(wanted.name, "resume" if idle else "unchanged", idle=idle)
 
     def validate(self, wanted: Definition) -> None:
-        """Have Connect try the settings; Debezium logs in to the database. Raises Fatal with complaints."""
+        """Has Kafka Connect validate the settings; Debezium then logs in to the database. Raises Fatal with each
+        invalid setting."""
         plugin = wanted.config.get("connector.class", "")
         if not plugin:
-            raise Fatal("no connector.class is set", where=wanted.path or wanted.name)
+            hint = "syncer check  (it prints the setting)"
+            raise Fatal("connector.class is not set", where=wanted.path or wanted.name, hint=hint)
         settings = {"name": wanted.name, **wanted.config}
         path = f"/connector-plugins/{quote(plugin, safe='')}/config/validate"
         answer = self._call("PUT", path, settings, definition=wanted)
@@ -156,8 +166,8 @@ class Connect:
             )
 
     def apply(self, wanted: Definition) -> Diff:
-        """Validate, then create or change the connector, unless it is as wanted; have it run. Returns what
-        was done."""
+        """Creates or changes the connector, if it differs from the definition, and starts it. Validates the settings
+        first. Returns the action."""
         diff = self.plan(wanted)
         if diff.action in ("create", "change"):
             self.validate(wanted)
@@ -167,70 +177,73 @@ class Connect:
         if diff.action == "restart":
             self.restart(wanted.name)
         elif diff.action in ("create", "change"):
-            self._wait_begun(wanted.name)
+            self._wait_restarted(wanted.name)
         return diff
 
     def restart(self, name: str) -> None:
-        """Start what has failed of the connector again; returns when that shows, or after five seconds."""
+        """Restarts the failed parts of the connector. Returns when no failure is reported, or after five seconds."""
         self._call("POST", f"{_path(name)}/restart?includeTasks=true&onlyFailed=true")
-        self._wait_begun(name)
+        self._wait_restarted(name)
 
-    def _wait_begun(self, name: str) -> None:
-        """Until an earlier failure does not show any more; at most five seconds: it may have failed again."""
-        deadline = time.monotonic() + 5
-        while (status := self.status(name)) and status.failure and time.monotonic() < deadline:
-            time.sleep(0.1)
+    def _wait_restarted(self, name: str) -> None:
+        """Waits until the earlier failure is no longer reported. Waits at most five seconds, because the connector may
+        have failed again."""
+
+        def restarted() -> bool:
+            return not ((status := self.status(name)) and status.failure)
+
+        poll_until(restarted, timeout=5.0, interval=_PAUSE)
 
     def stop(self, name: str) -> None:
-        """Returns when its tasks have ended."""
+        """Stops the connector and waits until its tasks have ended. Raises Retry after the timeout."""
         self._call("PUT", f"{_path(name)}/stop")
-        deadline = time.monotonic() + self._timeout
-        while (status := self.status(name)) and (status.tasks or status.state != "STOPPED"):
-            if time.monotonic() > deadline:
-                raise Retry(f"connector {name!r} does not stop", where=self.url)
-            time.sleep(_BUSY)
+
+        def stopped() -> bool:
+            status = self.status(name)
+            return status is None or (not status.tasks and status.state == "STOPPED")
+
+        if not poll_until(stopped, timeout=self._timeout, interval=_BUSY):
+            hint = "syncer connectors status"
+            raise Retry(f"connector {name!r} did not stop in {self._timeout:g} s", where=self.url, hint=hint)
 
     def resume(self, name: str) -> None:
+        """Resumes a paused or stopped connector."""
         self._call("PUT", f"{_path(name)}/resume")
 
     def forget_offsets(self, name: str) -> None:
-        """Of a stopped connector: where it was in the log (Connect 3.6 and later)."""
+        """Deletes a stopped connector's offsets, its position in WAL (Kafka Connect 3.6 and later)."""
         self._call("DELETE", f"{_path(name)}/offsets")
 
     def delete(self, name: str) -> bool:
-        """Stop and remove the connector; False if there was none. Its slot stays, and holds back the log."""
+        """Stops and removes the connector. Returns False if it did not exist. Its slot remains and retains WAL."""
         return self._call("DELETE", _path(name), absent=False) is not False
 
     def wait_running(self, name: str, timeout: float, *, steady: float = 1.0) -> Status:
-        """Wait until the connector and its tasks have run for `steady` seconds. No proof that it sends: one
-        is RUNNING before it has connected, and until it comes to what it failed on (`probe.Echo`).
+        """Waits until the connector and its tasks have run for `steady` seconds.
 
-        Raises Fatal with the cause when one has failed, Retry after the time-out (seconds).
+        This does not prove that the connector sends changes: it is RUNNING before it has connected, and until it reads
+        a change on which it fails. `monitors/canary_probe.py` proves it.
+        timeout: seconds.
+        Raises Fatal with the cause when the connector or a task has failed, Retry after the timeout.
         """
-        deadline = time.monotonic() + timeout
         since: float | None = None
-        while True:
+        word = ""
+
+        def running() -> Status | None:
+            nonlocal since, word
             status = self.status(name)
-            now = time.monotonic()
+            word = status.word if status else "without a state"
             if status and status.failure:
-                raise Fatal(
-                    f"connector {name!r} has failed",
-                    where=self.url,
-                    why=status.failure,
-                    hint=remedy(status.failure),
-                )
-            since = (since if since is not None else now) if status and status.running else None
-            if status and since is not None and now - since >= steady:
-                return status
-            if now >= deadline:
-                why = f"it is {status.word if status else 'without a state'}"
-                raise Retry(
-                    f"connector {name!r} does not run yet",
-                    where=self.url,
-                    why=why,
-                    hint="syncer connectors status",
-                )
-            time.sleep(0.1)
+                what, hint = f"connector {name!r} has failed", remedy(status.failure)
+                raise Fatal(what, where=self.url, why=status.failure, hint=hint)
+            now = time.monotonic()
+            since = (now if since is None else since) if status and status.running else None
+            return status if since is not None and now - since >= steady else None
+
+        if status := poll_until(running, timeout=timeout, interval=_PAUSE):
+            return status
+        what, hint = f"connector {name!r} does not run yet", "syncer connectors status"
+        raise Retry(what, where=self.url, why=f"it is {word}", hint=hint)
 
     def _call(
         self,
@@ -241,29 +254,40 @@ class Connect:
         absent: Any = ...,
         definition: Definition | None = None,
     ) -> Any:
-        """One request. absent: what a 404 returns; without it, a 404 is an error like any other."""
-        hide: Callable[[str], str] = definition.hide if definition else str
-        deadline = time.monotonic() + self._timeout
-        while True:
-            try:
-                answer = self._http.request(method, self.url + path, body=None if body is None else json.dumps(body))
-            except urllib3.exceptions.HTTPError as error:
-                why, what = _reason(error), "cannot reach Kafka Connect"
-                if tls.distrusted(why):
-                    hint = tls.advice("connect.ca_file")
-                    raise Fatal(what, where=self.url, why=why, hint=hint) from error
-                raise Retry(what, where=self.url, why=why, hint="is it up? see connect.url") from error
-            if answer.status == 404 and absent is not ...:
-                return absent
-            if answer.status != 409 or time.monotonic() > deadline:
-                break
-            time.sleep(_BUSY)  # the workers are dividing up the work, or the connector is being made
+        """Sends one request and returns the JSON of the response.
+
+        absent: returned for a 404. Without it, a 404 raises an error like any other status.
+        definition: hides its secrets in the error message.
+        """
+        answer: urllib3.BaseHTTPResponse
+
+        def accepted() -> bool:
+            nonlocal answer
+            answer = self._request(method, path, body)
+            return answer.status != 409  # 409: the workers rebalance, or the connector is being created
+
+        poll_until(accepted, timeout=self._timeout, interval=_BUSY)
+        if answer.status == 404 and absent is not ...:
+            return absent
         if answer.status >= 400:
+            hide: Callable[[str], str] = definition.hide if definition else str
             raise _refusal(answer.status, hide(_message(answer)), f"{method} {self.url}{path}")
         try:
             return answer.json() if answer.data else None
         except ValueError as error:
-            raise Fatal("this is not Kafka Connect", where=self.url, why="its answer is not JSON") from error
+            hint = "correct connect.url"
+            raise Fatal("this is not Kafka Connect", where=self.url, why="its answer is not JSON", hint=hint) from error
+
+    def _request(self, method: str, path: str, body: Any) -> urllib3.BaseHTTPResponse:
+        try:
+            return self._http.request(method, self.url + path, body=None if body is None else json.dumps(body))
+        except urllib3.exceptions.HTTPError as error:
+            why, what = _reason(error), "Kafka Connect is unreachable"
+            if tls.distrusted(why):
+                hint = tls.advice("connect.ca_file")
+                raise Fatal(what, where=self.url, why=why, hint=hint) from error
+            hint = "check that Kafka Connect is up and connect.url is correct"
+            raise Retry(what, where=self.url, why=why, hint=hint) from error
 
 
 def _numbers(version: str) -> list[int]:
@@ -279,14 +303,14 @@ def _shown(wanted: Definition, key: str, value: str | None) -> str | None:
 
 
 def masked(config: Mapping[str, str]) -> dict[str, str]:
-    """Settings as Connect has them, fit for printing."""
+    """Returns a connector's settings for printing, with secrets masked."""
     return {key: str(mask(key, value)) for key, value in config.items()}
 
 
 def _refusal(status: int, message: str, where: str) -> SyncerError:
     if status in (401, 403):
-        hint = "connect.username and connect.password_file in syncer.yaml"
-        return Fatal("Kafka Connect does not let us in", where=where, why=f"{status} {message}", hint=hint)
+        hint = "set connect.username and connect.password_file in syncer.yaml"
+        return Fatal("Kafka Connect refuses the login", where=where, why=f"{status} {message}", hint=hint)
     if status == 409 or (status >= 500 and "BadRequest" not in message):
         return Retry("Kafka Connect is busy", where=where, why=f"{status} {message}")
     return Fatal("Kafka Connect refuses the request", where=where, why=f"{status} {message}")

@@ -1,9 +1,10 @@
-"""A connector's definition: a JSON file whose placeholders are filled in when it is applied.
+"""Reads a connector's definition: a JSON file whose placeholders are filled in when it is applied.
 
-`${env:NAME}` and `${env:NAME:-default}` stand for an environment variable, `${file:path}` for the text of
-a file without its last line break. A relative path starts at the folder of the definition. What came from a
-file, or from a variable or into a setting that is named like a secret, is never printed. Placeholders of
-Kafka Connect's own providers (`${file:/path:key}`, `${vault:…}`) are left to it.
+`${env:NAME}` and `${env:NAME:-default}` stand for an environment variable. `${file:path}` stands for the text of a file
+without its last line break. A relative path starts at the folder of the definition.
+
+The syncer never prints a value from a file. Nor does it print a value if the variable or the setting is named like a
+secret. Placeholders of Kafka Connect's own providers (`${file:/path:key}`, `${vault:…}`) stay as they are.
 """
 
 from __future__ import annotations
@@ -24,26 +25,27 @@ _PLACEHOLDER = re.compile(r"\$\{(env|file):([^}:]+)(?::(-)([^}]*))?\}")
 
 @dataclass(frozen=True)
 class Definition:
-    """A connector as it should be. `repr` and `shown` hold no secrets; `config` does."""
+    """A connector as its file defines it. `config` holds secrets; `repr` and `shown` do not."""
 
     name: str
     config: Mapping[str, str]
     masked: frozenset[str]
-    """Keys whose values came from outside the file."""
+    """Settings whose values are secrets from outside of the file."""
     path: str = ""
 
     def __repr__(self) -> str:
         return f"Definition({self.name!r}, {self.shown()!r})"
 
     def shown(self) -> dict[str, str]:
-        """The settings, fit for printing."""
+        """Returns the settings for printing, with secrets masked."""
         return {key: self.mask(key, value) for key, value in self.config.items()}
 
     def mask(self, key: str, value: str) -> str:
+        """Returns the value of a setting, or a mask if it is a secret."""
         return MASK if key in self.masked else str(masking.mask(key, value))
 
     def hide(self, text: str) -> str:
-        """A server's message, without the secrets that it may quote."""
+        """Masks this connector's secrets in a server's message."""
         hidden = {self.config[key] for key in self.config if is_secret(key) or key in self.masked}
         for value in sorted(hidden, key=len, reverse=True):
             if len(value) >= 4:
@@ -54,10 +56,10 @@ class Definition:
 def load_definition(
     path: Path, environment: Mapping[str, str] = os.environ, *, needed: Collection[str] | None = None
 ) -> Definition:
-    """Read one file: `{"name": …, "config": {…}}`. needed: the settings that will be used, if not all are;
-    the placeholders of others stay as they are.
+    """Reads one file: `{"name": …, "config": {…}}`. Without a name, the file's name is the connector's name.
 
-    Raises Fatal if it is not such JSON, or a placeholder has nothing to stand for.
+    needed: the settings that the caller uses; None for all. Placeholders in other settings stay as they are.
+    Raises Fatal if the file is not such JSON, or if a placeholder's variable or file does not exist.
     """
     try:
         document = json.loads(path.read_text("utf-8"))
@@ -66,7 +68,8 @@ def load_definition(
     except ValueError as error:
         raise Fatal("the connector's definition is not JSON", where=str(path), why=str(error)) from error
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
-        raise Fatal("not a connector's definition", where=str(path), hint='write {"name": "…", "config": {"…": "…"}}')
+        hint = 'write {"name": "…", "config": {"…": "…"}}'
+        raise Fatal("the file is not a connector's definition", where=str(path), hint=hint)
     config: dict[str, str] = {}
     masked: set[str] = set()
     for key, value in document["config"].items():
@@ -81,17 +84,25 @@ def load_definition(
 def load_definitions(
     folder: Path, environment: Mapping[str, str] = os.environ, *, needed: Collection[str] | None = None
 ) -> list[Definition]:
-    """All `*.json` of a folder, by name. Raises Fatal as `load_definition`, and if two have one name."""
+    """Reads all `*.json` of a folder, sorted by file name.
+
+    needed: see `load_definition`.
+    Raises Fatal as `load_definition`, and if two connectors have the same name.
+    """
     found = [load_definition(path, environment, needed=needed) for path in sorted(folder.glob("*.json"))]
-    _refuse_twins(found)
+    _refuse_duplicates(found)
     return found
 
 
-def _refuse_twins(definitions: Iterable[Definition]) -> None:
+def _refuse_duplicates(definitions: Iterable[Definition]) -> None:
     paths: dict[str, str] = {}
     for definition in definitions:
         if other := paths.get(definition.name):
-            raise Fatal(f"two connectors are called {definition.name!r}", where=f"{other}, {definition.path}")
+            raise Fatal(
+                f"two connectors have the name {definition.name!r}",
+                where=f"{other}, {definition.path}",
+                hint="rename one of them",
+            )
         paths[definition.name] = definition.path
 
 
@@ -100,7 +111,7 @@ def _text(value: object) -> str:
 
 
 def _fill_in(text: str, where: str, environment: Mapping[str, str], folder: Path) -> tuple[str, bool]:
-    """The text with its placeholders filled in, and whether any of it is a secret."""
+    """Fills in the placeholders. Returns the text, and whether it contains a secret."""
     secret = False
 
     def value(match: re.Match[str]) -> str:

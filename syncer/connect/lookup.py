@@ -1,4 +1,4 @@
-"""The one connector that feeds the read models: its definition, and Kafka Connect as it is configured."""
+"""Finds the definition of the connector that feeds the read models, and opens a client for Kafka Connect."""
 
 from __future__ import annotations
 
@@ -13,32 +13,39 @@ _NAMES = ("topic.prefix", "slot.name", "publication.name")
 
 
 def find_definition(config: Config, *, names_only: bool = False) -> Definition:
-    """The one connector of the folder whose `topic.prefix` is ours. names_only: placeholders are filled in
-    there only, so that secrets need not be known. Raises Fatal if there is none, or two."""
+    """Returns the connector whose `topic.prefix` equals `kafka.topic_prefix`.
+
+    names_only: fill in placeholders only in the settings that hold names, so that no secret has to be set.
+    Raises Fatal unless exactly one connector has this prefix.
+    """
     folder = config.connect.definitions
     prefix = config.kafka.topic_prefix
     if not folder.is_dir():
         raise Fatal(
-            "there is no folder of connector definitions",
+            "the folder of connector definitions does not exist",
             where=str(folder.absolute()),
             why=config.why_there("connect", "definitions"),
-            hint="set connect.definitions, as SYNCER_CONNECT__DEFINITIONS or in the configuration",
+            hint="create it, or set connect.definitions (or the variable SYNCER_CONNECT__DEFINITIONS)",
         )
     found = [d for d in load_definitions(folder, needed=_NAMES) if d.config.get("topic.prefix") == prefix]
     if len(found) == 1:
         return found[0] if names_only else load_definition(Path(found[0].path))
-    where, hint = str(folder), "see kafka.topic_prefix and connect.definitions in the configuration"
+    where, hint = str(folder), "correct kafka.topic_prefix or connect.definitions in the configuration"
     if not found:
-        raise Fatal(f"no connector is defined that has topic.prefix {prefix}", where=where, hint=hint)
+        raise Fatal(f"no connector definition has topic.prefix {prefix}", where=where, hint=hint)
     why = ", ".join(d.path for d in found)
-    raise Fatal(f"several connectors have topic.prefix {prefix}", where=where, why=why, hint=hint)
+    raise Fatal(f"several connector definitions have topic.prefix {prefix}", where=where, why=why, hint=hint)
 
 
 def connect(config: Config, *, timeout: float = 0.0) -> Connect:
-    """timeout: seconds, if less than `connect.timeout`. Raises Fatal when connect.url is not set."""
+    """Opens a client for Kafka Connect with the configured settings.
+
+    timeout: seconds, at most `connect.timeout`; 0 for `connect.timeout`.
+    Raises Fatal when `connect.url` is not set.
+    """
     settings = config.connect
     if not settings.url:
-        raise Fatal("connect.url is not set", where="configuration", hint="SYNCER_CONNECT__URL=http://host:8083")
+        raise Fatal("connect.url is not set", where="configuration", hint="set SYNCER_CONNECT__URL=http://host:8083")
     password = settings.password.get_secret_value() if settings.password else ""
     return Connect(
         settings.url,
@@ -50,7 +57,7 @@ def connect(config: Config, *, timeout: float = 0.0) -> Connect:
 
 
 def publication(config: Config) -> str:
-    """The publication of the connector's definition; empty if there is no definition to tell it."""
+    """Returns the publication that the connector's definition names; empty if there is no valid definition."""
     try:
         return find_definition(config, names_only=True).config.get("publication.name", "")
     except Fatal:

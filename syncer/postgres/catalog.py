@@ -1,7 +1,7 @@
-"""Reads `syncer.declaration.catalog.Catalog` from PostgreSQL (14 and up).
+"""Reads `declaration.catalog.Catalog` from PostgreSQL 14 and later.
 
-A handful of set-based queries on pg_catalog, by oid and independent of `search_path`, so that the same
-database always gives the same text. What a catalog *means* for a read model is for `checks.py` to say.
+A few set-based queries read pg_catalog by oid. They do not depend on `search_path`, so the same database always gives
+the same catalog. The package `checks` judges whether a catalog suits a read model.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _EVENT_TRIGGERS: LiteralString = """
 SELECT evtname FROM pg_catalog.pg_event_trigger WHERE evtevent = 'ddl_command_end' AND evtenabled <> 'D'
 """
 
-# A generated column's inputs: PostgreSQL 15 and up have them depend on its pg_attrdef, 14 on the column.
+# The inputs of a generated column: in PostgreSQL 15 and later its pg_attrdef row depends on them, in 14 the column.
 _COLUMNS: LiteralString = """
 SELECT a.attrelid, a.attnum, a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod),
        a.attnotnull,
@@ -120,7 +120,7 @@ SELECT e.extname, n.nspname
   FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
 """
 
-# Only indexes that an equality look-up can use. indkey is 0 at an expression's place, and 0-based.
+# Only indexes that an equality look-up can use. indkey is 0-based, and holds 0 in place of an expression.
 _INDEXES: LiteralString = """
 SELECT i.indrelid, c.relname, i.indisunique, i.indpred IS NOT NULL, i.indisprimary,
        ARRAY(SELECT a.attname::text
@@ -136,7 +136,7 @@ SELECT i.indrelid, c.relname, i.indisunique, i.indpred IS NOT NULL, i.indisprima
  ORDER BY i.indrelid, c.relname
 """
 
-# The identity as the server would use it: an index that is invalid or deferrable logs no old key at all.
+# The replica identity that the server uses. With an invalid or deferrable index it logs no old key at all.
 _LEAVES: LiteralString = """
 SELECT root.oid, leaf.oid, n.nspname, leaf.relname, leaf.relkind::text,
        leaf.relpersistence::text, leaf.relreplident::text, greatest(leaf.reltuples, 0)::bigint,
@@ -171,23 +171,23 @@ class _Type(NamedTuple):
     kind: str
     is_array: bool
     name: str
-    """Qualified, and fit for a cast: with type modifier -1, so that `character` is `bpchar` (any length)."""
+    """Qualified, for use in a cast. Formatted with type modifier -1, so that `character` is `bpchar` (any length)."""
     standard: str | None
-    """The usual name of a built-in type; None for others."""
+    """The SQL name of a built-in type; None for other types."""
     inner: int
-    """Of a domain its base type, of an array or range its element; 0 otherwise."""
+    """The oid of a domain's base type, or of the element type of an array or range; 0 for other types."""
     base_with_modifier: str | None
-    """Of a domain: what `format_type` says of its base type."""
+    """For a domain: its base type as `format_type` writes it."""
     json_cast: bool
-    """Whether it has a cast to json that `to_json` uses (json.c, `json_categorize_type`)."""
+    """Whether the type has a cast to json that `to_json` uses (json.c, `json_categorize_type`)."""
     labels: list[str]
 
 
 def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalog:
-    """Everything that read models and checks need to know of these tables. Missing ones are left out, and
-    what there is instead is told by name.
+    """Reads all facts about these tables that read models and checks need.
 
-    Raises psycopg.Error as it comes: whoever holds the connection knows what to make of it.
+    Leaves out missing tables. If any is missing, `Catalog.others` lists the tables that exist.
+    Raises psycopg.Error; the caller classifies it.
     """
     names = sorted(set(tables))
     relations = _query(conn, _RELATIONS, [t.schema for t in names], [t.name for t in names])
@@ -202,7 +202,7 @@ def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalo
     found: dict[TableName, Table] = {}
     for oid, schema, relname, kind, persistence, inherits, row_security, can_select in relations:
         own = leaves[oid]
-        # One foreign or unlogged partition makes the whole table unfit: its rows never reach the log.
+        # One foreign or unlogged partition disqualifies the whole table: its rows never reach WAL.
         if any(leaf_kind == "f" for _, leaf_kind, _, _ in own):
             kind = "f"
         persistence = next((p for _, _, p, _ in own if p != "p"), persistence)
@@ -233,7 +233,7 @@ def load(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> Catalo
 def load_stable(
     conn: psycopg.Connection[Any], tables: Collection[TableName], *, publication: str = ""
 ) -> tuple[Catalog, Fingerprint]:
-    """A catalog and the fingerprint that belongs to it, even if someone alters tables at this moment.
+    """Reads a catalog and the fingerprint that belongs to it, even while a migration alters the tables.
 
     Raises Retry when the tables keep changing.
     """
@@ -246,7 +246,11 @@ def load_stable(
         if row and _without_estimates(again) == _without_estimates(catalog):
             return again, Fingerprint(query, str(row[0]))
         catalog = again
-    raise Retry("read the catalog", where=", ".join(map(str, sorted(tables))), why="tables are being altered")
+    raise Retry(
+        "cannot read the catalog",
+        where=", ".join(map(str, sorted(tables))),
+        why="the tables changed during each of 5 attempts",
+    )
 
 
 def _without_estimates(catalog: Catalog) -> Catalog:
@@ -262,7 +266,7 @@ def _query(conn: psycopg.Connection[Any], query: LiteralString, *parameters: obj
 def _columns(
     conn: psycopg.Connection[Any], oids: list[int]
 ) -> tuple[dict[int, dict[str, Column]], dict[str, tuple[str, ...]]]:
-    """The columns of each table, in order, and the labels of their enums."""
+    """Returns the columns of each table in table order, and the labels of each enum type that they use."""
     rows = _query(conn, _COLUMNS, oids)
     types = {row[0]: _Type(*row) for row in _query(conn, _TYPES, sorted({row[3] for row in rows}))}
     columns: dict[int, dict[str, Column]] = defaultdict(dict)
@@ -270,7 +274,7 @@ def _columns(
     for relation, _, name, type_oid, formatted, not_null, generated_from in rows:
         base = _base(types, type_oid)
         element = types[base.inner] if base.is_array or base.kind in "rm" else None
-        shown = _base(types, element.oid) if element and base.is_array else base
+        innermost = _base(types, element.oid) if element and base.is_array else base
         columns[relation][name] = Column(
             name=name,
             type=_name(types, type_oid),
@@ -278,9 +282,9 @@ def _columns(
             not_null=not_null,
             generated_from=tuple(generated_from),
             element=_name(types, element.oid) if element else "",
-            element_base=_judged_by(shown) if base.is_array else "",
-            json_cast=shown.json_cast,
-            shape=_shape(types, type_oid, formatted) if shown.plain in _SHAPED else "",
+            element_base=_judged_by(innermost) if base.is_array else "",
+            json_cast=innermost.json_cast,
+            shape=_modifier(types, type_oid, formatted) if innermost.plain in _SPATIAL else "",
         )
         for oid in {type_oid, base.oid, element.oid if element else base.oid}:
             if (enum := _base(types, oid)).kind == "e":
@@ -289,7 +293,7 @@ def _columns(
 
 
 def _base(types: dict[int, _Type], oid: int) -> _Type:
-    """The type below all domains."""
+    """Returns the type below all domains."""
     while types[oid].kind == "d":
         oid = types[oid].inner
     return types[oid]
@@ -304,24 +308,25 @@ def _name(types: dict[int, _Type], oid: int) -> str:
     )
 
 
-_SHAPED = ("geometry", "geography")
+_SPATIAL = ("geometry", "geography")
 _MODIFIER = re.compile(r"\(([^()]+)\)(\[\])?$")
 
 
-def _shape(types: dict[int, _Type], oid: int, formatted: str) -> str:
-    """The type modifier in the text of `format_type`, or else the one of a domain or an element below."""
+def _modifier(types: dict[int, _Type], oid: int, formatted: str) -> str:
+    """Returns the type modifier in the text of `format_type`. If there is none, returns the modifier of the domain's
+    base type or of the array's element."""
     found = _MODIFIER.search(formatted)
     inner = types[oid].inner
     if found or not inner:
         return found[1] if found else ""
-    return _shape(types, inner, types[oid].base_with_modifier or "")
+    return _modifier(types, inner, types[oid].base_with_modifier or "")
 
 
 _BY_KIND = {"e": "enum", "r": "range", "m": "multirange", "c": "composite"}
 
 
 def _judged_by(base: _Type) -> str:
-    """`Column.base`. An extension's type (citext, hstore) goes by its bare name, in whatever schema it is."""
+    """Returns `Column.base`. A type of an extension (citext, hstore) has its unqualified name, in any schema."""
     if base.is_array:
         return "array"
     return _BY_KIND.get(base.kind) or base.standard or base.plain
@@ -334,7 +339,7 @@ def _indexes(
     primary_keys: dict[int, tuple[str, ...]] = {}
     for relation, name, unique, partial, primary, columns in _query(conn, _INDEXES, oids):
         plain = tuple(columns[: columns.index(None)] if None in columns else columns)
-        # unique (a, lower(b)) says nothing of a alone
+        # unique (a, lower(b)) does not make a unique
         indexes[relation].append(Index(name, plain, unique and len(plain) == len(columns), partial))
         if primary:
             primary_keys[relation] = plain

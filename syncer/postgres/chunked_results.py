@@ -1,7 +1,7 @@
-"""A statement's answer in parts, so that one larger than expected is never in memory as a whole.
+"""Reads a result in chunks, so that an unexpectedly large one never fills memory.
 
-psycopg's `Cursor.stream` does this, too, but cannot prepare a statement, and planning one that renders
-takes as long as a small batch.
+psycopg's `Cursor.stream` does this too, but it cannot prepare a statement. To plan a render statement takes as long as
+to render a small batch, so render statements are prepared.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from psycopg import generators, pq
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 
-_ROWS = 100  # a part: few enough to be small, enough to cost nothing
-_PART = (pq.ExecStatus.TUPLES_CHUNK, pq.ExecStatus.SINGLE_TUPLE)
+_CHUNK_ROWS = 100
+"""Rows in a chunk: few enough to need little memory, many enough to cost no throughput."""
+_CHUNK = (pq.ExecStatus.TUPLES_CHUNK, pq.ExecStatus.SINGLE_TUPLE)
 _DONE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
-_PLACE = re.compile("%[%s]")
+_PLACEHOLDER = re.compile("%[%s]")
 
 
 class Streamed:
-    """Over one connection, on which nothing else is asked until an answer has been read to its end."""
+    """Runs statements on one connection and yields their results in chunks.
+
+    The caller must read a result to its end, or close the generator, before it runs another statement.
+    """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
@@ -33,8 +37,13 @@ class Streamed:
     def __call__(
         self, statement: str, parameters: Sequence[Any], *, prepare: bool
     ) -> Generator[pq.abc.PGresult, None, None]:
-        """statement: with psycopg's placeholders. Closed before its end, the rest is cancelled, and with it
-        whatever was done since the last savepoint. Raises psycopg.Error."""
+        """Yields the result in chunks. Closing the generator early cancels the statement; then the caller must roll
+        back to a savepoint.
+
+        statement: with psycopg's placeholders.
+        prepare: whether to prepare the statement and use its plan again.
+        Raises psycopg.Error.
+        """
         connection, pgconn = self.connection, self.connection.pgconn
         transformer = Transformer(connection)
         values = transformer.dump_sequence(parameters, [PyFormat.TEXT] * len(parameters))
@@ -44,18 +53,18 @@ class Streamed:
         else:
             types = transformer.types or ()
             pgconn.send_query_params(numbered(statement), values, types, transformer.formats)
-        pgconn.set_chunked_rows_mode(_ROWS)
+        pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
         connection.wait(generators.send(pgconn))
         failed: psycopg.Error | None = None
         try:
             while (result := connection.wait(generators.fetch(pgconn))) is not None:
-                if result.status in _PART:
+                if result.status in _CHUNK:
                     yield result
                 elif result.status not in _DONE:
                     failed = error_from_result(result, "utf-8")
         except GeneratorExit:
-            with contextlib.suppress(psycopg.Error):  # then it goes on to its end
-                connection.cancel_safe(timeout=5)
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel_safe(timeout=5)  # if this fails, the loop below reads the result to its end
             while connection.wait(generators.fetch(pgconn)) is not None:
                 pass
             raise
@@ -63,7 +72,8 @@ class Streamed:
             raise failed
 
     def run(self, command: bytes) -> None:
-        """A command without an answer. Run by psycopg, a ROLLBACK deallocates every prepared statement."""
+        """Runs a command that returns no rows. psycopg itself would deallocate all prepared statements after a
+        ROLLBACK."""
         result = self.connection.pgconn.exec_(command)
         if result.status not in _DONE:
             raise error_from_result(result, "utf-8")
@@ -80,6 +90,6 @@ class Streamed:
 
 
 def numbered(statement: str) -> bytes:
-    """With PostgreSQL's placeholders, `$1`."""
+    """Replaces psycopg's placeholders with PostgreSQL's: `%s` becomes `$1`, `%%` becomes `%`."""
     numbers = count(1)
-    return _PLACE.sub(lambda found: "%" if found[0] == "%%" else f"${next(numbers)}", statement).encode()
+    return _PLACEHOLDER.sub(lambda found: "%" if found[0] == "%%" else f"${next(numbers)}", statement).encode()

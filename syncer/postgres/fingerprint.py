@@ -1,8 +1,17 @@
-"""A cheap fingerprint of a read model's tables, part of every batch's first statement.
+"""Detects in every batch that a table was altered, with a fingerprint of the system catalogs.
 
-Another fingerprint means that what the read model was compiled from may be true no longer: read the
-catalog again, compile again, and go on if the same came out. Where a change can alter values without a
-change event (`ALTER COLUMN … TYPE … USING`, a partition attached), only this tells.
+The fingerprint is part of each batch's first statement. If it changes, the catalog that the read model was compiled
+from may be out of date. Then the syncer reads the catalog again and compiles again. It continues if the result is the
+same. Some alterations change values without a change event (`ALTER COLUMN … TYPE … USING`, a partition with rows is
+attached). Only the fingerprint detects these.
+
+It changes whenever `checks/table_state.compare` finds an alteration (tests/integration/test_shape.py): it hashes id and
+version (`xmin`) of the catalog rows that `table_state.py` reads. PostgreSQL never changes the content of a row without
+its version. The file of a plain table, and a column's default, are not part of the fingerprint. They count for
+`compare` only together with a new version of a column.
+
+One difference remains: `table_state.py` also reads types inside of composite types. If only a label of an enum inside
+of a composite type is renamed, the fingerprint does not change.
 """
 
 from __future__ import annotations
@@ -18,21 +27,23 @@ from syncer.errors import Retry
 
 
 class Fingerprint(NamedTuple):
-    """sql: asks for it, as `fingerprint` makes it; value: what the tables said that it belongs to."""
+    """A fingerprint, and the SQL that computes it."""
 
     sql: sql.Composable
+    """The expression that `fingerprint` returns."""
     value: str
+    """Its value for the tables that the read model was compiled from."""
 
 
 class Tables:
-    """The tables that a compiled read model fits, as one fingerprint; shared by its connections' threads.
+    """Holds the fingerprint of the tables that a compiled read model fits. Its connections' threads share it.
 
-    again: reads the catalog anew; returns the fingerprint of the tables as they are now if the read model
-    fits these, too. Raises Retry otherwise, as when there is no `again`: compile again.
+    again: reads the catalog again. It returns the current fingerprint if the read model also fits the current tables,
+    and raises Retry otherwise. Without it, every difference raises Retry. After Retry, the caller compiles again.
 
-    A snapshot with another fingerprint is given up, before anything else is read in it. So it does not matter
-    which connection notices first, nor that one begins before and another after an alteration: each snapshot
-    that is used shows tables that the read model was found to fit.
+    A snapshot with another fingerprint is rolled back before anything else is read in it. So each snapshot in use shows
+    tables that the read model fits. It does not matter which connection detects an alteration first, nor that one
+    snapshot was taken before it and another after it.
     """
 
     def __init__(self, name: str, fingerprint: Fingerprint, again: Callable[[], Fingerprint] | None = None) -> None:
@@ -40,7 +51,10 @@ class Tables:
         self._lock = threading.Lock()
 
     def revalidate(self, seen: Fingerprint) -> None:
-        """A snapshot did not have this fingerprint: read the catalog, unless another thread has since."""
+        """Reads the catalog again, unless another thread has done so since.
+
+        seen: the fingerprint that a snapshot did not have.
+        """
         with self._lock:
             if self.fingerprint is seen:
                 if self._again is None:
@@ -49,26 +63,25 @@ class Tables:
 
 
 def altered(name: str) -> Retry:
-    """The tables are others than those that the read model was compiled from."""
+    """Returns the error for tables that differ from those that the read model was compiled from."""
     return Retry(
         "the tables were altered: the read model is compiled again",
         where=name,
-        hint="nothing to do, unless it comes again: syncer check",
+        hint="nothing to do; if this repeats: syncer check",
     )
 
 
 def fingerprint(catalog: Catalog, *, publication: str = "", schemas: bool = False) -> sql.Composed:
-    """A scalar subquery, in parentheses: a text that changes when these tables are altered in any way that
-    can matter to a read model (names, columns, types, enum labels, partitions, inheritance, identities, row
-    security, membership of `publication`), also if they are altered back, and not by ANALYZE, VACUUM or
-    changes of rows. It changes whenever the shape of the tables (`postgres/table_state.py`) tells of an alteration.
+    """Returns a scalar subquery, in parentheses, whose text changes when these tables are altered.
 
-    schemas: whether publications may name schemas, too (PostgreSQL 15 and up).
+    It detects changes of names, columns, types, enum labels, partitions, inheritance, replica identities, row security
+    and membership of `publication`, even if they are reverted. ANALYZE, VACUUM and changes of rows do not change it.
+    TRUNCATE does not change it, except TRUNCATE of a single partition, because that sends no change event.
 
-    It takes no parameters and a fraction of a millisecond, so it can be part of every batch's first
-    statement. A TRUNCATE does not change it, except of a partition: that sends no change event if it is
-    truncated by itself, so its file counts, too. `ALTER COLUMN … TYPE … USING`, which changes values without
-    a change event, is seen as a new version of the column.
+    schemas: whether a publication can contain schemas (PostgreSQL 15 and later).
+
+    The subquery takes a fraction of a millisecond. It has no parameters, so it is the same statement for each batch,
+    and is prepared once.
     """
     oids = [table.oid for table in catalog.tables.values()]
     trees = [table.oid for table in catalog.tables.values() if table.kind not in ("table", "view")]
@@ -89,7 +102,7 @@ def fingerprint(catalog: Catalog, *, publication: str = "", schemas: bool = Fals
     return sql.SQL("(SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {})))").format(sql.SQL(", ").join(parts))
 
 
-# `oid >= 16384` (FirstNormalObjectId: what users made) keeps the planner on the catalogs' indexes.
+# `oid >= 16384` (FirstNormalObjectId: objects that users created) makes the planner use the catalogs' indexes.
 _RELATION_PRINT = sql.SQL("""
 (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.oid, c.relnamespace, c.relname, c.relkind,
             c.relpersistence, c.relreplident, c.relrowsecurity, c.relforcerowsecurity,
@@ -123,7 +136,7 @@ _TREE_PRINT = sql.SQL("""
             ',' ORDER BY c.oid)
    FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid AND c.oid >= 16384)""")
 
-# Enums, domains and composites, also inside arrays and under domains; and how types become json.
+# Enums, domains and composite types, also inside of arrays and domains; and the casts of types to json.
 _TYPE_PRINT = sql.SQL("""
 (WITH RECURSIVE used (oid) AS (
     SELECT a.atttypid FROM pg_catalog.pg_attribute a
@@ -159,5 +172,5 @@ _SCHEMAS_PRINT = sql.SQL("""
 
 
 def _oids(oids: Iterable[int]) -> sql.Literal:
-    # A text literal, not a parameter: the statement stays the same from batch to batch and is prepared once.
+    # A text literal, not a parameter: the statement is the same for each batch, and is prepared once.
     return sql.Literal("{" + ",".join(str(oid) for oid in sorted(oids)) + "}")

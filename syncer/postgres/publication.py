@@ -1,7 +1,8 @@
-"""The server's side of change capture: facts about publication, slot and role; the publication itself; and
-waiting for the transactions that were open when it changed.
+"""Reads facts about the publication, the slot and the role. Creates and extends the publication. Waits for
+transactions that were open when the publication changed.
 
-The publication is the only thing that is made in the user's database, and only on command.
+The publication is the only object that the syncer creates in the user's database, and only `syncer connectors apply`
+creates it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from psycopg.rows import tuple_row
 from syncer.checks import Publication, Reader, Slot, SourceFacts, publication_statements, unpublishable
 from syncer.errors import Fatal, Retry
 from syncer.events import TableName
+from syncer.pacing import poll_until
 from syncer.postgres.catalog import load
 
 _SERVER: LiteralString = """
@@ -66,7 +68,7 @@ SELECT n.nspname, c.relname
  WHERE p.pubname = %s AND (pg_catalog.to_jsonb(r) ->> 'prexcept') IS DISTINCT FROM 'true'
 """
 
-# FOR ALL TABLES EXCEPT, of PostgreSQL 19. Earlier servers have no such column: then nothing is found.
+# FOR ALL TABLES EXCEPT, from PostgreSQL 19. Earlier servers have no column prexcept; the query then finds no rows.
 _EXCEPTED: LiteralString = """
 SELECT n.nspname, c.relname
   FROM pg_catalog.pg_publication_rel r
@@ -75,7 +77,7 @@ SELECT n.nspname, c.relname
  WHERE r.prpubid = %s AND pg_catalog.to_jsonb(r) ->> 'prexcept' = 'true'
 """
 
-# Tables with stored generated columns, and whether the identity of one of their leaves has one.
+# Tables with stored generated columns, and whether the replica identity of one of their leaves includes such a column.
 _WITH_GENERATED: LiteralString = """
 SELECT n.nspname, c.relname,
        bool_or(leaf.relreplident = 'f' OR EXISTS (
@@ -92,7 +94,7 @@ SELECT n.nspname, c.relname,
  GROUP BY n.nspname, c.relname
 """
 
-# PostgreSQL 15 and up.
+# PostgreSQL 15 and later.
 _RESTRICTED: LiteralString = """
 SELECT n.nspname, c.relname, r.prqual IS NOT NULL, r.prattrs IS NOT NULL
   FROM pg_catalog.pg_publication_rel r
@@ -120,7 +122,7 @@ SELECT n.nspname, c.relname, c.relkind = 'p', root_ns.nspname, root.relname
   LEFT JOIN pg_catalog.pg_namespace root_ns ON root_ns.oid = root.relnamespace
 """
 
-# Without the rights of pg_read_all_stats, backend_xid is NULL for other roles: then nobody can be named.
+# Without the rights of pg_read_all_stats, backend_xid is NULL for sessions of other roles. They then have no name.
 _HOLDERS: LiteralString = """
 SELECT backend_xid::text::bigint, datname = current_database(), pid, application_name, usename, xact_start, ''
   FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL
@@ -131,16 +133,16 @@ SELECT transaction::text::bigint, database = current_database(), NULL, '', owner
 
 
 class Waiting(NamedTuple):
-    """A transaction that is waited for."""
+    """An open transaction that the syncer waits for."""
 
     xid: int
     pid: int | None
-    """None: prepared, or of a role whose sessions we may not see."""
+    """None for a prepared transaction, and for a session that the syncer's role may not see."""
     application_name: str
     role: str
     since: datetime | None
     prepared: str
-    """The name it was prepared under; empty if it was not."""
+    """The identifier of a prepared transaction; empty for other transactions."""
 
     def __str__(self) -> str:
         since = f" since {self.since:%Y-%m-%d %H:%M:%S%z}" if self.since else ""
@@ -152,7 +154,7 @@ class Waiting(NamedTuple):
 
 
 class Open(tuple[Waiting, ...]):
-    """The transactions that are still open. `str` of it is for people."""
+    """The transactions that are still open. `str` formats them for people."""
 
     __slots__ = ()
 
@@ -163,7 +165,7 @@ class Open(tuple[Waiting, ...]):
 def read_facts(
     conn: psycopg.Connection[Any], tables: Collection[TableName], *, publication: str, slot: str
 ) -> SourceFacts:
-    """What `check_source` judges. Raises psycopg.Error as it comes."""
+    """Reads the facts that `check_source` judges. Raises psycopg.Error."""
     names = sorted(set(tables))
     server = dict(zip(_SERVER_FIELDS, _query(conn, _SERVER)[0], strict=True))
     trees = _query(conn, _TREES, [t.schema for t in names], [t.name for t in names])
@@ -181,8 +183,10 @@ def read_facts(
 
 
 def _with_generated(conn: psycopg.Connection[Any], tables: Collection[TableName]) -> dict[TableName, bool]:
-    """Those with stored generated columns that a publication may or may not send (PostgreSQL 18 and up), and
-    whether one is of the replica identity."""
+    """Returns the tables with stored generated columns, and whether their replica identity includes such a column.
+
+    Empty before PostgreSQL 18: there, no publication can send generated columns.
+    """
     if conn.info.server_version < 180000:
         return {}
     found = _query(conn, _WITH_GENERATED, [t.schema for t in tables], [t.name for t in tables])
@@ -190,7 +194,7 @@ def _with_generated(conn: psycopg.Connection[Any], tables: Collection[TableName]
 
 
 def read_slot(conn: psycopg.Connection[Any], name: str) -> Slot | None:
-    """None if it does not exist. Raises psycopg.Error as it comes."""
+    """Reads the logical slot of this name; None if it does not exist. Raises psycopg.Error."""
     found = _query(conn, _SLOT, name)
     if not found:
         return None
@@ -200,6 +204,7 @@ def read_slot(conn: psycopg.Connection[Any], name: str) -> Slot | None:
 
 
 def read_publication(conn: psycopg.Connection[Any], name: str) -> Publication | None:
+    """Reads the publication of this name; None if it does not exist. Raises psycopg.Error."""
     found = _query(conn, _PUBLICATION, name)
     if not found:
         return None
@@ -222,20 +227,22 @@ def read_publication(conn: psycopg.Connection[Any], name: str) -> Publication | 
 def ensure_publication(
     conn: psycopg.Connection[Any], name: str, tables: Collection[TableName], *, dry_run: bool = False
 ) -> list[str]:
-    """Create the publication, or add to it what is missing; return the statements (run, or to be run).
+    """Creates the publication, or adds the missing tables and options. It never removes any.
 
-    Nothing is ever taken out of a publication. All statements run in one transaction. Raises Fatal when a
-    table is missing, cannot be published, or would no longer accept its application's UPDATE and DELETE.
+    dry_run: only return the statements.
+    Returns the SQL statements. All run in one transaction.
+    Raises Fatal when a table is missing or cannot be published, or when publishing it would make the application's
+    UPDATE and DELETE fail.
     """
     at = f"publication {name}"
     catalog = load(conn, tables)
     if missing := sorted(set(tables) - catalog.tables.keys()):
-        raise Fatal("there is no such table", where=", ".join(map(str, missing)), hint="syncer check")
+        raise Fatal("the table does not exist", where=", ".join(map(str, missing)), hint="syncer check")
     if failing := [leaf.name for table in catalog.tables.values() for leaf in unpublishable(table)]:
         raise Fatal(
             "publishing would make the application's own UPDATE and DELETE fail",
             where=at,
-            why=f"no usable replica identity: {', '.join(map(str, failing))}",
+            why=f"these tables have no usable replica identity: {', '.join(map(str, failing))}",
             hint="syncer check  (it prints the ALTER TABLE to run)",
         )
     partitioned = [table.name for table in catalog.tables.values() if table.kind == "partitioned"]
@@ -252,7 +259,7 @@ def ensure_publication(
             "cannot change the publication",
             where=at,
             why=str(error).strip(),
-            hint="run as the owner of the tables, with CREATE on the database:\n" + "\n".join(statements),
+            hint="run these as the owner of the tables, with CREATE on the database:\n" + "\n".join(statements),
         ) from error
     return statements
 
@@ -264,46 +271,52 @@ def wait_for_open_transactions(
     *,
     interval: float = 0.2,
 ) -> None:
-    """Return once every transaction of this database that is open now, and has changed something, has ended.
+    """Waits until every transaction of this database that is open now, and has changed something, has ended.
 
-    One that was open when a table joined the publication may have changed the table unseen; a backfill
-    begun after this call sees what it did. Prepared transactions count. conn: in autocommit mode.
-    timeout, interval: seconds. progress: told about once a second who is still waited for.
-    Raises Retry, naming them, after the time-out.
+    A transaction that was open when a table joined the publication may have changed the table without a change event.
+    A backfill that begins after this call sees these changes. Prepared transactions count as open.
+
+    conn: in autocommit mode.
+    timeout, interval: seconds.
+    progress: called about once a second with the transactions that are still open.
+    Raises Retry with these transactions after the timeout.
     """
     if not conn.autocommit:
-        raise ValueError("a connection in autocommit mode is needed: its own transaction would be waited for")
-    deadline = time.monotonic() + timeout
-    # A snapshot does not tell those that began after the last one that ended. A transaction id of our own,
-    # assigned and completed, is later than all that are open now, and makes the next snapshot tell them.
+        raise ValueError("the connection must be in autocommit mode, or the call would wait for its own transaction")
+    # A snapshot does not list transactions that began after the latest completed one. So complete a transaction with
+    # an id of its own: it is later than all open ones, and the next snapshot lists them.
     conn.execute("SELECT pg_catalog.pg_current_xact_id()")
     waiting = _holders(conn, _open(conn))
     reported = 0.0
-    while waiting:
+
+    def ended() -> bool:
+        nonlocal waiting, reported
+        still_open = _open(conn)
+        waiting = [holder for holder in waiting if holder.xid in still_open]
         now = time.monotonic()
-        if now >= deadline:
-            raise Retry(
-                "transactions that were open when the publication changed are still open",
-                where=f"database {conn.info.dbname}",
-                why=str(Open(waiting)),
-                hint="end them (COMMIT PREPARED, SELECT pg_terminate_backend(pid)), or wait longer",
-            )
-        if now - reported >= 1:
+        if waiting and now - reported >= 1:
             progress(Open(waiting))
             reported = now
-        time.sleep(min(interval, max(0.0, deadline - now)))
-        still = _open(conn)
-        waiting = [holder for holder in waiting if holder.xid in still]
+        return not waiting
+
+    if waiting and not poll_until(ended, timeout=timeout, interval=interval):
+        raise Retry(
+            "transactions that were open when the publication changed are still open",
+            where=f"database {conn.info.dbname}",
+            why=str(Open(waiting)),
+            hint="end them (COMMIT PREPARED …, SELECT pg_terminate_backend(pid)), or try again later",
+        )
 
 
 def _open(conn: psycopg.Connection[Any]) -> set[int]:
-    """The 64-bit ids of the transactions that have one and are not over, of all databases."""
+    """Returns the 64-bit ids of open transactions in all databases. A transaction without changes has no id."""
     query: LiteralString = "SELECT pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot())::text::bigint"
     return {xid for (xid,) in _query(conn, query)}
 
 
 def _holders(conn: psycopg.Connection[Any], xids: set[int]) -> list[Waiting]:
-    """Who has these transactions open, without those of other databases. Unknown ones stay, nameless."""
+    """Returns these transactions with their sessions, without those of other databases. Transactions of sessions that
+    the role may not see stay in the list without details."""
     known = {row[0]: row[1:] for row in _query(conn, _HOLDERS)}
     waiting = []
     for xid in sorted(xids):

@@ -1,4 +1,4 @@
-"""A session with PostgreSQL: what is pinned in it, and what its errors mean."""
+"""Opens PostgreSQL sessions with pinned settings, and classifies PostgreSQL's errors."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ PINNED: Mapping[str, str] = {
     "xmlbinary": "base64",
     "xmloption": "content",
 }
-"""What could make the same rows look different. `row_security=off` makes a policy an error instead of
-missing rows."""
+"""Settings that change how the same rows are rendered. With `row_security=off`, a policy that would hide rows raises
+an error instead."""
 
 PLANNING: Mapping[str, str] = {"enable_seqscan": "off", "jit": "off", "random_page_cost": "1.1"}
-"""Everything is found by index, a few rows at a time. Left to itself, PostgreSQL scans a small table once
-for every document (measured: 6,000 documents/s instead of 36,000)."""
+"""Settings that make the planner use indexes, because each look-up finds few rows. With its defaults, PostgreSQL scans
+a small table once for every document (measured: 6,000 documents/s instead of 36,000)."""
 
 _KEEPALIVE = {
     "keepalives_idle": 30,
@@ -42,13 +42,15 @@ _KEEPALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-"""Of libpq, unless the DSN has its own: that a server vanished is noticed in a minute, not in hours."""
+"""Options of libpq; the DSN may override them. They detect a dead server in a minute instead of hours."""
 
 
 def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) -> psycopg.Connection[Any]:
-    """A session with everything pinned. arguments: of `psycopg.connect`; statement_timeout: seconds.
+    """Opens a session in autocommit mode with `PINNED` and `PLANNING`.
 
-    Raises Retry when the server cannot be reached, Fatal when it refuses us.
+    arguments: of `psycopg.connect`.
+    statement_timeout: seconds.
+    Raises Retry when the server is unreachable, Fatal when it refuses the login.
     """
     options = {
         **PINNED,
@@ -72,23 +74,29 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
 
 
 def lock_timeout(statement_timeout: float) -> float:
-    """Seconds. Earlier: to wait for another's ALTER TABLE or TRUNCATE says nothing about the rows."""
+    """Returns the lock timeout in seconds: half of the statement timeout.
+
+    So a wait for another session's ALTER TABLE or TRUNCATE ends as a lock timeout. It is not mistaken for a document
+    that takes too long to render.
+    """
     return statement_timeout / 2
 
 
 def standby(where: str) -> Retry:
-    """It may be promoted, or the name may lead to the primary again."""
+    """Returns the error for a standby. It is a Retry: the standby may be promoted, or its host name may lead to the
+    primary later."""
     return Retry(
-        "this PostgreSQL server is a standby, whose snapshots have no clock",
+        "this PostgreSQL server is a standby, and snapshots of a standby have no clock",
         where=where,
         hint="set postgres.dsn to the primary (target_session_attrs=read-write finds it)",
     )
 
 
 def classify_error(error: psycopg.Error, what: str, *, where: str = "PostgreSQL") -> SyncerError:
-    """What an error of the server or of the connection means for a read model.
+    """Turns an error of the server or of the connection into one of the three kinds of `errors.py`.
 
-    By SQLSTATE class (manual, appendix A); libpq gives none for a refused connection, only text.
+    The SQLSTATE decides (PostgreSQL manual, appendix A). For a refused connection libpq gives only a text.
+    what: the operation that failed. where: the read model, or the server.
     """
     state, why = error.sqlstate or "", str(error).strip().split("\n")[0]
     detail = getattr(error.diag, "message_detail", None)
@@ -98,7 +106,7 @@ def classify_error(error: psycopg.Error, what: str, *, where: str = "PostgreSQL"
         for pattern, hint in _REFUSED.items():
             if re.search(pattern, str(error)):
                 return Fatal(what, where=where, why=why, hint=hint)
-        return Retry(what, where=where, why=why, hint="is the server up? see postgres.dsn")
+        return Retry(what, where=where, why=why, hint="check that the server is up and postgres.dsn is correct")
     if state == "XX000" and _POSTGIS.match(error.diag.source_file or ""):
         return Reject(what, where=where, why=f"{why} [{state}]", hint=_STATES["22"][1])
     for prefix, (kind, hint) in _STATES.items():
@@ -108,42 +116,42 @@ def classify_error(error: psycopg.Error, what: str, *, where: str = "PostgreSQL"
 
 
 _POSTGIS = re.compile(r"lwgeom|geography|gserialized|postgis")
-"""The source files of PostGIS, which calls every mistake in a value an internal error (XX000)."""
+"""Source files of PostGIS, which reports an invalid value as an internal error (XX000)."""
 
 _REFUSED = {
     "password authentication failed": "set SYNCER_POSTGRES__PASSWORD or postgres.password_file",
     "no password supplied": "set SYNCER_POSTGRES__PASSWORD or postgres.password_file",
     "no pg_hba.conf entry": "allow the syncer's host in pg_hba.conf",
-    "(database|role) .* does not exist": "see postgres.dsn: the database or role is not there",
-    "root certificate file": "see sslrootcert in postgres.dsn: the file has to be there, with certificates",
+    "(database|role) .* does not exist": "correct the database or role in postgres.dsn, or create it",
+    "root certificate file": "set sslrootcert in postgres.dsn to a file with certificates",
     "(?i)certificate verify failed": tls.advice("sslrootcert in postgres.dsn"),
-    "does not match host name": "postgres.dsn has to name the host as its certificate does",
-    "could not load (client )?certificate|private key file": "see sslcert and sslkey in postgres.dsn",
-    "does not support SSL": "see sslmode in postgres.dsn: the server has no TLS",
+    "does not match host name": "use the host name of the server's certificate in postgres.dsn",
+    "could not load (client )?certificate|private key file": "correct sslcert and sslkey in postgres.dsn",
+    "does not support SSL": "change sslmode in postgres.dsn, or enable TLS on the server",
     "permission denied for database": "GRANT CONNECT ON DATABASE … TO the syncer's role",
 }
 _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
-    "0A000": (Retry, "a cached plan is out of date: it is made anew"),
+    "0A000": (Retry, "nothing to do: a cached plan was out of date, and the statement is planned again"),
     "08": (Retry, ""),
-    "22": (Reject, "mend the row, or the expression that fails on it"),
+    "22": (Reject, "fix the row, or the expression that fails on it"),
     "25006": (Retry, ""),
     "25P": (Retry, ""),
-    "26": (Retry, "a connection pooler in between has to pool sessions, not transactions"),
+    "26": (Retry, "configure the connection pooler to pool sessions, not transactions"),
     "28P01": (Fatal, "set SYNCER_POSTGRES__PASSWORD or postgres.password_file"),
-    "28": (Fatal, "see the role in postgres.dsn, and pg_hba.conf of the server"),
-    "3F": (Retry, "a schema is gone: the read model is compiled again"),
-    "3D": (Fatal, "see postgres.dsn: the database is not there"),
+    "28": (Fatal, "check the role in postgres.dsn, and pg_hba.conf of the server"),
+    "3F": (Retry, "a schema is missing: the read model is compiled again"),
+    "3D": (Fatal, "correct the database in postgres.dsn, or create it"),
     "40": (Retry, ""),
-    "42P01": (Retry, "a table is gone: the read model is compiled again"),
+    "42P01": (Retry, "a table is missing: the read model is compiled again"),
     "42501": (Fatal, "syncer check prints the GRANT to run; with row security the role needs BYPASSRLS"),
-    "42": (Fatal, "syncer check tells what does not fit the tables any more"),
+    "42": (Fatal, "syncer check prints what no longer fits the tables"),
     "53": (Retry, "the server is short of memory, disk or connections"),
-    "54": (Reject, "a document is too large or too deep for the server"),
-    "55P03": (Retry, "who holds the lock: SELECT * FROM pg_locks WHERE mode = 'AccessExclusiveLock'"),
+    "54": (Reject, "the document is too large or too deeply nested for the server"),
+    "55P03": (Retry, "find the lock: SELECT * FROM pg_locks WHERE mode = 'AccessExclusiveLock'"),
     "55": (Retry, ""),
-    "57014": (Retry, "longer statements: postgres.statement_timeout"),
+    "57014": (Retry, "raise postgres.statement_timeout to allow longer statements"),
     "57": (Retry, ""),
     "58": (Retry, ""),
-    "72": (Retry, "old_snapshot_threshold took the snapshot: another one is taken"),
+    "72": (Retry, "nothing to do: old_snapshot_threshold ended the snapshot, and a new one is taken"),
     "XX": (Retry, "see the server's log"),
 }

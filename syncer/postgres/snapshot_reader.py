@@ -1,6 +1,20 @@
-"""PostgreSQL as `Rows`: one connection, one REPEATABLE READ READ ONLY transaction per view.
+"""Reads roots and renders documents in one PostgreSQL snapshot. Implements `ports.Rows`.
 
-The statements come ready from `compile.py`; here they are run, in a session of `session.py`.
+Each view is one REPEATABLE READ READ ONLY transaction. It begins in this order:
+
+1. Lock the tables (ACCESS SHARE), so that no ALTER TABLE or TRUNCATE runs while the view is open.
+2. Take the snapshot. The same statement reads the snapshot's transaction ids, the server's identity, the insert LSN
+   and the fingerprint of the tables.
+3. Compare the fingerprint with the one that the read model was compiled from. If they differ, roll back, read the
+   catalog again and start over.
+
+All look-ups and renders of the view then run in this snapshot, so they show one state of the database. Large results
+arrive in chunks (`chunked_results.py`), so a batch that exceeds its byte limit is cancelled early.
+
+After the view, the caller waits until WAL is flushed up to the snapshot's insert LSN (`SnapshotReader.flushed`). Until
+then, a crash can undo asynchronous commits that the snapshot shows.
+
+`declaration/compile.py` builds the statements. `session.py` pins the settings that they run under.
 """
 
 from __future__ import annotations
@@ -26,10 +40,14 @@ from syncer.postgres.fingerprint import Fingerprint, Tables, altered
 from syncer.postgres.session import classify_error, connect, lock_timeout, standby
 
 _PAGE = 8192
-_LONG_PAGE_HEADER = 40
-_STREAM = 1000
-_TIMED_OUT = "57014"
-_ALTERATIONS = 5  # of the tables, while one view begins
+"""Bytes in a page of WAL."""
+_PAGE_HEADERS = (24, 40)
+"""Sizes of the two kinds of WAL page header, in bytes. A segment's first page has the long one."""
+_STREAMED_ROWS = 1000
+_QUERY_CANCELED = "57014"
+"""SQLSTATE of a statement that exceeded `statement_timeout`."""
+_MAX_ALTERATIONS = 5
+"""Attempts to begin one view while tables keep changing."""
 _HEAD = sql.SQL("""
 SELECT pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_current_snapshot()::text,
@@ -39,14 +57,16 @@ SELECT pg_catalog.pg_is_in_recovery(),
        CASE WHEN NOT pg_catalog.pg_is_in_recovery()
             THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
        {}""")
-_LOCKED = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
-"""Takes no snapshot, and every reader holds this lock; only the order matters. A table that is rewritten by
-ALTER TABLE, or truncated, is empty to each snapshot from before; so it is taken once nobody can do either.
+_LOCK_TABLES = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
+"""Runs before the snapshot is taken; LOCK TABLE itself takes none. Every reader holds this lock; only the order
+matters. A table that ALTER TABLE rewrites, or that TRUNCATE empties, is empty in every older snapshot. So the
+snapshot must be taken when neither command can run any more.
 https://www.postgresql.org/docs/current/mvcc-caveats.html"""
-_LOCK_TRY, _LOCK_PAUSE = 0.1, 0.1
-"""Seconds. Who waits for one table while holding others can be in the way of a migration that wants those:
-after `deadlock_timeout` (1 s) that would be ended, not we. So all are let go long before that."""
-_LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = {}")  # milliseconds
+_LOCK_ATTEMPT, _LOCK_PAUSE = 0.1, 0.1
+"""Seconds. A reader that holds some tables and waits for another can deadlock with a migration. After
+`deadlock_timeout` (1 s) PostgreSQL would cancel the migration, not the reader. So the reader releases all locks long
+before that, and tries again."""
+_SET_LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = {}")  # milliseconds
 _TREES: LiteralString = """
 SELECT n.nspname, c.relname, top_ns.nspname, top.relname
   FROM unnest(%s::text[], %s::text[]) AS wanted (nspname, relname)
@@ -64,9 +84,11 @@ _FLUSHED = "SELECT (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::bigint"
 
 
 class SnapshotReader:
-    """`Rows` for one read model, on one connection: for one thread at a time.
+    """Implements `ports.Rows` for one read model on one connection. One thread uses it at a time.
 
-    tables: what a view has to show for the read model to fit it (None: that is not looked at).
+    arguments: of `psycopg.connect`.
+    tables: the fingerprint that each view must have; None turns this check off.
+    statement_timeout: seconds.
     """
 
     def __init__(
@@ -82,10 +104,10 @@ class SnapshotReader:
         self._statement_timeout = statement_timeout
         self._tables = tables or Tables(compiled.name, Fingerprint(sql.SQL("''"), ""))
         self._head = self._tables.fingerprint, _HEAD.format(self._tables.fingerprint.sql)
-        self._locked = _locked({compiled.root, *(place.table for place in compiled.occurrences)})
-        self._root_locked = _locked({compiled.root})
-        self._lock_quickly = _LOCK_TIMEOUT.format(round(_LOCK_TRY * 1000))
-        self._lock_patiently = _LOCK_TIMEOUT.format(round(lock_timeout(statement_timeout) * 1000))
+        self._lock_all = _lock_tables({compiled.root, *(use.table for use in compiled.occurrences)})
+        self._lock_root = _lock_tables({compiled.root})
+        self._short_lock_timeout = _SET_LOCK_TIMEOUT.format(round(_LOCK_ATTEMPT * 1000))
+        self._long_lock_timeout = _SET_LOCK_TIMEOUT.format(round(lock_timeout(statement_timeout) * 1000))
         self._connection: psycopg.Connection[Any] | None = None
         self._streamed: Streamed | None = None
         self._lock = threading.Lock()
@@ -96,8 +118,8 @@ class SnapshotReader:
         with self._lock:
             try:
                 connection = self._open()
-                locked = self._root_locked if root_only else self._locked
-                head = self._begin(connection, locked, wait)
+                lock = self._lock_root if root_only else self._lock_all
+                head = self._begin(connection, lock, wait)
                 yield SnapshotView(self._streamed or Streamed(connection), self.compiled, head)
                 connection.execute("COMMIT")
             except psycopg.Error as error:
@@ -111,8 +133,8 @@ class SnapshotReader:
         """See `ports.Rows.flushed`."""
         with self._lock:
             if self._connection is None or self._connection.closed:
-                # Another one may be to a server that has begun again without what the view saw.
-                raise Retry("the connection of a snapshot was lost before its end", where=self.compiled.name)
+                # A new connection may reach a server that crashed and lost what the view saw.
+                raise Retry("the connection was lost before WAL was flushed", where=self.compiled.name)
             try:
                 row = self._connection.execute(_FLUSHED, prepare=True).fetchone()
             except psycopg.Error as error:
@@ -121,14 +143,14 @@ class SnapshotReader:
         return reached(row[0] if row else 0, lsn)
 
     def flush(self) -> None:
-        """Without commits of others the log goes to disk five times a second: a commit of our own, of a
-        message that changes no table and that nobody reads, takes milliseconds. See `ports.Rows.flush`."""
+        """See `ports.Rows.flush`. Commits a logical message that changes no table and that nobody reads. The commit
+        flushes WAL within milliseconds. Without any commits, PostgreSQL flushes WAL five times a second."""
         with self._lock, contextlib.suppress(psycopg.Error):
             if self._connection is not None:
                 self._connection.execute(_FLUSH)
 
     def statuses(self, xids: Collection[int]) -> dict[int, str]:
-        """See `ports.Rows.statuses`. On a connection of its own: it is asked while waiting."""
+        """See `ports.Rows.statuses`. Opens a connection of its own, because the gate calls this while it waits."""
         result = {}
         with connect(self._arguments) as connection:
             for xid in xids:
@@ -139,10 +161,11 @@ class SnapshotReader:
                 except psycopg.errors.InvalidParameterValue:
                     result[xid] = "in the future"
                 except psycopg.Error as error:
-                    raise classify_error(error, "cannot ask for a transaction's status") from error
+                    raise classify_error(error, "cannot read a transaction's status") from error
         return result
 
     def close(self) -> None:
+        """Closes the connection. The next view opens a new one."""
         self._drop()
 
     def _open(self) -> psycopg.Connection[Any]:
@@ -151,13 +174,13 @@ class SnapshotReader:
             self._streamed = Streamed(self._connection)
         return self._connection
 
-    def _begin(self, connection: psycopg.Connection[Any], locked: sql.Composed, wait: Callable[[float], None]) -> Head:
-        """A snapshot of tables that the read model fits."""
-        for _ in range(_ALTERATIONS):
+    def _begin(self, connection: psycopg.Connection[Any], lock: sql.Composed, wait: Callable[[float], None]) -> Head:
+        """Begins a transaction whose snapshot shows tables that the read model fits."""
+        for _ in range(_MAX_ALTERATIONS):
             wanted = self._tables.fingerprint
             if wanted is not self._head[0]:
                 self._head = wanted, _HEAD.format(wanted.sql)
-            row = self._try_to_begin(connection, locked, wait)
+            row = self._lock_and_take_snapshot(connection, lock, wait)
             in_recovery, snapshot, system, insert_lsn, walfile, found = row
             if in_recovery:
                 raise standby(self.compiled.name)
@@ -167,18 +190,18 @@ class SnapshotReader:
             self._tables.revalidate(wanted)
         raise altered(self.compiled.name)
 
-    def _try_to_begin(
-        self, connection: psycopg.Connection[Any], locked: sql.Composed, wait: Callable[[float], None]
+    def _lock_and_take_snapshot(
+        self, connection: psycopg.Connection[Any], lock: sql.Composed, wait: Callable[[float], None]
     ) -> Any:
-        """The first row of a view, once its tables are free."""
+        """Returns the row of `_HEAD`. Waits while another transaction locks a table, up to the lock timeout."""
         deadline = time.monotonic() + lock_timeout(self._statement_timeout)
         while True:
             try:
                 with connection.pipeline():
                     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    connection.execute(self._lock_quickly)
-                    connection.execute(locked)
-                    connection.execute(self._lock_patiently)
+                    connection.execute(self._short_lock_timeout)
+                    connection.execute(lock)
+                    connection.execute(self._long_lock_timeout)
                     cursor = connection.execute(self._head[1], prepare=True)
                     connection.execute("SAVEPOINT render")
                 return cursor.fetchone()
@@ -199,7 +222,7 @@ class SnapshotReader:
 
 
 class SnapshotView:
-    """See `ports.View`. Only valid inside `SnapshotReader.view`."""
+    """Implements `ports.View`, which documents its methods. Valid only inside `SnapshotReader.view`."""
 
     def __init__(self, streamed: Streamed, compiled: Compiled, head: Head) -> None:
         self.head = head
@@ -211,10 +234,10 @@ class SnapshotView:
         if lookup.sql is None:
             yield from values
         elif values:
-            yield from self._stream(lookup.sql, _columns(values))
+            yield from self._stream(lookup.sql, _transpose(values))
 
     def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
-        return self._rows(self._compiled.render, _columns(keys), most, prepare=True, several=len(keys) - 1)
+        return self._rows(self._compiled.render, _transpose(keys), most, prepare=True, several=len(keys) - 1)
 
     def render_range(self, low: Key | None, high: Key, most: int = 0) -> list[Row]:
         if low is None:
@@ -232,20 +255,20 @@ class SnapshotView:
     def _keys(self, condition: LiteralString, parameters: Sequence[Any], limit: int | None = None) -> list[Key]:
         columns = [sql.Identifier("t", _escaped(column)) for column in self._compiled.key]
         key = sql.SQL("({})").format(sql.SQL(", ").join(columns))
-        # wider than the column may be, as keys are that come from before it was narrowed
+        # The bound may be wider than the column: such keys date from before the column was narrowed.
         wide = [sql.SQL("%s::int8" if type == "bigint" else "%s") for type in self._compiled.key_types]
         bound = sql.SQL("({})").format(sql.SQL(", ").join(wide))
         statement = sql.SQL("SELECT {} FROM {} t WHERE {} ORDER BY {} LIMIT {}").format(
             sql.SQL(", ").join(sql.SQL("{}::text").format(column) for column in columns),
             sql.Identifier(*map(_escaped, self._compiled.root)),
             sql.SQL(condition).format(key=key, bound=bound),
-            sql.SQL(", ").join(columns),  # with the alias: the plain name would mean the text above
+            sql.SQL(", ").join(columns),  # qualified: the plain name would mean the ::text expression above
             sql.Literal(limit),
         )
         return list(self._stream(statement, parameters))
 
     def boundaries(self, size: int) -> Iterator[Key]:
-        self._connection.execute("SET LOCAL statement_timeout = 0")  # a walk over all of a large index
+        self._connection.execute("SET LOCAL statement_timeout = 0")  # it scans a whole index, which may be large
         yield from self._stream(self._compiled.boundaries, [size])
 
     def trees(self, tables: Collection[TableName]) -> dict[TableName, TableName]:
@@ -255,57 +278,63 @@ class SnapshotView:
     def _stream(self, statement: str | sql.Composed, parameters: Sequence[Any]) -> Iterator[Key]:
         query: Any = statement
         with self._connection.cursor() as cursor:
-            yield from map(tuple, cursor.stream(query, parameters, size=_STREAM))
+            yield from map(tuple, cursor.stream(query, parameters, size=_STREAMED_ROWS))
 
     def _rows(self, statement: str, parameters: Sequence[Any], most: int, *, prepare: bool, several: int) -> list[Row]:
-        """Run a render statement; the savepoint at the view's begin keeps it usable if it fails."""
+        """Runs a render statement.
+
+        most: limit in bytes; 0 for none.
+        several: how many roots the caller may try next after a time-out; 0 if it asked for a single root.
+        Raises Overflow when there are too many bytes, or when several roots time out. Raises Reject when a single root
+        times out or fails. After both, the savepoint from the view's begin keeps the view usable.
+        """
         rows: list[Row] = []
-        size, over = 0, None
+        size, overflow = 0, None
         try:
-            with closing(self._streamed(statement, parameters, prepare=prepare)) as parts:
-                for part in parts:
-                    value: Any = part.get_value
-                    for i in range(part.ntuples):
+            with closing(self._streamed(statement, parameters, prepare=prepare)) as chunks:
+                for chunk in chunks:
+                    value: Any = chunk.get_value
+                    for i in range(chunk.ntuples):
                         asked, found, body = value(i, 0), value(i, 1), value(i, 2)
                         rows.append(Row(asked.decode(), None if found is None else found.decode(), body))
                     if most:
-                        size += sum(len(row.body) for row in rows[-part.ntuples :] if row.body)
+                        size += sum(len(row.body) for row in rows[-chunk.ntuples :] if row.body)
                         if size > most and len(rows) > 1:
-                            over = Overflow(len(rows), size)
+                            overflow = Overflow(len(rows), size)
                             break
         except psycopg.Error as error:
             kind = classify_error(error, "cannot render documents", where=self._compiled.name)
-            late = error.sqlstate == _TIMED_OUT
-            if late or isinstance(kind, Reject):
+            timed_out = error.sqlstate == _QUERY_CANCELED
+            if timed_out or isinstance(kind, Reject):
                 self._streamed.run(b"ROLLBACK TO SAVEPOINT render")
-            if late and several:
+            if timed_out and several:
                 raise Overflow(several, 0) from error
-            raise (Reject(kind.what, where=kind.where, why=kind.why, hint=kind.hint) if late else kind) from error
-        if over:
+            raise (Reject(kind.what, where=kind.where, why=kind.why, hint=kind.hint) if timed_out else kind) from error
+        if overflow:
             self._streamed.run(b"ROLLBACK TO SAVEPOINT render")
-            raise over
+            raise overflow
         return rows
 
 
 def reached(flushed: int, inserted: int) -> bool:
-    """Whether the log is on disk up to where records were inserted. Bytes.
+    """Returns whether WAL is flushed up to the insert LSN. Both LSNs are in bytes.
 
-    At a page boundary the insert position is told past the next page's header (24 or 40 bytes), the flush
-    position before it; on an idle server they would never meet (xlog.c, `GetXLogInsertRecPtr`).
+    At a page boundary, PostgreSQL reports the insert LSN after the next page's header (24 or 40 bytes) and the flush
+    LSN before it. On an idle server the flush LSN would never reach it (xlog.c, `GetXLogInsertRecPtr`).
     """
     into_page = inserted % _PAGE
-    return flushed >= (inserted - into_page if into_page in (24, _LONG_PAGE_HEADER) else inserted)
+    return flushed >= (inserted - into_page if into_page in _PAGE_HEADERS else inserted)
 
 
-def _locked(tables: Collection[TableName]) -> sql.Composed:
-    return _LOCKED.format(sql.SQL(", ").join(sql.Identifier(*name) for name in sorted(tables)))
+def _lock_tables(tables: Collection[TableName]) -> sql.Composed:
+    return _LOCK_TABLES.format(sql.SQL(", ").join(sql.Identifier(*name) for name in sorted(tables)))
 
 
 def _escaped(name: str) -> str:
-    """For a statement with parameters: psycopg looks for placeholders in quoted names, too."""
+    """Doubles `%`: in a statement with parameters, psycopg looks for placeholders in quoted names, too."""
     return name.replace("%", "%%")
 
 
-def _columns(keys: Collection[Key]) -> list[list[str]]:
-    """From rows of texts to one array a column."""
+def _transpose(keys: Collection[Key]) -> list[list[str]]:
+    """Turns rows of texts into one array for each column."""
     return [list(column) for column in zip(*keys, strict=True)]

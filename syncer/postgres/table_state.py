@@ -1,125 +1,129 @@
-"""Reads `syncer.checks.table_state.Shape` from the catalog."""
+"""Reads `checks.table_state.TableState` from the system catalogs, with the query of `catalog_rows.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from syncer.checks.table_state import FORM, TableState
+from syncer.checks.table_state import FORM, ColumnState, LeafState, RelationState, TableState, TypeState
 from syncer.events import TableName
-
-# `xmin` is the transaction that wrote a row of the catalog: it tells what was altered and altered back, and
-# stays when the row is frozen. Which rows a command writes was found by trying: a table's row type by RENAME,
-# SET SCHEMA and OWNER alone; its row of pg_class also by GRANT, ADD COLUMN, VACUUM FULL.
-_TABLES: LiteralString = """
-SELECT n.nspname, c.relname, c.oid::bigint, c.relfilenode::bigint,
-       (SELECT t.xmin::text FROM pg_catalog.pg_type t WHERE t.oid = c.reltype),
-       (SELECT pg_catalog.string_agg(
-                   pg_catalog.concat_ws(' ', p.oid, p.xmin, r.oid, r.xmin), ',' ORDER BY p.oid)
-          FROM pg_catalog.pg_publication p
-          LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
-         WHERE p.pubname = %s AND (p.puballtables OR r.oid IS NOT NULL)),
-       (SELECT pg_catalog.jsonb_object_agg(a.attname, pg_catalog.jsonb_build_array(
-                   a.attnum, a.atttypid::bigint, a.atttypmod,
-                   pg_catalog.format_type(a.atttypid, a.atttypmod), a.xmin::text,
-                   pg_catalog.concat_ws(' ', a.attnotnull, a.attidentity, a.attstattarget, a.attstorage,
-                       a.attcompression, a.attoptions, a.attacl, d.oid)))
-          FROM pg_catalog.pg_attribute a
-          LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
-       (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.indexrelid, i.xmin), ',')
-          FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisreplident),
-       (WITH RECURSIVE tree (oid, links) AS (
-            SELECT i.inhrelid, i.xmin::text
-              FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid AND NOT i.inhdetachpending
-             UNION ALL
-            SELECT i.inhrelid, tree.links || ' ' || i.xmin
-              FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid AND NOT i.inhdetachpending)
-        SELECT pg_catalog.jsonb_object_agg(leaf.oid, pg_catalog.jsonb_build_array(
-                   leaf.relfilenode::bigint, tree.links,
-                   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.indexrelid, i.xmin), ',')
-                      FROM pg_catalog.pg_index i WHERE i.indrelid = leaf.oid AND i.indisreplident)))
-          FROM tree
-          JOIN pg_catalog.pg_class leaf ON leaf.oid = tree.oid AND leaf.relkind <> 'p'
-         WHERE c.relkind = 'p')
-  FROM unnest(%s::text[], %s::text[]) AS wanted (nspname, relname)
-  JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.nspname
-  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.relname
-"""
-
-# PostgreSQL 15 and up: FOR TABLES IN SCHEMA.
-_SCHEMAS: LiteralString = """
-SELECT n.nspname, pg_catalog.concat_ws(' ', p.oid, p.xmin, s.oid, s.xmin)
-  FROM pg_catalog.pg_publication p
-  JOIN pg_catalog.pg_publication_namespace s ON s.pnpubid = p.oid
-  JOIN pg_catalog.pg_namespace n ON n.oid = s.pnnspid
- WHERE p.pubname = %s
-"""
-
-# Also inside of arrays, domains and composite types.
-_LABELS: LiteralString = """
-WITH RECURSIVE used (oid) AS (
-    SELECT unnest(%s::bigint[])::oid
-    UNION
-    SELECT inside.oid
-      FROM used
-      JOIN pg_catalog.pg_type t ON t.oid = used.oid
-      LEFT JOIN pg_catalog.pg_attribute a ON t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0
-     CROSS JOIN LATERAL (VALUES (t.typelem), (t.typbasetype), (a.atttypid)) AS inside (oid)
-     WHERE inside.oid >= 16384)
-SELECT e.oid::text, e.enumlabel::text, e.xmin::text
-  FROM used JOIN pg_catalog.pg_enum e ON e.enumtypid = used.oid
- UNION ALL
-SELECT t.oid::text,
-       pg_catalog.string_agg(
-           pg_catalog.concat_ws(' ', a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum),
-       pg_catalog.string_agg(a.xmin::text, ' ' ORDER BY a.attnum)
-  FROM used
-  JOIN pg_catalog.pg_type t ON t.oid = used.oid
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
- WHERE t.typrelid <> 0
- GROUP BY t.oid
-"""
+from syncer.postgres.catalog_rows import CatalogRow, rows_query
 
 _FILLED: LiteralString = """
 SELECT oid::text FROM unnest(%s::text[]::oid[]) AS leaf (oid) WHERE pg_catalog.pg_relation_size(oid) > 0
 """
 
 
+class _Rows:
+    """The rows of the query, by kind and relation."""
+
+    def __init__(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        self._rows: dict[str, dict[int, list[CatalogRow]]] = defaultdict(lambda: defaultdict(list))
+        for row in map(CatalogRow._make, rows):
+            self._rows[row.kind][row.relation].append(row)
+
+    def all(self, kind: str) -> Iterator[CatalogRow]:
+        """Yields the rows of one kind."""
+        yield from chain.from_iterable(self._rows[kind].values())
+
+    def of(self, kind: str, relation: int) -> list[CatalogRow]:
+        """Returns the rows of one kind and relation, ordered by id."""
+        return sorted(self._rows[kind].get(relation, ()), key=lambda row: row.id)
+
+
 def read(
     connection: psycopg.Connection[Any], used: Mapping[TableName, Collection[str]], publication: str
 ) -> TableState:
-    """used: the columns that matter, by table. Raises psycopg.Error."""
+    """Returns the state of these tables, without missing tables and columns.
+
+    used: the columns that the read model uses, by table.
+    publication: its name; empty if it is not known.
+    Raises psycopg.Error.
+    """
+    query = rows_query(schemas=connection.info.server_version >= 150000)
     names = sorted(used)
-    tables: dict[str, Any] = {}
-    types: set[int] = set()
     with connection.cursor(row_factory=tuple_row) as cursor:
-        by_schema: dict[str, str] = {}
-        if connection.info.server_version >= 150000:
-            by_schema = dict(cursor.execute(_SCHEMAS, (publication,)).fetchall())
-        cursor.execute(_TABLES, (publication, [t.schema for t in names], [t.name for t in names]))
-        for schema, name, oid, file, named, published, columns, identity, leaves in cursor:
-            table = TableName(schema, name)
-            own = {column: columns[column] for column in sorted(used[table]) if column in columns}
-            types |= {type_ for _, type_, *_ in own.values()}
-            tables[str(table)] = {
-                "oid": oid,
-                "named": named,
-                "file": file,
-                "columns": own,
-                "publication": [published or "", by_schema.get(schema, "")],
-                "identity": identity or "",
-                "leaves": leaves or {},
-            }
-        cursor.execute(_LABELS, (sorted(types),))
-        labels = {oid: [label, version] for oid, label, version in cursor}
-    return {"form": FORM, "tables": tables, "labels": labels}
+        rows = _Rows(cursor.execute(query, ([t.schema for t in names], [t.name for t in names], publication)))
+    tables: dict[str, RelationState] = {}
+    types: set[int] = set()
+    for row in rows.all("table"):
+        table = TableName(row.detail["schema"], row.detail["name"])
+        columns = _columns(rows, row.relation, used[table])
+        types |= {column["type"] for column in columns.values()}
+        tables[str(table)] = {
+            "oid": row.relation,
+            "name_version": row.version,
+            "file": row.detail["file"],
+            "columns": columns,
+            "publication": _publication(rows, row.relation),
+            "identity": _versions(rows.of("identity", row.relation)),
+            "leaves": _leaves(rows, row.relation),
+        }
+    return {"form": FORM, "tables": tables, "labels": _labels(rows, types)}
 
 
-def filled(connection: psycopg.Connection[Any], shape: TableState) -> set[str]:
-    """The leaves that have held a row since they were made or last truncated."""
-    leaves = [leaf for table in shape["tables"].values() for leaf in table["leaves"]]
+def filled(connection: psycopg.Connection[Any], state: TableState) -> set[str]:
+    """Returns the oids of the partitions that have held a row since they were created or last truncated."""
+    leaves = [leaf for table in state["tables"].values() for leaf in table["leaves"]]
     return {oid for (oid,) in connection.execute(_FILLED, (leaves,)).fetchall()}
+
+
+def _columns(rows: _Rows, relation: int, used: Collection[str]) -> dict[str, ColumnState]:
+    return {
+        row.detail["name"]: {
+            "number": row.id,
+            "type": row.detail["type"],
+            "modifier": row.detail["modifier"],
+            "type_name": row.detail["type_name"],
+            "version": row.version,
+            "other": row.detail["other"],
+        }
+        for row in rows.of("column", relation)
+        if row.detail["name"] in used
+    }
+
+
+def _publication(rows: _Rows, relation: int) -> str:
+    members = [*rows.of("member", relation), *rows.of("schema member", relation)]
+    published = [row for row in rows.all("publication") if members or row.detail["all_tables"]]
+    return _versions([*published, *members])
+
+
+def _versions(rows: Iterable[CatalogRow]) -> str:
+    return " ".join(f"{row.id} {row.version}" for row in rows)
+
+
+def _leaves(rows: _Rows, relation: int) -> dict[str, LeafState]:
+    return {
+        str(row.id): {
+            "file": row.detail["file"],
+            "links": row.version,
+            "identity": _versions(rows.of("partition identity", row.id)),
+        }
+        for row in rows.of("partition", relation)
+    }
+
+
+def _labels(rows: _Rows, types: Iterable[int]) -> dict[str, TypeState]:
+    """Returns the labels of enums and the attributes of composite types, of these types and the types inside them."""
+    found: dict[str, TypeState] = {}
+    seen: set[int] = set()
+    left = list(types)
+    while left:
+        if (oid := left.pop()) in seen:
+            continue
+        seen.add(oid)
+        attributes = rows.of("attribute", oid)
+        left += [inner for row in rows.of("type", oid) for inner in row.detail["inner"]]
+        left += [row.detail["type"] for row in attributes]
+        for row in rows.of("label", oid):
+            found[str(row.id)] = {"text": row.detail["text"], "version": row.version}
+        if attributes:
+            text = ",".join(row.detail["text"] for row in attributes)
+            found[str(oid)] = {"text": text, "version": " ".join(row.version for row in attributes)}
+    return found

@@ -1,21 +1,23 @@
-"""PostgreSQL's log, seen from beside the batches: what slots keep of it, and a message into it."""
+"""Measures the WAL that slots retain, drops slots, and writes logical messages into WAL."""
 
 from __future__ import annotations
 
-import time
+import contextlib
 from typing import Any
 
 import psycopg
 
-_KEPT = """
+from syncer.pacing import poll_until
+
+_RETAINED = """
 SELECT slot_name, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint
   FROM pg_catalog.pg_replication_slots
  WHERE database = pg_catalog.current_database() AND restart_lsn IS NOT NULL"""
 
 
 def kept(connection: psycopg.Connection[Any]) -> dict[str, int]:
-    """The bytes of log that each slot of this database holds back. Raises psycopg.Error."""
-    return dict(connection.execute(_KEPT).fetchall())
+    """Returns the bytes of WAL that each slot of this database retains, by slot name. Raises psycopg.Error."""
+    return dict(connection.execute(_RETAINED).fetchall())
 
 
 _DROP = """
@@ -24,22 +26,28 @@ SELECT pg_catalog.pg_drop_replication_slot(slot_name)
 
 
 def drop_slot(connection: psycopg.Connection[Any], name: str, timeout: float) -> None:
-    """Give up what the slot keeps, if it is there. Waits so many seconds for its reader to end. Raises
-    psycopg.Error."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
+    """Drops the slot, if it exists, and releases the WAL that it retains.
+
+    timeout: seconds to wait for the slot's reader to end.
+    Raises psycopg.Error; ObjectInUse after the timeout.
+    """
+
+    def dropped() -> bool:
+        with contextlib.suppress(psycopg.errors.ObjectInUse):
             connection.execute(_DROP, (name,))
-            return
-        except psycopg.errors.ObjectInUse:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
+            return True
+        return False
+
+    if not poll_until(dropped, timeout=timeout, interval=0.1):
+        connection.execute(_DROP, (name,))  # raises ObjectInUse, unless the reader has ended just now
 
 
 def emit(connection: psycopg.Connection[Any], prefix: str, content: str) -> None:
-    """Commit a message that touches no table. When this returns, it is in the log on this server's disk; no
-    standby is waited for. Raises psycopg.Error: then it may be in the log or not. connection: in autocommit.
+    """Commits a logical message that touches no table. On return, WAL is flushed to this server's disk. It does not
+    wait for standbys.
+
+    connection: in autocommit mode.
+    Raises psycopg.Error; the message may be in WAL or not.
     """
     with connection.transaction():
         connection.execute("SET TRANSACTION READ WRITE")

@@ -265,9 +265,9 @@ def check_hash(registration: Registration, compiled: Compiled, tables: TableStat
         return
     columns = tables.get("tables", {}).get(str(compiled.root), {}).get("columns", {})
     key = [
-        f"the key {compiled.root}.{name} was {columns[name][3]} and is now {now}"
+        f"the key {compiled.root}.{name} was {columns[name]['type_name']} and is now {now}"
         for name, now in zip(compiled.key, compiled.key_types, strict=True)
-        if tables.get("form") == FORM and name in columns and _family(columns[name][3]) in KEYABLE - {now}
+        if tables.get("form") == FORM and name in columns and _family(columns[name]["type_name"]) in KEYABLE - {now}
     ]
     why = "its file or the primary key of its root table was changed"
     if form_of(registration.hash) != form_of(compiled.hash):

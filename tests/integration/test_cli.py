@@ -279,7 +279,7 @@ def test_a_changed_definition_is_shown_and_applied(run: Run, database: Database,
 def test_status_needs_the_connectors_names_only(run: Run, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOP_PGPASSWORD")
     said = run("status", expect=1).stdout
-    assert f"connector {names('connector')}: it is not there" in said and "SHOP_PGPASSWORD" not in said
+    assert f"connector {names('connector')}: it does not exist" in said and "SHOP_PGPASSWORD" not in said
     said = run("connectors", "apply", "--yes", expect=1).output
     assert "shop.json: database.password: the environment variable SHOP_PGPASSWORD is not set" in said
 
@@ -360,8 +360,8 @@ def test_mistakes_do_not_hide_each_other(run: Run, database: Database, tmp_path:
 
 def test_servers_that_are_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCER_CONNECT__URL", "http://127.0.0.1:1")
-    assert "cannot reach Kafka Connect" in run("check", expect=1).output
-    assert "cannot reach Kafka Connect" in run("connectors", "status", expect=4).stderr
+    assert "Kafka Connect is unreachable" in run("check", expect=1).output
+    assert "Kafka Connect is unreachable" in run("connectors", "status", expect=4).stderr
     monkeypatch.setenv("SYNCER_POSTGRES__DSN", "postgresql://a:hunter2@127.0.0.1:1/x")
     result = run("check", expect=4)
     assert "cannot connect to PostgreSQL" in result.stderr and "hunter2" not in result.output

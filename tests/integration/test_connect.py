@@ -76,7 +76,7 @@ def test_a_connector_that_fails_tells_why(database: Database, names: Names, conn
 
 def test_a_server_that_is_away_can_be_tried_again() -> None:
     client = Connect("http://127.0.0.1:1", timeout=2)
-    with pytest.raises(Retry, match="cannot reach Kafka Connect"):
+    with pytest.raises(Retry, match="Kafka Connect is unreachable"):
         client.names()
     client.close()
 

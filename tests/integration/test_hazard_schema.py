@@ -169,7 +169,7 @@ def test_hazard_06_a_daemon_killed_between_finding_and_noting_begins_again(syste
         daemon.kill()
         other.rollback()
     [found] = daemon.logged("re-rendering all documents")
-    for told in ("things.id was integer, and is bigint", "note was text, and is character varying(99)"):
+    for told in ("things.id was integer and is now bigint", "note was text and is now character varying(99)"):
         assert told in found["why"]
     assert wrong(system), "nothing is wrong"
     daemon = system.start(things(system))

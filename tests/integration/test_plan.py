@@ -80,7 +80,7 @@ def test_an_expression_that_is_refused_has_its_line(
     library: Database, right: str, wrong: str, line: int, shown: str
 ) -> None:
     [said] = mistakes(library, SOUND.replace(right, wrong))
-    assert said.startswith(f"m.yaml:{line}: PostgreSQL refuses {shown}" if ":" in shown else f"m.yaml:{line}: ")
+    assert said.startswith(f"m.yaml:{line}: PostgreSQL rejects {shown}" if ":" in shown else f"m.yaml:{line}: ")
     assert shown in said and "\n  → " in said
 
 

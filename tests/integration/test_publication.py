@@ -172,7 +172,7 @@ def test_hazard_16_a_table_whose_updates_would_fail_is_not_published(shop: Datab
 
 def test_refusals_name_the_statements_to_run(shop: Database) -> None:
     with shop.connect() as conn:
-        with pytest.raises(Fatal, match="no such table"):
+        with pytest.raises(Fatal, match="the table does not exist"):
             ensure_publication(conn, "pub", [TableName("public", "nothing")])
         shop.execute("CREATE UNLOGGED TABLE loose (id int PRIMARY KEY)")
         with pytest.raises(Fatal, match="unlogged") as caught:

@@ -445,7 +445,7 @@ def test_a_constant_that_postgis_refuses_is_a_mistake_with_a_line(conn: psycopg.
     text = "name: t\nroot: {table: t}\ndocument:\n  a: id\n  b: ST_GeomFromText('POINT(', 4326)\nsink: {m: {}}\n"
     model = parse(text, "m.yaml")
     catalog = load(conn, tables(model))
-    with pytest.raises(Fatal, match="PostgreSQL refuses ST_GeomFromText") as caught:
+    with pytest.raises(Fatal, match="PostgreSQL rejects ST_GeomFromText") as caught:
         plan(conn, model, catalog, compile(model, catalog))
     assert caught.value.where == "m.yaml:5"
 

@@ -40,7 +40,7 @@ def test_the_demos_connector_has_no_findings() -> None:
         ("snapshot.mode", "initial", "warning"),
         ("snapshot.mode", None, "warning"),
         ("snapshot.mode", "initial_only", "error"),
-        ("snapshot.mode", "when_needed", "error"),  # it would pass over what a lost slot has lost
+        ("snapshot.mode", "when_needed", "error"),  # after a lost slot it would silently skip the lost changes
         ("publication.autocreate.mode", None, "error"),
         ("publication.name", "other", "error"),
         ("slot.name", None, "error"),
@@ -84,22 +84,22 @@ def test_hazard_07_settings_that_lose_or_alter_changes(key: str, value: str | No
     assert found.where == f"connector: {key}"
 
 
-def test_include_lists_are_patterns_over_the_whole_name_in_any_case() -> None:
+def test_include_lists_match_whole_names_in_any_case() -> None:
     assert connector({"table.include.list": r"PUBLIC\.order.*, other\.x"}) == []
     found = only(connector({"table.include.list": "public.order"}))
     assert "public.order_items, public.orders" in found.what
 
 
-def test_transforms_are_judged_by_what_they_do() -> None:
-    def judged(kind: str) -> list[str]:
+def test_transforms_that_alter_events_are_errors_and_unknown_ones_warnings() -> None:
+    def severities(kind: str) -> list[str]:
         return [f.severity for f in connector({"transforms": "a", "transforms.a.type": kind})]
 
-    assert judged("io.debezium.transforms.ExtractNewRecordState") == ["error"]
-    assert judged("my.Own") == ["warning"]
-    assert judged("org.apache.kafka.connect.transforms.InsertHeader") == []
+    assert severities("io.debezium.transforms.ExtractNewRecordState") == ["error"]
+    assert severities("my.Own") == ["warning"]
+    assert severities("org.apache.kafka.connect.transforms.InsertHeader") == []
 
 
-def test_columns_may_be_left_out_if_no_row_is_found_by_them() -> None:
+def test_columns_outside_of_keys_and_links_may_be_excluded() -> None:
     needed = {ORDERS: ["id"], ITEMS: ["id", "order_id"]}
     found = only(connector({"column.exclude.list": r"public\.orders\.note"}, needed))
     assert found.severity == "note"
@@ -115,13 +115,13 @@ def test_hazard_30_a_connector_that_loses_rows_when_it_resumes_is_an_error(versi
 
 
 @pytest.mark.parametrize("version", ["3.7.0.Final", "3.7.0-SNAPSHOT", "3.10.1.Final", "4.0.0.Alpha1"])
-def test_a_connector_that_resumes_where_it_was_is_no_finding(version: str) -> None:
+def test_a_version_that_resumes_without_loss_has_no_finding(version: str) -> None:
     assert list(check_version(version, "")) == []
     assert resumes_soundly(version) is True
 
 
 @pytest.mark.parametrize("version", ["", "null", "unknown", "v-next"])
-def test_a_version_that_cannot_be_read_is_no_error_and_no_proof(version: str) -> None:
+def test_an_unreadable_version_is_neither_an_error_nor_known_to_be_safe(version: str) -> None:
     assert list(check_version(version, "")) == []
     assert resumes_soundly(version) is None
 
@@ -137,7 +137,7 @@ def test_a_version_that_cannot_be_read_is_no_error_and_no_proof(version: str) ->
         (True, "3.6.3.Final", "always", False),
     ],
 )
-def test_a_role_that_does_not_see_when_the_reader_began_is_warned(
+def test_a_role_that_cannot_see_when_the_reader_started_causes_a_warning(
     sees: bool, version: str, policy: str, warned: bool
 ) -> None:
     found = list(check_sight(sees, 'the "syncer"', version, policy))

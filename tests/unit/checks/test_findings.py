@@ -1,4 +1,4 @@
-"""Findings about read models and the source, from facts written down by hand."""
+"""Findings about read models and the source, from facts given as literals."""
 
 from dataclasses import replace
 from typing import Any
@@ -69,7 +69,7 @@ def only(found: list[Finding]) -> Finding:
     return found[0]
 
 
-def test_a_sound_model_has_no_findings() -> None:
+def test_a_valid_model_has_no_findings() -> None:
     assert findings() == []
     assert needed_columns(model(), Catalog({ORDERS: table(ORDERS), ITEMS: table(ITEMS)})) == {
         ORDERS: {"id"},
@@ -77,11 +77,11 @@ def test_a_sound_model_has_no_findings() -> None:
     }
 
 
-def test_a_missing_table() -> None:
+def test_a_missing_table_is_an_error() -> None:
     assert only(check_model("m.yaml", model(), Catalog({ORDERS: table(ORDERS)}))).code == "no-table"
 
 
-def test_links_need_a_replica_identity_that_tells_them_on_every_leaf() -> None:
+def test_every_leaf_needs_a_replica_identity_with_the_link_columns() -> None:
     found = only(findings(items=table(ITEMS)))
     assert (found.severity, found.code) == ("error", "identity")
     assert "order_id" in found.what
@@ -97,7 +97,7 @@ def test_links_need_a_replica_identity_that_tells_them_on_every_leaf() -> None:
     assert (later.severity, later.code) == ("warning", "new-partitions")
 
 
-def test_an_identity_without_the_primary_key_is_refused_even_for_the_root() -> None:
+def test_a_replica_identity_without_the_primary_key_is_an_error_even_for_the_root() -> None:
     found = only(findings(table(ORDERS, "index")))
     assert (found.code, found.fix) == ("identity", "ALTER TABLE public.orders REPLICA IDENTITY FULL;")
 
@@ -121,12 +121,12 @@ def test_hazard_16_no_identity_makes_the_applications_updates_fail() -> None:
         ({"can_select": False}, "no-select"),
     ],
 )
-def test_tables_that_cannot_be_followed(changes: dict[str, Any], code: str) -> None:
+def test_tables_that_cannot_be_captured_are_errors(changes: dict[str, Any], code: str) -> None:
     found = only(findings(table(ORDERS, **changes), role="reader"))
     assert (found.severity, found.code) == ("error", code)
 
 
-def test_rights_come_with_the_statements_that_give_them() -> None:
+def test_missing_privileges_come_with_their_grant_statements() -> None:
     assert only(findings(table(ORDERS, can_select=False), role="Reader")).fix.splitlines() == [
         'GRANT USAGE ON SCHEMA public TO "Reader";',
         'GRANT SELECT ON public.orders TO "Reader";',
@@ -134,7 +134,7 @@ def test_rights_come_with_the_statements_that_give_them() -> None:
 
 
 @pytest.mark.parametrize("kind", ["double precision", "interval", "json", "composite", "bit", "range", "array"])
-def test_keys_whose_events_do_not_give_them_back_are_refused(kind: str) -> None:
+def test_key_types_that_events_do_not_represent_exactly_are_errors(kind: str) -> None:
     found = only(findings(table(ORDERS, key_type=kind)))
     assert found.code == "key-type" and found.where.endswith("public.orders.id")
 
@@ -145,7 +145,7 @@ def test_a_generated_column_cannot_be_a_link() -> None:
     assert only(findings(items=replace(items, columns=columns))).code == "generated-key"
 
 
-def test_missing_indexes_on_both_sides_of_a_link() -> None:
+def test_missing_indexes_on_both_sides_of_a_link_are_found() -> None:
     bare: dict[str, Any] = {"indexes": (Index("pk", ("id",), True, False), Index("p", ("order_id",), False, True))}
     found = only(findings(items=table(ITEMS, "full", **bare)))
     assert (found.severity, found.code) == ("warning", "no-index")
@@ -164,11 +164,11 @@ LOGS = TableName("public", "logs")
 
 
 def test_hazard_16_full_is_no_choice_for_a_table_with_virtual_generated_columns() -> None:
-    """PostgreSQL 18 sends none, and refuses updates of a table whose identity has one."""
+    """PostgreSQL 18 does not send virtual columns. It refuses updates of a table whose identity includes one."""
     leaf = Leaf(1, ITEMS, "default", ("id",), virtual=True)
     lacking = only(findings(items=replace(table(ITEMS, "default"), leaves=(leaf,))))
     assert lacking.code == "identity" and "REPLICA IDENTITY USING INDEX" in lacking.fix
-    assert not lacking.fix.endswith(";"), "it is not to be run as it is"
+    assert not lacking.fix.endswith(";"), "the fix is not a statement that can be run unchanged"
     full = replace(leaf, identity="full", identity_columns=("id", "order_id", "quantity"))
     failing = only(findings(items=replace(table(ITEMS, "full"), leaves=(full,))))
     assert failing.code == "identity-nothing" and "application's own UPDATE" in failing.why
@@ -205,7 +205,7 @@ def publication(**changes: Any) -> dict[str, Any]:
     return {"publication": replace(FACTS.publication, **changes)}
 
 
-def test_a_sound_source_has_no_findings() -> None:
+def test_a_valid_source_has_no_findings() -> None:
     assert source() == []
     assert source(**publication(all_tables=True, tables=frozenset())) == []
 
@@ -272,7 +272,7 @@ def test_hazard_07_sources_that_would_lose_changes(changes: dict[str, Any], code
         (Slot("s", "pgoutput", "shop", True, "reserved", 0), []),
     ],
 )
-def test_replica_is_enough_for_postgresql_19_but_not_for_a_connector_that_does_not_run(
+def test_wal_level_replica_on_postgresql_19_is_a_warning_unless_the_connector_runs(
     slot: Slot | None, severities: list[str]
 ) -> None:
     effective = "logical" if slot else "replica"
@@ -282,7 +282,7 @@ def test_replica_is_enough_for_postgresql_19_but_not_for_a_connector_that_does_n
 
 
 def test_hazard_16_generated_columns_of_the_identity_have_to_be_published() -> None:
-    """PostgreSQL 18: the application's own UPDATE fails otherwise."""
+    """On PostgreSQL 18, the application's own UPDATE fails otherwise."""
     generated = {"generated": frozenset({ORDERS, ITEMS}), "generated_identity": frozenset({ITEMS})}
     fix = "ALTER PUBLICATION pub SET (publish_generated_columns = stored);"
     found = only(source(**generated))
@@ -300,14 +300,14 @@ def test_hazard_16_generated_columns_of_the_identity_have_to_be_published() -> N
     ]
 
 
-def test_several_faults_of_a_publication_each_have_their_statement() -> None:
+def test_each_problem_of_a_publication_has_its_own_statement() -> None:
     broken = publication(operations=frozenset({"insert"}), via_root=False, tables=frozenset({ITEMS}))
     found = source(**broken, partitioned=frozenset({ORDERS}))
     assert [f.code for f in found] == ["operations", "via-root", "not-published"]
     assert [f.fix for f in found] == publication_statements("pub", broken["publication"], [ORDERS, ITEMS], [ORDERS])
 
 
-def test_names_are_quoted_where_they_need_it() -> None:
+def test_names_are_quoted_when_needed() -> None:
     assert quote_table(TableName("public", "order")) == 'public."order"'
     assert [quote(name) for name in ("a_1", "A", 'a"b', "é", "1a", "a b")] == [
         "a_1",
@@ -319,6 +319,6 @@ def test_names_are_quoted_where_they_need_it() -> None:
     ]
 
 
-def test_a_finding_reads_well() -> None:
+def test_a_finding_is_printed_with_its_cause_and_fix() -> None:
     found = Finding("error", "x", "orders.yaml: public.a", "is a view", "no changes", "DROP VIEW a;\nuse b")
     assert str(found) == "error: orders.yaml: public.a: is a view (no changes)\n  → DROP VIEW a;\n  → use b"

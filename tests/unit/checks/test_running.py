@@ -1,4 +1,4 @@
-"""What is said of a connector and its slot, and that each trouble has one remedy, wherever it is told."""
+"""Findings about a connector and its slot. Each problem has one fix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Caused by: org.apache.kafka.common.errors.RecordTooLargeException: The message i
   when serialized which is larger than 16777216
 \tat java.base/java.lang.Thread.run(Thread.java:840)
 """
-WELL = Slot("s", "pgoutput", "shop", True, "reserved", 0)
+HEALTHY = Slot("s", "pgoutput", "shop", True, "reserved", 0)
 LOST = Slot("s", "pgoutput", "shop", False, "lost", None)
 RUNNING = Status("c", "RUNNING", "", (Task(0, "RUNNING", ""),))
 
@@ -32,7 +32,7 @@ def found(status: Status | NoAnswer | None, slot: Slot | NoAnswer | None) -> lis
     return list(check_running("c", status, "s", slot))
 
 
-def test_the_root_cause_is_told_however_deep_it_is() -> None:
+def test_the_root_cause_is_reported_at_any_depth() -> None:
     cause = failing(TRACE).cause
     assert cause.startswith("task 0: org.apache.kafka.connect.errors.ConnectException: Unrecoverable")
     assert cause.endswith(
@@ -44,34 +44,34 @@ def test_the_root_cause_is_told_however_deep_it_is() -> None:
     assert RUNNING.cause == ""
 
 
-def test_what_runs_has_no_findings() -> None:
-    assert found(RUNNING, WELL) == found("unknown", "unknown") == found(RUNNING, "unknown") == []
+def test_a_running_connector_has_no_findings() -> None:
+    assert found(RUNNING, HEALTHY) == found("unknown", "unknown") == found(RUNNING, "unknown") == []
 
 
 @pytest.mark.parametrize(
     ("status", "slot", "fix"),
     [
-        (None, WELL, APPLY),
+        (None, HEALTHY, APPLY),
         (None, None, APPLY),
-        (Status("c", "PAUSED", "", (Task(0, "PAUSED", ""),)), WELL, APPLY),
-        (Status("c", "STOPPED", "", ()), WELL, APPLY),
+        (Status("c", "PAUSED", "", (Task(0, "PAUSED", ""),)), HEALTHY, APPLY),
+        (Status("c", "STOPPED", "", ()), HEALTHY, APPLY),
         (Status("c", "STOPPED", "", ()), None, RESET),
-        (Status("c", "UNASSIGNED", "", ()), WELL, "syncer connectors status"),
-        (failing("FATAL: password authentication failed"), WELL, f"mend the cause, then: {APPLY}"),
+        (Status("c", "UNASSIGNED", "", ()), HEALTHY, "syncer connectors status"),
+        (failing("FATAL: password authentication failed"), HEALTHY, f"fix the cause, then: {APPLY}"),
         (failing("FATAL: password authentication failed"), LOST, RESET),
         (failing('ERROR: replication slot "s" does not exist'), "unknown", RESET),
-        (failing("this is no longer available on the server"), WELL, RESET),
+        (failing("this is no longer available on the server"), HEALTHY, RESET),
         (RUNNING, None, RESET),
         (RUNNING, LOST, RESET),
         ("unknown", None, ASK_CONNECT + RESET),
     ],
 )
-def test_each_trouble_has_one_remedy(status: Status | NoAnswer | None, slot: Slot | NoAnswer | None, fix: str) -> None:
+def test_each_problem_has_one_fix(status: Status | NoAnswer | None, slot: Slot | NoAnswer | None, fix: str) -> None:
     assert {finding.fix for finding in found(status, slot)} == {fix}
 
 
-def test_a_record_that_is_too_large_names_what_to_raise() -> None:
-    [one] = found(failing(TRACE), WELL)
+def test_a_record_that_is_too_large_names_the_settings_to_raise() -> None:
+    [one] = found(failing(TRACE), HEALTHY)
     for setting in (
         "producer.override.max.request.size",
         "producer.override.buffer.memory",
@@ -81,8 +81,8 @@ def test_a_record_that_is_too_large_names_what_to_raise() -> None:
     assert one.fix.endswith(APPLY) and "RecordTooLargeException" in one.why
 
 
-def test_who_is_idle_is_told_by_that_word() -> None:
-    assert found(Status("c", "PAUSED", "", (Task(0, "PAUSED", ""),)), WELL)[0].what == "it is paused"
-    assert found(Status("c", "RUNNING", "", ()), WELL)[0].what == "it is without a task"
+def test_an_idle_connector_or_slot_is_reported_by_its_state() -> None:
+    assert found(Status("c", "PAUSED", "", (Task(0, "PAUSED", ""),)), HEALTHY)[0].what == "it is paused"
+    assert found(Status("c", "RUNNING", "", ()), HEALTHY)[0].what == "it is without a task"
     [one] = found(RUNNING, Slot("s", "pgoutput", "shop", False, "reserved", 0))
-    assert one.what == "nobody reads it" and one.fix.startswith(APPLY)
+    assert one.what == "no connector reads it" and one.fix.startswith(APPLY)

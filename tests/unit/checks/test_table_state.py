@@ -1,4 +1,4 @@
-"""Two shapes of the tables, compared: what calls for all documents to be rendered again."""
+"""Comparison of two states of the tables: which alterations require that all documents are rendered again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from syncer.checks.table_state import FORM, compare
 
 PLAIN: dict[str, Any] = {
     "oid": 1,
-    "named": "700",
+    "name_version": "700",
     "file": 11,
-    "columns": {"total": [1, 23, -1, "integer", "700", "t"]},
-    "publication": ["5 700", ""],
+    "columns": {
+        "total": {"number": 1, "type": 23, "modifier": -1, "type_name": "integer", "version": "700", "other": "t"}
+    },
+    "publication": "5 700",
     "identity": "",
     "leaves": {},
 }
@@ -22,54 +24,58 @@ TREE: dict[str, Any] = {
     **PLAIN,
     "oid": 2,
     "file": 0,
-    "leaves": {"21": [31, "700", None], "22": [32, "700", None]},
+    "leaves": {
+        "21": {"file": 31, "links": "700", "identity": ""},
+        "22": {"file": 32, "links": "700", "identity": ""},
+    },
 }
-NOTED: dict[str, Any] = {"form": FORM, "tables": {"public.plain": PLAIN, "public.tree": TREE}, "labels": {}}
+BEFORE: dict[str, Any] = {"form": FORM, "tables": {"public.plain": PLAIN, "public.tree": TREE}, "labels": {}}
 
 
 def altered(path: str, value: object) -> str:
-    """Why, if this one place of the shape is another."""
-    now = deepcopy(NOTED)
+    """Returns the reason that `compare` gives if this one value of the state differs; empty if it gives none."""
+    now = deepcopy(BEFORE)
     *places, last = path.split("/")
     place = now["tables"]
     for name in places:
-        place = place[int(name) if isinstance(place, list) else name]
-    place[int(last) if isinstance(place, list) else last] = value
-    found = compare(NOTED, now, {"21", "22"})
+        place = place[name]
+    place[last] = value
+    found = compare(BEFORE, now, {"21", "22"})
     return found.why if found else ""
 
 
-def test_nothing_altered_renders_nothing() -> None:
-    assert compare(NOTED, deepcopy(NOTED), {"21", "22"}) is None
+def test_unaltered_tables_need_no_render() -> None:
+    assert compare(BEFORE, deepcopy(BEFORE), {"21", "22"}) is None
 
 
 def test_hazard_06_a_table_that_is_only_written_again_renders_nothing() -> None:
-    """VACUUM FULL, CLUSTER and REPACK write a table again with the same rows. Its TRUNCATE has an event."""
+    """VACUUM FULL, CLUSTER and REPACK rewrite a table with the same rows. TRUNCATE sends an event."""
     assert altered("public.plain/file", 12) == ""
 
 
 def test_hazard_06_a_partition_that_is_written_again_may_have_been_truncated() -> None:
-    """VACUUM FULL, CLUSTER and REPACK of a partition look the same, and cost a render."""
-    assert altered("public.tree/leaves/21/0", 41) == "public.tree: a partition was truncated or rewritten"
+    """VACUUM FULL, CLUSTER and REPACK of a partition leave the same trace as TRUNCATE, and cost a render."""
+    assert altered("public.tree/leaves/21/file", 41) == "public.tree: a partition was truncated or rewritten"
 
 
-@pytest.mark.parametrize("beside", ["t", "f"])
-def test_hazard_06_a_table_written_again_with_another_version_of_a_column(beside: str) -> None:
-    now = deepcopy(NOTED)
-    now["tables"]["public.plain"] |= {"file": 12, "columns": {"total": [1, 23, -1, "integer", "701", beside]}}
-    found = compare(NOTED, now, set())
+@pytest.mark.parametrize("other", ["t", "f"])
+def test_hazard_06_a_table_written_again_with_another_version_of_a_column(other: str) -> None:
+    now = deepcopy(BEFORE)
+    now["tables"]["public.plain"]["file"] = 12
+    now["tables"]["public.plain"]["columns"]["total"] |= {"version": "701", "other": other}
+    found = compare(BEFORE, now, set())
     assert found and found.why == "public.plain: column total was altered and the table rewritten"
 
 
-def test_a_table_that_an_except_clause_left_out_for_a_while_is_rendered_again() -> None:
-    """PostgreSQL 19: the exclusion is a row of pg_publication_rel, which the shape holds with its version."""
-    assert "it left the publication and joined it again" in altered("public.plain/publication", ["5 700 9 800", ""])
+def test_a_table_that_an_except_clause_excluded_for_a_while_is_rendered_again() -> None:
+    """In PostgreSQL 19 the exclusion is a row of pg_publication_rel. The state holds its id and version."""
+    assert "it left the publication and joined it again" in altered("public.plain/publication", "5 700 9 800")
 
 
-def test_a_publication_that_one_table_left_calls_for_the_wait_whatever_else_was_altered() -> None:
-    """The reason that is found first may be of another table, and needs no wait by itself."""
-    now = deepcopy(NOTED)
-    now["tables"]["public.plain"]["named"] = "701"
-    now["tables"]["public.tree"]["publication"] = ["5 702", ""]
-    found = compare(NOTED, now, set())
+def test_a_table_that_left_the_publication_requires_a_wait_even_if_another_reason_is_found_first() -> None:
+    """The first reason may belong to another table, and may not require a wait itself."""
+    now = deepcopy(BEFORE)
+    now["tables"]["public.plain"]["name_version"] = "701"
+    now["tables"]["public.tree"]["publication"] = "5 702"
+    found = compare(BEFORE, now, set())
     assert found and found.why.startswith("public.plain: ") and found.unseen

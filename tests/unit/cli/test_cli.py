@@ -133,7 +133,10 @@ def test_errors_name_the_variables_of_missing_settings(tmp_path: Path, monkeypat
     with pytest.raises(Fatal) as caught:
         find_definition(config.load())
     assert caught.value.where == str(tmp_path / "connectors")
-    assert "there is no folder" in caught.value.what and "SYNCER_CONNECT__DEFINITIONS" in caught.value.hint
+    assert (
+        "the folder of connector definitions does not exist" in caught.value.what
+        and "SYNCER_CONNECT__DEFINITIONS" in caught.value.hint
+    )
 
 
 def test_help_runs_the_sql_with_a_psql_that_stops_at_errors() -> None:

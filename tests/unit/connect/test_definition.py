@@ -1,4 +1,4 @@
-"""Connector definitions: placeholders, secrets, and files that are not what they should be."""
+"""Connector definitions: placeholders, secrets, and invalid files."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from syncer.connect.definition import load_definition, load_definitions
 from syncer.errors import Fatal
 
 
-def test_placeholders_are_filled_in_and_never_shown(tmp_path: Path) -> None:
+def test_placeholders_are_filled_in_and_secrets_are_masked(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("from file\n")
     path = tmp_path / "c.json"
@@ -41,7 +41,7 @@ def test_placeholders_are_filled_in_and_never_shown(tmp_path: Path) -> None:
         assert value not in made.hide(f"cannot use '{value}'")
 
 
-def test_a_relative_file_starts_at_the_folder_of_the_definition(tmp_path: Path) -> None:
+def test_a_relative_path_starts_at_the_folder_of_the_definition(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("from file\n")
     path = tmp_path / "connectors" / "c.json"
     path.parent.mkdir()
@@ -49,7 +49,7 @@ def test_a_relative_file_starts_at_the_folder_of_the_definition(tmp_path: Path) 
     assert load_definition(path, {}).config == {"database.password": "from file"}
 
 
-def test_settings_that_are_not_needed_need_no_secrets(tmp_path: Path) -> None:
+def test_placeholders_in_unused_settings_need_no_secrets(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text('{"config": {"topic.prefix": "${env:PREFIX}", "database.password": "${env:NOT_SET}"}}')
     [made] = load_definitions(tmp_path, {"PREFIX": "shop"}, needed=["topic.prefix"])
@@ -59,26 +59,26 @@ def test_settings_that_are_not_needed_need_no_secrets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "not a connector's definition"),
+        ("[]", "the file is not a connector's definition"),
         ('{"name": "a", "config": {"p": "${env:NOT_SET}"}}', "NOT_SET is not set"),
         ('{"name": "a", "config": {"p": "${file:/not/there}"}}', "cannot read /not/there"),
     ],
 )
-def test_bad_definitions_tell_where(tmp_path: Path, text: str, told: str) -> None:
+def test_errors_in_definitions_name_the_file(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
-    with pytest.raises(Fatal, match=told) as caught:
+    with pytest.raises(Fatal, match=message) as caught:
         load_definition(path, {})
     assert caught.value.where.startswith(str(path))
 
 
-def test_two_connectors_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_connector_names_are_rejected(tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text('{"name": "same", "config": {}}')
-    with pytest.raises(Fatal, match="two connectors are called 'same'"):
+    with pytest.raises(Fatal, match="two connectors have the name 'same'"):
         load_definitions(tmp_path, {})
     with pytest.raises(Fatal, match="cannot read"):
         load_definition(tmp_path / "none.json", {})

@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means for a read model."""
+"""Classification of PostgreSQL's errors into Retry, Reject and Fatal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from syncer.postgres.session import classify_error
         ("72000", Retry),  # snapshot too old
     ],
 )
-def test_the_class_of_a_state_decides(state: str, kind: type[SyncerError]) -> None:
+def test_the_sqlstate_decides_the_kind_of_error(state: str, kind: type[SyncerError]) -> None:
     error = classify_error(psycopg.errors.lookup(state)("said"), "cannot read")
     assert type(error) is kind
     assert state in error.why

@@ -26,7 +26,7 @@ def registered(model: Compiled) -> Registration:
 
 
 def tables(type: str) -> TableState:
-    return {"form": FORM, "tables": {"public.t": {"columns": {"id": [1, 23, -1, type, "7", ""]}}}}
+    return {"form": FORM, "tables": {"public.t": {"columns": {"id": {"type_name": type}}}}}
 
 
 def reason(registration: Registration, recorded: TableState, now: Compiled) -> str:

@@ -15,7 +15,7 @@ from syncer.registry.registry import check_hash
 def reason(recorded: str, base: str) -> str:
     """Returns the reason. recorded: the type of the key's column at that time. base: its type now, as compiled."""
     compiled: Any = SimpleNamespace(root="public.t", key=("id",), key_types=(base,), name="m", hash="2-b")
-    tables = {"form": FORM, "tables": {"public.t": {"columns": {"id": [1, 99999, -1, recorded, "1", ""]}}}}
+    tables = {"form": FORM, "tables": {"public.t": {"columns": {"id": {"type_name": recorded}}}}}
     registration: Any = SimpleNamespace(hash="2-a")
     with pytest.raises(Fatal) as raised:
         check_hash(registration, compiled, tables)
