@@ -4,7 +4,7 @@ For a snapshot s on a primary, `clock(s) = xmax - |xip|`. When a transaction com
 `xip` or pushes `xmax` past it, so the clock strictly grows and never falls: equal clocks see the same
 rows, and a smaller one sees a subset of what a larger one sees. That makes it a document version.
 WAL positions and `xmax` alone do not have this property, and on a standby `xip` is empty, so there is
-no clock there. `docs/ARCHITECTURE.md` has the argument, `tests/` the measurement.
+no clock there. `docs/architecture.md` has the argument, `tests/` the measurement.
 
 Pure arithmetic; `postgres/snapshot_reader.py` reads the snapshots.
 """
