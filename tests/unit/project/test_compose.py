@@ -1,4 +1,4 @@
-"""Checks docker-compose.yml and the files that it mounts: valid, complete, in agreement with devstack and the metrics."""
+"""Checks docker-compose.yml and the files that it mounts: valid, complete, consistent with devstack and the metrics."""
 
 import json
 import os
