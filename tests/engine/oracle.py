@@ -1,6 +1,6 @@
 """The documents that there should be: a read model's tree, walked over the rows in plain Python.
 
-Written from the words of the README, without any of the syncer's SQL or code. Slow, and hard to get wrong.
+Written from the words of docs/read-models.md, without any of the syncer's SQL or code. Slow, and hard to get wrong.
 """
 
 from __future__ import annotations
