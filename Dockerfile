@@ -3,7 +3,7 @@
 #   docker build --target syncer .
 #   docker build --target connect .
 
-# --- Kafka Connect: Kafka's own image, and the connector, checked against the committed checksum ---
+# --- Kafka Connect: Kafka's own image with the connector, which is compared with the committed checksum ---
 FROM maven:3-eclipse-temurin-17 AS debezium
 WORKDIR /download
 COPY devstack/pom.xml devstack/checksums.txt ./
@@ -27,7 +27,7 @@ RUN python -m venv /opt/syncer \
     && /opt/syncer/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY syncer syncer
-# the build backend is among the locked development dependencies
+# The build backend is one of the locked development dependencies.
 RUN python -m venv /opt/build \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-dev.txt \
     && /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \

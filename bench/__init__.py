@@ -1,6 +1,6 @@
 """How fast, how late, how large: the product on real servers, beside what those servers can do alone.
 
-    make bench                                   everything; writes docs/BENCHMARKS.md
+    make bench                                   everything; writes docs/benchmarks.md
     python -m bench --quick                      a few minutes, small tables; to see whether a change helps
     python -m bench --only limits,backfill       some of the steps
 

@@ -27,7 +27,7 @@ STEPS: dict[str, Callable[[Arena, Report, Callable[[str], None]], None]] = {
     summaries.STEP: summaries.measure,
 }
 _QUIET = 0.05
-_PUBLISHED = (ROOT / "docs" / "BENCHMARKS.md", ROOT / "bench" / "results.json")
+_PUBLISHED = (ROOT / "docs" / "benchmarks.md", ROOT / "bench" / "results.json")
 _PRIVATE = (ROOT / "build" / "bench.md", ROOT / "build" / "bench.json")
 
 
@@ -45,7 +45,7 @@ def _steps(_: click.Context, __: click.Parameter, value: str | None) -> list[str
 def main(orders: int | None, quick: bool, only: list[str]) -> None:
     """Measure speed, latency and memory, beside what the servers can do alone.
 
-    A run of all steps writes docs/BENCHMARKS.md and bench/results.json; any other, build/bench.md and
+    A run of all steps writes docs/benchmarks.md and bench/results.json; any other, build/bench.md and
     build/bench.json. Exit status 1 if a result was wrong; a missed goal is only told.
     """
     began = time.monotonic()

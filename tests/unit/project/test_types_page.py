@@ -1,4 +1,4 @@
-"""docs/types.md says what is so. (tests/integration/test_types.py compares it with real documents.)"""
+"""Checks docs/types.md against derived mappings. tests/integration/test_types.py compares it with real documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = rows()
 
 
 def shown(mapping: dict[str, Any]) -> str:
-    """A mapping as the page writes it."""
+    """Returns a mapping as the page writes it."""
     words = [f"`{mapping['type']}`"]
     if mapping.get("fields"):
         words[0] += " with `keyword`"
@@ -29,7 +29,7 @@ def shown(mapping: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("type_", ROWS)
-def test_the_page_says_what_is_derived(type_: str) -> None:
+def test_the_page_shows_the_derived_mapping(type_: str) -> None:
     field = Field("f", type_, many=False)
     assert shown(_mapping.derive([field])["f"]) == ROWS[type_].mapping
     refused = sinks.check("redis", {"key": "a:{id}", "format": "hash"}, [field])
