@@ -169,7 +169,7 @@ def _try_sinks(config: Config, result: Survey) -> None:
             module, where = sinks.find(kind), loaded.model.at(("sink", kind))
             block = sinks.parse(module.Settings, settings, where=where)
             try:
-                problems = module.tried(config.connection(kind, module.Connection), block, loaded.compiled)
+                problems = module.trial(config.connection(kind, module.Connection), block, loaded.compiled)
             except SyncerError as error:
                 found.append(Finding("warning", "no-answer", error.where, error.what, error.why, error.hint))
                 continue
@@ -181,15 +181,16 @@ def _targets(models: Sequence[Model], result: Survey) -> None:
     owners: dict[tuple[str, str], Model] = {}
     for model in models:
         for kind, settings in model.declaration.sink.items():
-            target = str(settings.get("index") or settings.get("key") or "")
-            owner = owners.setdefault((kind, target), model)
+            try:
+                target = sinks.target_of(kind, settings)
+            except Fatal:  # of the block: it is reported with its read model
+                continue
+            owner = owners.setdefault((kind, target), model) if target else model
             if owner is not model:
                 where = model.at(("sink", kind))
-                what = f"{kind} {target} is the read model {owner.name}'s, too"
-                fix = "give each its own; " + (
-                    f"a search can name several: GET /{target},…/_search" if kind == "elasticsearch" else ""
-                )
-                found = Finding("error", "same-target", where, what, "they would overwrite each other", fix.strip("; "))
+                what = f"{kind} {target} is the target of the read model {owner.name}, too"
+                fix = sinks.find(kind).TARGET_HINT
+                found = Finding("error", "same-target", where, what, "they would overwrite each other", fix)
                 result.findings[f"Read model {model.name}"].append(found)
 
 

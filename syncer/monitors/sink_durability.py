@@ -1,7 +1,7 @@
 """Sinks that forget: what is done when one has lost the memory of deletes, or acknowledged writes.
 
 Both happen to servers that are otherwise in order, and neither is told by an error. So the sinks are asked
-every few seconds what their memory hangs on (`Sink.memory`), and the answer is compared with the one before,
+every few seconds what their memory hangs on (`DurableSink.durability`), and the answer is compared with the one before,
 which is kept in the state topic.
 
     deletes forgotten   An older write that is still on its way can bring a document back. None is sent after
@@ -22,7 +22,7 @@ import structlog
 
 from syncer.errors import Retry
 from syncer.events import WorkItem
-from syncer.ports import DurabilityToken, Sink, WorkTopic
+from syncer.ports import DurabilityToken, DurableSink, WorkTopic
 
 _NOTE_EVERY_MS = 60_000
 
@@ -43,7 +43,7 @@ class SinkDurabilityMonitor:
     def __init__(
         self,
         model: str,
-        sinks: Iterable[Sink],
+        sinks: Iterable[DurableSink],
         *,
         seen: dict[str, DurabilityToken],
         noted: Noted,

@@ -26,7 +26,7 @@ from syncer.events import TableName
 from syncer.monitors.connector_resumes import Resumed, Resumes
 from syncer.monitors.rerender import Refresh
 from syncer.pacing import Waiter
-from syncer.ports import Rows, Sink
+from syncer.ports import Rows, WritableSink
 from syncer.postgres import table_state as rows_shape
 from syncer.postgres.publication import Open, wait_for_open_transactions
 from syncer.registry import loader
@@ -106,7 +106,7 @@ class TableAlterations:
         if now != noted:
             self._note(now)
 
-    def outgrown(self, sinks: Sequence[Sink]) -> str:
+    def outgrown(self, sinks: Sequence[WritableSink]) -> str:
         """Why a resync is due although the read model goes on: a sink was built for other types of columns.
 
         Documents are rendered from the tables as they are, so none of them is wrong. One that a sink refuses

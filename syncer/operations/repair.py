@@ -13,17 +13,13 @@ from contextlib import closing, suppress
 
 from syncer import document
 from syncer.clock import split_version
-from syncer.document import Batch
-from syncer.errors import Fatal, Retry
+from syncer.errors import Fatal
 from syncer.events import Key
 from syncer.operations.one_off import OneOffRun
-from syncer.ports import Rows, Sink
+from syncer.ports import InspectableSink, Rows
 
-_CHUNK = 1000
 _COMMITS = 1000
 """How far the clock is moved at most: some seconds. More edits than this were not made by hand."""
-_LOWEST = 1
-"""A version below every document's."""
 
 
 def repair(errand: OneOffRun, ids: Collection[str]) -> None:
@@ -37,23 +33,15 @@ def repair(errand: OneOffRun, ids: Collection[str]) -> None:
         with suppress(ValueError):
             keys.append(document.parse_id(id, len(opened.loaded.compiled.key)))
     epoch, clock = split_version(_newest(opened.sinks, list(ids)))
-    if epoch == opened.registration.epoch:
+    if epoch == opened.registration.epoch:  # an earlier one is below all new versions; a later one fails the write
         with closing(opened.rows()) as rows:
             _move_clock(rows, clock, opened.loaded.name)
     errand.render(keys, "repair")
 
 
-def _newest(sinks: Sequence[Sink], ids: Sequence[str]) -> int:
-    """The highest version that a sink has of these documents, or of their deletes: it refuses to delete them
-    for a version as low as this one, and tells its own. What it does not know stays unknown."""
-    newest = 0
-    for sink in sinks:
-        for start in range(0, len(ids), _CHUNK):
-            outcome = sink.write(Batch(_LOWEST, {}, list(ids[start : start + _CHUNK])))
-            if outcome.retry:
-                raise Retry("cannot ask for versions", where=sink.name, why=outcome.retry_reason)
-            newest = max(newest, outcome.newest_version)
-    return newest
+def _newest(sinks: Sequence[InspectableSink], ids: Sequence[str]) -> int:
+    """Returns the highest version that a sink holds of these documents or of their deletes. 0: none holds any."""
+    return max((version for sink in sinks for version in sink.versions(ids).values()), default=0)
 
 
 def _move_clock(rows: Rows, past: int, model: str) -> None:

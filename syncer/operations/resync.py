@@ -39,7 +39,7 @@ class ResyncResult(NamedTuple):
 
     run: BackfillRun
     left: list[str]
-    """Of earlier generations: see `ports.Sink.promote`."""
+    """Of earlier generations: see `ports.WritableSink.activate`."""
     refused: int
     """See `backfill.Filled`."""
 

@@ -20,7 +20,7 @@ from syncer.declaration.compile import Compiled
 from syncer.document import Row
 from syncer.errors import Reject
 from syncer.events import Key
-from syncer.ports import Overflow, Rows, Sink, View
+from syncer.ports import InspectableSink, Overflow, Rows, View
 
 _CHUNK = 1000
 _REMEMBERED = 5_000_000
@@ -74,7 +74,7 @@ class Verify:
         self.rendered = rendered
         self._failing: set[str] = set()
 
-    def __call__(self, sink: Sink) -> Report:
+    def __call__(self, sink: InspectableSink) -> Report:
         report = Report(sink.name)
         suspects: set[str] = set()
         equal: set[int] = set()  # hashes of ids that need no second look: a few dozen bytes each
@@ -91,13 +91,13 @@ class Verify:
             suspects |= {id for id in ids if bodies.get(id) is None}
         return self._judge(sink, report, suspects)
 
-    def again(self, sink: Sink, before: Report) -> Report:
+    def again(self, sink: InspectableSink, before: Report) -> Report:
         """Only what was wrong, after it was rendered again."""
         report = self._judge(sink, Report(sink.name, before.documents), before.wrong)
         report.repaired = len(before.wrong) - len(report.wrong)
         return report
 
-    def _judge(self, sink: Sink, report: Report, suspects: Iterable[str]) -> Report:
+    def _judge(self, sink: InspectableSink, report: Report, suspects: Iterable[str]) -> Report:
         """What is wrong with these, when patience is over."""
         deadline, pause = time.monotonic() + self.patience, 0.1
         found = self._in_order(report, self._recheck(sink, sorted(suspects)))
@@ -152,7 +152,7 @@ class Verify:
             halves = keys[:middle], keys[middle:]
             return [row for half in halves for row in self._render(view, half, exist=exist)]
 
-    def _recheck(self, sink: Sink, ids: Sequence[str]) -> dict[str, str]:
+    def _recheck(self, sink: InspectableSink, ids: Sequence[str]) -> dict[str, str]:
         found: dict[str, str] = {}
         for some in _chunks(ids, _CHUNK):
             with self.rows.view() as view:
@@ -160,7 +160,7 @@ class Verify:
             found |= self._compare(sink, some, bodies)
         return found
 
-    def _compare(self, sink: Sink, ids: Sequence[str], bodies: dict[str, bytes | None]) -> dict[str, str]:
+    def _compare(self, sink: InspectableSink, ids: Sequence[str], bodies: dict[str, bytes | None]) -> dict[str, str]:
         """id → `missing`, `expired`, `differing`, `ghosts` or `failing`, for the ids that are not equal."""
         have = sink.read(ids)
         found: dict[str, str] = {}

@@ -45,7 +45,7 @@ from syncer.pipeline.route import Route
 from syncer.pipeline.visibility import VersionedView, VisibilityGate, plan_durably
 from syncer.pipeline.work_items import key_items, range_items, sweep_items
 from syncer.pipeline.writer import WriteBatch, Writer
-from syncer.ports import DeadLetters, Observer, Record, Rows, Sink, Source, View, WorkTopic
+from syncer.ports import DeadLetters, InspectableSink, Observer, Record, Rows, Sink, Source, View, WorkTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +354,7 @@ class Lane:
             self.work.flush()
             self.writer.send(WriteBatch(document.NOTHING, self.time.monotonic(), records))
 
-    def _keys_of(self, sink: Sink, since: str) -> Iterator[Key]:
+    def _keys_of(self, sink: InspectableSink, since: str) -> Iterator[Key]:
         """The keys of all documents that a sink holds, or of those that were written since."""
         for id in sink.ids(since):
             try:

@@ -15,7 +15,7 @@ from syncer.document import Batch, Outcome
 from syncer.errors import Fatal, Retry
 from syncer.pacing import Waiter
 from syncer.pipeline.circuit_breaker import Breaker
-from syncer.ports import Observer, Record, Sink
+from syncer.ports import Observer, Record, WritableSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Writer:
     def __init__(
         self,
         name: str,
-        sinks: Sequence[Sink],
+        sinks: Sequence[WritableSink],
         *,
         max_age: float,
         again: Callable[[list[str]], Iterable[WriteBatch]],

@@ -336,7 +336,7 @@ def test_hazard_23_a_lost_record_of_the_epoch_is_told_by_every_sink(system: Syst
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
         told = daemon.until_told(model, "failed")
-        assert "of a later epoch; the record of our own is lost" in told and f"syncer resync {model}" in told
+        assert "holds documents of a later epoch" in told and f"syncer resync {model}" in told
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     for model in (system.orders, system.summaries):
         system.run("resync", model, "--yes")
