@@ -510,7 +510,7 @@ def test_the_reason_of_a_rejection_is_that_of_the_server(make: Make) -> None:
 def test_hazard_24_an_id_that_is_too_long_does_not_take_its_batch_along(make: Make) -> None:
     out = make().write(Batch(1, {"x" * 513: b"{}", "я" * 257: b"{}", "ok": b"{}"}, ["y" * 600, "gone"]))
     assert (out.written, out.deleted, len(out.rejected)) == (1, 2, 2), "deletes of impossible ids succeed"
-    assert "has 514 bytes, Elasticsearch takes 512" in out.rejected[1].reason
+    assert "has 514 bytes, the limit of Elasticsearch is 512" in out.rejected[1].reason
 
 
 def test_hazard_24_what_fails_the_whole_request_is_bisected(make: Make) -> None:
@@ -526,7 +526,7 @@ def test_hazard_24_a_document_above_the_server_s_limit(make: Make) -> None:
     sink = make()
     out = sink.write(Batch(1, {"big": b'{"name":"%b"}' % (b"x" * (101 << 20)), "ok": b"{}"}, []))
     assert out.written == 1
-    assert "the server takes 104857600" in out.rejected[0].reason
+    assert "the limit of the server is 104857600" in out.rejected[0].reason
 
 
 def test_a_request_above_the_limit_of_a_proxy_is_bisected(make: Make, proxy: FaultProxy) -> None:

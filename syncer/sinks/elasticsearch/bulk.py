@@ -72,7 +72,7 @@ def id_problem(id: str) -> str:
     if not id:
         return "the id is empty"
     size = len(id.encode())
-    return f"the id has {size} bytes, Elasticsearch takes {MAX_ID_BYTES}" if size > MAX_ID_BYTES else ""
+    return f"the id has {size} bytes, the limit of Elasticsearch is {MAX_ID_BYTES}" if size > MAX_ID_BYTES else ""
 
 
 def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcome) -> Iterator[Chunk]:
@@ -86,7 +86,7 @@ def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcom
     for id, line in _lines(batch):
         length = len(line)
         if length > largest:
-            reason = f"{length} bytes, the server takes {largest} in a request"
+            reason = f"{length} bytes, the limit of the server is {largest} per request"
             out.rejected.append(Rejection(id, reason, "too large"))
             continue
         if (len(id) > _SURELY_FITS or not id) and (reason := id_problem(id)):

@@ -76,8 +76,8 @@ def sweep(http: Http, older: float = _LEFT_BEHIND) -> None:
         status, raw = http.ask("GET", f"/{PREFIX}*?expand_wildcards=all")
         for name, info in orjson.loads(raw).items() if status == 200 else ():
             made = int(info["settings"]["index"]["creation_date"]) / 1000
-            ours = info["mappings"].get("_meta") == _MARK["_meta"]
-            if ours and made < time.time() - older:
+            is_scratch = info["mappings"].get("_meta") == _MARK["_meta"]
+            if is_scratch and made < time.time() - older:
                 _delete(http, name)
 
 

@@ -130,14 +130,14 @@ class ElasticsearchSink:
         """Moves the alias that applications read to this generation, in one atomic request."""
         self._check_read_alias()
         indexes = self._http.get(f"/{self.alias}-*") or {}  # also those of abandoned resyncs
-        ours = [name for name, info in indexes.items() if index.meta(info).get("model") == self._model.name]
+        own = [name for name, info in indexes.items() if index.meta(info).get("model") == self._model.name]
         readers = self._http.get(f"/_alias/{self.alias}") or {}
         actions: list[Json] = [
             {"remove": {"index": name, "alias": self.alias}} for name in readers if name != self.index
         ]
         actions.append({"add": {"index": self.index, "alias": self.alias}})
         self._http.must("POST", "/_aliases", {"actions": actions})  # last: nothing can fail after readers have moved
-        return sorted(name for name in ours if name != self.index)
+        return sorted(name for name in own if name != self.index)
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         """Writes as `ports.WritableSink.write` says.

@@ -70,7 +70,7 @@ def _misfit(id: str, body: bytes) -> str:
     """Returns why Redis cannot store the document, or an empty text."""
     if not id:
         return "the id is empty"
-    return f"{len(body)} bytes, Redis takes {_MAX_VALUE}" if len(body) > _MAX_VALUE else ""
+    return f"{len(body)} bytes, the limit of Redis is {_MAX_VALUE}" if len(body) > _MAX_VALUE else ""
 
 
 def pipelines_of(groups: Iterable[Sequence[Write]]) -> Iterator[list[list[Write]]]:

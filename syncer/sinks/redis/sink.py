@@ -76,7 +76,7 @@ class RedisSink:
             raise classify_error(error, "Redis cannot be used", self.name) from error
 
     def _accept(self, found: Mapping[str, Any]) -> bool:
-        """Returns whether to replace the record that was found: ours has a later epoch or generation.
+        """Returns whether to replace the record that was found: this sink has a later epoch or generation.
 
         Raises Fatal if the keys belong to another read model, declaration or later epoch.
         """
@@ -173,7 +173,7 @@ class RedisSink:
                 while page := list(islice(found, _PAGE)):
                     texts = values(pipeline(node, [["GET", self._mark(id)] for id in page]))
                     for id, text in zip(page, texts, strict=True):
-                        # The version key expires with its document or later, so it exists for each of ours.
+                        # The version key expires with its document or later, so every document has one.
                         if text is not None and self._keys.is_document(text):
                             yield id
 

@@ -38,17 +38,17 @@ for i = 1, #KEYS, 2 do
   at = last + 1
   local text, current, rest, foreign = redis.pcall('GET', mark), nil, nil, nil
   if type(text) == 'string' then current, rest = string.match(text, '^(%d+)(.*)$') end
-  local ours = rest == owner
-  if text and not ours and rest ~= owner .. ' deleted' then
+  local is_document = rest == owner
+  if text and not is_document and rest ~= owner .. ' deleted' then
     foreign = mark
-  elseif not ours and n >= 0 then
+  elseif not is_document and n >= 0 then
     local found = redis.call('TYPE', key).ok
     if found ~= 'none' and found ~= kind then foreign = key .. ' (a ' .. found .. ')' end
   end
   if foreign then out[#out + 1] = '!' .. foreign
   elseif current and current >= version then out[#out + 1] = current
   elseif n < 0 then
-    if ours then redis.call('DEL', key) end
+    if is_document then redis.call('DEL', key) end
     redis.call('SET', mark, deleted, 'EX', tombstone)
     out[#out + 1] = 'd'
   else
