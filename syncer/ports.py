@@ -241,86 +241,142 @@ class Rows(Protocol):
 
 
 class DurabilityToken(NamedTuple):
-    """Opaque texts that change when a sink may have lost data. The caller compares them with earlier ones."""
+    """Opaque texts that change when a sink may have lost something it had acknowledged.
+
+    Compare each text with the one read before. An unchanged text means that nothing was lost in between.
+    """
 
     deletes: str
-    """Changes when the sink may have lost the versions of deletes. Then an older write can succeed."""
+    """Changes when the sink may have forgotten the versions of deletes. An older write can then succeed."""
     documents: str
     """Changes when the sink may have lost acknowledged writes."""
     written: str = ""
-    """A marker for the position of the sink's writes, for `Sink.ids`. Not to be compared. Empty: not supported."""
+    """A high watermark of the writes, for `InspectableSink.ids`. Do not compare it. Empty: not supported."""
 
 
-class Sink(Protocol):
-    """A store of documents that keeps, for every id, the highest version it was given."""
+class WritableSink(Protocol):
+    """A store of documents that keeps the highest version it was given for every id."""
 
     name: str
-    """Its kind and target, e.g. `elasticsearch:orders`; a label in logs and metrics."""
+    """Kind and target, such as `elasticsearch:orders`. Logs and metrics use it as a label."""
 
     def prepare(self, *, new: bool = True) -> None:
-        """Create what is missing (index, alias), refuse what was built from another declaration. Idempotent.
+        """Creates what is missing (index, alias) and refuses a target that was built from another declaration.
 
-        new: whether this generation may be missing as a whole; if it was there once, its loss is told.
-        Raises Fatal naming the command to run; Retry when the server is away.
+        Blocks. Idempotent. Several processes may call it at once.
+
+        new: whether the whole target of this generation may be missing. If False, it existed once; then a missing
+        target is an error.
+
+        Raises Fatal with the command to run, and Retry when the server is unreachable.
         """
         ...
 
     def outgrown(self) -> list[str]:
-        """Returns what its target cannot hold, or not search, of the documents as the columns are now: one
-        sentence for each field. Empty when it fits.
+        """Returns one sentence for each field that the target cannot store or search with today's column types.
 
-        A resync builds a target that does. Until then each document that is refused is a dead letter. Raises
-        Retry when the server is away.
+        Blocks; changes nothing. The list is empty when all fields fit. A resync builds a target that fits. Until
+        then each rejected document becomes a dead letter. Raises Retry when the server is unreachable.
         """
         ...
 
     def activate(self) -> list[str]:
-        """Make this generation the one that applications read. Idempotent.
+        """Lets applications read this generation. Blocks. Idempotent.
 
-        Returns what is left of other generations, which nobody keeps in step any more: names for a person
-        who deletes them."""
+        Returns the names of older generations that the syncer no longer updates. An operator can delete them.
+        Raises Fatal and Retry as `prepare` does.
+        """
         ...
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
-        """Write each document unless the sink has the same or a newer version of it.
+        """Writes each document unless the sink has the same or a newer version of it. A delete is a version too.
 
-        within: seconds after which nothing more of it may be sent; the rest is returned in `again`. Nor may
-        the server hold what was sent, while it waits for something, for longer than that.
+        timeout: seconds. The sink sends nothing after that and returns the rest in `retry`. The server may not
+        hold a request longer than that either, for example while it waits for a shard.
 
-        Blocks until the sink has acknowledged. One document's failure leaves the others alone. Never
-        retries by itself: what it could not write it returns in `again`. Raises Retry when nothing can be
-        known about the whole batch (server away), Fatal when the target is gone or from another epoch.
+        Blocks until the server has acknowledged. Idempotent: an equal version is counted as `stale`. Never
+        retries. The caller renders the documents in `retry` again; it does not send them again. A document that
+        fails does not affect the others: every id of the batch is counted once in the outcome.
+
+        Raises Retry when the result of the whole batch is unknown, for example when the server is unreachable.
+        Raises Fatal when the target is missing or belongs to a later epoch.
         """
         ...
 
-    def durability(self) -> DurabilityToken:
-        """What its memory hangs on now; asked every few seconds, beside `write`.
-
-        Raises Retry when that cannot be told now (server away, shards not assigned), Fatal when the server
-        is set up to lose documents, or has lost the target.
-        """
+    def close(self) -> None:
+        """Closes the connections. Idempotent. Other methods must not be called after it."""
         ...
+
+
+class InspectableSink(Protocol):
+    """A store whose documents can be listed and read, for `syncer verify`, `repair` and sweeps.
+
+    All methods block. They may be repeated, and they change no document. They raise Retry when the server is
+    unreachable and Fatal when the target is missing.
+    """
+
+    name: str
 
     def ids(self, since: str = "") -> Iterator[str]:
-        """The ids of all documents, in no order; those written meanwhile may be missing or not.
+        """Yields the id of every document, in no order. An id may come twice.
 
-        since: a `DurabilityToken.written`: only the documents written later, where the sink can tell."""
+        Documents that are written meanwhile may be missing.
+
+        since: a `DurabilityToken.written`. Yields only the documents written later, if the sink supports it.
+        """
         ...
 
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """The documents of these ids as JSON text, for `verify`; absent ones are left out."""
-        ...
-
-    def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
-        """Those of these ids that `read` left out because the sink has removed the documents by itself, so
-        long after they were written. rendered: seconds since a backfill that wrote all documents began."""
+        """Returns id → document as JSON text. Ids without a document are left out."""
         ...
 
     def normalize(self, body: bytes) -> bytes | None:
-        """What `read` gives for a document that was written as `body`; None if it can never be written."""
+        """Returns what `read` gives for a document that was written as `body`. Does not block.
+
+        Returns None for a document that the sink never stores."""
         ...
 
-    def close(self) -> None: ...
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Returns id → the version that a write has to exceed, of documents and of remembered deletes.
+
+        Ids without a version are left out, and so are documents that do not belong to the syncer. A later
+        epoch is returned like any other version."""
+        ...
+
+    def count(self) -> int:
+        """Returns the number of documents."""
+        ...
+
+    def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
+        """Returns those of these absent ids whose documents the sink removed because their time was over.
+
+        ids: documents that `read` did not return. rendered: seconds since a backfill of all documents began.
+        """
+        ...
+
+
+class DurableSink(Protocol):
+    """A store that reports when it may have lost acknowledged writes or remembered deletes."""
+
+    name: str
+
+    def durability(self) -> DurabilityToken:
+        """Returns the token of this moment. Changes nothing that applications can read.
+
+        Blocks. Called every few seconds, concurrently with `write`.
+
+        Raises Retry when the server cannot answer now (unreachable, shards not assigned). Raises Fatal when the
+        target is missing, or when the server's settings allow it to lose documents.
+        """
+        ...
+
+
+class Sink(WritableSink, InspectableSink, DurableSink, Protocol):
+    """A sink with all three capabilities. Every sink of a read model has them.
+
+    A function asks for the smallest of the three protocols that it needs. `docs/writing-a-sink.md` shows how to
+    write a sink. The contract suite in `tests/contracts/` says what it must do.
+    """
 
 
 # -- the storage of the syncer itself -----------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -10,12 +11,13 @@ import sqlglot
 from rich.tree import Tree
 from sqlglot.errors import SqlglotError
 
+from syncer import sinks
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command
 from syncer.declaration.catalog import Table
 from syncer.declaration.compiled import Compiled, Field, TableUse
+from syncer.errors import Fatal
 from syncer.registry import loader
-from syncer.sinks.elasticsearch.mapping import mapping
 
 
 @command(
@@ -116,10 +118,11 @@ def _fields(compiled: Compiled) -> Tree:
 
 def _targets(loaded: loader.LoadedModel) -> dict[str, Any]:
     """Returns the settings of each sink. The mapping is complete: derived fields, overridden by declared ones."""
-    targets: dict[str, Any] = dict(loaded.model.declaration.sink)
-    if search := targets.get("elasticsearch"):
-        whole = mapping(search.get("mapping") or {}, loaded.compiled.fields)
-        targets["elasticsearch"] = search | {"mapping": whole}
+    targets: dict[str, Any] = {}
+    for kind, settings in loaded.model.declaration.sink.items():
+        targets[kind] = dict(settings)
+        with suppress(Fatal):  # a wrong block is shown as it was declared; `syncer check` reports it
+            targets[kind] |= sinks.derived(kind, settings, loaded.compiled.fields)
     return targets
 
 

@@ -176,7 +176,7 @@ def _test_sinks(config: Config, report: CheckReport) -> None:
             module, where = sinks.find(kind), loaded.model.at(("sink", kind))
             block = sinks.parse(module.Settings, settings, where=where)
             try:
-                problems = module.tried(config.connection(kind, module.Connection), block, loaded.compiled)
+                problems = module.trial(config.connection(kind, module.Connection), block, loaded.compiled)
             except SyncerError as error:
                 found.append(Finding("warning", "no-answer", error.where, error.what, error.why, error.hint))
                 continue
@@ -188,15 +188,16 @@ def _check_targets(models: Sequence[Model], report: CheckReport) -> None:
     owners: dict[tuple[str, str], Model] = {}
     for model in models:
         for kind, settings in model.declaration.sink.items():
-            target = str(settings.get("index") or settings.get("key") or "")
-            owner = owners.setdefault((kind, target), model)
+            try:
+                target = sinks.target_of(kind, settings)
+            except Fatal:  # of the block; it is reported with its read model
+                continue
+            owner = owners.setdefault((kind, target), model) if target else model
             if owner is not model:
                 where = model.at(("sink", kind))
                 what = f"read model {owner.name} also writes to {kind} {target}"
-                fix = "give each read model its own; " + (
-                    f"a search can use several: GET /{target},…/_search" if kind == "elasticsearch" else ""
-                )
-                found = Finding("error", "same-target", where, what, "they would overwrite each other", fix.strip("; "))
+                fix = sinks.find(kind).TARGET_HINT
+                found = Finding("error", "same-target", where, what, "they would overwrite each other", fix)
                 report.findings[f"Read model {model.name}"].append(found)
 
 

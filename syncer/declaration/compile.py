@@ -224,7 +224,7 @@ def _hash(model: Model, root: Node, document: Document) -> str:
     families of the root's key columns, because they determine the form of the ids.
     It does not cover other properties of the tables: types of columns, primary keys of other tables, and which column
     a name refers to. When one of these changes, all documents are rendered again in place (`checks/table_state.py`). If
-    a sink's own types do not fit the new documents, that is reported (`ports.Sink.outgrown`).
+    a sink's own types do not fit the new documents, that is reported (`ports.WritableSink.outgrown`).
     """
     key = [[name, family(root.table.columns[name].base)] for name in root.table.primary_key]
     declaration = model.declaration.model_dump(mode="json")

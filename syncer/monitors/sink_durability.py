@@ -1,7 +1,7 @@
 """Detects sinks that lost acknowledged writes, and schedules a repair.
 
 A restart, a failover or a flush can make a sink lose deletes or documents. No error reports such a loss. So the syncer
-reads a durability token from each sink every few seconds (`Sink.durability`). It compares the token with the one
+reads a durability token from each sink every few seconds (`DurableSink.durability`). It compares the token with the one
 before, which is kept in the state topic.
 
     deletes lost     An older write in progress can bring a deleted document back. The syncer sends no write after
@@ -22,7 +22,7 @@ import structlog
 
 from syncer.errors import Retry
 from syncer.events import WorkItem
-from syncer.ports import DurabilityToken, Sink, WorkTopic
+from syncer.ports import DurabilityToken, DurableSink, WorkTopic
 
 _SAVE_EVERY_MS = 60_000
 
@@ -47,7 +47,7 @@ class SinkDurabilityMonitor:
     def __init__(
         self,
         model: str,
-        sinks: Iterable[Sink],
+        sinks: Iterable[DurableSink],
         *,
         seen: dict[str, DurabilityToken],
         saved: SavedTokens,

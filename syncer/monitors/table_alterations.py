@@ -26,7 +26,7 @@ from syncer.events import TableName
 from syncer.monitors.connector_resumes import Resumed, Resumes
 from syncer.monitors.rerender import Refresh
 from syncer.pacing import Waiter
-from syncer.ports import Rows, Sink
+from syncer.ports import Rows, WritableSink
 from syncer.postgres import table_state as catalog_state
 from syncer.postgres.publication import Open, wait_for_open_transactions
 from syncer.registry import loader
@@ -111,7 +111,7 @@ class TableAlterations:
         if now != saved:
             self._save(now)
 
-    def outgrown(self, sinks: Sequence[Sink]) -> str:
+    def outgrown(self, sinks: Sequence[WritableSink]) -> str:
         """Returns why a resync is due: a sink was built for other column types. Empty if none is due.
 
         The read model goes on. Documents are rendered from the current tables, so none of them is wrong. A document

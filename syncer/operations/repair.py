@@ -14,17 +14,13 @@ from contextlib import closing, suppress
 
 from syncer import document
 from syncer.clock import split_version
-from syncer.document import Batch
-from syncer.errors import Fatal, Retry
+from syncer.errors import Fatal
 from syncer.events import Key
 from syncer.operations.one_off import OneOffRun
-from syncer.ports import Rows, Sink
+from syncer.ports import InspectableSink, Rows
 
-_CHUNK = 1000
 _MAX_COMMITS = 1000
 """Limit for advancing the clock; it takes some seconds. A larger gap does not come from manual edits."""
-_LOWEST = 1
-"""A version below that of every document."""
 
 
 def repair(run: OneOffRun, ids: Collection[str]) -> None:
@@ -38,26 +34,15 @@ def repair(run: OneOffRun, ids: Collection[str]) -> None:
         with suppress(ValueError):
             keys.append(document.parse_id(id, len(opened.loaded.compiled.key)))
     epoch, clock = split_version(_newest(opened.sinks, list(ids)))
-    if epoch == opened.registration.epoch:
+    if epoch == opened.registration.epoch:  # an earlier one is below all new versions; a later one fails the write
         with closing(opened.rows()) as rows:
             _advance_clock(rows, clock, opened.loaded.name)
     run.render(keys, "repair")
 
 
-def _newest(sinks: Sequence[Sink], ids: Sequence[str]) -> int:
-    """Returns the highest version that a sink has of these documents or of their tombstones.
-
-    Sends deletes with the lowest version. A sink refuses them and returns its own version. Documents that the sink does
-    not know have no version.
-    """
-    newest = 0
-    for sink in sinks:
-        for start in range(0, len(ids), _CHUNK):
-            outcome = sink.write(Batch(_LOWEST, {}, list(ids[start : start + _CHUNK])))
-            if outcome.retry:
-                raise Retry("cannot read document versions", where=sink.name, why=outcome.retry_reason)
-            newest = max(newest, outcome.newest_version)
-    return newest
+def _newest(sinks: Sequence[InspectableSink], ids: Sequence[str]) -> int:
+    """Returns the highest version that a sink has of these documents or of their tombstones. 0: none has any."""
+    return max((version for sink in sinks for version in sink.versions(ids).values()), default=0)
 
 
 def _advance_clock(rows: Rows, past: int, model: str) -> None:

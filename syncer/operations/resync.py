@@ -41,7 +41,7 @@ class ResyncResult(NamedTuple):
 
     run: BackfillRun
     obsolete: list[str]
-    """Indices of earlier generations that are no longer used: see `ports.Sink.activate`."""
+    """Indices of earlier generations that are no longer used: see `ports.WritableSink.activate`."""
     rejected: int
     """Number of rejected documents: see `backfill.BackfillResult`."""
 

@@ -20,7 +20,7 @@ from syncer.declaration.compile import Compiled
 from syncer.document import Row
 from syncer.errors import Reject
 from syncer.events import Key
-from syncer.ports import Overflow, Rows, Sink, View
+from syncer.ports import InspectableSink, Overflow, Rows, View
 
 _CHUNK = 1000
 _MAX_EQUAL_IDS = 5_000_000
@@ -81,7 +81,7 @@ class Verify:
         self.rendered = rendered
         self._failing: set[str] = set()
 
-    def __call__(self, sink: Sink) -> Report:
+    def __call__(self, sink: InspectableSink) -> Report:
         """Compares all roots with the sink, then all ids of the sink that are no known root with PostgreSQL."""
         report = Report(sink.name)
         suspects: set[str] = set()
@@ -99,13 +99,13 @@ class Verify:
             suspects |= {id for id in ids if bodies.get(id) is None}
         return self._judge(sink, report, suspects)
 
-    def again(self, sink: Sink, before: Report) -> Report:
+    def again(self, sink: InspectableSink, before: Report) -> Report:
         """Compares only the documents that were wrong before, after they were rendered again."""
         report = self._judge(sink, Report(sink.name, before.documents), before.wrong)
         report.repaired = len(before.wrong) - len(report.wrong)
         return report
 
-    def _judge(self, sink: Sink, report: Report, suspects: Iterable[str]) -> Report:
+    def _judge(self, sink: InspectableSink, report: Report, suspects: Iterable[str]) -> Report:
         """Adds those suspects to the report that still differ when `patience` is over."""
         deadline, pause = time.monotonic() + self.patience, 0.1
         found = self._without_expired(report, self._recheck(sink, sorted(suspects)))
@@ -163,7 +163,7 @@ class Verify:
             halves = keys[:middle], keys[middle:]
             return [row for half in halves for row in self._render(view, half, exist=exist)]
 
-    def _recheck(self, sink: Sink, ids: Sequence[str]) -> dict[str, str]:
+    def _recheck(self, sink: InspectableSink, ids: Sequence[str]) -> dict[str, str]:
         """Compares these documents again, with rows and documents of now."""
         found: dict[str, str] = {}
         for chunk in _chunks(ids, _CHUNK):
@@ -172,7 +172,7 @@ class Verify:
             found |= self._compare(sink, chunk, bodies)
         return found
 
-    def _compare(self, sink: Sink, ids: Sequence[str], bodies: dict[str, bytes | None]) -> dict[str, str]:
+    def _compare(self, sink: InspectableSink, ids: Sequence[str], bodies: dict[str, bytes | None]) -> dict[str, str]:
         """Returns id → `missing`, `expired`, `differing`, `orphaned` or `failing`, for the ids that are not equal."""
         stored = sink.read(ids)
         found: dict[str, str] = {}

@@ -17,7 +17,7 @@ from syncer.pipeline.render import Render
 from syncer.pipeline.visibility import VisibilityGate
 from syncer.pipeline.work_items import key_items, put_items
 from syncer.pipeline.write_batch import WriteBatch
-from syncer.ports import Record, Sink, Source, WorkTopic
+from syncer.ports import InspectableSink, Record, Source, WorkTopic
 
 
 class ItemStages:
@@ -30,7 +30,7 @@ class ItemStages:
         *,
         gate: VisibilityGate,
         source: Source,
-        sinks: Sequence[Sink],
+        sinks: Sequence[InspectableSink],
         work: WorkTopic,
         rejections: Rejections,
         limits: Limits,
@@ -81,7 +81,7 @@ class ItemStages:
                 put_items(self._work, items, self._wait)
         self._work.flush()
 
-    def _keys_of(self, sink: Sink, since: str) -> Iterator[Key]:
+    def _keys_of(self, sink: InspectableSink, since: str) -> Iterator[Key]:
         """Yields the keys of all documents that a sink holds, or of those written since the marker `since`."""
         for id in sink.ids(since):
             try:

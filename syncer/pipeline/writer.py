@@ -18,7 +18,7 @@ from syncer.errors import Retry
 from syncer.pacing import Waiter
 from syncer.pipeline.limits import Limits
 from syncer.pipeline.write_batch import WriteBatch
-from syncer.ports import Observer, Sink
+from syncer.ports import Observer, WritableSink
 
 LATE = "they are rendered again"
 """Part of the reason why a batch that is too old is not sent. The simulation counts these reasons."""
@@ -46,7 +46,9 @@ class Writer:
     name: the read model's name. Each sink gets a batch in the order of `sinks`.
     """
 
-    def __init__(self, name: str, sinks: Sequence[Sink], *, limits: Limits, wait: Waiter, observer: Observer) -> None:
+    def __init__(
+        self, name: str, sinks: Sequence[WritableSink], *, limits: Limits, wait: Waiter, observer: Observer
+    ) -> None:
         self.sinks, self.limits = sinks, limits
         self._wait, self._observer = wait, observer
         self._name = f"{name}-write"

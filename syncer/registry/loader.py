@@ -145,7 +145,7 @@ def misread(config: Config, model: Model, generation: int) -> dict[str, SyncerEr
         where = model.at(("sink", kind))
         module = sinks.find(kind, where=where)
         block = sinks.parse(module.Settings, settings, where=where)
-        found[kind] = module.misread(config.connection(kind, module.Connection), block, generation)
+        found[kind] = module.readers_elsewhere(config.connection(kind, module.Connection), block, generation)
     return found
 
 

@@ -1,21 +1,19 @@
-"""The sinks, found by name: `elasticsearch` in a declaration means the module `syncer.sinks.elasticsearch.sink`.
+"""The registry of sinks: finds the package of a kind, checks a read model's block and builds the sink.
 
-A sink is one module that has `Settings` (its block in a read model), `Connection` (its block in
-`config/syncer.yaml`), `problems` (what `check` says about a block), `obstacles` (what it says about the
-server), `tried` (what the server says about a block), `misread` (whether readers see what is written) and
-`SINK` (the class). Nothing else has to be edited to add one; the contract suite in `tests/contracts/` says
-what it must do.
+A sink is a package with the attributes of `SinkPackage`. It is a folder here, or a package of another distribution
+(`config/sink_kinds.py`). Nothing else has to be edited to add one. `docs/writing-a-sink.md` shows how.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from syncer.config.sink_kinds import sink_modules
+from syncer.config.sink_kinds import SinkOrigin, sink_origins
 from syncer.declaration.compile import Compiled, Field
 from syncer.declaration.names import near
 from syncer.errors import Fatal, SyncerError
@@ -26,50 +24,114 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class SinkClass(Protocol):
+    """The constructor of a sink. It does not connect: `Sink.prepare` does."""
+
     def __call__(self, settings: Any, connection: Any, *, model: Compiled, epoch: int, generation: int) -> Sink: ...
 
 
-class SinkModule(Protocol):
-    Settings: type[BaseModel]
-    Connection: type[BaseModel]
-    SINK: SinkClass
+class SinkPackage(Protocol):
+    """The interface of a sink's package. `settings` is a `Settings`, `connection` is a `Connection`."""
 
-    def validate(self, settings: Any, fields: Sequence[Field]) -> list[Problem]: ...
+    Settings: type[BaseModel]
+    """The block of the sink in a read model: `sink: {KIND: …}`."""
+    Connection: type[BaseModel]
+    """The section of the sink in `config/syncer.yaml`."""
+    SINK: SinkClass
+    TARGET_HINT: str
+    """The advice when the target of a block already belongs to another read model."""
+
+    def target(self, settings: Any) -> str:
+        """Returns the name of the place that the block writes to, such as an index. Does not connect.
+
+        Two read models with the same target would overwrite each other, so `syncer check` refuses them. Empty:
+        each read model has a place of its own."""
+        ...
+
+    def derived(self, settings: Any, fields: Sequence[Field]) -> dict[str, Any]:
+        """Returns keys of the block with the values that the sink derives from these fields. Does not connect.
+
+        `syncer explain` prints them over the declared ones."""
+        ...
+
+    def validate(self, settings: Any, fields: Sequence[Field]) -> list[Problem]:
+        """Returns the mistakes of a block for documents with these fields. Does not connect."""
+        ...
 
     def preflight(self, connection: Any, settings: Sequence[Any]) -> list[SyncerError]:
-        """Why nothing could be written to the server as these blocks say. It is asked, and not changed."""
+        """Returns the reasons why the server cannot be used with these blocks, such as missing privileges.
+
+        Blocks. Changes nothing on the server."""
         ...
 
-    def misread(self, connection: Any, settings: Any, generation: int) -> SyncerError | None:
-        """Whether readers see something else than this generation, with the command that corrects it; None if
-        they do not, or if it was never made. Raises Retry or Fatal when the server cannot tell."""
+    def trial(self, connection: Any, settings: Any, model: Compiled) -> list[Problem]:
+        """Returns what the server would certainly refuse of a read model with this block.
+
+        Blocks. It may create something on the server and removes it before it returns. Raises Retry or Fatal when
+        the server does not answer."""
         ...
 
-    def tried(self, connection: Any, settings: Any, model: Compiled) -> list[Problem]:
-        """What the server is certain to refuse of a read model with this block. It may be asked to make
-        something that is removed before this returns. Raises SyncerError when it does not answer."""
+    def readers_elsewhere(self, connection: Any, settings: Any, generation: int) -> SyncerError | None:
+        """Returns an error if applications read another generation than this one, with the command to fix it.
+
+        Blocks. Returns None if they read this generation, or if it was never created. Raises Retry or Fatal when
+        the server does not answer."""
         ...
 
 
-def find(kind: str, *, where: str = "") -> SinkModule:
-    """Returns the package of a kind of sink. Raises Fatal with the nearest name if no such sink is installed."""
-    known = sink_modules()
+INTERFACE = (
+    *("Settings", "Connection", "SINK", "TARGET_HINT"),
+    *("target", "derived", "validate", "preflight", "trial", "readers_elsewhere"),
+)
+"""The attributes of `SinkPackage`."""
+
+
+def find(kind: str, *, where: str = "") -> SinkPackage:
+    """Returns the package of a kind of sink.
+
+    where: the file and line that errors name. Raises Fatal with the nearest name if no such sink is installed, and
+    with the distribution's name if its package is missing or incomplete.
+    """
+    known = sink_origins()
     if kind not in known:
         meant = near(kind, known)
         hint = f"did you mean {meant}?" if meant else f"one of: {', '.join(known)}"
         raise Fatal(f"there is no sink called {kind!r}", where=where, hint=hint)
-    return cast(SinkModule, importlib.import_module(known[kind]))
+    return cast(SinkPackage, _load(kind, known[kind], where))
+
+
+def _load(kind: str, origin: SinkOrigin, where: str) -> ModuleType:
+    if not origin.distribution:
+        return importlib.import_module(origin.module)
+    name = origin.distribution.partition(" ")[0]
+    try:
+        package = importlib.import_module(origin.module)
+    except ImportError as error:
+        raise Fatal(
+            f"the sink {kind!r} of the distribution {origin.distribution} cannot be imported",
+            where=where,
+            why=f"{origin.module}: {error}",
+            hint=f"pip install --force-reinstall {name}, or: pip uninstall {name}",
+        ) from error
+    if missing := [attribute for attribute in INTERFACE if not hasattr(package, attribute)]:
+        raise Fatal(
+            f"the sink {kind!r} of the distribution {origin.distribution} does not fit this version of the syncer",
+            where=where,
+            why=f"{origin.module} lacks {', '.join(missing)}",
+            hint=f"pip install --upgrade {name}; its authors find the interface in docs/writing-a-sink.md",
+        )
+    return package
 
 
 def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: str) -> _Model:
-    """Validate a block of YAML. Raises Fatal naming `where` and the first wrong field."""
+    """Returns a block of YAML as an instance of `schema`. Raises Fatal with `where` and the first wrong field."""
     if isinstance(given, schema):
         return given
     try:
         return schema.model_validate(given)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])  # explains the rest
+        # An unknown key often explains the other errors, for example a required key that is missing.
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
         field = ".".join(map(str, first["loc"])) or "(block)"
         hint = ""
         if first["type"] == "extra_forbidden":
@@ -79,14 +141,25 @@ def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: 
         raise Fatal(f"{field}: {message}", where=where, hint=hint) from None
 
 
-def check(kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "") -> list[Problem]:
-    """What is wrong with a declaration's block for documents of these fields; empty when nothing is.
+def target_of(kind: str, settings: Mapping[str, Any], *, where: str = "") -> str:
+    """Returns the target of a read model's block (`SinkPackage.target`). Raises Fatal as `check` does."""
+    package = find(kind, where=where)
+    return package.target(parse(package.Settings, settings, where=_place(kind, where)))
 
-    Raises Fatal when the block itself cannot be read.
+
+def derived(kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "") -> dict[str, Any]:
+    """Returns what the sink derives for a read model's block (`SinkPackage.derived`). Raises Fatal as `check` does."""
+    package = find(kind, where=where)
+    return package.derived(parse(package.Settings, settings, where=_place(kind, where)), fields)
+
+
+def check(kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "") -> list[Problem]:
+    """Returns the mistakes of a read model's block for documents with these fields.
+
+    Raises Fatal when the block does not match the sink's `Settings`.
     """
-    module = find(kind, where=where)
-    place = f"{where}: {kind}" if where else kind
-    return module.validate(parse(module.Settings, settings, where=place), fields)
+    package = find(kind, where=where)
+    return package.validate(parse(package.Settings, settings, where=_place(kind, where)), fields)
 
 
 def build(
@@ -100,18 +173,25 @@ def build(
     built: bool = False,
     where: str = "",
 ) -> Sink:
-    """The sink that a declaration's block describes, not yet connected: `prepare()` does that.
+    """Returns the sink of a read model's block, not yet connected. `Sink.prepare` connects.
 
-    settings: the block under `sink: {<kind>: …}`. connection: the block of this kind in the configuration.
-    built: what was fit for the documents when it was built is reported by the sink if it no longer is
-    (`Sink.outgrown`). where: the file (and line) that errors name. Raises Fatal for anything wrong in either.
+    settings: the block under `sink: {KIND: …}`.
+    connection: the section of this kind in the configuration.
+    built: whether the target was built before. Then the block is not validated again: it fitted once, and
+        `Sink.outgrown` reports if it no longer does.
+    where: the file and line that errors name.
+
+    Raises Fatal for the first mistake in either block.
     """
-    place = f"{where}: {kind}" if where else kind
-    module = find(kind, where=where)
-    parsed = parse(module.Settings, settings, where=place)
-    found = [] if built else module.validate(parsed, model.fields)
+    package = find(kind, where=where)
+    parsed = parse(package.Settings, settings, where=_place(kind, where))
+    found = [] if built else package.validate(parsed, model.fields)
     if found:
         others = "; ".join(problem.what for problem in found[1:])
-        raise Fatal(found[0].what, where=place, why=found[0].why or others, hint=found[0].hint)
-    link = parse(module.Connection, connection, where=f"configuration: {kind}")
-    return module.SINK(parsed, link, model=model, epoch=epoch, generation=generation)
+        raise Fatal(found[0].what, where=_place(kind, where), why=found[0].why or others, hint=found[0].hint)
+    link = parse(package.Connection, connection, where=f"configuration: {kind}")
+    return package.SINK(parsed, link, model=model, epoch=epoch, generation=generation)
+
+
+def _place(kind: str, where: str) -> str:
+    return f"{where}: {kind}" if where else kind

@@ -1,4 +1,4 @@
-"""What is wrong with a sink's block in a declaration, and where in the YAML. For all sinks."""
+"""A mistake in a sink's block of a read model, and its place in the YAML. Used by all sinks."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ Path = tuple[str | int, ...]
 
 
 class Problem(NamedTuple):
-    """One mistake. Its place is `block`; if that is empty `field`; if both are, the sink's block."""
+    """One mistake. Its place is `block`; if that is empty, `field`; if both are empty, the sink's whole block."""
 
     what: str
     why: str = ""
     hint: str = ""
     block: Path = ()
-    """Keys below the block of the sink: `("mapping", "status", "type")`."""
+    """Keys below the sink's block, such as `("mapping", "status", "type")`."""
     field: tuple[str, ...] = ()
-    """Names of a field of the document, from the outside in."""
+    """Names of a field of the document, outermost first."""
     certain: bool = True
-    """False: the server could not be asked."""
+    """False if the server could not be asked."""
 
 
 def locate(block: Mapping[str, Any], words: Collection[str]) -> Path:
-    """Finds the place that a server's message means. Returns the path to the first of these words that is a
-    value in the block, or else the end of a key; empty if there is none."""
+    """Returns the place in the block that a server's message is about. Empty if there is none.
+
+    It is the path to the first word that is a value in the block. If no word is a value, it is the path to the
+    first word that ends a key.
+    """
     leaves = list(_leaves(block, ()))
     for word in words:
         for path, value in leaves:

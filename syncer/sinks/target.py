@@ -1,7 +1,7 @@
-"""When a sink has to stop: what it finds was not built by this declaration, or not in this epoch.
+"""Decides when a sink has to stop: its target was built from another declaration, or holds a later epoch.
 
-An epoch above ours means that the record of our own epoch is lost (the versions that we would write are all
-too small, and nothing would ever be written): only an operator's resync helps.
+A later epoch in the target means that the syncer has lost its record of the current epoch. All versions it would
+write are then too low, so nothing would ever be written. Only a resync helps, and an operator has to start it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from syncer.errors import Fatal, Retry
 
 
 class Target(NamedTuple):
-    """A sink as its errors name it, and what its documents are built from."""
+    """The name of a sink for its errors, and what its documents are built from."""
 
     name: str
     model: str
@@ -29,27 +29,38 @@ class Target(NamedTuple):
 
     @property
     def resync(self) -> str:
-        """The command that builds the documents anew."""
+        """The command that rebuilds the documents."""
         return f"syncer resync {self.model}"
 
     def meta(self) -> dict[str, str | int]:
-        """What is recorded beside the documents."""
+        """Returns what the sink records next to the documents."""
         return {"model": self.model, "hash": self.hash, "epoch": self.epoch, "generation": self.generation}
 
     def check_epoch(self, found: int, what: str) -> None:
-        """Raises Fatal when `what` was found to be of a later epoch."""
+        """Raises Fatal if `what`, found in the target, belongs to a later epoch."""
         if found > self.epoch:
             raise Fatal(
-                "holds documents of a later epoch; the record of our own is lost",
+                "the target holds documents of a later epoch than the syncer has on record",
                 where=self.name,
-                why=f"{what} is of epoch {found}, ours is {self.epoch}",
+                why=f"{what} is of epoch {found}, on record is epoch {self.epoch}",
+                hint=self.resync,
+            )
+
+    def check_hash(self, found: str) -> None:
+        """Raises Fatal if the documents in the target were built from another declaration."""
+        if found != self.hash:
+            raise Fatal(
+                "the target was built from another declaration of the read model, or for another key of its root",
+                where=self.name,
+                why=f"the target has hash {found}, the declaration has hash {self.hash}",
                 hint=self.resync,
             )
 
     def stale(self, id: str, given: int, found: int, out: Outcome) -> None:
-        """Count a document that was not written, because the version that was found is not below ours.
+        """Counts a document that was not written because the target has the same or a newer version.
 
-        Raises Fatal when that one is of a later epoch.
+        given: the version of the write. found: the version in the target.
+        Raises Fatal if the version in the target is of a later epoch.
         """
         epoch, _ = split_version(found)
         if epoch > self.epoch:
@@ -59,25 +70,17 @@ class Target(NamedTuple):
             out.newest_version = max(out.newest_version, found)
 
     def late(self, timeout: float, documents: int) -> Retry:
-        """The error when a batch could not be written in time. within: the seconds that it had."""
+        """Returns the error for a batch that was not written within `timeout` seconds."""
         return Retry(
-            f"it took longer than {timeout:.0f} s to write a batch of {documents:,} documents, so the rest is"
-            " rendered again",
+            f"writing a batch of {documents:,} documents took longer than {timeout:.0f} s; the rest is rendered again",
             where=self.name,
             why="nothing is written later than pipeline.max_age after its snapshot",
             hint="write less at a time (pipeline.chunk_documents), or raise pipeline.max_age",
         )
 
     def gone(self, what: str) -> Fatal:
-        """The error when `what` was there once: made anew, it would lack every document but the next ones."""
-        return Fatal(f"{what} is gone, and its documents with it", where=self.name, hint=self.resync)
+        """Returns the error for a target that existed once and is gone.
 
-    def check_hash(self, found: str) -> None:
-        """Raises Fatal when the documents were built from another declaration."""
-        if found != self.hash:
-            raise Fatal(
-                "was built from another declaration of the read model, or for another key of its root",
-                where=self.name,
-                why=f"hash {found}, ours is {self.hash}",
-                hint=self.resync,
-            )
+        A new one would hold only the documents written from now on, so the sink must not create it.
+        """
+        return Fatal(f"{what} is gone, and its documents with it", where=self.name, hint=self.resync)

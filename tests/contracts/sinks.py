@@ -1,20 +1,33 @@
-"""What the sinks' contract suite needs of each sink: how to make one, a document that it refuses, and a way
-to leave nothing behind. Add a harness here for a new sink."""
+"""Harnesses of the sinks' contract suite: how to open each kind of sink, and a document that it rejects.
+
+The suite also runs on a sink of another distribution. Name a function that returns its harness:
+
+    SYNCER_SINK_HARNESS=acme_sink.testing:harness pytest tests/contracts/test_sink.py -k outside
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import os
+import re
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
+import pytest
 import redis
 
 from syncer import sinks
 from syncer.declaration.compile import Compiled, Field
 from syncer.events import TableName
 from syncer.ports import Sink
-from tests.harness.memory_sink import MemorySink, Store
+from tests.harness.memory_sink import STORES
 
 FIELDS = (
     Field("n", "bigint", many=False),
@@ -25,7 +38,7 @@ FIELDS = (
 
 
 def compiled(name: str, fields: tuple[Field, ...] = FIELDS, hash: str = "0123456789abcdef") -> Compiled:
-    """A read model with these fields; nothing of it is run."""
+    """Returns a read model with these fields. Its SQL is empty, because nothing runs it."""
     table = TableName("public", "things")
     return Compiled(
         name=name,
@@ -43,27 +56,32 @@ def compiled(name: str, fields: tuple[Field, ...] = FIELDS, hash: str = "0123456
 
 
 class Harness(Protocol):
-    """One kind of sink, with a target of its own for the test."""
+    """One kind of sink, with a target that only the current test uses."""
 
     model: Compiled
 
     def open(self, *, epoch: int = 1, generation: int = 1, hash: str | None = None) -> Sink:
-        """A sink over the same target: another process, as it were."""
+        """Returns a new sink over the same target, as another process would have. hash: instead of the model's."""
         ...
 
     def bad(self, id: str) -> bytes:
-        """A document that the sink refuses for this id."""
+        """Returns a document that the sink rejects for this id. It may prepare the target for that."""
         ...
 
 
 @dataclass
 class Memory:
     model: Compiled
-    store: Store = field(default_factory=Store)
 
     def open(self, *, epoch: int = 1, generation: int = 1, hash: str | None = None) -> Sink:
-        model = replace(self.model, hash=hash or self.model.hash)
-        return MemorySink(model=model, epoch=epoch, generation=generation, store=self.store)
+        return sinks.build(
+            "memory",
+            {},
+            model=replace(self.model, hash=hash or self.model.hash),
+            connection={"store": self.model.name},
+            epoch=epoch,
+            generation=generation,
+        )
 
     def bad(self, id: str) -> bytes:
         return b"[]"
@@ -111,7 +129,7 @@ class Redis:
         )
 
     def bad(self, id: str) -> bytes:
-        """A list is where the document belongs: somebody else's, which must not be overwritten."""
+        """Puts a list of the application at the document's key. The sink must not overwrite it."""
         with client(self.url, cluster=self.cluster) as connected:
             connected.rpush(self.pattern.replace("{id}", id), "theirs")
         return b'{"n":1}'
@@ -121,18 +139,31 @@ def client(url: str, *, cluster: bool) -> Any:
     return redis.RedisCluster.from_url(url) if cluster else redis.Redis.from_url(url)
 
 
-KINDS = ("memory", "elasticsearch", "redis-json", "redis-hash", "redis-cluster")
+PAGE = Path(__file__).parents[2] / "docs" / "writing-a-sink.md"
+OUTSIDE = os.environ.get("SYNCER_SINK_HARNESS", "")
+SERVED = ("elasticsearch", "redis-json", "redis-hash", "redis-cluster")
+KINDS = ("memory", "page", *SERVED, *(["outside"] if OUTSIDE else []))
+"""`page`: the sink in docs/writing-a-sink.md. `outside`: the sink that SYNCER_SINK_HARNESS names."""
 
 
 @contextmanager
 def harness(kind: str, prefix: str, url: Callable[[str], str]) -> Iterator[Harness]:
-    """The harness of a kind; removes the keys that do not begin with the prefix afterwards.
+    """Yields the harness of a kind, and removes what other fixtures do not clean up.
 
-    url: the address of a server, by name.
+    prefix: names on the servers that begin with it belong to the test. url: returns the address of a server by name.
     """
     model = compiled(f"{prefix}-{kind}")
-    if kind == "memory":
-        yield Memory(model)
+    if kind == "outside":
+        yield _outside(model)
+    elif kind == "page":
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", folder)
+            yield page_modules()[1].Harness(model)
+    elif kind == "memory":
+        try:
+            yield Memory(model)
+        finally:
+            STORES.pop(model.name, None)
     elif kind == "elasticsearch":
         yield Elasticsearch(model, url("elasticsearch"))
     elif kind == "redis-cluster":
@@ -144,8 +175,27 @@ def harness(kind: str, prefix: str, url: Callable[[str], str]) -> Iterator[Harne
             forget(url("redis"), prefix)
 
 
+def _outside(model: Compiled) -> Harness:
+    """Returns the harness that SYNCER_SINK_HARNESS names, as `module:function`. The function gets the read model."""
+    module, _, function = OUTSIDE.partition(":")
+    made: Harness = getattr(importlib.import_module(module), function)(model)
+    return made
+
+
+@functools.cache
+def page_modules() -> tuple[Any, Any]:
+    """Returns the sink package of docs/writing-a-sink.md and its harness module."""
+    made = []
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    for name, code in zip(("acme_sqlite_sink", "acme_sqlite_sink.testing"), blocks, strict=True):
+        module = sys.modules[name] = ModuleType(name)
+        exec(compile(code, str(PAGE), "exec"), module.__dict__)
+        made.append(module)
+    return made[0], made[1]
+
+
 def forget(url: str, prefix: str) -> None:
-    """Remove the keys that a sink keeps beside its documents."""
+    """Removes the keys of the Redis sink that do not begin with the prefix: versions, marks and records."""
     with redis.Redis.from_url(url) as connected:
         keys = [*connected.scan_iter(f"*version:*{prefix}*", count=5000)]
         keys += connected.scan_iter(f"syncer:*{prefix}*", count=5000)

@@ -1,4 +1,4 @@
-"""What a person can get wrong in a sink's block, told before anything runs; and derived mappings."""
+"""Mistakes in a sink's block that are reported before anything runs, and derived mappings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_setting_is_described() -> None:
             assert schema.model_json_schema()["additionalProperties"] is False
 
 
-def test_an_unknown_kind() -> None:
+def test_an_unknown_kind_is_refused() -> None:
     error = refused("elasticserch", {})
     assert (error.where, error.hint) == ("orders.yaml:7", "did you mean elasticsearch?")
 
@@ -63,7 +63,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("redis", {"key": "orders"}, "exactly once", ""),
     ("redis", {"key": "{id}:{id}"}, "exactly once", ""),
     ("redis", {"key": "{id}"}, "begins with a text of its own", ""),
-    ("redis", {"key": "syncer:{id}"}, "are ours", ""),
+    ("redis", {"key": "syncer:{id}"}, "are reserved for the syncer", ""),
     (
         "redis",
         {"key": "a:{id}", "expire": "soon"},
@@ -79,7 +79,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "settings", "what", "hint"), WRONG)
-def test_a_wrong_block(kind: str, settings: dict[str, Any], what: str, hint: str) -> None:
+def test_a_mistake_in_a_block_is_reported(kind: str, settings: dict[str, Any], what: str, hint: str) -> None:
     error = refused(kind, settings)
     assert what in error.what
     assert error.where == f"orders.yaml:7: {kind}"
@@ -87,13 +87,13 @@ def test_a_wrong_block(kind: str, settings: dict[str, Any], what: str, hint: str
 
 
 @pytest.mark.parametrize("url", ["es:9200", "http://es", "ftp://es:9200"])
-def test_a_wrong_address(url: str) -> None:
+def test_a_wrong_address_is_refused(url: str) -> None:
     error = refused("elasticsearch", {"index": "a"}, {"url": url})
     assert error.where == "configuration: elasticsearch"
     assert "url: it has to be http://host:port" in error.what
 
 
-def test_credentials_leave_the_address() -> None:
+def test_credentials_are_taken_out_of_the_address() -> None:
     for kind, url in (
         ("elasticsearch", "https://me:s%40fe@es:9200"),
         ("redis", "rediss://me:s%40fe@r:6379/1"),
@@ -104,7 +104,7 @@ def test_credentials_leave_the_address() -> None:
         assert "s@fe" not in repr(link)
 
 
-def test_derived_mapping() -> None:
+def test_fields_have_a_derived_mapping() -> None:
     derived = mapping.mapping({}, ALL)
     text = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 1024}}}
     assert derived["dynamic"] is False
@@ -122,8 +122,8 @@ def test_derived_mapping() -> None:
     }
 
 
-def test_derived_mapping_of_shapes_and_hstore() -> None:
-    """Elasticsearch's build for tests has no geo_shape: this is all that shows that it is asked for."""
+def test_shapes_and_hstore_have_a_derived_mapping() -> None:
+    """The test build of Elasticsearch has no geo_shape, so no other test covers it."""
     fields = [Field(name, name, many=False) for name in ("geojson point", "geojson", "hstore")]
     given = {"hstore": {"dynamic": True}, "geojson": {"type": "object", "enabled": False}}
     assert mapping.mapping(given, fields)["properties"] == {
@@ -170,7 +170,7 @@ def test_field_names_that_an_index_can_have() -> None:
     assert mapping.problems({}, fields) == []
 
 
-def test_the_place_of_a_mistake_in_a_block() -> None:
+def test_a_mistake_has_its_place_in_the_block() -> None:
     [found] = mapping.problems({"properties": {"lines": {"properties": {"skuu": {"type": "text"}}}}}, ALL)
     assert found.block == ("mapping", "properties", "lines", "properties", "skuu")
     block = {
@@ -182,7 +182,7 @@ def test_the_place_of_a_mistake_in_a_block() -> None:
     assert locate(block, ["nowhere"]) == ()
 
 
-def test_a_given_mapping_wins() -> None:
+def test_a_declared_mapping_wins() -> None:
     given = {
         "properties": {
             "name": {"analyzer": "standard"},
@@ -197,7 +197,7 @@ def test_a_given_mapping_wins() -> None:
     assert merged["date_detection"] is False
     assert properties["name"]["analyzer"] == "standard"
     assert "keyword" in properties["name"]["fields"]
-    assert properties["placed_at"] == {"type": "keyword"}  # nothing of the derived date is left
+    assert properties["placed_at"] == {"type": "keyword"}  # nothing of the derived mapping is left
     assert properties["extra"] == {"properties": {"a": {"type": "keyword"}}}
     assert properties["lines"] == {
         "type": "nested",
@@ -234,7 +234,7 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("given", "problem"), PROBLEMS)
-def test_a_mapping_that_cannot_hold_its_values(given: dict[str, Any], problem: str) -> None:
+def test_mappings_that_cannot_hold_the_values_are_refused(given: dict[str, Any], problem: str) -> None:
     [found] = mapping.problems(given, ALL)
     assert found.what.removeprefix("mapping.").startswith(problem)
     assert refused("elasticsearch", {"index": "a", "mapping": given}).what == found.what
@@ -253,7 +253,7 @@ FINE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("given", FINE)
-def test_a_mapping_that_is_fine(given: dict[str, Any]) -> None:
+def test_suitable_mappings_are_accepted(given: dict[str, Any]) -> None:
     assert mapping.problems(given, ALL) == []
 
 
@@ -276,11 +276,11 @@ LATER: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("was", "given", "type", "told"), LATER)
-def test_what_an_index_cannot_hold_after_a_column_was_altered(
-    was: str, given: dict[str, Any], type: str, told: str
+@pytest.mark.parametrize(("was", "given", "type", "reported"), LATER)
+def test_an_index_reports_columns_that_it_cannot_hold_after_an_alteration(
+    was: str, given: dict[str, Any], type: str, reported: str
 ) -> None:
-    """In an object, too; and a declared mapping that the index has is as wanted."""
+    """Holds for fields of objects too. A declared mapping that the index already has is in order."""
     before, after = Field("x", was, many=False), Field("x", type, many=False)
     for fields, wider, path in (
         ((before,), (after,), "x"),
@@ -290,11 +290,13 @@ def test_what_an_index_cannot_hold_after_a_column_was_altered(
         actual = mapping.mapping(mapped, fields)["properties"]
         assert mapping.outgrown(mapped, actual, fields) == []
         found = mapping.outgrown(mapped, actual, wider)
-        assert [text.split(" values")[0] for text in found] == ([f"{path}: {told}".split(" values")[0]] if told else [])
+        assert [text.split(" values")[0] for text in found] == (
+            [f"{path}: {reported}".split(" values")[0]] if reported else []
+        )
 
 
 @pytest.mark.parametrize("raw", [b"", b"<html>", b"[]", b"null", b'"text"', b'{"error":null}', b'{"error":{}}'])
-def test_an_answer_of_something_else(raw: bytes) -> None:
+def test_an_answer_that_is_not_of_elasticsearch_has_the_default_type(raw: bytes) -> None:
     kind, _ = error_of(raw, "HTTP 502")
     assert kind == "HTTP 502"
 

@@ -1,10 +1,10 @@
-"""The contract of `ports.Sink`, which every sink keeps: whatever arrives, in whatever order, the highest
-version stays, deletes included."""
+"""The contract of `ports.Sink`. Every sink keeps the highest version of an id, in any order of writes and deletes."""
 
 from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -16,8 +16,7 @@ from syncer.clock import version
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal
 from syncer.ports import Sink
-from tests.contracts.sinks import KINDS, Harness, harness
-from tests.harness import Names
+from tests.contracts.sinks import KINDS, SERVED, Harness, harness
 from tests.harness.redis_servers import redis_cluster
 
 
@@ -27,13 +26,16 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def target(kind: str, request: pytest.FixtureRequest, names: Names) -> Iterator[Harness]:
+def target(kind: str, request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """Starts servers only for the sinks that need the test stack."""
+    prefix = request.getfixturevalue("names").prefix if kind in SERVED else f"t{uuid.uuid4().hex[:8]}"
+
     def url(server: str) -> str:
         if server == "redis-cluster":
             return str(request.getfixturevalue("cluster"))
         return str(getattr(request.getfixturevalue("stack"), server))
 
-    with harness(kind, names.prefix, url) as made:
+    with harness(kind, prefix, url) as made:
         yield made
 
 
@@ -59,7 +61,7 @@ def doc(n: int, **more: object) -> bytes:
 
 
 def put(sink: Sink, at: int, upserts: Mapping[str, bytes] = NONE, deletes: Sequence[str] = ()) -> Outcome:
-    """Write; every id of a batch is counted exactly once."""
+    """Writes, and asserts that every id of the batch is counted exactly once and none has to be retried."""
     batch = Batch(at, dict(upserts), list(deletes))
     out = sink.write(batch)
     assert out.written + out.deleted + out.stale + len(out.retry) + len(out.rejected) == len(batch)
@@ -68,7 +70,7 @@ def put(sink: Sink, at: int, upserts: Mapping[str, bytes] = NONE, deletes: Seque
 
 
 def holds(sink: Sink, expected: dict[str, bytes]) -> bool:
-    """Whether the sink has exactly these documents."""
+    """Returns whether the sink has exactly these documents."""
     stored = {id: sink.normalize(body) for id, body in expected.items()}
     return sink.read(list(expected)) == stored and set(sink.ids()) == set(expected)
 
@@ -93,32 +95,69 @@ def test_the_newer_version_wins_in_any_order(target: Harness, old: int, new: int
     sink.close()
 
 
-def test_the_same_version_again_is_as_good_as_written(sink: Sink) -> None:
+def test_an_equal_version_counts_as_stale(sink: Sink) -> None:
     assert put(sink, 5, {"a": doc(1)}).written == 1
     assert put(sink, 5, {"a": doc(2)}).stale == 1
     assert put(sink, 5, deletes=("a",)).stale == 1
     assert holds(sink, {"a": doc(1)})
 
 
-def test_the_highest_version_that_was_there_instead_is_told(sink: Sink) -> None:
+def test_the_outcome_has_the_newest_version_of_the_target(sink: Sink) -> None:
     at = [version(1, (1 << 40) + n) for n in range(5)]
     put(sink, at[2], {"a": doc(1)}, deletes=("b",))
     put(sink, at[3], {"c": doc(1)})
     assert put(sink, at[1], {"a": doc(0), "b": doc(0), "new": doc(1)}).newest_version == at[2]
     total = put(sink, at[1], {"c": doc(0)}, deletes=("a",))
     assert total.newest_version == at[3]
-    total.add(put(sink, at[2], {"a": doc(0)}, deletes=("b",)))  # the same version is not a newer one
+    total.add(put(sink, at[2], {"a": doc(0)}, deletes=("b",)))  # an equal version is not newer
     assert (total.stale, total.newest_version) == (4, at[3])
     assert put(sink, at[3], {"c": doc(0)}) == Outcome(stale=1)
     assert put(sink, at[4], {"a": doc(2)}) == Outcome(written=1)
 
 
-def test_a_delete_for_the_lowest_version_tells_the_highest_and_changes_nothing(sink: Sink) -> None:
-    """So `repair` asks for versions."""
+def test_a_delete_with_the_lowest_version_reports_the_newest_and_changes_nothing(sink: Sink) -> None:
+    """The sink of Elasticsearch reads the versions of deletes in this way."""
     put(sink, version(1, 8), {"a": doc(1)}, deletes=("b",))
     assert put(sink, 1, deletes=("a", "b", "c")).newest_version == version(1, 8)
     assert holds(sink, {"a": doc(1)})
     assert put(sink, version(1, 9), {id: doc(2) for id in "abc"}).written == 3
+
+
+def test_versions_are_those_of_documents_and_of_deletes(sink: Sink) -> None:
+    put(sink, version(1, 1 << 40), {"a": doc(1), "b": doc(1)})
+    put(sink, version(1, (1 << 40) + 7), {"b": doc(2)}, deletes=("a", "absent"))
+    expected = {"a": version(1, (1 << 40) + 7), "b": version(1, (1 << 40) + 7), "absent": version(1, (1 << 40) + 7)}
+    assert sink.versions(["a", "b", "absent", "never", "", "x" * 513]) == expected
+    assert sink.versions(["b"]) == {"b": expected["b"]}
+    assert sink.versions([]) == {}
+
+
+def test_reading_versions_changes_nothing(sink: Sink) -> None:
+    put(sink, version(1, 8), {"a": doc(1)}, deletes=("b",))
+    for _ in range(2):
+        assert sink.versions(["a", "b", "c"]) == {"a": version(1, 8), "b": version(1, 8)}
+    assert holds(sink, {"a": doc(1)})
+    assert put(sink, version(1, 7), {"a": doc(2), "b": doc(2)}).stale == 2
+    assert put(sink, version(1, 1), {"c": doc(2)}).written == 1
+
+
+def test_versions_of_a_later_epoch_are_returned(sink: Sink, target: Harness) -> None:
+    later = target.open(epoch=2)
+    put(later, version(2, 5), {"a": doc(1)}, deletes=("b",))
+    later.close()
+    assert sink.versions(["a", "b"]) == {"a": version(2, 5), "b": version(2, 5)}
+
+
+def test_versions_of_many_ids(sink: Sink) -> None:
+    ids = [f"k{i}" for i in range(2500)]
+    put(sink, version(1, 3), {id: doc(1) for id in ids[:1500]}, deletes=tuple(ids[1500:2000]))
+    assert sink.versions(ids) == dict.fromkeys(ids[:2000], version(1, 3))
+
+
+def test_documents_are_counted(sink: Sink) -> None:
+    assert sink.count() == 0
+    put(sink, 3, {"a": doc(1), "b": doc(1)}, deletes=("c",))
+    assert sink.count() == 2
 
 
 def test_a_delete_is_not_undone_by_an_older_write(sink: Sink) -> None:
@@ -135,7 +174,7 @@ def test_hazard_22_a_delete_of_an_absent_id_is_remembered(sink: Sink) -> None:
     assert holds(sink, {})
 
 
-def test_a_newer_write_follows_a_delete(sink: Sink) -> None:
+def test_a_newer_write_replaces_a_delete(sink: Sink) -> None:
     put(sink, 7, deletes=("a",))
     assert put(sink, 8, {"a": doc(3)}).written == 1
     assert holds(sink, {"a": doc(3)})
@@ -146,22 +185,21 @@ def test_hazard_24_one_bad_document_leaves_the_others_alone(sink: Sink, target: 
     batch = dict(list(upserts.items())[:10]) | {"bad": target.bad("bad"), "": doc(0)} | upserts
     out = put(sink, 3, batch, deletes=("gone",))
     assert (out.written, out.deleted) == (20, 1)
-    assert sorted(refusal.id for refusal in out.rejected) == ["", "bad"]
-    assert all(refusal.reason for refusal in out.rejected)
+    assert sorted(rejection.id for rejection in out.rejected) == ["", "bad"]
+    assert all(rejection.reason for rejection in out.rejected)
     assert sink.read(list(upserts)) == {id: sink.normalize(body) for id, body in upserts.items()}
 
 
-def test_a_delete_of_an_id_that_cannot_be_there_is_done(sink: Sink) -> None:
-    """A child row that links to '' names such a root, and so does a row that could not be written and is
-    deleted."""
+def test_deletes_of_impossible_ids_succeed(sink: Sink) -> None:
+    """They occur: a child row can link to '', and a row whose document was rejected can be deleted."""
     put(sink, 3, {"a": doc(1)})
     assert put(sink, 4, deletes=("", "x" * 513, "a")) == Outcome(deleted=3)
     assert put(sink, 5, deletes=("",)) == Outcome(deleted=1)
     assert holds(sink, {})
 
 
-def test_a_refused_document_leaves_what_was_there(sink: Sink, target: Harness, kind: str) -> None:
-    if kind.startswith("redis"):  # what Redis refuses there is not a document of ours
+def test_a_rejected_document_leaves_the_older_one(sink: Sink, target: Harness, kind: str) -> None:
+    if kind.startswith("redis"):  # here Redis rejects a key of the application, so there is no older document
         assert put(sink, 3, {"x": target.bad("x")}).rejected
         assert sink.read(["x"]) == {}
         return
@@ -170,7 +208,7 @@ def test_a_refused_document_leaves_what_was_there(sink: Sink, target: Harness, k
     assert holds(sink, {"x": doc(1)})
 
 
-def test_a_large_batch(sink: Sink) -> None:
+def test_a_large_batch_is_written_whole(sink: Sink) -> None:
     first = {f"k{i}": doc(i, name="x" * 300) for i in range(5000)}
     assert put(sink, 10, first) == Outcome(written=5000)
     second = {f"k{i}": doc(-i) for i in range(0, 5000, 2)}
@@ -180,7 +218,7 @@ def test_a_large_batch(sink: Sink) -> None:
     assert holds(sink, expected)
 
 
-def test_an_empty_batch(sink: Sink) -> None:
+def test_an_empty_batch_is_accepted(sink: Sink) -> None:
     assert put(sink, 1) == Outcome()
 
 
@@ -217,7 +255,7 @@ IDS = [
 ]
 
 
-def test_ids_of_any_kind(sink: Sink) -> None:
+def test_ids_may_have_any_characters(sink: Sink) -> None:
     expected = {id: doc(i) for i, id in enumerate(IDS)}
     assert put(sink, 10, expected).written == len(IDS)
     assert put(sink, 9, {id: doc(-1) for id in IDS}).stale == len(IDS)
@@ -244,7 +282,7 @@ def test_hazard_24_a_line_break_in_a_document_harms_nobody(sink: Sink) -> None:
     assert json.loads(sink.read(["a"])["a"])["n"] in (1, "1")
 
 
-def test_reading_absent_ids(sink: Sink) -> None:
+def test_absent_ids_are_left_out_when_read(sink: Sink) -> None:
     put(sink, 1, {"a": doc(1)})
     put(sink, 1, deletes=("b",))
     assert sink.read(["a", "b", "c", ""]) == {"a": sink.normalize(doc(1))}
@@ -260,7 +298,7 @@ def test_preparing_again_changes_nothing(sink: Sink, target: Harness) -> None:
     other.close()
 
 
-def test_its_memory_hangs_on_nothing_that_it_is_given(sink: Sink, target: Harness) -> None:
+def test_writes_do_not_change_the_durability_token(sink: Sink, target: Harness) -> None:
     put(sink, 1, {"c": doc(1)})
     before = sink.durability()
     put(sink, 1, {"a": doc(1), "b": doc(1)})
@@ -272,14 +310,14 @@ def test_its_memory_hangs_on_nothing_that_it_is_given(sink: Sink, target: Harnes
     other.close()
 
 
-def test_the_first_generation_is_read_and_promoting_it_changes_nothing(sink: Sink) -> None:
+def test_the_first_generation_is_active_and_activating_it_changes_nothing(sink: Sink) -> None:
     put(sink, 1, {"a": doc(1)})
     assert sink.activate() == []
     assert sink.activate() == []
     assert holds(sink, {"a": doc(1)})
 
 
-def test_preparing_at_once(target: Harness) -> None:
+def test_processes_may_prepare_concurrently(target: Harness) -> None:
     made = [target.open() for _ in range(6)]
     with ThreadPoolExecutor(len(made)) as pool:
         list(pool.map(lambda sink: sink.prepare(), made))
@@ -289,7 +327,7 @@ def test_preparing_at_once(target: Harness) -> None:
         sink.close()
 
 
-def test_another_declaration_is_refused(sink: Sink, target: Harness) -> None:
+def test_a_target_of_another_declaration_is_refused(sink: Sink, target: Harness) -> None:
     other = target.open(hash="fedcba9876543210")
     with pytest.raises(Fatal) as caught:
         other.prepare()

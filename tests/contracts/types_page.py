@@ -1,4 +1,4 @@
-"""The table of docs/types.md, for the tests that keep it true."""
+"""Reads the table of docs/types.md, for the tests that compare it with the code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Row(NamedTuple):
 
 
 def rows() -> dict[str, Row]:
-    """Type → what the page says of it."""
+    """Returns type → its row."""
     table = PAGE.read_text("utf-8").partition("| --- |")[2].partition("\n\n")[0]
     found: dict[str, Row] = {}
     for line in table.splitlines()[1:]:

@@ -1,6 +1,7 @@
 """Computes the expected documents: walks a read model's tree over the rows in plain Python.
 
-It follows docs/read-models.md, and uses neither the syncer's SQL nor its code. It is slow, and simple enough to be right.
+It follows docs/read-models.md, and uses neither the syncer's SQL nor its code. It is slow and simple, so it is easy to
+check.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An HTTP proxy that answers for the server, or cuts the connection, where a real one cannot be made to."""
+"""An HTTP proxy that answers instead of the server, or cuts the connection, when the server cannot be made to."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ class Request(NamedTuple):
 
 
 Answer = tuple[int, bytes] | Literal["cut", "cut after", "pass"]
-"""A status and a body; cut before or after the server has done it; or what the server says."""
+"""A status and a body; or `cut` before the server gets the request; or `cut after` it has answered; or `pass`."""
 
 
 @dataclass
 class FaultProxy:
+    """A running proxy. A test may change `rule` at any time. `seen` has all requests."""
+
     upstream: str
     url: str = ""
     rule: Callable[[Request], Answer] = lambda request: "pass"
@@ -33,7 +35,7 @@ class FaultProxy:
 
 @contextmanager
 def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
-    """A proxy for `upstream`; change its `rule` at any time."""
+    """Runs a proxy for the server at this URL."""
     proxy = FaultProxy(upstream)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
     server.daemon_threads = True
@@ -68,7 +70,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
                 try:
                     url = proxy.upstream + self.path
                     got = pool.request(self.command, url, body=body, headers=headers)
-                except urllib3.exceptions.HTTPError:  # it is away: so are we
+                except urllib3.exceptions.HTTPError:  # the server is unreachable, so the proxy is too
                     got = None
                 if answer == "cut after" or got is None:
                     self.close_connection = True
@@ -78,7 +80,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             self.send_header("content-type", "application/json")
             self.send_header("x-elastic-product", "Elasticsearch")
             self.send_header("content-length", str(len(answer[1])))
-            with contextlib.suppress(ConnectionError):  # nobody is left who could be told
+            with contextlib.suppress(ConnectionError):  # the client has closed the connection
                 self.end_headers()
                 self.wfile.write(answer[1])
 

@@ -1,7 +1,7 @@
-"""Documents in a dictionary: for `--dry-run`, and for tests of the engine. Passes the sinks' contract suite.
+"""A sink that keeps documents in a dictionary. Its distribution is in `installed/`, so it is a sink from outside.
 
-It keeps what the real ones keep: the version of every id, also of deleted ones, and what the documents were
-built from. A `Store` can outlive the sink, as a server would.
+Tests of the pipeline use it, and it passes the contract suite. It keeps the same records as the sinks with servers: the
+version of every id, also of deleted ones, and what the documents were built from.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict
+from pydantic import Field as PydanticField
 
 from syncer.declaration.compile import Compiled, Field
 from syncer.document import Batch, Outcome, Rejection
@@ -20,9 +22,11 @@ from syncer.ports import DurabilityToken
 from syncer.sinks.problem import Problem
 from syncer.sinks.target import Target
 
+TARGET_HINT = ""
+
 
 class Settings(BaseModel):
-    """Keeps the documents in the memory of the process; for dry runs and tests."""
+    """Keeps the documents in the memory of the process, for tests."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,23 +36,35 @@ class Connection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    store: str = PydanticField(default="", description="Name of a store that sinks of the process share")
+
 
 @dataclass(slots=True)
 class Store:
-    """id → (version, document; None for a remembered delete), and what it was built from."""
+    """The documents, and what they were built from. A store can outlive its sinks, like a server."""
 
     documents: dict[str, tuple[int, bytes | None]] = field(default_factory=dict)
+    """id → (version, document). The document of a remembered delete is None."""
     built: Target | None = None
     durability: DurabilityToken = field(default_factory=lambda: DurabilityToken("", ""))
-    """Changed by whoever takes something away."""
+    """A test that removes something changes it."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+STORES: dict[str, Store] = {}
+"""The shared stores by `Connection.store`."""
+
+
+def target(settings: Settings) -> str:
+    """Returns nothing: each read model has a store of its own."""
+    return ""
+
+
+def derived(settings: Settings, fields: Sequence[Field]) -> dict[str, Any]:
+    return {}
+
+
 def validate(settings: Settings, fields: Sequence[Field]) -> list[Problem]:
-    return []
-
-
-def tried(connection: Connection, settings: Settings, model: Compiled) -> list[Problem]:
     return []
 
 
@@ -56,12 +72,16 @@ def preflight(connection: Connection, settings: Sequence[Settings]) -> list[Sync
     return []
 
 
-def misread(connection: Connection, settings: Settings, generation: int) -> None:
-    """Never: there is one generation only."""
+def trial(connection: Connection, settings: Settings, model: Compiled) -> list[Problem]:
+    return []
+
+
+def readers_elsewhere(connection: Connection, settings: Settings, generation: int) -> None:
+    """Returns None: there is only one generation."""
 
 
 class MemorySink:
-    """The `Sink` port over a `Store`. A document that is no JSON object is refused."""
+    """Implements `ports.Sink` over a `Store`. It rejects documents that are not JSON objects."""
 
     def __init__(
         self,
@@ -74,7 +94,8 @@ class MemorySink:
         store: Store | None = None,
     ) -> None:
         self.name = f"memory:{model.name}"
-        self.store = store or Store()
+        shared = connection.store if connection else ""
+        self.store = store or (STORES.setdefault(shared, Store()) if shared else Store())
         self._target = Target.of(self.name, model, epoch, generation)
 
     def prepare(self, *, new: bool = True) -> None:
@@ -92,7 +113,7 @@ class MemorySink:
         return []
 
     def activate(self) -> list[str]:
-        """There is one generation only, which is read."""
+        """Does nothing: there is only one generation."""
         return []
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
@@ -101,10 +122,10 @@ class MemorySink:
         with self.store.lock:
             for id, body in wanted:
                 if not id and body is None:
-                    out.deleted += 1  # nothing can be there
+                    out.deleted += 1  # no such document can exist
                 elif not id:
                     out.rejected.append(Rejection(id, "the id is empty", "the id"))
-                elif body is not None and (reason := _unfit(body)):
+                elif body is not None and (reason := _misfit(body)):
                     out.rejected.append(Rejection(id, reason, "does not fit"))
                 elif self.store.documents.get(id, (-1, None))[0] >= batch.version:
                     self._target.stale(id, batch.version, self.store.documents[id][0], out)
@@ -127,8 +148,12 @@ class MemorySink:
             found = {id: self.store.documents.get(id, (0, None))[1] for id in ids}
         return {id: body for id, body in found.items() if body is not None}
 
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        with self.store.lock:
+            return {id: self.store.documents[id][0] for id in ids if id in self.store.documents}
+
     def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
-        """Nothing is removed here by itself."""
+        """Returns nothing: no document is removed by itself."""
         return set()
 
     def normalize(self, body: bytes) -> bytes | None:
@@ -138,10 +163,11 @@ class MemorySink:
         return sum(1 for _ in self.ids())
 
     def close(self) -> None:
-        """Nothing to close; the store stays."""
+        """Does nothing; the store remains."""
 
 
-def _unfit(body: bytes) -> str:
+def _misfit(body: bytes) -> str:
+    """Returns why the sink rejects a document, or an empty text."""
     try:
         return "" if isinstance(orjson.loads(body), dict) else "not a JSON object"
     except orjson.JSONDecodeError as error:

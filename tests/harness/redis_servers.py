@@ -1,4 +1,4 @@
-"""Redis servers of a test's own, on loopback: with other settings than the stack's, or three as a cluster."""
+"""Starts Redis servers for one test, on loopback: with special settings, or three of them as a cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEADLINE = 20.0
 
 
 def free_port() -> int:
-    """A port that nothing listens on, nor on the one of the cluster bus (10000 above)."""
+    """Returns a free port whose cluster bus port (10000 above it) is free too."""
     while True:
         with socket.socket() as probe, socket.socket() as bus:
             probe.bind(("127.0.0.1", 0))
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def redis_server(*options: str, port: int | None = None) -> Iterator[str]:
-    """A server without persistence; its URL."""
+    """Runs a server without persistence, and yields its URL."""
     port = port or free_port()
     home = Path(tempfile.mkdtemp(prefix="syncer-redis-"))
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home), "--save", ""]
@@ -48,7 +48,7 @@ def redis_server(*options: str, port: int | None = None) -> Iterator[str]:
 
 @contextmanager
 def redis_cluster(size: int = 3) -> Iterator[str]:
-    """A cluster of primaries that share the slots evenly; the URL of one of them."""
+    """Runs a cluster of primaries that share the slots evenly, and yields the URL of one."""
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
     with contextlib.ExitStack() as stack:
         urls = [stack.enter_context(redis_server(*options)) for _ in range(size)]
@@ -58,11 +58,12 @@ def redis_cluster(size: int = 3) -> Iterator[str]:
             node.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high - 1)
         for url in urls[1:]:
             nodes[0].execute_command("CLUSTER", "MEET", "127.0.0.1", url.rpartition(":")[2].partition("/")[0])
-        _wait(lambda: all(_settled(node, size) for node in nodes), lambda: "the cluster does not form")
+        _wait(lambda: all(_formed(node, size) for node in nodes), lambda: "the cluster does not form")
         yield urls[0]
 
 
-def _settled(node: Any, size: int) -> bool:
+def _formed(node: Any, size: int) -> bool:
+    """Returns whether the node sees a working cluster of this size."""
     info = node.execute_command("CLUSTER", "INFO")
     text = info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
     return text["cluster_state"] == "ok" and int(text["cluster_size"]) == size

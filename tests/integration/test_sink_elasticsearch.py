@@ -1,4 +1,4 @@
-"""Elasticsearch beyond the contract: its index and aliases, and what each of its refusals becomes."""
+"""The Elasticsearch sink beyond the contract: its index, its aliases, and the outcome of each server error."""
 
 from __future__ import annotations
 
@@ -19,17 +19,12 @@ from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal, Retry
+from syncer.sinks.elasticsearch.checks import preflight, trial
 from syncer.sinks.elasticsearch.client import Http
-from syncer.sinks.elasticsearch.sink import (
-    Connection,
-    ElasticsearchSink,
-    Settings,
-    _sign_in,
-    misread,
-    preflight,
-    tried,
-)
-from syncer.sinks.elasticsearch.trial import sweep
+from syncer.sinks.elasticsearch.readers import curl_options, readers_elsewhere
+from syncer.sinks.elasticsearch.scratch_index import sweep
+from syncer.sinks.elasticsearch.settings import Connection, Settings
+from syncer.sinks.elasticsearch.sink import ElasticsearchSink
 from tests.contracts.sinks import FIELDS, compiled
 from tests.harness import Names
 from tests.harness.fault_proxy import FaultProxy, Request, fault_proxy
@@ -41,7 +36,7 @@ CA = Path(__file__).parents[1] / "unit" / "tls" / "unknown.pem"
 
 @pytest.fixture
 def make(stack: Stack, names: Names) -> Iterator[Make]:
-    """Makes sinks over one index name; keyword arguments change what is usual."""
+    """Returns a function that opens sinks over one index name. Keyword arguments override the defaults."""
     made: list[ElasticsearchSink] = []
 
     def build(
@@ -82,7 +77,7 @@ def docs(*numbers: int, at: int = 1, pad: int = 0) -> Batch:
 
 
 def call(stack: Stack, method: str, path: str, body: Any = None) -> Any:
-    """Ask the real server, as an operator would."""
+    """Sends a request to the server itself, as an operator would, and asserts that it succeeds."""
     answer = urllib3.request(method, stack.elasticsearch + path, json=body)
     assert answer.status == 200, answer.data
     return answer.json()
@@ -90,7 +85,7 @@ def call(stack: Stack, method: str, path: str, body: Any = None) -> Any:
 
 @contextmanager
 def setting(stack: Stack, path: str, name: str, value: Any) -> Iterator[None]:
-    """A setting of the cluster or of an index, for as long as it takes."""
+    """Changes a setting of the cluster or of an index for the duration of the block."""
     wrap = (lambda v: {"persistent": {name: v}}) if path.startswith("/_cluster") else (lambda v: {name: v})
     call(stack, "PUT", path, wrap(value))
     try:
@@ -102,7 +97,7 @@ def setting(stack: Stack, path: str, name: str, value: Any) -> Iterator[None]:
 # -- the index
 
 
-def test_an_index_is_made_with_its_aliases_mapping_and_settings(make: Make, stack: Stack) -> None:
+def test_an_index_is_created_with_its_aliases_mapping_and_settings(make: Make, stack: Stack) -> None:
     sink = make(
         mapping={
             "name": {"fields": {"sort": {"type": "keyword", "ignore_above": 20}}},
@@ -168,7 +163,7 @@ TYPES = {
 }
 
 
-def test_every_type_has_a_mapping_that_takes_its_values(make: Make) -> None:
+def test_every_type_has_a_mapping_that_accepts_its_values(make: Make) -> None:
     fields = tuple(Field(name, name, many=False) for name in TYPES)
     nested = Field("lines", "object", many=True, fields=fields)
     sink = make(fields=(*fields, Field("tags", "text", many=True), nested))
@@ -191,7 +186,7 @@ def test_a_second_generation_leaves_readers_with_the_first(make: Make, stack: St
         assert second.activate() == [first.index]
         assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [second.index]
     first.prepare()
-    first.write(docs(3))  # the old one can still be fed
+    first.write(docs(3))  # the old index is still writable
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [second.index]
     call(stack, "PUT", f"/{first.alias}-of-others")
     assert first.activate() == [second.index]
@@ -199,13 +194,13 @@ def test_a_second_generation_leaves_readers_with_the_first(make: Make, stack: St
 
 
 def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: Names) -> None:
-    """The alias was moved to the old index, put on both, or removed; the command puts each right."""
+    """The alias was moved to the old index, added to both, or removed. The command of the error corrects each case."""
     connection = Connection.model_validate({"url": stack.elasticsearch})
     settings = Settings.model_validate({"index": names("things")})
-    assert misread(connection, settings, 1) is None, "nothing was made yet"
+    assert readers_elsewhere(connection, settings, 1) is None, "no index exists yet"
     first, second = make(), make(generation=2)
     second.activate()
-    assert misread(connection, settings, 2) is None
+    assert readers_elsewhere(connection, settings, 2) is None
     add = {"add": {"index": first.index, "alias": first.alias}}
     remove = {"remove": {"index": second.index, "alias": first.alias}}
     for actions, seen in (
@@ -214,13 +209,15 @@ def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: 
         ([remove], "no index"),
     ):
         call(stack, "POST", "/_aliases", {"actions": actions})
-        found = misread(connection, settings, 2)
+        found = readers_elsewhere(connection, settings, 2)
         assert found and f"readers of {first.alias} see {seen}, but {second.index} is kept in" in found.what
         *_, url, _, _, _, body = shlex.split(found.hint)
         assert url == f"{stack.elasticsearch}/_aliases"
         call(stack, "POST", "/_aliases", json.loads(body))
-        assert misread(connection, settings, 2) is None
-    assert misread(connection, settings, 1) is None, "a resync moves readers before it is registered"
+        assert readers_elsewhere(connection, settings, 2) is None
+    assert readers_elsewhere(connection, settings, 1) is None, (
+        "a resync moves readers before the generation is registered"
+    )
 
 
 @pytest.mark.parametrize(
@@ -232,35 +229,35 @@ def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: 
         ({"ca_file": str(CA)}, f" --cacert {CA}"),
     ],
 )
-def test_the_command_that_moves_readers_signs_in_without_showing_secrets(given: dict[str, str], options: str) -> None:
-    assert _sign_in(Connection.model_validate({"url": "https://es:9200", **given})) == options
+def test_the_command_that_moves_the_alias_contains_no_secrets(given: dict[str, str], options: str) -> None:
+    assert curl_options(Connection.model_validate({"url": "https://es:9200", **given})) == options
 
 
-def test_a_name_that_is_taken(make: Make, stack: Stack, names: Names) -> None:
+def test_an_index_name_that_is_taken_is_refused(make: Make, stack: Stack, names: Names) -> None:
     call(stack, "PUT", f"/{names('things')}")
     with pytest.raises(Fatal, match="is taken by an index"):
         make()
 
 
-def test_an_alias_that_is_taken(make: Make, stack: Stack, names: Names) -> None:
+def test_an_alias_that_is_taken_is_refused(make: Make, stack: Stack, names: Names) -> None:
     call(stack, "PUT", f"/{names('other')}", {"aliases": {names("things"): {}}})
     with pytest.raises(Fatal, match=r"is taken by an alias of .*-other"):
         make()
 
 
-def test_an_index_that_is_not_ours(make: Make, stack: Stack, names: Names) -> None:
+def test_an_index_of_somebody_else_is_refused(make: Make, stack: Stack, names: Names) -> None:
     call(stack, "PUT", f"/{names('things')}-000001")
-    with pytest.raises(Fatal, match="was not made by syncer"):
+    with pytest.raises(Fatal, match="was not created by the syncer"):
         make()
 
 
-def test_an_index_of_another_read_model(make: Make, names: Names) -> None:
+def test_an_index_of_another_read_model_is_refused(make: Make, names: Names) -> None:
     make(model="first")
     with pytest.raises(Fatal, match="belongs to the read model first"):
         make(model="second")
 
 
-def test_lost_aliases_come_back(make: Make, stack: Stack) -> None:
+def test_missing_aliases_are_added_again(make: Make, stack: Stack) -> None:
     sink = make()
     call(stack, "DELETE", f"/{sink.index}/_alias/{sink.alias},{sink.write_alias}")
     sink.prepare()
@@ -268,24 +265,24 @@ def test_lost_aliases_come_back(make: Make, stack: Stack) -> None:
     assert call(stack, "GET", f"/{sink.alias}/_count")
 
 
-def test_an_analyzer_that_the_server_does_not_have(make: Make) -> None:
+def test_an_unknown_analyzer_is_refused(make: Make) -> None:
     with pytest.raises(Fatal, match="cannot create the index") as caught:
         make(mapping={"name": {"type": "text", "analyzer": "nonesuch"}})
     assert "nonesuch" in caught.value.why
 
 
-def test_ids_beyond_one_page(make: Make) -> None:
+def test_all_pages_of_ids_are_read(make: Make) -> None:
     sink = make()
     upserts = {f"k{i}": b"{}" for i in range(12_001)}
     assert sink.write(Batch(1, upserts, [])).written == 12_001
     found = list(sink.ids())
     assert len(found) == 12_001
     assert set(found) == set(upserts)
-    for _ in sink.ids():  # left early: the point in time is given back
+    for _ in sink.ids():  # the iterator is abandoned: the point in time is closed
         break
 
 
-# -- what it remembers
+# -- durability
 
 
 def test_hazard_21_a_shard_that_opens_again_forgets_deletes_and_tells(make: Make, stack: Stack) -> None:
@@ -308,18 +305,18 @@ def test_hazard_21_a_shard_that_opens_again_forgets_deletes_and_tells(make: Make
     assert len(set(sink.ids(before.written))) < 50 < len(set(sink.ids()))
 
 
-def test_an_index_that_was_made_anew_has_lost_documents(make: Make, stack: Stack) -> None:
+def test_a_recreated_index_has_another_durability_token(make: Make, stack: Stack) -> None:
     sink = make()
     before = sink.durability()
     call(stack, "DELETE", f"/{sink.index}")
     with pytest.raises(Fatal, match="is gone") as caught:
         sink.durability()
     assert caught.value.hint == f"syncer resync {sink.alias}"
-    sink.prepare()  # as when a snapshot of it is restored
+    sink.prepare()  # the same happens when a snapshot is restored
     assert sink.durability().documents != before.documents
 
 
-def test_a_shard_that_is_nowhere_says_nothing_of_its_memory(make: Make, stack: Stack) -> None:
+def test_an_unassigned_shard_has_no_durability_token(make: Make, stack: Stack) -> None:
     sink = make()
     before = sink.durability()
     filter = "index.routing.allocation.require._name"
@@ -348,7 +345,7 @@ LINES = Field("lines", "object", many=True, fields=(EXTRA,))
 
 
 def found_red(make: Make, stack: Stack, field: Field, mapping: dict[str, Any], *, nested: str = "") -> list[str]:
-    """Which of two documents a search for the color in `extra` finds."""
+    """Writes two documents and returns the ids that a search for the color in `extra` finds."""
     extra = {"extra": {"color": "red"}}
     body, path = (extra, "extra.color") if field is EXTRA else ({"lines": [extra]}, "lines.extra.color")
     sink = make(fields=(field,), mapping=mapping)
@@ -362,7 +359,7 @@ def found_red(make: Make, stack: Stack, field: Field, mapping: dict[str, Any], *
 
 
 @pytest.mark.parametrize("given", GIVEN_FOR_JSON)
-def test_a_mapping_given_for_json_makes_it_searchable(make: Make, stack: Stack, given: dict[str, Any]) -> None:
+def test_a_mapping_declared_for_jsonb_makes_it_searchable(make: Make, stack: Stack, given: dict[str, Any]) -> None:
     nested = "extra" if given.get("type") == "nested" else ""
     assert found_red(make, stack, EXTRA, {"extra": given}, nested=nested) == ["a"]
 
@@ -376,11 +373,11 @@ GIVEN_ABOVE_JSON: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("mapping", GIVEN_ABOVE_JSON)
-def test_a_mapping_given_above_json_makes_it_searchable(make: Make, stack: Stack, mapping: dict[str, Any]) -> None:
+def test_a_mapping_declared_above_jsonb_makes_it_searchable(make: Make, stack: Stack, mapping: dict[str, Any]) -> None:
     assert found_red(make, stack, LINES, mapping) == ["a"]
 
 
-def test_json_without_a_mapping_is_kept_and_not_searched(make: Make, stack: Stack) -> None:
+def test_jsonb_without_a_mapping_is_stored_and_not_searched(make: Make, stack: Stack) -> None:
     assert found_red(make, stack, LINES, {"lines": {"type": "object"}}) == []
 
 
@@ -411,7 +408,7 @@ REFUSED: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
 def asked(stack: Stack, names: Names, *, url: str = "", **block: Any) -> list[sinks.Problem]:
     settings = Settings.model_validate({"index": names("things"), **block})
     connection = Connection.model_validate({"url": url or stack.elasticsearch})
-    return tried(connection, settings, compiled(names("things"), WORDS))
+    return trial(connection, settings, compiled(names("things"), WORDS))
 
 
 def scratch(stack: Stack) -> list[str]:
@@ -429,7 +426,7 @@ def test_a_refusal_by_the_server_is_reported_with_its_place(
     assert scratch(stack) == []
 
 
-def test_a_block_that_the_server_takes_leaves_no_index(stack: Stack, names: Names) -> None:
+def test_an_accepted_block_leaves_no_scratch_index(stack: Stack, names: Names) -> None:
     call(stack, "PUT", f"/_ingest/pipeline/{names('there')}", {"processors": []})
     settings = {"number_of_replicas": 7, "default_pipeline": names("there"), "final_pipeline": "_none"}
     try:
@@ -458,7 +455,7 @@ def test_templates_and_names_that_prevent_the_index_are_reported(stack: Stack, n
     assert "is taken by an index" in taken.what
 
 
-def test_an_index_that_a_check_left_is_deleted_by_the_next(stack: Stack, proxy: FaultProxy, names: Names) -> None:
+def test_a_scratch_index_left_by_a_check_is_deleted_by_the_next(stack: Stack, proxy: FaultProxy, names: Names) -> None:
     proxy.rule = lambda request: "cut" if request.method == "DELETE" else "pass"
     [left] = asked(stack, names, url=proxy.url)
     assert not left.certain and "could not be deleted" in left.what
@@ -466,13 +463,13 @@ def test_an_index_that_a_check_left_is_deleted_by_the_next(stack: Stack, proxy: 
     call(stack, "PUT", f"/{names('syncer-check-theirs')}")
     proxy.rule = lambda request: "pass"
     assert asked(stack, names) == []
-    assert scratch(stack) == [name]  # it may be of a check that runs
+    assert scratch(stack) == [name]  # it may belong to a running check
     with closing(Connection.model_validate({"url": stack.elasticsearch}).client()) as client:
         sweep(Http(client, "", ""), older=-60)
     assert scratch(stack) == []
 
 
-def test_a_role_that_may_not_make_the_index_is_no_mistake_of_the_declaration(
+def test_a_missing_privilege_to_create_the_index_is_not_a_mistake_of_the_read_model(
     stack: Stack, proxy: FaultProxy, names: Names
 ) -> None:
     denied = b'{"error": {"type": "security_exception", "reason": "action [x] is unauthorized"}}'
@@ -483,7 +480,7 @@ def test_a_role_that_may_not_make_the_index_is_no_mistake_of_the_declaration(
     assert "create_index" in problem.hint and "--read-only" in problem.hint
 
 
-def test_an_interrupted_check_leaves_no_index(stack: Stack, proxy: FaultProxy, names: Names) -> None:
+def test_an_interrupted_check_leaves_no_scratch_index(stack: Stack, proxy: FaultProxy, names: Names) -> None:
     def interrupted(http: Http, method: str, path: str, *rest: Any) -> tuple[int, bytes]:
         found = ask(http, method, path, *rest)
         if method == "PUT":
@@ -499,40 +496,40 @@ def test_an_interrupted_check_leaves_no_index(stack: Stack, proxy: FaultProxy, n
     assert scratch(stack) == []
 
 
-# -- refusals of single documents
+# -- single documents that are rejected
 
 
-def test_the_reason_of_a_refusal_is_the_server_s(make: Make) -> None:
+def test_the_reason_of_a_rejection_is_that_of_the_server(make: Make) -> None:
     out = make().write(Batch(1, {"a": b'{"n":"twelve"}', "b": b'{"n":{}}', "c": b"{", "d": b'{"n":1}'}, []))
     assert out.written == 1
-    reasons = {refusal.id: refusal.reason for refusal in out.rejected}
+    reasons = {rejection.id: rejection.reason for rejection in out.rejected}
     assert "failed to parse field [n] of type [long]" in reasons["a"]
     assert set(reasons) == {"a", "b", "c"}
 
 
 def test_hazard_24_an_id_that_is_too_long_does_not_take_its_batch_along(make: Make) -> None:
     out = make().write(Batch(1, {"x" * 513: b"{}", "я" * 257: b"{}", "ok": b"{}"}, ["y" * 600, "gone"]))
-    assert (out.written, out.deleted, len(out.rejected)) == (1, 2, 2), "a delete of what cannot be there is done"
-    assert "has 514 bytes, Elasticsearch takes 512" in out.rejected[1].reason
+    assert (out.written, out.deleted, len(out.rejected)) == (1, 2, 2), "deletes of impossible ids succeed"
+    assert "has 514 bytes, the limit of Elasticsearch is 512" in out.rejected[1].reason
 
 
 def test_hazard_24_what_fails_the_whole_request_is_bisected(make: Make) -> None:
-    """An empty line where a document should be: the server then reads the rest out of step."""
+    """An empty line instead of a document: the server then takes documents for actions."""
     batch = docs(*range(50))
     batch.upserts["empty"] = b""
     out = make().write(batch)
     assert out.written == 50
-    assert [refusal.id for refusal in out.rejected] == ["empty"]
+    assert [rejection.id for rejection in out.rejected] == ["empty"]
 
 
 def test_hazard_24_a_document_above_the_server_s_limit(make: Make) -> None:
     sink = make()
     out = sink.write(Batch(1, {"big": b'{"name":"%b"}' % (b"x" * (101 << 20)), "ok": b"{}"}, []))
     assert out.written == 1
-    assert "the server takes 104857600" in out.rejected[0].reason
+    assert "the limit of the server is 104857600" in out.rejected[0].reason
 
 
-def test_a_request_above_a_proxy_s_limit(make: Make, proxy: FaultProxy) -> None:
+def test_a_request_above_the_limit_of_a_proxy_is_bisected(make: Make, proxy: FaultProxy) -> None:
     proxy.rule = lambda request: (413, b"<html>too large</html>") if len(request.body) > 3000 else "pass"
     sink = make(connection={"url": proxy.url})
     batch = docs(*range(40), pad=100)
@@ -542,7 +539,7 @@ def test_a_request_above_a_proxy_s_limit(make: Make, proxy: FaultProxy) -> None:
     assert out.rejected == [Rejection("big", "HTTP 413: <html>too large</html>", "HTTP 413")]
 
 
-# -- failures of the server
+# -- server errors
 
 
 def test_hazard_22_a_deleted_index_is_not_made_again(make: Make, stack: Stack) -> None:
@@ -567,7 +564,7 @@ def test_hazard_22_a_lost_write_alias(make: Make, stack: Stack) -> None:
         sink.write(docs(1))
 
 
-def test_a_full_disk_is_waited_for(make: Make, stack: Stack) -> None:
+def test_writes_are_retried_while_the_disk_is_full(make: Make, stack: Stack) -> None:
     sink = make()
     with setting(stack, f"/{sink.index}/_settings", "index.blocks.read_only_allow_delete", True):
         out = sink.write(docs(1, 2))
@@ -576,7 +573,7 @@ def test_a_full_disk_is_waited_for(make: Make, stack: Stack) -> None:
     assert sink.write(docs(1, 2)).written == 2
 
 
-def test_a_closed_index_is_waited_for(make: Make, stack: Stack) -> None:
+def test_writes_are_retried_while_the_index_is_closed(make: Make, stack: Stack) -> None:
     sink = make()
     call(stack, "POST", f"/{sink.index}/_close")
     out = sink.write(docs(1))
@@ -584,7 +581,7 @@ def test_a_closed_index_is_waited_for(make: Make, stack: Stack) -> None:
     assert "closed" in out.retry_reason
 
 
-def test_too_many_bytes_in_flight(make: Make, stack: Stack) -> None:
+def test_requests_shrink_when_too_many_bytes_are_in_flight(make: Make, stack: Stack) -> None:
     sink = make()
     limit = "network.breaker.inflight_requests.limit"
     with setting(stack, "/_cluster/settings", limit, "200kb"):
@@ -598,7 +595,7 @@ def test_too_many_bytes_in_flight(make: Make, stack: Stack) -> None:
 
 
 def _busy(request: Request) -> bytes:
-    """An answer whose every item says 429."""
+    """Returns an answer with status 429 for every item."""
     item = b'{"index":{"status":429,"error":{"type":"x","reason":"y"}}}'
     return b'{"errors":true,"items":[%b]}' % b",".join([item] * request.body.count(b'"_id"'))
 
@@ -618,7 +615,7 @@ TOO_MUCH: dict[str, Callable[[Request], Any]] = {
 
 
 @pytest.mark.parametrize("how", TOO_MUCH)
-def test_requests_shrink_until_the_server_takes_them(make: Make, proxy: FaultProxy, how: str) -> None:
+def test_requests_shrink_until_the_server_accepts_them(make: Make, proxy: FaultProxy, how: str) -> None:
     sink = make(connection={"url": proxy.url, "timeout": "1s"})
     proxy.rule = lambda request: TOO_MUCH[how](request) if len(request.body) > 100_000 else "pass"
     left, at = list(range(800)), 0
@@ -636,7 +633,7 @@ def test_requests_shrink_until_the_server_takes_them(make: Make, proxy: FaultPro
     assert sizes[-1] > sizes[0]
 
 
-def test_a_batch_that_takes_long_is_not_sent_to_the_end(make: Make, proxy: FaultProxy) -> None:
+def test_the_rest_of_a_batch_is_not_sent_after_the_timeout(make: Make, proxy: FaultProxy) -> None:
     sink = make(connection={"url": proxy.url, "max_bulk_bytes": "10kB"})
 
     def slow(request: Request) -> Any:
@@ -650,16 +647,15 @@ def test_a_batch_that_takes_long_is_not_sent_to_the_end(make: Make, proxy: Fault
     assert "took longer than" in out.retry_reason and "pipeline.max_age" in out.retry_reason
 
 
-def test_the_server_may_not_hold_a_write_for_longer_than_it_may_be_sent(make: Make, proxy: FaultProxy) -> None:
-    """A minute, by itself; a shard that comes back in that time may have forgotten a delete."""
+def test_the_server_may_not_hold_a_write_after_the_timeout(make: Make, proxy: FaultProxy) -> None:
+    """Its default is a minute. A shard that is reopened in that time may have forgotten a delete."""
     make(connection={"url": proxy.url}).write(docs(1), 2.0)
     [request] = [request for request in proxy.seen if "_bulk" in request.path]
     [timeout] = parse_qs(urlsplit(request.path).query)["timeout"]
     assert timeout.endswith("ms") and 0 < int(timeout.removesuffix("ms")) <= 2000
 
 
-def test_a_busy_shard(make: Make, proxy: FaultProxy) -> None:
-    """Items of one answer: 429 is written again, the rest is settled."""
+def test_items_with_status_429_are_retried_and_the_others_are_not(make: Make, proxy: FaultProxy) -> None:
     error = {
         "type": "es_rejected_execution_exception",
         "reason": "rejected execution of coordinating operation",
@@ -673,15 +669,15 @@ def test_a_busy_shard(make: Make, proxy: FaultProxy) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_busy_or_broken_server(make: Make, proxy: FaultProxy, status: int) -> None:
+def test_a_busy_or_broken_server_is_retried(make: Make, proxy: FaultProxy, status: int) -> None:
     sink = make(connection={"url": proxy.url})
-    proxy.rule = lambda request: (status, b"upstream is away")
-    with pytest.raises(Retry, match="upstream is away"):
+    proxy.rule = lambda request: (status, b"upstream is down")
+    with pytest.raises(Retry, match="upstream is down"):
         sink.write(docs(1))
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_wrong_credentials(make: Make, proxy: FaultProxy, status: int) -> None:
+def test_wrong_credentials_are_fatal(make: Make, proxy: FaultProxy, status: int) -> None:
     sink = make(connection={"url": proxy.url})
     body = {"error": {"type": "security_exception", "reason": "unable to authenticate user [me]"}}
     proxy.rule = lambda request: (status, json.dumps(body).encode())
@@ -691,7 +687,7 @@ def test_wrong_credentials(make: Make, proxy: FaultProxy, status: int) -> None:
         assert "elasticsearch.username" in caught.value.hint
 
 
-def test_obstacles_are_told_and_nothing_is_made(stack: Stack, proxy: FaultProxy, names: Names) -> None:
+def test_preflight_reports_obstacles_and_changes_nothing(stack: Stack, proxy: FaultProxy, names: Names) -> None:
     settings = [
         Settings.model_validate({"index": names("things")}),
         Settings.model_validate({"index": names("others")}),
@@ -719,14 +715,14 @@ def test_obstacles_are_told_and_nothing_is_made(stack: Stack, proxy: FaultProxy,
     assert isinstance(found, Retry) and found.where == "Elasticsearch at http://127.0.0.1:1"
 
 
-def test_no_server(make: Make) -> None:
+def test_an_unreachable_server_is_retried(make: Make) -> None:
     sink = make(prepare=False, connection={"url": "http://127.0.0.1:1"})
     for act in (sink.prepare, lambda: sink.write(docs(1)), lambda: sink.read(["1"])):
         with pytest.raises(Retry, match="does not answer"):
             act()
 
 
-def test_no_answer_in_time(make: Make, proxy: FaultProxy) -> None:
+def test_a_request_that_times_out_is_retried(make: Make, proxy: FaultProxy) -> None:
     sink = make(connection={"url": proxy.url, "timeout": "300ms"})
 
     def rule(request: Request) -> Any:
@@ -738,18 +734,17 @@ def test_no_answer_in_time(make: Make, proxy: FaultProxy) -> None:
         sink.write(docs(1))
 
 
-def test_an_answer_that_is_lost_after_the_write(make: Make, proxy: FaultProxy) -> None:
+def test_a_lost_answer_to_a_write_is_not_sent_again(make: Make, proxy: FaultProxy) -> None:
     sink = make(connection={"url": proxy.url})
     proxy.rule = lambda request: "cut after"
     with pytest.raises(Retry, match="does not answer"):
         sink.write(docs(1, 2, at=5))
     proxy.rule = lambda request: "pass"
-    assert sum("_bulk" in request.path for request in proxy.seen) == 1  # never sent twice by itself
+    assert sum("_bulk" in request.path for request in proxy.seen) == 1  # the sink itself never sends it twice
     assert sink.write(docs(1, 2, at=5)).stale == 2
 
 
-def test_a_cut_in_the_middle_of_a_batch(make: Make, proxy: FaultProxy) -> None:
-    """The first requests are settled, the rest is to be rendered again."""
+def test_a_cut_connection_leaves_the_rest_of_a_batch_to_be_rendered_again(make: Make, proxy: FaultProxy) -> None:
     sink = make(connection={"url": proxy.url, "max_bulk_bytes": "4kB"})
     before = len(proxy.seen)
 

@@ -1,4 +1,4 @@
-"""Redis beyond the contract: what is in the keys, when they expire, and what each of its refusals becomes."""
+"""The Redis sink beyond the contract: the keys, their expiry, and the outcome of each server error."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from syncer.declaration.compile import Field
 from syncer.document import Batch
 from syncer.errors import Fatal, Retry
 from syncer.ports import DurabilityToken, Sink
+from syncer.sinks.redis.checks import preflight, trial
 from syncer.sinks.redis.keys import Keys, slot
-from syncer.sinks.redis.sink import Connection, Settings, preflight, tried
+from syncer.sinks.redis.settings import Connection, Settings
 from tests.contracts.sinks import FIELDS, compiled, forget
 from tests.harness import Names
 from tests.harness.redis_servers import free_port, redis_cluster, redis_server
@@ -27,7 +28,7 @@ Make = Callable[..., Sink]
 
 @pytest.fixture
 def make(stack: Stack, names: Names) -> Iterator[Make]:
-    """Makes sinks over one key pattern; keyword arguments change what is usual."""
+    """Returns a function that opens sinks over one key pattern. Keyword arguments override the defaults."""
     made: list[Sink] = []
 
     def build(
@@ -70,7 +71,7 @@ def client(stack: Stack) -> Iterator[Any]:
 
 @pytest.fixture
 def own() -> Iterator[str]:
-    """A server whose settings the test may change."""
+    """Starts a server whose settings the test may change, and yields its URL."""
     with redis_server() as url:
         yield url
 
@@ -79,10 +80,10 @@ def docs(*numbers: int, at: int = 1, pad: int = 0) -> Batch:
     return Batch(at, {str(n): json.dumps({"n": n, "name": "x" * pad}).encode() for n in numbers}, [])
 
 
-# -- what is in the keys
+# -- the keys
 
 
-def test_json_is_the_document_s_own_text(make: Make, client: Any, names: Names) -> None:
+def test_json_is_the_text_of_the_document(make: Make, client: Any, names: Names) -> None:
     body = b'{"b": 1.50, "a": [1,  2]}'
     make().write(Batch(3, {"a": body}, []))
     key = names("thing:a")
@@ -109,22 +110,22 @@ def test_a_hash_without_fields_is_absent_and_its_version_is_kept(make: Make, cli
     assert sink.write(Batch(4, {"a": b'{"n":1}'}, [])).stale == 1
 
 
-def test_a_hash_of_many_fields(make: Make) -> None:
+def test_a_hash_may_have_many_fields(make: Make) -> None:
     body = json.dumps({f"f{i}": i for i in range(20_001)}).encode()
     sink = make(format="hash")
     assert sink.write(Batch(1, {"a": body, "b": b'{"n":1}'}, [])).written == 2
     assert sink.read(["a"])["a"] == sink.normalize(body)
 
 
-def test_a_nested_value_is_refused_for_a_hash(make: Make) -> None:
+def test_a_nested_value_is_rejected_for_a_hash(make: Make) -> None:
     out = make(format="hash").write(Batch(1, {"a": b'{"n":[1]}', "b": b"7", "c": b'{"n":1}'}, []))
     assert out.written == 1
-    assert [refusal.id for refusal in out.rejected] == ["a", "b"]
+    assert [rejection.id for rejection in out.rejected] == ["a", "b"]
     assert "use format json" in out.rejected[0].reason
 
 
 @pytest.mark.parametrize("format", ["json", "hash"])
-def test_expiry_of_documents_and_deletes(make: Make, client: Any, names: Names, format: str) -> None:
+def test_documents_and_deletes_expire(make: Make, client: Any, names: Names, format: str) -> None:
     sink = make(format=format, expire="2h", tombstone="30m")
     sink.write(docs(1, 2))
     sink.write(Batch(2, {}, ["2"]))
@@ -144,17 +145,17 @@ def test_hazard_27_a_delete_is_remembered_for_longer_than_any_write_can_take(
     sink = make(tombstone="30m")
     sink.write(Batch(5, {}, ["a"]))
     assert sink.write(Batch(4, {"a": b"{}"}, [])).stale == 1
-    assert client.expire(f"version:{{{names('thing:a')}}}", 0)  # as if so much time had passed
+    assert client.expire(f"version:{{{names('thing:a')}}}", 0)  # as if the time had passed
     assert sink.write(Batch(4, {"a": b"{}"}, [])).written == 1
 
 
-def test_a_document_that_expires_sooner_than_a_delete(make: Make, client: Any, names: Names) -> None:
-    """The version outlives the document, so that no older one comes back."""
+def test_the_version_outlives_a_document_that_expires_early(make: Make, client: Any, names: Names) -> None:
+    """So no older write can bring the document back."""
     make(expire="1s", tombstone="1h").write(docs(1))
     assert client.ttl(f"version:{{{names('thing:1')}}}") > 3500
 
 
-def test_what_has_expired_is_told_from_what_is_lost(make: Make, client: Any, names: Names) -> None:
+def test_expired_documents_are_distinguished_from_lost_ones(make: Make, client: Any, names: Names) -> None:
     sink = make(expire="2h", tombstone="30m")
     sink.write(docs(1, 2, 3, 4, 5))
     sink.write(Batch(2, {}, ["5"]))
@@ -162,18 +163,18 @@ def test_what_has_expired_is_told_from_what_is_lost(make: Make, client: Any, nam
         client.delete(names(f"thing:{id}"))
     client.expire(f"version:{{{names('thing:1')}}}", 1790)  # as if two hours had passed
     client.expire(f"version:{{{names('thing:2')}}}", 1810)  # not quite
-    client.delete(f"version:{{{names('thing:3')}}}")  # more than all of it
+    client.delete(f"version:{{{names('thing:3')}}}")  # as if even the version had expired
     ids = ["1", "2", "3", "4", "5", "6"]
     assert sink.read(ids) == {}
     assert sink.expired(ids, rendered=0) == {"1"}
-    assert sink.expired(ids, rendered=9000) == {"1", "3", "6"}, "a backfill wrote all, long ago"
+    assert sink.expired(ids, rendered=9000) == {"1", "3", "6"}, "a backfill wrote all documents long ago"
     assert make().expired(ids, rendered=9000) == set(), "nothing expires by itself"
 
 
 @pytest.mark.parametrize(
     "pattern", ["thing:{id}", "{shop}:{id}", "{shop:{id}}", "a}b:{id}", "v{id}", "{{{id}", "x{}{id}"]
 )
-def test_version_keys_share_the_slot_and_meet_no_document(pattern: str) -> None:
+def test_version_keys_share_the_slot_and_equal_no_document_key(pattern: str) -> None:
     keys = Keys(pattern)
     ids = ["1", "{", "}", "{}", "{a}", "a}b", "}{", "{1}", "a{b}c", "ü", "version:1", ":version", "{{", "}}"]
     documents = [keys.document(id) for id in ids]
@@ -184,7 +185,7 @@ def test_version_keys_share_the_slot_and_meet_no_document(pattern: str) -> None:
     assert [keys.id(key.encode()) for key in versions] == [None] * len(ids)
 
 
-def test_ids_tells_only_what_is_ours(make: Make, client: Any, names: Names) -> None:
+def test_ids_leaves_out_keys_of_others(make: Make, client: Any, names: Names) -> None:
     sink = make()
     sink.write(docs(*range(3000)))
     client.rpush(names("thing:list"), "x")
@@ -196,15 +197,15 @@ def test_ids_tells_only_what_is_ours(make: Make, client: Any, names: Names) -> N
 # -- keys of others
 
 
-def test_keys_beside_ours_are_neither_told_nor_removed(make: Make, client: Any, names: Names) -> None:
+def test_matching_keys_of_others_are_neither_listed_nor_removed(make: Make, client: Any, names: Names) -> None:
     sink, summaries = make(), make(model="summaries", key="thing:{id}:summary")
     sink.write(docs(17))
     summaries.write(docs(17))
     client.set(names("thing:17:session"), "the application's")
     assert list(sink.ids()) == ["17"]
-    for at in (5, 6):  # the second time, our tombstone is there
+    for at in (5, 6):  # the second time, the tombstone exists
         out = sink.write(Batch(at, {}, ["17", "17:session", "17:summary"]))
-        assert (out.deleted, [refusal.id for refusal in out.rejected]) == (2, ["17:summary"])
+        assert (out.deleted, [rejection.id for rejection in out.rejected]) == (2, ["17:summary"])
         assert list(sink.ids()) == []
     assert sink.write(Batch(4, {"17:session": b"{}"}, [])).stale == 1
     assert client.get(names("thing:17:session")) == b"the application's"
@@ -216,11 +217,11 @@ def test_a_document_of_another_pattern_is_not_overwritten(make: Make) -> None:
     sink, summaries = make(), make(model="summaries", key="thing:{id}:summary")
     summaries.write(docs(17))
     out = sink.write(Batch(2, {"17:summary": b"{}", "18": b"{}"}, []))
-    assert (out.written, [refusal.id for refusal in out.rejected]) == (1, ["17:summary"])
+    assert (out.written, [rejection.id for rejection in out.rejected]) == (1, ["17:summary"])
     assert summaries.read(["17"]) == docs(17).upserts
 
 
-def test_a_key_that_came_after_our_delete_stays(make: Make, client: Any, names: Names) -> None:
+def test_a_key_that_the_application_created_after_a_delete_stays(make: Make, client: Any, names: Names) -> None:
     sink = make()
     sink.write(docs(1, 2))
     sink.write(Batch(2, {}, ["1", "2"]))
@@ -228,25 +229,25 @@ def test_a_key_that_came_after_our_delete_stays(make: Make, client: Any, names: 
     client.rpush(names("thing:2"), "theirs")
     assert sink.write(Batch(3, {}, ["1", "2"])).deleted == 2
     assert client.exists(names("thing:1"), names("thing:2")) == 2
-    assert [refusal.id for refusal in sink.write(docs(2, at=4)).rejected] == ["2"]
+    assert [rejection.id for rejection in sink.write(docs(2, at=4)).rejected] == ["2"]
 
 
-def test_a_pattern_has_one_owner(make: Make, names: Names) -> None:
+def test_a_pattern_belongs_to_one_read_model(make: Make, names: Names) -> None:
     make()
     other = make(model="others", prepare=False)
     for new in (True, False):
         with pytest.raises(Fatal, match=f"belong to the read model {names('things')}") as caught:
             other.prepare(new=new)
     assert f"redis-cli DEL 'syncer:meta:{names('thing:{id}')}'" in caught.value.hint
-    make(key="theirs:{id}", hash="f" * 16, epoch=7)  # another installation's read model of the same name
+    make(key="theirs:{id}", hash="f" * 16, epoch=7)  # a read model of the same name in another installation
     make()
 
 
-# -- what it remembers
+# -- durability
 
 
 def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
-    """A flush, a restart, an eviction, a failover: its memory hangs on something else than before."""
+    """A flush, a restart and an eviction change the durability token."""
     port = free_port()
     seen: list[DurabilityToken] = []
     with redis_server(port=port) as url:
@@ -274,8 +275,10 @@ def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
 
 
 def test_hazard_27_a_failover_that_loses_writes_is_told_and_so_is_one_back(make: Make, names: Names) -> None:
-    """The replica does not have the last write when it becomes the primary; then the first one gets its data,
-    and is the primary again, in the same process as before."""
+    """The replica lacks the last write when it becomes the primary.
+
+    Then the first server gets the data of the second and is the primary again, in the same process as before.
+    """
     quick = ("--repl-diskless-sync-delay", "0")
     with (
         redis_server(*quick) as first,
@@ -300,7 +303,7 @@ def test_hazard_27_a_failover_that_loses_writes_is_told_and_so_is_one_back(make:
 
 
 def replicate(client: redis.Redis, url: str) -> None:
-    """Make it a replica, and wait until it has everything."""
+    """Makes the server a replica of `url` and waits until it has all data."""
     client.replicaof("127.0.0.1", url.rpartition(":")[2].partition("/")[0])
     until(lambda: client.info("replication").get("master_link_status") == "up")
 
@@ -314,17 +317,17 @@ def test_hazard_27_one_server_of_a_cluster_that_is_emptied_is_told(make: Make, n
             owner, other = _owner_and_another(cluster, key)
             sink.write(docs(7))
             _move(cluster, slot(key), owner, other)
-            with pytest.raises(Retry):  # it finds out that the slot has moved
+            with pytest.raises(Retry):  # the sink detects that the slot has moved
                 sink.write(docs(7, at=2))
             assert sink.durability() == before
             cluster.get_redis_connection(other).flushall()
         assert sink.durability().documents != before.documents
 
 
-# -- failures of the server
+# -- server errors
 
 
-def test_no_server(make: Make) -> None:
+def test_an_unreachable_server_is_retried(make: Make) -> None:
     sink = make(f"redis://127.0.0.1:{free_port()}/0", prepare=False)
     for act in (
         sink.prepare,
@@ -336,7 +339,7 @@ def test_no_server(make: Make) -> None:
             act()
 
 
-def test_no_answer_in_time(make: Make, own: str) -> None:
+def test_a_request_that_times_out_is_retried(make: Make, own: str) -> None:
     sink = make(own, connection={"timeout": "200ms"})
     with redis.Redis.from_url(own) as connected:
         client: Any = connected
@@ -345,7 +348,7 @@ def test_no_answer_in_time(make: Make, own: str) -> None:
         sink.write(docs(1))
 
 
-def test_a_server_that_went_away_and_came_back(make: Make) -> None:
+def test_a_restarted_server_is_written_to_again(make: Make) -> None:
     port = free_port()
     with redis_server(port=port) as url:
         sink = make(url)
@@ -356,7 +359,7 @@ def test_a_server_that_went_away_and_came_back(make: Make) -> None:
         assert sink.write(docs(1, 2, at=2)).written == 2
 
 
-def test_a_script_that_was_flushed(make: Make, own: str) -> None:
+def test_a_flushed_script_is_loaded_again(make: Make, own: str) -> None:
     sink = make(own)
     sink.write(docs(1))
     with redis.Redis.from_url(own) as client:
@@ -364,7 +367,7 @@ def test_a_script_that_was_flushed(make: Make, own: str) -> None:
     assert sink.write(docs(*range(2000), at=2)).written == 2000
 
 
-def test_a_wrong_password(make: Make) -> None:
+def test_wrong_credentials_are_fatal(make: Make) -> None:
     with redis_server("--requirepass", "right") as url:
         make(url, connection={"password": "right"}).write(docs(1))
         for connection in ({}, {"password": "wrong"}, {"username": "nobody", "password": "x"}):
@@ -376,7 +379,7 @@ def test_a_wrong_password(make: Make) -> None:
                 sink.write(docs(1))
 
 
-def test_a_user_without_permissions(make: Make, own: str) -> None:
+def test_a_user_without_permissions_is_fatal(make: Make, own: str) -> None:
     with redis.Redis.from_url(own) as connected:
         client: Any = connected
         client.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read", "+@connection")
@@ -386,7 +389,7 @@ def test_a_user_without_permissions(make: Make, own: str) -> None:
             act()
 
 
-def test_memory_that_is_full_is_waited_for(make: Make, own: str) -> None:
+def test_writes_are_retried_while_memory_is_full(make: Make, own: str) -> None:
     sink = make(own)
     sink.write(docs(1))
     with redis.Redis.from_url(own) as client:
@@ -409,7 +412,7 @@ def test_hazard_27_eviction_is_refused(make: Make, own: str) -> None:
     assert caught.value.hint == "redis-cli CONFIG SET maxmemory-policy noeviction"
 
 
-def test_obstacles_are_told_and_nothing_is_made(own: str) -> None:
+def test_preflight_reports_obstacles_and_changes_nothing(own: str) -> None:
     settings = [Settings.model_validate({"key": "thing:{id}"})]
     with redis.Redis.from_url(own) as connected:
         client: Any = connected
@@ -445,7 +448,7 @@ def test_missing_permissions_to_write_are_reported(own: str, format: str, rights
         client: Any = connected
         client.execute_command("ACL", "SETUSER", "writer", "on", ">secret", "+@all", *rights.split())
         connection = Connection.model_validate({"url": own, "username": "writer", "password": "secret"})
-        found = tried(connection, settings, compiled("things"))
+        found = trial(connection, settings, compiled("things"))
         assert [problem.block for problem in found] == ([("key",)] if why else [])
         assert all(why in problem.why for problem in found)
         assert client.dbsize() == 0
@@ -458,12 +461,12 @@ def test_keys_of_another_read_model_are_reported(own: str) -> None:
     )
     with redis.Redis.from_url(own) as client:
         client.set("syncer:meta:thing:{id}", '{"model": "others"}')
-    [found] = tried(connection, settings, compiled("things"))
+    [found] = trial(connection, settings, compiled("things"))
     assert "belong to the read model others" in found.what
-    assert tried(connection, settings, compiled("others")) == []
+    assert trial(connection, settings, compiled("others")) == []
 
 
-def test_a_replica_is_waited_for(make: Make, own: str) -> None:
+def test_writes_are_retried_while_the_server_is_a_replica(make: Make, own: str) -> None:
     sink = make(own)
     with redis.Redis.from_url(own) as connected:
         client: Any = connected
@@ -474,7 +477,7 @@ def test_a_replica_is_waited_for(make: Make, own: str) -> None:
     assert sink.write(docs(1)).written == 1
 
 
-def test_another_generation_takes_the_keys_over(make: Make) -> None:
+def test_a_later_generation_takes_over_the_keys(make: Make) -> None:
     make(hash="a" * 16).write(docs(1))
     make(hash="b" * 16, generation=2, epoch=2)
     with pytest.raises(Fatal):
@@ -500,7 +503,7 @@ def test_hazard_27_a_slot_that_moves(make: Make, names: Names) -> None:
         assert len(sink.read([str(n) for n in range(300)])) == 300
 
 
-def test_a_cluster_that_is_down(make: Make) -> None:
+def test_an_unreachable_cluster_is_retried(make: Make) -> None:
     with redis_cluster() as url:
         sink = make(url, connection={"cluster": True, "timeout": "2s"})
         sink.write(docs(1))
@@ -516,7 +519,7 @@ def _owner_and_another(cluster: Any, key: str) -> tuple[Any, Any]:
 
 
 def _move(cluster: Any, number: int, owner: Any, other: Any) -> None:
-    """Move a slot with its keys, as `redis-cli --cluster reshard` does."""
+    """Moves a slot with its keys, as `redis-cli --cluster reshard` does."""
     source, target = cluster.get_redis_connection(owner), cluster.get_redis_connection(other)
     from_id, to_id = (node.execute_command("CLUSTER", "MYID").decode() for node in (source, target))
     target.execute_command("CLUSTER", "SETSLOT", number, "IMPORTING", from_id)

@@ -1,4 +1,4 @@
-"""An Elasticsearch of its own that is stopped and killed: what its shards remember after."""
+"""Stops and kills an Elasticsearch server of its own, and checks that the shards have forgotten deletes."""
 
 from __future__ import annotations
 

@@ -206,6 +206,12 @@ class SimulatedSink:
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
         raise NotImplementedError
 
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        raise NotImplementedError
+
+    def count(self) -> int:
+        raise NotImplementedError
+
     def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
         raise NotImplementedError
 

@@ -24,9 +24,8 @@ from syncer.errors import Fatal, Retry, SyncerError, apart, with_hint
 from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.errors import classify_error
 from syncer.postgres.session import connect
-from syncer.sinks.elasticsearch import sink as elasticsearch
+from syncer.sinks import elasticsearch, redis
 from syncer.sinks.elasticsearch.client import reason_of
-from syncer.sinks.redis import sink as redis
 from tests.harness.catalogs import catalog, table
 
 TLS = Path(__file__).parent / "tls"
@@ -198,7 +197,7 @@ class OldElasticsearch(OpenSearch):
     ("server", "what"),
     [
         (OpenSearch, "this is OpenSearch 2.19.0, which is not supported yet"),
-        (OldElasticsearch, "this is not Elasticsearch 8 or 9: it says that it is version 7.10.2"),
+        (OldElasticsearch, "this is not Elasticsearch 8 or 9: the server reports version 7.10.2"),
     ],
 )
 def test_a_server_of_another_kind_is_named(server: type[BaseHTTPRequestHandler], what: str) -> None:

@@ -1,5 +1,32 @@
-"""Writes documents to Elasticsearch, one index per generation behind an alias."""
+"""Writes documents to Elasticsearch: one index per generation behind an alias.
 
-from syncer.sinks.elasticsearch.sink import SINK, Connection, Settings, misread, preflight, tried, validate
+settings       the two YAML blocks
+checks         what `syncer check` and `syncer explain` ask
+scratch_index  asks the server whether it would accept the index
+readers        whether applications read the index that is kept in sync
+sink           the sink
+index          settings of the index, and the record of what it was built from
+mapping        the mapping, derived from the document's fields
+bulk           bodies and answers of `_bulk`
+adaptive_size  how large a request may be
+client         requests, and the errors of whole requests
+durability     whether acknowledged writes or deletes were lost
+"""
 
-__all__ = ["SINK", "Connection", "Settings", "misread", "preflight", "tried", "validate"]
+from syncer.sinks.elasticsearch.checks import TARGET_HINT, derived, preflight, target, trial, validate
+from syncer.sinks.elasticsearch.readers import readers_elsewhere
+from syncer.sinks.elasticsearch.settings import Connection, Settings
+from syncer.sinks.elasticsearch.sink import SINK
+
+__all__ = [
+    "SINK",
+    "TARGET_HINT",
+    "Connection",
+    "Settings",
+    "derived",
+    "preflight",
+    "readers_elsewhere",
+    "target",
+    "trial",
+    "validate",
+]

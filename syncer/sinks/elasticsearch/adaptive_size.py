@@ -1,7 +1,9 @@
-"""How large a request may be: what the server took lately. Halved when it had too much to do, grown by a
-sixteenth with each request that it takes; so most of its answers are good ones, at whatever size it can do.
+"""Adapts the size of bulk requests to the load of the server.
 
-It says how much is sent at once, never what: what was not taken is rendered again. No I/O.
+The size is halved when the server had too much to do, and grows by a sixteenth with each accepted request. So most
+answers are good ones, whatever size the server can handle.
+
+It decides how many bytes are sent at once, never which documents. Rejected documents are rendered again. No I/O.
 """
 
 from __future__ import annotations
@@ -10,17 +12,17 @@ _FLOOR = 64 << 10
 
 
 class BulkSize:
-    """Between a floor and `most` bytes. Threads may race: a step is lost, no more."""
+    """A number of bytes between a floor and `most`. Threads may race; then a step is lost, nothing else."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.bytes = most
 
-    def took(self, size: int) -> None:
-        """A request of so many bytes was done. Small ones say nothing of larger ones."""
+    def accepted(self, size: int) -> None:
+        """Grows after a request of `size` bytes was accepted. Small requests say nothing about larger ones."""
         if size > self.bytes // 2:
             self.bytes = min(self.most, self.bytes + self.bytes // 16 + 1)
 
     def rejected(self, size: int) -> None:
-        """A request of so many bytes was too much, or took too long."""
+        """Shrinks after a request of `size` bytes was too large, or took too long."""
         self.bytes = max(min(_FLOOR, self.most), min(self.bytes, size) // 2)

@@ -1,19 +1,19 @@
-"""The body of a `_bulk` request and the meaning of its answer, item by item. No I/O.
+"""Builds the body of a `_bulk` request and interprets the answer, item by item. No I/O.
 
-Documents are pasted into the body as the text they are. An answer has one item for each line, in order.
+The text of a document goes into the body unchanged. An answer has one item for each action, in order.
 https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk
 
-======  =========================================================  ======================================
-status  of an item                                                 what it means
-======  =========================================================  ======================================
-2xx     done                                                       written, deleted
-404     a delete of what is not there; its version is remembered   deleted
-404     `index_not_found_exception`                                Fatal: the index or its alias is gone
-409     the same or a newer version is there                       older; Fatal if of a later epoch
-429     and 5xx, and blocks (disk full, index closed)              again
-401     and `security_exception`                                   Fatal: credentials
-else    the document is at fault                                   refused
-======  =========================================================  ======================================
+======  ===================================================  ==========================================
+status  of an item                                           outcome
+======  ===================================================  ==========================================
+2xx     done                                                 `written` or `deleted`
+404     delete of an absent id; its version is remembered    `deleted`
+404     `index_not_found_exception`                          Fatal: the index or its alias is gone
+409     the index has the same or a newer version            `stale`; Fatal if it is of a later epoch
+429     also 5xx, and blocks (disk full, index closed)       `retry`
+401     also `security_exception`                            Fatal: credentials
+else    the document is at fault                             `rejected`
+======  ===================================================  ==========================================
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ from syncer.sinks.elasticsearch.client import CREDENTIALS, DISK_FULL, reason_of
 from syncer.sinks.target import Target
 
 MAX_ID_BYTES = 512
-# Elasticsearch (8.19) heeds `require_alias` for what it indexes, not for deletes: a request of nothing but
-# deletes with external versions makes an index under the name of a lost alias. An update that changes nothing
-# goes before them; that makes it heed.
+PROBE = 1
+"""A version below that of every document. A delete with it changes nothing and is answered with the present version."""
+# Elasticsearch (8.19) ignores `require_alias` for deletes. A request of nothing but deletes with external versions
+# creates an index under the name of a lost alias. An update without changes in front of them prevents that.
 _GUARD = b'{"update":{"_id":"-"}}\n{"doc":{}}\n'
 _DELETE = b'{"delete"'
-_SURELY_FIT = MAX_ID_BYTES // 4  # characters
+_SURELY_FITS = MAX_ID_BYTES // 4  # characters, of up to four bytes each
 FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 _CONFLICT = re.compile(r"current version \[(-?\d+)\] is higher or equal to the one provided \[(\d+)\]$")
 _BLOCKS = frozenset(("index_closed_exception", "cluster_block_exception", "unavailable_shards_exception"))
 
 
 class Chunk(NamedTuple):
-    """What goes into one request: for each id its lines, an action and (unless a delete) the document.
+    """The documents of one request: for each id an action line and, except for deletes, the document's line.
 
     Deletes come last.
     """
@@ -66,19 +67,18 @@ class Chunk(NamedTuple):
         return Chunk(self.ids[:half], self.lines[:half]), Chunk(self.ids[half:], self.lines[half:])
 
 
-def unfit(id: str) -> str:
-    """Why no request may carry this id (it would fail the others too); empty when one may."""
+def id_problem(id: str) -> str:
+    """Returns why no document can have this id, or an empty text. Such an id would fail the whole request."""
     if not id:
         return "the id is empty"
     size = len(id.encode())
-    return f"the id has {size} bytes, Elasticsearch takes {MAX_ID_BYTES}" if size > MAX_ID_BYTES else ""
+    return f"the id has {size} bytes, the limit of Elasticsearch is {MAX_ID_BYTES}" if size > MAX_ID_BYTES else ""
 
 
 def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcome) -> Iterator[Chunk]:
-    """The batch in requests of at most `max_bytes` (asked anew for each); a larger document has one of its
-    own.
+    """Yields the batch as requests of at most `max_bytes`, called for each. A larger document has its own request.
 
-    What cannot be sent (ids, documents of more than `largest` bytes) is added to `out.refused`.
+    Adds documents that cannot be sent to `out.rejected`: impossible ids, and more than `largest` bytes.
     """
     ids: list[str] = []
     lines: list[bytes] = []
@@ -86,12 +86,12 @@ def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcom
     for id, line in _lines(batch):
         length = len(line)
         if length > largest:
-            reason = f"{length} bytes, the server takes {largest} in a request"
+            reason = f"{length} bytes, the limit of the server is {largest} per request"
             out.rejected.append(Rejection(id, reason, "too large"))
             continue
-        if (len(id) > _SURELY_FIT or not id) and (reason := unfit(id)):
+        if (len(id) > _SURELY_FITS or not id) and (reason := id_problem(id)):
             if line.startswith(_DELETE):
-                out.deleted += 1  # nothing can be there
+                out.deleted += 1  # no such document can exist
             else:
                 out.rejected.append(Rejection(id, reason, "the id"))
             continue
@@ -106,7 +106,10 @@ def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcom
 
 
 def _lines(batch: Batch) -> Iterator[tuple[str, bytes]]:
-    """A line break in a document can only be between its tokens, where a space means the same."""
+    """Yields each id with its lines.
+
+    A line break in a JSON text can only be between its tokens, where a space means the same.
+    """
     head = b'{"index":{"version_type":"external","version":%d,"_id":' % batch.version
     dumps = orjson.dumps
     for id, body in batch.upserts.items():
@@ -119,13 +122,11 @@ def _lines(batch: Batch) -> Iterator[tuple[str, bytes]]:
 
 
 def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -> bool:
-    """Add every item of the answer to `out`. Returns whether the server had time for all of them (no 429).
-    Raises Fatal as in the table, Retry for an answer of another length."""
-    items = answer.get("items", [])
-    if items and "update" in items[0]:
-        del items[0]
-    if len(items) != len(chunk.ids):
-        raise Retry(f"{len(items)} answers to {len(chunk.ids)} documents", where=target.name)
+    """Adds every item of the answer to `out`. Returns whether the server had time for all of them (no 429).
+
+    Raises Fatal as in the table, and Retry for an answer with another number of items.
+    """
+    items = _items(chunk, answer, target)
     if not answer.get("errors"):
         deletes = chunk.deletes
         out.written += len(items) - deletes
@@ -139,8 +140,7 @@ def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -
             out.written += action == "index"
             out.deleted += action == "delete"
         elif status == 409:
-            match = _CONFLICT.search(error["reason"])
-            found, given = map(int, match.groups()) if match else (0, 0)
+            found, given = _versions(error)
             target.stale(id, given, found, out)
         else:
             _failed(id, status, error["type"], reason_of(error), target, out)
@@ -148,7 +148,46 @@ def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -
     return in_time
 
 
+def present_versions(chunk: Chunk, answer: dict[str, Any], target: Target) -> dict[str, int]:
+    """Returns id → present version from the answer to deletes with the version PROBE.
+
+    Raises Fatal as in the table, and Retry if the server did not process all of them.
+    """
+    found: dict[str, int] = {}
+    out = Outcome()
+    for id, item in zip(chunk.ids, _items(chunk, answer, target), strict=True):
+        [(_, result)] = item.items()
+        error = result.get("error")
+        if error is None:
+            continue
+        if result["status"] == 409:
+            found[id] = _versions(error)[0]
+        else:
+            _failed(id, result["status"], error["type"], reason_of(error), target, out)
+    if out.retry:
+        raise Retry("cannot read the versions", where=target.name, why=out.retry_reason)
+    return {id: version for id, version in found.items() if version > PROBE}
+
+
+def _items(chunk: Chunk, answer: dict[str, Any], target: Target) -> list[dict[str, Any]]:
+    """Returns the items of an answer, without that of the guard. Raises Retry if their number is wrong."""
+    items: list[dict[str, Any]] = answer.get("items", [])
+    if items and "update" in items[0]:
+        del items[0]
+    if len(items) != len(chunk.ids):
+        raise Retry(f"{len(items)} answers to {len(chunk.ids)} documents", where=target.name)
+    return items
+
+
+def _versions(error: dict[str, Any]) -> tuple[int, int]:
+    """Returns the present version and the given one of a conflict."""
+    match = _CONFLICT.search(error["reason"])
+    found, given = map(int, match.groups()) if match else (0, 0)
+    return found, given
+
+
 def _failed(id: str, status: int, kind: str, reason: str, target: Target, out: Outcome) -> None:
+    """Adds a failed item to `out`, or raises Fatal."""
     text = f"{kind}: {reason}"
     if kind == "index_not_found_exception" or "no write index" in reason:
         raise Fatal("the index is gone", where=target.name, why=reason, hint=target.resync)
@@ -165,9 +204,9 @@ _scan = JSONDecoder().raw_decode
 
 
 def documents(text: str) -> Iterator[dict[str, Any]]:
-    """The items of an `_mget` answer, `_source` as the bytes that were stored, not as parsed values.
+    """Yields the items of an `_mget` answer. `_source` is the stored text, not parsed.
 
-    Ask without `filter_path`: it makes Elasticsearch write the documents anew, with other digits.
+    The request must have no `filter_path`. Elasticsearch would write the documents again, with other digits.
     """
     at = text.index("[", text.index('"docs"')) + 1
     while text[at] != "]":

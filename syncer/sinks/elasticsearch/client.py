@@ -1,7 +1,4 @@
-"""Requests to Elasticsearch: one each, never repeated, and what their failures mean. Answers stay bytes.
-
-For `elasticsearch.py`; knows nothing of documents.
-"""
+"""Sends requests to Elasticsearch, each once, and classifies the errors of whole requests. Answers stay bytes."""
 
 from __future__ import annotations
 
@@ -18,19 +15,17 @@ from syncer.errors import Fatal, Retry, SyncerError
 Json = dict[str, Any]
 
 CREDENTIALS = "elasticsearch.username and password, or api_key, in the configuration; the user's privileges"
-DISK_FULL = "free disk space on the server; the block is lifted by itself"
-
-
+DISK_FULL = "free disk space on the server; Elasticsearch then lifts the block by itself"
 _BUSY = frozenset((408, 429, 503, 504))
 _CAUSES = 6
 
 
 class Busy(Retry):
-    """It has too much to do, or took too long for this request: ask for less at a time."""
+    """The server had too much to do, or took too long for this request. A smaller request may succeed."""
 
 
 class _Raw(JsonSerializer):
-    """Bytes in, bytes out: most answers need not be parsed."""
+    """Leaves answers as bytes, because most of them need not be parsed."""
 
     def loads(self, data: bytes) -> Any:
         return data
@@ -53,7 +48,7 @@ def client(
     ca_file: str | None,
     timeout: float,
 ) -> Elasticsearch:
-    """A client that neither retries nor parses.
+    """Returns a client that neither retries nor parses.
 
     https://www.elastic.co/docs/reference/elasticsearch/clients/python
     """
@@ -80,9 +75,9 @@ def client(
 
 
 class Http:
-    """A client and the words of its errors.
+    """Sends requests and raises their errors.
 
-    where: the sink's name. resync: the command to run when the index is gone.
+    where: the sink's name. resync: the command to run when the index is gone. Errors contain both.
     """
 
     def __init__(self, client: Elasticsearch, where: str, resync: str) -> None:
@@ -93,14 +88,18 @@ class Http:
     def ask(
         self, method: str, path: str, body: Json | bytes | None = None, kind: str = "application/json"
     ) -> tuple[int, bytes]:
-        """One request: its status, whatever it is, and its answer. Raises Retry when there is none."""
+        """Sends one request and returns the status, of any kind, and the answer. kind: the type of the body.
+
+        Raises Retry when the server does not answer, and Fatal when it is not Elasticsearch 8 or 9, or when its
+        certificate is not trusted.
+        """
         headers = {"accept": "application/json", **({"content-type": kind} if body is not None else {})}
         try:
             response = self._client.perform_request(method, path, headers=headers, body=body)
         except UnsupportedProductError as error:
             raise self._other_product() from error
         except ApiError as error:
-            if error.meta.status == 406:  # the media type of Elasticsearch 8, which others do not know
+            if error.meta.status == 406:  # other servers do not know the media type of Elasticsearch 8
                 raise self._other_product() from error
             text = error.body
             return error.meta.status, text if isinstance(text, bytes) else str(text).encode()
@@ -121,28 +120,31 @@ class Http:
         return response.meta.status, raw if isinstance(raw, bytes) else b""
 
     def _other_product(self) -> Fatal:
-        """The error for a server that is not Elasticsearch, or one before 8. Asks it what it is."""
+        """Returns the error for a server that is not Elasticsearch, or is older than 8. Asks it for its version."""
         version: Json = {}
         with contextlib.suppress(TransportError, orjson.JSONDecodeError, KeyError, TypeError):
             answer = self._client.transport.perform_request("GET", "/", headers={"accept": "application/json"})
             version = orjson.loads(answer.body)["version"]
         number = version.get("number", "")
-        what = f"this is not Elasticsearch 8 or 9: it says that it is version {number or 'unknown'}"
+        what = f"this is not Elasticsearch 8 or 9: the server reports version {number or 'unknown'}"
         if version.get("distribution") == "opensearch":
             what = f"this is OpenSearch {number}, which is not supported yet"
         return Fatal(what, where=self._where, hint="let elasticsearch.url point to Elasticsearch 8 or 9")
 
     def get(self, path: str) -> Json | None:
-        """The answer; None when there is nothing of this name."""
+        """Returns the parsed answer, or None for status 404. Raises other failures as `failed` returns them."""
         status, raw = self.ask("GET", path)
         return None if status == 404 else self._parsed("GET", path, status, raw)
 
     def must(self, method: str, path: str, body: Json | None = None) -> Json:
-        """The answer, parsed. Raises what `failed` makes of any other status than 200."""
+        """Returns the parsed answer. Raises a status other than 200 as `failed` returns it."""
         return self._parsed(method, path, *self.ask(method, path, body))
 
-    def must_raw(self, method: str, path: str, body: Json | None = None) -> bytes:
-        status, raw = self.ask(method, path, body)
+    def must_raw(
+        self, method: str, path: str, body: Json | bytes | None = None, kind: str = "application/json"
+    ) -> bytes:
+        """Returns the answer as bytes. Raises as `must` does."""
+        status, raw = self.ask(method, path, body, kind)
         if status != 200:
             raise self.failed(f"{method} {path.partition('?')[0]}", status, raw)
         return raw
@@ -154,7 +156,7 @@ class Http:
         return parsed
 
     def failed(self, what: str, status: int, raw: bytes) -> SyncerError:
-        """The error for an answer that failed as a whole."""
+        """Returns the error for a request that failed as a whole. what: the operation that failed."""
         kind, reason = error_of(raw, f"HTTP {status}")
         why = f"{kind}: {reason}" if reason else kind
         if kind in ("search_context_missing_exception", "index_closed_exception"):
@@ -171,7 +173,7 @@ class Http:
 
 
 def reason_of(error: Json) -> str:
-    """The reason of an error, and those of its causes: often only the last one says what is wrong."""
+    """Returns the reason of an error with those of its causes. Often only the last one names the mistake."""
     found = [error.get("reason") or ""]
     while isinstance(error := error.get("caused_by") or {}, dict) and error and len(found) < _CAUSES:
         text = f"{error.get('type', '')}: {error.get('reason') or ''}".strip(": ")
@@ -181,7 +183,7 @@ def reason_of(error: Json) -> str:
 
 
 def error_of(raw: bytes, default: str = "") -> tuple[str, str]:
-    """(type, reason) of an error answer; (default, its text) when it is none of Elasticsearch's."""
+    """Returns (type, reason) of an error answer, or (default, its text) if it is not one of Elasticsearch."""
     try:
         error = orjson.loads(raw)["error"]
         if isinstance(error, dict):

@@ -1,13 +1,14 @@
-"""What the shards of an index remember, from the cluster's state and their statistics. No I/O.
+"""Computes the durability token of an index from the cluster's state and the statistics of its shards. No I/O.
 
-A shard keeps the versions of deletes in the memory of its engine (`index.gc_deletes`), so whatever opens
-another engine forgets them: a restart, a failover, a relocation, closing and opening the index. All but the
-relocation raise the primary's term; that one gives the copy another allocation id. What was acknowledged
-stays, unless an operator forces a stale copy to be the primary or restores a snapshot: then the shard begins
-another history.
+A shard keeps the versions of deletes in the memory of its engine (`index.gc_deletes`). They are forgotten when another
+engine is opened: in a restart, a failover, a relocation, or when the index is closed and opened. A relocation gives the
+copy another allocation id. The other events raise the primary's term.
 
-Every write of a shard has a number. What is below the global checkpoint is in all its copies, so whichever
-becomes the primary gives the next ones higher numbers.
+Acknowledged writes are lost only when an operator forces a stale copy to be the primary or restores a snapshot. Then
+the shard begins another history.
+
+Every write of a shard has a sequence number. Writes up to the global checkpoint are in all copies of the shard. So any
+copy that becomes the primary gives later writes higher numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _ACTIVE = ("STARTED", "RELOCATING")
 
 
 def durability(state: Json, stats: Json) -> DurabilityToken | None:
-    """Of the one index that both answers are about; None while one of its primaries is not there."""
+    """Returns the token of the index, or None while one of its primary shards is not started.
+
+    state, stats: the answers for the paths that end in STATE and STATS, both about one index.
+    """
     [metadata], [table] = (state[part]["indices"].values() for part in ("metadata", "routing_table"))
     deletes = [metadata["settings"]["index"]["uuid"]]
     documents = list(deletes)

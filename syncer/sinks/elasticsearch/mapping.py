@@ -1,8 +1,7 @@
-"""Elasticsearch mappings: derived from a document's fields, merged with a given one, and judged.
+"""Derives the mapping of an index from a document's fields, merges the declared one over it, and checks that one.
 
-Pure functions over plain JSON; `elasticsearch.py` sends the result. Elasticsearch never guesses a mapping
-here (`dynamic: false`): what is not mapped is kept in the document and not searchable. docs/types.md has the
-derived mapping of each type.
+Pure functions over plain JSON. Elasticsearch does not guess mappings here (`dynamic: false`): a value without a
+mapping is stored in the document and cannot be searched. docs/types.md has the derived mapping of each type.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 from syncer.declaration.compile import Field
 from syncer.declaration.names import near
-from syncer.sinks.problem import Problem, locate
+from syncer.sinks.problem import Problem
 
 Json = dict[str, Any]
 
@@ -32,18 +31,18 @@ _KNOWN = _STRINGS | _NUMBERS | _PARSED | _OBJECTS | {"boolean", "binary"}
 _TEXT: Json = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 1024}}}
 _KEYWORD: Json = {"type": "keyword", "ignore_above": 1024}
 _OPAQUE: Json = {"type": "object", "enabled": False}
-# PostgreSQL has values that these cannot index (infinity, NaN, years beyond 9999): the document is kept
-# whole, that one field is not searchable.
+# PostgreSQL has values that these types cannot index: infinity, NaN, years beyond 9999. Elasticsearch then stores the
+# document, and that field cannot be searched.
 _DOUBLE: Json = {"type": "double", "ignore_malformed": True}
 _DATE: Json = {"type": "date", "ignore_malformed": True}
-# Empty shapes, and coordinates that are none of the earth's.
+# For empty shapes, and for coordinates that are not on the earth.
 _GEO_POINT: Json = {"type": "geo_point", "ignore_malformed": True}
 _GEO_SHAPE: Json = {"type": "geo_shape", "ignore_malformed": True}
 
-# PostgreSQL type (`Field.type`) → mapping, and the Elasticsearch types that can hold all its values.
-# Types that are not listed are strings in the document.
+# PostgreSQL type (`Field.type`) → derived mapping, and the Elasticsearch types that can hold all its values. Values of
+# types that are not listed are strings in the document.
 _TYPES: Mapping[str, tuple[Json, frozenset[str]]] = {
-    # `long` for all integers, so that a column can be widened and the index still holds it
+    # `long` for all integers: when a column is widened, the index still fits
     "smallint": ({"type": "long"}, _NUMBERS | _STRINGS | _DATES),
     "integer": ({"type": "long"}, _NUMBERS | _STRINGS | _DATES),
     "bigint": ({"type": "long"}, _NUMBERS | _STRINGS | _DATES),
@@ -74,25 +73,25 @@ _BITS = {"smallint": 16, "integer": 32, "bigint": 64, "oid": 33}
 
 
 _TOP = frozenset("dynamic dynamic_templates date_detection numeric_detection subobjects".split())
-"""Parameters of a whole mapping that are no objects, as the mapping of a field always is."""
+"""Parameters of a whole mapping whose values are not objects. The mapping of a field always is one."""
 
 
 def derive(fields: Sequence[Field]) -> Json:
-    """The `properties` for these fields. A list is mapped as one of its values (Elasticsearch, "Arrays")."""
+    """Returns the `properties` for these fields. A list is mapped like one of its values (Elasticsearch, "Arrays")."""
     return _properties(fields, {}, dynamic=False)
 
 
 def mapping(given: Mapping[str, Any], fields: Sequence[Field]) -> Json:
-    """The index's whole mapping: what is derived from `fields`, with `given` merged over it.
+    """Returns the whole mapping of the index: derived from `fields`, with `given` merged over it.
 
-    given: a mapping as Elasticsearch takes it (with `properties`), or the properties alone.
+    given: a mapping in the syntax of Elasticsearch (with `properties`), or the properties alone.
     """
     top = {"dynamic": False, **body(given)}
     return top | {"properties": _properties(fields, top["properties"], dynamic=_dynamic(top, False))}
 
 
 def body(given: Mapping[str, Any]) -> Json:
-    """A given mapping in its long form, with `properties`."""
+    """Returns a declared mapping in its long form, with `properties`."""
     if isinstance(given.get("properties"), Mapping) and "type" not in given["properties"]:
         return dict(given)
     top = {name: value for name, value in given.items() if name in _TOP and not isinstance(value, Mapping)}
@@ -100,8 +99,11 @@ def body(given: Mapping[str, Any]) -> Json:
 
 
 def _properties(fields: Sequence[Field], given: Mapping[str, Any], *, dynamic: bool) -> Json:
-    """dynamic: whether Elasticsearch adds what is not mapped. Then a value of which PostgreSQL says nothing
-    (jsonb) is left to it."""
+    """Returns the properties of an object.
+
+    dynamic: whether Elasticsearch adds fields without a mapping. Then Elasticsearch maps a value whose content
+    PostgreSQL does not describe (jsonb).
+    """
     out: Json = {}
     for field in fields:
         spec = given.get(field.name)
@@ -115,7 +117,10 @@ def _properties(fields: Sequence[Field], given: Mapping[str, Any], *, dynamic: b
 
 
 def _merged(field: Field, given: Mapping[str, Any], *, dynamic: bool) -> Json:
-    """The derived mapping of a field with a given one over it. Given another type, nothing of it is left."""
+    """Returns the derived mapping of a field with a declared one over it.
+
+    If the declared type differs from the derived one, nothing of the derived mapping is left.
+    """
     if field.fields:
         if given.get("type", "object") not in ("object", "nested") or given.get("enabled", True) is False:
             return dict(given)
@@ -132,7 +137,7 @@ def _merged(field: Field, given: Mapping[str, Any], *, dynamic: bool) -> Json:
 
 
 def _over(derived: Json, given: Mapping[str, Any]) -> Json:
-    """Deep merge; `given` wins."""
+    """Merges recursively; `given` wins."""
     out = {**derived, **given}
     for name, value in given.items():
         if isinstance(value, Mapping) and isinstance(derived.get(name), Mapping):
@@ -141,7 +146,7 @@ def _over(derived: Json, given: Mapping[str, Any]) -> Json:
 
 
 def _simple(field: Field) -> Json:
-    """What is derived for a field without fields of its own."""
+    """Returns the derived mapping of a field without fields of its own."""
     if field.type in _ANYTHING or field.type == "object":
         return dict(_OPAQUE)
     return dict(_TYPES.get(field.type, _OTHER)[0])
@@ -152,14 +157,17 @@ def _dynamic(given: Mapping[str, Any], inherited: bool) -> bool:
 
 
 def problems(given: Mapping[str, Any], fields: Sequence[Field]) -> list[Problem]:
-    """What is wrong with a given mapping: types that cannot hold a field's values, fields that the document
-    does not have. And with the fields: names that no index can have. The server judges unknown types."""
+    """Returns the mistakes of a declared mapping and of the fields' names.
+
+    Mistakes are types that cannot hold a field's values, fields that the document does not have, and names that no
+    index can have. Unknown types are left to the server.
+    """
     top = body(given)
     found = []
     for name, why in (
-        ("_source", "the documents' text is needed to verify them"),
+        ("_source", "syncer verify reads it"),
         ("_meta", "it records what the index was built from"),
-        ("_routing", "documents are found by their id alone"),
+        ("_routing", "the syncer finds documents by their id alone"),
     ):
         if name in top:
             found.append(_problem(given, (name,), f"cannot be set; {why}"))
@@ -221,7 +229,7 @@ _METADATA = frozenset(
 
 
 def _names(fields: Sequence[Field], path: tuple[str, ...]) -> Iterator[Problem]:
-    """Reports field names that no index can have: reserved and empty ones, and `a.b` together with `a`."""
+    """Reports names that no index can have: reserved and empty ones, and `a.b` together with `a`."""
     simple = {field.name for field in fields if not field.fields and _simple(field) != _OPAQUE}
     for field in fields:
         here = (*path, field.name)
@@ -232,7 +240,7 @@ def _names(fields: Sequence[Field], path: tuple[str, ...]) -> Iterator[Problem]:
             why = "Elasticsearch reserves this name"
             yield Problem(f"a document cannot have the field {shown}", why, "choose another name", field=here)
         elif not field.name.strip() or any(not part.strip() for part in parts):
-            why = "Elasticsearch takes no empty name, also not before, between or after dots"
+            why = "Elasticsearch accepts no empty name, not even before, between or after dots"
             yield Problem(f"a document cannot have the field {shown!r}", why, "choose another name", field=here)
         elif clash := next((name for name in above if name in simple), ""):
             why = f"Elasticsearch reads {field.name} as a field of the object {clash}, which is a value here"
@@ -242,8 +250,10 @@ def _names(fields: Sequence[Field], path: tuple[str, ...]) -> Iterator[Problem]:
 
 
 def outgrown(given: Mapping[str, Any], actual: Mapping[str, Any], fields: Sequence[Field]) -> list[str]:
-    """What an index that was made for other column types cannot hold, or not search, of these fields: one
-    sentence each. Empty when it fits. given: the declared mapping. actual: the `properties` of the index."""
+    """Returns one sentence for each field that an index of older column types cannot store or search.
+
+    given: the declared mapping. actual: the `properties` of the index. The list is empty when all fields fit.
+    """
     wanted = mapping(given, fields)["properties"]
     found = dict.fromkeys(map(_sentence, problems(given, fields)))
     return list(found | dict.fromkeys(_outgrown(wanted, actual, fields, "")))
@@ -273,8 +283,10 @@ def _outgrown(
 
 
 def _kept(type: str) -> frozenset[str]:
-    """The Elasticsearch types that take all values of a type and can search them, whether or not somebody
-    has chosen them for it."""
+    """Returns the Elasticsearch types that store and search all values of a PostgreSQL type.
+
+    It leaves out types that hold only some of the values, such as `ip` for texts. An author who knows the values may
+    declare those."""
     fractions = frozenset(_INTEGERS) if type in _FRACTIONS else frozenset[str]()
     return _TYPES.get(type, _OTHER)[1] - _PARSED - fractions
 
@@ -289,37 +301,3 @@ def _copy_targets(properties: Mapping[str, Any]) -> Iterator[str]:
             target = spec.get("copy_to", ())
             yield from (target,) if isinstance(target, str) else target
             yield from _copy_targets(spec.get("properties", {}))
-
-
-_OURS = {
-    "index.gc_deletes": "a delete has to be remembered for longer than any write can take",
-    "index.translog.durability": "what is acknowledged has to be on disk",
-    "index.disable_sequence_numbers": "they tell what was written when deletes were forgotten",
-}
-
-
-def settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the index: the given ones and ours."""
-    return _flat(given) | {"index.gc_deletes": "1h"}
-
-
-def setting_problems(given: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with given settings; empty when nothing is."""
-    found = _flat(given)
-    return [
-        Problem(f"settings.{name}: cannot be set; {why}", block=locate({"settings": given}, [name]))
-        for name, why in _OURS.items()
-        if name in found
-    ]
-
-
-def _flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings in their dotted form, beginning with `index.`, so that no two spellings meet."""
-    out: dict[str, Any] = {}
-    for name, value in given.items():
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{name}.")
-        else:
-            full = prefix + name
-            out[full if full.startswith("index.") else f"index.{full}"] = value
-    return out

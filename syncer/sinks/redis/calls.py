@@ -1,34 +1,41 @@
-"""From a batch to calls of the script: what goes into one, how many go out together. No I/O."""
+"""Turns a batch into calls of the script `write.lua`. No I/O but reading the script at import."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
 from typing import Any, NamedTuple
 
 from syncer.document import Batch, Outcome, Rejection
+from syncer.sinks.redis.hash_format import flat
 from syncer.sinks.redis.keys import Keys
-from syncer.sinks.redis.script import SCRIPT, flat
 
-_DOCUMENTS = 500  # a call: the server answers nobody else meanwhile
-_BYTES = 1 << 20  # a call
-_IN_FLIGHT = 8 << 20  # bytes of the calls that are sent together
-_MAX_VALUE = 512 << 20  # proto-max-bulk-len
+SCRIPT = resources.files(__package__).joinpath("write.lua").read_text("utf-8")
+_MAX_DOCUMENTS = 500  # of one call: the server serves no other client meanwhile
+_MAX_BYTES = 1 << 20  # of one call
+_MAX_IN_FLIGHT = 8 << 20  # bytes of the calls that are sent together
+_MAX_VALUE = 512 << 20  # bytes; proto-max-bulk-len of Redis
 _SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 class Constants(NamedTuple):
-    """What is the same for all documents of a read model. Seconds; 0 is never."""
+    """The arguments of the script that are the same for all documents of a read model."""
 
     expire: int
+    """Seconds until a document expires. 0: never."""
     keep: int
+    """Seconds until the version of a document expires. 0: never."""
     tombstone: int
+    """Seconds for which a delete is remembered."""
     kind: str
+    """TYPE of a document: `string` or `hash`."""
     owner: str
+    """See `Keys.owner`."""
 
 
 class Write(NamedTuple):
-    """One document of a call. values: None for a delete. size: bytes, about."""
+    """One document of a call. values: None for a delete. size: approximate bytes."""
 
     id: str
     key: str
@@ -37,10 +44,10 @@ class Write(NamedTuple):
 
 
 def writes_of(batch: Batch, keys: Keys, *, as_hash: bool, out: Outcome) -> list[Write]:
-    """What to write; what no key can hold is added to `out.refused`."""
+    """Returns the writes of a batch. Adds documents that no key can hold to `out.rejected`."""
     writes = []
     for id, body in batch.upserts.items():
-        if reason := _unfit(id, body):
+        if reason := _misfit(id, body):
             out.rejected.append(Rejection(id, reason, "does not fit"))
             continue
         values: Sequence[bytes | str] = (body,)
@@ -52,28 +59,29 @@ def writes_of(batch: Batch, keys: Keys, *, as_hash: bool, out: Outcome) -> list[
                 continue
         writes.append(Write(id, keys.document(id), values, len(body) + len(id)))
     for id in batch.deletes:
-        if _unfit(id, b""):
-            out.deleted += 1  # nothing can be there
+        if _misfit(id, b""):
+            out.deleted += 1  # no such document can exist
         else:
             writes.append(Write(id, keys.document(id), None, len(id)))
     return writes
 
 
-def _unfit(id: str, body: bytes) -> str:
+def _misfit(id: str, body: bytes) -> str:
+    """Returns why Redis cannot store the document, or an empty text."""
     if not id:
         return "the id is empty"
-    return f"{len(body)} bytes, Redis takes {_MAX_VALUE}" if len(body) > _MAX_VALUE else ""
+    return f"{len(body)} bytes, the limit of Redis is {_MAX_VALUE}" if len(body) > _MAX_VALUE else ""
 
 
 def pipelines_of(groups: Iterable[Sequence[Write]]) -> Iterator[list[list[Write]]]:
-    """Lists of calls to send together; each call within one group."""
+    """Yields lists of calls to send together. A call holds documents of one group only."""
     calls: list[list[Write]] = []
     in_flight = 0
     for group in groups:
-        size = _BYTES  # the first document begins a call
+        size = _MAX_BYTES  # the first document begins a call
         for write in group:
-            if size + write.size > _BYTES or len(calls[-1]) == _DOCUMENTS:
-                if calls and in_flight + write.size > _IN_FLIGHT:
+            if size + write.size > _MAX_BYTES or len(calls[-1]) == _MAX_DOCUMENTS:
+                if calls and in_flight + write.size > _MAX_IN_FLIGHT:
                     yield calls
                     calls, in_flight = [], 0
                 calls.append([])
@@ -86,7 +94,7 @@ def pipelines_of(groups: Iterable[Sequence[Write]]) -> Iterator[list[list[Write]
 
 
 def command(version: int, constants: Constants, call: Sequence[Write], keys: Keys) -> list[Any]:
-    """The script's EVALSHA for these documents."""
+    """Returns the EVALSHA command that runs the script for these documents."""
     names: list[str] = []
     values: list[Any] = []
     for write in call:

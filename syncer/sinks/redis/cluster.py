@@ -1,8 +1,8 @@
-"""The servers behind a Redis address, one or the primaries of a cluster, and pipelines to each of them.
+"""Sends pipelines to the servers behind a Redis address: one server, or the primaries of a cluster.
 
-A cluster's commands are sent to the owner of the slot here, not by redis-py's cluster pipeline: that one
-takes no scripts, and follows redirections by sending again. A redirected call is an error, and the layout
-is asked for anew.
+This module sends the commands of a cluster to the owner of each slot itself. It does not use the cluster pipeline of
+redis-py, which supports no scripts and sends a redirected command a second time. Here a redirected call is an error.
+Then the layout of the cluster is read again.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from redis.exceptions import RedisClusterException, RedisError, SlotNotCoveredEr
 from syncer.sinks.redis.keys import slot
 
 FAILURES = (RedisError, RedisClusterException)
-"""What the client raises; the errors of its cluster part have another base."""
+"""The errors of the client. Those of its cluster part have another base class."""
 
 Client = redis.Redis | redis.RedisCluster
 _Item = TypeVar("_Item")
 
 
 class Servers:
-    """Connects with the first use. Safe to share between threads. All methods raise FAILURES."""
+    """Connects on first use. Safe to share between threads. All methods raise FAILURES."""
 
     def __init__(self, connect: Callable[[], Client]) -> None:
         self._connect = connect
@@ -38,7 +38,7 @@ class Servers:
             return self._client
 
     def each(self) -> list[redis.Redis]:
-        """The server, or all primaries."""
+        """Returns the server, or all primaries of the cluster."""
         client = self.client()
         if not isinstance(client, redis.RedisCluster):
             return [client]
@@ -48,7 +48,7 @@ class Servers:
     def owners(
         self, items: Iterable[_Item], key: Callable[[_Item], str]
     ) -> Iterator[tuple[redis.Redis, list[list[_Item]]]]:
-        """Each server with its items, in groups that one call may name together (of one slot)."""
+        """Yields each server with its items. They are in groups of one slot, which one call may name together."""
         client = self.client()
         if not isinstance(client, redis.RedisCluster):
             yield client, [list(items)]
@@ -65,7 +65,7 @@ class Servers:
         yield from nodes.values()
 
     def refresh(self) -> None:
-        """The layout of the cluster was found to be wrong: ask for it with the next use."""
+        """Discards the layout of the cluster. The next use reads it again."""
         with self._lock:
             client = self._client
             if isinstance(client, redis.RedisCluster):
@@ -79,7 +79,10 @@ class Servers:
 
 
 def pipeline(node: redis.Redis, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """The answers, errors among them, of commands sent together. Raises FAILURES when they do not come."""
+    """Sends the commands together and returns their answers. An answer may be an error.
+
+    Raises FAILURES when the server does not answer.
+    """
     with node.pipeline(transaction=False) as pipe:
         add: Any = pipe.execute_command
         for command in commands:
@@ -89,7 +92,10 @@ def pipeline(node: redis.Redis, commands: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def values(answers: Iterable[Any]) -> Iterator[Any]:
-    """What keys hold: None for a key of another type, which is not ours. Raises what else went wrong."""
+    """Yields the values of keys. A key of another type does not belong to the syncer and counts as None.
+
+    Raises the first other error among the answers.
+    """
     for answer in answers:
         wrong = isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
         if isinstance(answer, Exception) and not wrong:

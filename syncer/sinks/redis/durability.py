@@ -1,9 +1,10 @@
-"""What a Redis remembers hangs on: the lives of its servers, and marks that we leave among the keys.
+"""Reads the durability token of Redis: the identities of its servers, and marks that the syncer left in the keys.
 
-Acknowledged writes are lost with a failover, a restart, a flush or an eviction. Each of them changes one of:
-the run id or the replication id of a server, the number of its evicted keys, a mark. (A server that was
-demoted and promoted again has its run id, but another replication id. That one changes also when a server is
-given its first replica: then all is rendered for nothing.)
+Redis loses acknowledged writes in a failover, a restart, a flush or an eviction. Each of them changes the run id or
+the replication id of a server, the number of its evicted keys, or a mark.
+
+A server that was demoted and promoted again keeps its run id but has another replication id. The replication id also
+changes when a server gets its first replica. Then everything is rendered although nothing was lost.
 """
 
 from __future__ import annotations
@@ -20,21 +21,27 @@ from syncer.sinks.redis.cluster import Servers, pipeline, values
 
 
 def durability(servers: Servers, marks: Iterable[str], where: str) -> DurabilityToken:
-    """marks: their keys; made where there are none. Raises FAILURES, and Fatal as `life`."""
-    lives = sorted(life(node, where) for node in servers.each())
+    """Returns the token, and creates missing marks.
+
+    marks: the keys of the marks. where: the sink's name. Raises FAILURES, and Fatal as `server_identity` does.
+    """
+    identities = sorted(server_identity(node, where) for node in servers.each())
     found = dict(_marks(servers, marks, os.urandom(8).hex()))
-    return DurabilityToken("", " ".join([*lives, *(found[key] for key in sorted(found))]))
+    return DurabilityToken("", " ".join([*identities, *(found[key] for key in sorted(found))]))
 
 
-def life(node: redis.Redis, where: str) -> str:
-    """Which life of which server this is. Raises Fatal when it is set up to evict."""
+def server_identity(node: redis.Redis, where: str) -> str:
+    """Returns a text that changes when the server restarts, fails over or evicts keys.
+
+    Raises ReadOnlyError for a replica, and Fatal for a server that is allowed to evict.
+    """
     info: Any = node.info()
     if info["role"] != "master":
         raise redis.ReadOnlyError("it is a replica")
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory") and policy != "noeviction":
         raise Fatal(
-            "Redis may evict documents and the memory of deletes",
+            "Redis may evict documents and the versions of deletes",
             where=where,
             why=f"maxmemory-policy is {policy}",
             hint="redis-cli CONFIG SET maxmemory-policy noeviction",
@@ -43,6 +50,7 @@ def life(node: redis.Redis, where: str) -> str:
 
 
 def _marks(servers: Servers, wanted: Iterable[str], fresh: str) -> Iterator[tuple[str, str]]:
+    """Yields each mark and its text. fresh: the text of a mark that is missing."""
     for node, groups in servers.owners(wanted, str):
         keys = [key for group in groups for key in group]
         pipeline(node, [["SET", key, fresh, "NX"] for key in keys])

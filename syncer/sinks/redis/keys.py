@@ -1,7 +1,7 @@
-"""The keys of a Redis read model: of a document, and of its version, which has to be in the same slot.
+"""Names of the keys of a Redis read model. A document and its version have to be in the same slot. No I/O.
 
-No I/O. A slot is chosen by the text between the first `{` and the first `}` after it, if there is any,
-otherwise by the whole key: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
+The text between the first `{` and the next `}` of a key chooses its slot. Without such a text the whole key does.
+https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
 """
 
 from __future__ import annotations
@@ -17,33 +17,40 @@ _GLOB = re.compile(r"[\\*?\[\]^-]")
 
 
 def pattern_problem(pattern: str) -> str:
-    """What is wrong with a key pattern; empty when nothing is."""
+    """Returns the mistake in a key pattern, or an empty text."""
     if pattern.count(PLACEHOLDER) != 1:
         return f"a key pattern has {PLACEHOLDER} in it exactly once, such as customer:{PLACEHOLDER}:summary"
     prefix = pattern.partition(PLACEHOLDER)[0]
     if not prefix:
         return f"a key pattern begins with a text of its own, such as customer:{PLACEHOLDER}:summary"
     if prefix.startswith("syncer:") or "syncer:".startswith(prefix):
-        return "keys that begin with syncer: are ours"
+        return "keys that begin with syncer: are reserved for the syncer"
     return ""
 
 
 class Keys:
-    """Both keys of an id, and the id of a key."""
+    """The two keys of an id, the id of a key, and the syncer's own keys for a pattern."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
         self._prefix, _, self._suffix = pattern.partition(PLACEHOLDER)
         self.owner = f"{len(self._prefix)}.{len(self._suffix)}"
-        """Tells this pattern from every other that has a key in common with it."""
-        # No document's key can begin like this, so that the two kinds never meet.
+        """Distinguishes this pattern from every other pattern that has a key in common with it."""
+        # No document's key can begin like this, so a version key never equals a document's key.
         self._mark = "version:" if self._prefix[0] != "v" else "~version:"
+        self.meta = f"syncer:meta:{pattern}"
+        """The key that records which read model the documents belong to."""
+
+    @property
+    def taken_hint(self) -> str:
+        """The advice when the keys belong to another read model."""
+        return f"choose another key; if that read model no longer exists: redis-cli DEL '{self.meta}'"
 
     def document(self, id: str) -> str:
         return f"{self._prefix}{id}{self._suffix}"
 
     def version(self, key: str) -> str:
-        """The version key of a document's key: another name in the same slot, and of no other document."""
+        """Returns the version key of a document's key. It is in the same slot and unique to the document."""
         if "}" not in key:
             return f"{self._mark}{{{key}}}"
         _, opened, rest = key.partition("{")
@@ -52,12 +59,21 @@ class Keys:
             return f"{self._mark}:{key}"
         return f"{self._mark}#{{{_tag_of_slot(slot(key))}}}{key}"
 
-    def ours(self, mark: bytes) -> bool:
-        """Whether a version key with this text says that its document is there and of this pattern."""
-        return mark.endswith(f" {self.owner}".encode())
+    def is_document(self, text: bytes) -> bool:
+        """Returns whether this text of a version key means that a document of this pattern exists."""
+        return text.endswith(f" {self.owner}".encode())
+
+    def version_in(self, text: bytes) -> int | None:
+        """Returns the version in the text of a version key, of a document or a delete.
+
+        Returns None if the key belongs to another pattern or to the application."""
+        digits, _, rest = text.partition(b" ")
+        if digits.isdigit() and rest in (self.owner.encode(), f"{self.owner} deleted".encode()):
+            return int(digits)
+        return None
 
     def id(self, key: bytes) -> str | None:
-        """The id in a document's key; None for a key that is none."""
+        """Returns the id in a document's key, or None if the key does not match the pattern."""
         try:
             text = key.decode()
         except UnicodeDecodeError:
@@ -68,14 +84,15 @@ class Keys:
         return text[len(self._prefix) : len(self._prefix) + inner]
 
     def marks(self, cluster: bool) -> list[str]:
-        """Keys that show by being there that their server was not emptied. On a cluster one in every 256th
-        slot: each primary that has so many in a row has one."""
+        """Returns keys whose loss shows that their server was emptied.
+
+        On a cluster there is one in every 256th slot, so each primary with 256 slots in a row has one."""
         slots = range(0, _SLOTS, _MARK_EVERY) if cluster else [0]
         return [f"syncer:mark:{{{_tag_of_slot(number)}}}:{self._pattern}" for number in slots]
 
     @property
     def glob(self) -> str:
-        """For SCAN: matches all documents, and perhaps more (`id` tells)."""
+        """The pattern for SCAN. It matches all documents and may match other keys, which `id` rejects."""
         return _GLOB.sub(r"\\\g<0>", self._prefix) + "*" + _GLOB.sub(r"\\\g<0>", self._suffix)
 
 
@@ -85,7 +102,7 @@ def slot(key: str) -> int:
 
 @functools.cache
 def _tag_of_slot(wanted: int) -> int:
-    """A number whose text falls into this slot; for the few keys that no tag can repeat, such as `a}b`."""
+    """Returns a number whose text is in this slot. It is for keys that no tag can repeat, such as `a}b`."""
     number = 0
     while key_slot(b"%d" % number) != wanted:
         number += 1

@@ -19,8 +19,10 @@ def test_the_wheel_contains_only_the_package(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."]
     subprocess.run([*build, "--wheel-dir", tmp_path], cwd=ROOT, check=True)
     (wheel,) = tmp_path.glob("readmodel_syncer-*.whl")
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
     assert tops == {"syncer", f"readmodel_syncer-{PROJECT['version']}.dist-info"}
+    assert "syncer/sinks/redis/write.lua" in names
 
 
 def locked(lock: str) -> dict[str, Version]:

@@ -1,4 +1,4 @@
-"""The size of bulk requests: halved under load, grown slowly, never beyond its bounds."""
+"""The size of bulk requests halves under load, grows slowly, and stays within its bounds."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from syncer.sinks.elasticsearch.adaptive_size import BulkSize
 MB = 1 << 20
 
 
-def test_it_falls_fast_and_rises_slowly() -> None:
+def test_the_size_falls_fast_and_rises_slowly() -> None:
     size = BulkSize(8 * MB)
     for expected in (4 * MB, 2 * MB, MB):
         size.rejected(size.bytes)
         assert size.bytes == expected
     grown = 0
     while size.bytes < 8 * MB:
-        size.took(size.bytes)
+        size.accepted(size.bytes)
         grown += 1
     assert 30 < grown < 40
 
 
-def test_it_begins_from_what_was_refused() -> None:
+def test_the_size_falls_from_that_of_the_rejected_request() -> None:
     size = BulkSize(8 * MB)
     size.rejected(MB)
     assert size.bytes == MB // 2
 
 
-def test_small_requests_say_nothing_of_larger_ones() -> None:
+def test_small_requests_do_not_raise_the_size() -> None:
     size = BulkSize(8 * MB)
     size.rejected(4 * MB)
     for _ in range(100):
-        size.took(MB)
+        size.accepted(MB)
     assert size.bytes == 2 * MB
 
 
 @given(st.integers(1, 64 * MB), st.lists(st.tuples(st.booleans(), st.integers(1, 64 * MB))))
-def test_it_stays_within_its_bounds(most: int, answers: list[tuple[bool, int]]) -> None:
+def test_the_size_stays_within_its_bounds(most: int, answers: list[tuple[bool, int]]) -> None:
     size = BulkSize(most)
-    for took, sent in answers:
+    for accepted, sent in answers:
         before = size.bytes
-        (size.took if took else size.rejected)(sent)
+        (size.accepted if accepted else size.rejected)(sent)
         assert min(64 << 10, most) <= size.bytes <= most
-        assert size.bytes >= before if took else size.bytes <= before
+        assert size.bytes >= before if accepted else size.bytes <= before

@@ -1,7 +1,7 @@
-"""Asks Elasticsearch whether it would take an index: makes one like it and deletes it, within one call.
+"""Asks Elasticsearch whether it would accept an index: creates a scratch index like it and deletes it at once.
 
-The index is hidden and called `syncer-check-…`, so that no search, alias or template for the application's
-indexes meets it. Its shards are not waited for. A check that is killed leaves it; the next check deletes it.
+The scratch index is hidden and called `syncer-check-…`, so the application's searches, aliases and templates do not
+match it. Nothing waits for its shards. A check that is killed leaves the index behind; the next check deletes it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ Json = dict[str, Any]
 
 PREFIX = "syncer-check-"
 _LEFT_BEHIND = 600
-"""Seconds. No check still runs whose index is older."""
+"""Seconds. A check whose index is older is no longer running."""
 _MARK: Json = {"_meta": {"syncer": {"check": True}}}
 _WITHOUT_WAITING = "wait_for_active_shards=0&timeout=10s&master_timeout=10s"
 _PRIVILEGES = f"give its role the index privileges create_index and delete_index on {PREFIX}*; or check --read-only"
 
 
 def problems(http: Http, block: Mapping[str, Any], index: str, settings: Json, mapping: Json) -> list[Problem]:
-    """Returns what the server is certain to refuse.
+    """Returns what the server would certainly refuse.
 
-    block: the sink's block in the declaration. index: what the index would be called. settings, mapping: its.
+    block: the sink's block in the read model. index: the name the index would have. settings, mapping: those of the
+    index.
     """
     template = _template(http, index)
     found = list(_streams_only(template, index))
@@ -49,7 +50,7 @@ def _create(http: Http, block: Mapping[str, Any], settings: Json, mapping: Json)
     finally:
         gone = _delete(http, name)
     if status == 200 and not gone:
-        yield Problem(f"the index {name} of this check could not be deleted", hint=_PRIVILEGES, certain=False)
+        yield Problem(f"the scratch index {name} could not be deleted", hint=_PRIVILEGES, certain=False)
     if status == 200:
         return
     kind, reason = error_of(raw, f"HTTP {status}")
@@ -58,7 +59,7 @@ def _create(http: Http, block: Mapping[str, Any], settings: Json, mapping: Json)
         at = locate({key: block.get(key) for key in ("mapping", "settings") if block.get(key)}, words)
         yield Problem("Elasticsearch refuses the index", reason or kind, block=at)
         return
-    what = "Elasticsearch could not be asked whether it takes the mapping and the settings"
+    what = "Elasticsearch could not be asked whether it accepts the mapping and the settings"
     hint = _PRIVILEGES if status in (401, 403) else ""
     yield Problem(what, f"it did not create the index {PREFIX}…: {reason or kind}", hint, certain=False)
 
@@ -70,28 +71,30 @@ def _delete(http: Http, name: str) -> bool:
 
 
 def sweep(http: Http, older: float = _LEFT_BEHIND) -> None:
-    """Deletes indexes that killed checks left behind. older: their least age in seconds."""
+    """Deletes indexes that killed checks left behind. older: their minimum age in seconds."""
     with suppress(SyncerError):
         status, raw = http.ask("GET", f"/{PREFIX}*?expand_wildcards=all")
         for name, info in orjson.loads(raw).items() if status == 200 else ():
             made = int(info["settings"]["index"]["creation_date"]) / 1000
-            ours = info["mappings"].get("_meta") == _MARK["_meta"]
-            if ours and made < time.time() - older:
+            is_scratch = info["mappings"].get("_meta") == _MARK["_meta"]
+            if is_scratch and made < time.time() - older:
                 _delete(http, name)
 
 
 def _template(http: Http, index: str) -> Json:
-    """Returns what the server's templates would add to an index of this name; empty without the privilege to
-    ask."""
+    """Returns what the server's templates would add to an index of this name.
+
+    Empty if the user lacks the privilege to ask."""
     status, raw = http.ask("POST", f"/_index_template/_simulate_index/{index}")
     found: Json = orjson.loads(raw).get("template", {}) if status == 200 else {}
     return found
 
 
 def _streams_only(template: Json, index: str) -> Iterator[Problem]:
+    """Reports a template that allows only a data stream under the name of the index."""
     if template.get("mappings", {}).get("_data_stream_timestamp"):
         yield Problem(
-            f"an index template takes {index} for a data stream",
+            f"an index template makes {index} a data stream",
             "an index of that name cannot be created",
             "choose another index name, or narrow index_patterns of the template",
             ("index",),
@@ -104,7 +107,7 @@ def _settings(template: Json) -> Json:
 
 
 def _pipelines(http: Http, block: Mapping[str, Any], settings: Json) -> Iterator[Problem]:
-    """Reports missing pipelines: Elasticsearch creates an index that names one, and refuses its documents."""
+    """Reports missing pipelines. Elasticsearch accepts an index that names one and then refuses its documents."""
     for key in ("index.default_pipeline", "index.final_pipeline"):
         name = settings.get(key)
         if not name or name == "_none":
@@ -114,6 +117,6 @@ def _pipelines(http: Http, block: Mapping[str, Any], settings: Json) -> Iterator
             yield Problem(
                 f"there is no ingest pipeline {name}",
                 f"{key} names it, so every document would be refused",
-                f"create it, or leave {key.partition('.')[2]} out",
+                f"create it, or remove {key.partition('.')[2]}",
                 at,
             )
