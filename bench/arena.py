@@ -235,7 +235,7 @@ class Arena:
 def opened(sizes: Sizes, say: Any) -> Iterator[Arena]:
     """Start the servers, fill the shop, apply the connector; everything is gone at the end."""
     home = ROOT / f".devstack-bench-{os.getpid()}"
-    stack = devstack.start(home, ephemeral=True, say=say)
+    stack = devstack.start(home, ephemeral=True, echo=say)
     arena = Arena(stack, sizes)
     try:
         began = time.monotonic()

@@ -104,7 +104,7 @@ def stack(echo: Callable[[str], None]) -> Iterator[devstack.Stack]:
             pytest.exit("tests stop servers, so workers cannot share SYNCER_TEST_STACK: run pytest without -n")
         yield devstack.load(Path(running).absolute())
         return
-    own = devstack.start(temporary_home(), ephemeral=True, say=echo)
+    own = devstack.start(temporary_home(), ephemeral=True, echo=echo)
     try:
         yield own
     finally:
