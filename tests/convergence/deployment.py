@@ -1,4 +1,4 @@
-"""The syncer as an operator runs it: a folder of read models, a connector, settings in the environment."""
+"""Runs the syncer as an operator does: a folder of read models, a connector, and settings in the environment."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.harness import Database, Names
 MODELS = ("people", "projects", "tasks", "tenants")
 _HERE = Path(__file__).parent
 _CONNECTOR = _HERE.parents[1] / "connectors" / "shop.json"
-_STOPS_WITHIN = 10.0
+_STOP_TIMEOUT = 10.0
 
-# Small batches, so that a few hundred rows are "large"; short times, so that what takes minutes in production
-# takes seconds here.
+# Batches are small, so that a few hundred rows exceed every limit. Intervals are short, so that processes that take
+# minutes in production take seconds here.
 _SETTINGS = {
     "PIPELINE__FAN_OUT": "15",
     "PIPELINE__CHUNK_DOCUMENTS": "10",
@@ -46,7 +46,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Process:
-    """A running `syncer` command; what it says goes to a file."""
+    """A running `syncer` command, with its output in a log file."""
 
     name: str
     popen: subprocess.Popen[bytes]
@@ -58,7 +58,7 @@ class Process:
         return self.popen.poll() is None
 
     def ready(self) -> bool:
-        """Whether it is the daemon, and keeps every read model in step."""
+        """Returns whether this is a daemon that keeps every read model in sync."""
         try:
             url = f"http://127.0.0.1:{self.port}/readyz"
             return urllib3.request("GET", url, timeout=2, retries=False).status == 200
@@ -66,7 +66,7 @@ class Process:
             return False
 
     def freeze(self, seconds: float) -> None:
-        """It stands still; then it goes on with what it was about to do, as if nothing had happened."""
+        """Suspends the process by SIGSTOP for the given number of seconds, then lets it continue."""
         self.popen.send_signal(signal.SIGSTOP)
         try:
             time.sleep(seconds)
@@ -74,28 +74,28 @@ class Process:
             self.popen.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Without notice."""
+        """Sends SIGKILL and waits for the end."""
         self.popen.send_signal(signal.SIGKILL)
         self.popen.wait()
 
     def terminate(self) -> None:
-        """In order: it has to end by itself, in time."""
+        """Sends SIGTERM. Raises AssertionError if the process does not end in time, or fails."""
         self.popen.terminate()
         try:
-            status = self.popen.wait(_STOPS_WITHIN)
+            status = self.popen.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"{self.name} was still there {_STOPS_WITHIN} s after SIGTERM") from None
-        # it may not have got as far as to notice signals
+            raise AssertionError(f"{self.name} was still running {_STOP_TIMEOUT} s after SIGTERM") from None
+        # A process that has just started may not have installed its signal handler yet.
         assert status in (0, -signal.SIGTERM), f"{self.name} ended with {status}:\n{self.tail()}"
 
     def tail(self) -> str:
-        """The last of what it said."""
+        """Returns the last lines of the log."""
         return "".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-30:])
 
 
 class Deployment:
-    """folder: for settings and logs."""
+    """Holds the settings, the connector and the processes of the syncer. `folder` is for files and logs."""
 
     def __init__(self, stack: Stack, database: Database, names: Names, folder: Path) -> None:
         self.stack, self.database, self.names, self.folder = stack, database, names, folder
@@ -110,7 +110,7 @@ class Deployment:
         self._write_connector()
 
     def model(self, name: str) -> str:
-        """What a read model is called here."""
+        """Returns the name of a read model in this deployment."""
         return self.names(name)
 
     def create_tables(self) -> None:
@@ -118,7 +118,7 @@ class Deployment:
             connection.execute((_HERE / "schema.sql").read_bytes())
 
     def run(self, *arguments: str, expect: Collection[int] = (0,)) -> str:
-        """A command from start to end; returns what it prints. expect: exit statuses."""
+        """Runs a command to its end and returns its standard output. expect: the allowed exit statuses."""
         command = [sys.executable, "-m", "syncer", *arguments]
         done = subprocess.run(
             command,
@@ -129,12 +129,12 @@ class Deployment:
             timeout=90,
             check=False,
         )
-        told = f"syncer {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-        assert done.returncode in expect, told
+        failure = f"syncer {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        assert done.returncode in expect, failure
         return done.stdout
 
     def start(self, *arguments: str) -> Process:
-        """A command in the background."""
+        """Starts a command in the background."""
         port = _free_port()
         name = f"{len(self.processes)}-{arguments[0]}"
         log = self.folder / "logs" / f"{name}.log"
@@ -152,12 +152,12 @@ class Deployment:
         return process
 
     def status(self, expect: Collection[int] = (0,)) -> list[dict[str, Any]]:
-        """Per read model, as Kafka tells. expect: 1, too, if all may not be well."""
+        """Returns the status of each read model. expect: include 1 if read models may be unhealthy."""
         found: list[dict[str, Any]] = json.loads(self.run("status", "--json", expect=expect))["models"]
         return found
 
-    def end(self) -> None:
-        """Kill what still runs, and remove from Redis what its fixture does not know."""
+    def close(self) -> None:
+        """Kills all running processes, and deletes the metadata of the syncer in Redis."""
         for process in self.processes:
             if process.alive:
                 process.kill()
@@ -201,13 +201,13 @@ class Deployment:
 
 @contextlib.contextmanager
 def deployed(stack: Stack, database: Database, names: Names, folder: Path) -> Iterator[Deployment]:
-    """A deployment over new, empty tables; nothing of it is left running."""
+    """Creates empty tables and a deployment. Kills its processes at the end."""
     deployment = Deployment(stack, database, names, folder)
     try:
         deployment.create_tables()
         yield deployment
     finally:
-        deployment.end()
+        deployment.close()
 
 
 def _free_port() -> int:
