@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
 import urllib3
 
 from devstack import Stack
 from tests.harness import Database, Names
+from tests.harness.names import remove_keys
+from tests.harness.process import SyncerProcess
+from tests.harness.settings import environment
 
 MODELS = ("people", "projects", "tasks", "tenants")
 _HERE = Path(__file__).parent
 _CONNECTOR = _HERE.parents[1] / "connectors" / "shop.json"
-_STOP_TIMEOUT = 10.0
 
 # Batches are small, so that a few hundred rows exceed every limit. Intervals are short, so that processes that take
 # minutes in production take seconds here.
@@ -44,18 +42,12 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Process:
-    """A running `syncer` command, with its output in a log file."""
+class Process(SyncerProcess):
+    """A `syncer` command in the background."""
 
-    name: str
-    popen: subprocess.Popen[bytes]
-    log: Path
-    port: int
-
-    @property
-    def alive(self) -> bool:
-        return self.popen.poll() is None
+    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], log: Path, folder: Path) -> None:
+        self.port = _free_port()
+        super().__init__(arguments, environment | {"SYNCER_HTTP__PORT": str(self.port)}, log, folder)
 
     def ready(self) -> bool:
         """Returns whether this is a daemon that keeps every read model in sync."""
@@ -65,33 +57,10 @@ class Process:
         except urllib3.exceptions.HTTPError:
             return False
 
-    def freeze(self, seconds: float) -> None:
-        """Suspends the process by SIGSTOP for the given number of seconds, then lets it continue."""
-        self.popen.send_signal(signal.SIGSTOP)
-        try:
-            time.sleep(seconds)
-        finally:
-            self.popen.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """Sends SIGKILL and waits for the end."""
-        self.popen.send_signal(signal.SIGKILL)
-        self.popen.wait()
-
-    def terminate(self) -> None:
-        """Sends SIGTERM. Raises AssertionError if the process does not end in time, or fails."""
-        self.popen.terminate()
-        try:
-            status = self.popen.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"{self.name} was still running {_STOP_TIMEOUT} s after SIGTERM") from None
+    def stop(self) -> None:
+        """Sends SIGTERM and waits for a clean end. Raises AssertionError if it fails or does not end in time."""
         # A process that has just started may not have installed its signal handler yet.
-        assert status in (0, -signal.SIGTERM), f"{self.name} ended with {status}:\n{self.tail()}"
-
-    def tail(self) -> str:
-        """Returns the last lines of the log."""
-        return "".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-30:])
+        self.terminate((0, -signal.SIGTERM))
 
 
 class Deployment:
@@ -100,8 +69,7 @@ class Deployment:
     def __init__(self, stack: Stack, database: Database, names: Names, folder: Path) -> None:
         self.stack, self.database, self.names, self.folder = stack, database, names, folder
         self.processes: list[Process] = []
-        self.environment = os.environ | {f"SYNCER_{name}": value for name, value in _SETTINGS.items()}
-        self.environment |= self._environment()
+        self.environment = self._settings()
         for kind in ("models", "connectors", "logs"):
             (folder / kind).mkdir()
         for model in MODELS:
@@ -135,19 +103,8 @@ class Deployment:
 
     def start(self, *arguments: str) -> Process:
         """Starts a command in the background."""
-        port = _free_port()
-        name = f"{len(self.processes)}-{arguments[0]}"
-        log = self.folder / "logs" / f"{name}.log"
-        with log.open("wb") as output:
-            popen = subprocess.Popen(
-                [sys.executable, "-m", "syncer", *arguments],
-                env=self.environment | {"SYNCER_HTTP__PORT": str(port)},
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        process = Process(name, popen, log, port)
+        log = self.folder / "logs" / f"{len(self.processes)}-{arguments[0]}.log"
+        process = Process(arguments, self.environment, log, self.folder)
         self.processes.append(process)
         return process
 
@@ -161,25 +118,19 @@ class Deployment:
         for process in self.processes:
             if process.alive:
                 process.kill()
-        with redis.Redis.from_url(self.stack.redis) as client:
-            for pattern in (f"version:*{self.names.prefix}*", f"syncer:*{self.names.prefix}*"):
-                if keys := list(client.scan_iter(pattern, count=1000)):
-                    client.delete(*keys)
+        remove_keys(self.stack.redis, f"version:*{self.names.prefix}*", f"syncer:*{self.names.prefix}*")
 
-    def _environment(self) -> dict[str, str]:
-        stack, database, names = self.stack, self.database, self.names
-        return {
-            "PYTHONPATH": str(_HERE.parents[1]),
-            "SYNCER_MODELS": str(self.folder / "models"),
-            "SYNCER_POSTGRES__DSN": database.dsn,
-            "SYNCER_KAFKA__BOOTSTRAP_SERVERS": stack.kafka,
-            "SYNCER_KAFKA__TOPIC_PREFIX": names.prefix,
-            "SYNCER_KAFKA__GROUP_PREFIX": names.prefix,
-            "SYNCER_KAFKA__STATE_TOPIC": names("state"),
-            "SYNCER_CONNECT__URL": stack.connect,
-            "SYNCER_CONNECT__DEFINITIONS": str(self.folder / "connectors"),
-            "SYNCER_ELASTICSEARCH__URL": stack.elasticsearch,
-            "SYNCER_REDIS__URL": stack.redis,
+    def _settings(self) -> dict[str, str]:
+        database, names = self.database, self.names
+        return environment(
+            self.stack,
+            database,
+            self.folder,
+            topic_prefix=names.prefix,
+            group_prefix=names.prefix,
+            state_topic=names("state"),
+        ) | {
+            **{f"SYNCER_{name}": value for name, value in _SETTINGS.items()},
             "SHOP_PGHOST": database.host,
             "SHOP_PGPORT": str(database.port),
             "SHOP_PGUSER": database.user,

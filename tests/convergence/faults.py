@@ -74,7 +74,7 @@ class Faults:
 
     def _stop_daemon(self) -> None:
         if self.daemons:
-            self._take().terminate()
+            self._take().stop()
             self._count("daemons stopped")
         if not self.daemons:
             self._start_daemon()
@@ -113,7 +113,7 @@ class Faults:
         for daemon in self.daemons:
             assert daemon.alive, f"{daemon.name} ended unexpectedly:\n{daemon.tail()}"
         if self.backfill is not None and not self.backfill.alive:
-            status = self.backfill.popen.returncode
+            status = self.backfill.process.returncode
             assert status == 0, f"{self.backfill.name} ended with {status}:\n{self.backfill.tail()}"
             self.backfill = None
             self._count("backfills done")

@@ -83,7 +83,7 @@ def test_every_document_is_what_postgresql_says_in_the_end(
     echo(f"convergence: settled {SETTLES_WITHIN - left:.1f} s after the last write")
     deployment.run("verify", "--patience", "5")
     for daemon in faults.daemons:
-        daemon.terminate()
+        daemon.stop()
     equal(deployment, expected)
 
 

@@ -127,7 +127,7 @@ class FaultInjector(Faults):
     def _check_processes(self) -> None:
         """Starts a backfill again if it ended because a server was unavailable. Checks all other processes."""
         backfill = self.backfill
-        if backfill is not None and not backfill.alive and backfill.popen.returncode == _UNAVAILABLE:
+        if backfill is not None and not backfill.alive and backfill.process.returncode == _UNAVAILABLE:
             self._count("backfills started again")
             self._start_backfill()
         super()._check_processes()

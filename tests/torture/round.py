@@ -98,7 +98,7 @@ def run_round(stack: Stack, seed: str, seconds: float, folder: Path, *, timeout:
                 injector.done["slot dropped"] += 1
                 settle(deployment, injector, Oracle(database).documents(), timeout)
             for daemon in injector.daemons:
-                daemon.terminate()
+                daemon.stop()
         finally:
             try:
                 injector.wait_for_faults()
