@@ -50,7 +50,7 @@ def measure(arena: Arena, report: Report, echo: Callable[[str], None]) -> None:
         peak = machine.peak_bytes(daemon.pid) / 2**20
         arena.no_dead_letters()
         arena.syncer("verify", "orders")
-    echo(f"measured {len(seen)} of {rate:.0f} writes/s; {spent}")
+    echo(f"measured {len(seen)} writes at {rate:.0f} writes/s; {spent}")
     what = f"commit to GET by id at {RATE:.0f} writes/s"
     reference = {50: PROTOTYPE, 95: 36.0}
     for percent in (50, 95, 99):

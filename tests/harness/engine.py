@@ -77,7 +77,7 @@ class MemoryTopic:
 
 
 class MemoryWorkQueue(MemoryTopic):
-    """`ports.WorkTopic`, and the source of a lane that takes from it."""
+    """Implements `ports.WorkTopic`, and the source of the lane that reads it."""
 
     def put(self, item: WorkItem) -> None:
         self.add(encode_work(item))
@@ -87,7 +87,10 @@ class MemoryWorkQueue(MemoryTopic):
 
 
 class MemoryDeadLetters:
-    """`ports.DeadLetters`: what was ever refused, and what still is."""
+    """Implements `ports.DeadLetters` in memory.
+
+    written: ids and positions of all dead letters so far. open: the version of each document that is still rejected.
+    """
 
     def __init__(self) -> None:
         self.written: list[str] = []
