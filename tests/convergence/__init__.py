@@ -4,6 +4,7 @@
     readmodels/      four read models over these tables, with five sinks
     deployment.py    the processes of the syncer, with their own settings and connector
     operations.py    the operations of the application on the tables
+    operation_mix.py the relative frequency of each operation
     values.py        random values for these operations
     workload.py      concurrent writers, which run the operations in transactions and roll some of them back
     faults.py        daemons are killed, frozen, stopped and added; a backfill is killed and resumed

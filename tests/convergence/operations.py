@@ -2,7 +2,7 @@
 
 Each operation runs a few statements in one transaction. The seeded generator of the writer chooses rows and values.
 A statement can fail, for example because of a foreign key or a deadlock. The writer then rolls the transaction back,
-as an application does. `OPERATIONS`, at the end, has the relative frequency of each operation.
+as an application does. `operation_mix` has the relative frequency of each operation.
 """
 
 from __future__ import annotations
@@ -275,81 +275,3 @@ def edit_all(table: str, assignment: str) -> Operation:
     return lambda session: session.run(
         f"UPDATE {table} SET {assignment}", *[session.next_id()] * assignment.count("%s")
     )
-
-
-# -- frequencies ------------------------------------------------------------------------------------------
-
-OPERATIONS: dict[str, tuple[float, Operation]] = {
-    "add a project": (60, add_project),
-    "add a task": (40, add_task),
-    "add entries": (60, add_entries),
-    "add a label": (20, add_label),
-    "a new label": (6, new_label),
-    "a new person": (12, new_person),
-    "a new tenant": (12, new_tenant),
-    "add many": (3, add_many),
-    "copy many": (0.5, copy_many),
-    "edit a title": (20, edit("projects", "title", words)),
-    "edit a budget": (20, edit("projects", "budget", amount)),
-    "edit meta": (15, edit("projects", "meta", meta)),
-    "edit a digest": (10, edit("projects", "digest", digest)),
-    "edit created": (10, edit("projects", "created", instant)),
-    "edit a task": (20, edit("tasks", "title", words)),
-    "edit hours": (20, edit("tasks", "hours", hours)),
-    "edit due": (20, edit("tasks", "due", instant)),
-    "edit done": (20, edit("tasks", "done", done)),
-    "edit minutes": (20, edit("entries", "minutes", minutes)),
-    "edit a note": (20, edit("entries", "note", note)),
-    "edit a rank": (10, edit(PERSON, '"Rang"', rank)),
-    "edit a name": (10, edit(PERSON, '"Voller Name"', words)),
-    "edit a rate": (10, edit("tenants", "rate", rate)),
-    "edit a label": (6, edit("labels", "name", words)),
-    "edit a place in a list": (10, edit("project_labels", "rank", minutes)),
-    "enter or leave: state": (40, edit("projects", "state", state)),
-    "enter or leave: tenant": (8, edit("tenants", "active", chance)),
-    "enter or leave: person": (10, edit(PERSON, "aktiv", chance)),
-    "move a task": (40, link("tasks", "project_id", "projects", 1)),
-    "move a project": (30, link("projects", "tenant_code, tenant_nr", "tenants")),
-    "move below a project": (20, link("projects", "parent_id", "projects", 0.6)),
-    "move an entry": (30, link("entries", "task_id, region", "tasks", 1)),
-    "assign a task": (30, link("tasks", "assignee", PERSON)),
-    "another label": (15, link("project_labels", "label_id", "labels", 1)),
-    "another project's label": (15, link("project_labels", "project_id", "projects", 1)),
-    "another lead": (15, edit("projects", "lead", badge)),
-    "half a tenant": (
-        5,
-        lambda session: session.run("UPDATE projects SET tenant_nr = NULL WHERE id = %s", *pick(session, "projects")),
-    ),
-    "session over tasks": (8, hand_over_tasks),
-    "move to a region": (20, edit("tasks", "region", region)),
-    "rekey a task": (8, edit("tasks", "id", renumber)),
-    "rekey a project": (8, edit("projects", "id", renumber)),
-    "rekey a person": (6, edit(PERSON, '"Kürzel"', rename)),
-    "rekey a badge": (8, edit(PERSON, '"Ausweis"', badge)),
-    "rekey a tenant": (6, rekey_tenant),
-    "rekey a label": (4, edit("labels", "id", renumber)),
-    "rekey an entry": (8, edit("entries", "id", renumber)),
-    "swap people": (3, swap(PERSON, rename)),
-    "swap projects": (3, swap("projects", renumber)),
-    "replace an entry": (8, replace_entry),
-    "remove an entry": (20, remove("entries")),
-    "remove a task": (20, remove("tasks")),
-    "remove a project": (15, remove("projects")),
-    "remove a label": (2, remove("labels")),
-    "remove a link": (10, remove("project_labels")),
-    "remove a person": (4, remove(PERSON)),
-    "remove a tenant": (3, remove("tenants")),
-    "forget many": (1, forget_many),
-    "edit all budgets": (1, edit_all("projects", "budget = budget + 0.01")),
-    "edit all hours": (1, edit_all("tasks", "hours = 1 + mod(hours, 100)")),
-    "edit all people": (1, edit_all(PERSON, """"Voller Name" = left("Voller Name", 20) || ' ' || %s::int""")),
-    "edit all tenants": (1, edit_all("tenants", "name = left(name, 20) || ' ' || %s::int")),
-    "truncate entries": (0.6, fixed("TRUNCATE entries")),
-    "truncate labels": (0.4, fixed("TRUNCATE project_labels")),
-    "truncate tasks": (0.4, fixed("TRUNCATE tasks, entries")),
-    "truncate projects": (0.3, fixed("TRUNCATE projects CASCADE")),
-    "truncate people": (0.2, fixed(f"TRUNCATE {PERSON} CASCADE")),
-    "truncate tenants": (0.2, fixed("TRUNCATE tenants CASCADE")),
-}
-SWEEPING = frozenset(name for name in OPERATIONS if name.startswith(("truncate", "edit all", "forget")))
-"""Operations after which every document of some read model is rendered again."""

@@ -18,7 +18,8 @@ from typing import Any
 import psycopg
 
 from tests.convergence import operations
-from tests.convergence.operations import OPERATIONS, PERSON, SWEEPING, Operation, add_many
+from tests.convergence.operation_mix import OPERATIONS, SWEEPING
+from tests.convergence.operations import PERSON, Operation, add_many
 from tests.convergence.values import Row
 from tests.harness import Database
 from tests.harness.waiting import remaining

@@ -55,9 +55,8 @@ def fresh_database(stack: Stack) -> Iterator[Database]:
     finally:
         if "connect" in stack.running():
             delete_connectors(stack.connect, name)
-        with psycopg.connect(
-            stack.postgres, autocommit=True
-        ) as admin:  # a new session, because the test may have restarted the server
+        # The test may have restarted the server, so this needs a new session.
+        with psycopg.connect(stack.postgres, autocommit=True) as admin:
             drop_slots(admin, name)
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
