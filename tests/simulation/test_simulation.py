@@ -21,9 +21,9 @@ _BOUND = 60_000
 Their seeds are fixed, so that chance has no say."""
 
 
-def test_every_document_is_what_the_database_says(say: Callable[[str], None]) -> None:
+def test_every_document_is_what_the_database_says(echo: Callable[[str], None]) -> None:
     seed = random.SystemRandom().randrange(1 << 40)
-    say(f"seed {seed}: python -m tests.simulation --seed {seed} --schedules {_SCHEDULES}")
+    echo(f"seed {seed}: python -m tests.simulation --seed {seed} --schedules {_SCHEDULES}")
     count, seen, failed = portion(seed, _SCHEDULES)
     assert failed is None, f"schedule {failed}:\n{told(failed)}"
     assert count == _SCHEDULES
