@@ -1,10 +1,22 @@
-"""How fast, how late, how large: the product on real servers, beside what those servers can do alone.
+"""Measures throughput, latency and memory of the syncer on real servers, and the limits of these servers alone.
 
-    make bench                                   everything; writes docs/benchmarks.md
-    python -m bench --quick                      a few minutes, small tables; to see whether a change helps
+    make bench                                   all steps; writes docs/benchmarks.md
+    python -m bench --quick                      small tables, a few minutes; to compare a change
     python -m bench --only limits,backfill       some of the steps
 
-Everything is measured on one machine in one run, through the command line of the product; only the limits
-go to the servers directly. Reading order: `__main__` (the steps), `arena` (the servers and the shop), then a
-file `limits`, `backfill`, `streaming`, `latency`, `summaries`; `machine` reads /proc, `report` writes.
+One run measures everything on one machine. It uses the command line of the syncer, except for the limits, which use
+the servers directly.
+
+Reading order:
+
+    __main__     the steps and their order
+    arena        the servers, the shop's data, and the commands of the syncer
+    limits       the limits of PostgreSQL and Elasticsearch alone
+    backfill     `syncer backfill`
+    streaming    a large transaction
+    latency      single-row updates at a steady rate, written by `client`
+    summaries    the read model in Redis
+    daemon       `syncer run` as a process, and the CPU time of all processes
+    machine      CPU and memory from /proc
+    report       the table, JSON and docs/benchmarks.md
 """

@@ -1,4 +1,4 @@
-"""The steps, in order; `python -m bench --help`. See the package's docstring."""
+"""Runs the steps in order: `python -m bench --help`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ STEPS: dict[str, Callable[[Arena, Report, Callable[[str], None]], None]] = {
     summaries.STEP: summaries.measure,
 }
 _QUIET = 0.05
+"""The share of all cores that other programs may use. Above it, the report has a warning."""
 _PUBLISHED = (ROOT / "docs" / "benchmarks.md", ROOT / "bench" / "results.json")
 _PRIVATE = (ROOT / "build" / "bench.md", ROOT / "build" / "bench.json")
 
@@ -34,47 +35,51 @@ _PRIVATE = (ROOT / "build" / "bench.md", ROOT / "build" / "bench.json")
 def _steps(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
     chosen = value.split(",") if value else list(STEPS)
     if unknown := set(chosen) - STEPS.keys():
-        raise click.BadParameter(f"no such step: {', '.join(sorted(unknown))}; there are: {', '.join(STEPS)}")
+        raise click.BadParameter(f"unknown step: {', '.join(sorted(unknown))}. Steps: {', '.join(STEPS)}")
     return [step for step in STEPS if step in chosen]
 
 
 @click.command()
-@click.option("--orders", type=click.IntRange(1000), help="[default: 200000; with --quick 20000]")
-@click.option("--quick", is_flag=True, help="Small tables, fewer repetitions: to compare, not to publish.")
-@click.option("--only", callback=_steps, metavar="STEP,…", help=f"Of {', '.join(STEPS)}.  [default: all]")
+@click.option("--orders", type=click.IntRange(1000), help="Number of orders.  [default: 200000; with --quick 20000]")
+@click.option(
+    "--quick", is_flag=True, help="Use small tables and fewer repetitions. The figures are for comparison only."
+)
+@click.option(
+    "--only", callback=_steps, metavar="STEP,…", help=f"Run only these steps: {', '.join(STEPS)}.  [default: all]"
+)
 def main(orders: int | None, quick: bool, only: list[str]) -> None:
-    """Measure speed, latency and memory, beside what the servers can do alone.
+    """Measure throughput, latency and memory, and the limits of the servers alone.
 
-    A run of all steps writes docs/benchmarks.md and bench/results.json; any other, build/bench.md and
-    build/bench.json. Exit status 1 if a result was wrong; a missed goal is only told.
+    A complete run writes docs/benchmarks.md and bench/results.json. Other runs write build/bench.md and
+    build/bench.json. The exit status is 1 if a result is wrong. A missed goal is printed, but does not change it.
     """
     began = time.monotonic()
 
-    def say(line: str) -> None:
+    def echo(line: str) -> None:
         output.echo(f"{time.monotonic() - began:6.0f} s  {line}")
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through all `finally`
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # raises SystemExit, so that every `finally` runs
     sizes = Sizes.of(orders, quick=quick)
-    report = Report(machine.describe() | {"load before": f"{os.getloadavg()[0]:.1f}"})
+    report = Report(machine.describe() | {"load at start": f"{os.getloadavg()[0]:.1f}"})
     try:
-        with arena.opened(sizes, say) as opened:
+        with arena.opened(sizes, echo) as opened:
             _environment(report, opened)
             for step in only:
-                say(step)
-                STEPS[step](opened, report, say)
+                echo(step)
+                STEPS[step](opened, report, echo)
             if max(opened.elsewhere, default=0.0) > _QUIET:
-                told = f"used up to {max(opened.elsewhere):.0%} of the cores: the figures are too low."
-                report.remarks.append(f"The machine was not quiet. Programs of others {told}")
+                used = f"used up to {max(opened.elsewhere):.0%} of the cores, so the figures are too low."
+                report.remarks.append(f"The machine was not idle. Other programs {used}")
     except (Failed, DevstackError) as error:
-        output.echo(f"Failed. {error}", style="bold red")
+        output.echo(f"The benchmark failed: {error}", style="bold red")
         sys.exit(1)
     finally:
         if report.figures:
-            report.environment["took"] = f"{time.monotonic() - began:.0f} s"
+            report.environment["duration"] = f"{time.monotonic() - began:.0f} s"
             report.print(output.console())
     _write(report, _PRIVATE if quick or len(only) < len(STEPS) else _PUBLISHED)
     for figure in report.missed():
-        output.echo(f"missed: {figure.what}: {figure.ratio:.2f}, goal {figure.goal}", style="red")
+        output.echo(f"Goal missed: {figure.what}: ratio {figure.ratio:.2f}, goal {figure.goal}", style="red")
 
 
 def _environment(report: Report, opened: Arena) -> None:
@@ -94,7 +99,7 @@ def _write(report: Report, files: tuple[Path, Path]) -> None:
     markdown.parent.mkdir(exist_ok=True)
     markdown.write_text(report.markdown())
     json.write_bytes(report.json())
-    output.echo(f"written: {', '.join(str(file.relative_to(ROOT)) for file in files)}")
+    output.echo(f"Wrote {' and '.join(str(file.relative_to(ROOT)) for file in files)}.")
 
 
 if __name__ == "__main__":

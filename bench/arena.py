@@ -1,7 +1,7 @@
-"""Where everything is measured: servers of its own, the demo's shop in them, and a syncer set up for it.
+"""Prepares the measurements: new servers, the demo's shop, and the settings of the syncer.
 
-`Arena.reset` gives a step a syncer that never ran: other groups and topics, no index, no events. The shop's
-rows stay as earlier steps left them.
+`Arena.reset` gives a step a new syncer: other groups and topics, no index, no events. The rows of the shop keep the
+changes of earlier steps.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ _LIMIT = 600.0
 
 
 class Failed(Exception):
-    """What was measured is not what should have been measured; the message says why."""
+    """Reports that a measurement is invalid, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything. repetitions: of what is cheap to repeat; the median counts."""
+    """The sizes of a run. repetitions: of each measurement except `latency`; the report shows the median."""
 
     orders: int
     roots: int
-    """Updated by one statement in `streaming`."""
+    """Orders that one statement of `streaming` updates."""
     children: int
     repetitions: int
     write_seconds: float
-    """How long `latency` writes."""
+    """Duration of the writes in `latency`."""
     patience: float
-    """How long a run waits for a quiet machine (seconds)."""
+    """Seconds that a measurement waits for an idle machine."""
 
     @classmethod
     def of(cls, orders: int | None, *, quick: bool) -> Sizes:
@@ -70,7 +70,7 @@ class Sizes:
 
 
 class Arena:
-    """The stack, the shop, and how the syncer is called. See `opened`."""
+    """Holds the servers and the shop, and runs commands of the syncer. `opened` creates it."""
 
     def __init__(self, stack: devstack.Stack, sizes: Sizes) -> None:
         self.stack, self.sizes = stack, sizes
@@ -78,24 +78,24 @@ class Arena:
         self.http_port = next(p for p in range(ports.RANDOM_RANGE.stop, 65536) if ports.is_free(p))
         self.elasticsearch = urllib3.PoolManager(maxsize=8, timeout=60.0, retries=False)
         self.elsewhere: list[float] = []
-        """The share of all cores that programs of others used, run by run."""
+        """The share of all cores that other programs used, for each measurement."""
         self._runs = 0
 
     # -- the shop -----------------------------------------------------------------------------------
 
     def make_shop(self) -> None:
-        """Tables and rows."""
+        """Creates the tables and rows of the shop."""
         with psycopg.connect(self.stack.postgres, autocommit=True) as admin:
             admin.execute("CREATE DATABASE shop")
         customers = max(self.sizes.orders // ORDERS_PER_CUSTOMER, 10)
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute((ROOT / "demo" / "schema.sql").read_bytes())
-            connection.execute("ALTER TABLE orders REPLICA IDENTITY FULL")  # as `syncer check` asks
+            connection.execute("ALTER TABLE orders REPLICA IDENTITY FULL")  # `syncer check` requires it
             shop.seed(connection, customers=customers, products=PRODUCTS, orders=self.sizes.orders)
             connection.execute("VACUUM ANALYZE")
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement in a transaction of its own; it is committed when this returns."""
+        """Runs a statement in its own transaction, commits it, and returns the rows."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             cursor = connection.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
@@ -104,7 +104,7 @@ class Arena:
         return int(self.sql(statement, *values)[0][0])
 
     def settle(self) -> None:
-        """Have the servers tidy up now, not during the next run, and wait until they have."""
+        """Lets PostgreSQL vacuum and checkpoint before the next measurement. Waits until the machine is idle."""
         self.sql("VACUUM")
         self.sql("CHECKPOINT")
         machine.settle(self.sizes.patience)
@@ -141,31 +141,31 @@ class Arena:
         return loader.load_model(settings, found)
 
     def popen(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-        """Begin a command of the syncer, as a user would type it; what it says goes to the end of a file."""
+        """Starts a command of the syncer. Appends its output to `log`."""
         with log.open("ab") as output:
             command = [sys.executable, "-m", "syncer", *arguments]
             return subprocess.Popen(command, cwd=ROOT, env=self.environ, stdout=output, stderr=output)
 
     def syncer(self, *arguments: str) -> None:
-        """Run a command to its end. Raises Failed if its exit status is not 0."""
+        """Runs a command of the syncer to its end. Raises Failed if its exit status is not 0."""
         log = self.log(arguments[0])
         if self.popen(*arguments, log=log).wait(_LIMIT):
-            raise Failed(f"syncer {' '.join(arguments)} failed; it said:\n{tail(log)}")
+            raise Failed(f"syncer {' '.join(arguments)} failed. Its output:\n{tail(log)}")
 
     def log(self, name: str) -> Path:
         return self.stack.home / f"{name}.log"
 
     def reset(self) -> None:
-        """As if the syncer had never run here. None may be running."""
+        """Removes all data of the syncer, so that the next one starts from nothing. No syncer may be running."""
         self._runs += 1
-        for index in self.ask("GET", "/_cat/indices?h=index&format=json"):
-            self.ask("DELETE", f"/{index['index']}")
+        for index in self.request("GET", "/_cat/indices?h=index&format=json"):
+            self.request("DELETE", f"/{index['index']}")
         with redis.from_url(self.stack.redis) as client:
             client.flushall()
-        self._forget_events()
+        self._delete_events()
 
-    def _forget_events(self) -> None:
-        """Else the next syncer would begin with those of the last ten minutes."""
+    def _delete_events(self) -> None:
+        """Deletes the change events. Otherwise the next syncer would read the events of the last ten minutes."""
         if ends := self.ends(self.partitions(self.change_topics)):
             for future in self._admin.delete_records(ends).values():
                 future.result(30)
@@ -178,11 +178,11 @@ class Arena:
 
     @cached_property
     def _consumer(self) -> Consumer:
-        settings = {"bootstrap.servers": self.stack.kafka, "group.id": "bench-looks", "log_level": 0}
+        settings = {"bootstrap.servers": self.stack.kafka, "group.id": "bench", "log_level": 0}
         return Consumer(settings)
 
     def close(self) -> None:
-        """Before the servers stop; else the clients would tell at length that they are gone."""
+        """Closes the clients. Call it before the servers stop, otherwise the clients log many connection errors."""
         if "_consumer" in vars(self):
             self._consumer.close()
         vars(self).pop("_admin", None)
@@ -197,7 +197,7 @@ class Arena:
         return [TopicPartition(t, p) for t in topics for p in known[t].partitions]
 
     def ends(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
-        """The same with their end offsets."""
+        """Returns the partitions with their end offsets."""
         found = []
         for partition in partitions:
             marks: Any = self._consumer.get_watermark_offsets(partition, timeout=30)
@@ -205,42 +205,42 @@ class Arena:
         return found
 
     def records(self, partitions: Sequence[TopicPartition]) -> int:
-        """How many records were ever written to them."""
+        """Returns the sum of the end offsets of these partitions."""
         return sum(partition.offset for partition in self.ends(partitions))
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """A request to Elasticsearch; its answer, None when there is no such thing."""
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Sends a request to Elasticsearch. Returns the body, or None for 404. Raises Failed for other errors."""
         headers = {"content-type": "application/json"}
         data = orjson.dumps(body) if body is not None else None
-        answer = self.elasticsearch.request(method, self.stack.elasticsearch + path, body=data, headers=headers)
-        if answer.status == 404:
+        response = self.elasticsearch.request(method, self.stack.elasticsearch + path, body=data, headers=headers)
+        if response.status == 404:
             return None
-        if answer.status != 200:
-            raise Failed(f"{method} {path}: {answer.status} {answer.data[:500]!r}")
-        return orjson.loads(answer.data)
+        if response.status != 200:
+            raise Failed(f"{method} {path}: {response.status} {response.data[:500]!r}")
+        return orjson.loads(response.data)
 
     def documents(self, index: str) -> int:
-        """How many there are, as of now."""
-        self.ask("POST", f"/{index}/_refresh")
-        return int(self.ask("GET", f"/{index}/_count")["count"])
+        """Returns the number of documents in an index, after a refresh."""
+        self.request("POST", f"/{index}/_refresh")
+        return int(self.request("GET", f"/{index}/_count")["count"])
 
     def no_dead_letters(self) -> None:
-        """Raises Failed if the syncer refused anything since the last reset."""
+        """Raises Failed if there are dead letters since the last reset."""
         topics = [t for t in self._admin.list_topics(timeout=30).topics if t.endswith(".dlq")]
         if letters := self.records(self.partitions(topics)):
             raise Failed(f"{letters} dead letters in {', '.join(topics)}")
 
 
 @contextmanager
-def opened(sizes: Sizes, say: Any) -> Iterator[Arena]:
-    """Start the servers, fill the shop, apply the connector; everything is gone at the end."""
+def opened(sizes: Sizes, echo: Any) -> Iterator[Arena]:
+    """Starts the servers, fills the shop and applies the connector. Deletes everything at the end."""
     home = ROOT / f".devstack-bench-{os.getpid()}"
-    stack = devstack.start(home, ephemeral=True, say=say)
+    stack = devstack.start(home, ephemeral=True, echo=echo)
     arena = Arena(stack, sizes)
     try:
         began = time.monotonic()
         arena.make_shop()
-        say(f"the shop has {sizes.orders:,} orders ({time.monotonic() - began:.1f} s)")
+        echo(f"the shop has {sizes.orders:,} orders ({time.monotonic() - began:.1f} s)")
         arena.syncer("connectors", "apply", "--yes")
         yield arena
     finally:
@@ -251,11 +251,12 @@ def opened(sizes: Sizes, say: Any) -> Iterator[Arena]:
 
 
 def tail(log: Path, characters: int = 3000) -> str:
+    """Returns the end of a log file."""
     return log.read_text(errors="replace")[-characters:]
 
 
 def versions(arena: Arena) -> Mapping[str, str]:
-    """Of the servers, as they say themselves, and of the connector."""
+    """Returns the versions of the servers and of the connector."""
     from devstack import downloads
 
     return {**arena.stack.versions(), "debezium": downloads.pins()["debezium"]}

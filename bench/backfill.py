@@ -1,4 +1,4 @@
-"""How fast `syncer backfill` is: beside what the servers it reads from and writes to can do at best."""
+"""Measures `syncer backfill`, and compares it with the limits of PostgreSQL and Elasticsearch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bench.report import Figure, Report
 
 STEP = "backfill"
 RATE = "orders into Elasticsearch, first to last document"
-_LOOK_EVERY = 0.03
+_POLL_INTERVAL = 0.03
 
 
 class Sample(NamedTuple):
-    """at: monotonic seconds. documents: in the sink. cpu: seconds of the syncer's process."""
+    """One observation. at: monotonic seconds. documents: number in the sink. cpu: CPU seconds of the syncer."""
 
     at: float
     documents: int
@@ -26,32 +26,32 @@ class Sample(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """One run of the command."""
+    """The measurements of one run of the command."""
 
     rate: float
-    """Documents a second from the first to the last."""
-    whole: float
-    """The same over the whole command."""
+    """Documents per second between the first document and the last."""
+    whole_rate: float
+    """Documents per second over the whole command."""
     cpu_us: float
-    """µs a document, from the first to the last."""
+    """CPU time of the syncer in µs per document, between the first document and the last."""
     peak: int
     spent: Spent
 
 
-def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
+def measure(arena: Arena, report: Report, echo: Callable[[str], None]) -> None:
     count = arena.scalar("SELECT count(*) FROM orders WHERE status <> 'draft'")
     path = "/orders-000001/_stats/indexing?filter_path=_all.primaries.indexing.index_total"
 
     def written() -> int:
-        told = arena.ask("GET", path)
-        return int(told["_all"]["primaries"]["indexing"]["index_total"]) if told else 0
+        stats = arena.request("GET", path)
+        return int(stats["_all"]["primaries"]["indexing"]["index_total"]) if stats else 0
 
     timed = []
     for _ in range(arena.sizes.repetitions):
         arena.reset()
         arena.settle()
         timed.append(run(arena, "orders", count, written))
-        say(f"backfill: {timed[-1].rate:,.0f} documents/s; {timed[-1].spent}")
+        echo(f"backfill: {timed[-1].rate:,.0f} documents/s; {timed[-1].spent}")
         if (found := arena.documents("orders")) != count:
             raise Failed(f"the index has {found} documents instead of {count}")
         arena.no_dead_letters()
@@ -67,15 +67,22 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
             combined,
             "≥ 0.8" if combined else "",
         ),
-        Figure(STEP, "the whole command", [t.whole for t in timed], "documents/s"),
-        Figure(STEP, "CPU of the syncer", [t.cpu_us for t in timed], "µs/document", note="without its start"),
-        timed[-1].spent.figure(STEP, "CPU of all, for the whole command"),
+        Figure(STEP, "the whole command", [t.whole_rate for t in timed], "documents/s"),
+        Figure(
+            STEP, "CPU of the syncer", [t.cpu_us for t in timed], "µs/document", note="without the start of the process"
+        ),
+        timed[-1].spent.figure(STEP, "CPU of all processes, whole command"),
         Figure(STEP, "peak memory of the syncer", [t.peak / 2**20 for t in timed], "MiB"),
     )
 
 
 def run(arena: Arena, model: str, count: int, written: Callable[[], int]) -> Timed:
-    """Run the command to its end. written: how many documents the sink has. Raises Failed if it fails."""
+    """Runs the command to its end and measures it.
+
+    count: the expected number of documents.
+    written: returns the number of documents in the sink.
+    Raises Failed if the command fails or writes another number of documents.
+    """
     log = arena.log(f"backfill-{model}")
     began = time.monotonic()
     process = arena.popen("backfill", model, log=log)
@@ -85,16 +92,16 @@ def run(arena: Arena, model: str, count: int, written: Callable[[], int]) -> Tim
         documents = written()
         samples.append(Sample(time.monotonic(), documents, machine.cpu_seconds(process.pid)))
         peak = max(peak, machine.peak_bytes(process.pid))
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_INTERVAL)
     ended = time.monotonic()
     spent = shares.spent(count)
     if process.wait():
-        raise Failed(f"syncer backfill {model} failed; it said:\n{tail(log)}")
+        raise Failed(f"syncer backfill {model} failed. Its output:\n{tail(log)}")
     samples.append(Sample(ended, written(), samples[-1].cpu))
     first = next(s for s in samples if s.documents)
     last = next(s for s in samples if s.documents >= count)
     if last.documents != count or last.at <= first.at:
-        raise Failed(f"{last.documents} documents were written instead of {count}, or all at once")
+        raise Failed(f"{last.documents} documents were written instead of {count}, or all between two polls")
     after_first = count - first.documents
     return Timed(
         after_first / (last.at - first.at),
@@ -106,5 +113,5 @@ def run(arena: Arena, model: str, count: int, written: Callable[[], int]) -> Tim
 
 
 def _ended(pid: int) -> bool:
-    """Whether the process has ended, without taking its exit status (then its CPU time would be gone)."""
+    """Returns whether the process has ended. Does not reap it, because /proc would then lose its CPU time."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

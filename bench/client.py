@@ -1,7 +1,7 @@
-"""An ordinary application that writes at a steady rate: single-row updates, each a transaction of its own.
+"""Runs an ordinary application that updates single rows at a steady rate, each in its own transaction.
 
-It tells of some of them on its standard output, a line each as soon as it has its commit (id, new value,
-monotonic seconds), and in the end how many there were. It knows nothing of the syncer.
+It prints a sample of the writes, one JSON line each, immediately after the commit: id, new value, monotonic seconds.
+At the end it prints the number of writes and the duration. It is independent of the syncer.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _THREADS = 4
 
 @click.command()
 @click.option("--dsn", required=True)
-@click.option("--rate", required=True, type=float, help="Transactions a second, in all.")
+@click.option("--rate", required=True, type=float, help="Transactions per second.")
 @click.option("--seconds", required=True, type=float)
-@click.option("--every", required=True, type=int, help="Tell of one of so many.")
+@click.option("--every", required=True, type=int, help="Print one of this number of writes.")
 def main(dsn: str, rate: float, seconds: float, every: int) -> None:
-    """Updates orders in a random order, each at most once."""
+    """Update orders in a random order, each at most once."""
     with psycopg.connect(dsn) as connection:
         rows = connection.execute("SELECT id FROM orders WHERE status <> 'draft' ORDER BY md5(id::text)")
         ids = [id for (id,) in rows.fetchall()]
@@ -37,18 +37,18 @@ def main(dsn: str, rate: float, seconds: float, every: int) -> None:
                 value = f"write {number} at {began}"
                 connection.execute("UPDATE orders SET note = %s WHERE id = %s", (value, ids[number]))
                 if number % every == 0:
-                    _tell([ids[number], value, time.monotonic()])
+                    _print([ids[number], value, time.monotonic()])
 
     threads = [threading.Thread(target=write, args=(first,)) for first in range(_THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    _tell({"writes": total, "seconds": time.monotonic() - began})
+    _print({"writes": total, "seconds": time.monotonic() - began})
 
 
-def _tell(what: object) -> None:
-    sys.stdout.buffer.write(orjson.dumps(what, option=orjson.OPT_APPEND_NEWLINE))
+def _print(record: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
     sys.stdout.buffer.flush()
 
 

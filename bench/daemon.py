@@ -1,4 +1,4 @@
-"""`syncer run` as a process of its own, and what can be seen of it from outside."""
+"""Runs `syncer run` as a process, and measures the CPU time of all processes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bench.arena import Arena, Failed, tail
 from bench.report import Figure
 
 _START = 60.0
-_LOOK_EVERY = 0.05
+_POLL_INTERVAL = 0.05
 
 
 class Daemon:
-    """A running one. Asking it costs it a little: not more often than needed."""
+    """A running daemon. Requests cost it CPU time, so callers should send few of them."""
 
     def __init__(self, arena: Arena, models: Sequence[str]) -> None:
         self.arena, self.models = arena, models
@@ -32,12 +32,12 @@ class Daemon:
         self._http = urllib3.HTTPConnectionPool("127.0.0.1", arena.http_port, timeout=10.0, retries=False)
 
     def get(self, path: str) -> bytes:
-        """Raises Failed when it has ended, or does not answer 200."""
+        """Sends a GET request and returns the body. Raises Failed if the daemon has ended or the status is not 200."""
         if self._process.poll() is not None:
-            raise Failed(f"the daemon ended; it said:\n{tail(self._log)}")
+            raise Failed(f"the daemon ended. Its output:\n{tail(self._log)}")
         answer = self._http.request("GET", path)
         if answer.status != 200:
-            raise Failed(f"{path} answers {answer.status}: {answer.data.decode()}")
+            raise Failed(f"GET {path} returned {answer.status}: {answer.data.decode()}")
         return answer.data
 
     def wait_ready(self) -> None:
@@ -52,15 +52,15 @@ class Daemon:
                 time.sleep(0.1)
 
     def idle(self) -> bool:
-        """Whether no record waits that the daemon knows of. Raises Failed when a read model has stopped."""
+        """Returns whether the daemon has no unprocessed records. Raises Failed if a read model has stopped."""
         models: dict[str, Any] = orjson.loads(self.get("/status"))["models"]
-        for name, told in models.items():
-            if told["state"] in ("failed", "stopped") or told["last_error"]:
-                raise Failed(f"{name}: {told['state']} {told['last_error']}")
-        return not any(told["lag_records"] or told["work_records"] for told in models.values())
+        for name, status in models.items():
+            if status["state"] in ("failed", "stopped") or status["last_error"]:
+                raise Failed(f"{name}: {status['state']} {status['last_error']}")
+        return not any(status["lag_records"] or status["work_records"] for status in models.values())
 
     def count(self, metric: str, **labels: str) -> float:
-        """The sum of a counter over all label values that are not given."""
+        """Returns the sum of all series of a metric that have these labels."""
         text = self.get("/metrics").decode()
         return sum(
             sample.value
@@ -77,53 +77,58 @@ class Daemon:
 
 @contextmanager
 def following(arena: Arena, *models: str) -> Iterator[Daemon]:
-    """A daemon for these read models, which are filled before; with nothing left to do."""
+    """Yields an idle daemon for these read models, after a backfill."""
     arena.reset()
     arena.settle()
     arena.syncer("backfill", *models)
     daemon = Daemon(arena, models)
     try:
         daemon.wait_ready()
-        wait(daemon.idle, "the daemon has nothing to do")
+        wait(daemon.idle, "the daemon is idle")
         yield daemon
     finally:
         daemon.stop()
 
 
 def wait(done: Callable[[], bool], what: str, seconds: float = 600.0) -> float:
-    """Until it is so; the moment (monotonic seconds) at which it was seen. Raises Failed after so long."""
+    """Waits for a condition. Returns the monotonic time of the check that was true.
+
+    what: describes the condition. seconds: the timeout, after which it raises Failed.
+    """
     end = time.monotonic() + seconds
     while True:
         now = time.monotonic()
         if done():
             return now
         if now > end:
-            raise Failed(f"not within {seconds:.0f} s: {what}")
-        time.sleep(_LOOK_EVERY)
+            raise Failed(f"timeout after {seconds:.0f} s while waiting until {what}")
+        time.sleep(_POLL_INTERVAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Where the cores' time went, µs a document: to each server, the syncer and the bench itself."""
+    """CPU time per document: of each server, of the syncer and of the benchmark."""
 
     by: Mapping[str, float]
+    """Microseconds per document, by the name of the process."""
     elsewhere: float
-    """The share of all cores that programs of others used meanwhile."""
+    """The share of all cores that other programs used during the measurement."""
 
     def figure(self, step: str, what: str) -> Figure:
-        """One row: all of them, and each."""
-        return Figure(step, what, [sum(self.by.values())], "µs/document", note=self.told())
+        """Returns one row of the report: the sum, with each share as a note."""
+        return Figure(step, what, [sum(self.by.values())], "µs/document", note=self.describe())
 
-    def told(self) -> str:
+    def describe(self) -> str:
+        """Lists the processes by CPU time, without those below 0.5 µs."""
         each = sorted(((us, name) for name, us in self.by.items() if us >= 0.5), reverse=True)
         return ", ".join(f"{name} {us:.0f}" for us, name in each)
 
     def __str__(self) -> str:
-        return f"µs each: {self.told()}; {self.elsewhere:.0%} of the cores used by others"
+        return f"CPU µs/document: {self.describe()}; other programs used {self.elsewhere:.0%} of the cores"
 
 
 class Shares:
-    """Watches where the cores' time goes from now on."""
+    """Measures the CPU time of all processes from now on."""
 
     def __init__(self, arena: Arena, syncer: int) -> None:
         self._arena, self._began = arena, time.monotonic()
@@ -137,10 +142,10 @@ class Shares:
         return {name: moment.cpu(family) for name, family in families.items()}, moment.machine
 
     def spent(self, documents: int) -> Spent:
-        """Since this was made. The arena remembers how much of the machine others had."""
-        now, whole = self._now()
-        ours = {name: now[name] - before for name, before in self._before.items()}
+        """Returns the CPU time per document since the start. Adds the share of other programs to the arena."""
+        now, machine_seconds = self._now()
+        used = {name: now[name] - before for name, before in self._before.items()}
         capacity = (time.monotonic() - self._began) * machine.cores()
-        elsewhere = max(0.0, whole - self._machine - sum(ours.values())) / capacity
+        elsewhere = max(0.0, machine_seconds - self._machine - sum(used.values())) / capacity
         self._arena.elsewhere.append(elsewhere)
-        return Spent({name: seconds * 1e6 / documents for name, seconds in ours.items()}, elsewhere)
+        return Spent({name: seconds * 1e6 / documents for name, seconds in used.items()}, elsewhere)

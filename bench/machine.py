@@ -1,4 +1,4 @@
-"""What Linux tells of processes and of the machine: /proc, and nothing of ours."""
+"""Reads CPU times and memory of processes and of the machine from /proc."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pathlib import Path
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _QUIET = 0.15
-"""The busy share of all cores below which the machine counts as quiet."""
+"""The machine is idle if the busy share of all cores is below this."""
 
 
 def cpu_seconds(pid: int) -> float:
-    """Time that all threads of a process have spent on cores, user and system. proc(5), `stat`."""
+    """Returns the user and system CPU time of all threads of a process. See proc(5), `stat`."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * _TICK
 
 
 class Moment:
-    """The time on cores (seconds) that every process and the whole machine have spent up to now."""
+    """Holds the CPU time (seconds) of every process and of the machine, up to now."""
 
     def __init__(self) -> None:
         self._parents, self._own = dict[int, int](), dict[int, float]()
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = path.read_text().rpartition(")")[2].split()
-            except OSError:  # it has just ended
+            except OSError:  # the process has just ended
                 continue
             pid = int(path.parent.name)
             self._parents[pid] = int(fields[1])
-            self._own[pid] = sum(map(int, fields[11:15])) * _TICK  # with its ended children
+            self._own[pid] = sum(map(int, fields[11:15])) * _TICK  # includes its ended children
         jiffies = _jiffies()
         self.machine = (sum(jiffies) - jiffies[3] - jiffies[4]) * _TICK
 
     def family(self, pid: int) -> set[int]:
-        """The process and all below it."""
+        """Returns the ids of a process and all its descendants."""
         found = {pid}
         while more := {pid for pid, parent in self._parents.items() if parent in found} - found:
             found |= more
@@ -47,25 +47,25 @@ class Moment:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that the process has had at once since its start or `reset_peak`. proc(5), `VmHWM`."""
+    """Returns the peak resident memory of a process since its start or `reset_peak`. See proc(5), `VmHWM`."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    return 0  # a process that has ended and was not waited for
+    return 0  # the process has ended and is a zombie
 
 
 def reset_peak(pid: int) -> None:
-    """proc(5), `clear_refs`."""
+    """Resets the peak memory of a process. See proc(5), `clear_refs`."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def cores() -> int:
-    """Those that this process may use; the servers, which it starts, may use the same."""
+    """Returns the number of cores that this process, and the servers that it starts, may use."""
     return len(os.sched_getaffinity(0))
 
 
 def busy(seconds: float) -> float:
-    """The share of all cores that was in use within so many seconds from now."""
+    """Measures the busy share of all cores during the given number of seconds."""
     before = _jiffies()
     time.sleep(seconds)
     after = _jiffies()
@@ -75,7 +75,7 @@ def busy(seconds: float) -> float:
 
 
 def settle(patience: float) -> bool:
-    """Wait until the machine is quiet, at most so many seconds. Whether it is."""
+    """Waits until the machine is idle, at most `patience` seconds. Returns whether it is idle."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if busy(0.5) < _QUIET:
@@ -84,7 +84,7 @@ def settle(patience: float) -> bool:
 
 
 def describe() -> dict[str, str]:
-    """The machine, for the report."""
+    """Describes the machine, for the report."""
     cpu = _first("/proc/cpuinfo", "model name") or platform.machine()
     memory = int((_first("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) / 2**20
     return {

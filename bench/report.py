@@ -1,4 +1,4 @@
-"""What was measured, as a table, as JSON and as docs/benchmarks.md."""
+"""Collects the figures, and writes them as a table, as JSON and as docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One row of the table."""
+    """One row of the report."""
 
     step: str
     what: str
     runs: Sequence[float]
-    """Each repetition's; the median of them counts."""
+    """The value of each repetition. The report shows the median."""
     unit: str
     against: str = ""
-    """What it is compared with, in words."""
+    """The name of the reference."""
     reference: float = 0.0
-    """The value of that, in the same unit."""
+    """The value of the reference, in the same unit."""
     goal: str = ""
-    """What the ratio to the reference should be, such as `≥ 0.8`."""
+    """The goal for the ratio to the reference, for example `≥ 0.8`."""
     note: str = ""
 
     @property
@@ -40,7 +40,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether it is as good as it should be; None without a goal."""
+        """Returns whether the ratio meets the goal. Returns None without a goal."""
         if self.ratio is None or not self.goal:
             return None
         comparison, _, bound = self.goal.partition(" ")
@@ -49,7 +49,7 @@ class Figure:
 
 @dataclass(slots=True)
 class Report:
-    """environment: name → value, in the order in which it is shown."""
+    """Holds all figures of a run. environment: names and values, in the order of the report."""
 
     environment: dict[str, str]
     figures: list[Figure] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Report:
         self.figures += figures
 
     def value(self, step: str, what: str) -> float:
-        """A figure that was measured before; 0 if it was not."""
+        """Returns an earlier figure of the run, or 0 if it was not measured."""
         return next((f.value for f in self.figures if (f.step, f.what) == (step, what)), 0.0)
 
     def missed(self) -> list[Figure]:
@@ -87,7 +87,7 @@ class Report:
             console.print(remark, style="yellow")
 
     def markdown(self) -> str:
-        """The text of docs/benchmarks.md."""
+        """Returns the text of docs/benchmarks.md."""
         remarks = [f"> {remark}\n" for remark in self.remarks]
         parts = {
             "environment": _table(("", ""), self.environment.items()),
@@ -99,7 +99,7 @@ class Report:
         return text
 
 
-_HEADINGS = ("step", "what", "median", "runs (least – most)", "compared with", "ratio", "remarks")
+_HEADINGS = ("step", "what", "median", "runs (min – max)", "compared with", "ratio", "remarks")
 _STYLES: Mapping[bool | None, str] = {None: "", True: "green", False: "red"}
 
 _TEMPLATE = Path(__file__).with_name("template.md")

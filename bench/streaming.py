@@ -1,8 +1,7 @@
-"""How fast changes arrive: a large transaction, from its commit until every sink has acknowledged it.
+"""Measures a large transaction, from its commit until every sink has acknowledged it.
 
-Beside it, what the servers can do for it at best: Debezium alone brings D of these events a second into
-Kafka. Where a document takes k events, and all share the cores, its time is at least k/D + 1/R + 1/U
-(`limits.py` has R and U).
+It also measures the limit of the servers: Debezium alone writes D events per second to Kafka. If a document needs k
+events, and all servers share the cores, the document takes at least k/D + 1/R + 1/U. `limits.py` measures R and U.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from syncer.registry.loader import LoadedModel
 
 STEP = "streaming"
 PROTOTYPE = 16_000.0
-"""Documents a second that a throw-away prototype reached on two cores (16,000 to 19,000)."""
-_LAST = 50
-"""So many of the documents that were changed last are compared: some of each partition."""
+"""Documents per second of an early prototype on two cores (16,000 to 19,000)."""
+_COMPARED = 50
+"""The number of last changed documents that are compared. They come from all partitions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One statement, and what it changes. ids: the distinct roots in the order of their events."""
+    """One statement and its effect. ids: the changed roots, without duplicates, in the order of their events."""
 
     statement: str
     table: str
@@ -43,7 +42,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Of one load. seconds: from the commit until all sinks had it; in_kafka: until Kafka had it."""
+    """The measurements of one load.
+
+    seconds: from the commit until all sinks acknowledged it.
+    in_kafka: seconds from the commit until all events were in Kafka.
+    """
 
     seconds: float
     in_kafka: float
@@ -52,22 +55,22 @@ class Streamed:
     spent: Spent
 
 
-def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
+def measure(arena: Arena, report: Report, echo: Callable[[str], None]) -> None:
     loaded = arena.loaded("orders")
     loads = (("roots", roots(arena)), ("children", children(arena)))
     alone = {}
     for what, load in loads:
-        say(f"{what}: Debezium alone")
-        alone[what] = limits.steady(arena, partial(delivered, arena, load), say)
+        echo(f"{what}: Debezium alone")
+        alone[what] = limits.steady(arena, partial(delivered, arena, load), echo)
     with following(arena, "orders") as daemon:
         documents = _Elasticsearch(arena, loaded)
         for what, load in loads:
-            limits.warm_up(arena, partial(rate, arena, daemon, load, documents), say)
+            limits.warm_up(arena, partial(rate, arena, daemon, load, documents), echo)
             machine.reset_peak(daemon.pid)
             runs = []
             for _ in range(arena.sizes.repetitions):
                 runs.append(run(arena, daemon, load, documents))
-                say(f"{what}: {len(load.ids) / runs[-1].seconds:,.0f} documents/s; {runs[-1].spent}")
+                echo(f"{what}: {len(load.ids) / runs[-1].seconds:,.0f} documents/s; {runs[-1].spent}")
             report.add(Figure(STEP, f"{load.events:,} updated {what}: Debezium alone (D)", alone[what], "events/s"))
             limit = combined(report, load, median(alone[what]))
             add(report, STEP, f"{load.events:,} updated {what}", load, runs, limit)
@@ -80,7 +83,7 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
 
 
 def roots(arena: Arena) -> Load:
-    """A column of the orders themselves."""
+    """Updates a column of orders."""
     ids = arena.sql("SELECT id FROM orders WHERE status <> 'draft' ORDER BY id LIMIT %s", arena.sizes.roots)
     statement = (
         f"UPDATE orders SET note = 'changed at ' || clock_timestamp() WHERE status <> 'draft' AND id <= {ids[-1][0]}"
@@ -89,7 +92,7 @@ def roots(arena: Arena) -> Load:
 
 
 def children(arena: Arena) -> Load:
-    """A column of the orders' items; each order's document shows several."""
+    """Updates a column of order items. The document of an order has several items."""
     rows = arena.sql(
         "SELECT i.order_id, i.line FROM order_items i JOIN orders o ON o.id = i.order_id"
         " WHERE o.status <> 'draft' ORDER BY i.order_id, i.line LIMIT %s",
@@ -104,8 +107,10 @@ def children(arena: Arena) -> Load:
 
 
 def combined(report: Report, load: Load, delivered: float) -> float:
-    """Documents a second at best, when Debezium, PostgreSQL and Elasticsearch share the cores; 0 if the
-    limits were not measured."""
+    """Returns the limit in documents per second, if Debezium, PostgreSQL and Elasticsearch share the cores.
+
+    Returns 0 if the limits were not measured.
+    """
     rendered, taken = (report.value(limits.STEP, name) for name in (limits.R, limits.U))
     if not rendered or not taken:
         return 0.0
@@ -113,7 +118,7 @@ def combined(report: Report, load: Load, delivered: float) -> float:
 
 
 def delivered(arena: Arena, load: Load) -> float:
-    """Events a second, from the commit until Kafka has all of them."""
+    """Returns events per second, from the commit until all events are in Kafka."""
     topics = arena.partitions([f"shop.public.{load.table}"])
     goal = arena.records(topics) + load.events
     arena.sql(load.statement)
@@ -121,8 +126,8 @@ def delivered(arena: Arena, load: Load) -> float:
     return load.events / (wait(lambda: arena.records(topics) >= goal, "all events are in Kafka") - committed)
 
 
-def run(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str]], bool]) -> Streamed:
-    """right: whether the sink has these documents as they should be."""
+def run(arena: Arena, daemon: Daemon, load: Load, in_sync: Callable[[Sequence[str]], bool]) -> Streamed:
+    """Runs a load and measures it. in_sync: returns whether the sink has the expected documents for these ids."""
     arena.settle()
     topics = arena.partitions([f"shop.public.{load.table}"])
     goal = arena.records(topics) + load.events
@@ -134,8 +139,8 @@ def run(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str]
     if changed != load.events:
         raise Failed(f"{changed} rows were updated instead of {load.events}")
     in_kafka = wait(lambda: arena.records(topics) >= goal, "all events are in Kafka")
-    last = load.ids[-_LAST:]
-    done = wait(lambda: daemon.idle() and right(last), "all documents are in the sink")
+    last = load.ids[-_COMPARED:]
+    done = wait(lambda: daemon.idle() and in_sync(last), "all documents are in the sink")
     cpu, spent = machine.cpu_seconds(daemon.pid) - cpu, shares.spent(len(load.ids))
     rendered = round(daemon.count("syncer_documents_total") - written)
     if rendered < len(load.ids):
@@ -143,13 +148,13 @@ def run(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str]
     return Streamed(done - committed, in_kafka - committed, cpu, rendered, spent)
 
 
-def rate(arena: Arena, daemon: Daemon, load: Load, right: Callable[[Sequence[str]], bool]) -> float:
-    """Documents a second of one run."""
-    return len(load.ids) / run(arena, daemon, load, right).seconds
+def rate(arena: Arena, daemon: Daemon, load: Load, in_sync: Callable[[Sequence[str]], bool]) -> float:
+    """Returns the documents per second of one run."""
+    return len(load.ids) / run(arena, daemon, load, in_sync).seconds
 
 
 def add(report: Report, step: str, what: str, load: Load, runs: Sequence[Streamed], limit: float = 0.0) -> None:
-    """The rows of one load. limit: documents a second at best, 0 if it is not known."""
+    """Adds the figures of one load. limit: the highest possible documents per second, or 0 if unknown."""
     documents, events = len(load.ids), load.events
     more = runs[-1].rendered / documents
     note = f"{documents:,} documents, each written {more:.2f} times"
@@ -169,13 +174,13 @@ def add(report: Report, step: str, what: str, load: Load, runs: Sequence[Streame
             f"{what}: events",
             [events / r.seconds for r in runs],
             "events/s",
-            "until they are in Kafka",
+            "until all events are in Kafka",
             events / sorted(r.in_kafka for r in runs)[len(runs) // 2],
         ),
         Figure(step, f"{what}: commit to last document", [r.seconds for r in runs], "s"),
         Figure(step, f"{what}: CPU of the syncer", [r.cpu * 1e6 / events for r in runs], "µs/event"),
         Figure(step, f"{what}: CPU of the syncer", [r.cpu * 1e6 / documents for r in runs], "µs/document"),
-        runs[-1].spent.figure(step, f"{what}: CPU of all"),
+        runs[-1].spent.figure(step, f"{what}: CPU of all processes"),
     )
 
 
@@ -185,18 +190,18 @@ def _memory(daemon: Daemon, what: str) -> Figure:
 
 
 class _Elasticsearch:
-    """Compares documents with what PostgreSQL renders now."""
+    """Compares documents in Elasticsearch with those that PostgreSQL renders now."""
 
     def __init__(self, arena: Arena, loaded: LoadedModel) -> None:
         self._arena, self._loaded = arena, loaded
 
     def __call__(self, ids: Sequence[str]) -> bool:
-        found = self._arena.ask("POST", "/orders/_mget", {"ids": list(ids)})
+        found = self._arena.request("POST", "/orders/_mget", {"ids": list(ids)})
         return {doc["_id"]: doc.get("_source") for doc in found["docs"]} == rendered(self._arena, self._loaded, ids)
 
 
 def rendered(arena: Arena, loaded: LoadedModel, ids: Sequence[str]) -> dict[str, Any]:
-    """The documents as they should be."""
+    """Renders the expected documents."""
     rows = SnapshotReader(arena.config.postgres.arguments(), loaded.compiled)
     try:
         with rows.view() as view:

@@ -1,4 +1,4 @@
-"""The other read model: a summary for each customer, in Redis. Measured as orders are, more briefly."""
+"""Measures the second read model, a summary for each customer in Redis. It has fewer measurements than orders."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ STEP = "summaries"
 MODEL = "customer_summaries"
 
 
-def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
+def measure(arena: Arena, report: Report, echo: Callable[[str], None]) -> None:
     arena.reset()
     loaded, count = arena.loaded(MODEL), arena.scalar("SELECT count(*) FROM customers")
-    rendered = limits.rendering(arena, loaded, limits.ranges(arena, loaded), say)
+    rendered = limits.rendering(arena, loaded, limits.ranges(arena, loaded), echo)
     with redis.from_url(arena.stack.redis) as client:
 
         def written() -> int:
-            # each document has its version beside it; and there are a few keys about the sink itself
+            # Each document has a second key for its version, and the sink has a few keys of metadata.
             return min(int(client.dbsize()) // 2, count)
 
-        def right(ids: Sequence[str]) -> bool:
+        def in_sync(ids: Sequence[str]) -> bool:
             found = client.mget([f"customer:{id}:summary" for id in ids])
             expected = streaming.rendered(arena, loaded, ids)
             return [text and orjson.loads(text) for text in found] == [expected[id] for id in ids]
@@ -36,7 +36,7 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
             arena.reset()
             arena.settle()
             timed.append(backfill.run(arena, MODEL, count, written))
-            say(f"backfill: {timed[-1].rate:,.0f} documents/s; {timed[-1].spent}")
+            echo(f"backfill: {timed[-1].rate:,.0f} documents/s; {timed[-1].spent}")
         report.add(
             Figure(STEP, "PostgreSQL renders (R)", rendered, "documents/s"),
             Figure(
@@ -47,18 +47,18 @@ def measure(arena: Arena, report: Report, say: Callable[[str], None]) -> None:
                 "R",
                 sorted(rendered)[len(rendered) // 2],
             ),
-            timed[-1].spent.figure(STEP, "backfill: CPU of all, for the whole command"),
+            timed[-1].spent.figure(STEP, "backfill: CPU of all processes, whole command"),
         )
         with following(arena, MODEL) as daemon:
             load = _load(arena)
-            runs = [streaming.run(arena, daemon, load, right) for _ in range(arena.sizes.repetitions)]
+            runs = [streaming.run(arena, daemon, load, in_sync) for _ in range(arena.sizes.repetitions)]
             streaming.add(report, STEP, f"{load.events:,} updated orders", load, runs)
             arena.no_dead_letters()
             arena.syncer("verify", MODEL)
 
 
 def _load(arena: Arena) -> streaming.Load:
-    """Another status for many orders; drafts show in summaries too."""
+    """Changes the status of many orders. Summaries include drafts."""
     rows = arena.sql("SELECT id, customer_id FROM orders ORDER BY id LIMIT %s", arena.sizes.roots)
     last = {str(customer): order for order, customer in rows}
     if not last:

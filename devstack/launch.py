@@ -1,6 +1,6 @@
-"""Starts a stack: what is needed is installed and downloaded, then the servers start side by side.
+"""Starts a stack: installs missing packages, downloads the programs, and starts the servers concurrently.
 
-Starting one that runs changes nothing; a server of it that died is started again, on its old port and data.
+Starting a running stack changes nothing. A server that died starts again with its old port and data.
 """
 
 import threading
@@ -13,7 +13,7 @@ from pathlib import Path
 from devstack import archives, downloads, ports, system
 from devstack.errors import DevstackError
 from devstack.servers import SERVERS, Postgres
-from devstack.stack import STATE, Say, Stack, load, make_site, silent
+from devstack.stack import STATE, Echo, Stack, load, make_site, silent
 
 HEAPS = {"kafka": "512m", "connect": "512m", "elasticsearch": "1g"}
 
@@ -28,48 +28,55 @@ def start(
     versions: Mapping[str, str] | None = None,
     ephemeral: bool = False,
     standby_of: str | None = None,
-    say: Say = silent,
+    echo: Echo = silent,
 ) -> Stack:
-    """Start the servers of a home that do not run yet, side by side, and wait until all serve.
+    """Starts the servers of `home` that are not running, and waits until all are ready.
 
-    `port_mode` ("random", "fixed"), `port_choice` (name → port), `heaps` (name → 512m) and `versions` (part →
-    version, as `archives.choose` takes it) hold if nothing of the stack runs yet; else it keeps what it has.
-    `ephemeral`: when this process ends, however it ends, everything is stopped and deleted, unless it calls
-    `Stack.keep` first. `say` gets progress lines.
-    `standby_of`: the URL of a cluster that a new PostgreSQL shall be a standby of.
-    Raises DevstackError; what this call started is stopped then.
+    A stack with a running server keeps its ports, heaps and versions. Otherwise these arguments choose them:
+
+    port_mode: "random" or "fixed".
+    port_choice: ports by name, for example {"redis": 6380}.
+    heaps: maximum heaps by server, for example {"kafka": "512m"}.
+    versions: versions by part, see `archives.choose`.
+
+    only: the servers to start. Servers that they need start too.
+    ephemeral: stop and delete the stack when this process ends, even by SIGKILL. `Stack.keep` cancels this.
+    standby_of: the URL of a PostgreSQL server. The new PostgreSQL server becomes its standby.
+    echo: called with each line of progress.
+
+    Raises DevstackError after stopping the servers that this call started.
     """
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
-    def tell(line: str) -> None:
-        say(f"{time.monotonic() - began:6.1f} s  {line}")
+    def progress(line: str) -> None:
+        echo(f"{time.monotonic() - began:6.1f} s  {line}")
 
     wanted = with_needs(only)
     chosen = archives.choose(versions or {})
     if installed := system.ensure_packages(*packages_of(wanted, chosen)):
-        tell(f"installed {', '.join(installed)}")
+        progress(f"installed {', '.join(installed)}")
     stack = load(home) if (home / STATE).exists() else None
     running = stack.running() if stack else []
     if not stack or not running:
-        stack = new_stack(home, port_mode, port_choice, heaps, chosen, tell)
+        stack = new_stack(home, port_mode, port_choice, heaps, chosen, progress)
     for name in running:
-        tell(f"{name:<13}  runs already")
+        progress(f"{name:<13}  already running")
     missing = [name for name in wanted if name not in running]
     if ephemeral:
         stack.save()
-        from devstack import keeper  # here, because it is run as a program too
+        from devstack import reaper  # imported late, because it also runs as a program
 
-        stack.keeper = keeper.start(home)
+        stack.reaper = reaper.start(home)
     if standby_of:
         Postgres(stack.site).copy_from(standby_of)
-    launch_all(stack, missing, tell)
+    launch_all(stack, missing, progress)
     return stack
 
 
 def planned_versions() -> dict[str, str]:
-    """The versions of the servers that `start` would start now, without starting or downloading any.
+    """Returns the versions that `start` would use, by server. Starts and downloads nothing.
 
     Raises DevstackError if a program is missing.
     """
@@ -79,7 +86,7 @@ def planned_versions() -> dict[str, str]:
     if "postgres" not in used:
         used["postgres"] = system.version_of(system.require(system.postgres_bin(), "PostgreSQL") / "postgres")
     return {
-        "postgres": used["postgres"].removesuffix(".0"),  # the archive of 17.7 is called 17.7.0
+        "postgres": used["postgres"].removesuffix(".0"),  # the archive of PostgreSQL 17.7 has the version 17.7.0
         "kafka": used["kafka"],
         "connect": f"{used['kafka']}, Debezium {used['debezium']}",
         "elasticsearch": used["elasticsearch"],
@@ -93,34 +100,37 @@ def new_stack(
     port_choice: Mapping[str, int] | None,
     heaps: Mapping[str, str] | None,
     versions: Mapping[str, str],
-    say: Say,
+    echo: Echo,
 ) -> Stack:
-    """A stack of which nothing runs yet; it may have data of an earlier run."""
+    """Returns a stack without running servers. Its folder may have data of an earlier run."""
     account = system.server_account()
     data = home / "data"
     if not system.reachable(data, account):
         data = Path("/var/tmp/readmodel-syncer-devstack") / sha256(str(home).encode()).hexdigest()[:12]
-        say(f"{account.name} cannot enter {home}: the data is in {data}")
+        echo(f"the account {account.name} cannot read {home}: the data is in {data}")
     chosen = ports.choose(port_mode, port_choice or {})
-    return Stack(home, make_site(data, chosen, {**HEAPS, **(heaps or {})}, versions, say))
+    return Stack(home, make_site(data, chosen, {**HEAPS, **(heaps or {})}, versions, echo))
 
 
 def with_needs(names: Iterable[str]) -> list[str]:
-    """The servers, with those that they need, in the order of SERVERS."""
+    """Returns the given servers and those that they need, in the order of SERVERS. Raises DevstackError."""
     wanted = set(names)
     if unknown := wanted - SERVERS.keys():
-        raise DevstackError(f"no such server: {', '.join(sorted(unknown))}", f"there are: {', '.join(SERVERS)}")
+        raise DevstackError(f"no such server: {', '.join(sorted(unknown))}", f"Servers: {', '.join(SERVERS)}")
     return [name for name in SERVERS if name in wanted or any(name in SERVERS[other].needs for other in wanted)]
 
 
 def packages_of(names: Iterable[str], versions: Mapping[str, str]) -> list[str]:
-    """The Debian packages that these servers come from, unless a version was chosen."""
+    """Returns the Debian packages of these servers. Servers with a chosen version need none."""
     packages = {"postgres": "postgresql", "redis": "redis-server"}
     return [packages[name] for name in names if name in packages and name not in versions]
 
 
-def launch_all(stack: Stack, names: list[str], say: Say) -> None:
-    """Start servers side by side, each as soon as those that it needs serve; stop them all if one fails."""
+def launch_all(stack: Stack, names: list[str], echo: Echo) -> None:
+    """Starts servers concurrently. Stops them all if one fails.
+
+    Each server starts as soon as the servers that it needs are ready.
+    """
     done = {name: threading.Event() for name in names}
     failed = threading.Event()
 
@@ -131,9 +141,9 @@ def launch_all(stack: Stack, names: list[str], say: Say) -> None:
                     pass
             if failed.is_set():
                 return
-            say(f"{name:<13}  starting")
+            echo(f"{name:<13}  starting")
             stack.launch(name, failed)
-            say(f"{name:<13}  ready on {stack.server(name).address}")
+            echo(f"{name:<13}  ready on {stack.server(name).address}")
             done[name].set()
         except BaseException:
             failed.set()
@@ -146,7 +156,7 @@ def launch_all(stack: Stack, names: list[str], say: Say) -> None:
                 for one in launches:
                     one.result()
             finally:
-                failed.set()  # an interrupt ends the others' waiting too
+                failed.set()  # after an interrupt, the other threads stop waiting
     except BaseException:
         for name in names:
             stack.halt(name, seconds=10)

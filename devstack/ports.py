@@ -1,4 +1,4 @@
-"""Loopback ports: fixed ones, so that addresses stay known; random ones, so that stacks run side by side."""
+"""Chooses loopback ports. Fixed ports give stable addresses. Random ports allow several stacks at once."""
 
 import random
 import socket
@@ -8,8 +8,8 @@ from devstack.errors import DevstackError
 
 HOST = "127.0.0.1"
 
-# Off the servers' usual ports, where something of the machine's own may listen; below the range that the
-# system takes for outgoing connections.
+# These differ from the default ports, which the machine's own servers may use. They are below the range that the
+# system uses for outgoing connections.
 FIXED = {
     "postgres": 15432,
     "kafka": 19092,
@@ -23,7 +23,7 @@ RANDOM_RANGE = range(20000, 32000)
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there now."""
+    """Returns whether a server could listen on this port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -34,19 +34,21 @@ def is_free(port: int) -> bool:
 
 
 def is_open(port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Returns whether a server accepts connections on this port."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0
 
 
 def choose(mode: str, chosen: Mapping[str, int]) -> dict[str, int]:
-    """A port for every name of FIXED; `mode` is "fixed" or "random", `chosen` overrides it port by port.
+    """Returns a port for every name in FIXED.
 
-    Raises DevstackError for a name that is not among them.
+    mode: "fixed" or "random".
+    chosen: ports by name, which override the mode.
+    Raises DevstackError for an unknown name.
     """
     if unknown := chosen.keys() - FIXED.keys():
-        raise DevstackError(f"no such port: {', '.join(sorted(unknown))}", f"there are: {', '.join(FIXED)}")
+        raise DevstackError(f"no such port: {', '.join(sorted(unknown))}", f"Port names: {', '.join(FIXED)}")
     if mode == "fixed":
         return {**FIXED, **chosen}
     candidates = (port for port in random.sample(RANDOM_RANGE, len(RANDOM_RANGE)) if is_free(port))

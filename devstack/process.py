@@ -1,7 +1,7 @@
-"""Server processes: start one as another user, tell whether it lives, signal it, read the end of its log.
+"""Starts server processes as another user, checks whether they are alive, signals them and reads their logs.
 
-A process is known by its id and its start time together: ids are used again, and a stranger must never be
-signalled.
+A process is identified by its id together with its start time. The kernel reuses ids, and devstack must never
+signal an unrelated process.
 """
 
 import contextlib
@@ -21,26 +21,27 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Process:
-    """A process that we started. `started` is its start time as /proc tells it, with the boot it was in."""
+    """Identifies a process. `started` combines the id of the boot and the start time from /proc."""
 
     pid: int
     started: str
 
     def alive(self) -> bool:
-        """Whether this very process still runs (a zombie does not)."""
+        """Returns whether exactly this process is alive. A zombie is not."""
         _reap(self.pid)
         return start_time(self.pid) == self.started
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal it, if it lives."""
+        """Sends a signal if the process is alive."""
         if self.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill(self, seconds: float = 60) -> None:
-        """SIGKILL, also for everything below it, as it could not pass that on; wait until all are gone.
+        """Sends SIGKILL to the process and all its descendants, and waits for their end.
 
-        Raises DevstackError if one of them is still there after so many seconds: its ports are, too.
+        Descendants get the signal too, because a killed parent cannot forward it.
+        seconds: timeout per process. Raises DevstackError if a process survives it, because its ports are still in use.
         """
         if not self.alive():
             return
@@ -49,10 +50,10 @@ class Process:
             one.signal(signal.SIGKILL)
         for one in family:
             if not one.wait_gone(seconds):
-                raise DevstackError(f"process {one.pid} is still there {seconds:g} s after SIGKILL")
+                raise DevstackError(f"process {one.pid} is still alive {seconds:g} s after SIGKILL")
 
     def wait_gone(self, seconds: float) -> bool:
-        """Wait for its end; False if it still lives after so many seconds."""
+        """Waits for the end of the process. Returns False if it is still alive after the given number of seconds."""
         deadline = time.monotonic() + seconds
         while self.alive():
             if time.monotonic() > deadline:
@@ -62,7 +63,7 @@ class Process:
 
 
 def spawn(command: Sequence[str | Path], *, account: Account, env: Mapping[str, str], cwd: Path, log: Path) -> Process:
-    """Start a server in a session of its own, its output appended to `log`, with only this environment."""
+    """Starts a server in its own session, with exactly this environment. Appends its output to `log`."""
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -76,14 +77,14 @@ def spawn(command: Sequence[str | Path], *, account: Account, env: Mapping[str, 
             group=account.group,
             extra_groups=account.extra_groups,
         )
-    child.returncode = 0  # it is meant to outlive this object: no ResourceWarning when it is collected
+    child.returncode = 0  # The server outlives this object. Without a return code, Popen would emit a ResourceWarning.
     return Process(child.pid, start_time(child.pid) or "")
 
 
 def run(command: Sequence[str | Path], *, account: Account, env: Mapping[str, str], cwd: Path) -> str:
-    """Run a set-up command to its end and return what it printed.
+    """Runs a set-up command and returns its standard output.
 
-    Raises DevstackError with its last lines if it fails.
+    Raises DevstackError with the last lines of its output if it fails.
     """
     done = subprocess.run(
         command,
@@ -98,14 +99,14 @@ def run(command: Sequence[str | Path], *, account: Account, env: Mapping[str, st
         extra_groups=account.extra_groups,
     )
     if done.returncode:
-        said = (done.stderr + done.stdout).strip().splitlines()[-30:]
+        output = (done.stderr + done.stdout).strip().splitlines()[-30:]
         failure = f"{Path(command[0]).name} failed with status {done.returncode}"
-        raise DevstackError("\n  ".join([failure, *said]))
+        raise DevstackError("\n  ".join([failure, *output]))
     return done.stdout
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, as text that no other process shares; None if it is gone or a zombie."""
+    """Returns a text that identifies the start of a process. Returns None if the process has ended or is a zombie."""
     fields = _stat(pid)
     if not fields or (fields[0] == "Z" and not _other_threads(pid)):
         return None
@@ -113,8 +114,10 @@ def start_time(pid: int) -> str | None:
 
 
 def _other_threads(pid: int) -> bool:
-    """Whether a process whose first thread has ended has others, which still hold its ports: those of a JVM
-    can take seconds to end."""
+    """Returns whether a process still has threads after its first thread has ended.
+
+    They still hold its ports. The threads of a JVM can take seconds to end.
+    """
     try:
         return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
     except OSError:
@@ -122,7 +125,7 @@ def _other_threads(pid: int) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below this one."""
+    """Returns the ids of all descendants of a process."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
@@ -135,14 +138,14 @@ def descendants(pid: int) -> list[int]:
 
 
 def tail(log: Path, lines: int = 30) -> str:
-    """The last lines of a log."""
+    """Returns the last lines of a log file."""
     if not log.exists():
         return "(no log)"
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat from the third (state) on; the second is the name and may hold spaces."""
+    """Returns the fields of /proc/PID/stat from the third (state) on. The second is the name, which may have spaces."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -150,5 +153,5 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):  # it is another process's child
+    with contextlib.suppress(ChildProcessError):  # the child of another process
         os.waitpid(pid, os.WNOHANG)

@@ -1,7 +1,7 @@
-"""A running stack: which servers, where, as which processes; start, stop, restart, kill.
+"""Operates a stack of servers: starts, stops, restarts and kills them.
 
-What is known of a stack is in `stack.json` in its home, for other programs and for the next call.
-Making and starting one is `launch`.
+The file `stack.json` in the home folder describes the stack, for other programs and for the next command.
+`launch` creates and starts a stack.
 """
 
 import contextlib
@@ -23,86 +23,88 @@ from devstack.servers import SERVERS, Server, Site
 
 STATE = "stack.json"
 
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
 
 
 def silent(_: str) -> None:
-    """Say nothing."""
+    """Ignores a line of progress."""
 
 
 @dataclass
 class Stack:
-    """The servers of one home. URLs are attributes; methods wait until what they do is done."""
+    """Holds the servers of one home folder. URLs are attributes. Methods return when their work is complete."""
 
     home: Path
     site: Site
     processes: dict[str, Process] = field(default_factory=dict)
-    guests: dict[str, Process] = field(default_factory=dict)
-    """Programs of others that use the servers; they are stopped before the servers."""
-    keeper: Process | None = None
-    """Stops and deletes the stack when the process that started it ends."""
+    clients: dict[str, Process] = field(default_factory=dict)
+    """Programs that use the servers, for example the daemon of the demo. They stop before the servers."""
+    reaper: Process | None = None
+    """Removes the stack after the process that started it has ended. None: nothing removes it."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def postgres(self) -> str:
-        """Connection URL of the superuser, database `postgres`."""
+        """Returns the connection URL of the superuser, for the database `postgres`."""
         return self.server("postgres").url
 
     @property
     def kafka(self) -> str:
-        """bootstrap.servers"""
+        """Returns the `bootstrap.servers` of Kafka."""
         return self.server("kafka").url
 
     @property
     def connect(self) -> str:
-        """URL of Kafka Connect's REST interface."""
+        """Returns the URL of the REST API of Kafka Connect."""
         return self.server("connect").url
 
     @property
     def elasticsearch(self) -> str:
-        """URL of the node."""
+        """Returns the URL of the Elasticsearch node."""
         return self.server("elasticsearch").url
 
     @property
     def redis(self) -> str:
-        """URL of database 0."""
+        """Returns the URL of Redis database 0."""
         return self.server("redis").url
 
     def server(self, name: str) -> Server:
-        """The description of one server; raises DevstackError for an unknown name."""
+        """Returns the description of one server. Raises DevstackError for an unknown name."""
         if name not in SERVERS:
-            raise DevstackError(f"no such server: {name}", f"there are: {', '.join(SERVERS)}")
+            raise DevstackError(f"no such server: {name}", f"Servers: {', '.join(SERVERS)}")
         return SERVERS[name](self.site)
 
     def running(self) -> list[str]:
-        """Names of the servers whose process lives."""
+        """Returns the names of the servers whose process is alive."""
         return [name for name, known in self.processes.items() if known.alive()]
 
     def pid(self, name: str) -> int:
-        """Process id of a running server (the launcher's for Elasticsearch).
+        """Returns the process id of a running server. For Elasticsearch, this is the launcher.
 
-        Raises DevstackError if it does not run.
+        Raises DevstackError if the server is not running.
         """
         if name not in self.running():
             raise DevstackError(f"{name} is not running")
         return self.processes[name].pid
 
     def versions(self) -> dict[str, str]:
-        """What each running server says its version is."""
+        """Returns the version that each running server reports."""
         return {name: self.server(name).version() for name in self.running()}
 
     def launch(self, name: str, failed: threading.Event | None = None) -> None:
-        """Start one server and wait until it serves.
+        """Starts one server and waits until it is ready.
 
-        Raises DevstackError with the end of its log if it dies or takes too long; it is left dead then.
+        failed: set when another server failed to start. This server then stops waiting.
+        Raises DevstackError with the end of the log if the server dies or is not ready in time. It is killed then.
         """
         server = self.server(name)
         for port_name in server.port_names:
             if not ports.is_free(self.site.ports[port_name]):
                 raise DevstackError(
                     f"port {self.site.ports[port_name]} for {port_name} is in use",
-                    "see which program has it: ss -ltnp; or choose another port:"
-                    f' make stack PORTS="{port_name}=NUMBER", or make stack PORTS=random',
+                    "To see which program uses it: ss -ltnp\n"
+                    f'  To choose another port: make stack PORTS="{port_name}=NUMBER"\n'
+                    "  To choose random ports: make stack PORTS=random",
                 )
         server.prepare()
         if server.log.exists():
@@ -120,7 +122,7 @@ class Stack:
             raise
 
     def halt(self, name: str, seconds: float = 30) -> None:
-        """Stop one server in its orderly way, by force after so many seconds."""
+        """Stops one server with its stop signal. Kills it if it is still alive after the given number of seconds."""
         if not (known := self.processes.get(name)):
             return
         known.signal(SERVERS[name].stop_signal)
@@ -128,38 +130,42 @@ class Stack:
             known.kill()
 
     def restart(self, name: str) -> None:
-        """Stop a server (if it runs) and start it on the same port and data."""
+        """Stops a server if it is running, and starts it with the same port and data."""
         self.halt(name)
         self.launch(name)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signal a server: SIGKILL crashes it (waits for its end), SIGSTOP and SIGCONT freeze and thaw."""
+        """Sends a signal to a server.
+
+        SIGKILL simulates a crash; the method then waits for the end of the process. SIGSTOP freezes the server and
+        SIGCONT resumes it.
+        """
         known = self.processes[name]
         if number == signal.SIGKILL:
             known.kill()
         else:
             known.signal(number)
 
-    def add_guest(self, name: str, guest: Process) -> None:
-        """Note a program that uses the servers and has to be stopped before them."""
+    def add_client(self, name: str, client: Process) -> None:
+        """Registers a program that uses the servers and must stop before them."""
         with self._lock:
-            self.guests[name] = guest
+            self.clients[name] = client
             self.save()
 
     def keep(self) -> None:
-        """Let an ephemeral stack go on running after the process that started it has ended."""
-        if self.keeper:
-            self.keeper.kill()
-            self.keeper = None
+        """Lets an ephemeral stack outlive the process that started it."""
+        if self.reaper:
+            self.reaper.kill()
+            self.reaper = None
 
     def stop(self) -> None:
-        """Stop all: first the guests, then the servers that need others, then the others."""
-        for guest in self.guests.values():
-            guest.signal(signal.SIGTERM)
-        for guest in self.guests.values():
-            if not guest.wait_gone(30):
-                guest.kill()
-        self.guests.clear()
+        """Stops the clients, then the servers that need other servers, then the remaining servers."""
+        for client in self.clients.values():
+            client.signal(signal.SIGTERM)
+        for client in self.clients.values():
+            if not client.wait_gone(30):
+                client.kill()
+        self.clients.clear()
         names = self.running()
         dependent = [name for name in names if SERVERS[name].needs]
         for layer in (dependent, [name for name in names if name not in dependent]):
@@ -169,7 +175,7 @@ class Stack:
         self.save()
 
     def remove(self) -> None:
-        """Stop, and delete all data and logs; the home too, if nothing else is in it."""
+        """Stops the stack and deletes all data and logs. Deletes the home folder too if it is then empty."""
         self.stop()
         shutil.rmtree(self.site.data, ignore_errors=True)
         (self.home / STATE).unlink(missing_ok=True)
@@ -177,7 +183,7 @@ class Stack:
             self.home.rmdir()
 
     def save(self) -> None:
-        """Write stack.json: the URLs, the processes, and what `load` needs."""
+        """Writes stack.json: the URLs, the processes, and the settings that `load` needs."""
         names = list(self.processes)
         state = {
             **{name: self.server(name).url for name in names},
@@ -188,7 +194,7 @@ class Stack:
             "heaps": dict(self.site.heaps),
             "versions": dict(self.site.versions),
             "processes": {name: [known.pid, known.started] for name, known in self.processes.items()},
-            "guests": {name: [guest.pid, guest.started] for name, guest in self.guests.items()},
+            "clients": {name: [client.pid, client.started] for name, client in self.clients.items()},
         }
         with tempfile.NamedTemporaryFile("w", dir=self.home, delete=False) as scratch:
             json.dump(state, scratch, indent=2)
@@ -197,20 +203,21 @@ class Stack:
 
 
 def load(path: Path) -> Stack:
-    """The stack that a stack.json, or the home it is in, describes.
+    """Loads a stack.
 
-    Raises DevstackError if there is none.
+    path: the file stack.json, or the folder that contains it.
+    Raises DevstackError if the file does not exist.
     """
     home = path.parent if path.name == STATE else path
     try:
         state = json.loads((home / STATE).read_text())
     except FileNotFoundError:
-        raise DevstackError(f"no stack in {home}", "start one: make stack") from None
+        raise DevstackError(f"no stack in {home}", "To start one: make stack") from None
     site = make_site(Path(state["data"]), state["ports"], state["heaps"], state.get("versions", {}), silent)
-    servers, guests = (
-        {name: Process(*known) for name, known in state.get(kind, {}).items()} for kind in ("processes", "guests")
+    servers, clients = (
+        {name: Process(*known) for name, known in state.get(kind, {}).items()} for kind in ("processes", "clients")
     )
-    return Stack(home, site, servers, guests)
+    return Stack(home, site, servers, clients)
 
 
 def make_site(
@@ -218,16 +225,16 @@ def make_site(
     chosen: Mapping[str, int],
     heaps: Mapping[str, str],
     versions: Mapping[str, str],
-    say: Say,
+    echo: Echo,
 ) -> Site:
-    """Where the servers of a stack run; downloads them if need be."""
+    """Returns where and how the servers of a stack run. Downloads missing programs."""
     account = system.server_account()
-    fetched = downloads.fetch(account, say, versions)
+    fetched = downloads.fetch(account, echo, versions)
     return Site(account, data, chosen, system.java(), fetched, heaps, versions)
 
 
 def wait_ready(server: Server, started: Process, failed: threading.Event) -> None:
-    """Wait until a server serves; give up when it dies, takes too long, or another one failed."""
+    """Waits until a server is ready. Raises DevstackError if it dies, is too slow, or another server failed."""
     deadline = time.monotonic() + server.start_seconds
     reason: object = ""
     while started.alive():
@@ -237,9 +244,9 @@ def wait_ready(server: Server, started: Process, failed: threading.Event) -> Non
         except (OSError, ValueError, DevstackError) as error:
             reason = error
         if failed.wait(0.1):
-            raise DevstackError(f"{server.name} was given up, because another server failed")
+            raise DevstackError(f"stopped waiting for {server.name}, because another server failed")
         if time.monotonic() > deadline:
             break
-    state = f"is not ready after {server.start_seconds:.0f} s ({reason})" if started.alive() else "died at start"
+    state = f"is not ready after {server.start_seconds:.0f} s ({reason})" if started.alive() else "exited at start"
     end = process.tail(server.log)
-    raise DevstackError(f"{server.name} {state}; the end of its log ({server.log}):\n{end}")
+    raise DevstackError(f"{server.name} {state}. The end of its log ({server.log}):\n{end}")

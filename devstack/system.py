@@ -1,7 +1,7 @@
-"""What the machine has to have: tools, Debian packages, an unprivileged account, folders it can reach.
+"""Checks the prerequisites of the machine: Java, Maven, Debian packages, an unprivileged account, readable folders.
 
-Java and Maven are only looked for, and named with the command that installs them; the Debian packages are
-installed when they are missing and we are root.
+If Java or Maven is missing, the error names the command that installs it. Missing Debian packages are installed
+if the caller is root.
 """
 
 import os
@@ -21,7 +21,7 @@ MIN_POSTGRES = 15
 
 @dataclass(frozen=True)
 class Account:
-    """Who the servers run as: ourselves, or an unprivileged account when we are root."""
+    """Identifies the account of the servers: the caller, or an unprivileged account if the caller is root."""
 
     uid: int
     gid: int
@@ -29,36 +29,40 @@ class Account:
 
     @property
     def is_other(self) -> bool:
-        """True when it is not the account this process runs as."""
+        """Returns whether this differs from the account of the current process."""
         return self.uid != os.geteuid()
 
     @property
     def user(self) -> int | None:
-        """`user` for subprocess; None: stay who we are."""
+        """Returns the `user` argument for subprocess. None keeps the current user."""
         return self.uid if self.is_other else None
 
     @property
     def group(self) -> int | None:
-        """`group` for subprocess."""
+        """Returns the `group` argument for subprocess."""
         return self.gid if self.is_other else None
 
     @property
     def extra_groups(self) -> list[int] | None:
-        """`extra_groups` for subprocess."""
+        """Returns the `extra_groups` argument for subprocess."""
         return [] if self.is_other else None
 
 
 def server_account() -> Account:
-    """PostgreSQL and Elasticsearch refuse to run as root: then it is `DEVSTACK_USER` (default: nobody)."""
+    """Returns the account that runs the servers.
+
+    PostgreSQL and Elasticsearch refuse to run as root. If the caller is root, the account is `DEVSTACK_USER`
+    (default: nobody). Raises DevstackError if that is root too.
+    """
     uid = os.geteuid()
     entry = pwd.getpwuid(uid) if uid else pwd.getpwnam(os.environ.get("DEVSTACK_USER", "nobody"))
     if entry.pw_uid == 0:
-        raise DevstackError("the servers cannot run as root", "set DEVSTACK_USER to an unprivileged account")
+        raise DevstackError("the servers cannot run as root", "Set DEVSTACK_USER to an unprivileged account.")
     return Account(entry.pw_uid, entry.pw_gid, entry.pw_name)
 
 
 def reachable(path: Path, account: Account) -> bool:
-    """Can the account get into this folder, or to where it will be made? (Not into root's home.)"""
+    """Returns whether the account can enter this folder, or the folder above it if it does not exist yet."""
     if not account.is_other:
         return True
     return all(
@@ -69,7 +73,10 @@ def reachable(path: Path, account: Account) -> bool:
 
 
 def cache_dir(account: Account) -> Path:
-    """Where downloads are kept: `DEVSTACK_CACHE`, else the user's cache, or the system's if not reachable."""
+    """Returns the folder of the downloads.
+
+    It is `DEVSTACK_CACHE`, or the cache folder of the user, or the system's cache if the account cannot enter that.
+    """
     if chosen := os.environ.get("DEVSTACK_CACHE"):
         return Path(chosen).absolute()
     own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "readmodel-syncer" / "devstack"
@@ -77,15 +84,15 @@ def cache_dir(account: Account) -> Path:
 
 
 def java() -> Path:
-    """The java command: `JAVA_HOME`'s, else the PATH's.
+    """Returns the java program of `JAVA_HOME`, or the one on the PATH.
 
-    Raises DevstackError if there is none, or one older than 17.
+    Raises DevstackError if there is none, or if it is older than Java 17.
     """
     home = os.environ.get("JAVA_HOME")
     found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    hint = "apt-get install -y openjdk-17-jdk-headless"
+    hint = "To install it: apt-get install -y openjdk-17-jdk-headless"
     if not found or not Path(found).exists():
-        raise DevstackError("no Java found (JAVA_HOME, PATH)", hint)
+        raise DevstackError("no Java found in JAVA_HOME or PATH", hint)
     printed = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
     match = re.search(r'version "(\d+)', printed)
     if not match or int(match[1]) < MIN_JAVA:
@@ -94,20 +101,20 @@ def java() -> Path:
 
 
 def java_options() -> list[str]:
-    """Options of all Java servers: `DEVSTACK_JAVA_OPTIONS`, separated by spaces."""
+    """Returns the options of all Java servers: the words of `DEVSTACK_JAVA_OPTIONS`."""
     return os.environ.get("DEVSTACK_JAVA_OPTIONS", "").split()
 
 
 def maven() -> str:
-    """The mvn command."""
+    """Returns the mvn program. Raises DevstackError if there is none."""
     found = shutil.which("mvn")
     if not found:
-        raise DevstackError("no Maven found (mvn)", "apt-get install -y maven")
+        raise DevstackError("no Maven found: there is no mvn on the PATH", "To install it: apt-get install -y maven")
     return found
 
 
 def postgres_bin() -> Path | None:
-    """The folder of PostgreSQL's programs: `DEVSTACK_POSTGRES_BIN`, else Debian's newest, else the PATH's."""
+    """Returns the folder of PostgreSQL: `DEVSTACK_POSTGRES_BIN`, or the newest of Debian, or the one on the PATH."""
     if chosen := os.environ.get("DEVSTACK_POSTGRES_BIN"):
         return Path(chosen)
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
@@ -118,7 +125,10 @@ def postgres_bin() -> Path | None:
 
 
 def postgis() -> Path | None:
-    """PostGIS for Debian's PostgreSQL. Other binaries are taken as they are: it cannot be added to them."""
+    """Returns the control file of PostGIS for the PostgreSQL of Debian, or None if PostGIS is missing.
+
+    For other builds it returns their folder: PostGIS cannot be added to them.
+    """
     found = postgres_bin()
     if not found or not found.is_relative_to("/usr/lib/postgresql"):
         return found
@@ -127,20 +137,20 @@ def postgis() -> Path | None:
 
 
 def redis_server() -> Path | None:
-    """The redis-server program."""
+    """Returns the redis-server program, or None."""
     found = shutil.which("redis-server")
     return Path(found) if found else None
 
 
 def require(found: Path | None, what: str) -> Path:
-    """A program or folder that has to be there. Raises DevstackError with the command that installs it."""
+    """Returns `found`. Raises DevstackError with the command that installs it if it is None."""
     if not found:
-        raise DevstackError(f"no {what} found", "make tools")
+        raise DevstackError(f"no {what} found", "To install it: make tools")
     return found
 
 
 def version_of(program: Path) -> str:
-    """The version that a server's program prints, such as "15.14"."""
+    """Returns the version that the program of a server prints, for example "15.14"."""
     printed = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
     match = re.search(r"\d+(\.\d+)+|\d+\w*", printed)
     if not match:
@@ -149,7 +159,7 @@ def version_of(program: Path) -> str:
 
 
 def docker_compose() -> Path | None:
-    """Debian's docker-compose, which the tests validate docker-compose.yml with."""
+    """Returns the docker-compose program, which the tests use to validate docker-compose.yml."""
     found = shutil.which("docker-compose")
     return Path(found) if found else None
 
@@ -163,19 +173,19 @@ PACKAGES = {
 
 
 def ensure_packages(*names: str) -> list[str]:
-    """Install the Debian packages whose programs are missing; returns those that were installed.
+    """Installs the Debian packages whose programs are missing. Returns the installed packages.
 
-    Raises DevstackError with the command to run if we may not (not root) or cannot (no apt-get).
+    Raises DevstackError with the command to run if the caller is not root, or if there is no apt-get.
     """
     if unknown := set(names) - PACKAGES.keys():
-        raise DevstackError(f"no such package: {', '.join(sorted(unknown))}", f"there are: {', '.join(PACKAGES)}")
+        raise DevstackError(f"no such package: {', '.join(sorted(unknown))}", f"Packages: {', '.join(PACKAGES)}")
     missing = [name for name in names if not PACKAGES[name]()]
     if not missing:
         return []
     command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
     if os.geteuid() or not shutil.which("apt-get"):
-        raise DevstackError(f"missing: {', '.join(missing)}", f"run as root: {' '.join(command)}")
-    # In run level 1, Debian's scripts do not start the packages' own servers.
+        raise DevstackError(f"missing packages: {', '.join(missing)}", f"Run as root: {' '.join(command)}")
+    # In run level 1, the scripts of Debian do not start the servers of the packages.
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for step in (["apt-get", "update"], command):
         done = subprocess.run(step, env=env, capture_output=True, text=True, check=False)
@@ -183,5 +193,5 @@ def ensure_packages(*names: str) -> list[str]:
             raise DevstackError(f"{' '.join(step)} failed: {(done.stderr or done.stdout).strip()[-1500:]}")
     still = [name for name in missing if not PACKAGES[name]()]
     if still:
-        raise DevstackError(f"installed, but its program was not found: {', '.join(still)}")
+        raise DevstackError(f"the package is installed, but its program was not found: {', '.join(still)}")
     return missing

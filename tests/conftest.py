@@ -1,7 +1,9 @@
-"""Fixtures of all tests. Those in tests/unit and tests/simulation need no server; all others share one stack.
+"""Defines the fixtures of all tests.
 
-`stack` is started on first use, on random ports, and is gone after the run. With `-n 2 --dist loadfile` each
-worker has a stack of its own. To use one that runs already (a start takes 15 seconds):
+Tests in tests/unit and tests/simulation need no server. All others share one stack.
+
+The fixture `stack` starts on first use, on random ports, and is deleted after the run. With `-n 2 --dist loadfile`
+each worker has its own stack. A start takes 15 seconds. To use a running stack instead:
 
     make stack; SYNCER_TEST_STACK=.devstack/stack.json pytest tests
 """
@@ -28,23 +30,23 @@ from tests.harness.names import fresh_names
 
 LONGEST = ("test_torture.py", "test_hazard_schema.py", "test_hazard_source.py", "test_convergence.py")
 
-# How long an example takes says more of what else the machine does.
+# The duration of an example depends more on the load of the machine than on the code.
 settings.register_profile("any machine", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=2000)
 settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
-    """Prepare the environment of the servers and daemons that tests start."""
-    # They live for minutes, in which a JVM spends more time on optimizing than it wins.
+    """Prepares the environment of the servers and daemons that tests start."""
+    # Test servers run for minutes only. The full JIT compiler would cost more time than it saves.
     os.environ.setdefault("DEVSTACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
-    # A background job of a shell ignores SIGINT, and so would every process that a test interrupts.
+    # A background job of a shell ignores SIGINT. Child processes would inherit this, but tests interrupt them.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
-    """The versions of the servers: of the running ones, or of those that will be started."""
+    """Returns the versions of the running servers, or of the servers that the run will start."""
     running = os.environ.get("SYNCER_TEST_STACK")
     try:
         known = devstack.load(Path(running).absolute()).versions() if running else devstack.planned_versions()
@@ -54,12 +56,12 @@ def pytest_report_header() -> str:
 
 
 def servers(versions: Mapping[str, str]) -> str:
-    """One line about the servers of a run."""
+    """Formats the versions of the servers as one line."""
     return "servers: " + ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs servers. Put what takes longest first: a file that begins last ends last."""
+    """Marks the tests that need servers. Runs the longest files first, so that no worker ends with a long one."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if not {"unit", "simulation"} & set(item.path.relative_to(item.config.rootpath).parts):
@@ -68,8 +70,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _garbage_of_earlier_modules() -> None:
-    """Hypothesis collects garbage, and pytest blames the test that runs then for a socket that another one
-    left open. So what earlier modules left is collected before."""
+    """Collects the garbage of earlier modules before a module starts.
+
+    Hypothesis collects garbage during a test. pytest would then attribute an open socket of an earlier test to it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
@@ -77,12 +81,12 @@ def _garbage_of_earlier_modules() -> None:
 
 @pytest.fixture(scope="session")
 def echo(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Write a line to the terminal, past the capture."""
+    """Returns a function that writes a line to the terminal, although pytest captures the output."""
     reporter: Any = pytestconfig.pluginmanager.get_plugin("terminalreporter")
     capture: Any = pytestconfig.pluginmanager.get_plugin("capturemanager")
-    worker = os.environ.get("PYTEST_XDIST_WORKER")  # it has no terminal of its own
+    worker = os.environ.get("PYTEST_XDIST_WORKER")  # a worker has no terminal
 
-    lock = threading.Lock()  # the stack's servers report from threads of their own
+    lock = threading.Lock()  # the servers of the stack report from several threads
 
     def write(line: str) -> None:
         with lock, capture.global_and_fixture_disabled():
@@ -98,28 +102,28 @@ def echo(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def stack(echo: Callable[[str], None]) -> Iterator[devstack.Stack]:
-    """The servers. A test that stops or kills one starts it again (`stack.restart`)."""
+    """The servers. A test that stops or kills a server must start it again (`stack.restart`)."""
     if running := os.environ.get("SYNCER_TEST_STACK"):
         if "PYTEST_XDIST_WORKER" in os.environ:
-            pytest.exit("tests stop servers, so workers cannot share SYNCER_TEST_STACK: run pytest without -n")
+            pytest.exit("Workers cannot share SYNCER_TEST_STACK, because tests stop servers. Run pytest without -n.")
         yield devstack.load(Path(running).absolute())
         return
-    own = devstack.start(temporary_home(), ephemeral=True, say=echo)
+    started = devstack.start(temporary_home(), ephemeral=True, echo=echo)
     try:
-        yield own
+        yield started
     finally:
-        own.remove()
+        started.remove()
 
 
 def temporary_home() -> Path:
-    """A folder that the account of the servers can enter."""
+    """Creates a temporary folder that the account of the servers can enter."""
     home = Path(tempfile.mkdtemp(prefix="syncer-stack-"))
     home.chmod(0o755)
     return home
 
 
 def program(stack: devstack.Stack, name: str) -> Path:
-    """A program of the stack's PostgreSQL. Skips the test if an archive of another version lacks it."""
+    """Returns the path of a PostgreSQL program. Skips the test if the archive of another version lacks it."""
     server = Postgres(stack.site)
     if stack.site.versions.get("postgres") and not server.has(name):
         pytest.skip(f"the archive of PostgreSQL {server.version()} has no {name}")
@@ -128,14 +132,14 @@ def program(stack: devstack.Stack, name: str) -> Path:
 
 @pytest.fixture
 def database(stack: devstack.Stack) -> Iterator[Database]:
-    """A fresh database, dropped afterwards with its slots and connectors."""
+    """A new database. It is dropped afterwards with its slots and connectors."""
     with fresh_database(stack) as created:
         yield created
 
 
 @pytest.fixture
 def standby(stack: devstack.Stack) -> Iterator[devstack.Stack]:
-    """A standby of the stack's PostgreSQL: its `.postgres` is the URL."""
+    """A standby of the PostgreSQL server. Its URL is `standby.postgres`."""
     program(stack, "pg_basebackup")
     copy = devstack.start(temporary_home(), only=["postgres"], standby_of=stack.postgres, ephemeral=True)
     try:
@@ -146,6 +150,6 @@ def standby(stack: devstack.Stack) -> Iterator[devstack.Stack]:
 
 @pytest.fixture
 def names(stack: devstack.Stack) -> Iterator[Names]:
-    """A unique prefix for topics, groups, connectors, indexes and keys, all removed afterwards."""
+    """A unique prefix for topics, groups, connectors, indexes and keys, which are deleted afterwards."""
     with fresh_names(stack) as created:
         yield created

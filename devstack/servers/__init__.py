@@ -1,4 +1,4 @@
-"""One file a server: its settings, how it is prepared, started, found ready and stopped."""
+"""Defines each server in its own file: settings, preparation, command, readiness check and stop signal."""
 
 from devstack.servers.base import Server, Site
 from devstack.servers.connect import Connect

@@ -1,4 +1,4 @@
-"""What the stack asks of a server, and what a server is told about its place."""
+"""Defines the interface of a server, and the environment that a stack gives it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from devstack.system import Account, java_options
 
 @dataclass(frozen=True)
 class Site:
-    """Where servers run: as whom, in which folder, on which ports, with which programs and how much heap."""
+    """Describes where servers run: account, data folder, ports, programs and heaps."""
 
     account: Account
     data: Path
@@ -28,11 +28,11 @@ class Site:
     downloads: Downloads
     heaps: Mapping[str, str]
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Those that were chosen, by part (`archives`)."""
+    """The chosen versions, by part. See `archives`."""
 
 
 class Server(ABC):
-    """One server. `prepare` may be called again on its data. Nothing here starts or stops it: Stack does."""
+    """Describes one server. `prepare` may run again on existing data. `Stack` starts and stops the server."""
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
@@ -49,74 +49,74 @@ class Server(ABC):
 
     @property
     def address(self) -> str:
-        """host:port"""
+        """Returns host:port."""
         return f"{HOST}:{self.port}"
 
     @property
     def url(self) -> str:
-        """The address as a client wants it."""
+        """Returns the address in the form that clients use."""
         return f"http://{self.address}"
 
     @abstractmethod
     def prepare(self) -> None:
-        """Write the configuration and, the first time, make the empty data."""
+        """Writes the configuration. Creates the empty data the first time."""
 
     @abstractmethod
     def command(self) -> list[str | Path]:
-        """What to run."""
+        """Returns the command that runs the server in the foreground."""
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether it serves requests now; anything may be raised while it does not."""
+        """Returns whether the server is ready. May raise any error while it is not."""
 
     @abstractmethod
     def version(self) -> str:
-        """Its version, as the server or its program reports it."""
+        """Returns the version that the server or its program reports."""
 
     def env(self) -> dict[str, str]:
-        """The whole environment it runs in: nothing of the caller's comes through but the PATH."""
+        """Returns the complete environment of the server. Only PATH comes from the caller."""
         return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(self.folder)}
 
     def make_folder(self) -> None:
-        """Its own folder, owned by its account."""
+        """Creates the folder of the server, owned by the account of the servers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.own(self.folder)
 
     def own(self, path: Path) -> None:
-        """Hand a file or folder to the account that the server runs as."""
+        """Makes the account of the servers the owner of a file or folder."""
         if self.site.account.is_other:
             shutil.chown(path, self.site.account.uid, self.site.account.gid)
 
     def write(self, name: str, text: str) -> Path:
-        """Write a file of configuration into its folder."""
+        """Writes a configuration file into the folder of the server."""
         path = self.folder / name
         path.write_text(text)
         self.own(path)
         return path
 
     def heap(self) -> str:
-        """The maximum heap, as Java writes it: 512m, 1g."""
+        """Returns the maximum heap in the notation of Java, for example 512m."""
         return self.site.heaps[self.name]
 
     def run_java(self, heap: str) -> list[str | Path]:
-        """Java with the jars of Kafka and Kafka Connect."""
+        """Returns the start of a Java command with the jars of Kafka and Kafka Connect."""
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
         options = [f"-Xmx{heap}", *java_options(), logging]
         return [self.site.java, *options, "-cp", f"{self.site.downloads.jars}/*"]
 
 
 def get_json(url: str, seconds: float = 5) -> Any:
-    """GET a JSON document; raises OSError while the server is away or answers with an error."""
+    """Reads a JSON document by GET. Raises OSError if the server is unreachable or returns an error."""
     try:
         with urllib.request.urlopen(url, timeout=seconds) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        error.close()  # it holds the connection
+        error.close()  # it keeps the connection open
         raise
 
 
 def properties(values: Mapping[str, object]) -> str:
-    """The text of a Java properties file."""
+    """Returns the text of a Java properties file."""
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 

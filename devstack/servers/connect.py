@@ -1,4 +1,4 @@
-"""Kafka Connect in distributed mode, with Debezium's PostgreSQL connector on its plugin path."""
+"""Runs Kafka Connect in distributed mode, with the Debezium connector for PostgreSQL."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
 
 
 class Connect(Server):
-    """One worker; its REST interface."""
+    """Describes one worker."""
 
     name = "connect"
     needs = ("kafka",)
     port_names = ("connect",)
 
     def settings(self) -> dict[str, object]:
-        """connect.properties"""
+        """Returns the content of connect.properties."""
         json_converter = "org.apache.kafka.connect.json.JsonConverter"
         return {
             "bootstrap.servers": f"127.0.0.1:{self.site.ports['kafka']}",
@@ -39,27 +39,27 @@ class Connect(Server):
             "status.storage.partitions": 1,
             "offset.flush.interval.ms": 1000,
             "scheduled.rebalance.max.delay.ms": 0,
-            "producer.linger.ms": 0,  # 5 ms since Kafka 4.0, a good part of the way from commit to document
+            "producer.linger.ms": 0,  # The default is 5 ms since Kafka 4.0: a large part of the latency.
             "producer.max.request.size": MAX_MESSAGE_BYTES,
         }
 
     def prepare(self) -> None:
-        """The properties; all its data is in Kafka."""
+        """Writes the properties. The worker stores all data in Kafka."""
         self.make_folder()
         self.write("log4j2.properties", LOG4J2)
         self.write("connect.properties", properties(self.settings()))
 
     def command(self) -> list[str | Path]:
-        """The worker, in the foreground."""
+        """Returns the command of the worker."""
         worker = "org.apache.kafka.connect.cli.ConnectDistributed"
         return [*self.run_java(self.heap()), worker, "connect.properties"]
 
     def ready(self) -> bool:
-        """It has joined its group and answers for it."""
+        """Returns whether the worker has joined its group and serves the REST API."""
         return isinstance(get_json(f"{self.url}/connectors"), list)
 
     def version(self) -> str:
-        """The worker's, and Debezium's."""
+        """Returns the versions of the worker and of Debezium."""
         plugins = get_json(f"{self.url}/connector-plugins")
         debezium = next((plugin["version"] for plugin in plugins if plugin["class"] == CONNECTOR), "missing")
         return f"{get_json(self.url)['version']}, Debezium {debezium}"

@@ -1,7 +1,7 @@
-"""Elasticsearch: one node, no security, the server without its optional modules.
+"""Runs Elasticsearch as one node, without security and without the optional modules.
 
-That build is what Maven has. It lacks `GET /` (405), `_delete_by_query`, `_reindex`, `_update_by_query`,
-painless, some analyzers and field types; the syncer needs none of them.
+Maven offers only this build. It lacks `GET /` (405), `_delete_by_query`, `_reindex`, `_update_by_query`, painless,
+some analyzers and some field types. The syncer needs none of them.
 """
 
 import shutil
@@ -13,13 +13,13 @@ from devstack.system import java_options
 
 
 class Elasticsearch(Server):
-    """A node that is a cluster of its own."""
+    """Describes a single-node cluster."""
 
     name = "elasticsearch"
     port_names = ("elasticsearch", "elasticsearch-transport")
 
     def prepare(self) -> None:
-        """A folder of configuration that starts as a copy of the one that comes with it."""
+        """Writes the configuration folder. It starts as a copy of the folder in the distribution."""
         self.make_folder()
         home = self.site.downloads.elasticsearch
         config = self.folder / "config"
@@ -39,13 +39,13 @@ class Elasticsearch(Server):
             "path.data": self.folder / "data",
             "path.logs": self.folder / "logs",
             "xpack.security.enabled": "false",
-            # a disk that is nearly full would make every index read-only
+            # otherwise a nearly full disk makes every index read-only
             "cluster.routing.allocation.disk.threshold_enabled": "false",
         }
         self.write("config/elasticsearch.yml", "".join(f"{key}: {value}\n" for key, value in settings.items()))
 
     def env(self) -> dict[str, str]:
-        """Where things are, and the heap."""
+        """Returns the environment: paths and heap."""
         return super().env() | {
             "ES_JAVA_HOME": str(self.site.java.parent.parent),
             "ES_JAVA_OPTS": " ".join([f"-Xms{self.heap()}", f"-Xmx{self.heap()}", *java_options()]),
@@ -54,15 +54,15 @@ class Elasticsearch(Server):
         }
 
     def command(self) -> list[str | Path]:
-        """The launcher, which starts the server as its child and passes SIGTERM on."""
+        """Returns the command of the launcher. It starts the server as its child and forwards SIGTERM."""
         return [self.site.downloads.elasticsearch / "bin" / "elasticsearch"]
 
     def ready(self) -> bool:
-        """The cluster has a master and its indexes their primaries."""
+        """Returns whether the cluster has a master and all primary shards are active."""
         health = get_json(f"{self.url}/_cluster/health?wait_for_status=yellow&timeout=2s")
         return health["status"] in ("yellow", "green")
 
     def version(self) -> str:
-        """From the node's own description (`GET /` is not there)."""
+        """Reads the version from the node info, because this build has no `GET /`."""
         nodes = get_json(f"{self.url}/_nodes/_local/_none?filter_path=nodes.*.version")
         return str(next(iter(nodes["nodes"].values()))["version"])

@@ -1,8 +1,8 @@
-"""Kafka: one node in KRaft mode, broker and controller in one process.
+"""Runs Kafka as one node in KRaft mode, with broker and controller in one process.
 
-Topics are never created by the mere mention of a name (`auto.create.topics.enable=false`): a consumer that
-asks for one that is not there must see so. Kafka Connect creates its own, and a connector's if its
-configuration has `topic.creation.*`; the syncer creates those of its tables.
+The broker never creates topics automatically (`auto.create.topics.enable=false`). A consumer of a missing topic must
+get an error. Kafka Connect creates its own topics. It creates the topics of a connector if the configuration has
+`topic.creation.*`. The syncer creates the topics of its tables.
 """
 
 import uuid
@@ -17,23 +17,23 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
 class Kafka(Server):
-    """One broker, replication factor 1 everywhere."""
+    """Describes one broker. All replication factors are 1."""
 
     name = "kafka"
     port_names = ("kafka", "kafka-controller")
 
     @property
     def url(self) -> str:
-        """bootstrap.servers"""
+        """Returns the `bootstrap.servers`."""
         return self.address
 
     def settings(self) -> dict[str, object]:
-        """server.properties"""
+        """Returns the content of server.properties."""
         controller = f"{HOST}:{self.site.ports['kafka-controller']}"
         return {
             "process.roles": "broker,controller",
             "node.id": 1,
-            "controller.quorum.voters": f"1@{controller}",  # not in the data, so that the port may change
+            "controller.quorum.voters": f"1@{controller}",  # a setting, not part of the data: the port may change
             "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.address}",
             "controller.listener.names": "CONTROLLER",
@@ -45,7 +45,7 @@ class Kafka(Server):
             "transaction.state.log.num.partitions": 4,
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
-            # for tests: groups form at once, and their dead are noticed soon
+            # for tests: groups form immediately, and dead members are detected early
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
             "log.segment.delete.delay.ms": 1000,
@@ -53,7 +53,7 @@ class Kafka(Server):
         }
 
     def prepare(self) -> None:
-        """The properties, every time; an empty formatted log, the first."""
+        """Writes the properties. Formats the empty log the first time."""
         self.make_folder()
         self.write("log4j2.properties", LOG4J2)
         self.write("server.properties", properties(self.settings()))
@@ -64,13 +64,16 @@ class Kafka(Server):
             process.run(command, account=self.site.account, env=self.env(), cwd=self.folder)
 
     def command(self) -> list[str | Path]:
-        """The broker, in the foreground."""
+        """Returns the command of the broker."""
         return [*self.run_java(self.heap()), "kafka.Kafka", "server.properties"]
 
     def ready(self) -> bool:
-        """The port is opened before requests are served; the log tells when the broker has joined."""
+        """Returns whether the log reports a started broker and the port is open.
+
+        The open port alone is not enough: the broker opens it before it serves requests.
+        """
         return "Kafka Server started" in self.log.read_text(errors="replace") and is_open(self.port)
 
     def version(self) -> str:
-        """The protocol does not tell it: the version that runs is the pinned one."""
+        """Returns the pinned version, because the protocol does not report the version of a broker."""
         return downloads.pins()["kafka"]

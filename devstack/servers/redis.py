@@ -1,4 +1,4 @@
-"""Redis: one node, everything kept in an append-only file, nothing ever evicted."""
+"""Runs Redis as one node, with an append-only file and without eviction."""
 
 import socket
 from pathlib import Path
@@ -9,7 +9,7 @@ from devstack.servers.base import Server
 
 
 class Redis(Server):
-    """Redis without a password."""
+    """Describes a Redis server without a password."""
 
     name = "redis"
     port_names = ("redis",)
@@ -17,11 +17,11 @@ class Redis(Server):
 
     @property
     def url(self) -> str:
-        """Database 0."""
+        """Returns the URL of database 0."""
         return f"redis://{self.address}/0"
 
     def prepare(self) -> None:
-        """redis.conf."""
+        """Writes redis.conf."""
         self.make_folder()
         settings = {
             "bind": HOST,
@@ -35,19 +35,19 @@ class Redis(Server):
         self.write("redis.conf", "".join(f"{key} {value}\n" for key, value in settings.items()))
 
     def command(self) -> list[str | Path]:
-        """The server, in the foreground."""
+        """Returns the command of the server."""
         return [system.require(system.redis_server(), "Redis"), self.folder / "redis.conf"]
 
-    def ask(self, command: str) -> str:
-        """An inline command and the start of its answer."""
+    def call(self, command: str) -> str:
+        """Sends an inline command and returns the start of the reply."""
         with socket.create_connection((HOST, self.port), timeout=3) as connection:
             connection.sendall(f"{command}\r\n".encode())
             return connection.recv(65536).decode()
 
     def ready(self) -> bool:
-        """PING is answered; while it loads its file, it is answered with an error."""
-        return self.ask("PING").startswith("+PONG")
+        """Returns whether the server replies to PING. While it loads its file, it replies with an error."""
+        return self.call("PING").startswith("+PONG")
 
     def version(self) -> str:
-        """From INFO."""
-        return self.ask("INFO server").partition("redis_version:")[2].split()[0]
+        """Reads the version from INFO."""
+        return self.call("INFO server").partition("redis_version:")[2].split()[0]

@@ -1,4 +1,4 @@
-"""All documents that there should be, beside all that there are."""
+"""Compares all expected documents with all documents in the sinks."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tests.convergence.documents import Difference, differences, in_elasticsearc
 from tests.convergence.oracle import Documents
 
 Expected = dict[tuple[str, str], Documents]
-"""By read model and sink."""
+"""Expected documents by read model and sink."""
 _KEYS = {"tenants": "tenant", "people": "person", "tasks": "task"}
 
 
 def compare(deployment: Deployment, expected: Expected) -> list[Difference]:
-    """Every difference, in every sink."""
+    """Returns all differences, in all sinks."""
     found: list[Difference] = []
     for (model, sink), documents in expected.items():
         if sink == "elasticsearch":
-            there = in_elasticsearch(deployment.stack, deployment.model(model))
+            actual = in_elasticsearch(deployment.stack, deployment.model(model))
         else:
-            there = in_redis(deployment.stack, f"{deployment.names.prefix}:{_KEYS[model]}:")
-        found += differences(f"{model} in {sink}", documents, there)
+            actual = in_redis(deployment.stack, f"{deployment.names.prefix}:{_KEYS[model]}:")
+        found += differences(f"{model} in {sink}", documents, actual)
     return found
 
 
 def describe(found: Sequence[Difference]) -> str:
-    """How many of each kind, and the first of them."""
+    """Returns the number of differences of each kind, and the first differences in detail."""
     kinds = Counter(f"{one.kind} {one.where}" for one in found)
     return "\n".join((str(dict(kinds)), *map(str, found[:8])))

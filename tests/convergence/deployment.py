@@ -1,33 +1,31 @@
-"""The syncer as an operator runs it: a folder of read models, a connector, settings in the environment."""
+"""Runs the syncer as an operator does: a folder of read models, a connector, and settings in the environment."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
 import urllib3
 
 from devstack import Stack
 from tests.harness import Database, Names
+from tests.harness.names import remove_keys
+from tests.harness.process import SyncerProcess
+from tests.harness.settings import environment
 
 MODELS = ("people", "projects", "tasks", "tenants")
 _HERE = Path(__file__).parent
 _CONNECTOR = _HERE.parents[1] / "connectors" / "shop.json"
-_STOPS_WITHIN = 10.0
 
-# Small batches, so that a few hundred rows are "large"; short times, so that what takes minutes in production
-# takes seconds here.
+# Batches are small, so that a few hundred rows exceed every limit. Intervals are short, so that processes that take
+# minutes in production take seconds here.
 _SETTINGS = {
     "PIPELINE__FAN_OUT": "15",
     "PIPELINE__CHUNK_DOCUMENTS": "10",
@@ -44,64 +42,34 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Process:
-    """A running `syncer` command; what it says goes to a file."""
+class Process(SyncerProcess):
+    """A `syncer` command in the background."""
 
-    name: str
-    popen: subprocess.Popen[bytes]
-    log: Path
-    port: int
-
-    @property
-    def alive(self) -> bool:
-        return self.popen.poll() is None
+    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], log: Path, folder: Path) -> None:
+        self.port = _free_port()
+        super().__init__(arguments, environment | {"SYNCER_HTTP__PORT": str(self.port)}, log, folder)
 
     def ready(self) -> bool:
-        """Whether it is the daemon, and keeps every read model in step."""
+        """Returns whether this is a daemon that keeps every read model in sync."""
         try:
             url = f"http://127.0.0.1:{self.port}/readyz"
             return urllib3.request("GET", url, timeout=2, retries=False).status == 200
         except urllib3.exceptions.HTTPError:
             return False
 
-    def freeze(self, seconds: float) -> None:
-        """It stands still; then it goes on with what it was about to do, as if nothing had happened."""
-        self.popen.send_signal(signal.SIGSTOP)
-        try:
-            time.sleep(seconds)
-        finally:
-            self.popen.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """Without notice."""
-        self.popen.send_signal(signal.SIGKILL)
-        self.popen.wait()
-
-    def terminate(self) -> None:
-        """In order: it has to end by itself, in time."""
-        self.popen.terminate()
-        try:
-            status = self.popen.wait(_STOPS_WITHIN)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"{self.name} was still there {_STOPS_WITHIN} s after SIGTERM") from None
-        # it may not have got as far as to notice signals
-        assert status in (0, -signal.SIGTERM), f"{self.name} ended with {status}:\n{self.tail()}"
-
-    def tail(self) -> str:
-        """The last of what it said."""
-        return "".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-30:])
+    def stop(self) -> None:
+        """Sends SIGTERM and waits for a clean end. Raises AssertionError if it fails or does not end in time."""
+        # A process that has just started may not have installed its signal handler yet.
+        self.terminate((0, -signal.SIGTERM))
 
 
 class Deployment:
-    """folder: for settings and logs."""
+    """Holds the settings, the connector and the processes of the syncer. `folder` is for files and logs."""
 
     def __init__(self, stack: Stack, database: Database, names: Names, folder: Path) -> None:
         self.stack, self.database, self.names, self.folder = stack, database, names, folder
         self.processes: list[Process] = []
-        self.environment = os.environ | {f"SYNCER_{name}": value for name, value in _SETTINGS.items()}
-        self.environment |= self._environment()
+        self.environment = self._settings()
         for kind in ("models", "connectors", "logs"):
             (folder / kind).mkdir()
         for model in MODELS:
@@ -110,7 +78,7 @@ class Deployment:
         self._write_connector()
 
     def model(self, name: str) -> str:
-        """What a read model is called here."""
+        """Returns the name of a read model in this deployment."""
         return self.names(name)
 
     def create_tables(self) -> None:
@@ -118,7 +86,7 @@ class Deployment:
             connection.execute((_HERE / "schema.sql").read_bytes())
 
     def run(self, *arguments: str, expect: Collection[int] = (0,)) -> str:
-        """A command from start to end; returns what it prints. expect: exit statuses."""
+        """Runs a command to its end and returns its standard output. expect: the allowed exit statuses."""
         command = [sys.executable, "-m", "syncer", *arguments]
         done = subprocess.run(
             command,
@@ -129,57 +97,40 @@ class Deployment:
             timeout=90,
             check=False,
         )
-        told = f"syncer {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-        assert done.returncode in expect, told
+        failure = f"syncer {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        assert done.returncode in expect, failure
         return done.stdout
 
     def start(self, *arguments: str) -> Process:
-        """A command in the background."""
-        port = _free_port()
-        name = f"{len(self.processes)}-{arguments[0]}"
-        log = self.folder / "logs" / f"{name}.log"
-        with log.open("wb") as output:
-            popen = subprocess.Popen(
-                [sys.executable, "-m", "syncer", *arguments],
-                env=self.environment | {"SYNCER_HTTP__PORT": str(port)},
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        process = Process(name, popen, log, port)
+        """Starts a command in the background."""
+        log = self.folder / "logs" / f"{len(self.processes)}-{arguments[0]}.log"
+        process = Process(arguments, self.environment, log, self.folder)
         self.processes.append(process)
         return process
 
     def status(self, expect: Collection[int] = (0,)) -> list[dict[str, Any]]:
-        """Per read model, as Kafka tells. expect: 1, too, if all may not be well."""
+        """Returns the status of each read model. expect: include 1 if read models may be unhealthy."""
         found: list[dict[str, Any]] = json.loads(self.run("status", "--json", expect=expect))["models"]
         return found
 
-    def end(self) -> None:
-        """Kill what still runs, and remove from Redis what its fixture does not know."""
+    def close(self) -> None:
+        """Kills all running processes, and deletes the metadata of the syncer in Redis."""
         for process in self.processes:
             if process.alive:
                 process.kill()
-        with redis.Redis.from_url(self.stack.redis) as client:
-            for pattern in (f"version:*{self.names.prefix}*", f"syncer:*{self.names.prefix}*"):
-                if keys := list(client.scan_iter(pattern, count=1000)):
-                    client.delete(*keys)
+        remove_keys(self.stack.redis, f"version:*{self.names.prefix}*", f"syncer:*{self.names.prefix}*")
 
-    def _environment(self) -> dict[str, str]:
-        stack, database, names = self.stack, self.database, self.names
-        return {
-            "PYTHONPATH": str(_HERE.parents[1]),
-            "SYNCER_MODELS": str(self.folder / "models"),
-            "SYNCER_POSTGRES__DSN": database.dsn,
-            "SYNCER_KAFKA__BOOTSTRAP_SERVERS": stack.kafka,
-            "SYNCER_KAFKA__TOPIC_PREFIX": names.prefix,
-            "SYNCER_KAFKA__GROUP_PREFIX": names.prefix,
-            "SYNCER_KAFKA__STATE_TOPIC": names("state"),
-            "SYNCER_CONNECT__URL": stack.connect,
-            "SYNCER_CONNECT__DEFINITIONS": str(self.folder / "connectors"),
-            "SYNCER_ELASTICSEARCH__URL": stack.elasticsearch,
-            "SYNCER_REDIS__URL": stack.redis,
+    def _settings(self) -> dict[str, str]:
+        database, names = self.database, self.names
+        return environment(
+            self.stack,
+            database,
+            self.folder,
+            topic_prefix=names.prefix,
+            group_prefix=names.prefix,
+            state_topic=names("state"),
+        ) | {
+            **{f"SYNCER_{name}": value for name, value in _SETTINGS.items()},
             "SHOP_PGHOST": database.host,
             "SHOP_PGPORT": str(database.port),
             "SHOP_PGUSER": database.user,
@@ -201,13 +152,13 @@ class Deployment:
 
 @contextlib.contextmanager
 def deployed(stack: Stack, database: Database, names: Names, folder: Path) -> Iterator[Deployment]:
-    """A deployment over new, empty tables; nothing of it is left running."""
+    """Creates empty tables and a deployment. Kills its processes at the end."""
     deployment = Deployment(stack, database, names, folder)
     try:
         deployment.create_tables()
         yield deployment
     finally:
-        deployment.end()
+        deployment.close()
 
 
 def _free_port() -> int:

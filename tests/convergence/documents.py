@@ -1,4 +1,4 @@
-"""The documents that there are: all of Elasticsearch and Redis, and which are not what they should be."""
+"""Reads all documents of Elasticsearch and Redis, and finds those that differ from the expected ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAGE = 1000
 
 @dataclass(frozen=True)
 class Difference:
-    """A document that is not what it should be; None where there is none."""
+    """Describes a wrong document. `expected` or `found` is None if there is no such document."""
 
     where: str
     id: str
@@ -43,15 +43,15 @@ class Difference:
 
 
 def differences(where: str, expected: Documents, found: Documents) -> list[Difference]:
-    """Ids without an equal document on the other side."""
+    """Returns the differences between expected and found documents, by id."""
     with decimal.localcontext(prec=DIGITS):
-        wanted, there = _exact(expected), _exact(found)
-    ids = [id for id in {**wanted, **there} if wanted.get(id) != there.get(id)]
-    return [Difference(where, id, wanted.get(id), there.get(id)) for id in ids]
+        wanted, actual = _exact(expected), _exact(found)
+    ids = [id for id in {**wanted, **actual} if wanted.get(id) != actual.get(id)]
+    return [Difference(where, id, wanted.get(id), actual.get(id)) for id in ids]
 
 
 def _exact(value: Any) -> Any:
-    """Numbers as texts, equal exactly if the numbers are; so that 1, 1.0 and true are not confused either."""
+    """Replaces numbers by texts that are equal exactly if the numbers are. So 1, "1" and true stay different."""
     if isinstance(value, dict):
         return {name: _exact(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -67,15 +67,15 @@ def _short(value: Any) -> str:
 
 
 def in_elasticsearch(stack: Stack, index: str) -> Documents:
-    """Every document of an index (or alias), by a point in time."""
+    """Returns every document of an index or alias. Reads them from one point in time."""
     base = stack.elasticsearch
-    _ask("POST", f"{base}/{index}/_refresh")
-    pit = _ask("POST", f"{base}/{index}/_pit?keep_alive=1m")["id"]
+    _request("POST", f"{base}/{index}/_refresh")
+    pit = _request("POST", f"{base}/{index}/_pit?keep_alive=1m")["id"]
     found: Documents = {}
     query: dict[str, Any] = {"size": _PAGE, "sort": ["_shard_doc"]}
     try:
         while True:
-            page = _ask("POST", f"{base}/_search", query | {"pit": {"id": pit, "keep_alive": "1m"}})
+            page = _request("POST", f"{base}/_search", query | {"pit": {"id": pit, "keep_alive": "1m"}})
             assert not page["timed_out"] and not page["_shards"]["failed"], page["_shards"]
             hits = page["hits"]["hits"]
             found |= {hit["_id"]: hit["_source"] for hit in hits}
@@ -83,11 +83,11 @@ def in_elasticsearch(stack: Stack, index: str) -> Documents:
                 return found
             pit, query["search_after"] = page["pit_id"], hits[-1]["sort"]
     finally:
-        _ask("DELETE", f"{base}/_pit", {"id": pit})
+        _request("DELETE", f"{base}/_pit", {"id": pit})
 
 
 def in_redis(stack: Stack, prefix: str) -> Documents:
-    """Every key that begins so, by what follows: JSON documents and hashes."""
+    """Returns the value of every key with this prefix, by the rest of the key. Reads JSON documents and hashes."""
     with redis.Redis.from_url(stack.redis, decode_responses=True) as client:
         return dict(_read(client, prefix, sorted(set(client.scan_iter(f"{prefix}*", count=1000)))))
 
@@ -100,11 +100,11 @@ def _read(client: redis.Redis, prefix: str, keys: list[str]) -> Iterator[tuple[s
     for key, kind in zip(keys, kinds.execute(), strict=True):
         bodies.hgetall(key) if kind == "hash" else bodies.get(key)
     for key, body in zip(keys, bodies.execute(), strict=True):
-        if body:  # it may have gone meanwhile
+        if body:  # another process may have deleted the key
             yield key.removeprefix(prefix), body if isinstance(body, dict) else _parse(body)
 
 
-def _ask(method: str, url: str, body: Any = None) -> Any:
+def _request(method: str, url: str, body: Any = None) -> Any:
     headers = {"content-type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
     answer = urllib3.request(method, url, body=data, headers=headers, timeout=30)

@@ -1,4 +1,4 @@
-"""What goes wrong: daemons are killed, stopped, frozen and doubled, a backfill is killed and goes on."""
+"""Injects faults into the processes of the syncer: daemons and backfills are killed, stopped and frozen."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from tests.convergence.deployment import Deployment, Process
 from tests.harness.waiting import remaining
 
-_READY_WITHIN = 30.0
+_READY_TIMEOUT = 30.0
 
 
 class Faults:
-    """Does something to the syncer's processes every few seconds. For one thread."""
+    """Injects a fault every few seconds. Use it in one thread."""
 
     def __init__(self, deployment: Deployment, seed: str) -> None:
         self.deployment = deployment
@@ -25,12 +25,12 @@ class Faults:
         self.backfill: Process | None = None
 
     def begin(self) -> None:
-        """The daemon, and a backfill beside it."""
+        """Starts a daemon and, concurrently, a backfill."""
         self._start_backfill()
         self._start_daemon()
 
-    def go_on(self, deadline: float, *, backfills: bool) -> None:
-        """Until the deadline (monotonic seconds)."""
+    def run_until(self, deadline: float, *, backfills: bool) -> None:
+        """Injects faults until the deadline (monotonic seconds). backfills: kill backfills too."""
         actions: dict[Callable[[], None], float] = {
             self._kill_daemon: 5,
             self._stop_daemon: 2,
@@ -45,25 +45,25 @@ class Faults:
                 return
             time.sleep(pause)
             self.random.choices(list(actions), list(actions.values()))[0]()
-            self._look_after()
+            self._check_processes()
 
     def finish_backfill(self, deadline: float) -> None:
-        """It comes to its end before the deadline, whatever happened to it."""
+        """Waits until the backfill has ended. Raises AssertionError after the deadline."""
         for _ in remaining(deadline):
             if self.backfill is None:
                 return
-            self._look_after()
+            self._check_processes()
         raise AssertionError("the backfill did not end")
 
     def stop(self) -> None:
-        """No more faults: a daemon runs."""
+        """Ends the faults: starts a daemon if none is running."""
         if not self.daemons:
             self._start_daemon()
 
     def summary(self) -> str:
         return ", ".join(f"{count} {what}" for what, count in sorted(self.done.items()))
 
-    # -- what is done -------------------------------------------------------------------------------------
+    # -- the faults ---------------------------------------------------------------------------------------
 
     def _kill_daemon(self) -> None:
         if self.daemons:
@@ -74,46 +74,46 @@ class Faults:
 
     def _stop_daemon(self) -> None:
         if self.daemons:
-            self._take().terminate()
+            self._take().stop()
             self._count("daemons stopped")
         if not self.daemons:
             self._start_daemon()
 
     def _second_daemon(self) -> None:
-        """Then partitions are shared, and shared anew when one of the two goes."""
+        """Starts a second daemon, so that partitions move between the two."""
         if len(self.daemons) < 2:
             self._start_daemon()
 
     def _freeze_daemon(self) -> None:
-        """For longer or shorter than it takes to be counted as dead, while another one goes on."""
+        """Freezes one daemon while another one continues, sometimes longer than the session timeout."""
         self._second_daemon()
         self._await_ready()
         self.random.choice(self.daemons).freeze(self.random.uniform(0.3, 4.0))
         self._count("daemons frozen")
 
     def _kill_backfill(self) -> None:
-        """It goes on where it was; if it had come to its end, another one begins."""
+        """Kills the backfill, which then resumes. If it has already ended, starts another one."""
         if self.backfill is not None:
             self.backfill.kill()
             self._count("backfills killed")
         self._start_backfill(again=self.backfill is None)
 
     def _await_ready(self) -> None:
-        """So that not every daemon is killed before it has done anything."""
+        """Waits until all daemons are ready, so that not every daemon is killed before it has worked."""
         if not self.daemons:
             self._start_daemon()
-        for _ in remaining(time.monotonic() + _READY_WITHIN):
+        for _ in remaining(time.monotonic() + _READY_TIMEOUT):
             late = [daemon for daemon in self.daemons if not daemon.ready()]
             if not late:
                 return
         raise AssertionError(f"{late[0].name} did not become ready:\n{late[0].tail()}")
 
-    def _look_after(self) -> None:
-        """Nothing ends by itself but a backfill that is done."""
+    def _check_processes(self) -> None:
+        """Raises AssertionError if a process ended unexpectedly. Only a completed backfill may end."""
         for daemon in self.daemons:
-            assert daemon.alive, f"{daemon.name} ended by itself:\n{daemon.tail()}"
+            assert daemon.alive, f"{daemon.name} ended unexpectedly:\n{daemon.tail()}"
         if self.backfill is not None and not self.backfill.alive:
-            status = self.backfill.popen.returncode
+            status = self.backfill.process.returncode
             assert status == 0, f"{self.backfill.name} ended with {status}:\n{self.backfill.tail()}"
             self.backfill = None
             self._count("backfills done")
@@ -133,8 +133,8 @@ class Faults:
         self.done[what] += 1
         self.log(what)
 
-    def log(self, what: str) -> None:
-        """For the log, which is a file beside the syncer's own."""
-        line = f"{time.strftime('%H:%M:%S')}  {time.monotonic() - self._began:6.2f} s  {what}"
+    def log(self, fault: str) -> None:
+        """Appends a line to faults.log, in the folder of the syncer's logs."""
+        line = f"{time.strftime('%H:%M:%S')}  {time.monotonic() - self._began:6.2f} s  {fault}"
         with (self.deployment.folder / "logs" / "faults.log").open("a") as out:
             print(line, file=out)

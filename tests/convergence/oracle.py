@@ -1,6 +1,6 @@
-"""The documents that there should be: plain SELECTs of whole tables in one snapshot, and plain Python.
+"""Computes the expected documents in Python, from plain SELECT statements of whole tables in one snapshot.
 
-Written from the words of `readmodels/*.yaml`, without any of the syncer's SQL or code. Numbers are exact.
+It implements `readmodels/*.yaml` independently, without SQL or code of the syncer. Numbers are exact.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.harness import Database
 
 Row = dict[str, Any]
 Documents = dict[str, Any]
-"""By id, as the sink should have them."""
+"""Documents by id, as the sink should contain them."""
 
 _TABLES = (
     "tenants",
@@ -32,11 +32,11 @@ _TABLES = (
     '"Büro"."Person"',
 )
 DIGITS = 200
-"""More than any of our numbers has: Python rounds sums to 28 otherwise."""
+"""Precision of decimals. No number in the tests has more digits. Python would round sums to 28 digits."""
 
 
 class Oracle:
-    """All rows as of one moment."""
+    """Holds all rows of one snapshot."""
 
     def __init__(self, database: Database) -> None:
         tables: dict[str, list[Row]] = {}
@@ -62,7 +62,7 @@ class Oracle:
         self.links = _lists(tables["project_labels"], "project_id")
 
     def documents(self) -> dict[tuple[str, str], Documents]:
-        """By read model and sink."""
+        """Returns the expected documents, by read model and sink."""
         with decimal.localcontext(prec=DIGITS):
             return self._documents()
 
@@ -103,7 +103,7 @@ class Oracle:
             "parts": [part["id"] for part in parts],
             "lead": {"name": lead["Voller Name"], "rank": lead["Rang"]} if lead and lead["aktiv"] else None,
             "labels": self._labels(row, lambda link: (link["rank"], link["label_id"])),
-            "tasks": [self._shown(task) for task in tasks[:3]],
+            "tasks": [self._task_of_project(task) for task in tasks[:3]],
             "totals": self._totals(tasks),
             "people": _distinct(task["assignee"] for task in tasks),
             "hours_by_region": {
@@ -112,7 +112,7 @@ class Oracle:
             },
         }
 
-    def _shown(self, task: Row) -> Row:
+    def _task_of_project(self, task: Row) -> Row:
         entries = self._entries(task)
         assignee = self.people.get((task["assignee"],))
         first = sorted(entries, key=lambda entry: (entry["spent_on"], entry["id"]))[:2]
@@ -164,7 +164,7 @@ class Oracle:
         }
 
     def _person(self, row: Row) -> Row:
-        """A hash: the text of each value, and no field for NULL."""
+        """Returns the fields of a hash: the text of each value, without fields for NULL."""
         tasks = sorted(self.tasks_of_person[row["Kürzel"],], key=lambda task: (task["id"], task["region"]))
         entries = [e for task in tasks for e in sorted(self._entries(task), key=lambda entry: entry["id"])]
         leads = self.led[row["Ausweis"],]
@@ -200,7 +200,7 @@ class Oracle:
             "minutes": _sum(-negative for negative, _ in minutes),
         }
 
-    # -- rows of rows -------------------------------------------------------------------------------------
+    # -- related rows -------------------------------------------------------------------------------------
 
     def _tenant_of(self, project: Row) -> Row | None:
         return self.tenants.get((project["tenant_code"], project["tenant_nr"]))
@@ -217,7 +217,7 @@ def _by(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], Row]:
 
 
 def _lists(rows: Iterable[Row], *columns: str) -> defaultdict[tuple[Any, ...], list[Row]]:
-    """Rows by what they point to; those that point to nothing are left out."""
+    """Groups rows by the given columns. Omits rows with a NULL in them."""
     found = defaultdict(list)
     for row in rows:
         key = tuple(row[column] for column in columns)
@@ -227,7 +227,7 @@ def _lists(rows: Iterable[Row], *columns: str) -> defaultdict[tuple[Any, ...], l
 
 
 def _id(*key: object) -> str:
-    """The id of a document whose root has several key columns: `|` between, `|` and `\\` escaped by `\\`."""
+    """Returns the id of a document with several key columns: `|` separates them, `\\` escapes `|` and `\\`."""
     return "|".join(str(part).replace("\\", "\\\\").replace("|", "\\|") for part in key)
 
 
@@ -236,7 +236,7 @@ def _take(row: Row, *names: str) -> Row:
 
 
 def _json(value: Any) -> Any:
-    """What JSON makes of SQL's values; numbers stay as they are."""
+    """Converts SQL values to JSON values. Numbers stay unchanged."""
     if isinstance(value, dict):
         return {name: _json(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -250,17 +250,17 @@ def _json(value: Any) -> Any:
 
 
 def _moment(value: datetime | None) -> Decimal:
-    """Exact, so that it sorts backwards with a minus."""
+    """Returns exact seconds, so that a negated value sorts in descending order."""
     return Decimal(0) if value is None else Decimal(int(value.timestamp())) + Decimal(value.microsecond) / 1_000_000
 
 
 def _sum(values: Iterable[Any]) -> Any:
-    """SQL's: of no values NULL."""
-    there = [value for value in values if value is not None]
-    return sum(there) if there else None
+    """Returns the sum as in SQL: the sum of no values is NULL (None)."""
+    present = [value for value in values if value is not None]
+    return sum(present) if present else None
 
 
 def _distinct(values: Iterable[str | None]) -> list[str | None]:
-    """In order, NULL last."""
+    """Returns the distinct values in order, with NULL last."""
     found = set(values)
     return [*sorted(value for value in found if value is not None), *([None] if None in found else [])]

@@ -1,5 +1,5 @@
--- A database of projects that has everything which makes read models hard to keep in step. The application that
--- owns it knows nothing of the syncer; all that was done for the syncer's sake is at the end.
+-- A database of projects with the features that make read models difficult. The application that owns it is
+-- independent of the syncer. The statements that the syncer needs are at the end.
 
 CREATE SCHEMA "Büro";
 CREATE TYPE state AS ENUM ('draft', 'open', 'on hold', 'closed');
@@ -26,7 +26,7 @@ CREATE TABLE "Büro"."Person" (
 );
 
 -- A self-reference, a nullable foreign key of two columns, and a link (`lead`) without a foreign key, to an
--- "Ausweis" that may not be there yet.
+-- "Ausweis" that may not exist yet.
 CREATE TABLE projects (
     id bigint PRIMARY KEY,
     tenant_code text,
@@ -86,7 +86,7 @@ CREATE INDEX ON tasks (assignee);
 CREATE INDEX ON entries (task_id, region);
 CREATE INDEX ON project_labels (label_id);
 
--- What reading the changes needs. Two tables have an index as their identity: their events carry less.
+-- Replica identities. Two tables use an index, so the old rows in their events have fewer columns.
 CREATE UNIQUE INDEX entries_link ON entries (id, task_id, region);
 CREATE UNIQUE INDEX person_link ON "Büro"."Person" ("Kürzel", "Ausweis");
 ALTER TABLE entries REPLICA IDENTITY USING INDEX entries_link;

@@ -1,4 +1,4 @@
-"""What happens to a member of a consumer group while partitions go to another one and come back."""
+"""Tests a member of a consumer group while its partitions move to another member and back."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ PARTITIONS = 4
 
 
 class Group:
-    """A topic, and members of a group that read it."""
+    """A topic and a consumer group that reads it."""
 
     def __init__(self, stack: Stack, names: Names) -> None:
         self.settings: dict[str, Any] = {"bootstrap.servers": stack.kafka, "session.timeout.ms": 6000}
         self.topic = names("topic")
-        self.topics = KafkaAdmin(self.settings, partitions=PARTITIONS, replication_factor=1)
-        self.topics.create([self.topic], {})
+        self.admin = KafkaAdmin(self.settings, partitions=PARTITIONS, replication_factor=1)
+        self.admin.create([self.topic], {})
         self._producer = Producer({"bootstrap.servers": stack.kafka, "linger.ms": 0})
 
     def member(self) -> KafkaSource:
         return KafkaSource(self.settings, self.topic, [self.topic], name="model")
 
     def produce(self) -> None:
-        """A record in each partition."""
+        """Writes one record to each partition."""
         for partition in range(PARTITIONS):
             self._producer.produce(self.topic, b"x", partition=partition)
         self._producer.flush()
 
     def uncommitted(self) -> dict[Any, Any]:
-        committed = self.topics.committed(self.topic)
-        return {p: (committed.get(p), e) for p, e in self.topics.ends([self.topic]).items() if committed.get(p) != e}
+        committed = self.admin.committed(self.topic)
+        return {p: (committed.get(p), e) for p, e in self.admin.ends([self.topic]).items() if committed.get(p) != e}
 
 
 @pytest.fixture
@@ -54,20 +54,20 @@ def poll_until(condition: Callable[[], bool], *members: KafkaSource) -> None:
             member.poll(0.02, 100, 1 << 20)
         if condition():
             return
-    raise AssertionError("it never became true")
+    raise AssertionError("the condition was not met in time")
 
 
-def test_a_partition_that_left_during_a_pause_is_read_when_it_comes_back(group: Group) -> None:
+def test_a_partition_that_was_revoked_during_a_pause_is_read_after_it_returns(group: Group) -> None:
     one = group.member()
     poll_until(lambda: len(one.progress()) == PARTITIONS, one)
     other = group.member()
-    for _ in remaining(time.monotonic() + 20, 0.02):  # busy: it only keeps its membership
+    for _ in remaining(time.monotonic() + 20, 0.02):  # busy: only the heartbeat keeps its membership
         one.heartbeat()
         other.poll(0.02, 100, 1 << 20)
         if other.progress() and len(one.progress()) + len(other.progress()) == PARTITIONS:
             break
     assert other.progress()
-    poll_until(lambda: True, one)  # goes on with those that it still has
+    poll_until(lambda: True, one)  # continues with its remaining partitions
     other.close()
     poll_until(lambda: len(one.progress()) == PARTITIONS, one)
     group.produce()
@@ -75,8 +75,8 @@ def test_a_partition_that_left_during_a_pause_is_read_when_it_comes_back(group: 
     one.close()
 
 
-def test_offsets_that_a_rebalance_refuses_are_committed_after_it(group: Group) -> None:
-    """Nothing else may come that would carry them."""
+def test_offsets_rejected_during_a_rebalance_are_committed_after_it(group: Group) -> None:
+    """Later records must not be necessary: there may be none."""
     stop = Event()
 
     def work() -> None:
@@ -91,7 +91,7 @@ def test_offsets_that_a_rebalance_refuses_are_committed_after_it(group: Group) -
     try:
         for _ in range(4):
             other = group.member()
-            for left in remaining(time.monotonic() + 1.0, 0.02):  # in the midst of joining and leaving
+            for left in remaining(time.monotonic() + 1.0, 0.02):  # while the member joins and leaves
                 other.poll(0.0, 100, 1 << 20)
                 if left > 0.5:
                     group.produce()

@@ -1,8 +1,8 @@
-"""Concurrent writers: each does random operations in transactions of every kind, until told to stop.
+"""Runs concurrent writers. Each runs random operations in transactions of every kind until `stop`.
 
-Some transactions are rolled back, some in part (savepoints), some are prepared first and committed later,
-some are serializable, some are committed asynchronously. What PostgreSQL refuses is rolled back and counted;
-when the server is gone, the writer waits for it, as applications do.
+Some transactions are rolled back, completely or to a savepoint. Some are prepared first and committed later. Some are
+serializable, and some commit asynchronously. A transaction that PostgreSQL rejects is rolled back and counted. While
+the server is unavailable, the writers wait for it, as applications do.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 import psycopg
 
 from tests.convergence import operations
-from tests.convergence.operations import OPERATIONS, PERSON, SWEEPING, Operation, add_many
+from tests.convergence.operation_mix import OPERATIONS, SWEEPING
+from tests.convergence.operations import PERSON, Operation, add_many
 from tests.convergence.values import Row
 from tests.harness import Database
 from tests.harness.waiting import remaining
 
-_LEAST = {
+_MINIMUM = {
     "tenants": (12, operations.new_tenant),
     PERSON: (25, operations.new_person),
     "labels": (10, operations.new_label),
@@ -31,7 +32,7 @@ _LEAST = {
     "tasks": (60, operations.add_task),
     "entries": (40, operations.add_entries),
 }
-_REFUSALS = (
+_REJECTIONS = (
     psycopg.errors.IntegrityError,  # a foreign key, a unique key, a NULL
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
@@ -40,9 +41,10 @@ _REFUSALS = (
 
 
 class Writer:
-    """One session of the application. For one thread.
+    """Runs one session of the application. Use it in one thread.
 
-    number, of: which of how many writers it is; keeps their new keys apart.
+    number: the index of the writer.
+    of: the number of writers. Both together make the new keys of all writers distinct.
     """
 
     def __init__(self, database: Database, seed: str, number: int, of: int) -> None:
@@ -63,18 +65,18 @@ class Writer:
         return connection
 
     def _connect_again(self) -> None:
-        """The server is gone. What it was told to prepare before is still there, and would stay for ever."""
+        """Waits for the server and connects again. Rolls back the prepared transactions, which would stay forever."""
         self.connection.close()
-        for _ in remaining(time.monotonic() + _SERVER_WITHIN):
+        for _ in remaining(time.monotonic() + _SERVER_TIMEOUT):
             with contextlib.suppress(psycopg.OperationalError):
                 self.connection = self._connect()
                 found = "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, %s)"
                 for (name,) in self.connection.execute(found, [f"{self._name}-"]).fetchall():
                     self.connection.execute(f"ROLLBACK PREPARED '{name}'".encode())
                 return
-        raise AssertionError(f"PostgreSQL was away for more than {_SERVER_WITHIN:.0f} s")
+        raise AssertionError(f"PostgreSQL was unavailable for more than {_SERVER_TIMEOUT:.0f} s")
 
-    # -- what operations work with ------------------------------------------------------------------------
+    # -- the interface of operations ----------------------------------------------------------------------
 
     def run(self, statement: str, *values: Any) -> None:
         self.rows += max(0, self.connection.execute(statement.encode(), values or None).rowcount)
@@ -86,17 +88,17 @@ class Writer:
                     lines.write_row(row)
             self.rows += max(0, cursor.rowcount)
 
-    def ask(self, statement: str, *values: Any) -> Row | None:
+    def fetch_one(self, statement: str, *values: Any) -> Row | None:
         return self.connection.execute(statement.encode(), values or None).fetchone()
 
-    def fresh(self) -> int:
+    def next_id(self) -> int:
         self._next += self._step
         return self._next
 
     # -- transactions ------------------------------------------------------------------------------------
 
     def transact(self, *, calm: bool) -> None:
-        """One transaction of one to four operations. calm: none that makes every document dirty."""
+        """Runs a transaction of one to four operations. calm: excludes operations that make every document dirty."""
         often = [0.0 if calm and name in SWEEPING else often for name, (often, _) in OPERATIONS.items()]
         names = self.random.choices(list(OPERATIONS), often, k=4)
         some = names[: self.random.choice((1, 1, 2, 3, 4))]
@@ -104,7 +106,7 @@ class Writer:
         self.perform({name: OPERATIONS[name][1] for name in some}, kind)
 
     def perform(self, some: dict[str, Operation], kind: str = "commit") -> None:
-        """A transaction of these operations; counted as `kind`, or as refused."""
+        """Runs a transaction of these operations. Counts it as `kind`, or as rejected."""
         try:
             self.connection.execute("BEGIN")
             if kind == "serializable":
@@ -115,18 +117,18 @@ class Writer:
                 else:
                     operation(self)
             self._finish(kind)
-        except _REFUSALS as error:
+        except _REJECTIONS as error:
             self.connection.execute("ROLLBACK")
-            kind = f"refused: {type(error).__name__}"
+            kind = f"rejected: {type(error).__name__}"
         except psycopg.OperationalError:
             self._connect_again()
-            kind = "refused: the server was gone"
+            kind = "rejected: the server was unavailable"
         self.done[kind] += 1
-        if not kind.startswith("refused"):
+        if not kind.startswith("rejected"):
             self.done.update(f"operation: {name}" for name in some)
 
     def _in_savepoints(self, operation: Operation) -> None:
-        """Once for nothing, once for good; and once more below, for nothing again."""
+        """Runs the operation in one or two savepoints. Some are rolled back, others are released."""
         for end in self.random.choice((("ROLLBACK TO", "RELEASE"), ("RELEASE",), ("RELEASE", "ROLLBACK TO"))):
             self.connection.execute("SAVEPOINT one")
             operation(self)
@@ -137,38 +139,42 @@ class Writer:
             self._prepared += 1
             name = f"{self._name}-{self._prepared}"
             self.connection.execute(f"PREPARE TRANSACTION '{name}'".encode())
-            time.sleep(self.random.random() * 0.3)  # meanwhile others go on
+            time.sleep(self.random.random() * 0.3)  # other writers continue
             end = self.random.choice(("COMMIT", "COMMIT", "ROLLBACK"))
             self.connection.execute(f"{end} PREPARED '{name}'".encode())
         else:
             self.connection.execute("ROLLBACK" if kind == "rollback" else "COMMIT")
 
     def fill(self) -> None:
-        """Until every table has some rows: truncates must not make everything easy."""
-        for table, (least, adding) in _LEAST.items():
-            while self._count(table) < least:
-                self.perform({f"fill {table}": adding})
+        """Inserts rows until every table has a minimum. Otherwise truncates would leave too few rows to test."""
+        for table, (minimum, operation) in _MINIMUM.items():
+            while self._count(table) < minimum:
+                self.perform({f"fill {table}": operation})
 
     def _count(self, table: str) -> int:
         try:
-            return int((self.ask(f"SELECT count(*) FROM {table}") or (0,))[0])
+            return int((self.fetch_one(f"SELECT count(*) FROM {table}") or (0,))[0])
         except psycopg.OperationalError:
             self._connect_again()
             return 0
 
 
-_SERVER_WITHIN = 60.0
+_SERVER_TIMEOUT = 60.0
 _KINDS = {"commit": 70, "savepoints": 12, "rollback": 10, "serializable": 5, "prepared": 3}
 
 
 class Workload:
-    """writers: how many at once. rate: transactions a second, of all together."""
+    """Runs writers in threads.
+
+    writers: the number of writers.
+    rate: transactions per second of all writers together.
+    """
 
     def __init__(self, database: Database, seed: str, writers: int, rate: float) -> None:
         self.database = database
         self.writers = [Writer(database, seed, number, writers + 1) for number in range(writers)]
         self._own = Writer(database, seed, writers, writers + 1)
-        self._own.connection.execute("SET deadlock_timeout = '3s'")  # in a deadlock, another one gives in
+        self._own.connection.execute("SET deadlock_timeout = '3s'")  # in a deadlock, another session is the victim
         self._pause = writers / rate
         self._stop, self._calm = threading.Event(), threading.Event()
         self._threads = [
@@ -178,7 +184,7 @@ class Workload:
         self._failed: list[BaseException] = []
 
     def seed_rows(self, projects: int) -> None:
-        """Rows from before anybody listened: only a backfill brings them."""
+        """Inserts rows before the connector exists. Only a backfill delivers them."""
         self._own.fill()
         for _ in range(projects):
             self._own.perform({"fill projects": operations.add_project})
@@ -189,17 +195,17 @@ class Workload:
             thread.start()
 
     def do(self, name: str) -> None:
-        """An operation now, by the caller; again if it is refused."""
+        """Runs an operation now, in the thread of the caller. Repeats it until it is not rejected."""
         before = self._own.done[f"operation: {name}"]
         while self._own.done[f"operation: {name}"] == before:
             self._own.perform({name: OPERATIONS[name][1]})
 
     def calm(self) -> None:
-        """From now on, nothing that makes every document dirty: it would hide what was missed before."""
+        """Excludes operations that make every document dirty from now on. They would hide lost changes."""
         self._calm.set()
 
     def stop(self) -> None:
-        """The last transaction of every writer is over when this returns. Raises what went wrong in one."""
+        """Ends all writers after their current transaction. Raises the first error of a writer."""
         self._stop.set()
         for thread in self._threads:
             if thread.ident is not None:
@@ -214,7 +220,7 @@ class Workload:
 
     @property
     def done(self) -> Counter[str]:
-        """How many transactions of each kind; how many operations, which begin so."""
+        """Returns the number of transactions of each kind, and of operations (with the prefix "operation: ")."""
         return sum((writer.done for writer in (*self.writers, self._own)), Counter())
 
     @property
@@ -223,11 +229,11 @@ class Workload:
 
     @property
     def rows(self) -> int:
-        """Rows written by the writers, also in what came to nothing."""
+        """Returns the number of written rows, including those of transactions that were rolled back."""
         return sum(writer.rows for writer in self.writers)
 
     def summary(self) -> str:
-        """How much was written, for the log of the run."""
+        """Returns a summary for the log of the test."""
         done = self.done
         kinds = {name: count for name, count in done.items() if not name.startswith("operation")}
         truncates = sum(count for name, count in done.items() if "truncate" in name)

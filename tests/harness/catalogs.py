@@ -1,4 +1,4 @@
-"""Catalogs written by hand, in a few words."""
+"""Builds catalogs in memory from short descriptions of tables."""
 
 from syncer.declaration.catalog import Catalog, Column, Index, Leaf, Table
 from syncer.events import TableName
@@ -12,9 +12,14 @@ _LONG = {
 
 
 def table(name: str, columns: str, *, unique: tuple[str, ...] = (), full: bool = False, **more: object) -> Table:
-    """columns: `id bigint key, status text, …`; unique: further unique indexes, columns by spaces."""
+    """Builds a table.
+
+    columns: for example "id bigint key, status text".
+    unique: additional unique indexes, each as column names separated by spaces.
+    full: REPLICA IDENTITY FULL.
+    """
     schema, _, bare = name.rpartition(".")
-    named = TableName(schema or "public", bare)
+    table_name = TableName(schema or "public", bare)
     found, key = {}, []
     for text in columns.split(","):
         word, type_, *rest = text.split()
@@ -28,11 +33,12 @@ def table(name: str, columns: str, *, unique: tuple[str, ...] = (), full: bool =
             key.append(word)
     indexes = [Index("pkey", tuple(key), True, False)] if key else []
     indexes += [Index(f"u{i}", tuple(text.split()), True, False) for i, text in enumerate(unique)]
-    leaf = Leaf(1, named, "full" if full else "default", tuple(found if full else key))
-    return Table(named, 1, "table", "permanent", found, tuple(key), tuple(indexes), (leaf,))
+    leaf = Leaf(1, table_name, "full" if full else "default", tuple(found if full else key))
+    return Table(table_name, 1, "table", "permanent", found, tuple(key), tuple(indexes), (leaf,))
 
 
 def catalog(*tables: Table, enums: dict[str, tuple[str, ...]] | None = None) -> Catalog:
+    """Builds a catalog of tables and enum types."""
     return Catalog({t.name: t for t in tables}, enums or {})
 
 

@@ -1,4 +1,4 @@
-"""The demo's connector on a test's own database, and the change events that it sends."""
+"""Runs the demo's connector on a test database, and reads the change events that it writes."""
 
 import json
 import time
@@ -16,12 +16,16 @@ from syncer.connect.client import Connect
 from syncer.connect.definition import Definition, load_definition
 from tests.harness.database import Database
 from tests.harness.names import Names
+from tests.harness.waiting import until
 
 SHOP = Path(__file__).parents[2] / "connectors" / "shop.json"
 
 
 def definition(database: Database, names: Names, **changes: str) -> Definition:
-    """The demo's connector, reading this test's database."""
+    """Returns the definition of the demo's connector for a test database.
+
+    changes: settings of the connector to override, with `__` for a dot.
+    """
     environment = {
         "SHOP_PGHOST": database.host,
         "SHOP_PGPORT": str(database.port),
@@ -42,7 +46,7 @@ def definition(database: Database, names: Names, **changes: str) -> Definition:
 
 
 def events(stack: Stack, names: Names, count: int, seconds: float = 30) -> dict[str, list[tuple[Any, Any]]]:
-    """Key and value of `count` change events, by the table they say they are of."""
+    """Reads `count` change events. Returns their keys and values, by the table in `source.table`."""
     consumer = Consumer(
         {
             "bootstrap.servers": stack.kafka,
@@ -55,8 +59,8 @@ def events(stack: Stack, names: Names, count: int, seconds: float = 30) -> dict[
     found: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
     deadline = time.monotonic() + seconds
     try:
-        while sum(map(len, found.values())) < count:
-            assert time.monotonic() < deadline, f"only {sum(map(len, found.values()))} of {count} events"
+        while (received := sum(map(len, found.values()))) < count:
+            assert time.monotonic() < deadline, f"received only {received} of {count} events in {seconds:g} s"
             message = consumer.poll(0.5)
             if message is None or message.error():
                 continue
@@ -71,17 +75,18 @@ def events(stack: Stack, names: Names, count: int, seconds: float = 30) -> dict[
 
 @contextmanager
 def streaming(stack: Stack, connect: Connect, wanted: Definition, database: Database) -> Iterator[None]:
-    """The connector, applied and reading its slot."""
+    """Applies the connector and waits until it reads its slot. Deletes it afterwards."""
     connect.apply(wanted)
     try:
         connect.wait_running(wanted.name, 60, steady=0)
         slot = wanted.config["slot.name"]
-        deadline = time.monotonic() + 30
-        while not database.query("SELECT FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]):
+
+        def reads_slot() -> bool:
             status = connect.status(wanted.name)
             assert not (status and status.failure), status
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            return bool(database.query("SELECT FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]))
+
+        until(reads_slot, f"the connector does not read the slot {slot}", 30)
         yield
     finally:
         connect.delete(wanted.name)

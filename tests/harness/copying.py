@@ -1,7 +1,7 @@
-"""A COPY, and the moment in which Kafka Connect has saved a position amid it.
+"""Runs a COPY, and detects that Kafka Connect has saved a position inside it.
 
-The rows of a page have one position in PostgreSQL's log. If Connect dies then, before the rest of the page is
-in Kafka, a connector that resumes after the saved position loses the rest (debezium/dbz#1554).
+All rows of a page have the same position in the WAL of PostgreSQL. If Kafka Connect is killed before the whole page is
+in Kafka, a connector that resumes after the saved position loses the remaining rows (debezium/dbz#1554).
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from confluent_kafka import Consumer, TopicPartition
 
 from devstack import Stack
 from tests.harness.database import Database
+from tests.harness.waiting import remaining
 
 _TOPIC = "connect-offsets"
 
 
 def copy(database: Database, statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
-    """A COPY … FROM STDIN in a transaction of its own; returns the transaction's id, as events have it."""
+    """Runs COPY … FROM STDIN in its own transaction. Returns the transaction id in the form that events use."""
     with database.connect(autocommit=False) as session:
         with session.cursor() as cursor, cursor.copy(statement.encode()) as lines:
             for row in rows:
@@ -31,7 +32,7 @@ def copy(database: Database, statement: str, rows: Iterable[tuple[Any, ...]]) ->
 
 
 class SavedPositions:
-    """Those that Connect saves of one connector, from now on. Close it."""
+    """Reads the positions that Kafka Connect saves for one connector from now on. Close it after use."""
 
     def __init__(self, stack: Stack, connector: str) -> None:
         self._connector = connector
@@ -46,10 +47,12 @@ class SavedPositions:
         self._consumer.close()
 
     def saved_inside(self, xid: int, seconds: float) -> bool:
-        """Wait for a position inside of this transaction. False if there was none: the connector went past
-        it, or did not come to it in the given time."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        """Waits for a saved position inside this transaction. Returns whether there was one.
+
+        xid: the transaction id that `copy` returned.
+        It returns False if the connector passed the transaction, or did not reach it within `seconds`.
+        """
+        for _ in remaining(time.monotonic() + seconds, pause=0.0):
             record = self._consumer.poll(0.5)
             if record is None or record.error() or not record.value():
                 continue

@@ -1,4 +1,4 @@
-"""A PostgreSQL database for one test, with everything that hangs on it."""
+"""Creates a PostgreSQL database for one test. Drops it with its sessions, slots and connectors."""
 
 import time
 import uuid
@@ -26,24 +26,24 @@ class Database:
     password: str
 
     def connect(self, *, autocommit: bool = True, **options: Any) -> psycopg.Connection[tuple[Any, ...]]:
-        """A new session of the superuser; close it, or use it in a `with` block."""
+        """Opens a session of the superuser. Close it, or use it in a `with` block."""
         return psycopg.connect(self.dsn, autocommit=autocommit, **options)
 
     def execute(self, *statements: str) -> None:
-        """Run statements, each in its own transaction."""
+        """Runs statements, each in its own transaction."""
         with self.connect() as session:
             for statement in statements:
                 session.execute(statement.encode())
 
     def query(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-        """Rows of one query."""
+        """Runs a query and returns its rows."""
         with self.connect() as session:
             return session.execute(statement.encode(), parameters).fetchall()
 
 
 @contextmanager
 def fresh_database(stack: Stack) -> Iterator[Database]:
-    """Create a database under a random name; drop it afterwards with its sessions, slots and connectors."""
+    """Creates a database with a random name. Drops it afterwards with its sessions, slots and connectors."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(stack.postgres, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -55,13 +55,14 @@ def fresh_database(stack: Stack) -> Iterator[Database]:
     finally:
         if "connect" in stack.running():
             delete_connectors(stack.connect, name)
-        with psycopg.connect(stack.postgres, autocommit=True) as admin:  # the test may have restarted the server
+        # The test may have restarted the server, so this needs a new session.
+        with psycopg.connect(stack.postgres, autocommit=True) as admin:
             drop_slots(admin, name)
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def delete_connectors(connect: str, database: str) -> None:
-    """Delete the connectors that read this database: they would make its slot again."""
+    """Deletes the connectors of this database. Otherwise they would create its slot again."""
     known = urllib3.request("GET", f"{connect}/connectors?expand=info").json()
     for name, connector in known.items():
         if connector["info"]["config"].get("database.dbname") == database:
@@ -69,7 +70,7 @@ def delete_connectors(connect: str, database: str) -> None:
 
 
 def drop_slots(admin: psycopg.Connection[Any], database: str) -> None:
-    """Drop the database's replication slots, from under whoever reads them."""
+    """Drops the replication slots of a database. Terminates their readers first."""
     deadline = time.monotonic() + 20
     find = "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = %s"
     while slots := admin.execute(find, [database]).fetchall():

@@ -1,4 +1,4 @@
-"""The pipeline over a real PostgreSQL; source, work topic and sink are in memory, so each step is seen."""
+"""Runs the pipeline on a real PostgreSQL. Source, work queue and sink are in memory, so tests see every step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ SELECT o.id::text, json_build_object('note', o.note, 'customer', c.name)
 
 
 class MemoryTopic:
-    """`ports.Source` of one partition: what was put on it, and from where its group goes on."""
+    """Implements `ports.Source` with one partition in memory.
+
+    at: the offset of the next record. committed: the offset that the group has committed.
+    """
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -70,22 +73,25 @@ class MemoryTopic:
         return {(self.topic, 0): (self.at, len(self.records))}
 
     def close(self) -> None:
-        """Whoever opens it next begins where was committed."""
+        """Rewinds to the committed offset, where the next consumer begins."""
         self.at = self.committed
 
 
 class MemoryWorkQueue(MemoryTopic):
-    """`ports.WorkTopic`, and the source of a lane that takes from it."""
+    """Implements `ports.WorkTopic`, and the source of the lane that reads it."""
 
     def put(self, item: WorkItem) -> None:
         self.add(encode_work(item))
 
     def flush(self) -> None:
-        """Nothing is on its way."""
+        """Does nothing: every record is written immediately."""
 
 
 class MemoryDeadLetters:
-    """`ports.DeadLetters`: what was ever refused, and what still is."""
+    """Implements `ports.DeadLetters` in memory.
+
+    written: ids and positions of all dead letters so far. open: the version of each document that is still rejected.
+    """
 
     def __init__(self) -> None:
         self.written: list[str] = []
@@ -104,11 +110,11 @@ class MemoryDeadLetters:
                 del self.open[id]
 
     def flush(self) -> None:
-        """Nothing is on its way."""
+        """Does nothing: every record is written immediately."""
 
 
 class RecordingSink(MemorySink):
-    """Remembers each batch that it is given; `then` may change what becomes of it."""
+    """Records every batch. `on_write` may return another outcome than the memory sink."""
 
     def __init__(self, store: Store, model: Any) -> None:
         super().__init__(Settings(), Connection(), model=model, store=store)
@@ -121,7 +127,7 @@ class RecordingSink(MemorySink):
 
 
 class Engine:
-    """One read model and its lanes' surroundings. Events are told by hand, with their real transactions."""
+    """Holds one read model and the objects that its lanes need. Tests add the events, with real transaction ids."""
 
     def __init__(self, database: Database, folder: Path, declaration: str = ORDERS) -> None:
         self.database, self.folder = database, folder
@@ -147,7 +153,7 @@ class Engine:
         self.opened: list[SnapshotReader] = []
 
     def rows(self, **arguments: Any) -> SnapshotReader:
-        """arguments: of psycopg, over those of the configuration."""
+        """Opens a snapshot reader. arguments: override the connection arguments of the configuration."""
         self.opened.append(SnapshotReader(self.config.postgres.arguments() | arguments, self.compiled))
         return self.opened[-1]
 
@@ -159,7 +165,7 @@ class Engine:
         topic_of: Callable[[TableName], str] = str,
         **limits: Any,
     ) -> Lane:
-        """Over the changes, unless told otherwise."""
+        """Builds a lane. Its source is `changes` by default. limits: override those of `Limits`."""
         source = source or self.changes
         return Lane(
             self.compiled,
@@ -177,7 +183,7 @@ class Engine:
 
     @contextmanager
     def running(self, lane: Lane) -> Iterator[list[BaseException]]:
-        """The lane on a thread of its own, told to stop at the end; the list is what it ended with."""
+        """Runs a lane in a thread and stops it at the end. Yields a list, which gets the error of the lane."""
         ended: list[BaseException] = []
 
         def run() -> None:
@@ -197,7 +203,7 @@ class Engine:
             self.stop.clear()
 
     def drain(self, *lanes: Lane) -> None:
-        """Step until nothing is left."""
+        """Steps each lane until its source has no more records and its writer is idle."""
         for lane in lanes:
             source: Any = lane.source
             while source.at < len(source.records) or lane.writer.busy:
@@ -205,7 +211,7 @@ class Engine:
             lane.step()
 
     def execute(self, *statements: str) -> int:
-        """In one transaction, whose id it returns."""
+        """Runs statements in one transaction. Returns the transaction id."""
         with self.database.connect(autocommit=False) as session:
             for statement in statements:
                 session.execute(statement.encode())
@@ -214,7 +220,7 @@ class Engine:
         return int(row[0])
 
     def add_event(self, txid: int | None, table: str, op: str = "u", **images: Any) -> None:
-        """An event, as Debezium words it."""
+        """Adds an event in the format of Debezium. images: `before` and `after`."""
         source = {"schema": "public", "table": table, "txId": txid, "ts_ms": 1}
         event = {"op": op, "before": images.get("before"), "after": images.get("after"), "source": source}
         self.changes.add(json.dumps(event).encode())
@@ -223,8 +229,8 @@ class Engine:
         for rows in self.opened:
             rows.close()
 
-    def metric(self, metric: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(metric, {"model": "orders", **labels})
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, {"model": "orders", **labels})
 
     def documents(self) -> dict[str, Any]:
         return {id: json.loads(body) for id, body in self.sink.read(list(self.sink.ids())).items()}

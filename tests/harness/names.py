@@ -1,4 +1,4 @@
-"""Names for what one test makes in Kafka, Connect, Elasticsearch and Redis, and its removal afterwards."""
+"""Gives a test a unique prefix for its objects in Kafka, Kafka Connect, Elasticsearch and Redis. Deletes them later."""
 
 import uuid
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from confluent_kafka.admin import AdminClient
 
 from devstack import Stack
 
-SECONDS = 20
+TIMEOUT = 20
 
 
 @dataclass(frozen=True)
 class Names:
-    """A prefix of the test's own: lower-case letters and digits, fit for topics, indexes, keys, slots."""
+    """A unique prefix of lower-case letters and digits. It is valid in topics, indexes, keys and slots."""
 
     prefix: str
 
     def __call__(self, name: str) -> str:
-        """`names("orders")` → "t1a2b3c4-orders"."""
+        """Returns a name with the prefix: `names("orders")` → "t1a2b3c4-orders"."""
         return f"{self.prefix}-{name}"
 
 
 @contextmanager
 def fresh_names(stack: Stack) -> Iterator[Names]:
-    """A prefix; afterwards, connectors, groups, topics, indexes and keys that begin with it are removed."""
+    """Yields a prefix. Afterwards deletes the connectors, groups, topics, indexes and keys that begin with it."""
     names = Names(f"t{uuid.uuid4().hex[:8]}")
     try:
         yield names
@@ -41,30 +41,30 @@ def fresh_names(stack: Stack) -> Iterator[Names]:
         if "elasticsearch" in running:
             remove_indexes(stack.elasticsearch, names.prefix)
         if "redis" in running:
-            remove_keys(stack.redis, names.prefix)
+            remove_keys(stack.redis, f"{names.prefix}*")
 
 
 def remove_connectors(url: str, prefix: str) -> None:
-    """Delete connectors."""
+    """Deletes connectors."""
     for connector in urllib3.request("GET", f"{url}/connectors").json():
         if connector.startswith(prefix):
             urllib3.request("DELETE", f"{url}/connectors/{connector}")
 
 
 def remove_topics(bootstrap: str, prefix: str) -> None:
-    """Delete consumer groups (those that still have members stay) and topics."""
+    """Deletes topics, and consumer groups without members."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    groups = [group.group_id for group in admin.list_consumer_groups().result(SECONDS).valid or []]
-    if ours := [group for group in groups if group.startswith(prefix)]:
-        for deleted in admin.delete_consumer_groups(ours).values():
-            deleted.exception(SECONDS)
-    if topics := [topic for topic in admin.list_topics(timeout=SECONDS).topics if topic.startswith(prefix)]:
+    groups = [group.group_id for group in admin.list_consumer_groups().result(TIMEOUT).valid or []]
+    if unused := [group for group in groups if group.startswith(prefix)]:
+        for deleted in admin.delete_consumer_groups(unused).values():
+            deleted.exception(TIMEOUT)
+    if topics := [topic for topic in admin.list_topics(timeout=TIMEOUT).topics if topic.startswith(prefix)]:
         for deleted in admin.delete_topics(topics).values():
-            deleted.exception(SECONDS)
+            deleted.exception(TIMEOUT)
 
 
 def remove_indexes(url: str, prefix: str) -> None:
-    """Delete indexes, and with them their aliases."""
+    """Deletes indexes and their aliases."""
     found: list[dict[str, Any]] = urllib3.request(
         "GET", f"{url}/_cat/indices/{prefix}*?format=json&h=index&expand_wildcards=all"
     ).json()
@@ -72,8 +72,9 @@ def remove_indexes(url: str, prefix: str) -> None:
         urllib3.request("DELETE", f"{url}/{row['index']}")
 
 
-def remove_keys(url: str, prefix: str) -> None:
-    """Delete keys."""
+def remove_keys(url: str, *patterns: str) -> None:
+    """Deletes the keys that match a pattern."""
     with redis.Redis.from_url(url) as client:
-        if keys := list(client.scan_iter(f"{prefix}*", count=1000)):
-            client.delete(*keys)
+        for pattern in patterns:
+            if keys := list(client.scan_iter(pattern, count=1000)):
+                client.delete(*keys)

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server that others use too: cuts, refuses and stalls only its own connections."""
+"""Runs a TCP proxy in front of a shared server. It cuts, refuses and stalls only its own connections."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CHUNK = 1 << 16
 
 
 class Proxy:
-    """Listens on a port of its own from `start` on, the same one after every outage.
+    """Forwards connections from its own port, which stays the same after every outage.
 
-    rewrite: changes what the server says, a frame at a time (Kafka's, which begin with their length).
+    rewrite: changes each frame that the server sends. Frames begin with their length, as in the protocol of Kafka.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -35,7 +35,7 @@ class Proxy:
         return f"127.0.0.1:{self.port}"
 
     def up(self) -> None:
-        """Accept connections (again)."""
+        """Accepts connections, also after `down`."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
@@ -45,27 +45,27 @@ class Proxy:
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def down(self) -> None:
-        """Cut every connection and refuse new ones, as if the server had died."""
+        """Cuts every connection and refuses new ones, as if the server had crashed."""
         listener, self._listener = self._listener, None
         if listener is not None:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`
             listener.close()
         with self._lock:
-            for one in self._sockets:
+            for connection in self._sockets:
                 with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def stall(self) -> None:
-        """Keep the connections, accept new ones, and let nothing through: a machine that hangs."""
+        """Accepts connections but forwards no data, as if the server hangs."""
         self._open.clear()
 
     def resume(self) -> None:
-        """After `stall`."""
+        """Forwards data again after `stall`."""
         self._open.set()
 
     def redirect(self, address: str) -> None:
-        """To another server from now on, as after a failover."""
+        """Forwards new connections to another server, as after a failover."""
         self.down()
         host, _, port = address.rpartition(":")
         self._upstream = host, int(port)
@@ -91,10 +91,10 @@ class Proxy:
             return
         with self._lock:
             self._sockets |= {client, server}
-        back = threading.Thread(target=self._pump, args=(server, client, self.rewrite), daemon=True)
-        back.start()
+        responses = threading.Thread(target=self._pump, args=(server, client, self.rewrite), daemon=True)
+        responses.start()
         self._pump(client, server, None)
-        back.join()
+        responses.join()
         with self._lock:
             self._sockets -= {client, server}
         client.close()
@@ -108,9 +108,9 @@ class Proxy:
         except OSError:
             pass
         finally:
-            for one in (source, target):
+            for connection in (source, target):
                 with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 def _frames(source: socket.socket) -> Iterator[bytes]:
@@ -121,20 +121,23 @@ def _frames(source: socket.socket) -> Iterator[bytes]:
 
 @contextmanager
 def proxy(address: str) -> Iterator[Proxy]:
-    """address: host:port of the server."""
+    """Yields a proxy in front of a server. address: host:port of the server."""
     host, _, port = address.rpartition(":")
-    made = Proxy(host, int(port))
+    link = Proxy(host, int(port))
     try:
-        yield made
+        yield link
     finally:
-        made.close()
+        link.close()
 
 
 @contextmanager
 def kafka_proxy(address: str) -> Iterator[Proxy]:
-    """The broker tells its clients its address; they are told the proxy's, which is as long."""
-    with proxy(address) as made:
+    """Yields a proxy in front of a broker.
+
+    The broker sends its own address to its clients. The proxy replaces it with its address, which has the same length.
+    """
+    with proxy(address) as link:
         host, _, port = address.rpartition(":")
-        told, ours = (host.encode() + struct.pack(">i", number) for number in (int(port), made.port))
-        made.rewrite = lambda frame: frame.replace(told, ours)
-        yield made
+        broker_address, proxy_address = (host.encode() + struct.pack(">i", number) for number in (int(port), link.port))
+        link.rewrite = lambda frame: frame.replace(broker_address, proxy_address)
+        yield link

@@ -1,13 +1,12 @@
-"""The smallest system under test: two tables, two read models, and the `syncer` command as a process.
+"""Runs the smallest complete system: two tables, two read models, and the `syncer` command as a process.
 
-One connector streams everything of one database (`source`); each test has a schema of its own in it, with its
-own topics, models, groups, index and keys (`System`), so that what a test breaks is broken for it alone.
+One connector streams all tables of one database (`Source`). Each test has its own schema in it, with its own topics,
+read models, groups, index and keys (`System`). So a test can break its system without affecting other tests.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,10 +33,10 @@ from tests.harness import Database, Names
 from tests.harness.connector import definition, streaming
 from tests.harness.daemon import Daemon
 from tests.harness.database import fresh_database
-from tests.harness.names import fresh_names
+from tests.harness.names import fresh_names, remove_keys
+from tests.harness.settings import environment
 from tests.harness.waiting import until
 
-ROOT = Path(__file__).parents[2]
 SCHEMA = """
 CREATE SCHEMA {schema};
 CREATE TABLE {schema}.customers (id bigint PRIMARY KEY, name text NOT NULL);
@@ -47,7 +46,7 @@ CREATE TABLE {schema}.orders (
 CREATE INDEX ON {schema}.orders (customer_id);
 ALTER TABLE {schema}.orders REPLICA IDENTITY FULL;
 """
-# `each` fails on an order of no parts; Elasticsearch refuses an address that is none.
+# `each` fails for an order with 0 parts. Elasticsearch rejects an invalid address.
 ORDERS = """
 name: {orders}
 root: {{table: {schema}.orders}}
@@ -83,7 +82,7 @@ SELECT c.id::text, json_build_object('name', c.name, 'orders', coalesce(
 
 @dataclass(frozen=True)
 class Source:
-    """A database whose every table is streamed to Kafka."""
+    """A database whose tables are all streamed to Kafka."""
 
     stack: Stack
     database: Database
@@ -93,8 +92,12 @@ class Source:
 
 @contextmanager
 def streaming_source(stack: Stack, kafka: Stack | None = None, **settings: str) -> Iterator[Source]:
-    """stack: whose PostgreSQL has the database. kafka: whose Kafka Connect streams it, if not its own.
-    settings: of the connector, with `__` for a dot."""
+    """Yields a database that a connector streams to Kafka.
+
+    stack: its PostgreSQL has the database.
+    kafka: its Kafka Connect runs the connector. The default is `stack`.
+    settings: of the connector, with `__` for a dot.
+    """
     kafka = kafka or stack
     with fresh_names(kafka) as names, fresh_database(stack) as database:
         database.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)")
@@ -106,8 +109,10 @@ def streaming_source(stack: Stack, kafka: Stack | None = None, **settings: str) 
 
 
 class System:
-    """A schema and all that the syncer needs to keep its read models: `orders` in Elasticsearch, `summaries`
-    in Redis. `environment` may be changed before anything is started."""
+    """Holds a schema and the settings for two read models: `orders` in Elasticsearch, and `summaries` in Redis.
+
+    A test may change `environment` before it starts a command.
+    """
 
     def __init__(self, source: Source, folder: Path, number: int) -> None:
         self.stack, self.database, self.folder = source.stack, source.database, folder
@@ -117,7 +122,7 @@ class System:
         self.topic_prefix = source.names.prefix
         self.orders, self.summaries = f"{self.prefix}-orders", f"{self.prefix}-summaries"
         self.redis = self.stack.redis
-        """Where `summaries` are; another server for a test that breaks it."""
+        """URL of the Redis server with `summaries`. A test that breaks Redis uses another server than the stack's."""
         self.daemons: list[Daemon] = []
         (folder / "models").mkdir()
         (folder / "connectors").mkdir()
@@ -125,20 +130,16 @@ class System:
         (folder / "connectors" / "connector.json").write_text(json.dumps(connector))
         self.declare("orders", ORDERS)
         self.declare("summaries", SUMMARIES)
-        self.environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "SYNCER_MODELS": str(folder / "models"),
-            "SYNCER_POSTGRES__DSN": self.database.dsn,
-            "SYNCER_KAFKA__BOOTSTRAP_SERVERS": self.stack.kafka,
-            "SYNCER_KAFKA__TOPIC_PREFIX": self.topic_prefix,
-            "SYNCER_KAFKA__GROUP_PREFIX": self.prefix,
-            "SYNCER_KAFKA__STATE_TOPIC": f"{self.prefix}.state",
+        self.environment = environment(
+            self.stack,
+            self.database,
+            folder,
+            topic_prefix=self.topic_prefix,
+            group_prefix=self.prefix,
+            state_topic=f"{self.prefix}.state",
+        ) | {
             "SYNCER_KAFKA__PARTITIONS": "2",
             "SYNCER_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS": "3000",
-            "SYNCER_CONNECT__URL": self.stack.connect,
-            "SYNCER_CONNECT__DEFINITIONS": str(folder / "connectors"),
-            "SYNCER_ELASTICSEARCH__URL": self.stack.elasticsearch,
-            "SYNCER_REDIS__URL": self.redis,
             "SYNCER_HTTP__PORT": "0",
             "SYNCER_PIPELINE__COMMIT_INTERVAL": "200ms",
             "SYNCER_PIPELINE__GATE_TIMEOUT": "1s",
@@ -150,14 +151,15 @@ class System:
     # -- the application ------------------------------------------------------------------------------------
 
     def execute(self, *statements: str) -> None:
-        """As the application does; {schema} stands for the test's own."""
+        """Runs statements of the application. {schema} stands for the schema of the test."""
         self.database.execute(*(statement.format(schema=self.schema) for statement in statements))
 
     def topic(self, table: str) -> str:
+        """Returns the change topic of a table."""
         return topic_of(self.topic_prefix, TableName(self.schema, table))
 
     def produce(self, table: str, value: bytes, key: bytes = b"{}") -> None:
-        """A record in a table's topic that no connector has written."""
+        """Writes a record to the topic of a table, in place of the connector."""
         producer = Producer({"bootstrap.servers": self.stack.kafka})
         producer.produce(self.topic(table), value, key)
         assert producer.flush(10) == 0
@@ -165,16 +167,18 @@ class System:
     # -- the syncer -----------------------------------------------------------------------------------------
 
     def declare(self, name: str, text: str) -> None:
+        """Writes a read model. `text` may contain attributes of the system, such as {schema}."""
         path = self.folder / "models" / f"{name}.yaml"
         path.write_text(text.format(**vars(self)))
 
     def run(self, *arguments: str, expect: int = 0) -> str:
-        """A command from start to end, in this process; returns what it says."""
+        """Runs a command to its end in this process and returns its output. expect: the exit status."""
         done = CliRunner().invoke(cli.main, arguments, env=self.environment, catch_exceptions=False)
         assert done.exit_code == expect, f"syncer {arguments} ended with {done.exit_code}:\n{done.output}"
         return done.output
 
     def start(self, *models: str, ready: bool = True) -> Daemon:
+        """Starts a daemon for these read models, or for all. ready: waits until it is ready."""
         daemon = Daemon(models, self.environment, self.folder / f"daemon-{len(self.daemons)}.log")
         self.daemons.append(daemon)
         if ready:
@@ -182,7 +186,7 @@ class System:
         return daemon
 
     def status_of(self, model: str) -> dict[str, Any]:
-        """What `syncer status` says of it."""
+        """Returns the status of a read model from `syncer status --json`."""
         command = ["status", "--json", model]
         done = CliRunner().invoke(cli.main, command, env=self.environment, catch_exceptions=False)
         assert done.exit_code in (0, 1), done.output
@@ -191,19 +195,21 @@ class System:
         return found
 
     def until_status(self, model: str, **fields: Any) -> dict[str, Any]:
-        """Waits until `syncer status` reports these fields, and returns the report. A daemon publishes a new
-        state after it has reached it, so a report that is read at once can be the one before."""
+        """Waits until `syncer status` reports these fields. Returns the status.
+
+        A daemon publishes a new state after it has reached it, so a status without waiting can be outdated.
+        """
         found: dict[str, Any] = {}
 
         def reported() -> bool:
             found.update(self.status_of(model))
             return fields.items() <= found.items()
 
-        until(reported, lambda: f"want {fields}, have {found}")
+        until(reported, lambda: f"expected {fields}, found {found}")
         return found
 
     def is_healthy(self, *models: str) -> bool:
-        """Whether `syncer status` says that all is well. A busy server may not answer in time."""
+        """Returns whether the exit status of `syncer status` is 0. A busy server may respond too late."""
         return CliRunner().invoke(cli.main, ["status", *models], env=self.environment).exit_code == 0
 
     def kafka_admin(self) -> KafkaAdmin:
@@ -217,14 +223,14 @@ class System:
         return KafkaStateStore(self.kafka_admin(), self.topic_reader(), producer, f"{self.prefix}.state")
 
     def dead_letters(self, model: str) -> list[bytes]:
-        """Their values: records as they were, nothing for documents."""
+        """Returns the values of the dead letters: the original value of a record, b"" for a document."""
         records = self.topic_reader().read_all(f"{self.prefix}.{model}.dlq")
         return [record.value or b"" for record in records]
 
     # -- the documents --------------------------------------------------------------------------------------
 
     def documents(self, model: str) -> dict[str, Any]:
-        """What the read model's sink holds."""
+        """Returns the documents of a read model in its sink, by id."""
         if model == self.summaries:
             with redis.Redis.from_url(self.redis) as client:
                 keys = [key.decode() for key in client.scan_iter(f"{self.prefix}:summary:*", count=1000)]
@@ -236,42 +242,41 @@ class System:
         return {hit["_id"]: hit["_source"] for hit in hits}
 
     def expected(self, model: str) -> dict[str, Any]:
-        """What PostgreSQL says, asked in other words than the syncer's."""
+        """Returns the expected documents by id, from a query that is independent of the syncer."""
         text = EXPECTED_SUMMARIES if model == self.summaries else EXPECTED_ORDERS
         return dict(self.database.query(text.format(schema=self.schema)))
 
     def until_in_sync(self, *models: str, seconds: float = 90) -> None:
-        """Wait until the documents of these read models (or of both) are what PostgreSQL says."""
+        """Waits until the documents of these read models, or of both, are the expected ones."""
 
-        def right(model: str) -> bool:
+        def in_sync(model: str) -> bool:
             return self.documents(model) == self.expected(model)
 
         for model in models or (self.orders, self.summaries):
-            until(partial(right, model), partial(self.differences, model), seconds)
+            until(partial(in_sync, model), partial(self.differences, model), seconds)
 
     def differences(self, model: str) -> str:
-        have, want = self.documents(model), self.expected(model)
-        wrong = {id: (have.get(id), want.get(id)) for id in have | want if have.get(id) != want.get(id)}
+        """Describes the wrong documents, for an error message. Includes the end of the logs."""
+        found, expected = self.documents(model), self.expected(model)
+        wrong = {id: (found.get(id), expected.get(id)) for id in found | expected if found.get(id) != expected.get(id)}
         logs = "\n".join(daemon.log.read_text()[-3000:] for daemon in self.daemons)
-        return f"{len(wrong)} of {model} (have, want): {dict(list(wrong.items())[:5])}\n{logs}"
+        return f"{len(wrong)} wrong documents of {model} (found, expected): {dict(list(wrong.items())[:5])}\n{logs}"
 
     def remove_keys(self) -> None:
-        """All that the read models have in Redis."""
-        with redis.Redis.from_url(self.redis) as client:
-            for pattern in (f"{self.prefix}:*", f"version:{self.prefix}:*", f"syncer:*{self.prefix}*"):
-                if keys := list(client.scan_iter(pattern, count=1000)):
-                    client.delete(*keys)
+        """Deletes all keys of the read models in Redis."""
+        remove_keys(self.redis, f"{self.prefix}:*", f"version:{self.prefix}:*", f"syncer:*{self.prefix}*")
 
     def close(self) -> None:
+        """Kills the daemons and deletes the keys in Redis."""
         for daemon in self.daemons:
             daemon.kill()
-        if self.redis == self.stack.redis:  # another one is gone by now
+        if self.redis == self.stack.redis:  # any other server has already stopped
             self.remove_keys()
 
 
 @contextmanager
 def new_system(source: Source, folder: Path, number: int) -> Iterator[System]:
-    """Nothing of it is left running."""
+    """Yields a system. Kills its daemons afterwards."""
     system = System(source, folder, number)
     try:
         yield system

@@ -1,4 +1,4 @@
-"""Runs a command on a pseudo-terminal of its own, as a user does in a window."""
+"""Runs a command on its own pseudo-terminal, as a user does in a terminal window."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
 
 
 @dataclass(frozen=True)
-class Shown:
-    """How a command ended, and what the terminal showed, without styles."""
+class Result:
+    """The exit status of a command, and the text on its terminal without styles."""
 
     status: int
     text: str
@@ -26,29 +26,37 @@ class Shown:
 
 def run(
     command: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None, columns: int = 120
-) -> Shown:
-    """Run it to its end in a session whose controlling terminal is new. Then close the terminal, as a window
-    is closed: what belongs to the session gets SIGHUP. Questions are answered with Enter."""
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+) -> Result:
+    """Runs a command to its end in a new session with its own controlling terminal.
+
+    Afterwards it closes the terminal, as a user closes a window: all processes of the session get SIGHUP. It answers
+    questions with Enter.
+    """
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     with subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *command], cwd=cwd, env=environment, stdin=its, stdout=its, stderr=its
+        ["setsid", "--ctty", "--wait", *command],
+        cwd=cwd,
+        env=environment,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
     ) as process:
-        os.close(its)
+        os.close(terminal)
         shown = b""
         try:
-            while part := _read(ours):
+            while part := _read(controller):
                 shown += part
                 if re.search(rb"\[y/N\]:? $", shown):
-                    os.write(ours, b"\n")  # Enter, as the question proposes
+                    os.write(controller, b"\n")  # Enter chooses the default answer
         finally:
-            os.close(ours)
+            os.close(controller)
     text = _STYLE.sub("", shown.decode()).replace("\r\n", "\n")
-    return Shown(process.returncode, text)
+    return Result(process.returncode, text)
 
 
 def _read(descriptor: int) -> bytes:
-    """What was written to the terminal; empty once no process has it open any more."""
+    """Returns the next output on the terminal. It is empty when no process has the terminal open."""
     try:
         return os.read(descriptor, 65536)
     except OSError:  # Linux: EIO

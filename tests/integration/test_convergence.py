@@ -61,16 +61,16 @@ def test_every_document_is_what_postgresql_says_in_the_end(
     try:
         workload.start()
         faults.begin()
-        faults.go_on(time.monotonic() + SECONDS * 0.4, backfills=True)
+        faults.run_until(time.monotonic() + SECONDS * 0.4, backfills=True)
         # A backfill would hide what a truncate left, and either what a later change did not change.
         faults.finish_backfill(time.monotonic() + SETTLES_WITHIN)
         workload.calm()
         workload.do("truncate projects")
         for _ in range(4):
             workload.do("add many")
-        faults.go_on(time.monotonic() + SECONDS * 0.4, backfills=False)
+        faults.run_until(time.monotonic() + SECONDS * 0.4, backfills=False)
         workload.do("truncate entries")
-        faults.go_on(time.monotonic() + SECONDS * 0.2, backfills=False)
+        faults.run_until(time.monotonic() + SECONDS * 0.2, backfills=False)
     finally:
         workload.stop()
     deadline = time.monotonic() + SETTLES_WITHIN
@@ -83,7 +83,7 @@ def test_every_document_is_what_postgresql_says_in_the_end(
     echo(f"convergence: settled {SETTLES_WITHIN - left:.1f} s after the last write")
     deployment.run("verify", "--patience", "5")
     for daemon in faults.daemons:
-        daemon.terminate()
+        daemon.stop()
     equal(deployment, expected)
 
 

@@ -50,7 +50,7 @@ def test_a_kept_demo_outlives_its_terminal_and_what_it_prints_can_be_pasted(
     assert re.search(r"(?s)\$ syncer status.* 0\.\d s .* 0\.\d s ", shown.text)
     home = Path(environment["DEMO_HOME"])
     kept = devstack.load(home)
-    assert (len(kept.running()), kept.guests["syncer"].alive()) == (5, True)
+    assert (len(kept.running()), kept.clients["syncer"].alive()) == (5, True)
     first, *others = pasted(shown.text)
     assert first.startswith(". ") and len(others) >= 9
     for command in others:
@@ -63,7 +63,7 @@ def test_a_kept_demo_outlives_its_terminal_and_what_it_prints_can_be_pasted(
     assert len(kept.running()) == 5, "a second demo stops the first"
     down = terminal.run(["make", "demo-down"], cwd=ROOT, environment=environment)
     assert (down.status, down.text.count("\n")) == (0, 1), down.text
-    assert not kept.running() and not kept.guests["syncer"].alive()
+    assert not kept.running() and not kept.clients["syncer"].alive()
     assert not home.exists() and not kept.site.data.exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import devstack
 from tests.conftest import temporary_home
-from tests.torture.round import play
+from tests.torture.round import run_round
 
 SEED = os.environ.get("TORTURE_SEED") or str(random.SystemRandom().randrange(10**6))
 SECONDS = 20.0
@@ -25,7 +25,7 @@ def test_every_document_is_right_after_a_round_under_fire(tmp_path: Path, echo: 
     echo(f"torture: TORTURE_SEED={SEED}")
     stack = devstack.start(temporary_home(), ephemeral=True)
     try:
-        report = play(stack, SEED, SECONDS, tmp_path, within=PATIENCE)
+        report = run_round(stack, SEED, SECONDS, tmp_path, timeout=PATIENCE)
     finally:
         stack.remove()
     echo(f"torture: {report}")

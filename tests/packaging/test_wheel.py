@@ -1,4 +1,4 @@
-"""The wheel installs into an empty environment and runs there."""
+"""Tests that the wheel installs into an empty environment and runs there."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `syncer` command of an environment that holds the wheel and its locked dependencies."""
+    """Returns the `syncer` command of a new environment with the wheel and its locked dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
     run(
         sys.executable,
@@ -38,6 +38,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str, cwd: str | None = None) -> str:
+    """Runs a command and returns its standard output. Raises AssertionError if it fails."""
     done = subprocess.run(
         arguments,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
@@ -50,12 +51,12 @@ def run(*arguments: str, cwd: str | None = None) -> str:
     return done.stdout
 
 
-def test_the_command_runs_outside_of_the_repository(command: Path, tmp_path: Path) -> None:
+def test_the_command_runs_outside_the_repository(command: Path, tmp_path: Path) -> None:
     assert __version__ in run(str(command), "--version", cwd=str(tmp_path))
 
 
 def test_every_command_prints_its_help(command: Path, tmp_path: Path) -> None:
-    """A module that the wheel left out would fail here."""
+    """A module that is missing in the wheel would fail here."""
     for name in (
         "backfill",
         "check",
@@ -72,7 +73,7 @@ def test_every_command_prints_its_help(command: Path, tmp_path: Path) -> None:
         assert "Usage" in run(str(command), name, "--help", cwd=str(tmp_path))
 
 
-def test_the_sinks_come_with_the_wheel(command: Path, tmp_path: Path) -> None:
+def test_the_wheel_contains_the_sinks(command: Path, tmp_path: Path) -> None:
     schema = run(str(command), "config", "schema", cwd=str(tmp_path))
     assert '"elasticsearch"' in schema
     assert '"redis"' in schema

@@ -1,10 +1,10 @@
-"""The real servers under fire: everything that `tests/convergence` does, while servers die, stall and lie.
+"""Runs the workload of `tests/convergence` on real servers while servers crash, stall and lose responses.
 
-    servers.py     what is done to the servers, and to the connections between them and the syncer
-    faults.py      which fault when: every few seconds, from a seed
-    slot.py        the fault that only a person can mend: it has to be told, with the commands
-    round.py       one round: writers and faults for a while; then all is left to settle, and is compared
-    autopsy.py     what is written down when a document is wrong in the end
+    servers.py     the faults: of the servers, and of the connections between them and the syncer
+    faults.py      chooses a fault every few seconds, from a seed
+    slot.py        drops the replication slot, the one fault that needs an operator
+    round.py       one round: writes and faults, then no faults, then the comparison of every document
+    autopsy.py     the files that are written when documents differ at the end
     __main__.py    many rounds: `make torture SEED=… MINUTES=…`
 
 A short round is part of `make test` (`tests/integration/test_torture.py`).

@@ -1,4 +1,4 @@
-"""What can be known of documents that are wrong in the end, while the servers still have it."""
+"""Saves all evidence about wrong documents, while the servers still have it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from tests.convergence.documents import Difference
 
 
 def autopsy(deployment: Deployment, found: Sequence[Difference], folder: Path) -> None:
-    """Write to the folder: wrong documents with versions and shards, PostgreSQL's snapshot, and every record
-    of the syncer's own topics with their times."""
+    """Writes two files to the folder.
+
+    wrong.jsonl: the snapshot of PostgreSQL, and each wrong document with its version and shard.
+    topics.jsonl: every record of the syncer's own topics, with its timestamp.
+    """
     with (folder / "wrong.jsonl").open("w") as out:
         with deployment.database.connect() as connection:
             row = connection.execute("SELECT pg_current_snapshot()::text, now()::text").fetchone()
@@ -28,8 +31,8 @@ def autopsy(deployment: Deployment, found: Sequence[Difference], folder: Path) -
                 file=out,
             )
     with (folder / "topics.jsonl").open("w") as out:
-        for message in _messages(deployment):
-            print(json.dumps(message), file=out)
+        for record in _records(deployment):
+            print(json.dumps(record), file=out)
 
 
 def _meta(deployment: Deployment, one: Difference) -> dict[str, Any]:
@@ -50,8 +53,8 @@ def _meta(deployment: Deployment, one: Difference) -> dict[str, Any]:
     }
 
 
-def _messages(deployment: Deployment) -> Iterator[dict[str, Any]]:
-    """Of every topic of the deployment but the changes: in order of their partitions."""
+def _records(deployment: Deployment) -> Iterator[dict[str, Any]]:
+    """Yields the records of all topics of the deployment, except the topics of the connector, by partition."""
     consumer = Consumer(
         {"bootstrap.servers": deployment.stack.kafka, "group.id": "autopsy", "enable.auto.commit": False}
     )
@@ -63,15 +66,15 @@ def _messages(deployment: Deployment) -> Iterator[dict[str, Any]]:
             for number in topics[topic].partitions:
                 low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)
                 consumer.assign([TopicPartition(topic, number, low)])
-                at = low
-                while at < high and (got := consumer.poll(10)) is not None:
-                    at = (got.offset() or 0) + 1
-                    value = got.value()
+                next_offset = low
+                while next_offset < high and (record := consumer.poll(10)) is not None:
+                    next_offset = (record.offset() or 0) + 1
+                    value = record.value()
                     yield {
                         "topic": topic,
                         "partition": number,
-                        "offset": got.offset(),
-                        "ms": got.timestamp()[1],
+                        "offset": record.offset(),
+                        "ms": record.timestamp()[1],
                         "value": value.decode(errors="replace") if value else None,
                     }
     finally:

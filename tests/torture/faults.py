@@ -1,4 +1,4 @@
-"""Which fault when: every few seconds one, chosen by the seed. The syncer is left no time to come to rest."""
+"""Chooses the faults: one every few seconds, from a seed, so that the syncer is never idle."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from tests.convergence.deployment import Deployment
 from tests.convergence.faults import Faults
 from tests.torture.servers import Servers
 
-_AWAY = 4
-"""Exit status of a command to which a server was away: it can succeed later."""
+_UNAVAILABLE = 4
+"""Exit status of a command if a server was unavailable. The command can succeed later."""
 
 
-class Fire(Faults):
-    """Faults of the syncer's processes, and of everything that they talk to: of several servers at once, one
-    at a time of each."""
+class FaultInjector(Faults):
+    """Injects faults into the processes of the syncer and into all servers.
+
+    Several servers can have a fault at the same time, but each server has at most one.
+    """
 
     def __init__(self, deployment: Deployment, servers: Servers, seed: str) -> None:
         super().__init__(deployment, seed)
         self.servers = servers
-        self._table = self._of_servers()
-        self._threads = ThreadPoolExecutor(len({server for server, _ in self._table.values()}))
-        self._burning: dict[str, Future[None]] = {}
+        self._server_faults = self._faults_of_servers()
+        self._threads = ThreadPoolExecutor(len({server for server, _ in self._server_faults.values()}))
+        self._active: dict[str, Future[None]] = {}
 
-    def go_on(self, deadline: float, *, backfills: bool) -> None:
-        """Until the deadline (monotonic seconds); every kind once before any is repeated."""
+    def run_until(self, deadline: float, *, backfills: bool) -> None:
+        """Injects faults until the deadline (monotonic seconds). Repeats a kind only after all other kinds."""
         processes: dict[str, Callable[[], None]] = {
             "daemon killed": self._kill_daemon,
             "daemon stopped": self._stop_daemon,
@@ -39,50 +41,52 @@ class Fire(Faults):
         names: list[str] = []
         while time.monotonic() < deadline:
             if not names:
-                names = self.random.sample([*processes, *self._table], len(processes) + len(self._table))
+                names = self.random.sample(
+                    [*processes, *self._server_faults], len(processes) + len(self._server_faults)
+                )
             free = next((name for name in names if self._free(name)), None)
             if free in processes:
                 processes[free]()  # counts itself
             elif free is not None:
-                self._set_alight(free)
+                self._inject(free)
             if free is not None:
                 names.remove(free)
-            self._look_after()
+            self._check_processes()
             time.sleep(self.random.uniform(0.2, 2.0))
-        self.quench()
+        self.wait_for_faults()
 
-    def kill_connect_amid_copy(self) -> None:
-        """Once, for certain; returns when it runs again."""
-        self._set_alight("connect killed amid a COPY")
-        self.quench()
+    def kill_connect_during_copy(self) -> None:
+        """Kills Kafka Connect during a COPY. Returns when it is running again."""
+        self._inject("connect killed during a COPY")
+        self.wait_for_faults()
 
-    def quench(self) -> None:
-        """Until every server is back. Raises what went wrong."""
-        wait(self._burning.values())  # of all, before one of them raises
-        for burning in self._burning.values():
-            burning.result()
+    def wait_for_faults(self) -> None:
+        """Waits until every server is running again. Raises the first error of a fault."""
+        wait(self._active.values())  # for all of them, before one raises
+        for active in self._active.values():
+            active.result()
 
     def _free(self, name: str) -> bool:
-        if name not in self._table:
+        if name not in self._server_faults:
             return True
-        burning = self._burning.get(self._table[name][0])
-        if burning is not None and burning.done():
-            burning.result()
-        return burning is None or burning.done()
+        active = self._active.get(self._server_faults[name][0])
+        if active is not None and active.done():
+            active.result()
+        return active is None or active.done()
 
-    def _set_alight(self, name: str) -> None:
-        server, fault = self._table[name]
+    def _inject(self, name: str) -> None:
+        server, fault = self._server_faults[name]
         seconds = self.random.uniform(0.1, 3.0)
         self._count(name)
 
-        def burn() -> None:
+        def run() -> None:
             fault(seconds)
-            self.log(f"- {name}")
+            self.log(f"end: {name}")
 
-        self._burning[server] = self._threads.submit(burn)
+        self._active[server] = self._threads.submit(run)
 
     def _freeze_daemon(self) -> None:
-        """For longer or shorter than it takes to be counted as dead, while another one goes on."""
+        """Freezes one daemon while another one continues, sometimes longer than the session timeout."""
         self._second_daemon()
         self.random.choice(self.daemons).freeze(self.random.uniform(0.3, 5.0))
         self._count("daemons frozen")
@@ -91,8 +95,8 @@ class Fire(Faults):
         self._await_ready()
         super().finish_backfill(deadline)
 
-    def _of_servers(self) -> Mapping[str, tuple[str, Callable[[float], None]]]:
-        """By name: which server, and what is done to it, given seconds."""
+    def _faults_of_servers(self) -> Mapping[str, tuple[str, Callable[[float], None]]]:
+        """Maps the name of each fault to its server, and to a function of the duration in seconds."""
         servers = self.servers
         return {
             "postgres crashed": ("postgres", servers.crash_postgres),
@@ -102,13 +106,13 @@ class Fire(Faults):
             "postgres stalled": ("postgres", partial(servers.stall, "postgres")),
             "kafka killed": ("kafka", partial(servers.kill, "kafka")),
             "connect killed": ("kafka", partial(servers.kill, "connect")),
-            "connect killed amid a COPY": ("kafka", servers.kill_connect_amid_copy),
+            "connect killed during a COPY": ("kafka", servers.kill_connect_during_copy),
             "connector restarted": ("kafka", lambda _: servers.restart_connector()),
             "elasticsearch killed": ("elasticsearch", partial(servers.kill, "elasticsearch")),
             "elasticsearch restarted": ("elasticsearch", lambda _: servers.restart("elasticsearch")),
             "elasticsearch busy": ("elasticsearch", servers.busy),
-            "bulk requests lost": ("elasticsearch", partial(servers.answer, "cut")),
-            "bulk answers lost": ("elasticsearch", partial(servers.answer, "cut after")),
+            "bulk requests lost": ("elasticsearch", partial(servers.answer_bulk, "cut")),
+            "bulk responses lost": ("elasticsearch", partial(servers.answer_bulk, "cut after")),
             "elasticsearch cut off": ("elasticsearch", partial(servers.cut, "elasticsearch")),
             "redis killed": ("redis", partial(servers.kill, "redis")),
             "redis flushed": ("redis", lambda _: servers.flush_redis()),
@@ -117,13 +121,13 @@ class Fire(Faults):
         }
 
     def _await_ready(self) -> None:
-        self.servers.whole()
+        self.servers.start_missing()
         super()._await_ready()
 
-    def _look_after(self) -> None:
-        """A backfill may end because a server is away; it is begun again."""
+    def _check_processes(self) -> None:
+        """Starts a backfill again if it ended because a server was unavailable. Checks all other processes."""
         backfill = self.backfill
-        if backfill is not None and not backfill.alive and backfill.popen.returncode == _AWAY:
-            self._count("backfills begun again")
+        if backfill is not None and not backfill.alive and backfill.process.returncode == _UNAVAILABLE:
+            self._count("backfills started again")
             self._start_backfill()
-        super()._look_after()
+        super()._check_processes()

@@ -1,4 +1,4 @@
-"""One round: writers and faults for a while; then all is left to settle, and every document is compared."""
+"""Runs one round: writes and faults, then a pause without faults, then the comparison of every document."""
 
 from __future__ import annotations
 
@@ -17,32 +17,34 @@ from tests.convergence.workload import Workload
 from tests.harness.database import fresh_database
 from tests.harness.names import fresh_names
 from tests.torture.autopsy import autopsy
-from tests.torture.faults import Fire
-from tests.torture.servers import between
+from tests.torture.faults import FaultInjector
+from tests.torture.servers import proxied
 from tests.torture.slot import lose_slot
 
-SETTLES_WITHIN = 60.0
-"""Seconds from when all servers are back and the last write is done, until every document is right."""
+CONVERGENCE_TIMEOUT = 60.0
+"""Seconds from the end of the last fault and the last write until every document must be correct."""
 WRITERS, RATE = 4, 200.0
 _SLOT_LOST = 1 / 3
-"""Of so many rounds, in the end: it takes a resync of every read model."""
-_A_COPY = 40.0
-"""Seconds of a round for which Connect is killed once more amid a COPY, in the end: nothing comes after that
-would make the documents right by chance."""
+"""The share of rounds that end with a lost slot. It needs a resync of every read model."""
+_SECONDS_PER_COPY = 40.0
+"""At the end of a round, Kafka Connect is killed during a COPY once per this number of seconds. No later change
+could then correct the documents by chance."""
+_OPERATOR_DELAY = 15.0
+"""Seconds until the round runs the command that the syncer reports for a failed connector. Debezium stops if
+PostgreSQL crashes while the connector starts."""
 
 
-_OPERATOR_COMES = 15.0
-"""Seconds. Debezium gives up if PostgreSQL crashes while the connector starts. The syncer reports it with the
-command, which is run then."""
-
-
-class NotRight(AssertionError):
-    """Documents differ from what PostgreSQL says, and nobody told of it."""
+class DocumentsDiffer(AssertionError):
+    """Documents differ from PostgreSQL, and the syncer did not report it."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was done in a round, and how it ended. rows: inserted, updated, deleted."""
+    """Describes a completed round.
+
+    rows: inserted, updated and deleted rows.
+    settled: seconds from the end of the faults until all documents were correct.
+    """
 
     seed: str
     seconds: float
@@ -59,47 +61,51 @@ class Report:
         return (
             f"seed {self.seed}: {sum(self.faults.values())} faults of {len(self.faults)} kinds,"
             f" {self.transactions:,} transactions, {self.rows:,} rows; {self.documents:,} documents equal"
-            f" {self.settled:.1f} s after the end"
+            f" to PostgreSQL after {self.settled:.1f} s"
         )
 
 
-def play(stack: Stack, seed: str, seconds: float, folder: Path, *, within: float = SETTLES_WITHIN) -> Report:
-    """folder: for settings and logs. within: seconds, see `SETTLES_WITHIN`.
+def run_round(stack: Stack, seed: str, seconds: float, folder: Path, *, timeout: float = CONVERGENCE_TIMEOUT) -> Report:
+    """Runs one round and returns its report.
 
-    Raises NotRight when a document is wrong in the end; AssertionError when a process ended by itself.
+    seconds: duration of the faults and writes.
+    folder: for settings and logs.
+    timeout: seconds, see `CONVERGENCE_TIMEOUT`.
+
+    Raises DocumentsDiffer if a document is wrong at the end. Raises AssertionError if a process ended unexpectedly.
     """
     began = time.monotonic()
     with (
         fresh_database(stack) as database,
         fresh_names(stack) as names,
         deployed(stack, database, names, folder) as deployment,
-        between(deployment) as servers,
+        proxied(deployment) as servers,
     ):
         workload = Workload(database, seed, WRITERS, RATE)
-        fire = Fire(deployment, servers, seed)
+        injector = FaultInjector(deployment, servers, seed)
         try:
             workload.seed_rows(60)
             deployment.run("connectors", "apply", "--yes")
-            _burn(workload, fire, seconds, 2 * within)
+            _write_under_faults(workload, injector, seconds, 2 * timeout)
             ended = time.monotonic()
             expected = Oracle(database).documents()
-            settle(deployment, fire, expected, within)
+            settle(deployment, injector, expected, timeout)
             settled = time.monotonic() - ended
             deployment.run("verify", "--patience", "5")
-            if fire.random.random() < _SLOT_LOST:
-                fire.log("slot dropped")
+            if injector.random.random() < _SLOT_LOST:
+                injector.log("slot dropped")
                 lose_slot(deployment, workload)
-                fire.done["slot dropped"] += 1
-                settle(deployment, fire, Oracle(database).documents(), within)
-            for daemon in fire.daemons:
-                daemon.terminate()
+                injector.done["slot dropped"] += 1
+                settle(deployment, injector, Oracle(database).documents(), timeout)
+            for daemon in injector.daemons:
+                daemon.stop()
         finally:
             try:
-                fire.quench()
+                injector.wait_for_faults()
             finally:
-                servers.whole()  # those who clean up need them
+                servers.start_missing()  # the clean-up needs them
                 workload.close()
-    faults = {name: n for name, n in fire.done.items() if not name.endswith(("started", "done"))}
+    faults = {name: n for name, n in injector.done.items() if not name.endswith(("started", "done"))}
     return Report(
         seed,
         round(time.monotonic() - began, 1),
@@ -111,42 +117,45 @@ def play(stack: Stack, seed: str, seconds: float, folder: Path, *, within: float
     )
 
 
-def _burn(workload: Workload, fire: Fire, seconds: float, patience: float) -> None:
-    """A backfill under fire first; then without one, as it would hide what a change should have done. Of what
-    makes every document dirty, little: it would hide the same.
+def _write_under_faults(workload: Workload, injector: FaultInjector, seconds: float, timeout: float) -> None:
+    """Runs writers and faults, first with a backfill, then without one.
 
-    patience: seconds for the backfill, once nothing disturbs it."""
+    A backfill renders every document, so it would hide lost changes. For the same reason, few operations make every
+    document dirty.
+
+    timeout: seconds for the backfill after the first faults have ended.
+    """
     began = time.monotonic()
     workload.calm()
     try:
         workload.start()
-        fire.begin()
-        fire.go_on(began + seconds * 0.4, backfills=True)
-        fire.finish_backfill(time.monotonic() + patience)
-        fire.log("truncate projects")
+        injector.begin()
+        injector.run_until(began + seconds * 0.4, backfills=True)
+        injector.finish_backfill(time.monotonic() + timeout)
+        injector.log("truncate projects")
         workload.do("truncate projects")
-        fire.go_on(time.monotonic() + seconds * 0.3, backfills=False)
-        fire.log("truncate entries, edit all people")
+        injector.run_until(time.monotonic() + seconds * 0.3, backfills=False)
+        injector.log("truncate entries, edit all people")
         workload.do("truncate entries")
         workload.do("edit all people")
-        fire.go_on(time.monotonic() + seconds * 0.3, backfills=False)
-        for _ in range(int(seconds // _A_COPY)):
-            fire.kill_connect_amid_copy()
-        fire.stop()
+        injector.run_until(time.monotonic() + seconds * 0.3, backfills=False)
+        for _ in range(int(seconds // _SECONDS_PER_COPY)):
+            injector.kill_connect_during_copy()
+        injector.stop()
     finally:
         workload.stop()
 
 
-def settle(deployment: Deployment, fire: Fire, expected: Expected, within: float) -> None:
-    """Waits until every document is as expected and no work is left. Raises NotRight.
+def settle(deployment: Deployment, injector: FaultInjector, expected: Expected, timeout: float) -> None:
+    """Waits until every document is as expected and no work remains. Raises DocumentsDiffer.
 
-    within: seconds for the documents to become right. Work that is left then may take longer, as long as it shrinks:
-    each resume of an old Debezium has all documents rendered again.
+    timeout: seconds until the documents must be correct. Remaining work may take longer while it decreases: after
+    each resume of an old Debezium, all documents are rendered again.
     """
     began = progress = time.monotonic()
     found: list[Difference] = []
     left, applied = 0, False
-    while time.monotonic() - progress < within:
+    while time.monotonic() - progress < timeout:
         found = compare(deployment, expected)
         status = deployment.status(expect=(0, 1))
         work = sum(s["lag_records"] + s["work_records"] + (s["state"] == "failed") for s in status)
@@ -155,15 +164,15 @@ def settle(deployment: Deployment, fire: Fire, expected: Expected, within: float
         if not found and work < left:
             progress = time.monotonic()
         left = work
-        if not applied and time.monotonic() - began > _OPERATOR_COMES:
+        if not applied and time.monotonic() - began > _OPERATOR_DELAY:
             applied = True
             if "failed" in deployment.run("connectors", "status", expect=(0, 1)):
-                assert APPLY in deployment.run("status", expect=(0, 1)), "no output names the command to run"
-                fire.log("connector applied")
+                assert APPLY in deployment.run("status", expect=(0, 1)), "syncer status does not name the command"
+                injector.log("connector applied")
                 deployment.run("connectors", "apply", "--yes")
-        time.sleep(0.5)  # a comparison reads every document
+        time.sleep(0.5)  # a comparison is expensive: it reads every document
     autopsy(deployment, found, deployment.folder)
-    said = "\n".join(daemon.tail() for daemon in fire.daemons)
-    said += deployment.run("status", expect=(0, 1)) + deployment.run("connectors", "status", expect=(0, 1))
-    wrong = describe(found) if found else f"documents are equal, but {left} records of work are left"
-    raise NotRight(f"not within {time.monotonic() - began:.0f} s: {wrong}\n{said}")
+    logs = "\n".join(daemon.tail() for daemon in injector.daemons)
+    logs += deployment.run("status", expect=(0, 1)) + deployment.run("connectors", "status", expect=(0, 1))
+    wrong = describe(found) if found else f"documents are equal, but {left} records of work remain"
+    raise DocumentsDiffer(f"not in sync after {time.monotonic() - began:.0f} s: {wrong}\n{logs}")

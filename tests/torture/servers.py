@@ -1,7 +1,7 @@
-"""What is done to the servers, and to the connections between them and the syncer.
+"""Injects faults into the servers, and into the connections between them and the syncer.
 
-The syncer's connections to PostgreSQL, Elasticsearch and Redis go through proxies; Debezium's, the writers'
-and the test's own do not. What a method breaks is whole again when it returns.
+The connections of the syncer to PostgreSQL, Elasticsearch and Redis go through proxies. Those of Debezium, of the
+writers and of the test do not. Every method ends its fault before it returns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.harness.copying import SavedPositions, copy
 from tests.harness.fault_proxy import Answer, FaultProxy, Request, fault_proxy
 from tests.harness.proxy import Proxy, proxy
 
-# Larger than those of `tests/convergence`: here there is more to catch up with.
+# Larger than in `tests/convergence`, because the backlogs are larger.
 _SIZES = {
     "SYNCER_PIPELINE__FAN_OUT": "500",
     "SYNCER_PIPELINE__CHUNK_DOCUMENTS": "200",
@@ -37,50 +37,55 @@ _BUSY = b'{"error":{"type":"circuit_breaking_exception","reason":"too much at on
 
 
 class Servers:
-    """The stack behind a deployment. For one thread a server."""
+    """Injects faults into the servers of a deployment. Use one thread per server."""
 
-    def __init__(self, deployment: Deployment, search: FaultProxy, wires: dict[str, Proxy]) -> None:
+    def __init__(self, deployment: Deployment, bulk_proxy: FaultProxy, proxies: dict[str, Proxy]) -> None:
         self.stack, self.deployment = deployment.stack, deployment
-        self.search, self.wires = search, wires
+        self.bulk_proxy, self.proxies = bulk_proxy, proxies
         self._columns = self._copied = 0
 
     # -- servers -------------------------------------------------------------------------------------------
 
     def kill(self, name: str, down: float) -> None:
-        """SIGKILL; started again after so many seconds."""
+        """Sends SIGKILL to a server. Starts it again after the given number of seconds."""
         self.stack.kill(name)
         time.sleep(down)
         self.stack.launch(name)
 
-    def kill_connect_amid_copy(self, down: float) -> None:
-        """SIGKILL as soon as Connect has saved a position inside of a COPY of its own; started again after
-        the given seconds."""
+    def kill_connect_during_copy(self, down: float) -> None:
+        """Runs a COPY and kills Kafka Connect as soon as it has saved a position inside the COPY.
+
+        down: seconds until it starts again.
+        """
         self._copied += 1
         first = self._copied * 1_000_000_000
         rows = ((first + n, "copied", "open", "2024-02-29T12:00Z") for n in range(_COPIED))
         positions = SavedPositions(self.stack, self.deployment.names("connector"))
-        with contextlib.closing(positions), contextlib.suppress(psycopg.OperationalError):  # it may be down
+        with contextlib.closing(positions), contextlib.suppress(psycopg.OperationalError):  # PostgreSQL may be down
             positions.saved_inside(copy(self.deployment.database, COPY_PROJECTS, rows), 30)
         self.kill("connect", down)
 
     def restart(self, name: str) -> None:
-        """In its orderly way."""
+        """Stops a server cleanly and starts it again."""
         self.stack.restart(name)
 
     def crash_postgres(self, down: float) -> None:
-        """An immediate shutdown: what was committed asynchronously and is not on disk is lost."""
+        """Shuts PostgreSQL down in immediate mode. Asynchronous commits that are not on disk are lost."""
         self.stack.kill("postgres", signal.SIGQUIT)
         self.stack.processes["postgres"].wait_gone(20)
         time.sleep(down)
         self.stack.launch("postgres")
 
     def flush_redis(self) -> None:
-        """All documents, and all that the syncer knows of them there, are gone."""
+        """Deletes all documents and all metadata of the syncer in Redis."""
         with redis.Redis.from_url(self.stack.redis) as client:
             client.flushall()
 
     def stall_commits(self, seconds: float) -> None:
-        """Commits are in the log, and so in Kafka, and visible to nobody: a synchronous standby is silent."""
+        """Lets commits wait for a synchronous standby that does not exist.
+
+        Such commits are in the WAL, and so in Kafka, but no session sees them yet.
+        """
         with self._admin() as admin:
             admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
             admin.execute("SELECT pg_reload_conf()")
@@ -91,13 +96,15 @@ class Servers:
                 admin.execute("SELECT pg_reload_conf()")
 
     def restart_connector(self) -> None:
-        """The connector's task begins again at its last offset: events come twice."""
+        """Restarts the task of the connector at its last saved offset. Some events arrive twice."""
         url = f"{self.stack.connect}/connectors/{self.deployment.names('connector')}/restart"
         urllib3.request("POST", f"{url}?includeTasks=true", timeout=30)
 
     def change_columns(self) -> None:
-        """A column comes, with a value in every row, and another goes: a migration of the application. Every
-        other time the table is rewritten for it."""
+        """Adds a column with a value in every row, and drops another one, as a migration does.
+
+        Every second call rewrites the table.
+        """
         self._columns += 1
         value = ("7", "random()")[self._columns % 2]
         with self.deployment.database.connect() as session:
@@ -114,33 +121,36 @@ class Servers:
     # -- connections ---------------------------------------------------------------------------------------
 
     def cut(self, name: str, seconds: float) -> None:
-        """Cut the syncer's connections to a server amid whatever they carry, and refuse new ones."""
-        self.wires[name].down()
+        """Cuts the connections of the syncer to a server, even during a request, and refuses new ones."""
+        self.proxies[name].down()
         time.sleep(seconds)
-        self.wires[name].up()
+        self.proxies[name].up()
 
     def stall(self, name: str, seconds: float) -> None:
-        """Nothing gets through, and nobody is told."""
-        self.wires[name].stall()
+        """Forwards no data on the connections of the syncer. They stay open and report no error."""
+        self.proxies[name].stall()
         time.sleep(seconds)
-        self.wires[name].resume()
+        self.proxies[name].resume()
 
-    def answer(self, answer: Answer, seconds: float) -> None:
-        """Of Elasticsearch, to `_bulk`: `cut` before it is done, `cut after` (done, and nobody knows)."""
+    def answer_bulk(self, answer: Answer, seconds: float) -> None:
+        """Replaces the responses of Elasticsearch to `_bulk`.
+
+        answer: "cut" drops the request. "cut after" lets Elasticsearch process it and drops the response.
+        """
 
         def rule(request: Request) -> Answer:
             return answer if "_bulk" in request.path else "pass"
 
-        self.search.rule = rule
+        self.bulk_proxy.rule = rule
         time.sleep(seconds)
-        self.search.rule = lambda request: "pass"
+        self.bulk_proxy.rule = lambda request: "pass"
 
     def busy(self, seconds: float) -> None:
-        """Elasticsearch has too much to do."""
-        self.answer((429, _BUSY), seconds)
+        """Lets Elasticsearch reject `_bulk` requests because of overload (429)."""
+        self.answer_bulk((429, _BUSY), seconds)
 
-    def whole(self) -> None:
-        """Every server runs, and every connection may be made."""
+    def start_missing(self) -> None:
+        """Starts every server that is not running."""
         for name in ("postgres", "kafka", "connect", "elasticsearch", "redis"):
             if name not in self.stack.running():
                 self.stack.launch(name)
@@ -152,30 +162,30 @@ class Servers:
 
 
 @contextmanager
-def between(deployment: Deployment) -> Iterator[Servers]:
-    """Puts the proxies between the deployment's syncer and the servers."""
+def proxied(deployment: Deployment) -> Iterator[Servers]:
+    """Puts proxies between the syncer of the deployment and the servers."""
     stack: Stack = deployment.stack
-    wires, environment = {}, {}
+    proxies, environment = {}, {}
     with contextlib.ExitStack() as closing:
-        search = closing.enter_context(fault_proxy(stack.elasticsearch))
+        bulk_proxy = closing.enter_context(fault_proxy(stack.elasticsearch))
         for name, url in (
             ("postgres", deployment.database.dsn),
             ("redis", stack.redis),
-            ("elasticsearch", search.url),
+            ("elasticsearch", bulk_proxy.url),
         ):
-            wire = closing.enter_context(proxy(f"127.0.0.1:{urlsplit(url).port}"))
-            wires[name], environment[name] = wire, _through(url, wire.port)
+            link = closing.enter_context(proxy(f"127.0.0.1:{urlsplit(url).port}"))
+            proxies[name], environment[name] = link, _through(url, link.port)
         deployment.environment |= _SIZES | {
             "SYNCER_POSTGRES__DSN": environment["postgres"],
             "SYNCER_REDIS__URL": environment["redis"],
             "SYNCER_ELASTICSEARCH__URL": environment["elasticsearch"],
         }
         _send_slowly(deployment)
-        yield Servers(deployment, search, wires)
+        yield Servers(deployment, bulk_proxy, proxies)
 
 
 def _send_slowly(deployment: Deployment) -> None:
-    """A record in a request, so that Connect saves positions amid the rows of a page."""
+    """Sends each record in its own request, so that Kafka Connect saves positions between the rows of a page."""
     for file in (deployment.folder / "connectors").glob("*.json"):
         definition = json.loads(file.read_text())
         definition["config"]["producer.override.batch.size"] = "1"
@@ -183,7 +193,7 @@ def _send_slowly(deployment: Deployment) -> None:
 
 
 def _through(url: str, port: int) -> str:
-    """The same URL by way of another port of this machine."""
+    """Returns the URL with 127.0.0.1 and the port of a proxy."""
     parts = urlsplit(url)
-    signed_in, at, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{signed_in}{at}127.0.0.1:{port}"))
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{port}"))

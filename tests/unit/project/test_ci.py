@@ -45,8 +45,8 @@ SECOND = "make test-version VERSION=17"
             2,
             f"make test: {PASSED}\n{SECOND}: {FAILED}\nfailed with status 2",
         ),
-        ("exit 2", "exit 9", 2, "make test: pytest did not get to its end\nfailed with status 2"),
-        ("kill -9 $$", "exit 9", 137, "make test: pytest did not get to its end\nfailed with status 137"),
+        ("exit 2", "exit 9", 2, "make test: pytest did not finish\nfailed with status 2"),
+        ("kill -9 $$", "exit 9", 137, "make test: pytest did not finish\nfailed with status 137"),
     ],
 )
 def test_a_failure_of_either_part_fails_the_run(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack import DevstackError, archives, downloads, keeper, launch, ports, process, stack, system
+from devstack import DevstackError, archives, downloads, launch, ports, process, reaper, stack, system
 from devstack.__main__ import pairs, parser
 from devstack.process import Process
 from devstack.servers import SERVERS, Postgres
@@ -60,10 +60,10 @@ def test_the_error_of_a_failed_command_contains_its_output(tmp_path: Path) -> No
         process.run(["sh", "-c", "echo no such luck >&2; exit 3"], account=OURSELVES, env={}, cwd=tmp_path)
 
 
-def test_the_keeper_waits_for_the_end_of_a_process() -> None:
+def test_the_reaper_waits_for_the_end_of_a_process() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     child.communicate(b"\n")
-    keeper.wait_for_end(child.pid)
+    reaper.wait_for_end(child.pid)
     assert child.returncode == 0
 
 
@@ -171,7 +171,7 @@ def test_data_of_another_postgresql_version_is_refused(tmp_path: Path) -> None:
     programs = downloads.Downloads(tmp_path, {"postgres": tmp_path / "programs"})
     server = Postgres(Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), programs, {}))
     assert server.version() == "17.7"
-    with pytest.raises(DevstackError, match=r"(?s)made by PostgreSQL 15, and this is 17\.7.*postgres=15"):
+    with pytest.raises(DevstackError, match=r"(?s)belongs to PostgreSQL 15, but this is PostgreSQL 17\.7.*postgres=15"):
         server.prepare()
     (data / "PG_VERSION").write_text("17\n")
     server.prepare()
@@ -236,7 +236,7 @@ def test_all_java_servers_use_the_options_of_the_environment(tmp_path: Path, mon
 def test_without_root_the_error_names_the_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(system.PACKAGES, "redis-server", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(DevstackError, match=r"(?s)missing: redis-server.*apt-get install .*redis-server"):
+    with pytest.raises(DevstackError, match=r"(?s)missing packages: redis-server.*apt-get install .*redis-server"):
         system.ensure_packages("redis-server")
 
 
@@ -268,23 +268,23 @@ def test_a_stack_is_loaded_from_its_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert written["pids"]["redis"] == os.getpid()
 
 
-def test_guests_stop_with_their_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: Process) -> None:
+def test_clients_stop_with_their_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: Process) -> None:
     site = Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), downloads.Downloads(tmp_path), {})
     monkeypatch.setattr(stack, "make_site", lambda *_: site)
-    stack.Stack(tmp_path, site).add_guest("syncer", sleeper)
-    loaded = stack.load(tmp_path)  # another process, such as the keeper, reads only the file
-    assert loaded.guests == {"syncer": sleeper}
+    stack.Stack(tmp_path, site).add_client("syncer", sleeper)
+    loaded = stack.load(tmp_path)  # another process, such as the reaper, reads only the file
+    assert loaded.clients == {"syncer": sleeper}
     loaded.remove()
     assert not sleeper.alive() and not (tmp_path / stack.STATE).exists()
 
 
-def test_a_kept_stack_has_no_keeper(tmp_path: Path) -> None:
+def test_a_kept_stack_has_no_reaper(tmp_path: Path) -> None:
     site = Site(OURSELVES, tmp_path / "data", ports.FIXED, Path("java"), downloads.Downloads(tmp_path), {})
-    kept = stack.Stack(tmp_path, site, keeper=keeper.start(tmp_path))
-    known = kept.keeper
+    kept = stack.Stack(tmp_path, site, reaper=reaper.start(tmp_path))
+    known = kept.reaper
     assert known is not None and known.alive()
     kept.keep()
-    assert kept.keeper is None and not known.alive()
+    assert kept.reaper is None and not known.alive()
 
 
 def test_the_error_about_a_missing_stack_names_the_command_that_starts_one(tmp_path: Path) -> None:
@@ -296,5 +296,5 @@ def test_the_command_line() -> None:
     options = parser().parse_args(["up", "--port", "redis=7", "--version", "postgres=17", "--only", "redis"])
     assert (pairs(options.port), options.only, options.ports) == ({"redis": "7"}, ["redis"], "fixed")
     assert pairs(options.version) == {"postgres": "17"}
-    with pytest.raises(DevstackError, match="not NAME=VALUE: redis"):
+    with pytest.raises(DevstackError, match="expected NAME=VALUE, got: redis"):
         pairs(["redis"])

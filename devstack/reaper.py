@@ -1,8 +1,8 @@
-"""Stops and deletes an ephemeral stack when the process that started it has ended, even if it was killed.
+"""Removes an ephemeral stack after the process that started it has ended, even by SIGKILL.
 
-`Stack.keep` ends the keeper instead, and with it the bond between the stack and that process.
+`Stack.keep` stops the reaper, so that the stack outlives that process.
 
-python -m devstack.keeper HOME PID
+python -m devstack.reaper HOME PID
 """
 
 import os
@@ -18,15 +18,15 @@ ROOT = Path(__file__).parent.parent
 
 
 def start(home: Path) -> Process:
-    """Start a process that waits for the end of this one."""
-    command = [sys.executable, "-m", "devstack.keeper", str(home), str(os.getpid())]
+    """Starts a reaper process that waits for the end of the current process."""
+    command = [sys.executable, "-m", "devstack.reaper", str(home), str(os.getpid())]
     child = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL)
-    child.returncode = 0  # it outlives us: no ResourceWarning
+    child.returncode = 0  # It outlives this process. Without a return code, Popen would emit a ResourceWarning.
     return Process(child.pid, start_time(child.pid) or "")
 
 
 def wait_for_end(pid: int) -> None:
-    """Block until a process has ended."""
+    """Blocks until a process has ended."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -38,7 +38,7 @@ def wait_for_end(pid: int) -> None:
 
 
 def main(home: Path, pid: int) -> None:
-    """Wait, then stop what still runs and delete what is left."""
+    """Waits for the end of a process, then stops and deletes the stack in `home`."""
     wait_for_end(pid)
     if (home / stack.STATE).exists():
         stack.load(home).remove()
