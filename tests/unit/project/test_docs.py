@@ -18,7 +18,7 @@ from syncer.declaration.model import parse
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-ELSEWHERE = {"acme_sqlite_sink/__init__.py"}
+ELSEWHERE = {"acme_sqlite_sink/__init__.py", "acme_sqlite_sink/testing.py"}
 """Paths of other projects that the documents use as examples."""
 """Pages that may be linked before they exist. Empty this set once they do."""
 STATES = ("new", "starting", "running", "waiting", "stopped", "failed")
