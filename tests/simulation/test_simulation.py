@@ -40,7 +40,7 @@ def test_refused_documents_are_written_after_the_mapping_is_fixed() -> None:
 
 @pytest.mark.parametrize("name", WEAKER)
 def test_a_weaker_rule_is_detected(name: str) -> None:
-    count, _, failed = portion(0, _BOUND, WEAKER[name])
+    count, _, failed = portion(WEAKER[name].first, _BOUND, WEAKER[name])
     assert failed is not None, f"{count} schedules do not show this fault: {WEAKER[name].wrong}"
     as_it_is = REFUSING if WEAKER[name].refuses else AS_IT_IS
     assert portion(failed, 1, as_it_is)[2] is None, "the schedule fails without the weaker rule, too"

@@ -35,13 +35,18 @@ from tests.simulation.sink import Store
 
 @dataclass(frozen=True, slots=True)
 class Weaker:
-    """wrong: the fault. patches: (class, method) → its replacement. lane, remembers, refuses: see `World`."""
+    """wrong: the fault. patches: (class, method) → its replacement. lane, remembers, refuses: see `World`.
+
+    first: the seed with which the search begins. For a rare fault it is a little before the first seed that showed it.
+    If a change of the code moves that schedule, the search takes longer.
+    """
 
     wrong: str
     patches: Mapping[tuple[type, str], Callable[..., Any]] = field(default_factory=dict)
     lane: type[Lane] = Lane
     remembers: float = 3600.0
     refuses: bool = False
+    first: int = 0
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -271,6 +276,7 @@ WEAKER: dict[str, Weaker] = {
     "missing old rows, handled once": Weaker(
         "roots that were handed over before an update count as rendered after it",
         {(ChangeStages, "_hand_over_all"): _only_once},
+        first=16_000,
     ),
     "a render cache without transactions": Weaker(
         "a root that was rendered before the change counts as rendered after it",
