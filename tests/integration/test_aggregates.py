@@ -1,4 +1,4 @@
-"""Aggregates of every kind, over a little data whose answers can be seen."""
+"""Compares aggregates of every kind with expected values on a few rows."""
 
 import json
 from typing import Any
@@ -95,8 +95,8 @@ sink: {{memory: {{}}}}
     assert other["groups"] == {} and other["f0"] is None
 
 
-def test_groups_are_by_the_value_whatever_columns_are_called(database: Database) -> None:
-    """The tables have columns with the names that the SQL uses inside."""
+def test_groups_use_the_value_for_any_column_names(database: Database) -> None:
+    """The tables have columns with the names that the generated SQL uses internally."""
     database.execute(
         "CREATE TABLE root (k int PRIMARY KEY)",
         "CREATE TABLE item (k int PRIMARY KEY, v int, n int, doc int, root_k int)",

@@ -1,4 +1,4 @@
-"""The command line on real servers, in the order in which an operator meets it."""
+"""Runs the commands on real servers, in the order in which an operator uses them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ Run = Callable[..., Result]
 def run(
     stack: Stack, database: Database, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Run]:
-    """Runs a command with a folder of models, a connector and settings of this test's own."""
+    """Returns a function that runs a command with the test's own read models, connector and settings."""
     database.execute(*SCHEMA.split(";"))
     for name, text in (("orders", ORDERS), ("customers", CUSTOMERS), ("stock", STOCK)):
         (tmp_path / "models").mkdir(exist_ok=True)
@@ -112,14 +112,14 @@ def run(
 
     yield invoke
     with redis.Redis.from_url(stack.redis) as client:
-        client.delete("syncer:customers:meta", "syncer:stock:meta")  # not named by the prefix
+        client.delete("syncer:customers:meta", "syncer:stock:meta")  # these names do not contain the prefix
 
 
 def mend(database: Database) -> None:
     database.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
 
 
-def test_a_refusal_by_elasticsearch_is_reported_with_its_line(
+def test_a_mapping_refused_by_elasticsearch_is_reported_with_its_line(
     run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path
 ) -> None:
     mend(database)
@@ -142,8 +142,8 @@ def test_a_refusal_by_elasticsearch_is_reported_with_its_line(
     assert urllib3.request("GET", url).json() == {}
 
 
-def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Database, names: Names) -> None:
-    # What has to be done is told, and is enough.
+def test_from_an_empty_system_to_verified_documents(run: Run, stack: Stack, database: Database, names: Names) -> None:
+    # `check` prints every required step, and the printed steps are sufficient.
     said = run("check", expect=1).output
     assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in said
     assert f"CREATE PUBLICATION {names.prefix} FOR TABLE" in said
@@ -155,13 +155,13 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
         "no-publication",
     }
 
-    # A connector is not applied too early.
+    # A connector is not applied before the tables are ready.
     said = run("connectors", "apply", "--yes", expect=1).output
     assert "REPLICA IDENTITY FULL" in said and "nothing was applied" in said
     assert database.query("SELECT FROM pg_publication") == []
     database.execute(run("check", "--sql", expect=1).stdout.splitlines()[0])
 
-    # Nothing is done without being asked for.
+    # Changes require a confirmation.
     said = run("connectors", "apply", "--dry-run").output
     assert f"topic {names.prefix}.public.orders: create with 2 partitions" in said
     assert f"connector {names('connector')}: create" in said and "CREATE PUBLICATION" in said
@@ -178,7 +178,7 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     assert state["slot"]["name"] == names.prefix
     assert names.prefix in run("connectors", "status").output
 
-    # Filled, and compared.
+    # Fill the sinks and compare.
     assert "has never run" in run("verify", expect=3).output
     told = json.loads(run("status", "--json", expect=1).stdout)
     assert [(m["state"], m["lag_seconds"]) for m in told["models"]] == [("new", None)] * 3
@@ -200,7 +200,7 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     assert "there is no such connector" in run("connectors", "delete", "--yes", expect=3).output
 
 
-def test_names_and_values_that_look_like_markup_are_printed_as_they_are(
+def test_names_and_values_that_look_like_markup_are_printed_literally(
     run: Run, database: Database, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich prints as on a terminal
@@ -228,7 +228,7 @@ def test_names_and_values_that_look_like_markup_are_printed_as_they_are(
     assert f'FOR TABLE public."{table}"' in shown("check", "markup", expect=1)
 
 
-def test_the_daemon_follows_and_stops_in_order(run: Run, stack: Stack, database: Database, names: Names) -> None:
+def test_the_daemon_follows_changes_and_stops_cleanly(run: Run, stack: Stack, database: Database, names: Names) -> None:
     mend(database)
     run("connectors", "apply", "--yes")
     command = [sys.executable, "-m", "syncer", "run", "customers", "orders"]
@@ -265,7 +265,9 @@ def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.1)
 
 
-def test_a_changed_definition_is_shown_and_applied(run: Run, database: Database, names: Names, tmp_path: Path) -> None:
+def test_a_changed_connector_definition_is_shown_and_applied(
+    run: Run, database: Database, names: Names, tmp_path: Path
+) -> None:
     mend(database)
     run("connectors", "apply", "--yes")
     path = tmp_path / "connectors" / "shop.json"
@@ -276,7 +278,7 @@ def test_a_changed_definition_is_shown_and_applied(run: Run, database: Database,
     assert "0 errors, 0 warnings" in run("check").output
 
 
-def test_status_needs_the_connectors_names_only(run: Run, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_needs_only_the_names_of_connectors(run: Run, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOP_PGPASSWORD")
     said = run("status", expect=1).stdout
     assert f"connector {names('connector')}: it does not exist" in said and "SHOP_PGPASSWORD" not in said
@@ -324,13 +326,13 @@ def test_preview(run: Run, tmp_path: Path) -> None:
     assert "Usage" not in result.stderr and json.loads(result.stdout)["id"] == 3
 
 
-def test_a_name_that_no_read_model_has_is_wrong_usage(run: Run) -> None:
+def test_an_unknown_read_model_is_a_usage_error(run: Run) -> None:
     for command in ("check", "explain", "status", "verify", "resync", "backfill"):
         said = run(command, "order", expect=2).stderr
         assert "there is no read model called order" in said and "did you mean 'orders'?" in said
 
 
-def test_no_letters_are_none_to_drop_or_replay(run: Run) -> None:
+def test_dropping_and_replaying_without_dead_letters_is_reported(run: Run) -> None:
     for command in ("drop", "replay"):
         assert run("dlq", command, "orders", "--all").stdout == "orders: no open dead letters\n"
 
@@ -358,7 +360,7 @@ def test_mistakes_do_not_hide_each_other(run: Run, database: Database, tmp_path:
     assert "Read model customers: ok" in said and "fromat" in said
 
 
-def test_servers_that_are_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_report_unreachable_servers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCER_CONNECT__URL", "http://127.0.0.1:1")
     assert "Kafka Connect is unreachable" in run("check", expect=1).output
     assert "Kafka Connect is unreachable" in run("connectors", "status", expect=4).stderr
@@ -367,7 +369,7 @@ def test_servers_that_are_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "cannot connect to PostgreSQL" in result.stderr and "hunter2" not in result.output
 
 
-def test_each_server_that_is_away_is_a_finding(
+def test_check_reports_each_unreachable_server_as_a_finding(
     run: Run, stack: Stack, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mend(database)
@@ -385,19 +387,21 @@ def test_each_server_that_is_away_is_a_finding(
     monkeypatch.setenv("SYNCER_KAFKA__BOOTSTRAP_SERVERS", stack.kafka)
     assert run("check", "--sql", expect=1).stdout == ""
     said = run("check", "orders", expect=1).stdout
-    assert "Elasticsearch at" in said and "Redis" not in said  # which this read model does not use
+    assert "Elasticsearch at" in said and "Redis" not in said  # this read model does not use Redis
 
 
-def test_a_resync_that_is_due_is_told(run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path) -> None:
+def test_check_reports_a_required_resync(
+    run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path
+) -> None:
     mend(database)
     run("connectors", "apply", "--yes")
     run("check")
     topics = KafkaAdmin({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
-    assert names("state") not in topics.existing()  # check asks, and makes nothing
+    assert names("state") not in topics.existing()  # `check` reads only, and creates no topic
     run("backfill", "customers", "stock")
     run("check")
     database.execute("ALTER TABLE stock ALTER COLUMN quantity TYPE bigint")
-    run("check")  # it is rendered again
+    run("check")  # not an error: the documents are rendered again
     database.execute("ALTER TABLE stock ALTER COLUMN sku TYPE uuid USING md5(sku)::uuid")
     customers = tmp_path / "models" / "customers.yaml"
     customers.write_text(customers.read_text().replace("  name: name", "  name: upper(name)"))
@@ -412,14 +416,14 @@ def test_a_resync_that_is_due_is_told(run: Run, stack: Stack, database: Database
     assert "the connector was deleted\n    no change reaches customers" in said
 
 
-def test_a_wrong_password_needs_an_operator(run: Run, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_password_ends_with_exit_code_3(run: Run, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCER_POSTGRES__PASSWORD", "wr0ng")
     result = run("preview", "orders", "1", expect=3)
     assert "password authentication failed" in result.stderr and "wr0ng" not in result.output
     assert "SYNCER_POSTGRES__PASSWORD" in result.stderr
 
 
-def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
+def test_the_printed_sql_is_valid_and_names_the_tables_it_leaves_out(
     run: Run, database: Database, tmp_path: Path
 ) -> None:
     database.execute("CREATE VIEW seen AS SELECT * FROM stock", "CREATE TABLE keyless (id bigint)")
@@ -451,6 +455,6 @@ def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
     assert not [line for line in lines if "PUBLICATION" in line]
     for name in names:
         [line] = [line for line in lines if line.startswith(f"-- not covered: the tables of read model {name}: ")]
-        # What is wrong with the table comes before what is wrong with the columns.
+        # Problems of the table are reported before problems of its columns.
         assert {"keyless": "has no primary key", "seen": "is a view"}.get(name, "no_such_column") in line
     assert any(line.startswith("-- not covered") and "broken.yaml" in line for line in lines)

@@ -1,7 +1,7 @@
-"""Whatever was written and whatever went wrong: in the end every document is what PostgreSQL says.
+"""Checks that every document equals its rows in PostgreSQL after random writes and faults.
 
-CONVERGENCE_SEED repeats the random choices of a run (not its timing), CONVERGENCE_SECONDS, _WRITERS and _RATE
-(transactions a second) make it longer and harder.
+CONVERGENCE_SEED repeats the random choices of a run, but not its timing. CONVERGENCE_SECONDS, _WRITERS and _RATE
+(transactions per second) make the run longer and harder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SECONDS = float(os.environ.get("CONVERGENCE_SECONDS", "20"))
 WRITERS = int(os.environ.get("CONVERGENCE_WRITERS", "4"))
 RATE = float(os.environ.get("CONVERGENCE_RATE", "40"))
 SETTLES_WITHIN = 75.0
-"""Seconds after the last write."""
+"""Maximum seconds between the last write and correct documents."""
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def workload(deployment: Deployment, echo: Callable[[str], None]) -> Iterator[Wo
         created.close()
 
 
-@pytest.mark.timeout(SECONDS + 2 * SETTLES_WITHIN + 240)  # the start of the servers counts, too
-def test_every_document_is_what_postgresql_says_in_the_end(
+@pytest.mark.timeout(SECONDS + 2 * SETTLES_WITHIN + 240)  # includes the start of the servers
+def test_every_document_converges_to_the_state_of_postgresql(
     deployment: Deployment, workload: Workload, echo: Callable[[str], None]
 ) -> None:
     workload.seed_rows(60)
@@ -62,7 +62,7 @@ def test_every_document_is_what_postgresql_says_in_the_end(
         workload.start()
         faults.begin()
         faults.run_until(time.monotonic() + SECONDS * 0.4, backfills=True)
-        # A backfill would hide what a truncate left, and either what a later change did not change.
+        # A backfill would hide documents that a truncate left behind. Both would hide documents of missed changes.
         faults.finish_backfill(time.monotonic() + SETTLES_WITHIN)
         workload.calm()
         workload.do("truncate projects")
@@ -87,7 +87,7 @@ def test_every_document_is_what_postgresql_says_in_the_end(
     equal(deployment, expected)
 
 
-def test_verify_tells_what_a_hand_has_changed(deployment: Deployment, workload: Workload) -> None:
+def test_verify_reports_documents_changed_by_hand(deployment: Deployment, workload: Workload) -> None:
     workload.seed_rows(10)
     deployment.run("backfill")
     expected = Oracle(deployment.database).documents()
@@ -117,7 +117,7 @@ def test_verify_tells_what_a_hand_has_changed(deployment: Deployment, workload: 
         "redisdiffering": [person],
     }
 
-    # And a backfill mends what is missing or differs; a ghost has no row that would tell of it.
+    # A backfill repairs missing and differing documents. It cannot detect a ghost, which has no row.
     assert {(one.kind, one.id) for one in compare(deployment, expected)} == {
         ("missing", gone),
         ("differing", changed),
@@ -127,13 +127,13 @@ def test_verify_tells_what_a_hand_has_changed(deployment: Deployment, workload: 
 
 
 def settle(deployment: Deployment, expected: Expected, deadline: float) -> float:
-    """Wait until every document is as expected and nothing is left to be done; returns the seconds left."""
+    """Waits until every document is as expected and no work is left. Returns the seconds left."""
     found: list[Difference] = []
     waiting: object = None
     for left in remaining(deadline):
         found = compare(deployment, expected)
         if not found:
-            # Exit status 1 if one waits: what kept it may have ended a moment ago.
+            # Exit code 1 means that a read model waits. The cause may have ended a moment ago.
             status = deployment.status(expect=(0, 1))
             assert not [s for s in status if s["state"] == "failed"], status
             waiting = [s for s in status if s["lag_records"] or s["work_records"]]

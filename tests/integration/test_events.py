@@ -1,6 +1,7 @@
-"""What change events look like: how each type of key is encoded, and what each operation tells.
+"""Tests the encoding of each key type in change events, and the content of the events of each operation.
 
-`pipeline/resolve.py` turns these encodings into PostgreSQL's text, and `checks/` refuses what would not come back.
+`pipeline/resolve.py` converts these encodings to PostgreSQL's text. `checks/` refuses types whose values would not
+survive.
 """
 
 import time
@@ -27,7 +28,7 @@ def connect(stack: Stack) -> Iterator[Connect]:
 
 
 ENCODINGS: list[tuple[str, str, Any]] = [
-    # type, PostgreSQL's text (in UTC, ISO), what the event's key and images hold
+    # type, PostgreSQL's text (UTC, ISO), value in the key and images of the event
     ("smallint", "-32768", -32768),
     ("integer", "42", 42),
     ("bigint", "9223372036854775807", 9223372036854775807),
@@ -91,7 +92,7 @@ BASES = {
     "timestamp": "timestamp without time zone",
     "timestamptz": "timestamp with time zone",
 }
-REFUSED: list[tuple[str, str, Any]] = [  # as keys and links, and this is why
+REFUSED: list[tuple[str, str, Any]] = [  # not allowed as keys and links; the values show why
     ("time", "24:00:00", "00:00:00Z"),
     ("timetz", "12:00:00+05:30", "06:30:00Z"),
     ("real", "1.1", 1.1),
@@ -102,7 +103,7 @@ REFUSED: list[tuple[str, str, Any]] = [  # as keys and links, and this is why
 ]
 
 
-def test_how_each_type_of_key_looks_in_an_event(
+def test_the_encoding_of_each_key_type_in_an_event(
     stack: Stack, database: Database, names: Names, connect: Connect
 ) -> None:
     every = ENCODINGS + REFUSED
@@ -150,7 +151,9 @@ SHAPES = [
 ]
 
 
-def test_what_events_hold(stack: Stack, database: Database, names: Names, connect: Connect) -> None:
+def test_the_content_of_events_for_each_operation(
+    stack: Stack, database: Database, names: Names, connect: Connect
+) -> None:
     database.execute(*SHAPES)
     tables = [TableName("public", name) for name in ("plain", "whole", "part", "indexed")]
     with database.connect() as conn:
@@ -184,26 +187,26 @@ def test_what_events_hold(stack: Stack, database: Database, names: Names, connec
     big, kept = "x" * 9000, "__debezium_unavailable_value"
     assert shapes("plain") == [
         ("c", {"id": 1}, None, {"id": 1, "n": 1, "m": None, "big": big}),
-        # identity DEFAULT: no before-image, and a large value that did not change is not sent
+        # identity DEFAULT: no before-image, and a large unchanged value is not sent
         ("u", {"id": 1}, None, {"id": 1, "n": 2, "m": None, "big": kept}),
-        # a new key is a delete and a create; what the identity lacks is invented where it is NOT NULL
+        # a changed key is a delete and a create; columns outside the identity get a default if they are NOT NULL
         ("d", {"id": 1}, {"id": 1, "n": 5, "m": None, "big": None}, None),
         ("c", {"id": 2}, None, {"id": 2, "n": 2, "m": None, "big": kept}),
         ("d", {"id": 2}, {"id": 2, "n": 5, "m": None, "big": None}, None),
     ]
     assert shapes("whole") == [
-        # a generated column is not there at all; NULL stays NULL and does not become the default
+        # generated columns are absent; NULL stays NULL and does not become the default
         ("c", {"id": 1}, None, {"id": 1, "m": None, "big": big}),
         ("u", {"id": 1}, {"id": 1, "m": None, "big": big}, {"id": 1, "m": 7, "big": big}),
         ("t", None, None, None),
     ]
-    assert shapes("part") == [  # all under the name of the root; truncating a partition says nothing
+    assert shapes("part") == [  # all events have the name of the root; truncating a partition sends nothing
         ("c", {"id": 1, "k": 1}, None, {"id": 1, "k": 1, "t": "a"}),
         ("d", {"id": 1, "k": 1}, {"id": 1, "k": 1, "t": None}, None),
         ("c", {"id": 1, "k": 2}, None, {"id": 1, "k": 2, "t": "a"}),
         ("t", None, None, None),
     ]
-    assert shapes("indexed") == [  # an identity without the primary key: the key is invented
+    assert shapes("indexed") == [  # an identity without the primary key: the key contains a default value
         ("c", {"id": 1}, None, {"id": 1, "u": 1}),
         ("d", {"id": 0}, {"id": 0, "u": 1}, None),
     ]

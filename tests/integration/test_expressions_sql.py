@@ -1,4 +1,4 @@
-"""An expression has the value that PostgreSQL gives to the same text."""
+"""Compares the value of each expression with the value of the same text in PostgreSQL."""
 
 import json
 from typing import Any
@@ -306,8 +306,8 @@ def test_every_expression_has_the_value_of_its_text(database: Database, catalog:
     assert not wrong, "\n".join(map(str, wrong))
 
 
-def test_types_of_fields_are_those_that_postgresql_has(database: Database, catalog: Catalog) -> None:
-    """Where a type is told at all, it is right."""
+def test_derived_field_types_equal_those_of_postgresql(database: Database, catalog: Catalog) -> None:
+    """Derived types must be correct, but may be unknown."""
     wrong: list[tuple[object, ...]] = []
     with database.connect() as conn:
         for text in EXPRESSIONS:

@@ -1,6 +1,7 @@
-"""The way from PostgreSQL to Kafka breaks: slot, connector, publication, position.
+"""Failures between PostgreSQL and Kafka: slot, connector, publication and offsets.
 
-Each test has a database, a connector and a daemon of its own."""
+Each test has its own database, connector and daemon.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def connect(stack: Stack) -> Iterator[Connect]:
 
 
 def begin(system: System, *options: str) -> Daemon:
-    """A daemon whose read models are right, and which has seen messages come through."""
+    """Starts a daemon whose read models are in sync and which has received canaries."""
     system.run("backfill")
     daemon = system.start(*options)
     system.execute(*ORDERS)
@@ -68,7 +69,7 @@ def canary_comes(daemon: Daemon, system: System) -> None:
 
 @contextmanager
 def stopped(connect: Connect, name: str) -> Iterator[None]:
-    """The connector, during the block."""
+    """Stops the connector for the duration of the block."""
     connect.stop(name)
     yield
     connect.resume(name)
@@ -82,7 +83,7 @@ def failed(daemon: Daemon, model: str, *words: str) -> None:
 
 
 def resync(system: System, daemon: Daemon) -> None:
-    """As the message says; afterwards everything is right, and stays so."""
+    """Resyncs both read models as the error message says, and checks that they stay in sync."""
     for model in (system.orders, system.summaries):
         system.run("resync", model, "--yes")
     daemon.until_ready()
@@ -90,9 +91,12 @@ def resync(system: System, daemon: Daemon) -> None:
     system.until_in_sync()
 
 
-def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> None:
-    """Found: Debezium 3.6 fails when its slot is gone; once its offsets are reset it makes a new one, runs,
-    and what was committed between never comes. The daemon knows the slot, and stops when it is gone."""
+def test_hazard_15_a_dropped_slot(source: Source, system: System) -> None:
+    """Debezium 3.6 fails when its slot is missing.
+
+    After an offset reset it creates a new slot and runs, but the changes committed in between never arrive. The
+    daemon remembers the slot and stops when it is missing.
+    """
     daemon = begin(system)
     with system.database.connect() as admin:
         drop_slots(admin, system.database.name)
@@ -107,7 +111,7 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
         )
     until(lambda: "syncer connectors reset" in daemon.get("/status")[1], daemon.log.read_text)
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 1
-    # One answer everywhere: first the reset, which tells what to resync.
+    # Every command gives the same advice: reset the connector first. The reset lists the read models to resync.
     until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
     told = system.until_status(system.orders, state="failed")
     assert told["lag_seconds"] != 0
@@ -125,10 +129,12 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["daemon runs", "daemon is down"])
-def test_hazard_15_a_slot_that_was_advanced(source: Source, system: System, connect: Connect, running: bool) -> None:
-    """Found: Debezium 3.6 takes a slot that is ahead of its position as it is, also with
-    `offset.mismatch.strategy=trust_offset`; it runs, and what was skipped never comes. It fails only if the
-    slot's `restart_lsn` moved, too: if PostgreSQL noted its transactions (every 15 s) in what is skipped."""
+def test_hazard_15_an_advanced_slot(source: Source, system: System, connect: Connect, running: bool) -> None:
+    """Debezium 3.6 accepts a slot that is ahead of its offsets, even with `offset.mismatch.strategy=trust_offset`.
+
+    It runs, and the skipped changes never arrive. It fails only if the slot's `restart_lsn` moved too. That happens
+    if PostgreSQL logged its running transactions (every 15 s) in the skipped part.
+    """
     daemon = begin(system)
     connect.stop(source.connector.name)
     until(lambda: daemon.status(system.orders)["state"] == "waiting", daemon.log.read_text)
@@ -155,9 +161,11 @@ def test_hazard_15_a_slot_that_was_advanced(source: Source, system: System, conn
     assert daemon.metric("syncer_stream_breaks") >= 1
 
 
-def test_hazard_15_offsets_that_were_reset(source: Source, system: System, connect: Connect) -> None:
-    """With its slot, a connector without offsets goes on where the slot is: nothing is lost, and nothing is
-    told. Repeated messages are no gap."""
+def test_hazard_15_reset_connector_offsets_lose_nothing(source: Source, system: System, connect: Connect) -> None:
+    """A connector without offsets continues at its slot.
+
+    Nothing is lost, and no error is reported. Repeated messages are not a gap.
+    """
     daemon = begin(system)
     with stopped(connect, source.connector.name):
         connect.forget_offsets(source.connector.name)
@@ -168,9 +176,12 @@ def test_hazard_15_offsets_that_were_reset(source: Source, system: System, conne
     assert daemon.metric("syncer_stream_breaks") == 0
 
 
-def test_hazard_15_a_publication_that_is_made_again(source: Source, system: System, connect: Connect) -> None:
-    """Found: with its publication gone, the connector fails; with a new one and started again it is RUNNING,
-    and nothing comes: the log from between cannot be decoded. Told by the slot and the canary."""
+def test_hazard_15_a_recreated_publication(source: Source, system: System, connect: Connect) -> None:
+    """Without its publication, the connector fails.
+
+    After the publication is recreated and the connector is restarted, it reports RUNNING, but no events arrive: the
+    WAL in between cannot be decoded. The slot and the canary reveal it.
+    """
     daemon = begin(system)
     system.database.execute("DROP PUBLICATION pub")
     told = daemon.until_state(system.orders, "waiting")
@@ -180,8 +191,8 @@ def test_hazard_15_a_publication_that_is_made_again(source: Source, system: Syst
     again = "CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)"
     [(version,)] = system.database.query("SELECT current_setting('server_version_num')::int")
     if version >= 180000:
-        # It skips a publication that is missing, with a warning in its log, and sends nothing. The connector
-        # goes on; what it missed is rendered, because the publication is another one.
+        # PostgreSQL 18 skips a missing publication with a warning in its log, and sends nothing. The connector
+        # keeps running. The missed changes are rendered, because the publication is a new one.
         system.database.execute(again)
         system.until_in_sync()
         assert daemon.logged("re-rendering all documents")
@@ -195,14 +206,16 @@ def test_hazard_15_a_publication_that_is_made_again(source: Source, system: Syst
     until(lambda: "has not arrived" in daemon.get("/status")[1], daemon.log.read_text)
     assert daemon.status(system.orders)["state"] == "waiting"
     system.run("connectors", "reset", "--yes")
-    # "the connector was reset", unless the daemon looked in the moment without a slot
+    # "the connector was reset", unless the daemon checked while there was no slot
     failed(daemon, system.orders, "changes were lost", f"syncer resync {system.orders}")
     resync(system, daemon)
 
 
-def test_hazard_15_a_quiet_database_does_not_hold_the_log(source: Source, system: System) -> None:
-    """Found: heartbeats alone do not move the slot while only tables outside of the publication are written;
-    the canary's message does."""
+def test_hazard_15_a_quiet_database_does_not_retain_wal(source: Source, system: System) -> None:
+    """Heartbeats alone do not advance the slot while only tables outside the publication are written.
+
+    The canary's message does.
+    """
     system.database.execute(
         "DROP PUBLICATION pub",
         "CREATE TABLE noise (id int)",
@@ -219,9 +232,12 @@ def test_hazard_15_a_quiet_database_does_not_hold_the_log(source: Source, system
     until(lambda: confirmed() >= now, lambda: (confirmed(), now))
 
 
-def test_hazard_15_a_table_that_left_the_publication_and_came_back(system: System) -> None:
-    """Found: RUNNING, the canary comes, and what was changed in between never does. Its membership is part of
-    the tables' shape: all documents are rendered again, once the transactions open then have ended."""
+def test_hazard_15_a_table_removed_from_the_publication_and_added_again(system: System) -> None:
+    """The connector reports RUNNING and canaries arrive, but changes from the time outside the publication never do.
+
+    Membership is part of the table state, so all documents are rendered again after the open transactions have
+    ended.
+    """
     orders = f"{system.schema}.orders"
     publish = f"CREATE PUBLICATION pub FOR TABLE {orders}, {system.schema}.customers"
     system.database.execute("DROP PUBLICATION pub", publish)
@@ -236,11 +252,10 @@ def test_hazard_15_a_table_that_left_the_publication_and_came_back(system: Syste
     assert daemon.metric("syncer_stream_breaks") == 0
 
 
-def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_beginning(system: System) -> None:
-    """Found: a table joins the publication while a transaction that changed it is open, and its changes are
-    never sent."""
+def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_start(system: System) -> None:
+    """A table joins the publication while a transaction that changed it is open. Debezium never sends its changes."""
     orders = f"{system.schema}.orders"
-    # The publication always exists: a connector that decodes a row of the time without it never recovers.
+    # The publication must always exist. A connector that decodes a change from a time without it never recovers.
     system.database.execute("BEGIN; DROP PUBLICATION pub; CREATE PUBLICATION pub; COMMIT")
     system.execute(*ORDERS)
     command = [sys.executable, "-m", "syncer", "backfill", system.orders]
@@ -265,9 +280,11 @@ def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_beginning(syste
     assert system.documents(system.orders)["1"]["status"] == "unseen"
 
 
-def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: System, connect: Connect) -> None:
-    """Found: one row above the producer's limit stops the connector, and so every read model. `check` insists
-    on a limit of 16 MiB; what is larger still is told with its cause."""
+def test_hazard_17_a_row_that_is_too_large_is_reported(source: Source, system: System, connect: Connect) -> None:
+    """One row above the producer's limit stops the connector and all read models.
+
+    `check` requires a limit of 16 MiB. For a larger row, the error names the cause.
+    """
     limit = {"producer.override.max.request.size": "100000"}
     connect.apply(replace(source.connector, config={**source.connector.config, **limit}))
     connect.wait_running(source.connector.name, 60)
@@ -282,7 +299,7 @@ def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: Syste
     sound = path.read_text()
     path.write_text(json.dumps({"name": source.connector.name, "config": {**source.connector.config, **limit}}))
     for command, status in ((["status"], 1), (["check"], 1), (["connectors", "apply", "--yes"], 3)):
-        said = system.run(*command, expect=status)  # started again, it runs for a moment, and fails again
+        said = system.run(*command, expect=status)  # after a restart it runs briefly and fails again
         assert "RecordTooLargeException" in said and "max.message.bytes" in said
     path.write_text(sound)
     assert "change" in system.run("connectors", "apply", "--yes")
@@ -290,8 +307,8 @@ def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: Syste
     system.until_in_sync()
 
 
-def test_a_connector_that_fails_is_told_and_mended(source: Source, system: System, connect: Connect) -> None:
-    """And one that begins again is no trouble: nothing is lost."""
+def test_a_stopped_connector_is_reported_until_it_resumes(source: Source, system: System, connect: Connect) -> None:
+    """A connector that resumes needs no repair: nothing is lost."""
     daemon = begin(system)
     with stopped(connect, source.connector.name):
         told = daemon.until_state(system.orders, "waiting")
@@ -306,7 +323,7 @@ def test_a_connector_that_fails_is_told_and_mended(source: Source, system: Syste
     assert daemon.logged("problem resolved")
 
 
-def test_a_connector_that_was_paused_is_told_and_resumed(source: Source, system: System) -> None:
+def test_a_paused_connector_is_reported_and_resumed(source: Source, system: System) -> None:
     daemon = begin(system)
     system.until_status(system.orders, state="running")
     url = f"{system.stack.connect}/connectors/{source.connector.name}"
@@ -316,7 +333,7 @@ def test_a_connector_that_was_paused_is_told_and_resumed(source: Source, system:
     told = system.until_status(system.orders, state="waiting")
     assert told["lag_seconds"] != 0
     assert "it is paused" in told["reason"]
-    # It grows although no record waits in Kafka: by the message that does not come, also in `status`.
+    # No record waits in Kafka, but the missing canary makes the lag grow, also in `status`.
     until(lambda: daemon.metric("syncer_lag_seconds", model=system.orders) > 4, daemon.log.read_text)
     until(lambda: (system.status_of(system.orders)["lag_seconds"] or 0) > 4, lambda: system.status_of(system.orders))
     assert system.status_of(system.orders)["lag_records"] == 0
@@ -332,7 +349,7 @@ def test_a_connector_that_was_paused_is_told_and_resumed(source: Source, system:
     until(lambda: daemon.metric("syncer_lag_seconds", model=system.orders) == 0)
 
 
-def test_kafka_connect_that_is_away_is_no_trouble(system: System) -> None:
+def test_an_unreachable_kafka_connect_does_not_stop_the_daemon(system: System) -> None:
     system.environment["SYNCER_CONNECT__URL"] = "http://127.0.0.1:1"
     daemon = begin(system)
     canary_comes(daemon, system)

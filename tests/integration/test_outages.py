@@ -1,4 +1,7 @@
-"""Servers that are away, hang, refuse a password or are only a standby: told, waited for, nothing lost."""
+"""Servers that are unreachable, hang, refuse a password or are a standby.
+
+The daemon reports it, waits, loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ SERVERS = ("postgres", "kafka", "elasticsearch", "redis")
 
 @contextmanager
 def behind_proxy(system: System, server: str) -> Iterator[Proxy]:
-    """The syncer reaches this server through a proxy; everybody else directly."""
+    """Routes the syncer's connections to this server through a proxy. All others connect directly."""
     variables = {
         "postgres": "SYNCER_POSTGRES__DSN",
         "kafka": "SYNCER_KAFKA__BOOTSTRAP_SERVERS",
@@ -40,7 +43,7 @@ def behind_proxy(system: System, server: str) -> Iterator[Proxy]:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> None:
+def test_the_daemon_waits_for_an_unreachable_server(system: System, server: str) -> None:
     concerned = {"elasticsearch": [system.orders], "redis": [system.summaries]}
     models = concerned.get(server, [system.orders, system.summaries])
     with behind_proxy(system, server) as link:
@@ -78,7 +81,7 @@ def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> Non
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_server_that_hangs_does_not_keep_the_daemon_from_stopping(system: System, server: str) -> None:
+def test_a_server_that_hangs_does_not_prevent_the_daemon_from_stopping(system: System, server: str) -> None:
     system.environment["SYNCER_PIPELINE__STOP_TIMEOUT"] = "2s"
     with behind_proxy(system, server) as link:
         daemon = system.start()
@@ -96,7 +99,7 @@ def test_a_server_that_hangs_does_not_keep_the_daemon_from_stopping(system: Syst
         system.until_in_sync()
 
 
-def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
+def test_wrong_passwords_are_reported_without_the_password(system: System) -> None:
     user = f"{system.prefix}-user"
     with redis.Redis.from_url(system.stack.redis) as client:
         client.execute_command("ACL", "SETUSER", user, "on", ">right", "~*", "+@all")
@@ -124,7 +127,7 @@ def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
             client.execute_command("ACL", "DELUSER", user)
 
 
-def test_a_standby_is_waited_for_and_nothing_recorded_of_it(system: System, source: Source, standby: Stack) -> None:
+def test_the_daemon_waits_at_a_standby_and_records_nothing(system: System, source: Source, standby: Stack) -> None:
     primary = system.environment["SYNCER_POSTGRES__DSN"]
     there = urlsplit(standby.postgres)
     system.environment["SYNCER_POSTGRES__DSN"] = urlsplit(primary)._replace(netloc=there.netloc).geturl()
@@ -139,7 +142,7 @@ def test_a_standby_is_waited_for_and_nothing_recorded_of_it(system: System, sour
     config = load_config(environ=system.environment)
     with loader.reading(config) as session:
         compiled = loader.compiled(session, loader.declared(config, [system.orders])[0]).compiled
-    with (  # one that becomes a standby later
+    with (  # a server that becomes a standby later
         closing(SnapshotReader(config.postgres.arguments(), compiled)) as rows,
         pytest.raises(Retry, match="standby"),
         rows.view(),

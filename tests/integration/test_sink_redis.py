@@ -246,7 +246,7 @@ def test_a_pattern_belongs_to_one_read_model(make: Make, names: Names) -> None:
 # -- durability
 
 
-def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
+def test_hazard_27_every_loss_of_writes_changes_the_durability_token(make: Make) -> None:
     """A flush, a restart and an eviction change the durability token."""
     port = free_port()
     seen: list[DurabilityToken] = []
@@ -274,7 +274,7 @@ def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
     assert len(set(seen)) == 4
 
 
-def test_hazard_27_a_failover_that_loses_writes_is_told_and_so_is_one_back(make: Make, names: Names) -> None:
+def test_hazard_27_failover_and_failback_change_the_durability_token(make: Make, names: Names) -> None:
     """The replica lacks the last write when it becomes the primary.
 
     Then the first server gets the data of the second and is the primary again, in the same process as before.
@@ -308,7 +308,7 @@ def replicate(client: redis.Redis, url: str) -> None:
     until(lambda: client.info("replication").get("master_link_status") == "up")
 
 
-def test_hazard_27_one_server_of_a_cluster_that_is_emptied_is_told(make: Make, names: Names) -> None:
+def test_hazard_27_emptying_one_server_of_a_cluster_changes_the_durability_token(make: Make, names: Names) -> None:
     with redis_cluster() as url:
         sink = make(url, connection={"cluster": True})
         before = sink.durability()

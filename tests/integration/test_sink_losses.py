@@ -1,4 +1,4 @@
-"""Sinks that lose documents or the memory of deletes: the daemon notices and mends it, without being told."""
+"""Sinks that lose documents or the memory of deletes. The daemon detects the loss and repairs the documents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def in_redis(system: System, url: str) -> None:
     system.redis = system.environment["SYNCER_REDIS__URL"] = url
 
 
-def test_hazard_21_a_ghost_that_came_after_its_delete_was_forgotten_is_swept(system: System) -> None:
+def test_hazard_21_a_ghost_written_after_its_delete_was_forgotten_is_swept(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     system.until_in_sync(system.orders)
@@ -55,7 +55,7 @@ def test_hazard_21_a_ghost_that_came_after_its_delete_was_forgotten_is_swept(sys
 
 
 def test_hazard_27_a_failover_that_lost_writes(system: System) -> None:
-    """The replica stands still before the last changes; then it becomes the primary."""
+    """The replica stops replicating before the last changes, then becomes the primary."""
     with (
         redis_server("--repl-diskless-sync-delay", "0") as first,
         redis_server() as second,
@@ -102,11 +102,11 @@ def test_hazard_27_a_flush_and_a_restart_without_persistence(system: System) -> 
         daemon.stop()
         with redis.Redis.from_url(url) as client:
             client.flushall()
-        system.start()  # it was not there when it happened
+        system.start()  # the daemon was down during the flush
         system.until_in_sync(system.summaries)
 
 
-def test_hazard_27_evictions_stop_the_read_model_and_are_mended_after(system: System) -> None:
+def test_hazard_27_evictions_stop_the_read_model_and_are_repaired_afterwards(system: System) -> None:
     with redis_server() as url, redis.Redis.from_url(url) as client:
         in_redis(system, url)
         daemon = system.start()

@@ -1,4 +1,7 @@
-"""What the fingerprint notices makes the daemon compare shapes: neither may miss what documents rest on."""
+"""Fingerprints and table states: neither may miss an alteration that affects documents.
+
+A changed fingerprint makes the daemon compare table states.
+"""
 
 from __future__ import annotations
 
@@ -103,13 +106,13 @@ NOTHING = (
     "GRANT SELECT (note) ON {schema}.notes TO PUBLIC",
     "ALTER TABLE {schema}.notes ADD CHECK (id > 0)",
     "ALTER TABLE {schema}.notes SET (fillfactor = 50)",
-    "ALTER TABLE {schema}.things2 REPLICA IDENTITY USING INDEX leaf_told",  # as it is
+    "ALTER TABLE {schema}.things2 REPLICA IDENTITY USING INDEX leaf_told",  # unchanged
     "ALTER TABLE {schema}.things1 REPLICA IDENTITY FULL",
     "ALTER TABLE {schema}.things RENAME spare TO not_used",
     "ALTER TYPE {schema}.mood RENAME TO humour",
-    "ALTER TABLE {schema}.things1 RENAME TO renamed",  # its rows are published as the root's
-    "CREATE TABLE {schema}.child () INHERITS ({schema}.notes)",  # refused: test_identity.py
-    "ALTER PUBLICATION pub ADD TABLE {schema}.nobodys",  # for another read model
+    "ALTER TABLE {schema}.things1 RENAME TO renamed",  # its rows are published under the name of the root
+    "CREATE TABLE {schema}.child () INHERITS ({schema}.notes)",  # refused, see test_identity.py
+    "ALTER PUBLICATION pub ADD TABLE {schema}.nobodys",  # used by another read model
     "ANALYZE; VACUUM FREEZE pg_catalog.pg_class, pg_catalog.pg_type, pg_catalog.pg_inherits",
     "VACUUM FULL pg_catalog.pg_type; VACUUM FULL pg_catalog.pg_inherits; VACUUM FULL pg_catalog.pg_enum",
 )
@@ -127,7 +130,7 @@ class Found(NamedTuple):
 
 
 def found(database: Database, *statements: str) -> Found:
-    """What fingerprint and shape tell of them."""
+    """Returns whether the fingerprint changed, and the alteration that the table states show."""
     with database.connect() as conn:
         _, before = load_stable(conn, list(USED), publication="pub")
         noted = rows_shape.read(conn, USED, "pub")
@@ -144,13 +147,13 @@ def compared(conn: psycopg.Connection[tuple[object, ...]], noted: TableState) ->
 
 
 @pytest.mark.parametrize("case", SILENT | BACK)
-def test_hazard_06_what_alters_documents_is_told_by_fingerprint_and_shape(tables: Database, case: str) -> None:
+def test_hazard_06_fingerprint_and_table_state_detect_alterations_of_documents(tables: Database, case: str) -> None:
     noticed, altered = found(tables, *(SILENT | BACK)[case])
     assert altered and noticed
 
 
 @pytest.mark.parametrize("case", UNSEEN)
-def test_hazard_07_changes_that_were_not_published_for_a_while(tables: Database, case: str) -> None:
+def test_hazard_07_changes_that_were_not_published_for_some_time(tables: Database, case: str) -> None:
     with tables.connect() as conn:
         if case in SINCE_15 and conn.info.server_version < 150000:
             pytest.skip("PostgreSQL 15 brought row filters and TABLES IN SCHEMA")
@@ -158,13 +161,13 @@ def test_hazard_07_changes_that_were_not_published_for_a_while(tables: Database,
     assert altered and altered.unseen and noticed
 
 
-def test_hazard_06_nothing_else_costs_a_render(tables: Database) -> None:
-    """Whether or not the fingerprint notices it."""
+def test_hazard_06_other_alterations_cause_no_render(tables: Database) -> None:
+    """The fingerprint may change or not."""
     for statement in NOTHING:
         assert found(tables, statement).altered is None, statement
 
 
-def test_a_shape_of_another_form_costs_one_render(tables: Database) -> None:
+def test_a_table_state_in_an_older_format_causes_one_render(tables: Database) -> None:
     with tables.connect() as conn:
         now = rows_shape.read(conn, USED, "pub")
         noted = {"tables": {str(NOTES): {"oid": 1, "publication": "7", "file": 1}}, "labels": {"1": "sad"}}
