@@ -84,9 +84,9 @@ sink: {{memory: {{}}}}
         compiled = compile(model, load(conn, tables(model)))
         conn.execute("SET search_path = pg_catalog")
         found, other = (json.loads(r[2]) for r in conn.execute(compiled.render.encode(), [["1", "2"]]).fetchall())
-    told: dict[str, Any] = {text: found[f"f{i}"] for i, text in enumerate(AGGREGATES)}
-    told["sum(items.f)"] = round(told["sum(items.f)"], 9)
-    assert told == AGGREGATES | {
+    actual: dict[str, Any] = {text: found[f"f{i}"] for i, text in enumerate(AGGREGATES)}
+    actual["sum(items.f)"] = round(actual["sum(items.f)"], 9)
+    assert actual == AGGREGATES | {
         "array(items.peer.items.t)": ["c", "a", "b"] * 2,
         "count(items.peer.items)": 6,
     }

@@ -17,19 +17,19 @@ CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
 MOVED = "UPDATE {schema}.orders SET customer_id = 1 WHERE id = 1"  # from customer 2
 BACK = "UPDATE {schema}.orders SET customer_id = 2 WHERE id = 1"
-GONE = "DELETE FROM {schema}.orders WHERE id = 3"  # of customer 2; the event contains the old row
+DELETED = "DELETE FROM {schema}.orders WHERE id = 3"  # of customer 2; the event contains the old row
 MANY = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 3000) n"
 
 
 def failed(daemon: Daemon, model: str, *words: str) -> None:
     """Asserts that the read model failed with one error that contains all words, and that the other one runs."""
-    told = daemon.until_reason(model, "failed")
+    reason = daemon.until_reason(model, "failed")
     for word in words:
-        assert word in told, told
+        assert word in reason, reason
     assert len(daemon.logged("read model failed", model=model)) == 1
     [other] = {name for name in daemon.models() if name != model}
     daemon.until_state(other, "running")
-    assert f"{model} is failed: {told}" in daemon.get("/readyz")[1]
+    assert f"{model} is failed: {reason}" in daemon.get("/readyz")[1]
     assert daemon.get("/livez") == (200, "ok\n")
 
 
@@ -103,8 +103,8 @@ def test_a_document_rejected_by_elasticsearch_does_not_block_the_others(system: 
 
 def test_hazard_24_a_row_that_fails_to_render_does_not_affect_other_rows(system: System) -> None:
     system.execute(CUSTOMERS, MANY, "UPDATE {schema}.orders SET parts = 0 WHERE id IN (7, 1500, 2999)")
-    said = system.run("backfill", system.orders, expect=1)
-    assert "3,000" in said and "3 documents were rejected" in said
+    output = system.run("backfill", system.orders, expect=1)
+    assert "3,000" in output and "3 documents were rejected" in output
     assert sorted(map(int, system.documents(system.orders))) == [n for n in range(1, 3001) if n not in (7, 1500, 2999)]
     daemon = system.start()
     system.execute("UPDATE {schema}.orders SET status = 'paid', parts = CASE WHEN id IN (8, 2999) THEN 0 ELSE 1 END")
@@ -172,7 +172,7 @@ def test_hazard_02_a_table_without_the_required_identity_is_refused_at_start_and
     system.until_in_sync()
     system.execute("ALTER TABLE {schema}.orders REPLICA IDENTITY DEFAULT")
     failed(daemon, system.summaries, "replica identity", f"syncer check {system.summaries}")
-    system.execute(GONE, fix)
+    system.execute(DELETED, fix)
     daemon.stop()
     daemon = system.start()  # The identity is valid again. Updates written in the meantime lack the old row.
     until(lambda: daemon.logged("re-rendering all documents", model=system.summaries))
@@ -229,8 +229,8 @@ def test_hazard_02_a_partition_created_by_the_application_needs_an_identity_but_
         "INSERT INTO {schema}.lines SELECT 10 + n, 2, n FROM generate_series(1, 5) n",
         "UPDATE {schema}.lines SET k = 2 WHERE id IN (1, 2)",
     )
-    told = daemon.until_reason(model, "failed")
-    assert "replica identity" in told and "goes on by itself" in told and "resync" not in told
+    reason = daemon.until_reason(model, "failed")
+    assert "replica identity" in reason and "goes on by itself" in reason and "resync" not in reason
     system.execute(
         "UPDATE {schema}.lines SET order_id = 5 WHERE id IN (2, 12, 13)",
         "UPDATE {schema}.lines SET order_id = 4 WHERE id = 13",
@@ -265,13 +265,13 @@ def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_other_doc
     until(lambda: system.documents(system.orders) == wanted, lambda: system.differences(system.orders))
     until(lambda: system.status_of(system.orders)["dead_letters"] == 1)
     daemon.until_ready()
-    told = system.until_status(system.orders, state="running", last_error="")
+    status = system.until_status(system.orders, state="running", last_error="")
     for words in (
         f"{system.schema}.orders.status was text, and is jsonb",
         "status: mapped as text, which cannot hold all jsonb values",
         f"syncer resync {system.orders}",
     ):
-        assert words in told["reason"] and words in daemon.status(system.orders)["reason"]
+        assert words in status["reason"] and words in daemon.status(system.orders)["reason"]
     assert "cannot hold all jsonb" in system.run("check", system.orders, expect=1)
     system.run("resync", system.orders, "--yes")
     system.until_in_sync()
@@ -316,8 +316,8 @@ def test_hazard_22_a_deleted_index_is_reported_and_not_recreated_with_some_docum
     failed(daemon, system.orders, "the index is gone", f"syncer resync {system.orders}")
     daemon.stop()
     daemon = system.start(ready=False)
-    told = daemon.until_reason(system.orders, "failed")
-    assert "is gone, and its documents with it" in told and f"syncer resync {system.orders}" in told
+    reason = daemon.until_reason(system.orders, "failed")
+    assert "is gone, and its documents with it" in reason and f"syncer resync {system.orders}" in reason
     system.run("resync", system.orders, "--yes")
     system.until_in_sync()
     daemon.until_ready()
@@ -336,8 +336,8 @@ def test_hazard_23_every_sink_detects_a_lost_epoch_record(system: System) -> Non
     until(lambda: topic not in admin.list_topics(timeout=10).topics)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_reason(model, "failed")
-        assert "of a later epoch; the record of our own is lost" in told and f"syncer resync {model}" in told
+        reason = daemon.until_reason(model, "failed")
+        assert "of a later epoch; the record of our own is lost" in reason and f"syncer resync {model}" in reason
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     for model in (system.orders, system.summaries):
         system.run("resync", model, "--yes")
@@ -355,12 +355,12 @@ def test_records_that_kafka_has_deleted_require_a_resync(system: System) -> None
     until(lambda: sum(system.kafka_admin().ends([topic]).values()) == 11)
     admin = AdminClient({"bootstrap.servers": system.stack.kafka})
     trimmed = [TopicPartition(*at, end) for at, end in system.kafka_admin().ends([topic]).items()]
-    for done in admin.delete_records(trimmed).values():
-        done.result(10)
+    for deletion in admin.delete_records(trimmed).values():
+        deletion.result(10)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_reason(model, "failed")
-        assert "no longer has the records" in told and topic in told and f"syncer resync {model}" in told
+        reason = daemon.until_reason(model, "failed")
+        assert "no longer has the records" in reason and topic in reason and f"syncer resync {model}" in reason
     system.run("resync", system.orders, "--yes")
     system.run("resync", system.summaries, "--yes")
     system.until_in_sync()
@@ -373,18 +373,18 @@ def test_a_clock_that_ran_backwards_requires_a_resync(system: System) -> None:
     system.until_in_sync()
     daemon.stop()
     state = system.state_store()
-    noted = state.load()[f"{system.orders}/1/clock"]
-    state.save(f"{system.orders}/1/clock", noted | {"clock": noted["clock"] + 1_000_000})
+    recorded = state.load()[f"{system.orders}/1/clock"]
+    state.save(f"{system.orders}/1/clock", recorded | {"clock": recorded["clock"] + 1_000_000})
     daemon = system.start(ready=False)
     failed(
         daemon,
         system.orders,
         "ran backwards",
-        str(noted["clock"] + 1_000_000),
+        str(recorded["clock"] + 1_000_000),
         f"syncer resync {system.orders}",
     )
     daemon.stop()
-    state.save(f"{system.orders}/1/clock", noted)  # as if the server's clock had caught up
+    state.save(f"{system.orders}/1/clock", recorded)  # as if the server's clock had caught up
     daemon = system.start(ready=False)
     failed(daemon, system.orders, "ran backwards", "detected", f"syncer resync {system.orders}")
     system.execute("UPDATE {schema}.orders SET status = 'paid'")

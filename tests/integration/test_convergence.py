@@ -79,8 +79,8 @@ def test_every_document_converges_to_the_state_of_postgresql(
     expected = Oracle(deployment.database).documents()
     assert all(len(documents) > 5 for documents in expected.values()), "nothing to compare"
 
-    left = settle(deployment, expected, deadline)
-    echo(f"convergence: settled {SETTLES_WITHIN - left:.1f} s after the last write")
+    seconds_left = wait_until_equal(deployment, expected, deadline)
+    echo(f"convergence: settled {SETTLES_WITHIN - seconds_left:.1f} s after the last write")
     deployment.run("verify", "--patience", "5")
     for daemon in faults.daemons:
         daemon.stop()
@@ -95,23 +95,23 @@ def test_verify_reports_documents_changed_by_hand(deployment: Deployment, worklo
     deployment.run("verify", "--patience", "0")
 
     documents = expected["projects", "elasticsearch"]
-    changed, *_, gone = sorted(documents)
+    changed, *_, deleted = sorted(documents)
     index = f"{deployment.stack.elasticsearch}/{deployment.model('projects')}"
     urllib3.request("POST", f"{index}/_update/{changed}", json={"doc": {"budget": 0.1}})
-    urllib3.request("DELETE", f"{index}/_doc/{gone}")
+    urllib3.request("DELETE", f"{index}/_doc/{deleted}")
     urllib3.request("PUT", f"{index}/_doc/-1", json={"id": -1})
     person, *_ = sorted(expected["people", "redis"])
     with redis.Redis.from_url(deployment.stack.redis) as client:
         client.hincrby(f"{deployment.names.prefix}:person:{person}", "leads", 1)
     reports = json.loads(deployment.run("verify", "--patience", "0", "--json", expect=(1,)))
-    said = {
-        report["sink"].partition(":")[0] + what: report[what]
+    reported = {
+        report["sink"].partition(":")[0] + kind: report[kind]
         for report in reports
-        for what in ("missing", "differing", "orphaned")
-        if report[what]
+        for kind in ("missing", "differing", "orphaned")
+        if report[kind]
     }
-    assert said == {
-        "elasticsearchmissing": [gone],
+    assert reported == {
+        "elasticsearchmissing": [deleted],
         "elasticsearchdiffering": [changed],
         "elasticsearchorphaned": ["-1"],
         "redisdiffering": [person],
@@ -119,18 +119,18 @@ def test_verify_reports_documents_changed_by_hand(deployment: Deployment, worklo
 
     # A backfill repairs missing and differing documents. It cannot detect a ghost, which has no row.
     assert {(one.kind, one.id) for one in compare(deployment, expected)} == {
-        ("missing", gone),
+        ("missing", deleted),
         ("differing", changed),
         ("ghost", "-1"),
         ("differing", person),
     }
 
 
-def settle(deployment: Deployment, expected: Expected, deadline: float) -> float:
+def wait_until_equal(deployment: Deployment, expected: Expected, deadline: float) -> float:
     """Waits until every document is as expected and no work is left. Returns the seconds left."""
     found: list[Difference] = []
     waiting: object = None
-    for left in remaining(deadline):
+    for seconds_left in remaining(deadline):
         found = compare(deployment, expected)
         if not found:
             # Exit code 1 means that a read model waits. The cause may have ended a moment ago.
@@ -138,7 +138,7 @@ def settle(deployment: Deployment, expected: Expected, deadline: float) -> float
             assert not [s for s in status if s["state"] == "failed"], status
             waiting = [s for s in status if s["lag_records"] or s["work_records"]]
             if not waiting:
-                return left
+                return seconds_left
     raise AssertionError(f"not within {SETTLES_WITHIN} s, {waiting}: CONVERGENCE_SEED={SEED}: {describe(found)}")
 
 

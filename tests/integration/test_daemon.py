@@ -88,9 +88,9 @@ def test_status_reports_why_a_daemon_waits(system: System) -> None:
     urllib3.request("PUT", settings, json={"index.blocks.write": True})
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     until(lambda: system.status_of(model)["state"] == "waiting", lambda: system.status_of(model))
-    told = system.status_of(model)
-    assert "cluster_block_exception" in told["reason"] and told["lag_seconds"] > 0 and not told["last_error"]
-    assert f"{model}: " in (said := system.run("status", model, expect=1)) and "cluster_block_exception" in said
+    status = system.status_of(model)
+    assert "cluster_block_exception" in status["reason"] and status["lag_seconds"] > 0 and not status["last_error"]
+    assert f"{model}: " in (output := system.run("status", model, expect=1)) and "cluster_block_exception" in output
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
     system.until_in_sync(model)
     system.until_status(model, state="running", reason="")
@@ -118,10 +118,10 @@ def test_a_waiting_fan_out_counts_as_lag(system: System) -> None:
     until(lambda: daemon.metric("syncer_lag_seconds") > 3, lambda: daemon.status(model))
     until(lambda: daemon.metric("syncer_lag_records", lane="changes") == 0)
     until(lambda: daemon.metric("syncer_lag_seconds") > 5, lambda: daemon.status(model))
-    told = system.status_of(model)
-    assert told["lag_records"] == 0 and told["lag_seconds"] > 3
-    assert [(work["kind"], work["reason"]) for work in told["work"]] == [("keys", "fan-out")]
-    assert sum(work["items"] for work in told["work"]) == told["work_records"] > 5
+    status = system.status_of(model)
+    assert status["lag_records"] == 0 and status["lag_seconds"] > 3
+    assert [(work["kind"], work["reason"]) for work in status["work"]] == [("keys", "fan-out")]
+    assert sum(work["items"] for work in status["work"]) == status["work_records"] > 5
     assert "batches of documents (fan-out) waiting" in system.run("status", model, expect=1)
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
     system.until_in_sync(model)
@@ -142,32 +142,32 @@ def test_status_of_two_daemons_when_one_fails_and_the_other_is_killed(system: Sy
     del system.environment["SYNCER_POSTGRES__PASSWORD"]
     second.until_state(model, "failed")
     until(lambda: len(system.status_of(model)["reasons"]) == 1, lambda: system.status_of(model))
-    told = system.status_of(model)
-    assert (told["state"], told["last_error"], told["healthy"]) == ("running", "", False)
-    assert f"pid {second.process.pid} has failed" in told["reason"]
-    assert "password authentication failed" in told["reason"]
+    status = system.status_of(model)
+    assert (status["state"], status["last_error"], status["healthy"]) == ("running", "", False)
+    assert f"pid {second.process.pid} has failed" in status["reason"]
+    assert "password authentication failed" in status["reason"]
     assert f"pid {second.process.pid} has failed" in system.run("status", model, expect=1)
     second.stop(expect=3)
     until(lambda: system.is_healthy(model), lambda: system.status_of(model))
 
     first.kill()
     until(lambda: system.status_of(model)["state"] == "stopped", lambda: system.status_of(model))
-    told = system.status_of(model)
-    assert f"pid {first.process.pid} was killed" in told["reason"] and told["lag_seconds"] is None
+    status = system.status_of(model)
+    assert f"pid {first.process.pid} was killed" in status["reason"] and status["lag_seconds"] is None
     assert f"pid {first.process.pid} was killed" in system.run("status", model, expect=1)
 
 
 def test_a_port_in_use_is_reported_at_once(system: System) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         system.environment["SYNCER_HTTP__PORT"] = str(port)
         command = [sys.executable, "-m", "syncer", "run"]
-        done = subprocess.run(command, env=system.environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 3
+        result = subprocess.run(command, env=system.environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 3
     for word in ("cannot listen", f"http.port {port}", "choose another http.port"):
-        assert word in done.stderr
+        assert word in result.stderr
 
 
 def test_a_stop_under_load_loses_nothing_and_repeats_little(system: System) -> None:
@@ -180,14 +180,14 @@ def test_a_stop_under_load_loses_nothing_and_repeats_little(system: System) -> N
     system.execute(ORDERS.format(1, 9000))
     until(lambda: len(system.documents(system.orders)) > 200)
     assert daemon.stop() < 5
-    settled = sum(system.kafka_admin().committed(f"{system.prefix}.{system.orders}.1").values())
+    committed = sum(system.kafka_admin().committed(f"{system.prefix}.{system.orders}.1").values())
     written = len(system.documents(system.orders))
-    assert written - 200 <= settled <= written + 2  # offsets count events, two of them of customers
+    assert written - 200 <= committed <= written + 2  # offsets count events, two of them of customers
     daemon = system.start()
     system.until_in_sync()
     until(lambda: daemon.metric("syncer_lag_records") == 0)
     seen = sum(daemon.metric("syncer_events_total", model=system.orders, op=op) for op in "cud")
-    assert seen == 9002 - settled
+    assert seen == 9002 - committed
     # The 4,500 orders of one customer are more than one batch, so they go through the work topic.
     system.execute("UPDATE {schema}.customers SET name = 'Barbara' WHERE id = 1")
     system.until_in_sync(system.orders)
@@ -221,13 +221,13 @@ def test_a_killed_backfill_resumes_where_it_stopped(system: System) -> None:
     system.execute(CUSTOMERS, ORDERS.format(1, 3000))
     with backfill(system, "--rate", "1000"):
         until(lambda: len(system.documents(system.orders)) > 700)
-    told = system.until_status(system.orders, backfill="unfinished", state="stopped")
-    assert 0 < told["backfill_percent"] < 100
-    done = len(system.documents(system.orders))
-    assert done < 3000
+    status = system.until_status(system.orders, backfill="unfinished", state="stopped")
+    assert 0 < status["backfill_percent"] < 100
+    written = len(system.documents(system.orders))
+    assert written < 3000
     with backfill(system) as second:
-        said = second.communicate()[0]
-    assert second.returncode == 0 and "continuing an earlier run" in said and "done, 3,000" in said
+        output = second.communicate()[0]
+    assert second.returncode == 0 and "continuing an earlier run" in output and "done, 3,000" in output
     assert system.documents(system.orders) == system.expected(system.orders)
     assert system.status_of(system.orders)["backfill"] not in ("never", "unfinished")
     assert len(system.state_store().load()) > 0
@@ -253,14 +253,14 @@ def test_a_backfill_alongside_the_daemon_keeps_its_rate_while_rows_change(system
     try:
         began = time.monotonic()
         with backfill(system, "--rate", "600", "--workers", "2") as process:
-            said = process.communicate()[0]
+            output = process.communicate()[0]
         took = time.monotonic() - began
     finally:
         stop.set()
         writer.join()
-    assert process.returncode == 0, said
+    assert process.returncode == 0, output
     # 30 ranges of 100 at 600 per second take 5 s. The first range of each lane starts at once.
-    assert took > 0.8 * (5 - 3 * 100 / 600), said
+    assert took > 0.8 * (5 - 3 * 100 / 600), output
     system.until_in_sync(system.orders)
     until(lambda: daemon.metric("syncer_lag_records") == 0)
     assert daemon.metric("syncer_errors_total") == 0
@@ -271,6 +271,6 @@ def test_an_interrupted_backfill_ends_cleanly(system: System) -> None:
     with backfill(system, "--rate", "150") as process:
         until(lambda: len(system.documents(system.orders)) > 100)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=20)[0]
-    assert process.returncode == 130 and "run the same command again to continue" in said
-    assert "Traceback" not in said
+        output = process.communicate(timeout=20)[0]
+    assert process.returncode == 130 and "run the same command again to continue" in output
+    assert "Traceback" not in output

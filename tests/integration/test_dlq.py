@@ -30,7 +30,7 @@ def listed(system: System, model: str) -> dict[str, dict[str, Any]]:
     return {letter["name"]: letter for letter in found}
 
 
-def takes_any_address(system: System) -> None:
+def accept_malformed_addresses(system: System) -> None:
     """Makes the index accept malformed addresses, as an operator might."""
     body = {"properties": {"address": {"type": "ip", "ignore_malformed": True}}}
     url = f"{system.stack.elasticsearch}/{system.orders}/_mapping"
@@ -40,8 +40,8 @@ def takes_any_address(system: System) -> None:
 def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system: System) -> None:
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     orders = system.orders
-    said = system.run("backfill", orders, expect=1)
-    assert f"{orders}: 2 documents were rejected\n  → syncer dlq list {orders}" in said
+    output = system.run("backfill", orders, expect=1)
+    assert f"{orders}: 2 documents were rejected\n  → syncer dlq list {orders}" in output
     letters = listed(system, orders)
     assert letters.keys() == {"3", "4"}
     assert "no address" in letters["3"]["reason"] and "division by zero" in letters["4"]["reason"]
@@ -52,16 +52,16 @@ def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system:
     system.run("backfill", orders, expect=1)
     letters = listed(system, orders)
 
-    said = system.run("dlq", "show", orders, "3")
-    assert "document 3" in said and "no address" in said and '"status": "new"' in said
+    output = system.run("dlq", "show", orders, "3")
+    assert "document 3" in output and "no address" in output and '"status": "new"' in output
     assert "division by zero" in system.run("dlq", "show", orders, letters["4"]["handle"])
     assert "there is no open dead letter '99'" in system.run("dlq", "show", orders, "99", expect=3)
     assert "or use --all" in system.run("dlq", "replay", orders, expect=2)
 
-    said = system.run("dlq", "replay", orders, "--all", expect=1)  # nothing has been fixed yet
-    assert "0 of 2 dead letters resolved" in said and "no address" in said
+    output = system.run("dlq", "replay", orders, "--all", expect=1)  # nothing has been fixed yet
+    assert "0 of 2 dead letters resolved" in output and "no address" in output
     assert listed(system, orders).keys() == {"3", "4"}
-    takes_any_address(system)
+    accept_malformed_addresses(system)
     assert "1 of 2 dead letters resolved" in system.run("dlq", "replay", orders, "--all", expect=1)
     assert system.documents(orders)["3"]["address"] == "no address"
     assert listed(system, orders).keys() == {"4"}
@@ -76,8 +76,8 @@ def test_a_dead_letter_is_resolved_when_its_document_is_accepted_after_a_change(
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     until(lambda: listed(system, system.orders).keys() == {"3", "4"})
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 2)
-    said = system.run("backfill", system.orders, expect=1)  # the daemon renders a part of the ranges
-    assert f"{system.orders}: 2 documents were rejected" in said
+    output = system.run("backfill", system.orders, expect=1)  # the daemon renders a part of the ranges
+    assert f"{system.orders}: 2 documents were rejected" in output
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
     until(lambda: listed(system, system.orders).keys() == {"4"})
     daemon.stop()
@@ -98,22 +98,22 @@ def test_a_mapping_that_rejects_every_document_stops_only_its_read_model(system:
         "INSERT INTO {schema}.orders (id, customer_id, address) "
         "SELECT n, 1 + n % 2, 'no address' FROM generate_series(1, 3000) n",
     )
-    said = system.run("backfill", orders, expect=3)
-    assert f"the backfill stopped: elasticsearch:{orders} refused 100 documents in a row" in said
-    assert "document_parsing_exception" in said and "→ correct the mapping" in said
-    done = sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values())
+    output = system.run("backfill", orders, expect=3)
+    assert f"the backfill stopped: elasticsearch:{orders} refused 100 documents in a row" in output
+    assert "document_parsing_exception" in output and "→ correct the mapping" in output
+    committed = sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values())
     letters = listed(system, orders)
-    assert 30 * done <= len(letters) < 100
+    assert 30 * committed <= len(letters) < 100
     for letter in letters.values():  # each names the sink, the error and its cause
         assert letter["reason"].startswith(f"elasticsearch:{orders} refused the document: document_parsing")
         assert "'no address' is not an IP string literal" in letter["reason"]
     daemon = system.start(ready=False)
     daemon.until_state(system.summaries, "running")
-    told = daemon.until_state(orders, "failed")
-    assert f"elasticsearch:{orders} still refuses documents" in told["reason"]
+    status = daemon.until_state(orders, "failed")
+    assert f"elasticsearch:{orders} still refuses documents" in status["reason"]
     assert daemon.metric("syncer_breaker_open", model=orders) == 1
     assert listed(system, orders) == letters
-    assert sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values()) == done
+    assert sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values()) == committed
     system.declare("orders", ORDERS.replace("type: ip", "type: keyword"))
     system.run("resync", orders, "--yes")
     daemon.until_state(orders, "running")
@@ -142,12 +142,12 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     assert listed(system, orders).keys() == set(names)
     assert '"op": "u"' in system.run("dlq", "show", orders, names[0])
     assert "\\xff no JSON" in system.run("dlq", "show", orders, names[1])
-    said = system.run("dlq", "replay", orders, *names, expect=1)
-    assert "1 of 2 dead letters resolved" in said and "cannot read a change event" in said
+    output = system.run("dlq", "replay", orders, *names, expect=1)
+    assert "1 of 2 dead letters resolved" in output and "cannot read a change event" in output
     assert system.documents(orders)["2"]["status"] == "paid"
-    left = listed(system, orders)
-    assert left.keys() == {names[1]} and "cannot read a change event" in left[names[1]]["reason"]
-    assert "→" not in left[names[1]]["reason"] and "syncer dlq show" in left[names[1]]["hint"]
+    remaining = listed(system, orders)
+    assert remaining.keys() == {names[1]} and "cannot read a change event" in remaining[names[1]]["reason"]
+    assert "→" not in remaining[names[1]]["reason"] and "syncer dlq show" in remaining[names[1]]["hint"]
 
 
 def test_a_resync_resolves_the_dead_letters_of_rebuilt_documents(system: System) -> None:

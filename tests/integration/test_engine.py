@@ -127,10 +127,10 @@ def test_hazard_26_late_writes_of_a_slow_worker_after_a_truncate_are_swept(engin
     source, sink, go = MemoryTopic("here"), RecordingSink(engine.store, engine.compiled), threading.Event()
     slow = engine.lane(source, [sink])
 
-    def held_up(batch: Batch) -> None:
+    def block(batch: Batch) -> None:
         go.wait(20)
 
-    sink.on_write = held_up
+    sink.on_write = block
     txid = engine.execute("INSERT INTO orders VALUES (11, 1)")
     event = {"op": "c", "after": order(11), "source": {"schema": "public", "table": "orders", "txId": txid}}
     source.add(json.dumps(event).encode())
@@ -248,13 +248,13 @@ def test_rejections_are_reported_once_while_another_sink_is_unavailable(engine: 
     other = RecordingSink(type(engine.store)(), engine.compiled)
     answers = iter([Retry("away")] * 3)
 
-    def away(batch: Batch) -> Outcome | None:
+    def unavailable(batch: Batch) -> Outcome | None:
         if error := next(answers, None):
             raise error
         return None
 
     engine.sink.on_write = lambda batch: Outcome(rejected=[Rejection("3", "no")], written=len(batch) - 1)
-    other.on_write = away
+    other.on_write = unavailable
     txid = engine.execute("UPDATE orders SET note = 'new'")
     engine.add_event(txid, "orders", after=order(3))
     engine.add_event(txid, "orders", after=order(4))
@@ -309,10 +309,10 @@ def test_a_document_that_fails_to_render_on_retry_is_not_counted_as_accepted(eng
 def test_a_fatal_error_ends_the_lane_and_commits_nothing(engine: Engine) -> None:
     filled(engine)
 
-    def gone(batch: Batch) -> Outcome | None:
+    def fail(batch: Batch) -> Outcome | None:
         raise Fatal("the index is gone")
 
-    engine.sink.on_write = gone
+    engine.sink.on_write = fail
     engine.add_event(engine.execute("UPDATE orders SET note = 'new' WHERE id = 3"), "orders", after=order(3))
     with engine.running(engine.lane()) as ended:
         until(lambda: ended)
@@ -324,14 +324,14 @@ def test_a_fatal_error_ends_the_lane_and_commits_nothing(engine: Engine) -> None
 
 
 @pytest.fixture
-def held(engine: Engine) -> Iterator[tuple[Engine, threading.Event]]:
+def blocked(engine: Engine) -> Iterator[tuple[Engine, threading.Event]]:
     """Yields an engine whose sink acknowledges only after the event is set."""
     go = threading.Event()
 
-    def hold(batch: Batch) -> None:
+    def block_sink(batch: Batch) -> None:
         go.wait(20)
 
-    filled(engine).sink.on_write = hold
+    filled(engine).sink.on_write = block_sink
     yield engine, go
     go.set()
 
@@ -354,9 +354,9 @@ def test_keys_outside_the_range_of_a_narrowed_column_match_no_row(engine: Engine
 
 
 def test_offsets_are_committed_only_after_the_sinks_acknowledge(
-    held: tuple[Engine, threading.Event],
+    blocked: tuple[Engine, threading.Event],
 ) -> None:
-    engine, go = held
+    engine, go = blocked
     lane = engine.lane(max_records=1)
     for id in (1, 2, 3):
         txid = engine.execute(f"UPDATE orders SET note = 'x' WHERE id = {id}")
@@ -371,8 +371,8 @@ def test_offsets_are_committed_only_after_the_sinks_acknowledge(
     assert engine.documents() == engine.expected()
 
 
-def test_a_stop_in_the_middle_loses_nothing(held: tuple[Engine, threading.Event]) -> None:
-    engine, go = held
+def test_a_stop_in_the_middle_loses_nothing(blocked: tuple[Engine, threading.Event]) -> None:
+    engine, go = blocked
     txid = engine.execute("UPDATE orders SET note = 'x'")
     for id in range(1, 11):
         engine.add_event(txid, "orders", after=order(id))
@@ -406,9 +406,9 @@ def test_a_root_is_rendered_once_for_all_changes_in_its_snapshot(engine: Engine)
 
 
 def test_rendered_but_unacknowledged_changes_are_not_committed_by_later_events(
-    held: tuple[Engine, threading.Event],
+    blocked: tuple[Engine, threading.Event],
 ) -> None:
-    engine, go = held
+    engine, go = blocked
     txids = [engine.execute(f"UPDATE orders SET note = '{n}' WHERE id = 5") for n in range(3)]
     for txid in txids:
         engine.add_event(txid, "orders", after=order(5))
@@ -466,9 +466,9 @@ def test_hazard_29_a_table_rewritten_before_a_snapshot_does_not_appear_empty(eng
         with rows.view() as view:
             return [row.body is not None for row in view.render(keys)]
 
-    with ThreadPoolExecutor(1) as beside, engine.database.connect(autocommit=False) as session:
+    with ThreadPoolExecutor(1) as executor, engine.database.connect(autocommit=False) as session:
         session.execute(statement.encode())
-        rendered = beside.submit(render)
+        rendered = executor.submit(render)
         waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
         until(lambda: engine.database.query(waits)[0][0] == 1)
         session.commit()
@@ -505,10 +505,10 @@ def test_a_migration_of_several_tables_takes_precedence_over_a_snapshot(engine: 
             return [row.body is not None for row in view.render([("1",), ("2",)])]
 
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
-    with ThreadPoolExecutor(1) as beside, engine.database.connect(autocommit=False) as migration:
+    with ThreadPoolExecutor(1) as executor, engine.database.connect(autocommit=False) as migration:
         migration.execute("SET deadlock_timeout = '10s'")  # so that the snapshot's own deadlock check runs first
         migration.execute("ALTER TABLE orders ADD COLUMN more int")
-        rendered = beside.submit(render)
+        rendered = executor.submit(render)
         for _ in range(3):  # attempts of the snapshot
             until(lambda: engine.database.query(waits)[0][0] == 1)
             until(lambda: engine.database.query(waits)[0][0] == 0)
@@ -520,7 +520,7 @@ def test_a_migration_of_several_tables_takes_precedence_over_a_snapshot(engine: 
 def test_planning_ranges_locks_only_the_root_table(engine: Engine) -> None:
     """Reading the index of a large table takes long. An ALTER TABLE would wait, and block all later queries."""
     filled(engine)
-    held = (
+    locks = (
         "SELECT DISTINCT relation::regclass::text FROM pg_locks JOIN pg_class c ON c.oid = relation"
         " WHERE relkind = 'r' AND mode = 'AccessShareLock' AND relnamespace = 'public'::regnamespace"
     )
@@ -528,13 +528,13 @@ def test_planning_ranges_locks_only_the_root_table(engine: Engine) -> None:
 
     def plan(view: View) -> Iterator[WorkItem]:
         for item in range_items(view, 5, "test"):
-            found.append(engine.database.query(held))
+            found.append(engine.database.query(locks))
             yield item
 
     planned = plan_durably(engine.rows(), plan, Waiter())
     assert [item.high for item in planned] == [("5",), ("10",)]
     assert found == [[("orders",)]] * 2
-    assert engine.database.query(held) == [], "what becomes of the ranges holds no lock"
+    assert engine.database.query(locks) == [], "what becomes of the ranges holds no lock"
 
 
 def test_a_long_table_lock_causes_a_retry_and_no_dead_letters(engine: Engine) -> None:

@@ -125,8 +125,8 @@ def test_the_encoding_of_each_key_type_in_an_event(
                 conn.execute(f"INSERT INTO t{i} VALUES (CAST(CAST(%s AS text) AS {kind}))".encode(), [stored])
                 assert conn.execute(f"SELECT k::text FROM t{i}".encode()).fetchone() == (stored,), kind
         found = events(stack, names, len(every))
-    told = [(kind, stored, found[f"t{i}"][0][0]["k"]) for i, (kind, stored, _) in enumerate(every)]
-    assert told == every
+    actual = [(kind, stored, found[f"t{i}"][0][0]["k"]) for i, (kind, stored, _) in enumerate(every)]
+    assert actual == every
     for kind, stored, value in ENCODINGS:
         query = f"SELECT CAST(CAST(%s AS text) AS {kind})::text"
         assert database.query(query, [text(value, BASES.get(kind, kind))]) == [(stored,)], kind
@@ -135,7 +135,7 @@ def test_the_encoding_of_each_key_type_in_an_event(
     ]
 
 
-SHAPES = [
+TABLES = [
     "CREATE TABLE plain (id int PRIMARY KEY, n int NOT NULL DEFAULT 5, m int DEFAULT 6, big text)",
     "CREATE TABLE whole (id int PRIMARY KEY, m int DEFAULT 6, big text)",
     "ALTER TABLE whole ADD g int GENERATED ALWAYS AS (id * 2) STORED",
@@ -154,7 +154,7 @@ SHAPES = [
 def test_the_content_of_events_for_each_operation(
     stack: Stack, database: Database, names: Names, connect: Connect
 ) -> None:
-    database.execute(*SHAPES)
+    database.execute(*TABLES)
     tables = [TableName("public", name) for name in ("plain", "whole", "part", "indexed")]
     with database.connect() as conn:
         ensure_publication(conn, "pub", tables)
@@ -181,11 +181,11 @@ def test_the_content_of_events_for_each_operation(
             row = conn.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
             found = events(stack, names, 14)
 
-    def shapes(table: str) -> list[tuple[str, Any, Any, Any]]:
+    def images(table: str) -> list[tuple[str, Any, Any, Any]]:
         return [(e["op"], key, e["before"], e["after"]) for key, e in found[table]]
 
     big, kept = "x" * 9000, "__debezium_unavailable_value"
-    assert shapes("plain") == [
+    assert images("plain") == [
         ("c", {"id": 1}, None, {"id": 1, "n": 1, "m": None, "big": big}),
         # identity DEFAULT: no before-image, and a large unchanged value is not sent
         ("u", {"id": 1}, None, {"id": 1, "n": 2, "m": None, "big": kept}),
@@ -194,19 +194,19 @@ def test_the_content_of_events_for_each_operation(
         ("c", {"id": 2}, None, {"id": 2, "n": 2, "m": None, "big": kept}),
         ("d", {"id": 2}, {"id": 2, "n": 5, "m": None, "big": None}, None),
     ]
-    assert shapes("whole") == [
+    assert images("whole") == [
         # generated columns are absent; NULL stays NULL and does not become the default
         ("c", {"id": 1}, None, {"id": 1, "m": None, "big": big}),
         ("u", {"id": 1}, {"id": 1, "m": None, "big": big}, {"id": 1, "m": 7, "big": big}),
         ("t", None, None, None),
     ]
-    assert shapes("part") == [  # all events have the name of the root; truncating a partition sends nothing
+    assert images("part") == [  # all events have the name of the root; truncating a partition sends nothing
         ("c", {"id": 1, "k": 1}, None, {"id": 1, "k": 1, "t": "a"}),
         ("d", {"id": 1, "k": 1}, {"id": 1, "k": 1, "t": None}, None),
         ("c", {"id": 1, "k": 2}, None, {"id": 1, "k": 2, "t": "a"}),
         ("t", None, None, None),
     ]
-    assert shapes("indexed") == [  # an identity without the primary key: the key contains a default value
+    assert images("indexed") == [  # an identity without the primary key: the key contains a default value
         ("c", {"id": 1}, None, {"id": 1, "u": 1}),
         ("d", {"id": 0}, {"id": 0, "u": 1}, None),
     ]

@@ -315,10 +315,10 @@ def test_derived_field_types_equal_those_of_postgresql(database: Database, catal
             plain = text.replace("Größe *", '"Größe" *')
             plain = plain.replace("j->", "j::jsonb->") if plain.startswith("j->") else plain
             (actual,) = conn.execute(f"SELECT pg_typeof({plain})::text FROM probe LIMIT 1".encode()).fetchone() or ("",)
-            told = field.type + ("[]" if field.many else "")
-            known = {"enum": "mood", "range": "int4range"}.get(told, told)
-            if field.type != "unknown" and known != actual and (told, actual) not in _SAME:
-                wrong.append((text, told, actual))
+            derived = field.type + ("[]" if field.many else "")
+            known = {"enum": "mood", "range": "int4range"}.get(derived, derived)
+            if field.type != "unknown" and known != actual and (derived, actual) not in _SAME:
+                wrong.append((text, derived, actual))
     assert not wrong, "\n".join(map(str, wrong))
 
 

@@ -86,11 +86,11 @@ def test_hazard_01_a_lane_waits_for_a_commit_that_is_not_visible_yet(system: Sys
         )
     ]
     try:
-        for one in late:
-            one.start()
+        for thread in late:
+            thread.start()
         for model in (system.orders, system.summaries):
-            told = daemon.until_reason(model, "waiting")
-            assert "not visible yet" in told and "in progress" in told and "synchronous standby" in told
+            reason = daemon.until_reason(model, "waiting")
+            assert "not visible yet" in reason and "in progress" in reason and "synchronous standby" in reason
         until(lambda: all(daemon.status(model)["lag_seconds"] > 2 for model in before))
         for model, documents in before.items():
             assert system.documents(model) == documents
@@ -98,8 +98,8 @@ def test_hazard_01_a_lane_waits_for_a_commit_that_is_not_visible_yet(system: Sys
         assert daemon.get("/livez") == (200, "ok\n")
     finally:
         set_up(private.postgres, synchronous_standby_names="")
-        for one in late:
-            one.join()
+        for thread in late:
+            thread.join()
     system.execute("INSERT INTO {schema}.orders (id, customer_id) VALUES (6, 9)")
     system.until_in_sync()
     daemon.until_ready()
@@ -116,8 +116,8 @@ def test_a_repair_moves_the_clock_of_a_quiet_server(system: System) -> None:
         assert urllib3.request("PUT", url, json={"status": f"edited {n}"}).status == 200
     with redis.Redis.from_url(system.stack.redis) as client:
         client.set(f"{system.prefix}:summary:1", '{"name": "Eve", "orders": []}')
-    said = system.run("verify", "--patience", "0", expect=1)
-    assert said.count("differing: 1") == 2
+    output = system.run("verify", "--patience", "0", expect=1)
+    assert output.count("differing: 1") == 2
     system.run("verify", "--repair", "--patience", "0")
     for model in (system.orders, system.summaries):
         assert system.documents(model) == system.expected(model)
@@ -133,8 +133,8 @@ def test_hazard_10_an_event_of_an_unknown_transaction_stops_the_read_model(
     source = {"schema": system.schema, "table": "customers", "txId": now + (1 << 29), "ts_ms": 1}
     event = {"op": "c", "before": None, "after": {"id": 1, "name": "Ada"}, "source": source}
     system.produce("customers", json.dumps(event).encode())
-    told = daemon.until_reason(system.orders, "failed")
-    assert "does not have" in told and "in the future" in told and f"syncer resync {system.orders}" in told
+    reason = daemon.until_reason(system.orders, "failed")
+    assert "does not have" in reason and "in the future" in reason and f"syncer resync {system.orders}" in reason
     assert daemon.metric("syncer_errors_total", model=system.orders, kind="fatal") == 1
 
 

@@ -27,7 +27,7 @@ def admin(stack: Stack) -> AdminClient:
     return AdminClient({"bootstrap.servers": stack.kafka})
 
 
-def begun(system: System) -> None:
+def fill_and_stop(system: System) -> None:
     """Fills a read model, checks that it is in sync, and stops the daemon."""
     system.run("backfill", system.orders)
     daemon = system.start(system.orders)
@@ -102,14 +102,14 @@ def test_hazard_19_records_deleted_before_they_were_read_are_reported(
     assert producer.flush(10) == 0
     [deleted] = admin.delete_records([TopicPartition(topic, 0, 1)]).values()
     deleted.result(10)
-    with pytest.raises(Fatal, match="no longer has the records") as told:
+    with pytest.raises(Fatal, match="no longer has the records") as error:
         polled(KafkaSource(settings(stack), f"{system.prefix}.trimmed", [topic], name="orders"))
-    assert told.value.hint == "syncer resync orders"
+    assert error.value.hint == "syncer resync orders"
 
 
 def test_hazard_19_expired_offsets_restart_at_the_start_of_the_read_model(system: System, admin: AdminClient) -> None:
     """The read model looks new, but the state topic shows that it is not."""
-    begun(system)
+    fill_and_stop(system)
     groups = [f"{system.prefix}.{system.orders}.1{lane}" for lane in ("", ".work", ".backfill")]
     until(lambda: not any(system.kafka_admin().members(group) for group in groups))
     for deleted in admin.delete_consumer_groups(groups).values():
@@ -126,7 +126,7 @@ def test_hazard_19_a_topic_recreated_under_its_name_is_detected(
     stack: Stack, system: System, admin: AdminClient, running: bool
 ) -> None:
     """The new topic has as many records as before, so offsets alone would not reveal it."""
-    begun(system)
+    fill_and_stop(system)
     topic = system.topic("orders")
     ends = system.kafka_admin().ends([topic])
     daemon = system.start(system.orders) if running else None

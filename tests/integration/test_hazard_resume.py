@@ -30,7 +30,7 @@ def source(stack: Stack) -> Iterator[Source]:
         yield source
 
 
-def begin(system: System, policy: str) -> Daemon:
+def start_in_sync(system: System, policy: str) -> Daemon:
     """Starts a daemon whose read model is in sync and which has recorded the reader of the slot."""
     system.environment |= {
         "SYNCER_SOURCE__REPAIR_AFTER_RESUME": policy,
@@ -52,7 +52,7 @@ def resume(system: System, source: Source) -> None:
     until(lambda: [row for row in system.database.query(find, [source.names.prefix]) if row[0] != before])
 
 
-def lose(system: System, id: int) -> None:
+def delete_document(system: System, id: int) -> None:
     """Deletes a document and its version without the syncer, as if the connector had lost the row's events."""
     with redis.Redis.from_url(system.redis) as client:
         keys = list(client.scan_iter(f"*{system.prefix}:summary:{id}*", count=1000))
@@ -66,7 +66,7 @@ def refreshes(daemon: Daemon) -> float:
 @pytest.mark.timeout(600)
 def test_hazard_30_rows_of_a_copy_during_which_connect_is_killed(source: Source, system: System) -> None:
     """Debezium 3.6 loses the rest of a page of rows. It reports RUNNING, and canaries arrive."""
-    daemon = begin(system, os.environ.get("SYNCER_SOURCE__REPAIR_AFTER_RESUME", "never"))
+    daemon = start_in_sync(system, os.environ.get("SYNCER_SOURCE__REPAIR_AFTER_RESUME", "never"))
     positions = SavedPositions(system.stack, source.connector.name)
     rows = ((id, f"copied {id}") for id in range(1, ROWS + 1))
     xid = copy(system.database, f"COPY {system.schema}.customers FROM STDIN", rows)
@@ -83,22 +83,22 @@ def test_hazard_30_rows_of_a_copy_during_which_connect_is_killed(source: Source,
 
 def test_hazard_30_all_documents_are_rendered_again_after_the_connector_resumes(source: Source, system: System) -> None:
     """The connector resumes once while a daemon runs, and once while none runs."""
-    daemon = begin(system, "always")
-    lose(system, -1)
+    daemon = start_in_sync(system, "always")
+    delete_document(system, -1)
     resume(system, source)
     until(lambda: refreshes(daemon) == 1, daemon.log.read_text)
-    [said] = daemon.logged(AGAIN)
-    assert f"the connector resumed (another process reads slot {source.names.prefix})" in said["why"]
+    [entry] = daemon.logged(AGAIN)
+    assert f"the connector resumed (another process reads slot {source.names.prefix})" in entry["why"]
     system.until_in_sync(system.summaries)
     until(lambda: not system.status_of(system.summaries)["refresh"])
     daemon.stop()
     state, key = system.state_store(), f"{system.summaries}/1/refresh"
     done = state.load()[key]
     state.save(key, {**done, "ends": dict.fromkeys(done["ends"], 1000)})
-    assert f"work items left: {said['why']}" in system.run("status", system.summaries, expect=1)
+    assert f"work items left: {entry['why']}" in system.run("status", system.summaries, expect=1)
     state.save(key, done)  # otherwise the next schedule waits for these items
 
-    lose(system, -2)
+    delete_document(system, -2)
     resume(system, source)
     daemons = [system.start(system.summaries) for _ in range(2)]
     until(lambda: sum(map(refreshes, daemons)), daemons[0].log.read_text)
@@ -109,7 +109,7 @@ def test_hazard_30_whether_a_resume_causes_a_render_depends_on_the_debezium_vers
     source: Source, system: System
 ) -> None:
     """With `auto`, nothing is rendered if this Debezium version loses no rows. `check` reports a version that does."""
-    daemon = begin(system, "auto")
+    daemon = start_in_sync(system, "auto")
     known = system.state_store().load()[f"{system.summaries}/1/reader"]
     resume(system, source)
     [connect] = [version for name, version in system.stack.versions().items() if name == "connect"]
@@ -118,5 +118,5 @@ def test_hazard_30_whether_a_resume_causes_a_render_depends_on_the_debezium_vers
     until(lambda: system.state_store().load()[f"{system.summaries}/1/reader"]["reader"] != known["reader"])
     assert system.state_store().load()[f"{system.summaries}/1/reader"]["sound"] is sound
     assert refreshes(daemon) == (0 if sound else 1)
-    said = system.run("check", system.summaries, expect=0 if sound else 1)
-    assert ("loses rows of a COPY" in said) is not sound
+    output = system.run("check", system.summaries, expect=0 if sound else 1)
+    assert ("loses rows of a COPY" in output) is not sound

@@ -51,7 +51,7 @@ def connect(stack: Stack) -> Iterator[Connect]:
     client.close()
 
 
-def begin(system: System, *options: str) -> Daemon:
+def start_in_sync(system: System, *options: str) -> Daemon:
     """Starts a daemon whose read models are in sync and which has received canaries."""
     system.run("backfill")
     daemon = system.start(*options)
@@ -97,7 +97,7 @@ def test_hazard_15_a_dropped_slot(source: Source, system: System) -> None:
     After an offset reset it creates a new slot and runs, but the changes committed in between never arrive. The
     daemon remembers the slot and stops when it is missing.
     """
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     with system.database.connect() as admin:
         drop_slots(admin, system.database.name)
     system.execute(ANOTHER.format(2))
@@ -113,17 +113,17 @@ def test_hazard_15_a_dropped_slot(source: Source, system: System) -> None:
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 1
     # Every command gives the same advice: reset the connector first. The reset lists the read models to resync.
     until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
-    told = system.until_status(system.orders, state="failed")
-    assert told["lag_seconds"] != 0
-    assert "connectors reset, then" in told["hint"]
-    for command, status in ((["status"], 1), (["check"], 1), (["resync", system.orders, "--yes"], 3)):
-        said = system.run(*command, expect=status)
-        assert f"→ {RESET}" in said and "→ fix" not in said and "→ syncer connectors apply" not in said
-    assert f"slot {source.names.prefix}: it does not exist" in said
+    status = system.until_status(system.orders, state="failed")
+    assert status["lag_seconds"] != 0
+    assert "connectors reset, then" in status["hint"]
+    for command, exit_code in ((["status"], 1), (["check"], 1), (["resync", system.orders, "--yes"], 3)):
+        output = system.run(*command, expect=exit_code)
+        assert f"→ {RESET}" in output and "→ fix" not in output and "→ syncer connectors apply" not in output
+    assert f"slot {source.names.prefix}: it does not exist" in output
     system.state_store().save("half", {"model": "half"})
-    said = system.run("connectors", "reset", "--yes")
-    assert f"syncer resync {system.orders}" in said
-    assert "syncer resync half" not in said and "registered in Kafka, but not declared" in said and "half" in said
+    output = system.run("connectors", "reset", "--yes")
+    assert f"syncer resync {system.orders}" in output
+    assert "syncer resync half" not in output and "registered in Kafka, but not declared" in output and "half" in output
     resync(system, daemon)
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 0
 
@@ -135,7 +135,7 @@ def test_hazard_15_an_advanced_slot(source: Source, system: System, connect: Con
     It runs, and the skipped changes never arrive. It fails only if the slot's `restart_lsn` moved too. That happens
     if PostgreSQL logged its running transactions (every 15 s) in the skipped part.
     """
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     connect.stop(source.connector.name)
     until(lambda: daemon.status(system.orders)["state"] == "waiting", daemon.log.read_text)
     system.execute(ANOTHER.format(2))
@@ -166,7 +166,7 @@ def test_hazard_15_reset_connector_offsets_lose_nothing(source: Source, system: 
 
     Nothing is lost, and no error is reported. Repeated messages are not a gap.
     """
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     with stopped(connect, source.connector.name):
         connect.forget_offsets(source.connector.name)
         system.execute(ANOTHER.format(2))
@@ -182,25 +182,25 @@ def test_hazard_15_a_recreated_publication(source: Source, system: System, conne
     After the publication is recreated and the connector is restarted, it reports RUNNING, but no events arrive: the
     WAL in between cannot be decoded. The slot and the canary reveal it.
     """
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     system.database.execute("DROP PUBLICATION pub")
-    told = daemon.until_state(system.orders, "waiting")
-    until(lambda: "publication pub: it does not exist" in daemon.get("/status")[1], told)
+    status = daemon.until_state(system.orders, "waiting")
+    until(lambda: "publication pub: it does not exist" in daemon.get("/status")[1], status)
     assert daemon.metric("syncer_publication_findings", publication="pub") == 1
     system.execute(ANOTHER.format(2))
-    again = "CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)"
+    recreate = "CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)"
     [(version,)] = system.database.query("SELECT current_setting('server_version_num')::int")
     if version >= 180000:
         # PostgreSQL 18 skips a missing publication with a warning in its log, and sends nothing. The connector
         # keeps running. The missed changes are rendered, because the publication is a new one.
-        system.database.execute(again)
+        system.database.execute(recreate)
         system.until_in_sync()
         assert daemon.logged("re-rendering all documents")
         canary_comes(daemon, system)
         daemon.until_ready()
         return
     until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
-    system.database.execute(again)
+    system.database.execute(recreate)
     connect.restart(source.connector.name)
     connect.wait_running(source.connector.name, 60, steady=0)
     until(lambda: "has not arrived" in daemon.get("/status")[1], daemon.log.read_text)
@@ -221,7 +221,7 @@ def test_hazard_15_a_quiet_database_does_not_retain_wal(source: Source, system: 
         "CREATE TABLE noise (id int)",
         f"CREATE PUBLICATION pub FOR TABLE {system.schema}.orders, {system.schema}.customers",
     )
-    begin(system)
+    start_in_sync(system)
 
     def confirmed() -> int:
         query = "SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = %s"
@@ -241,7 +241,7 @@ def test_hazard_15_a_table_removed_from_the_publication_and_added_again(system: 
     orders = f"{system.schema}.orders"
     publish = f"CREATE PUBLICATION pub FOR TABLE {orders}, {system.schema}.customers"
     system.database.execute("DROP PUBLICATION pub", publish)
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     with system.database.connect(autocommit=False) as slow:
         slow.execute(f"UPDATE {orders} SET status = 'open at its return'".encode())
         system.database.execute(f"ALTER PUBLICATION pub DROP TABLE {orders}")
@@ -288,19 +288,19 @@ def test_hazard_17_a_row_that_is_too_large_is_reported(source: Source, system: S
     limit = {"producer.override.max.request.size": "100000"}
     connect.apply(replace(source.connector, config={**source.connector.config, **limit}))
     connect.wait_running(source.connector.name, 60)
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     system.execute("INSERT INTO {schema}.customers VALUES (2, repeat('x', 200000))")
     daemon.until_state(system.orders, "waiting")
     until(lambda: "RecordTooLargeException" in daemon.status(system.orders)["reason"], daemon.log.read_text)
-    told = system.until_status(system.orders, state="waiting")
-    assert told["lag_seconds"] != 0
-    assert "RecordTooLargeException" in told["reason"] and "buffer.memory" in told["hint"]
+    status = system.until_status(system.orders, state="waiting")
+    assert status["lag_seconds"] != 0
+    assert "RecordTooLargeException" in status["reason"] and "buffer.memory" in status["hint"]
     path = system.folder / "connectors" / "connector.json"
     sound = path.read_text()
     path.write_text(json.dumps({"name": source.connector.name, "config": {**source.connector.config, **limit}}))
-    for command, status in ((["status"], 1), (["check"], 1), (["connectors", "apply", "--yes"], 3)):
-        said = system.run(*command, expect=status)  # after a restart it runs briefly and fails again
-        assert "RecordTooLargeException" in said and "max.message.bytes" in said
+    for command, exit_code in ((["status"], 1), (["check"], 1), (["connectors", "apply", "--yes"], 3)):
+        output = system.run(*command, expect=exit_code)  # after a restart it runs briefly and fails again
+        assert "RecordTooLargeException" in output and "max.message.bytes" in output
     path.write_text(sound)
     assert "change" in system.run("connectors", "apply", "--yes")
     daemon.until_ready()
@@ -309,11 +309,11 @@ def test_hazard_17_a_row_that_is_too_large_is_reported(source: Source, system: S
 
 def test_a_stopped_connector_is_reported_until_it_resumes(source: Source, system: System, connect: Connect) -> None:
     """A connector that resumes needs no repair: nothing is lost."""
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     with stopped(connect, source.connector.name):
-        told = daemon.until_state(system.orders, "waiting")
-        assert f"connector {source.connector.name}" in told["reason"]
-        assert "stopped" in told["reason"]
+        status = daemon.until_state(system.orders, "waiting")
+        assert f"connector {source.connector.name}" in status["reason"]
+        assert "stopped" in status["reason"]
         assert daemon.metric("syncer_connector_running") == 0
         system.execute(ANOTHER.format(2))
         assert daemon.ready() is False
@@ -324,22 +324,22 @@ def test_a_stopped_connector_is_reported_until_it_resumes(source: Source, system
 
 
 def test_a_paused_connector_is_reported_and_resumed(source: Source, system: System) -> None:
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     system.until_status(system.orders, state="running")
     url = f"{system.stack.connect}/connectors/{source.connector.name}"
     urllib3.request("PUT", f"{url}/pause")
     until(lambda: urllib3.request("GET", f"{url}/status").json()["tasks"][0]["state"] == "PAUSED")
     system.execute(ANOTHER.format(2))
-    told = system.until_status(system.orders, state="waiting")
-    assert told["lag_seconds"] != 0
-    assert "it is paused" in told["reason"]
+    status = system.until_status(system.orders, state="waiting")
+    assert status["lag_seconds"] != 0
+    assert "it is paused" in status["reason"]
     # No record waits in Kafka, but the missing canary makes the lag grow, also in `status`.
     until(lambda: daemon.metric("syncer_lag_seconds", model=system.orders) > 4, daemon.log.read_text)
     until(lambda: (system.status_of(system.orders)["lag_seconds"] or 0) > 4, lambda: system.status_of(system.orders))
     assert system.status_of(system.orders)["lag_records"] == 0
     for command in ("status", "check"):
-        said = system.run(command, expect=1)
-        assert "it is paused" in said and "→ syncer connectors apply" in said
+        output = system.run(command, expect=1)
+        assert "it is paused" in output and "→ syncer connectors apply" in output
     assert "resume (it is paused)" in system.run("connectors", "apply", "--dry-run")
     assert "is running" in system.run("connectors", "apply", "--yes")
     system.until_in_sync()
@@ -351,7 +351,7 @@ def test_a_paused_connector_is_reported_and_resumed(source: Source, system: Syst
 
 def test_an_unreachable_kafka_connect_does_not_stop_the_daemon(system: System) -> None:
     system.environment["SYNCER_CONNECT__URL"] = "http://127.0.0.1:1"
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     canary_comes(daemon, system)
     assert daemon.ready(), daemon.get("/readyz")
     assert '"connector": "unknown"' in daemon.get("/status")[1]

@@ -50,9 +50,9 @@ def test_the_daemon_waits_for_an_unreachable_server(system: System, server: str)
         link.down()
         daemon = system.start(ready=False)
         for model in models:
-            told = daemon.until_reason(model, "waiting")
-            assert server in told.lower() or link.address in told, told
-            assert f"{model} is waiting: {told}" in daemon.get("/readyz")[1]
+            reason = daemon.until_reason(model, "waiting")
+            assert server in reason.lower() or link.address in reason, reason
+            assert f"{model} is waiting: {reason}" in daemon.get("/readyz")[1]
         assert daemon.get("/livez") == (200, "ok\n")
         for model in {system.orders, system.summaries} - set(models):
             daemon.until_state(model, "running")
@@ -68,8 +68,8 @@ def test_the_daemon_waits_for_an_unreachable_server(system: System, server: str)
         )
         for model in models:
             daemon.until_state(model, "waiting")
-        said = system.run("status", expect=4 if server == "kafka" else 1)
-        assert server in said.lower() or link.address in said, said
+        output = system.run("status", expect=4 if server == "kafka" else 1)
+        assert server in output.lower() or link.address in output, output
         for model in {system.orders, system.summaries} - set(models):
             system.until_in_sync(model)
         assert daemon.get("/livez") == (200, "ok\n")
@@ -90,9 +90,9 @@ def test_a_server_that_hangs_does_not_prevent_the_daemon_from_stopping(system: S
         link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'")
         began = time.monotonic()
-        said = system.run("status", expect=4 if server == "kafka" else 1)
+        output = system.run("status", expect=4 if server == "kafka" else 1)
         assert time.monotonic() - began < 8, "a second for this server; the others answer"
-        assert server in said.lower() or link.address in said, said
+        assert server in output.lower() or link.address in output, output
         assert daemon.stop() < 6
         link.resume()
         system.start()
@@ -106,8 +106,8 @@ def test_wrong_passwords_are_reported_without_the_password(system: System) -> No
         try:
             system.environment |= {"SYNCER_REDIS__USERNAME": user, "SYNCER_REDIS__PASSWORD": "wr0ng-redis"}
             daemon = system.start(ready=False)
-            told = daemon.until_reason(system.summaries, "failed")
-            assert "invalid username-password" in told and "redis.username and password" in told
+            reason = daemon.until_reason(system.summaries, "failed")
+            assert "invalid username-password" in reason and "redis.username and password" in reason
             system.execute(CUSTOMERS, FIVE)
             system.until_in_sync(system.orders)
             daemon.stop()
@@ -115,8 +115,8 @@ def test_wrong_passwords_are_reported_without_the_password(system: System) -> No
             system.environment["SYNCER_POSTGRES__PASSWORD"] = "wr0ng-postgres"
             daemon = system.start(ready=False)
             for model in (system.orders, system.summaries):
-                told = daemon.until_reason(model, "failed")
-                assert "password authentication failed" in told and "SYNCER_POSTGRES__PASSWORD" in told
+                reason = daemon.until_reason(model, "failed")
+                assert "password authentication failed" in reason and "SYNCER_POSTGRES__PASSWORD" in reason
             assert "password authentication failed" in system.run("backfill", expect=3)
             daemon.stop(expect=3)
             assert not any("wr0ng" in one.log.read_text() for one in system.daemons)
@@ -129,13 +129,13 @@ def test_wrong_passwords_are_reported_without_the_password(system: System) -> No
 
 def test_the_daemon_waits_at_a_standby_and_records_nothing(system: System, source: Source, standby: Stack) -> None:
     primary = system.environment["SYNCER_POSTGRES__DSN"]
-    there = urlsplit(standby.postgres)
-    system.environment["SYNCER_POSTGRES__DSN"] = urlsplit(primary)._replace(netloc=there.netloc).geturl()
+    standby_url = urlsplit(standby.postgres)
+    system.environment["SYNCER_POSTGRES__DSN"] = urlsplit(primary)._replace(netloc=standby_url.netloc).geturl()
     system.execute(CUSTOMERS, FIVE)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_reason(model, "waiting")
-        assert "standby" in told and "postgres.dsn" in told
+        reason = daemon.until_reason(model, "waiting")
+        assert "standby" in reason and "postgres.dsn" in reason
     assert "standby" in system.run("check", expect=1)
     assert "standby" in system.run("backfill", expect=4)
     assert [key for key in system.state_store().load() if "/process/" not in key] == []

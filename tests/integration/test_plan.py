@@ -79,14 +79,16 @@ def test_a_valid_declaration_is_accepted(library: Database) -> None:
 def test_a_refused_expression_is_reported_with_its_line(
     library: Database, right: str, wrong: str, line: int, shown: str
 ) -> None:
-    [said] = mistakes(library, SOUND.replace(right, wrong))
-    assert said.startswith(f"m.yaml:{line}: PostgreSQL rejects {shown}" if ":" in shown else f"m.yaml:{line}: ")
-    assert shown in said and "\n  → " in said
+    [reported] = mistakes(library, SOUND.replace(right, wrong))
+    assert reported.startswith(f"m.yaml:{line}: PostgreSQL rejects {shown}" if ":" in shown else f"m.yaml:{line}: ")
+    assert shown in reported and "\n  → " in reported
 
 
 def test_all_refused_expressions_are_reported(library: Database) -> None:
-    said = mistakes(library, SOUND.replace("reader: reader", "reader: due - reader").replace("> '2026-01-01'", "* 2"))
-    assert [line.partition(": ")[0] for line in said] == ["m.yaml:7", "m.yaml:8"]
+    reported = mistakes(
+        library, SOUND.replace("reader: reader", "reader: due - reader").replace("> '2026-01-01'", "* 2")
+    )
+    assert [line.partition(": ")[0] for line in reported] == ["m.yaml:7", "m.yaml:8"]
 
 
 def test_the_sql_is_shown_if_no_single_expression_is_the_cause(library: Database) -> None:

@@ -31,7 +31,7 @@ def document(system: System, id: int, method: str, query: str = "", **body: Any)
     return answer
 
 
-def spoil(system: System) -> None:
+def edit_by_hand(system: System) -> None:
     """Edits, deletes and adds a document in each sink. Some are edited several times."""
     for n in range(7):
         document(system, 1, "PUT", status=f"edited {n}")
@@ -45,30 +45,32 @@ def spoil(system: System) -> None:
         client.delete(f"{system.prefix}:summary:2")
 
 
-def repaired(system: System, *models: str, expect: int = 0, option: str = "--repair") -> dict[str, dict[str, Any]]:
+def repair_reports(
+    system: System, *models: str, expect: int = 0, option: str = "--repair"
+) -> dict[str, dict[str, Any]]:
     """Returns the reports of `syncer verify`, by kind of sink."""
-    said = system.run("verify", option, "--patience", "2", "--json", *models, expect=expect)
-    return {report["sink"].partition(":")[0]: report for report in json.loads(said[said.index("[\n") :])}
+    output = system.run("verify", option, "--patience", "2", "--json", *models, expect=expect)
+    return {report["sink"].partition(":")[0]: report for report in json.loads(output[output.index("[\n") :])}
 
 
 def test_verify_repairs_manual_edits_without_a_daemon(system: System) -> None:
-    spoil(system)
+    edit_by_hand(system)
     system.execute("DELETE FROM {schema}.orders WHERE id = 5", "DELETE FROM {schema}.customers WHERE id = 3")
-    said = system.run("verify", "--patience", "0", expect=1)
-    assert "missing: 2, 3" in said and "differing: 1" in said and "orphaned: 5, 99" in said
-    assert "orphaned: 3" in said and "syncer verify --repair" in said
-    reports = repaired(system)
+    output = system.run("verify", "--patience", "0", expect=1)
+    assert "missing: 2, 3" in output and "differing: 1" in output and "orphaned: 5, 99" in output
+    assert "orphaned: 3" in output and "syncer verify --repair" in output
+    reports = repair_reports(system)
     assert {sink: report["repaired"] for sink, report in reports.items()} == {"elasticsearch": 5, "redis": 3}
     assert all(report["equal"] for report in reports.values())
     for model in (system.orders, system.summaries):
         assert system.documents(model) == system.expected(model)
-    assert repaired(system)["elasticsearch"]["repaired"] == 0
+    assert repair_reports(system)["elasticsearch"]["repaired"] == 0
 
 
 def test_verify_repairs_manual_edits_alongside_a_daemon(system: System) -> None:
     daemon = system.start()
-    spoil(system)
-    assert all(report["equal"] for report in repaired(system).values())
+    edit_by_hand(system)
+    assert all(report["equal"] for report in repair_reports(system).values())
     system.until_in_sync()
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     system.until_in_sync()
@@ -87,7 +89,7 @@ def test_differences_that_cannot_be_repaired_are_reported(system: System) -> Non
     )
     url = f"{system.stack.elasticsearch}/{system.orders}/_doc/nobody"
     urllib3.request("PUT", url, json={"status": "no number"})
-    report = repaired(system, system.orders, expect=1)["elasticsearch"]
+    report = repair_reports(system, system.orders, expect=1)["elasticsearch"]
     assert (report["differing"], report["failing"], report["orphaned"]) == (["4"], ["5"], ["nobody"])
     assert (report["missing"], report["repaired"]) == ([], 0)
     assert "no address" in system.run("dlq", "show", system.orders, "4")
@@ -96,8 +98,8 @@ def test_differences_that_cannot_be_repaired_are_reported(system: System) -> Non
     version = document(system, 1, "GET")["_version"]
     assert split_version(version)[0] == 1
     document(system, 1, "PUT", f"?version_type=external&version={version + 10**9}", status="from the future")
-    said = system.run("verify", system.orders, "--repair", "--patience", "0", expect=3)
-    assert "higher versions" in said and f"syncer resync {system.orders}" in said
+    output = system.run("verify", system.orders, "--repair", "--patience", "0", expect=3)
+    assert "higher versions" in output and f"syncer resync {system.orders}" in output
 
 
 def test_an_expired_document_is_not_missing(system: System) -> None:
@@ -115,11 +117,11 @@ def test_an_expired_document_is_not_missing(system: System) -> None:
         for id in (1, 2):
             client.delete(f"{system.prefix}:brief:{id}")
         assert client.expire(f"version:{{{system.prefix}:brief:1}}", 600)  # as if a day and 50 minutes had passed
-        said = system.run("verify", model, "--patience", "0", expect=1)
-        assert "missing: 2\n" in said
-        report = repaired(system, model, option="--json", expect=1)["redis"]
+        output = system.run("verify", model, "--patience", "0", expect=1)
+        assert "missing: 2\n" in output
+        report = repair_reports(system, model, option="--json", expect=1)["redis"]
         assert (report["expired"], report["missing"]) == (1, ["2"])
-        assert repaired(system, model)["redis"]["repaired"] == 1
+        assert repair_reports(system, model)["redis"]["repaired"] == 1
         assert client.exists(f"{system.prefix}:brief:1", f"{system.prefix}:brief:2") == 1
-        report = repaired(system, model, option="--json")["redis"]
+        report = repair_reports(system, model, option="--json")["redis"]
         assert (report["expired"], report["equal"]) == (1, True)

@@ -51,15 +51,15 @@ def test_an_interrupted_resync_leaves_the_read_index_in_sync(system: System) -> 
     )
     state = system.state_store()
     until(lambda: state.load().get(f"{system.orders}/next"))
-    told = system.status_of(system.orders)
-    assert (told["state"], told["resync"]["generation"], told["resync"]["running"]) == ("running", 2, True)
+    status = system.status_of(system.orders)
+    assert (status["state"], status["resync"]["generation"], status["resync"]["running"]) == ("running", 2, True)
     until(lambda: state.load().get(f"{system.orders}/2/backfill"))
     resync.kill()
     resync.wait()
     until(lambda: system.status_of(system.orders)["resync"]["running"] is False)
-    told = system.status_of(system.orders)
-    assert 0 <= told["resync"]["percent"] <= 100
-    assert f"{system.orders}: a resync was interrupted" in told["notes"][0]
+    status = system.status_of(system.orders)
+    assert 0 <= status["resync"]["percent"] <= 100
+    assert f"{system.orders}: a resync was interrupted" in status["notes"][0]
     until(lambda: system.is_healthy(system.orders), lambda: system.status_of(system.orders))
 
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
@@ -68,13 +68,13 @@ def test_an_interrupted_resync_leaves_the_read_index_in_sync(system: System) -> 
     assert system.status_of(system.orders)["generation"] == 1
     daemon.until_ready()
 
-    said = system.run("resync", system.orders, "--yes")
+    output = system.run("resync", system.orders, "--yes")
     [now] = read_index(system)
     assert now > f"{system.orders}-000001"
-    assert f"safe to delete when no reader uses them: {system.orders}-000001" in said
+    assert f"safe to delete when no reader uses them: {system.orders}-000001" in output
     until(lambda: system.status_of(system.orders)["healthy"], lambda: system.status_of(system.orders))
     readers_of_an_old_index(system, daemon, now)
-    assert "True" not in said  # no boolean is printed as a number
+    assert "True" not in output  # no boolean is printed as a number
     system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0")
     system.until_in_sync()
     assert "orphaned" in system.run("verify")
@@ -92,10 +92,10 @@ def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
     until(lambda: says in system.status_of(model)["reason"], lambda: system.status_of(model))
     assert system.status_of(model)["state"] == "waiting"
     for command in ("check", "status", "verify"):
-        said = system.run(command, model, expect=1)
-        assert says in said, said
+        output = system.run(command, model, expect=1)
+        assert says in output, output
     assert says in system.status_of(model)["reason"]
-    command = "curl" + said.partition("→ curl")[2].splitlines()[0]
+    command = "curl" + output.partition("→ curl")[2].splitlines()[0]
     urllib3.request(
         "POST",
         f"{system.stack.elasticsearch}/_aliases",
@@ -159,10 +159,10 @@ def test_a_backfill_is_not_planned_if_the_tables_were_altered_after_compilation(
     config = load_config(environ=system.environment)
     [model] = loader.declared(config, [system.orders])
     registry, loaded = open_registry(config), loader.load_checked(config, model)
-    begun = registry.open(loaded.compiled)
+    opened = registry.open(loaded.compiled)
     system.execute("ALTER TABLE {schema}.orders ALTER amount TYPE bigint")
     with pytest.raises(Retry, match="the tables were altered"):
-        Backfill(config, model, registry).plan(loaded, begun.names, lambda _: None)
+        Backfill(config, model, registry).plan(loaded, opened.names, lambda _: None)
 
 
 def test_a_rate_limited_backfill_uses_ranges_of_about_one_second(system: System) -> None:

@@ -48,8 +48,8 @@ def test_hazard_21_a_ghost_written_after_its_delete_was_forgotten_is_swept(syste
     until(lambda: urllib3.request("PUT", late, json={"id": 5}).status == 201)
     assert "5" in system.documents(system.orders)
     system.until_in_sync(system.orders)
-    [told] = daemon.logged("sink may have lost deletes, sweeping recent documents")
-    assert told["model"] == system.orders
+    [warning] = daemon.logged("sink may have lost deletes, sweeping recent documents")
+    assert warning["model"] == system.orders
     assert daemon.metric("syncer_sink_losses_total", model=system.orders, kind="deletes") == 1
     assert daemon.metric("syncer_sink_losses_total", model=system.summaries) == 0
 
@@ -116,8 +116,8 @@ def test_hazard_27_evictions_stop_the_read_model_and_are_repaired_afterwards(sys
         client.config_set("maxmemory", "3mb")
         for n in range(30):
             client.set(f"filler:{n}", b"x" * 300_000)
-        told = daemon.until_reason(system.summaries, "failed")
-        assert "maxmemory-policy is allkeys-lru" in told and "CONFIG SET maxmemory-policy noeviction" in told
+        reason = daemon.until_reason(system.summaries, "failed")
+        assert "maxmemory-policy is allkeys-lru" in reason and "CONFIG SET maxmemory-policy noeviction" in reason
         assert len(system.documents(system.summaries)) < 20
         client.config_set("maxmemory", "0")
         daemon.stop()

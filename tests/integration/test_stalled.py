@@ -64,8 +64,8 @@ def test_a_sink_that_never_answers_fails_the_liveness_check(system: System) -> N
         assert stalled(unit) == ""
         link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'")
-        told = until(lambda: stalled(unit))
-        assert told.startswith(f"{system.orders}: lane changes: a sink has not answered for")
+        message = until(lambda: stalled(unit))
+        assert message.startswith(f"{system.orders}: lane changes: a sink has not answered for")
         link.resume()
         until(lambda: not stalled(unit))
         system.until_in_sync(system.orders)
@@ -78,8 +78,8 @@ def test_a_silent_database_fails_the_liveness_check(system: System) -> None:
         system.until_in_sync(system.orders)
         link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'")
-        told = f"{system.orders}: lane changes has made no progress for"
-        until(lambda: stalled(unit).startswith(told), lambda: stalled(unit))  # a periodic check may be reported first
+        message = f"{system.orders}: lane changes has made no progress for"
+        until(lambda: stalled(unit).startswith(message), lambda: stalled(unit))  # or a check
         link.resume()
         until(lambda: not stalled(unit))
         system.until_in_sync(system.orders)
@@ -90,8 +90,8 @@ def test_a_database_that_is_silent_from_the_start_fails_the_liveness_check(syste
     with behind_proxy(system, "postgres") as link:
         link.stall()
         with running(system, system.orders) as unit:
-            told = until(lambda: stalled(unit))
-            assert "starting, but no server has answered or failed for" in told
+            message = until(lambda: stalled(unit))
+            assert "starting, but no server has answered or failed for" in message
             link.resume()
             until(lambda: unit.state == "running")
             assert stalled(unit) == ""

@@ -74,14 +74,14 @@ def test_hazard_18_every_partition_has_a_start_offset_before_the_first_poll(
         (topic, 1): 1,
         (topic, 2): -1,
     }
-    begun = registry.open(loader.load_models(config)[0].compiled)
+    opened = registry.open(loader.load_models(config)[0].compiled)
     expected = {(topic, 0): 2, (topic, 1): 1, (topic, 2): 0}
-    assert begun.registration.starts == {topic: {str(p): offset for (_, p), offset in expected.items()}}
-    assert registry.changes.committed(begun.names.group) == expected
+    assert opened.registration.starts == {topic: {str(p): offset for (_, p), offset in expected.items()}}
+    assert registry.changes.committed(opened.names.group) == expected
     for partition in range(3):
         producer.produce(topic, b"{}", partition=partition)
     assert producer.flush(10) == 0
-    source = registry.changes.source(begun.names.group, [topic], name="model")
+    source = registry.changes.source(opened.names.group, [topic], name="model")
     read: set[tuple[int, int]] = set()
     wanted = {(0, 2), (1, 1), (1, 2), (1, 3), (2, 0)}
     deadline = time.monotonic() + 30

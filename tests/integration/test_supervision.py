@@ -26,7 +26,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 
 
 @contextmanager
-def returned(system: System) -> Iterator[None]:
+def publication_recreated(system: System) -> Iterator[None]:
     """Recreates the publication, so that changes may be lost, while a transaction is open."""
     with system.database.connect(autocommit=False) as slow:
         slow.execute(f"UPDATE {system.schema}.orders SET status = 'open' WHERE id = 1".encode())
@@ -44,17 +44,17 @@ def test_a_wait_for_open_transactions_delays_no_other_check(system: System) -> N
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill", system.orders)
     daemon = system.start(system.orders)
-    with returned(system):
+    with publication_recreated(system):
         until(lambda: daemon.logged(WAITS), daemon.log.read_text)
         until(lambda: system.database.query(ENDS_THE_WAIT))
         until(lambda: len(daemon.logged(AGAIN)) == 2, daemon.log.read_text)
         until(lambda: daemon.status(system.orders)["state"] == "running", daemon.log.read_text)
         assert not daemon.logged("unexpected error") and not daemon.logged("read model failed"), daemon.log.read_text()
         state, key = State(system.state_store()), Stream.key(system.topic_prefix)
-        known = state.load().get(key) or Stream()
-        state.save(key, replace(known, number=known.number + 1, why="a test says so"))
-        told = daemon.until_state(system.orders, "failed", 30)
-        assert "a test says so" in told["reason"]
+        stream = state.load().get(key) or Stream()
+        state.save(key, replace(stream, number=stream.number + 1, why="a test says so"))
+        status = daemon.until_state(system.orders, "failed", 30)
+        assert "a test says so" in status["reason"]
 
 
 def test_one_of_two_daemons_schedules_the_render_and_the_other_takes_over(system: System) -> None:
@@ -64,23 +64,23 @@ def test_one_of_two_daemons_schedules_the_render_and_the_other_takes_over(system
     daemons = [system.start(system.orders) for _ in range(2)]
     group = f"{system.prefix}.{system.orders}.1"
     until(lambda: system.kafka_admin().members(group) == 2)
-    with returned(system):
-        noticed = "tables were altered, the read model still fits them"
-        until(lambda: all(daemon.logged(noticed) for daemon in daemons))
+    with publication_recreated(system):
+        message = "tables were altered, the read model still fits them"
+        until(lambda: all(daemon.logged(message) for daemon in daemons))
 
-        def at_it() -> list[Daemon]:
+        def waiting_daemons() -> list[Daemon]:
             """Returns the daemons that log the wait, during the next eight lines in total."""
             before = [len(daemon.logged(WAITS)) for daemon in daemons]
             until(lambda: sum(len(daemon.logged(WAITS)) for daemon in daemons) > sum(before) + 8)
-            return [d for d, told in zip(daemons, before, strict=True) if len(d.logged(WAITS)) > told]
+            return [d for d, count in zip(daemons, before, strict=True) if len(d.logged(WAITS)) > count]
 
         # on a slow machine, Kafka may choose the other daemon in the meantime
-        [leader] = until(lambda: found if len(found := at_it()) == 1 else None)
+        [leader] = until(lambda: found if len(found := waiting_daemons()) == 1 else None)
         leader.kill()
-        [left] = [daemon for daemon in daemons if daemon.alive]
-        until(lambda: left.logged(WAITS), left.log.read_text)
+        [survivor] = [daemon for daemon in daemons if daemon.alive]
+        until(lambda: survivor.logged(WAITS), survivor.log.read_text)
     system.until_in_sync(system.orders)
-    until(lambda: refreshes(left) == 1, left.log.read_text)
+    until(lambda: refreshes(survivor) == 1, survivor.log.read_text)
 
 
 def refreshes(daemon: Daemon) -> float:
@@ -91,19 +91,19 @@ def test_a_check_that_never_ends_fails_the_liveness_check(system: System, monkey
     """The check must be detected without any work in the lanes. Its connection is closed in the end."""
     monkeypatch.setattr(module, "STALLED_AFTER", AFTER)
     system.environment["SYNCER_POSTGRES__STATEMENT_TIMEOUT"] = "1s"
-    system.environment["SYNCER_POSTGRES__DSN"] += "?application_name=looks"
+    system.environment["SYNCER_POSTGRES__DSN"] += "?application_name=checks"
     with behind_proxy(system, "postgres") as link:
         with running(system, system.orders) as unit:
             system.execute(CUSTOMERS, FIVE)
             system.until_in_sync(system.orders)
             assert stalled(unit) == ""
             link.stall()
-            told = until(lambda: stalled(unit))
-            assert told.startswith(f"{system.orders}: the check of tables has made no progress for")
+            message = until(lambda: stalled(unit))
+            assert message.startswith(f"{system.orders}: the check of tables has made no progress for")
             assert unit.state == "running"
         link.resume()
-        asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'looks'"
-        until(lambda: system.database.query(asked) == [(0,)])
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'checks'"
+        until(lambda: system.database.query(query) == [(0,)])
 
 
 def test_an_idle_read_model_detects_that_the_clock_ran_backwards(system: System) -> None:

@@ -259,7 +259,7 @@ def fill(conn: psycopg.Connection[Any]) -> dict[str, str]:
     for type_, delimiter in found:
         element = type_.removesuffix("[]") if delimiter else type_
         values = VALUES.get(element) or FALLBACK
-        taken = 0
+        accepted = 0
         for row, value in enumerate(values):
             if delimiter:  # an array in an array, and a null
                 escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -271,11 +271,11 @@ def fill(conn: psycopg.Connection[Any]) -> dict[str, str]:
                         f"UPDATE t SET {columns[type_]} = %s::{type_} WHERE id = {row} AND {columns[type_]} IS NULL"
                     )
                     conn.execute(statement.encode(), [value])
-                taken += 1
+                accepted += 1
             except psycopg.Error:
                 if element in VALUES and not UNWRITABLE.fullmatch(element):
                     raise
-        assert bool(taken) != bool(UNWRITABLE.fullmatch(element)), f"{type_}: no value is known for it"
+        assert bool(accepted) != bool(UNWRITABLE.fullmatch(element)), f"{type_}: no value is known for it"
     return columns
 
 
