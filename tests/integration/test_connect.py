@@ -74,7 +74,7 @@ def test_a_failed_connector_reports_the_reason(database: Database, names: Names,
     assert connect.wait_running(wanted.name, 60).running
 
 
-def test_an_unreachable_kafka_connect_is_retried() -> None:
+def test_an_unreachable_kafka_connect_can_be_retried() -> None:
     client = Connect("http://127.0.0.1:1", timeout=2)
     with pytest.raises(Retry, match="Kafka Connect is unreachable"):
         client.names()

@@ -62,7 +62,7 @@ def test_every_document_converges_to_the_state_of_postgresql(
         workload.start()
         faults.begin()
         faults.run_until(time.monotonic() + SECONDS * 0.4, backfills=True)
-        # A backfill would hide documents that a truncate left behind. Both would hide documents of missed changes.
+        # A backfill would hide documents that a truncate left behind. Both would hide a change that was missed.
         faults.finish_backfill(time.monotonic() + SETTLES_WITHIN)
         workload.calm()
         workload.do("truncate projects")

@@ -101,7 +101,7 @@ def test_the_sql_is_shown_if_no_single_expression_is_the_cause(library: Database
     assert caught.value.where == "m.yaml"
 
 
-def test_server_errors_are_not_mistakes_of_the_declaration(library: Database) -> None:
+def test_a_table_dropped_after_the_catalog_was_read_is_retried(library: Database) -> None:
     model = parse(SOUND, "m.yaml")
     with library.connect() as connection:
         catalog = load(connection, tables(model))

@@ -234,7 +234,7 @@ def test_hazard_14_waits_for_open_and_prepared_transactions_but_not_for_later_on
             assert done.wait(10), "a transaction that began later must not be waited for"
 
 
-def test_a_timeout_names_the_blocking_sessions(shop: Database) -> None:
+def test_the_timeout_error_names_the_open_transactions(shop: Database) -> None:
     with shop.connect(application_name="forgotten") as slow, shop.connect() as conn:
         slow.execute("BEGIN")
         slow.execute("INSERT INTO orders VALUES (1)")
