@@ -5,9 +5,9 @@ from may be out of date. Then the syncer reads the catalog again and compiles ag
 same. Some alterations change values without a change event (`ALTER COLUMN … TYPE … USING`, a partition with rows is
 attached). Only the fingerprint detects these.
 
-It changes whenever `checks/table_state.compare` finds an alteration (tests/integration/test_shape.py): it hashes id and
-version (`xmin`) of the catalog rows that `table_state.py` reads. PostgreSQL never changes the content of a row without
-its version. The file of a plain table, and a column's default, are not part of the fingerprint. They count for
+It changes whenever `checks/table_state.compare` finds an alteration (tests/integration/test_table_state.py): it hashes
+id and version (`xmin`) of the catalog rows that `table_state.py` reads. PostgreSQL never changes the content of a row
+without its version. The file of a plain table, and a column's default, are not part of the fingerprint. They count for
 `compare` only together with a new version of a column.
 
 One difference remains: `table_state.py` also reads types inside of composite types. If only a label of an enum inside

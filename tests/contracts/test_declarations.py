@@ -150,7 +150,7 @@ def test_shapes_and_hstore_have_a_derived_mapping() -> None:
         (["a.b.c", "a.b"], "the fields a.b and a.b.c exclude each other"),
     ],
 )
-def test_field_names_that_no_index_can_have(names: list[str], what: str) -> None:
+def test_invalid_field_names_are_refused(names: list[str], what: str) -> None:
     [found] = mapping.problems({}, [Field(name, "text", many=False) for name in names])
     assert found.what == what
     assert len(found.field) == 1
@@ -159,7 +159,7 @@ def test_field_names_that_no_index_can_have(names: list[str], what: str) -> None
     assert [problem.field for problem in nested] == ([] if names[0][0] == "_" else [("o", *found.field)])
 
 
-def test_field_names_that_an_index_can_have() -> None:
+def test_valid_field_names_are_accepted() -> None:
     fields = [
         Field("_ids", "text", many=False),
         Field("a.b", "text", many=False),
@@ -197,7 +197,7 @@ def test_a_declared_mapping_wins() -> None:
     assert merged["date_detection"] is False
     assert properties["name"]["analyzer"] == "standard"
     assert "keyword" in properties["name"]["fields"]
-    assert properties["placed_at"] == {"type": "keyword"}  # nothing of the derived mapping is left
+    assert properties["placed_at"] == {"type": "keyword"}  # no key of the derived mapping remains
     assert properties["extra"] == {"properties": {"a": {"type": "keyword"}}}
     assert properties["lines"] == {
         "type": "nested",
@@ -309,7 +309,7 @@ def test_an_answer_that_is_not_of_elasticsearch_has_the_default_type(raw: bytes)
         {"index": {"translog": {"durability": "async"}}},
     ],
 )
-def test_hazard_21_settings_that_would_forget_are_refused(settings: dict[str, object]) -> None:
+def test_hazard_21_settings_that_would_lose_deletes_are_refused(settings: dict[str, object]) -> None:
     block = {"index": "things", "settings": settings}
     [found] = sinks.check("elasticsearch", block, ALL)
     assert "cannot be set; " in found.what

@@ -277,7 +277,7 @@ def test_values_keep_every_digit(sink: Sink) -> None:
     assert values["name"] == "ü\0\n🙂"
 
 
-def test_hazard_24_a_line_break_in_a_document_harms_nobody(sink: Sink) -> None:
+def test_hazard_24_a_line_break_in_a_document_does_not_affect_others(sink: Sink) -> None:
     assert put(sink, 1, {"a": b'{\n  "n": 1\n}', "b": doc(2)}).written == 2
     assert json.loads(sink.read(["a"])["a"])["n"] in (1, "1")
 

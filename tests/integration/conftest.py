@@ -1,4 +1,4 @@
-"""A connector for the tests of one module, and a syncer over it for each of them."""
+"""Fixtures: one connector for all tests of a module, and a syncer for each test."""
 
 import itertools
 from collections.abc import Iterator

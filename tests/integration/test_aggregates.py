@@ -1,4 +1,4 @@
-"""Aggregates of every kind, over a little data whose answers can be seen."""
+"""Compares aggregates of every kind with expected values on a few rows."""
 
 import json
 from typing import Any
@@ -84,9 +84,9 @@ sink: {{memory: {{}}}}
         compiled = compile(model, load(conn, tables(model)))
         conn.execute("SET search_path = pg_catalog")
         found, other = (json.loads(r[2]) for r in conn.execute(compiled.render.encode(), [["1", "2"]]).fetchall())
-    told: dict[str, Any] = {text: found[f"f{i}"] for i, text in enumerate(AGGREGATES)}
-    told["sum(items.f)"] = round(told["sum(items.f)"], 9)
-    assert told == AGGREGATES | {
+    actual: dict[str, Any] = {text: found[f"f{i}"] for i, text in enumerate(AGGREGATES)}
+    actual["sum(items.f)"] = round(actual["sum(items.f)"], 9)
+    assert actual == AGGREGATES | {
         "array(items.peer.items.t)": ["c", "a", "b"] * 2,
         "count(items.peer.items)": 6,
     }
@@ -95,8 +95,8 @@ sink: {{memory: {{}}}}
     assert other["groups"] == {} and other["f0"] is None
 
 
-def test_groups_are_by_the_value_whatever_columns_are_called(database: Database) -> None:
-    """The tables have columns with the names that the SQL uses inside."""
+def test_groups_use_the_value_for_any_column_names(database: Database) -> None:
+    """The tables have columns with the names that the generated SQL uses internally."""
     database.execute(
         "CREATE TABLE root (k int PRIMARY KEY)",
         "CREATE TABLE item (k int PRIMARY KEY, v int, n int, doc int, root_k int)",

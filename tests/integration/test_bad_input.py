@@ -1,4 +1,4 @@
-"""What is wrong in records, rows, tables, declarations: told once and clearly, nothing lost, others go on."""
+"""Bad records, rows, tables and declarations: one clear error each, no lost changes, and other read models run on."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ CUSTOMERS = "INSERT INTO {schema}.customers VALUES (1, 'Ada'), (2, 'Grace')"
 FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 5) n"
 MOVED = "UPDATE {schema}.orders SET customer_id = 1 WHERE id = 1"  # from customer 2
 BACK = "UPDATE {schema}.orders SET customer_id = 2 WHERE id = 1"
-GONE = "DELETE FROM {schema}.orders WHERE id = 3"  # of customer 2: the event says that it was another's
+DELETED = "DELETE FROM {schema}.orders WHERE id = 3"  # of customer 2; the event contains the old row
 MANY = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM generate_series(1, 3000) n"
 
 
 def failed(daemon: Daemon, model: str, *words: str) -> None:
-    """The read model has stopped, and each of these is in the one error told of it; the other one goes on."""
-    told = daemon.until_reason(model, "failed")
+    """Asserts that the read model failed with one error that contains all words, and that the other one runs."""
+    reason = daemon.until_reason(model, "failed")
     for word in words:
-        assert word in told, told
+        assert word in reason, reason
     assert len(daemon.logged("read model failed", model=model)) == 1
     [other] = {name for name in daemon.models() if name != model}
     daemon.until_state(other, "running")
-    assert f"{model} is failed: {told}" in daemon.get("/readyz")[1]
+    assert f"{model} is failed: {reason}" in daemon.get("/readyz")[1]
     assert daemon.get("/livez") == (200, "ok\n")
 
 
@@ -64,7 +64,7 @@ BAD = [
 ]
 
 
-def test_records_that_cannot_be_read_go_to_the_dead_letters(system: System) -> None:
+def test_unreadable_records_become_dead_letters(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     bad = [one.replace(b"SCHEMA", system.schema.encode()) for one in BAD]
@@ -85,13 +85,13 @@ def test_records_that_cannot_be_read_go_to_the_dead_letters(system: System) -> N
 # -- rows and documents -------------------------------------------------------------------------------------
 
 
-def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(system: System) -> None:
+def test_a_document_rejected_by_elasticsearch_does_not_block_the_others(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE, "UPDATE {schema}.orders SET address = 'no address' WHERE id = 3")
     until(lambda: system.dead_letters(system.orders))
     system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id <> 3")
     wanted = system.expected(system.orders)
-    wanted["3"] |= {"address": None}  # as it was before
+    wanted["3"] |= {"address": None}  # the previous value
     until(lambda: system.documents(system.orders) in (wanted, {k: v for k, v in wanted.items() if k != "3"}))
     [letter] = daemon.logged("dead letter written", model=system.orders)
     assert letter["where"] == "document 3" and "no address" in letter["why"]
@@ -101,10 +101,10 @@ def test_a_document_that_elasticsearch_refuses_is_reported_and_the_rest_written(
     until(lambda: system.status_of(system.orders)["dead_letters"] == 0)
 
 
-def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System) -> None:
+def test_hazard_24_a_row_that_fails_to_render_does_not_affect_other_rows(system: System) -> None:
     system.execute(CUSTOMERS, MANY, "UPDATE {schema}.orders SET parts = 0 WHERE id IN (7, 1500, 2999)")
-    said = system.run("backfill", system.orders, expect=1)
-    assert "3,000" in said and "3 documents were rejected" in said
+    output = system.run("backfill", system.orders, expect=1)
+    assert "3,000" in output and "3 documents were rejected" in output
     assert sorted(map(int, system.documents(system.orders))) == [n for n in range(1, 3001) if n not in (7, 1500, 2999)]
     daemon = system.start()
     system.execute("UPDATE {schema}.orders SET status = 'paid', parts = CASE WHEN id IN (8, 2999) THEN 0 ELSE 1 END")
@@ -116,7 +116,7 @@ def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System)
     until(lambda: system.status_of(system.orders)["dead_letters"] == 2)
     letters = daemon.logged("dead letter written", model=system.orders)
     assert letters and all("division by zero" in one["why"] and one["hint"] for one in letters)
-    # those of before the update may have come in an event of their own
+    # Rows 7 and 1500 are rejected only if the daemon renders them before the update.
     about = {one["where"].removeprefix(f"{system.orders}, document ") for one in letters}
     assert {"8", "2999"} <= about <= {"7", "8", "1500", "2999"}
     system.execute("UPDATE {schema}.orders SET parts = 2 WHERE parts = 0")
@@ -124,7 +124,7 @@ def test_hazard_24_a_row_that_cannot_be_rendered_spoils_no_other(system: System)
     until(lambda: system.status_of(system.orders)["dead_letters"] == 0)
 
 
-def test_a_row_with_an_empty_key_is_a_dead_letter_and_missing(system: System) -> None:
+def test_a_row_with_an_empty_key_becomes_a_dead_letter_and_is_reported_as_missing(system: System) -> None:
     system.execute(
         "CREATE TABLE {schema}.words (id text PRIMARY KEY, n int)",
         "INSERT INTO {schema}.words VALUES ('', 1), ('a', 2)",
@@ -139,7 +139,7 @@ def test_a_row_with_an_empty_key_is_a_dead_letter_and_missing(system: System) ->
 # -- tables -------------------------------------------------------------------------------------------------
 
 
-def test_a_column_dropped_under_the_daemon_stops_its_read_model_alone(system: System) -> None:
+def test_a_dropped_column_stops_only_its_read_model(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     system.until_in_sync()
@@ -152,11 +152,11 @@ def test_a_column_dropped_under_the_daemon_stops_its_read_model_alone(system: Sy
     daemon.stop()
     system.execute("ALTER TABLE {schema}.orders ADD COLUMN amount integer NOT NULL DEFAULT 7")
     daemon = system.start()
-    until(lambda: daemon.logged("re-rendering all documents"))  # a column of that name, with other values
+    until(lambda: daemon.logged("re-rendering all documents"))  # a column with the same name but other values
     system.until_in_sync()
 
 
-def test_hazard_02_a_table_without_the_identity_it_needs_is_refused_also_while_running(
+def test_hazard_02_a_table_without_the_required_identity_is_refused_at_start_and_while_running(
     system: System,
 ) -> None:
     system.execute("ALTER TABLE {schema}.orders REPLICA IDENTITY DEFAULT", CUSTOMERS, FIVE)
@@ -172,16 +172,16 @@ def test_hazard_02_a_table_without_the_identity_it_needs_is_refused_also_while_r
     system.until_in_sync()
     system.execute("ALTER TABLE {schema}.orders REPLICA IDENTITY DEFAULT")
     failed(daemon, system.summaries, "replica identity", f"syncer check {system.summaries}")
-    system.execute(GONE, fix)
+    system.execute(DELETED, fix)
     daemon.stop()
-    daemon = system.start()  # it is in order again, and what was logged meanwhile lacks old values
+    daemon = system.start()  # The identity is valid again. Updates written in the meantime lack the old row.
     until(lambda: daemon.logged("re-rendering all documents", model=system.summaries))
     system.until_in_sync()
     assert not daemon.logged("read model failed"), daemon.log.read_text()
 
 
-def test_hazard_02_an_identity_that_was_weak_for_a_moment_while_a_row_moved(system: System) -> None:
-    """In one transaction, as in a migration: nobody ever sees the identity weak."""
+def test_hazard_02_an_identity_that_was_weakened_briefly_while_a_row_moved(system: System) -> None:
+    """The identity is weak within one transaction only, as in a migration. No query can see this."""
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill")
     daemon = system.start()
@@ -206,10 +206,10 @@ sink: {{redis: {{key: "{prefix}:summary:lines-{{id}}"}}}}
 """
 
 
-def test_hazard_02_a_partition_that_the_application_makes_needs_an_identity_and_no_resync(
+def test_hazard_02_a_partition_created_by_the_application_needs_an_identity_but_no_resync(
     system: System,
 ) -> None:
-    """Also rows that were changed in between, whose events lack old values, are right."""
+    """Rows that were changed in between are correct too, although their events lack old values."""
     system.execute(
         """CREATE TABLE {schema}.lines (id int, k int, order_id bigint, PRIMARY KEY (id, k))
            PARTITION BY LIST (k)""",
@@ -229,15 +229,15 @@ def test_hazard_02_a_partition_that_the_application_makes_needs_an_identity_and_
         "INSERT INTO {schema}.lines SELECT 10 + n, 2, n FROM generate_series(1, 5) n",
         "UPDATE {schema}.lines SET k = 2 WHERE id IN (1, 2)",
     )
-    told = daemon.until_reason(model, "failed")
-    assert "replica identity" in told and "goes on by itself" in told and "resync" not in told
+    reason = daemon.until_reason(model, "failed")
+    assert "replica identity" in reason and "goes on by itself" in reason and "resync" not in reason
     system.execute(
         "UPDATE {schema}.lines SET order_id = 5 WHERE id IN (2, 12, 13)",
         "UPDATE {schema}.lines SET order_id = 4 WHERE id = 13",
         "DELETE FROM {schema}.lines WHERE id IN (1, 14)",
         "ALTER TABLE {schema}.lines2 REPLICA IDENTITY FULL",
     )
-    daemon.stop(expect=3)  # it would go on in a minute by itself
+    daemon.stop(expect=3)  # without the restart, it would continue after a minute
     daemon = system.start(model)
     found = system.database.query(LINES_OF.format(schema=system.schema))
     wanted = {f"lines-{id}": {"lines": ids} for id, ids in found}
@@ -247,10 +247,10 @@ def test_hazard_02_a_partition_that_the_application_makes_needs_an_identity_and_
     assert "equal" in system.run("verify", model)
 
 
-def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_the_rest_goes_on(
+def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_other_documents_are_written(
     system: System,
 ) -> None:
-    """Each document is what PostgreSQL says, or has a dead letter."""
+    """Each document equals its rows in PostgreSQL, or has a dead letter."""
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill")
     daemon = system.start()
@@ -261,17 +261,17 @@ def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_the_rest_
     )
     system.until_in_sync(system.summaries)
     wanted = system.expected(system.orders)
-    wanted["3"] |= {"status": "new"}  # as it was before
+    wanted["3"] |= {"status": "new"}  # the previous value
     until(lambda: system.documents(system.orders) == wanted, lambda: system.differences(system.orders))
     until(lambda: system.status_of(system.orders)["dead_letters"] == 1)
     daemon.until_ready()
-    told = system.until_status(system.orders, state="running", last_error="")
+    status = system.until_status(system.orders, state="running", last_error="")
     for words in (
         f"{system.schema}.orders.status was text, and is jsonb",
         "status: mapped as text, which cannot hold all jsonb values",
         f"syncer resync {system.orders}",
     ):
-        assert words in told["reason"] and words in daemon.status(system.orders)["reason"]
+        assert words in status["reason"] and words in daemon.status(system.orders)["reason"]
     assert "cannot hold all jsonb" in system.run("check", system.orders, expect=1)
     system.run("resync", system.orders, "--yes")
     system.until_in_sync()
@@ -283,7 +283,7 @@ def test_a_column_whose_new_type_the_index_cannot_hold_is_reported_and_the_rest_
 # -- declarations, indexes, offsets, clocks -----------------------------------------------------------------
 
 
-def test_a_changed_declaration_is_refused_until_a_resync_builds_it(system: System) -> None:
+def test_a_changed_declaration_is_refused_until_a_resync(system: System) -> None:
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill")
     running = system.start()
@@ -297,7 +297,7 @@ def test_a_changed_declaration_is_refused_until_a_resync_builds_it(system: Syste
     assert list(aliases) == [f"{system.orders}-000002"]
     old = urllib3.request("GET", f"{system.stack.elasticsearch}/{system.orders}-000001/_count").json()
     assert old["count"] == 5
-    # the daemon that ran all the while has the new declaration, too
+    # The running daemon also switched to the new declaration.
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     until(
         lambda: {one["state"] for one in system.documents(system.orders).values()} == {"paid"},
@@ -307,7 +307,7 @@ def test_a_changed_declaration_is_refused_until_a_resync_builds_it(system: Syste
     running.until_ready()
 
 
-def test_hazard_22_an_index_that_is_deleted_is_told_and_not_made_again_in_part(system: System) -> None:
+def test_hazard_22_a_deleted_index_is_reported_and_not_recreated_with_some_documents(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     system.until_in_sync()
@@ -316,15 +316,15 @@ def test_hazard_22_an_index_that_is_deleted_is_told_and_not_made_again_in_part(s
     failed(daemon, system.orders, "the index is gone", f"syncer resync {system.orders}")
     daemon.stop()
     daemon = system.start(ready=False)
-    told = daemon.until_reason(system.orders, "failed")
-    assert "is gone, and its documents with it" in told and f"syncer resync {system.orders}" in told
+    reason = daemon.until_reason(system.orders, "failed")
+    assert "is gone, and its documents with it" in reason and f"syncer resync {system.orders}" in reason
     system.run("resync", system.orders, "--yes")
     system.until_in_sync()
     daemon.until_ready()
 
 
-def test_hazard_23_a_lost_record_of_the_epoch_is_told_by_every_sink(system: System) -> None:
-    """Begun anew, the syncer would write versions that are all too small, or an index that nobody reads."""
+def test_hazard_23_every_sink_detects_a_lost_epoch_record(system: System) -> None:
+    """Without this check, the syncer would write versions that are too low, or an index that nobody reads."""
     system.execute(CUSTOMERS, FIVE)
     for model in (system.orders, system.summaries):
         system.run("backfill", model)
@@ -336,8 +336,8 @@ def test_hazard_23_a_lost_record_of_the_epoch_is_told_by_every_sink(system: Syst
     until(lambda: topic not in admin.list_topics(timeout=10).topics)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_reason(model, "failed")
-        assert "of a later epoch; the record of our own is lost" in told and f"syncer resync {model}" in told
+        reason = daemon.until_reason(model, "failed")
+        assert "of a later epoch; the record of our own is lost" in reason and f"syncer resync {model}" in reason
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     for model in (system.orders, system.summaries):
         system.run("resync", model, "--yes")
@@ -345,7 +345,7 @@ def test_hazard_23_a_lost_record_of_the_epoch_is_told_by_every_sink(system: Syst
     daemon.until_ready()
 
 
-def test_records_that_kafka_no_longer_has_need_a_resync(system: System) -> None:
+def test_records_that_kafka_has_deleted_require_a_resync(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     system.until_in_sync()
@@ -355,36 +355,36 @@ def test_records_that_kafka_no_longer_has_need_a_resync(system: System) -> None:
     until(lambda: sum(system.kafka_admin().ends([topic]).values()) == 11)
     admin = AdminClient({"bootstrap.servers": system.stack.kafka})
     trimmed = [TopicPartition(*at, end) for at, end in system.kafka_admin().ends([topic]).items()]
-    for done in admin.delete_records(trimmed).values():
-        done.result(10)
+    for deletion in admin.delete_records(trimmed).values():
+        deletion.result(10)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_reason(model, "failed")
-        assert "no longer has the records" in told and topic in told and f"syncer resync {model}" in told
+        reason = daemon.until_reason(model, "failed")
+        assert "no longer has the records" in reason and topic in reason and f"syncer resync {model}" in reason
     system.run("resync", system.orders, "--yes")
     system.run("resync", system.summaries, "--yes")
     system.until_in_sync()
     daemon.until_ready()
 
 
-def test_a_clock_that_ran_backwards_needs_a_resync(system: System) -> None:
+def test_a_clock_that_ran_backwards_requires_a_resync(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     system.until_in_sync()
     daemon.stop()
     state = system.state_store()
-    noted = state.load()[f"{system.orders}/1/clock"]
-    state.save(f"{system.orders}/1/clock", noted | {"clock": noted["clock"] + 1_000_000})
+    recorded = state.load()[f"{system.orders}/1/clock"]
+    state.save(f"{system.orders}/1/clock", recorded | {"clock": recorded["clock"] + 1_000_000})
     daemon = system.start(ready=False)
     failed(
         daemon,
         system.orders,
         "ran backwards",
-        str(noted["clock"] + 1_000_000),
+        str(recorded["clock"] + 1_000_000),
         f"syncer resync {system.orders}",
     )
     daemon.stop()
-    state.save(f"{system.orders}/1/clock", noted)  # as if the server's clock had caught up
+    state.save(f"{system.orders}/1/clock", recorded)  # as if the server's clock had caught up
     daemon = system.start(ready=False)
     failed(daemon, system.orders, "ran backwards", "detected", f"syncer resync {system.orders}")
     system.execute("UPDATE {schema}.orders SET status = 'paid'")

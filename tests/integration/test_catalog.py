@@ -1,4 +1,4 @@
-"""The catalog as PostgreSQL has it, and a fingerprint that tells when it is another."""
+"""Reads the catalog of PostgreSQL, and its fingerprint, which changes when the tables change."""
 
 import pytest
 from psycopg import sql
@@ -52,7 +52,7 @@ def read(database: Database, *tables: TableName) -> Catalog:
         return load(conn, tables)
 
 
-def test_columns_are_told_with_the_type_below_domains_arrays_and_ranges(schema: Database) -> None:
+def test_columns_have_the_type_below_domains_arrays_and_ranges(schema: Database) -> None:
     columns = read(schema, PLAIN).tables[PLAIN].columns
     assert list(columns) == "id a c g m mm pr p ps r n ch ci t mr".split()
     assert columns["id"] == Column("id", "bigint", "bigint", True)
@@ -79,7 +79,7 @@ def test_enum_labels_are_in_order(schema: Database) -> None:
     assert read(schema, PLAIN).enums == {"public.mood": ("sad", "glad", "so so")}
 
 
-def test_types_are_named_the_same_under_any_search_path(schema: Database) -> None:
+def test_type_names_do_not_depend_on_the_search_path(schema: Database) -> None:
     with schema.connect() as conn:
         conn.execute("SET search_path = pg_catalog")
         assert load(conn, [PLAIN]) == read(schema, PLAIN)
@@ -96,14 +96,14 @@ def test_indexes_that_serve_equality(schema: Database) -> None:
     }
 
 
-def test_partitions_are_leaves_with_an_identity_each(schema: Database) -> None:
+def test_each_partition_leaf_has_its_own_identity(schema: Database) -> None:
     table = read(schema, PART).tables[PART]
     assert (table.kind, table.primary_key) == ("partitioned", ("k", "id"))
     found = {leaf.name.name: (leaf.identity, leaf.identity_columns) for leaf in table.leaves}
     assert found == {"part1": ("default", ("k", "id")), "part2a": ("full", ("id", "k", "t"))}
 
 
-def test_an_index_as_identity_and_names_that_need_quotes(schema: Database) -> None:
+def test_an_index_as_identity_and_quoted_names(schema: Database) -> None:
     table = read(schema, ODD).tables[ODD]
     assert table.name == ODD
     assert [(leaf.identity, leaf.identity_columns) for leaf in table.leaves] == [("index", ("x y",))]
@@ -111,7 +111,7 @@ def test_an_index_as_identity_and_names_that_need_quotes(schema: Database) -> No
     assert read(schema, ODD).tables[ODD].leaves[0].identity_columns == ()
 
 
-def test_kinds_that_cannot_be_followed_and_missing_ones(database: Database) -> None:
+def test_unsupported_and_missing_tables(database: Database) -> None:
     database.execute(
         "CREATE VIEW v AS SELECT 1 AS one",
         "CREATE MATERIALIZED VIEW mv AS SELECT 1 AS one",
@@ -133,7 +133,7 @@ def test_kinds_that_cannot_be_followed_and_missing_ones(database: Database) -> N
     }
 
 
-def test_privileges_and_row_security_are_those_of_the_role_that_asks(schema: Database) -> None:
+def test_privileges_and_row_security_are_those_of_the_current_role(schema: Database) -> None:
     role = f"reader_{schema.name}"
     schema.execute(f"CREATE ROLE {role}", "ALTER TABLE plain ENABLE ROW LEVEL SECURITY")
     try:
@@ -196,7 +196,7 @@ CHANGED = [
 
 
 @pytest.mark.parametrize("statement", UNCHANGED + CHANGED)
-def test_the_fingerprint_changes_with_the_tables_and_with_nothing_else(schema: Database, statement: str) -> None:
+def test_the_fingerprint_changes_only_when_the_tables_change(schema: Database, statement: str) -> None:
     schema.execute("CREATE PUBLICATION mine FOR TABLE plain, part")
     with schema.connect() as conn:
         _, before = load_stable(conn, [PLAIN, PART, ODD], publication="mine")

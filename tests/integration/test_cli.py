@@ -1,4 +1,4 @@
-"""The command line on real servers, in the order in which an operator meets it."""
+"""Runs the commands on real servers, in the order in which an operator uses them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ Run = Callable[..., Result]
 def run(
     stack: Stack, database: Database, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Run]:
-    """Runs a command with a folder of models, a connector and settings of this test's own."""
+    """Returns a function that runs a command with the test's own read models, connector and settings."""
     database.execute(*SCHEMA.split(";"))
     for name, text in (("orders", ORDERS), ("customers", CUSTOMERS), ("stock", STOCK)):
         (tmp_path / "models").mkdir(exist_ok=True)
@@ -112,17 +112,17 @@ def run(
 
     yield invoke
     with redis.Redis.from_url(stack.redis) as client:
-        client.delete("syncer:customers:meta", "syncer:stock:meta")  # not named by the prefix
+        client.delete("syncer:customers:meta", "syncer:stock:meta")  # these names do not contain the prefix
 
 
-def mend(database: Database) -> None:
+def set_replica_identity(database: Database) -> None:
     database.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
 
 
-def test_a_refusal_by_elasticsearch_is_reported_with_its_line(
+def test_a_mapping_refused_by_elasticsearch_is_reported_with_its_line(
     run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path
 ) -> None:
-    mend(database)
+    set_replica_identity(database)
     text = ORDERS.replace("PREFIX", names.prefix).replace("total: total", '"_id": total')
     file = tmp_path / "models" / "orders.yaml"
     (tmp_path / "models" / "stock.yaml").unlink()
@@ -142,12 +142,12 @@ def test_a_refusal_by_elasticsearch_is_reported_with_its_line(
     assert urllib3.request("GET", url).json() == {}
 
 
-def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Database, names: Names) -> None:
-    # What has to be done is told, and is enough.
-    said = run("check", expect=1).output
-    assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in said
-    assert f"CREATE PUBLICATION {names.prefix} FOR TABLE" in said
-    assert "Read model stock: ok" in said and "the connector does not exist yet" in said
+def test_from_an_empty_system_to_verified_documents(run: Run, stack: Stack, database: Database, names: Names) -> None:
+    # `check` prints every required step, and the printed steps are sufficient.
+    output = run("check", expect=1).output
+    assert "ALTER TABLE public.orders REPLICA IDENTITY FULL;" in output
+    assert f"CREATE PUBLICATION {names.prefix} FOR TABLE" in output
+    assert "Read model stock: ok" in output and "the connector does not exist yet" in output
     found = json.loads(run("check", "--json", expect=1).stdout)
     assert found["errors"] == 2
     assert {f["code"] for f in found["findings"] if f["severity"] == "error"} == {
@@ -155,17 +155,17 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
         "no-publication",
     }
 
-    # A connector is not applied too early.
-    said = run("connectors", "apply", "--yes", expect=1).output
-    assert "REPLICA IDENTITY FULL" in said and "nothing was applied" in said
+    # A connector is not applied before the tables are ready.
+    output = run("connectors", "apply", "--yes", expect=1).output
+    assert "REPLICA IDENTITY FULL" in output and "nothing was applied" in output
     assert database.query("SELECT FROM pg_publication") == []
     database.execute(run("check", "--sql", expect=1).stdout.splitlines()[0])
 
-    # Nothing is done without being asked for.
-    said = run("connectors", "apply", "--dry-run").output
-    assert f"topic {names.prefix}.public.orders: create with 2 partitions" in said
-    assert f"connector {names('connector')}: create" in said and "CREATE PUBLICATION" in said
-    assert database.password not in [word.strip(",") for word in said.split()] or database.password == database.user
+    # Changes require a confirmation.
+    output = run("connectors", "apply", "--dry-run").output
+    assert f"topic {names.prefix}.public.orders: create with 2 partitions" in output
+    assert f"connector {names('connector')}: create" in output and "CREATE PUBLICATION" in output
+    assert database.password not in [word.strip(",") for word in output.split()] or database.password == database.user
     assert "add --yes" in run("connectors", "apply", expect=2).output
     assert database.query("SELECT FROM pg_publication") == []
     assert "does not exist" in run("connectors", "status", expect=1).output
@@ -178,29 +178,29 @@ def test_from_nothing_to_verified_documents(run: Run, stack: Stack, database: Da
     assert state["slot"]["name"] == names.prefix
     assert names.prefix in run("connectors", "status").output
 
-    # Filled, and compared.
+    # Fill the sinks and compare.
     assert "has never run" in run("verify", expect=3).output
-    told = json.loads(run("status", "--json", expect=1).stdout)
-    assert [(m["state"], m["lag_seconds"]) for m in told["models"]] == [("new", None)] * 3
+    status = json.loads(run("status", "--json", expect=1).stdout)
+    assert [(m["state"], m["lag_seconds"]) for m in status["models"]] == [("new", None)] * 3
     connector = {"name": names("connector"), "state": "running"}
     eventually(lambda: json.loads(run("status", "--json", expect=1).stdout)["source"]["connector"] == connector)
     assert "orders: done" in run("backfill").stderr
     assert run("verify").stdout.count("equal") == 3
-    [told] = json.loads(run("status", "--json", "orders", expect=1).stdout)["models"]
-    assert (told["model"], told["state"], told["work_records"]) == ("orders", "stopped", 0)
-    assert told["lag_seconds"] is None and told["notes"] == ["orders: no daemon runs it → syncer run"]
+    [status] = json.loads(run("status", "--json", "orders", expect=1).stdout)["models"]
+    assert (status["model"], status["state"], status["work_records"]) == ("orders", "stopped", 0)
+    assert status["lag_seconds"] is None and status["notes"] == ["orders: no daemon runs it → syncer run"]
     with redis.Redis.from_url(stack.redis) as client:
         client.set(f"{names.prefix}:1", '{"name": "Eve"}')
         client.delete(f"{names.prefix}:2")
-    said = run("verify", "customers", "--patience", "0", expect=1).stdout
-    assert "DIFFERENT" in said and "missing: 2" in said
+    output = run("verify", "customers", "--patience", "0", expect=1).stdout
+    assert "DIFFERENT" in output and "missing: 2" in output
 
     run("connectors", "delete", "--yes")
     assert urllib3.request("GET", f"{stack.connect}/connectors/{names('connector')}").status == 404
     assert "there is no such connector" in run("connectors", "delete", "--yes", expect=3).output
 
 
-def test_names_and_values_that_look_like_markup_are_printed_as_they_are(
+def test_names_and_values_that_look_like_markup_are_printed_literally(
     run: Run, database: Database, names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich prints as on a terminal
@@ -221,15 +221,15 @@ def test_names_and_values_that_look_like_markup_are_printed_as_they_are(
     def shown(*arguments: str, expect: int = 0) -> str:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run(*arguments, expect=expect).output)
 
-    said = shown("explain", "markup")
-    assert f"public.{table}" in said and f"{column}: text" in said and key in said
+    output = shown("explain", "markup")
+    assert f"public.{table}" in output and f"{column}: text" in output and key in output
     assert f'"{column}": "{value}"' in shown("preview", "markup", "1")
     assert f"public.{table} has no row with key '2'" in shown("preview", "markup", "2", expect=1)
     assert f'FOR TABLE public."{table}"' in shown("check", "markup", expect=1)
 
 
-def test_the_daemon_follows_and_stops_in_order(run: Run, stack: Stack, database: Database, names: Names) -> None:
-    mend(database)
+def test_the_daemon_follows_changes_and_stops_cleanly(run: Run, stack: Stack, database: Database, names: Names) -> None:
+    set_replica_identity(database)
     run("connectors", "apply", "--yes")
     command = [sys.executable, "-m", "syncer", "run", "customers", "orders"]
     environment = os.environ | {"SYNCER_HTTP__PORT": "0"}
@@ -245,8 +245,8 @@ def test_the_daemon_follows_and_stops_in_order(run: Run, stack: Stack, database:
             metrics = urllib3.request("GET", started["http"] + "/metrics").data.decode()
             assert 'syncer_events_total{model="customers",op="c"} 1.0' in metrics
             eventually(lambda: "running" in run("status", "customers", expect=1).stdout)
-            said = run("status", "customers", expect=1).stdout
-            assert "no backfill was run" in said and "→ syncer backfill customers" in said
+            output = run("status", "customers", expect=1).stdout
+            assert "no backfill was run" in output and "→ syncer backfill customers" in output
         finally:
             daemon.terminate()
             began = time.monotonic()
@@ -265,8 +265,10 @@ def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.1)
 
 
-def test_a_changed_definition_is_shown_and_applied(run: Run, database: Database, names: Names, tmp_path: Path) -> None:
-    mend(database)
+def test_a_changed_connector_definition_is_shown_and_applied(
+    run: Run, database: Database, names: Names, tmp_path: Path
+) -> None:
+    set_replica_identity(database)
     run("connectors", "apply", "--yes")
     path = tmp_path / "connectors" / "shop.json"
     path.write_text(path.read_text().replace('"max.batch.size": "8192"', '"max.batch.size": "4096"'))
@@ -276,16 +278,16 @@ def test_a_changed_definition_is_shown_and_applied(run: Run, database: Database,
     assert "0 errors, 0 warnings" in run("check").output
 
 
-def test_status_needs_the_connectors_names_only(run: Run, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_needs_only_the_names_of_connectors(run: Run, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOP_PGPASSWORD")
-    said = run("status", expect=1).stdout
-    assert f"connector {names('connector')}: it does not exist" in said and "SHOP_PGPASSWORD" not in said
-    said = run("connectors", "apply", "--yes", expect=1).output
-    assert "shop.json: database.password: the environment variable SHOP_PGPASSWORD is not set" in said
+    output = run("status", expect=1).stdout
+    assert f"connector {names('connector')}: it does not exist" in output and "SHOP_PGPASSWORD" not in output
+    output = run("connectors", "apply", "--yes", expect=1).output
+    assert "shop.json: database.password: the environment variable SHOP_PGPASSWORD is not set" in output
 
 
 def test_explain(run: Run) -> None:
-    said = run("explain", "orders").stdout
+    output = run("explain", "orders").stdout
     for part in (
         "orders: one document per row of public.orders",
         "key: id (bigint)",
@@ -296,11 +298,11 @@ def test_explain(run: Run) -> None:
         "SELECT",
         "LEFT JOIN",
     ):
-        assert part in said, part
-    told = json.loads(run("explain", "orders", "--json").stdout)
-    assert [t["table"] for t in told["tables"]] == ["public.orders", "public.customers"]
-    assert told["tables"][0]["columns"] == ["customer_id", "id", "status", "total"]
-    assert told["sinks"]["elasticsearch"]["mapping"]["properties"]["id"] == {"type": "long"}
+        assert part in output, part
+    explained = json.loads(run("explain", "orders", "--json").stdout)
+    assert [t["table"] for t in explained["tables"]] == ["public.orders", "public.customers"]
+    assert explained["tables"][0]["columns"] == ["customer_id", "id", "status", "total"]
+    assert explained["sinks"]["elasticsearch"]["mapping"]["properties"]["id"] == {"type": "long"}
     assert "did you mean 'orders'?" in run("explain", "order", expect=2).stderr
 
 
@@ -324,41 +326,41 @@ def test_preview(run: Run, tmp_path: Path) -> None:
     assert "Usage" not in result.stderr and json.loads(result.stdout)["id"] == 3
 
 
-def test_a_name_that_no_read_model_has_is_wrong_usage(run: Run) -> None:
+def test_an_unknown_read_model_is_a_usage_error(run: Run) -> None:
     for command in ("check", "explain", "status", "verify", "resync", "backfill"):
-        said = run(command, "order", expect=2).stderr
-        assert "there is no read model called order" in said and "did you mean 'orders'?" in said
+        output = run(command, "order", expect=2).stderr
+        assert "there is no read model called order" in output and "did you mean 'orders'?" in output
 
 
-def test_no_letters_are_none_to_drop_or_replay(run: Run) -> None:
+def test_dropping_and_replaying_without_dead_letters_is_reported(run: Run) -> None:
     for command in ("drop", "replay"):
         assert run("dlq", command, "orders", "--all").stdout == "orders: no open dead letters\n"
 
 
 def test_mistakes_do_not_hide_each_other(run: Run, database: Database, tmp_path: Path) -> None:
-    mend(database)
+    set_replica_identity(database)
     orders = tmp_path / "models" / "orders.yaml"
     orders.write_text(orders.read_text().replace("total: total", "total: totla"))
     stock = tmp_path / "models" / "stock.yaml"
     stock.write_text(stock.read_text().replace("format: hash", "fromat: hash"))
     connector = tmp_path / "connectors" / "shop.json"
     connector.write_text(connector.read_text().replace('"no_data"', '"initial"'))
-    said = run("check", expect=1).output
-    assert "totla" in said and "total" in said and "orders.yaml:7" in said
-    assert "fromat" in said and "stock.yaml:5" in said
-    assert "snapshot.mode: is initial" in said
-    assert "Read model customers: ok" in said
+    output = run("check", expect=1).output
+    assert "totla" in output and "total" in output and "orders.yaml:7" in output
+    assert "fromat" in output and "stock.yaml:5" in output
+    assert "snapshot.mode: is initial" in output
+    assert "Read model customers: ok" in output
     orders.write_text(ORDERS.replace("public.orders", "order").replace("public.customers", "custmers"))
-    said = run("check", "orders", expect=1).output
-    assert "orders.yaml:3: there is no table public.order\n    → did you mean 'public.orders'?" in said
-    assert "orders.yaml:8: there is no table public.custmers\n    → did you mean 'public.customers'?" in said
+    output = run("check", "orders", expect=1).output
+    assert "orders.yaml:3: there is no table public.order\n    → did you mean 'public.orders'?" in output
+    assert "orders.yaml:8: there is no table public.custmers\n    → did you mean 'public.customers'?" in output
     orders.write_text("name: orders\nrot: {}\n")
-    said = run("check", expect=1).output
-    assert "orders.yaml:2" in said and "root" in said
-    assert "Read model customers: ok" in said and "fromat" in said
+    output = run("check", expect=1).output
+    assert "orders.yaml:2" in output and "root" in output
+    assert "Read model customers: ok" in output and "fromat" in output
 
 
-def test_servers_that_are_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_report_unreachable_servers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCER_CONNECT__URL", "http://127.0.0.1:1")
     assert "Kafka Connect is unreachable" in run("check", expect=1).output
     assert "Kafka Connect is unreachable" in run("connectors", "status", expect=4).stderr
@@ -367,59 +369,61 @@ def test_servers_that_are_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "cannot connect to PostgreSQL" in result.stderr and "hunter2" not in result.output
 
 
-def test_each_server_that_is_away_is_a_finding(
+def test_check_reports_each_unreachable_server_as_a_finding(
     run: Run, stack: Stack, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mend(database)
+    set_replica_identity(database)
     run("connectors", "apply", "--yes")
     monkeypatch.setenv("SYNCER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("SYNCER_ELASTICSEARCH__URL", "http://127.0.0.1:1")
     monkeypatch.setenv("SYNCER_REDIS__URL", "redis://127.0.0.1:1/0")
-    said = run("check", expect=1).stdout
-    assert "→ is Kafka up? see kafka.bootstrap_servers" in said
-    assert "error: Elasticsearch at http://127.0.0.1:1: Elasticsearch does not answer" in said
-    assert "→ is it up? see elasticsearch.url in the configuration" in said
-    assert "error: Redis at redis://127.0.0.1:1/0: Redis cannot be used" in said
-    assert "→ is it up? see redis.url in the configuration" in said
-    assert "3 errors" in said and "Kafka Connect: ok" in said
+    output = run("check", expect=1).stdout
+    assert "→ is Kafka up? see kafka.bootstrap_servers" in output
+    assert "error: Elasticsearch at http://127.0.0.1:1: Elasticsearch does not answer" in output
+    assert "→ is it up? see elasticsearch.url in the configuration" in output
+    assert "error: Redis at redis://127.0.0.1:1/0: Redis cannot be used" in output
+    assert "→ is it up? see redis.url in the configuration" in output
+    assert "3 errors" in output and "Kafka Connect: ok" in output
     monkeypatch.setenv("SYNCER_KAFKA__BOOTSTRAP_SERVERS", stack.kafka)
     assert run("check", "--sql", expect=1).stdout == ""
-    said = run("check", "orders", expect=1).stdout
-    assert "Elasticsearch at" in said and "Redis" not in said  # which this read model does not use
+    output = run("check", "orders", expect=1).stdout
+    assert "Elasticsearch at" in output and "Redis" not in output  # this read model does not use Redis
 
 
-def test_a_resync_that_is_due_is_told(run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path) -> None:
-    mend(database)
+def test_check_reports_a_required_resync(
+    run: Run, stack: Stack, database: Database, names: Names, tmp_path: Path
+) -> None:
+    set_replica_identity(database)
     run("connectors", "apply", "--yes")
     run("check")
     topics = KafkaAdmin({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
-    assert names("state") not in topics.existing()  # check asks, and makes nothing
+    assert names("state") not in topics.existing()  # `check` reads only, and creates no topic
     run("backfill", "customers", "stock")
     run("check")
     database.execute("ALTER TABLE stock ALTER COLUMN quantity TYPE bigint")
-    run("check")  # it is rendered again
+    run("check")  # not an error: the documents are rendered again
     database.execute("ALTER TABLE stock ALTER COLUMN sku TYPE uuid USING md5(sku)::uuid")
     customers = tmp_path / "models" / "customers.yaml"
     customers.write_text(customers.read_text().replace("  name: name", "  name: upper(name)"))
-    said = run("check", expect=1).stdout
+    output = run("check", expect=1).stdout
     for model in ("customers", "stock"):
-        assert f"error: {model}: the read model was changed since its documents were rendered" in said
-        assert f"→ syncer resync {model}" in said
-    assert "2 errors" in said and "its file or the primary key of its root table was changed" in said
-    assert "the key public.stock.sku was text and is now uuid" in said
+        assert f"error: {model}: the read model was changed since its documents were rendered" in output
+        assert f"→ syncer resync {model}" in output
+    assert "2 errors" in output and "its file or the primary key of its root table was changed" in output
+    assert "the key public.stock.sku was text and is now uuid" in output
     run("connectors", "delete", "--yes")
-    said = run("check", "customers", expect=1).stdout
-    assert "the connector was deleted\n    no change reaches customers" in said
+    output = run("check", "customers", expect=1).stdout
+    assert "the connector was deleted\n    no change reaches customers" in output
 
 
-def test_a_wrong_password_needs_an_operator(run: Run, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_password_ends_with_exit_code_3(run: Run, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCER_POSTGRES__PASSWORD", "wr0ng")
     result = run("preview", "orders", "1", expect=3)
     assert "password authentication failed" in result.stderr and "wr0ng" not in result.output
     assert "SYNCER_POSTGRES__PASSWORD" in result.stderr
 
 
-def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
+def test_the_printed_sql_is_valid_and_names_the_tables_it_leaves_out(
     run: Run, database: Database, tmp_path: Path
 ) -> None:
     database.execute("CREATE VIEW seen AS SELECT * FROM stock", "CREATE TABLE keyless (id bigint)")
@@ -451,6 +455,6 @@ def test_the_sql_is_valid_whatever_is_wrong_and_names_what_it_leaves_out(
     assert not [line for line in lines if "PUBLICATION" in line]
     for name in names:
         [line] = [line for line in lines if line.startswith(f"-- not covered: the tables of read model {name}: ")]
-        # What is wrong with the table comes before what is wrong with the columns.
+        # Problems of the table are reported before problems of its columns.
         assert {"keyless": "has no primary key", "seen": "is a view"}.get(name, "no_such_column") in line
     assert any(line.startswith("-- not covered") and "broken.yaml" in line for line in lines)

@@ -1,4 +1,4 @@
-"""Kafka Connect's REST interface: comparing, validating, applying, and what has failed."""
+"""The client of Kafka Connect's REST API: comparing, validating and applying connectors, and reading failures."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +20,7 @@ def connect(stack: Stack) -> Iterator[Connect]:
     client.close()
 
 
-def test_applying_shows_the_difference_and_leaves_the_unchanged_alone(
+def test_applying_shows_the_difference_and_skips_unchanged_connectors(
     database: Database, names: Names, connect: Connect
 ) -> None:
     database.execute("CREATE TABLE orders (id int PRIMARY KEY)", "CREATE PUBLICATION pub FOR TABLE orders")
@@ -46,7 +46,7 @@ def test_applying_shows_the_difference_and_leaves_the_unchanged_alone(
     assert not connect.delete(wanted.name)
 
 
-def test_what_connect_complains_of_is_one_error_without_secrets(
+def test_validation_errors_of_kafka_connect_become_one_error_without_secrets(
     database: Database, names: Names, connect: Connect
 ) -> None:
     password = "very secret 123"
@@ -63,9 +63,9 @@ def test_what_connect_complains_of_is_one_error_without_secrets(
         connect.apply(definition(database, names, connector__class="no.such.Connector"))
 
 
-def test_a_connector_that_fails_tells_why(database: Database, names: Names, connect: Connect) -> None:
+def test_a_failed_connector_reports_the_reason(database: Database, names: Names, connect: Connect) -> None:
     database.execute("CREATE TABLE orders (id int PRIMARY KEY)")
-    wanted = definition(database, names)  # its publication does not exist
+    wanted = definition(database, names)  # the publication does not exist
     connect.apply(wanted)
     with pytest.raises(Fatal, match="Publication autocreation is disabled"):
         connect.wait_running(wanted.name, 60, steady=20)
@@ -74,14 +74,14 @@ def test_a_connector_that_fails_tells_why(database: Database, names: Names, conn
     assert connect.wait_running(wanted.name, 60).running
 
 
-def test_a_server_that_is_away_can_be_tried_again() -> None:
+def test_an_unreachable_kafka_connect_can_be_retried() -> None:
     client = Connect("http://127.0.0.1:1", timeout=2)
     with pytest.raises(Retry, match="Kafka Connect is unreachable"):
         client.names()
     client.close()
 
 
-def test_something_else_that_answers_is_told_apart(stack: Stack) -> None:
+def test_an_answer_from_another_kind_of_server_is_a_distinct_error(stack: Stack) -> None:
     client = Connect(stack.elasticsearch)
     with pytest.raises(Fatal):
         client.names()

@@ -1,7 +1,7 @@
-"""Whatever was written and whatever went wrong: in the end every document is what PostgreSQL says.
+"""Checks that every document equals its rows in PostgreSQL after random writes and faults.
 
-CONVERGENCE_SEED repeats the random choices of a run (not its timing), CONVERGENCE_SECONDS, _WRITERS and _RATE
-(transactions a second) make it longer and harder.
+CONVERGENCE_SEED repeats the random choices of a run, but not its timing. CONVERGENCE_SECONDS, _WRITERS and _RATE
+(transactions per second) make the run longer and harder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SECONDS = float(os.environ.get("CONVERGENCE_SECONDS", "20"))
 WRITERS = int(os.environ.get("CONVERGENCE_WRITERS", "4"))
 RATE = float(os.environ.get("CONVERGENCE_RATE", "40"))
 SETTLES_WITHIN = 75.0
-"""Seconds after the last write."""
+"""Maximum seconds between the last write and correct documents."""
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def workload(deployment: Deployment, echo: Callable[[str], None]) -> Iterator[Wo
         created.close()
 
 
-@pytest.mark.timeout(SECONDS + 2 * SETTLES_WITHIN + 240)  # the start of the servers counts, too
-def test_every_document_is_what_postgresql_says_in_the_end(
+@pytest.mark.timeout(SECONDS + 2 * SETTLES_WITHIN + 240)  # includes the start of the servers
+def test_every_document_converges_to_the_state_of_postgresql(
     deployment: Deployment, workload: Workload, echo: Callable[[str], None]
 ) -> None:
     workload.seed_rows(60)
@@ -62,7 +62,7 @@ def test_every_document_is_what_postgresql_says_in_the_end(
         workload.start()
         faults.begin()
         faults.run_until(time.monotonic() + SECONDS * 0.4, backfills=True)
-        # A backfill would hide what a truncate left, and either what a later change did not change.
+        # A backfill would hide documents that a truncate left behind. Both would hide a change that was missed.
         faults.finish_backfill(time.monotonic() + SETTLES_WITHIN)
         workload.calm()
         workload.do("truncate projects")
@@ -79,15 +79,15 @@ def test_every_document_is_what_postgresql_says_in_the_end(
     expected = Oracle(deployment.database).documents()
     assert all(len(documents) > 5 for documents in expected.values()), "nothing to compare"
 
-    left = settle(deployment, expected, deadline)
-    echo(f"convergence: settled {SETTLES_WITHIN - left:.1f} s after the last write")
+    seconds_left = wait_until_equal(deployment, expected, deadline)
+    echo(f"convergence: settled {SETTLES_WITHIN - seconds_left:.1f} s after the last write")
     deployment.run("verify", "--patience", "5")
     for daemon in faults.daemons:
         daemon.stop()
     equal(deployment, expected)
 
 
-def test_verify_tells_what_a_hand_has_changed(deployment: Deployment, workload: Workload) -> None:
+def test_verify_reports_documents_changed_by_hand(deployment: Deployment, workload: Workload) -> None:
     workload.seed_rows(10)
     deployment.run("backfill")
     expected = Oracle(deployment.database).documents()
@@ -95,50 +95,50 @@ def test_verify_tells_what_a_hand_has_changed(deployment: Deployment, workload: 
     deployment.run("verify", "--patience", "0")
 
     documents = expected["projects", "elasticsearch"]
-    changed, *_, gone = sorted(documents)
+    changed, *_, deleted = sorted(documents)
     index = f"{deployment.stack.elasticsearch}/{deployment.model('projects')}"
     urllib3.request("POST", f"{index}/_update/{changed}", json={"doc": {"budget": 0.1}})
-    urllib3.request("DELETE", f"{index}/_doc/{gone}")
+    urllib3.request("DELETE", f"{index}/_doc/{deleted}")
     urllib3.request("PUT", f"{index}/_doc/-1", json={"id": -1})
     person, *_ = sorted(expected["people", "redis"])
     with redis.Redis.from_url(deployment.stack.redis) as client:
         client.hincrby(f"{deployment.names.prefix}:person:{person}", "leads", 1)
     reports = json.loads(deployment.run("verify", "--patience", "0", "--json", expect=(1,)))
-    said = {
-        report["sink"].partition(":")[0] + what: report[what]
+    reported = {
+        report["sink"].partition(":")[0] + kind: report[kind]
         for report in reports
-        for what in ("missing", "differing", "orphaned")
-        if report[what]
+        for kind in ("missing", "differing", "orphaned")
+        if report[kind]
     }
-    assert said == {
-        "elasticsearchmissing": [gone],
+    assert reported == {
+        "elasticsearchmissing": [deleted],
         "elasticsearchdiffering": [changed],
         "elasticsearchorphaned": ["-1"],
         "redisdiffering": [person],
     }
 
-    # And a backfill mends what is missing or differs; a ghost has no row that would tell of it.
+    # A backfill repairs missing and differing documents. It cannot detect a ghost, which has no row.
     assert {(one.kind, one.id) for one in compare(deployment, expected)} == {
-        ("missing", gone),
+        ("missing", deleted),
         ("differing", changed),
         ("ghost", "-1"),
         ("differing", person),
     }
 
 
-def settle(deployment: Deployment, expected: Expected, deadline: float) -> float:
-    """Wait until every document is as expected and nothing is left to be done; returns the seconds left."""
+def wait_until_equal(deployment: Deployment, expected: Expected, deadline: float) -> float:
+    """Waits until every document is as expected and no work is left. Returns the seconds left."""
     found: list[Difference] = []
     waiting: object = None
-    for left in remaining(deadline):
+    for seconds_left in remaining(deadline):
         found = compare(deployment, expected)
         if not found:
-            # Exit status 1 if one waits: what kept it may have ended a moment ago.
+            # Exit code 1 means that a read model waits. The cause may have ended a moment ago.
             status = deployment.status(expect=(0, 1))
             assert not [s for s in status if s["state"] == "failed"], status
             waiting = [s for s in status if s["lag_records"] or s["work_records"]]
             if not waiting:
-                return left
+                return seconds_left
     raise AssertionError(f"not within {SETTLES_WITHIN} s, {waiting}: CONVERGENCE_SEED={SEED}: {describe(found)}")
 
 

@@ -1,4 +1,4 @@
-"""The daemon as a process: how it starts, tells, shares and stops; and backfills beside it."""
+"""The daemon as a process: start, reports, shared work and stop, and backfills alongside it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORDERS = "INSERT INTO {{schema}}.orders (id, customer_id) SELECT n, 1 + n % 2 FR
 
 @contextmanager
 def backfill(system: System, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """`syncer backfill` of the orders in the background, in ranges of 100; its output is to be read."""
+    """Runs `syncer backfill` of the orders in the background, in ranges of 100. The caller must read its output."""
     system.environment["SYNCER_BACKFILL__RANGE_DOCUMENTS"] = "100"
     with subprocess.Popen(
         [sys.executable, "-m", "syncer", "backfill", system.orders, *options],
@@ -42,7 +42,7 @@ def backfill(system: System, *options: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_what_it_tells_of_itself(system: System) -> None:
+def test_the_daemon_reports_metrics_status_and_health(system: System) -> None:
     assert (system.status_of(system.orders)["state"], system.status_of(system.orders)["backfill"]) == ("new", "never")
     daemon = system.start()
     system.execute(CUSTOMERS, ORDERS.format(1, 50))
@@ -79,8 +79,8 @@ def test_what_it_tells_of_itself(system: System) -> None:
     assert [one["unfinished"] for one in daemon.logged("daemon stopped")] == [[]]
 
 
-def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
-    """By `syncer status`, of what it writes down; taken back when it has ended, and when the daemon ends."""
+def test_status_reports_why_a_daemon_waits(system: System) -> None:
+    """`syncer status` shows the stored report. The report is cleared when the wait ends and when the daemon stops."""
     model, settings = system.orders, f"{system.stack.elasticsearch}/{system.orders}-000001/_settings"
     daemon = system.start(model)
     system.execute(CUSTOMERS, ORDERS.format(1, 5))
@@ -88,9 +88,9 @@ def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
     urllib3.request("PUT", settings, json={"index.blocks.write": True})
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     until(lambda: system.status_of(model)["state"] == "waiting", lambda: system.status_of(model))
-    told = system.status_of(model)
-    assert "cluster_block_exception" in told["reason"] and told["lag_seconds"] > 0 and not told["last_error"]
-    assert f"{model}: " in (said := system.run("status", model, expect=1)) and "cluster_block_exception" in said
+    status = system.status_of(model)
+    assert "cluster_block_exception" in status["reason"] and status["lag_seconds"] > 0 and not status["last_error"]
+    assert f"{model}: " in (output := system.run("status", model, expect=1)) and "cluster_block_exception" in output
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
     system.until_in_sync(model)
     system.until_status(model, state="running", reason="")
@@ -102,10 +102,10 @@ def test_why_it_waits_is_told_without_asking_it(system: System) -> None:
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
 
 
-def test_a_fan_out_that_waits_is_lag(system: System) -> None:
-    """Found: a lag of 0.0 while thousands of documents were old, because the work lane did not count."""
+def test_a_waiting_fan_out_counts_as_lag(system: System) -> None:
+    """Once, the lag was 0.0 while thousands of documents were old, because the work lane did not count."""
     model, settings = system.orders, f"{system.stack.elasticsearch}/{system.orders}-000001/_settings"
-    # Every order goes to the work topic: nothing is left for the lane of the changes.
+    # Every order goes through the work topic, so the changes lane has nothing left to write.
     system.environment |= {"SYNCER_PIPELINE__FAN_OUT": "500", "SYNCER_PIPELINE__CHUNK_DOCUMENTS": "100"}
     system.execute("INSERT INTO {schema}.customers VALUES (1, 'Ada')")
     system.execute("INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 FROM generate_series(1, 1000) n")
@@ -118,10 +118,10 @@ def test_a_fan_out_that_waits_is_lag(system: System) -> None:
     until(lambda: daemon.metric("syncer_lag_seconds") > 3, lambda: daemon.status(model))
     until(lambda: daemon.metric("syncer_lag_records", lane="changes") == 0)
     until(lambda: daemon.metric("syncer_lag_seconds") > 5, lambda: daemon.status(model))
-    told = system.status_of(model)
-    assert told["lag_records"] == 0 and told["lag_seconds"] > 3
-    assert [(work["kind"], work["reason"]) for work in told["work"]] == [("keys", "fan-out")]
-    assert sum(work["items"] for work in told["work"]) == told["work_records"] > 5
+    status = system.status_of(model)
+    assert status["lag_records"] == 0 and status["lag_seconds"] > 3
+    assert [(work["kind"], work["reason"]) for work in status["work"]] == [("keys", "fan-out")]
+    assert sum(work["items"] for work in status["work"]) == status["work_records"] > 5
     assert "batches of documents (fan-out) waiting" in system.run("status", model, expect=1)
     urllib3.request("PUT", settings, json={"index.blocks.write": None})
     system.until_in_sync(model)
@@ -130,8 +130,8 @@ def test_a_fan_out_that_waits_is_lag(system: System) -> None:
     until(lambda: system.is_healthy(model), lambda: system.status_of(model))
 
 
-def test_one_daemon_fails_another_delivers_and_is_killed(system: System) -> None:
-    """Found: every read model was `failed` for minutes, because a second daemon had a wrong password."""
+def test_status_of_two_daemons_when_one_fails_and_the_other_is_killed(system: System) -> None:
+    """Once, every read model was `failed` for minutes, because a second daemon had a wrong password."""
     model = system.orders
     system.execute(CUSTOMERS, ORDERS.format(1, 5))
     system.run("backfill", model)
@@ -142,61 +142,61 @@ def test_one_daemon_fails_another_delivers_and_is_killed(system: System) -> None
     del system.environment["SYNCER_POSTGRES__PASSWORD"]
     second.until_state(model, "failed")
     until(lambda: len(system.status_of(model)["reasons"]) == 1, lambda: system.status_of(model))
-    told = system.status_of(model)
-    assert (told["state"], told["last_error"], told["healthy"]) == ("running", "", False)
-    assert f"pid {second.process.pid} has failed" in told["reason"]
-    assert "password authentication failed" in told["reason"]
+    status = system.status_of(model)
+    assert (status["state"], status["last_error"], status["healthy"]) == ("running", "", False)
+    assert f"pid {second.process.pid} has failed" in status["reason"]
+    assert "password authentication failed" in status["reason"]
     assert f"pid {second.process.pid} has failed" in system.run("status", model, expect=1)
     second.stop(expect=3)
     until(lambda: system.is_healthy(model), lambda: system.status_of(model))
 
     first.kill()
     until(lambda: system.status_of(model)["state"] == "stopped", lambda: system.status_of(model))
-    told = system.status_of(model)
-    assert f"pid {first.process.pid} was killed" in told["reason"] and told["lag_seconds"] is None
+    status = system.status_of(model)
+    assert f"pid {first.process.pid} was killed" in status["reason"] and status["lag_seconds"] is None
     assert f"pid {first.process.pid} was killed" in system.run("status", model, expect=1)
 
 
-def test_a_port_that_is_taken_is_told_at_once(system: System) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_reported_at_once(system: System) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         system.environment["SYNCER_HTTP__PORT"] = str(port)
         command = [sys.executable, "-m", "syncer", "run"]
-        done = subprocess.run(command, env=system.environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 3
+        result = subprocess.run(command, env=system.environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 3
     for word in ("cannot listen", f"http.port {port}", "choose another http.port"):
-        assert word in done.stderr
+        assert word in result.stderr
 
 
-def test_a_stop_amid_the_work_loses_nothing_and_repeats_little(system: System) -> None:
+def test_a_stop_under_load_loses_nothing_and_repeats_little(system: System) -> None:
     system.environment |= {"SYNCER_PIPELINE__MAX_RECORDS": "200", "SYNCER_PIPELINE__FAN_OUT": "500"}
     system.execute(CUSTOMERS)
     daemon = system.start()
-    # settled first: looked up later, the customers would have thousands of orders, for the work topic
+    # Wait until these are committed. Otherwise the customers would fan out to thousands of orders later.
     until(lambda: daemon.metric("syncer_events_total", model=system.orders) == 2)
     until(lambda: daemon.metric("syncer_lag_records", model=system.orders) == 0)
     system.execute(ORDERS.format(1, 9000))
     until(lambda: len(system.documents(system.orders)) > 200)
     assert daemon.stop() < 5
-    settled = sum(system.kafka_admin().committed(f"{system.prefix}.{system.orders}.1").values())
+    committed = sum(system.kafka_admin().committed(f"{system.prefix}.{system.orders}.1").values())
     written = len(system.documents(system.orders))
-    assert written - 200 <= settled <= written + 2  # of events, two are of customers
+    assert written - 200 <= committed <= written + 2  # offsets count events, two of them of customers
     daemon = system.start()
     system.until_in_sync()
     until(lambda: daemon.metric("syncer_lag_records") == 0)
     seen = sum(daemon.metric("syncer_events_total", model=system.orders, op=op) for op in "cud")
-    assert seen == 9002 - settled
-    # one customer's 4,500 orders are more than a batch: they go through the work topic
+    assert seen == 9002 - committed
+    # The 4,500 orders of one customer are more than one batch, so they go through the work topic.
     system.execute("UPDATE {schema}.customers SET name = 'Barbara' WHERE id = 1")
     system.until_in_sync(system.orders)
     assert sum(system.kafka_admin().ends([f"{system.prefix}.{system.orders}.1.work"]).values()) > 1
 
 
-def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) -> None:
+def test_daemons_share_the_work_and_take_over_from_a_killed_daemon(system: System) -> None:
     system.execute(CUSTOMERS)
-    first, second = system.start(ready=False), system.start(ready=False)  # both begin the read models
+    first, second = system.start(ready=False), system.start(ready=False)  # both start the read models concurrently
     first.until_ready()
     second.until_ready()
     assert not first.logged("read model failed") and not second.logged("read model failed")
@@ -204,7 +204,7 @@ def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) ->
     numbers = itertools.count(3)
 
     def both_see_events() -> bool:
-        n = next(numbers)  # each has some of the partitions, perhaps of one table only
+        n = next(numbers)  # each daemon has some of the partitions, perhaps of one table only
         system.execute(f"INSERT INTO {{schema}}.customers VALUES ({n}, 'C')", ORDERS.format(10_000 + n, 10_000 + n))
         return all(daemon.metric("syncer_events_total", model=system.orders) > 0 for daemon in (first, second))
 
@@ -217,23 +217,23 @@ def test_daemons_share_the_work_and_take_over_from_a_dead_one(system: System) ->
     second.stop()
 
 
-def test_a_backfill_that_is_killed_goes_on_where_it_was(system: System) -> None:
+def test_a_killed_backfill_resumes_where_it_stopped(system: System) -> None:
     system.execute(CUSTOMERS, ORDERS.format(1, 3000))
     with backfill(system, "--rate", "1000"):
         until(lambda: len(system.documents(system.orders)) > 700)
-    told = system.until_status(system.orders, backfill="unfinished", state="stopped")
-    assert 0 < told["backfill_percent"] < 100
-    done = len(system.documents(system.orders))
-    assert done < 3000
+    status = system.until_status(system.orders, backfill="unfinished", state="stopped")
+    assert 0 < status["backfill_percent"] < 100
+    written = len(system.documents(system.orders))
+    assert written < 3000
     with backfill(system) as second:
-        said = second.communicate()[0]
-    assert second.returncode == 0 and "continuing an earlier run" in said and "done, 3,000" in said
+        output = second.communicate()[0]
+    assert second.returncode == 0 and "continuing an earlier run" in output and "done, 3,000" in output
     assert system.documents(system.orders) == system.expected(system.orders)
     assert system.status_of(system.orders)["backfill"] not in ("never", "unfinished")
     assert len(system.state_store().load()) > 0
 
 
-def test_a_backfill_beside_the_daemon_keeps_its_rate_while_rows_change(system: System) -> None:
+def test_a_backfill_alongside_the_daemon_keeps_its_rate_while_rows_change(system: System) -> None:
     system.execute(CUSTOMERS, ORDERS.format(1, 3000))
     daemon = system.start()
     stop = threading.Event()
@@ -253,24 +253,24 @@ def test_a_backfill_beside_the_daemon_keeps_its_rate_while_rows_change(system: S
     try:
         began = time.monotonic()
         with backfill(system, "--rate", "600", "--workers", "2") as process:
-            said = process.communicate()[0]
+            output = process.communicate()[0]
         took = time.monotonic() - began
     finally:
         stop.set()
         writer.join()
-    assert process.returncode == 0, said
-    # 30 ranges of 100 at 600 a second: 5 s; the first of each lane begins at once
-    assert took > 0.8 * (5 - 3 * 100 / 600), said
+    assert process.returncode == 0, output
+    # 30 ranges of 100 at 600 per second take 5 s. The first range of each lane starts at once.
+    assert took > 0.8 * (5 - 3 * 100 / 600), output
     system.until_in_sync(system.orders)
     until(lambda: daemon.metric("syncer_lag_records") == 0)
     assert daemon.metric("syncer_errors_total") == 0
 
 
-def test_a_backfill_that_is_interrupted_ends_in_order(system: System) -> None:
+def test_an_interrupted_backfill_ends_cleanly(system: System) -> None:
     system.execute(CUSTOMERS, ORDERS.format(1, 4000))
     with backfill(system, "--rate", "150") as process:
         until(lambda: len(system.documents(system.orders)) > 100)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=20)[0]
-    assert process.returncode == 130 and "run the same command again to continue" in said
-    assert "Traceback" not in said
+        output = process.communicate(timeout=20)[0]
+    assert process.returncode == 130 and "run the same command again to continue" in output
+    assert "Traceback" not in output

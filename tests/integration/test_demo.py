@@ -1,4 +1,4 @@
-"""`make demo`, the first thing that a user runs: in a terminal and piped; what KEEP=1 leaves, and its end."""
+"""`make demo` in a terminal and through a pipe, the demo that KEEP=1 leaves running, and its removal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = {"ORDERS": "1000", "LIVE_SECONDS": "1"}
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Of a user: with settings of another deployment that the demo must not touch."""
+    """Returns the environment of a user whose settings name another deployment. The demo must not touch it."""
     elsewhere = {"SYNCER_MODELS": "/nowhere", "SYNCER_KAFKA__GROUP_PREFIX": "mine", "SHOP_PGPORT": "1"}
     chosen = {**os.environ, **SMALL, **elsewhere, "DEMO_HOME": str(tmp_path / "demo")}
     yield chosen
@@ -28,18 +28,18 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A line pasted into a shell, in another folder."""
+    """Runs a line pasted into a shell, in another folder."""
     return subprocess.run(
         ["bash", "-c", command], cwd="/", capture_output=True, text=True, env={**os.environ, **environment}
     )
 
 
 def pasted(text: str) -> list[str]:
-    """The commands that the demo says can be pasted."""
+    """Returns the commands that the demo prints for pasting."""
     return re.findall(r"(?m)^  (\S.*)$", text.partition("in any terminal:\n")[2].partition("To stop")[0])
 
 
-def test_a_kept_demo_outlives_its_terminal_and_what_it_prints_can_be_pasted(
+def test_a_kept_demo_outlives_its_terminal_and_its_printed_commands_work(
     environment: dict[str, str],
 ) -> None:
     shown = terminal.run(["make", "demo"], cwd=ROOT, environment=environment | {"KEEP": "1"})
@@ -69,7 +69,7 @@ def test_a_kept_demo_outlives_its_terminal_and_what_it_prints_can_be_pasted(
 
 @pytest.mark.full
 @pytest.mark.parametrize("piped", [False, True], ids=["terminal", "piped"])
-def test_a_demo_stops_and_deletes_what_it_started(environment: dict[str, str], piped: bool) -> None:
+def test_a_demo_stops_and_deletes_everything_it_started(environment: dict[str, str], piped: bool) -> None:
     if piped:
         done = subprocess.run(["make", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         status, text = done.returncode, done.stdout

@@ -1,4 +1,4 @@
-"""Dead letters as their reader meets them: listed, shown, replayed, dropped, and gone by themselves."""
+"""Dead letters from the operator's view: listing, showing, replaying, dropping, and automatic resolution."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NO_PARTS = "UPDATE {schema}.orders SET parts = 0 WHERE id = 4"
 
 
 def listed(system: System, model: str) -> dict[str, dict[str, Any]]:
-    """The letters by the name of what they are about."""
+    """Returns the dead letters by the name of their document or record."""
     found = json.loads(system.run("dlq", "list", model, "--json"))
     return {letter["name"]: letter for letter in found}
 
 
-def takes_any_address(system: System) -> None:
-    """What an operator does when documents have to be taken as they are."""
+def accept_malformed_addresses(system: System) -> None:
+    """Makes the index accept malformed addresses, as an operator might."""
     body = {"properties": {"address": {"type": "ip", "ignore_malformed": True}}}
     url = f"{system.stack.elasticsearch}/{system.orders}/_mapping"
     assert urllib3.request("PUT", url, json=body).status == 200
@@ -40,28 +40,28 @@ def takes_any_address(system: System) -> None:
 def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system: System) -> None:
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     orders = system.orders
-    said = system.run("backfill", orders, expect=1)
-    assert f"{orders}: 2 documents were rejected\n  → syncer dlq list {orders}" in said
+    output = system.run("backfill", orders, expect=1)
+    assert f"{orders}: 2 documents were rejected\n  → syncer dlq list {orders}" in output
     letters = listed(system, orders)
     assert letters.keys() == {"3", "4"}
     assert "no address" in letters["3"]["reason"] and "division by zero" in letters["4"]["reason"]
     assert letters["3"]["handle"] in system.run("dlq", "list")
     system.execute("UPDATE {schema}.orders SET parts = 1 WHERE id = 4")
-    assert f"{orders}: 1 document was rejected" in system.run("backfill", orders, expect=1)  # not the old ones
+    assert f"{orders}: 1 document was rejected" in system.run("backfill", orders, expect=1)  # only those of this run
     system.execute(NO_PARTS)
     system.run("backfill", orders, expect=1)
     letters = listed(system, orders)
 
-    said = system.run("dlq", "show", orders, "3")
-    assert "document 3" in said and "no address" in said and '"status": "new"' in said
+    output = system.run("dlq", "show", orders, "3")
+    assert "document 3" in output and "no address" in output and '"status": "new"' in output
     assert "division by zero" in system.run("dlq", "show", orders, letters["4"]["handle"])
     assert "there is no open dead letter '99'" in system.run("dlq", "show", orders, "99", expect=3)
     assert "or use --all" in system.run("dlq", "replay", orders, expect=2)
 
-    said = system.run("dlq", "replay", orders, "--all", expect=1)  # nothing is mended yet
-    assert "0 of 2 dead letters resolved" in said and "no address" in said
+    output = system.run("dlq", "replay", orders, "--all", expect=1)  # nothing has been fixed yet
+    assert "0 of 2 dead letters resolved" in output and "no address" in output
     assert listed(system, orders).keys() == {"3", "4"}
-    takes_any_address(system)
+    accept_malformed_addresses(system)
     assert "1 of 2 dead letters resolved" in system.run("dlq", "replay", orders, "--all", expect=1)
     assert system.documents(orders)["3"]["address"] == "no address"
     assert listed(system, orders).keys() == {"4"}
@@ -71,17 +71,17 @@ def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system:
     assert listed(system, orders) == {} and system.status_of(orders)["dead_letters"] == 0
 
 
-def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system: System) -> None:
+def test_a_dead_letter_is_resolved_when_its_document_is_accepted_after_a_change(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     until(lambda: listed(system, system.orders).keys() == {"3", "4"})
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 2)
-    said = system.run("backfill", system.orders, expect=1)  # the daemon takes a part of the ranges
-    assert f"{system.orders}: 2 documents were rejected" in said
+    output = system.run("backfill", system.orders, expect=1)  # the daemon renders a part of the ranges
+    assert f"{system.orders}: 2 documents were rejected" in output
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
     until(lambda: listed(system, system.orders).keys() == {"4"})
     daemon.stop()
-    daemon = system.start()  # it learns of the letter that another process wrote
+    daemon = system.start()  # the new daemon reads the dead letter that the backfill wrote
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 1)
     system.execute("DELETE FROM {schema}.orders WHERE id = 4")
     until(lambda: system.status_of(system.orders)["dead_letters"] == 0)
@@ -89,8 +89,8 @@ def test_a_letter_goes_when_its_row_changes_and_the_document_is_accepted(system:
     system.until_in_sync()
 
 
-def test_a_mapping_that_fits_no_document_stops_its_read_model_and_no_other(system: System) -> None:
-    """The offsets stay, the letters are few, and a resync with the right mapping leaves nothing behind."""
+def test_a_mapping_that_rejects_every_document_stops_only_its_read_model(system: System) -> None:
+    """Offsets stay, dead letters are limited, and a resync with the right mapping resolves all of them."""
     orders = system.orders
     system.environment["SYNCER_BACKFILL__RANGE_DOCUMENTS"] = "30"
     system.execute(
@@ -98,22 +98,22 @@ def test_a_mapping_that_fits_no_document_stops_its_read_model_and_no_other(syste
         "INSERT INTO {schema}.orders (id, customer_id, address) "
         "SELECT n, 1 + n % 2, 'no address' FROM generate_series(1, 3000) n",
     )
-    said = system.run("backfill", orders, expect=3)
-    assert f"the backfill stopped: elasticsearch:{orders} refused 100 documents in a row" in said
-    assert "document_parsing_exception" in said and "→ correct the mapping" in said
-    done = sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values())
+    output = system.run("backfill", orders, expect=3)
+    assert f"the backfill stopped: elasticsearch:{orders} refused 100 documents in a row" in output
+    assert "document_parsing_exception" in output and "→ correct the mapping" in output
+    committed = sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values())
     letters = listed(system, orders)
-    assert 30 * done <= len(letters) < 100
-    for letter in letters.values():  # the sink, the error, and what caused it
+    assert 30 * committed <= len(letters) < 100
+    for letter in letters.values():  # each names the sink, the error and its cause
         assert letter["reason"].startswith(f"elasticsearch:{orders} refused the document: document_parsing")
         assert "'no address' is not an IP string literal" in letter["reason"]
     daemon = system.start(ready=False)
     daemon.until_state(system.summaries, "running")
-    told = daemon.until_state(orders, "failed")
-    assert f"elasticsearch:{orders} still refuses documents" in told["reason"]
+    status = daemon.until_state(orders, "failed")
+    assert f"elasticsearch:{orders} still refuses documents" in status["reason"]
     assert daemon.metric("syncer_breaker_open", model=orders) == 1
     assert listed(system, orders) == letters
-    assert sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values()) == done
+    assert sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values()) == committed
     system.declare("orders", ORDERS.replace("type: ip", "type: keyword"))
     system.run("resync", orders, "--yes")
     daemon.until_state(orders, "running")
@@ -123,11 +123,11 @@ def test_a_mapping_that_fits_no_document_stops_its_read_model_and_no_other(syste
 
 
 def test_records_are_replayed_from_their_bytes(system: System) -> None:
-    """One is readable, as after an upgrade; the document that it makes dirty is written by the replay."""
+    """One of the records is readable, as after an upgrade. The replay writes the document that it affects."""
     orders = system.orders
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill", orders)
-    system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id = 2")  # no daemon is there to see it
+    system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id = 2")  # no daemon reads this change
     source = {"schema": system.schema, "table": "orders", "txId": None, "ts_ms": 1}
     image = {"id": 2, "customer_id": 1}
     good = json.dumps({"op": "u", "before": image, "after": image, "source": source}).encode()
@@ -142,15 +142,15 @@ def test_records_are_replayed_from_their_bytes(system: System) -> None:
     assert listed(system, orders).keys() == set(names)
     assert '"op": "u"' in system.run("dlq", "show", orders, names[0])
     assert "\\xff no JSON" in system.run("dlq", "show", orders, names[1])
-    said = system.run("dlq", "replay", orders, *names, expect=1)
-    assert "1 of 2 dead letters resolved" in said and "cannot read a change event" in said
+    output = system.run("dlq", "replay", orders, *names, expect=1)
+    assert "1 of 2 dead letters resolved" in output and "cannot read a change event" in output
     assert system.documents(orders)["2"]["status"] == "paid"
-    left = listed(system, orders)
-    assert left.keys() == {names[1]} and "cannot read a change event" in left[names[1]]["reason"]
-    assert "→" not in left[names[1]]["reason"] and "syncer dlq show" in left[names[1]]["hint"]
+    remaining = listed(system, orders)
+    assert remaining.keys() == {names[1]} and "cannot read a change event" in remaining[names[1]]["reason"]
+    assert "→" not in remaining[names[1]]["reason"] and "syncer dlq show" in remaining[names[1]]["hint"]
 
 
-def test_a_resync_settles_the_letters_of_what_it_builds_anew(system: System) -> None:
+def test_a_resync_resolves_the_dead_letters_of_rebuilt_documents(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE, NO_ADDRESS, NO_PARTS)
     system.produce("orders", b"no JSON")
@@ -161,12 +161,12 @@ def test_a_resync_settles_the_letters_of_what_it_builds_anew(system: System) -> 
     daemon.stop()
     assert "1 document was rejected" in system.run("resync", system.orders, "--yes", expect=1)
     after = listed(system, system.orders)
-    # the record is younger than ten minutes, where the new generation begins: it cannot read it either
+    # The new generation starts ten minutes in the past, so it reads the bad record too.
     assert after.keys() == {"4", *(name for name in after if name.startswith(system.topic("orders")))}
     assert len(after) == 2 and after["4"]["version"] >> 48 == 2 and before["version"] >> 48 == 1
 
 
-def test_a_topic_of_earlier_days_becomes_a_compacted_one(system: System) -> None:
+def test_a_dead_letter_topic_of_an_earlier_version_becomes_compacted(system: System) -> None:
     topic, topics = f"{system.prefix}.{system.orders}.dlq", system.kafka_admin()
     topics.create([topic], {"retention.ms": "-1", "cleanup.policy": "delete"}, partitions=1)
     system.execute(CUSTOMERS, FIVE)
@@ -174,7 +174,7 @@ def test_a_topic_of_earlier_days_becomes_a_compacted_one(system: System) -> None
     assert topics.config(topic, "cleanup.policy") == "compact"
 
 
-def test_a_daemon_killed_amid_refusals_leaves_none_untold(system: System) -> None:
+def test_every_rejection_is_reported_although_the_daemon_is_killed(system: System) -> None:
     system.environment["SYNCER_PIPELINE__MAX_RECORDS"] = "50"
     system.execute(CUSTOMERS)
     daemon = system.start()
@@ -194,7 +194,7 @@ def test_a_daemon_killed_amid_refusals_leaves_none_untold(system: System) -> Non
     daemon.stop()
 
 
-def test_what_others_write_is_learned_bit_by_bit_and_not_without_limit(stack: Stack, names: Names) -> None:
+def test_letters_written_by_other_processes_are_read_incrementally_up_to_a_limit(stack: Stack, names: Names) -> None:
     settings, topic = {"bootstrap.servers": stack.kafka}, names("letters.dlq")
     topics = KafkaAdmin(settings, partitions=1, replication_factor=1)
     topics.create([topic], CONFIG, partitions=1)

@@ -1,4 +1,4 @@
-"""The pipeline step by step: what is handed over, repeated, dropped, committed, and what is not."""
+"""Tests the pipeline step by step: handing over work, retries, skipped renders and commits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def order(id: int, customer: int = 1, note: str = "") -> dict[str, Any]:
 
 
 def filled(engine: Engine) -> Engine:
-    """Ten orders, in step."""
+    """Writes ten orders to the sink. They are in sync with PostgreSQL."""
     txid = engine.execute(TEN)
     for n in range(1, 11):
         engine.add_event(txid, "orders", "c", after=order(n, 1 + n % 2))
@@ -52,7 +52,7 @@ def filled(engine: Engine) -> Engine:
     return engine
 
 
-# -- what is too large for one batch ------------------------------------------------------------------------
+# -- work that is too large for one batch -------------------------------------------------------------------
 
 
 def test_hazard_20_a_huge_fan_out_goes_through_the_work_topic(engine: Engine) -> None:
@@ -70,14 +70,14 @@ def test_hazard_20_a_huge_fan_out_goes_through_the_work_topic(engine: Engine) ->
     assert max(len(item.keys) for item in items if item) == 300
     handed = {key for item in items if item for key in item.keys}
     assert len(handed) == 3000
-    assert engine.changes.committed == 2  # the event is settled: its work is as durable as it was
+    assert engine.changes.committed == 2  # the event is committed, because its work is stored durably
     assert len(engine.documents()) == 501
     engine.drain(engine.lane(engine.work))
     assert engine.work.committed == len(items)
     assert engine.documents() == engine.expected()
 
 
-def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine: Engine) -> None:
+def test_truncating_a_child_renders_all_documents_and_truncating_the_root_sweeps_twice(engine: Engine) -> None:
     filled(engine)
     txid = engine.execute("TRUNCATE customers", "INSERT INTO customers VALUES (2, 'Barbara')")
     engine.add_event(txid, "customers", "t")
@@ -104,7 +104,7 @@ def test_a_truncated_child_renders_all_and_a_truncated_root_sweeps_twice(engine:
     assert engine.documents() == engine.expected() == {}
 
 
-def test_a_work_item_that_cannot_be_read_is_settled_with_its_neighbours(engine: Engine) -> None:
+def test_an_unreadable_work_item_is_committed_with_its_neighbours(engine: Engine) -> None:
     engine.execute(TEN)
     for value in (
         b"junk",
@@ -118,20 +118,23 @@ def test_a_work_item_that_cannot_be_read_is_settled_with_its_neighbours(engine: 
     assert engine.work.committed == 3
 
 
-def test_hazard_26_what_a_slow_worker_writes_after_a_truncate_is_swept(engine: Engine) -> None:
-    """A row that was inserted just before: the first sweep cannot know of it, as no sink has it yet."""
+def test_hazard_26_late_writes_of_a_slow_worker_after_a_truncate_are_swept(engine: Engine) -> None:
+    """The slow worker holds a row inserted just before the truncate.
+
+    No sink has it yet, so the first sweep misses it.
+    """
     filled(engine)
     source, sink, go = MemoryTopic("here"), RecordingSink(engine.store, engine.compiled), threading.Event()
     slow = engine.lane(source, [sink])
 
-    def held_up(batch: Batch) -> None:
+    def block(batch: Batch) -> None:
         go.wait(20)
 
-    sink.on_write = held_up
+    sink.on_write = block
     txid = engine.execute("INSERT INTO orders VALUES (11, 1)")
     event = {"op": "c", "after": order(11), "source": {"schema": "public", "table": "orders", "txId": txid}}
     source.add(json.dumps(event).encode())
-    slow.step()  # rendered, and held up on its way to the sink
+    slow.step()  # rendered, but blocked before the sink
     until(lambda: sink.batches)
     engine.add_event(engine.execute("TRUNCATE orders"), "orders", "t")
     engine.drain(engine.lane(max_age=1.0))
@@ -145,8 +148,8 @@ def test_hazard_26_what_a_slow_worker_writes_after_a_truncate_is_swept(engine: E
     assert engine.documents() == engine.expected() == {}
 
 
-def test_memory_is_bounded_by_bytes_however_documents_vary(engine: Engine) -> None:
-    """500 of an eighth of the limit, amid many small ones; a single one may be larger than the limit."""
+def test_memory_is_bounded_by_bytes_for_documents_of_any_size(engine: Engine) -> None:
+    """Renders 500 documents of an eighth of the limit among many small ones. A single document may exceed the limit."""
     limit = 1 << 20
     engine.execute(
         "INSERT INTO orders (id, customer_id, note) SELECT n, 1, CASE"
@@ -169,11 +172,14 @@ def test_memory_is_bounded_by_bytes_however_documents_vary(engine: Engine) -> No
     assert len(seen) < 200
 
 
-# -- what the connector reads in a snapshot of its own ------------------------------------------------------
+# -- snapshots of the connector -----------------------------------------------------------------------------
 
 
-def test_a_row_read_in_a_snapshot_is_rendered_and_its_transaction_not_waited_for(engine: Engine) -> None:
-    """Also when its last render shows all that was told: who asks for a snapshot doubts that it was all."""
+def test_a_row_of_a_debezium_snapshot_is_rendered_without_waiting_for_its_transaction(engine: Engine) -> None:
+    """The row is rendered even if its last render included all known changes.
+
+    A new snapshot may contain unknown ones.
+    """
     filled(engine)
     engine.execute("UPDATE orders SET note = 'changed by someone unheard' WHERE id = 3")
     with engine.database.connect(autocommit=False) as reader:
@@ -185,11 +191,11 @@ def test_a_row_read_in_a_snapshot_is_rendered_and_its_transaction_not_waited_for
     assert engine.changes.committed == 11
 
 
-# -- sinks that do not take everything ----------------------------------------------------------------------
+# -- sinks that reject or delay documents -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["again", "Retry"])
-def test_what_a_sink_could_not_take_is_rendered_again_never_sent_again(engine: Engine, how: str) -> None:
+def test_a_retried_document_is_rendered_again_instead_of_resent(engine: Engine, how: str) -> None:
     filled(engine)
     attempts = iter(range(3))
 
@@ -214,7 +220,7 @@ def test_what_a_sink_could_not_take_is_rendered_again_never_sent_again(engine: E
     assert (engine.changes.committed, engine.documents()) == (11, engine.expected())
 
 
-def test_a_piece_that_waited_too_long_is_rendered_again(engine: Engine) -> None:
+def test_a_chunk_that_waited_too_long_is_rendered_again(engine: Engine) -> None:
     filled(engine)
     slow = threading.Event()
 
@@ -226,10 +232,10 @@ def test_a_piece_that_waited_too_long_is_rendered_again(engine: Engine) -> None:
     for id in (1, 2):
         engine.add_event(engine.execute(f"UPDATE orders SET note = 'new' WHERE id = {id}"), "orders", after=order(id))
     lane.step()
-    second = threading.Thread(target=lane.step)  # rendered, and waits for the first to be written
+    second = threading.Thread(target=lane.step)  # rendered, waits until the first batch is written
     second.start()
     time.sleep(0.7)
-    engine.execute("UPDATE orders SET note = 'newer' WHERE id = 2")  # its event is still to come
+    engine.execute("UPDATE orders SET note = 'newer' WHERE id = 2")  # its event arrives later
     slow.set()
     second.join()
     engine.drain(lane)
@@ -237,18 +243,18 @@ def test_a_piece_that_waited_too_long_is_rendered_again(engine: Engine) -> None:
     assert engine.documents() == engine.expected()
 
 
-def test_refusals_are_told_once_although_another_sink_is_away(engine: Engine) -> None:
+def test_rejections_are_reported_once_while_another_sink_is_unavailable(engine: Engine) -> None:
     filled(engine)
     other = RecordingSink(type(engine.store)(), engine.compiled)
     answers = iter([Retry("away")] * 3)
 
-    def away(batch: Batch) -> Outcome | None:
+    def unavailable(batch: Batch) -> Outcome | None:
         if error := next(answers, None):
             raise error
         return None
 
     engine.sink.on_write = lambda batch: Outcome(rejected=[Rejection("3", "no")], written=len(batch) - 1)
-    other.on_write = away
+    other.on_write = unavailable
     txid = engine.execute("UPDATE orders SET note = 'new'")
     engine.add_event(txid, "orders", after=order(3))
     engine.add_event(txid, "orders", after=order(4))
@@ -259,7 +265,7 @@ def test_refusals_are_told_once_although_another_sink_is_away(engine: Engine) ->
     assert engine.changes.committed == 12
 
 
-def test_a_letter_is_settled_when_its_document_is_accepted(engine: Engine) -> None:
+def test_a_dead_letter_is_resolved_when_its_document_is_accepted(engine: Engine) -> None:
     filled(engine)
     lane = engine.lane()
     engine.sink.on_write = lambda batch: Outcome(rejected=[Rejection(id, "no") for id in batch.ids()])
@@ -279,8 +285,8 @@ def test_a_letter_is_settled_when_its_document_is_accepted(engine: Engine) -> No
     assert engine.documents() == engine.expected()
 
 
-def test_what_is_refused_when_it_is_rendered_again_was_not_accepted(engine: Engine) -> None:
-    """The first answer is `again`, and when its turn comes, the row can be rendered no more."""
+def test_a_document_that_fails_to_render_on_retry_is_not_counted_as_accepted(engine: Engine) -> None:
+    """The sink first asks for a retry. When the retry is due, the row can no longer be rendered."""
     declared = ORDERS.replace("note: note", "note: 1 / length(note)")
     engine = Engine(engine.database, engine.folder / "other", declared)
     txid = engine.execute("INSERT INTO orders VALUES (1, 1, 'a'), (2, 1, 'a')")
@@ -300,13 +306,13 @@ def test_what_is_refused_when_it_is_rendered_again_was_not_accepted(engine: Engi
     engine.close()
 
 
-def test_a_fatal_answer_ends_the_lane_and_settles_nothing(engine: Engine) -> None:
+def test_a_fatal_error_ends_the_lane_and_commits_nothing(engine: Engine) -> None:
     filled(engine)
 
-    def gone(batch: Batch) -> Outcome | None:
+    def fail(batch: Batch) -> Outcome | None:
         raise Fatal("the index is gone")
 
-    engine.sink.on_write = gone
+    engine.sink.on_write = fail
     engine.add_event(engine.execute("UPDATE orders SET note = 'new' WHERE id = 3"), "orders", after=order(3))
     with engine.running(engine.lane()) as ended:
         until(lambda: ended)
@@ -318,20 +324,20 @@ def test_a_fatal_answer_ends_the_lane_and_settles_nothing(engine: Engine) -> Non
 
 
 @pytest.fixture
-def held(engine: Engine) -> Iterator[tuple[Engine, threading.Event]]:
-    """A sink that acknowledges only when the event is set."""
+def blocked(engine: Engine) -> Iterator[tuple[Engine, threading.Event]]:
+    """Yields an engine whose sink acknowledges only after the event is set."""
     go = threading.Event()
 
-    def hold(batch: Batch) -> None:
+    def block_sink(batch: Batch) -> None:
         go.wait(20)
 
-    filled(engine).sink.on_write = hold
+    filled(engine).sink.on_write = block_sink
     yield engine, go
     go.set()
 
 
-def test_a_value_that_cannot_be_looked_up_stops_with_what_to_do(engine: Engine) -> None:
-    """As a link of before its column was altered from text; no document is known that could be refused."""
+def test_a_value_that_cannot_be_looked_up_stops_the_lane_with_a_hint(engine: Engine) -> None:
+    """The link is older than an alteration of its column from text. No document is known that could be rejected."""
     engine.add_event(None, "customers", before={"id": "abc", "name": "A"}, after={"id": "abc", "name": "B"})
     with pytest.raises(Fatal, match="does not fit the type of its column") as error:
         engine.drain(engine.lane())
@@ -339,7 +345,7 @@ def test_a_value_that_cannot_be_looked_up_stops_with_what_to_do(engine: Engine) 
     assert engine.changes.committed == 0
 
 
-def test_keys_beyond_a_column_that_was_narrowed_are_of_no_row(engine: Engine) -> None:
+def test_keys_outside_the_range_of_a_narrowed_column_match_no_row(engine: Engine) -> None:
     engine.execute(TEN, "ALTER TABLE orders ALTER id TYPE int")
     with engine.rows().view() as view:
         beyond = "3000000000"
@@ -347,17 +353,17 @@ def test_keys_beyond_a_column_that_was_narrowed_are_of_no_row(engine: Engine) ->
         assert len(view.render_range(("5",), (beyond,))) == len(view.keys_in_range(("5",), (beyond,))) == 5
 
 
-def test_offsets_are_committed_only_when_the_sinks_have_acknowledged(
-    held: tuple[Engine, threading.Event],
+def test_offsets_are_committed_only_after_the_sinks_acknowledge(
+    blocked: tuple[Engine, threading.Event],
 ) -> None:
-    engine, go = held
+    engine, go = blocked
     lane = engine.lane(max_records=1)
     for id in (1, 2, 3):
         txid = engine.execute(f"UPDATE orders SET note = 'x' WHERE id = {id}")
         engine.add_event(txid, "orders", after=order(id))
     with engine.running(lane):
         until(lambda: engine.sink.batches)
-        until(lambda: engine.changes.heartbeats)  # it stays in its group while it waits
+        until(lambda: engine.changes.heartbeats)  # the lane stays in its group while it waits
         assert engine.changes.committed == 10
         assert len(engine.sink.batches) == 1
         go.set()
@@ -365,8 +371,8 @@ def test_offsets_are_committed_only_when_the_sinks_have_acknowledged(
     assert engine.documents() == engine.expected()
 
 
-def test_a_stop_in_the_middle_loses_nothing(held: tuple[Engine, threading.Event]) -> None:
-    engine, go = held
+def test_a_stop_in_the_middle_loses_nothing(blocked: tuple[Engine, threading.Event]) -> None:
+    engine, go = blocked
     txid = engine.execute("UPDATE orders SET note = 'x'")
     for id in range(1, 11):
         engine.add_event(txid, "orders", after=order(id))
@@ -381,10 +387,10 @@ def test_a_stop_in_the_middle_loses_nothing(held: tuple[Engine, threading.Event]
     assert engine.changes.committed == 20 and engine.documents() == engine.expected()
 
 
-# -- one render for what it shows already -------------------------------------------------------------------
+# -- one render for several changes -------------------------------------------------------------------------
 
 
-def test_a_root_is_rendered_once_for_all_that_its_render_shows(engine: Engine) -> None:
+def test_a_root_is_rendered_once_for_all_changes_in_its_snapshot(engine: Engine) -> None:
     filled(engine)
     lane = engine.lane(max_records=1)
     for note in ("a", "b", "c"):
@@ -399,10 +405,10 @@ def test_a_root_is_rendered_once_for_all_that_its_render_shows(engine: Engine) -
     assert engine.documents() == engine.expected()
 
 
-def test_what_was_shown_but_not_acknowledged_is_not_settled_by_later_events(
-    held: tuple[Engine, threading.Event],
+def test_rendered_but_unacknowledged_changes_are_not_committed_by_later_events(
+    blocked: tuple[Engine, threading.Event],
 ) -> None:
-    engine, go = held
+    engine, go = blocked
     txids = [engine.execute(f"UPDATE orders SET note = '{n}' WHERE id = 5") for n in range(3)]
     for txid in txids:
         engine.add_event(txid, "orders", after=order(5))
@@ -415,10 +421,10 @@ def test_what_was_shown_but_not_acknowledged_is_not_settled_by_later_events(
     assert len(engine.sink.batches) == 1
 
 
-# -- rows that are hidden -----------------------------------------------------------------------------------
+# -- row security -------------------------------------------------------------------------------------------
 
 
-def test_hazard_12_row_security_that_is_enabled_later_stops_instead_of_deleting(
+def test_hazard_12_row_security_enabled_later_stops_the_read_model_instead_of_deleting(
     engine: Engine, database: Database
 ) -> None:
     filled(engine)
@@ -446,9 +452,12 @@ def test_hazard_12_row_security_that_is_enabled_later_stops_instead_of_deleting(
             session.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
-def test_hazard_29_a_table_that_is_rewritten_before_a_view_is_not_empty(engine: Engine) -> None:
-    """Found: to a snapshot from before, all of its rows are gone; every document would be deleted, and
-    nothing tells of it when no column that is used was altered."""
+def test_hazard_29_a_table_rewritten_before_a_snapshot_does_not_appear_empty(engine: Engine) -> None:
+    """An older snapshot sees a rewritten table as empty.
+
+    Without a check, the syncer would delete every document. If no used column was altered, nothing else would
+    detect it.
+    """
     statement = "ALTER TABLE orders ADD COLUMN luck float DEFAULT random()"
     filled(engine)
     rows, keys = engine.rows(), [("1",), ("2",)]
@@ -457,19 +466,21 @@ def test_hazard_29_a_table_that_is_rewritten_before_a_view_is_not_empty(engine: 
         with rows.view() as view:
             return [row.body is not None for row in view.render(keys)]
 
-    with ThreadPoolExecutor(1) as beside, engine.database.connect(autocommit=False) as session:
+    with ThreadPoolExecutor(1) as executor, engine.database.connect(autocommit=False) as session:
         session.execute(statement.encode())
-        rendered = beside.submit(render)
+        rendered = executor.submit(render)
         waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
         until(lambda: engine.database.query(waits)[0][0] == 1)
         session.commit()
         assert rendered.result(30) == [True, True]
 
 
-def test_hazard_29_no_table_is_rewritten_while_a_view_is_open(engine: Engine) -> None:
-    """Nor between its snapshot and its first read: REPACK (CONCURRENTLY) of PostgreSQL 19 copies a table
-    beside all readers, and asks for the exclusive lock only to swap the files. To each snapshot from before
-    its commit the table is empty then."""
+def test_hazard_29_tables_cannot_be_rewritten_during_a_snapshot(engine: Engine) -> None:
+    """Tables must not be rewritten between the snapshot and its first read either.
+
+    REPACK (CONCURRENTLY) of PostgreSQL 19 copies a table alongside all readers and takes the exclusive lock only to
+    swap the files. Snapshots from before its commit then see an empty table.
+    """
     filled(engine)
     swap = "SET lock_timeout = '50ms'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE"
     with engine.rows().view() as view:
@@ -480,9 +491,12 @@ def test_hazard_29_no_table_is_rewritten_while_a_view_is_open(engine: Engine) ->
             assert [row.body is not None for row in view.render([("1",), ("2",)])] == [True, True]
 
 
-def test_a_migration_of_several_tables_goes_before_a_view(engine: Engine) -> None:
-    """Found: a view that held one table and waited for another was in a deadlock with a migration that had
-    the second and wanted the first; after `deadlock_timeout` PostgreSQL ended the migration."""
+def test_a_migration_of_several_tables_takes_precedence_over_a_snapshot(engine: Engine) -> None:
+    """Once, a snapshot held a lock on one table and waited for another.
+
+    A migration held the second and waited for the first. After `deadlock_timeout`, PostgreSQL aborted the
+    migration.
+    """
     filled(engine)
     rows = engine.rows()
 
@@ -491,11 +505,11 @@ def test_a_migration_of_several_tables_goes_before_a_view(engine: Engine) -> Non
             return [row.body is not None for row in view.render([("1",), ("2",)])]
 
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass"
-    with ThreadPoolExecutor(1) as beside, engine.database.connect(autocommit=False) as migration:
-        migration.execute("SET deadlock_timeout = '10s'")  # the view's own look at deadlocks comes first
+    with ThreadPoolExecutor(1) as executor, engine.database.connect(autocommit=False) as migration:
+        migration.execute("SET deadlock_timeout = '10s'")  # so that the snapshot's own deadlock check runs first
         migration.execute("ALTER TABLE orders ADD COLUMN more int")
-        rendered = beside.submit(render)
-        for _ in range(3):  # tries of the view
+        rendered = executor.submit(render)
+        for _ in range(3):  # attempts of the snapshot
             until(lambda: engine.database.query(waits)[0][0] == 1)
             until(lambda: engine.database.query(waits)[0][0] == 0)
         migration.execute("ALTER TABLE customers ADD COLUMN more int")
@@ -503,10 +517,10 @@ def test_a_migration_of_several_tables_goes_before_a_view(engine: Engine) -> Non
         assert rendered.result(30) == [True, True]
 
 
-def test_while_ranges_are_cut_only_the_root_is_locked(engine: Engine) -> None:
-    """A walk over a large index takes long, and whoever alters a table waits, with all who come after."""
+def test_planning_ranges_locks_only_the_root_table(engine: Engine) -> None:
+    """Reading the index of a large table takes long. An ALTER TABLE would wait, and block all later queries."""
     filled(engine)
-    held = (
+    locks = (
         "SELECT DISTINCT relation::regclass::text FROM pg_locks JOIN pg_class c ON c.oid = relation"
         " WHERE relkind = 'r' AND mode = 'AccessShareLock' AND relnamespace = 'public'::regnamespace"
     )
@@ -514,17 +528,17 @@ def test_while_ranges_are_cut_only_the_root_is_locked(engine: Engine) -> None:
 
     def plan(view: View) -> Iterator[WorkItem]:
         for item in range_items(view, 5, "test"):
-            found.append(engine.database.query(held))
+            found.append(engine.database.query(locks))
             yield item
 
     planned = plan_durably(engine.rows(), plan, Waiter())
     assert [item.high for item in planned] == [("5",), ("10",)]
     assert found == [[("orders",)]] * 2
-    assert engine.database.query(held) == [], "what becomes of the ranges holds no lock"
+    assert engine.database.query(locks) == [], "what becomes of the ranges holds no lock"
 
 
-def test_a_table_that_is_locked_for_long_is_waited_for(engine: Engine) -> None:
-    """As by a slow ALTER TABLE. It is not its rows' fault: nothing may become a dead letter."""
+def test_a_long_table_lock_causes_a_retry_and_no_dead_letters(engine: Engine) -> None:
+    """A slow ALTER TABLE holds such a lock. The rows are not the cause, so no dead letter may be written."""
     filled(engine)
     rows = engine.rows()
     rows._statement_timeout = 0.5
@@ -538,11 +552,11 @@ def test_a_table_that_is_locked_for_long_is_waited_for(engine: Engine) -> None:
         assert len(view.render([("1",), ("2",)])) == 2
 
 
-def test_what_was_prepared_stays_so_while_a_table_is_waited_for(engine: Engine) -> None:
-    """psycopg forgets all prepared statements of a session at a ROLLBACK, also those that are not its own."""
+def test_prepared_statements_survive_a_wait_for_a_table_lock(engine: Engine) -> None:
+    """psycopg forgets all prepared statements of a session at a ROLLBACK, even those that it did not prepare itself."""
     filled(engine)
     rows = engine.rows()
-    for _ in range(3):  # psycopg prepares what comes again
+    for _ in range(3):  # psycopg prepares repeated statements
         with rows.view() as view:
             assert len(view.render([("1",)])) == 1
     with engine.database.connect(autocommit=False) as session:
@@ -559,7 +573,7 @@ def test_what_was_prepared_stays_so_while_a_table_is_waited_for(engine: Engine) 
     assert waited == [0.1]
 
 
-def test_who_waits_for_a_locked_table_keeps_its_partitions_and_stops_when_told(engine: Engine) -> None:
+def test_a_lane_that_waits_for_a_table_lock_keeps_its_partitions_and_can_be_stopped(engine: Engine) -> None:
     filled(engine)
     kept = engine.changes.heartbeats
     txid = engine.execute("UPDATE orders SET note = 'sent' WHERE id = 1")

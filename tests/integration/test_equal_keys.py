@@ -1,4 +1,4 @@
-"""Keys that are equal and yet written differently: one document, under the name that its row has now."""
+"""Keys that are equal but have different texts: one document, under the current text of its row."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_hazard_25_keys_that_are_equal_but_differ_in_text(
         f"INSERT INTO {{schema}}.kids VALUES (1, '{other}'), (2, '{one}')",
     )
     until_in_sync()
-    system.execute(f"INSERT INTO {{schema}}.kids VALUES (3, '{other}')")  # its event names the other text
+    system.execute(f"INSERT INTO {{schema}}.kids VALUES (3, '{other}')")  # the event contains the other text
     until_in_sync()
     for new, old in ((other, one), (one, other)):
         system.execute(f"UPDATE {{schema}}.odd SET id = '{new}', note = 'now {new}' WHERE id = '{old}'")

@@ -1,6 +1,7 @@
-"""What change events look like: how each type of key is encoded, and what each operation tells.
+"""Tests the encoding of each key type in change events, and the content of the events of each operation.
 
-`pipeline/resolve.py` turns these encodings into PostgreSQL's text, and `checks/` refuses what would not come back.
+`pipeline/resolve.py` converts these encodings to PostgreSQL's text. `checks/` refuses types whose values would not
+survive.
 """
 
 import time
@@ -27,7 +28,7 @@ def connect(stack: Stack) -> Iterator[Connect]:
 
 
 ENCODINGS: list[tuple[str, str, Any]] = [
-    # type, PostgreSQL's text (in UTC, ISO), what the event's key and images hold
+    # type, PostgreSQL's text (UTC, ISO), value in the key and images of the event
     ("smallint", "-32768", -32768),
     ("integer", "42", 42),
     ("bigint", "9223372036854775807", 9223372036854775807),
@@ -91,7 +92,7 @@ BASES = {
     "timestamp": "timestamp without time zone",
     "timestamptz": "timestamp with time zone",
 }
-REFUSED: list[tuple[str, str, Any]] = [  # as keys and links, and this is why
+REFUSED: list[tuple[str, str, Any]] = [  # not allowed as keys and links; the values show why
     ("time", "24:00:00", "00:00:00Z"),
     ("timetz", "12:00:00+05:30", "06:30:00Z"),
     ("real", "1.1", 1.1),
@@ -102,7 +103,7 @@ REFUSED: list[tuple[str, str, Any]] = [  # as keys and links, and this is why
 ]
 
 
-def test_how_each_type_of_key_looks_in_an_event(
+def test_the_encoding_of_each_key_type_in_an_event(
     stack: Stack, database: Database, names: Names, connect: Connect
 ) -> None:
     every = ENCODINGS + REFUSED
@@ -124,8 +125,8 @@ def test_how_each_type_of_key_looks_in_an_event(
                 conn.execute(f"INSERT INTO t{i} VALUES (CAST(CAST(%s AS text) AS {kind}))".encode(), [stored])
                 assert conn.execute(f"SELECT k::text FROM t{i}".encode()).fetchone() == (stored,), kind
         found = events(stack, names, len(every))
-    told = [(kind, stored, found[f"t{i}"][0][0]["k"]) for i, (kind, stored, _) in enumerate(every)]
-    assert told == every
+    actual = [(kind, stored, found[f"t{i}"][0][0]["k"]) for i, (kind, stored, _) in enumerate(every)]
+    assert actual == every
     for kind, stored, value in ENCODINGS:
         query = f"SELECT CAST(CAST(%s AS text) AS {kind})::text"
         assert database.query(query, [text(value, BASES.get(kind, kind))]) == [(stored,)], kind
@@ -134,7 +135,7 @@ def test_how_each_type_of_key_looks_in_an_event(
     ]
 
 
-SHAPES = [
+TABLES = [
     "CREATE TABLE plain (id int PRIMARY KEY, n int NOT NULL DEFAULT 5, m int DEFAULT 6, big text)",
     "CREATE TABLE whole (id int PRIMARY KEY, m int DEFAULT 6, big text)",
     "ALTER TABLE whole ADD g int GENERATED ALWAYS AS (id * 2) STORED",
@@ -150,8 +151,10 @@ SHAPES = [
 ]
 
 
-def test_what_events_hold(stack: Stack, database: Database, names: Names, connect: Connect) -> None:
-    database.execute(*SHAPES)
+def test_the_content_of_events_for_each_operation(
+    stack: Stack, database: Database, names: Names, connect: Connect
+) -> None:
+    database.execute(*TABLES)
     tables = [TableName("public", name) for name in ("plain", "whole", "part", "indexed")]
     with database.connect() as conn:
         ensure_publication(conn, "pub", tables)
@@ -178,32 +181,32 @@ def test_what_events_hold(stack: Stack, database: Database, names: Names, connec
             row = conn.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
             found = events(stack, names, 14)
 
-    def shapes(table: str) -> list[tuple[str, Any, Any, Any]]:
+    def images(table: str) -> list[tuple[str, Any, Any, Any]]:
         return [(e["op"], key, e["before"], e["after"]) for key, e in found[table]]
 
     big, kept = "x" * 9000, "__debezium_unavailable_value"
-    assert shapes("plain") == [
+    assert images("plain") == [
         ("c", {"id": 1}, None, {"id": 1, "n": 1, "m": None, "big": big}),
-        # identity DEFAULT: no before-image, and a large value that did not change is not sent
+        # identity DEFAULT: no before-image, and a large unchanged value is not sent
         ("u", {"id": 1}, None, {"id": 1, "n": 2, "m": None, "big": kept}),
-        # a new key is a delete and a create; what the identity lacks is invented where it is NOT NULL
+        # a changed key is a delete and a create; columns outside the identity get a default if they are NOT NULL
         ("d", {"id": 1}, {"id": 1, "n": 5, "m": None, "big": None}, None),
         ("c", {"id": 2}, None, {"id": 2, "n": 2, "m": None, "big": kept}),
         ("d", {"id": 2}, {"id": 2, "n": 5, "m": None, "big": None}, None),
     ]
-    assert shapes("whole") == [
-        # a generated column is not there at all; NULL stays NULL and does not become the default
+    assert images("whole") == [
+        # generated columns are absent; NULL stays NULL and does not become the default
         ("c", {"id": 1}, None, {"id": 1, "m": None, "big": big}),
         ("u", {"id": 1}, {"id": 1, "m": None, "big": big}, {"id": 1, "m": 7, "big": big}),
         ("t", None, None, None),
     ]
-    assert shapes("part") == [  # all under the name of the root; truncating a partition says nothing
+    assert images("part") == [  # all events have the name of the root; truncating a partition sends nothing
         ("c", {"id": 1, "k": 1}, None, {"id": 1, "k": 1, "t": "a"}),
         ("d", {"id": 1, "k": 1}, {"id": 1, "k": 1, "t": None}, None),
         ("c", {"id": 1, "k": 2}, None, {"id": 1, "k": 2, "t": "a"}),
         ("t", None, None, None),
     ]
-    assert shapes("indexed") == [  # an identity without the primary key: the key is invented
+    assert images("indexed") == [  # an identity without the primary key: the key contains a default value
         ("c", {"id": 1}, None, {"id": 1, "u": 1}),
         ("d", {"id": 0}, {"id": 0, "u": 1}, None),
     ]

@@ -1,4 +1,4 @@
-"""The gate on a PostgreSQL of its own: events of what is not visible yet, and what is not on disk yet."""
+"""The visibility gate on a PostgreSQL server of its own: transactions that are not visible yet, and WAL not flushed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM g
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
-    """A PostgreSQL whose settings may be changed; its log goes to disk only when somebody asks for it."""
+    """Yields a PostgreSQL server with changeable settings. It flushes asynchronous commits only on request."""
     own = devstack.start(temporary_home(), only=["postgres"], ephemeral=True)
     try:
         set_up(own.postgres, wal_writer_delay="10s", wal_writer_flush_after="1GB")
@@ -59,7 +59,7 @@ def source(stack: Stack, private: Stack) -> Iterator[Source]:
 
 
 def set_up(dsn: str, **settings: str) -> None:
-    """For all sessions, at once."""
+    """Changes settings for all sessions, and waits until they apply."""
     with psycopg.connect(dsn, autocommit=True) as admin:
         for name, value in settings.items():
             admin.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
@@ -68,8 +68,11 @@ def set_up(dsn: str, **settings: str) -> None:
             until(lambda n=name, v=value: admin.execute("SELECT current_setting(%s)", [n]).fetchone() == (v,))  # type: ignore[misc]
 
 
-def test_hazard_01_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: System, private: Stack) -> None:
-    """It is in the log, so its events come; it stays invisible until its synchronous standby has answered."""
+def test_hazard_01_a_lane_waits_for_a_commit_that_is_not_visible_yet(system: System, private: Stack) -> None:
+    """The commit is in WAL, so Debezium sends its events.
+
+    It stays invisible until the synchronous standby confirms it.
+    """
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     system.until_in_sync()
@@ -79,15 +82,15 @@ def test_hazard_01_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: Sys
         threading.Thread(target=system.execute, args=(statement,))
         for statement in (
             "UPDATE {schema}.orders SET status = 'paid', customer_id = 2 WHERE id = 2",
-            "INSERT INTO {schema}.customers VALUES (9, 'Edsger')",  # no order is found of
+            "INSERT INTO {schema}.customers VALUES (9, 'Edsger')",  # has no orders, so the look-up finds none
         )
     ]
     try:
-        for one in late:
-            one.start()
+        for thread in late:
+            thread.start()
         for model in (system.orders, system.summaries):
-            told = daemon.until_reason(model, "waiting")
-            assert "not visible yet" in told and "in progress" in told and "synchronous standby" in told
+            reason = daemon.until_reason(model, "waiting")
+            assert "not visible yet" in reason and "in progress" in reason and "synchronous standby" in reason
         until(lambda: all(daemon.status(model)["lag_seconds"] > 2 for model in before))
         for model, documents in before.items():
             assert system.documents(model) == documents
@@ -95,8 +98,8 @@ def test_hazard_01_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: Sys
         assert daemon.get("/livez") == (200, "ok\n")
     finally:
         set_up(private.postgres, synchronous_standby_names="")
-        for one in late:
-            one.join()
+        for thread in late:
+            thread.join()
     system.execute("INSERT INTO {schema}.orders (id, customer_id) VALUES (6, 9)")
     system.until_in_sync()
     daemon.until_ready()
@@ -105,7 +108,7 @@ def test_hazard_01_a_commit_that_no_snapshot_shows_yet_is_waited_for(system: Sys
 
 
 def test_a_repair_moves_the_clock_of_a_quiet_server(system: System) -> None:
-    """Nothing but an edit by hand has happened since the documents were rendered."""
+    """Only manual edits have happened since the documents were rendered."""
     system.execute(CUSTOMERS, FIVE)
     system.run("backfill")
     for n in range(3):
@@ -113,14 +116,14 @@ def test_a_repair_moves_the_clock_of_a_quiet_server(system: System) -> None:
         assert urllib3.request("PUT", url, json={"status": f"edited {n}"}).status == 200
     with redis.Redis.from_url(system.stack.redis) as client:
         client.set(f"{system.prefix}:summary:1", '{"name": "Eve", "orders": []}')
-    said = system.run("verify", "--patience", "0", expect=1)
-    assert said.count("differing: 1") == 2
+    output = system.run("verify", "--patience", "0", expect=1)
+    assert output.count("differing: 1") == 2
     system.run("verify", "--repair", "--patience", "0")
     for model in (system.orders, system.summaries):
         assert system.documents(model) == system.expected(model)
 
 
-def test_hazard_10_an_event_of_a_transaction_that_never_was_stops_the_read_model(
+def test_hazard_10_an_event_of_an_unknown_transaction_stops_the_read_model(
     system: System,
 ) -> None:
     daemon = system.start()
@@ -130,12 +133,12 @@ def test_hazard_10_an_event_of_a_transaction_that_never_was_stops_the_read_model
     source = {"schema": system.schema, "table": "customers", "txId": now + (1 << 29), "ts_ms": 1}
     event = {"op": "c", "before": None, "after": {"id": 1, "name": "Ada"}, "source": source}
     system.produce("customers", json.dumps(event).encode())
-    told = daemon.until_reason(system.orders, "failed")
-    assert "does not have" in told and "in the future" in told and f"syncer resync {system.orders}" in told
+    reason = daemon.until_reason(system.orders, "failed")
+    assert "does not have" in reason and "in the future" in reason and f"syncer resync {system.orders}" in reason
     assert daemon.metric("syncer_errors_total", model=system.orders, kind="fatal") == 1
 
 
-def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(system: System, private: Stack) -> None:
+def test_hazard_09_wal_is_flushed_before_rendered_documents_are_written(system: System, private: Stack) -> None:
     config = load_config(environ=system.environment)
     loaded = load_model(config, declared(config, [system.orders])[0])
     rows = SnapshotReader(config.postgres.arguments(), loaded.compiled)
@@ -158,14 +161,14 @@ def test_hazard_09_what_a_snapshot_saw_is_on_disk_before_it_is_written(system: S
         with gate.open_view() as sight:
             assert sight.view.head.insert_lsn
             assert behind() > 0
-        assert behind() < 100  # the end of what was there, and perhaps a page's header
+        assert behind() < 100  # the flushed part ends at the last record, perhaps before a page header
     private.kill("postgres")
     private.launch("postgres")
     assert system.database.query(f"SELECT name FROM {system.schema}.customers") == [("Ada",)]
 
 
-def test_hazard_28_a_backfill_is_planned_from_what_is_on_disk(system: System, private: Stack) -> None:
-    """Found by the simulation: a row whose delete a crash takes back has no event, and lay in no range."""
+def test_hazard_28_a_backfill_is_planned_from_flushed_wal(system: System, private: Stack) -> None:
+    """Found by the simulation: a crash undid the delete of a row. The row had no event and was in no range."""
     system.execute(CUSTOMERS, FIVE)
     config = load_config(environ=system.environment)
     loaded = load_model(config, declared(config, [system.orders])[0])
@@ -180,9 +183,12 @@ def test_hazard_28_a_backfill_is_planned_from_what_is_on_disk(system: System, pr
     assert system.database.query(f"SELECT count(*), max(id) FROM {system.schema}.orders") == [(run.roots, 4)]
 
 
-def test_hazard_09_what_a_crash_takes_back_was_never_written(private: Stack, tmp_path: Path) -> None:
-    """An asynchronous commit is seen, rendered, and gone after a crash; soon the clock is as high again, and
-    neither identifier nor timeline tell. So nothing leaves before the log is on disk."""
+def test_hazard_09_changes_undone_by_a_crash_are_never_written(private: Stack, tmp_path: Path) -> None:
+    """An asynchronous commit is visible and rendered, but a crash undoes it.
+
+    New transactions soon reuse its identifier, and the timeline stays the same, so neither reveals the loss.
+    Therefore nothing is written before WAL is flushed.
+    """
     with fresh_database(private) as database:
         database.execute(*SCHEMA.split(";"))
         engine = Engine(database, tmp_path)
@@ -190,7 +196,7 @@ def test_hazard_09_what_a_crash_takes_back_was_never_written(private: Stack, tmp
         seen: list[Any] = []
 
         class Crash(SnapshotReader):
-            """The server crashes when the view has ended, and before it was asked for the log on disk."""
+            """Crashes the server after the snapshot has ended, before the flush position is read."""
 
             def flushed(self, lsn: int) -> bool:
                 seen.extend(database.query("SELECT id, note FROM orders"))
@@ -210,14 +216,14 @@ def test_hazard_09_what_a_crash_takes_back_was_never_written(private: Stack, tmp
         assert engine.sink.batches == [] and engine.changes.committed == 0
         txid = engine.execute("INSERT INTO orders VALUES (2, 2, 'kept')")
         engine.add_event(txid, "orders", "c", after={"id": 2, "customer_id": 2, "note": "kept"})
-        engine.changes.close()  # whoever goes on begins where was committed
+        engine.changes.close()  # the next lane starts at the committed offsets
         engine.drain(engine.lane())
         assert engine.documents() == engine.expected() == {"2": {"note": "kept", "customer": "Grace"}}
         engine.close()
 
 
-def test_hazard_10_ids_of_32_bits_are_widened_after_they_wrapped(tmp_path: Path) -> None:
-    """Events tell the low half of a transaction's id, snapshots all of it."""
+def test_hazard_10_ids_of_32_bits_are_widened_after_a_wraparound(tmp_path: Path) -> None:
+    """Events contain the low half of a transaction ID, snapshots contain all of it."""
     own = devstack.start(temporary_home(), only=["postgres"], ephemeral=True)
     try:
         server = own.server("postgres")

@@ -1,4 +1,4 @@
-"""Kafka forgets or is made anew: offsets that have no answer, expire or belong to another topic."""
+"""Kafka loses state: offsets are missing, expire, or belong to a recreated topic."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def admin(stack: Stack) -> AdminClient:
     return AdminClient({"bootstrap.servers": stack.kafka})
 
 
-def begun(system: System) -> None:
-    """A read model that was right, and nothing runs."""
+def fill_and_stop(system: System) -> None:
+    """Fills a read model, checks that it is in sync, and stops the daemon."""
     system.run("backfill", system.orders)
     daemon = system.start(system.orders)
     system.execute(*FIRST)
@@ -48,7 +48,7 @@ def make(system: System, name: str, partitions: int) -> str:
 
 
 def polled(source: KafkaSource) -> list[bytes | None]:
-    """The first records that come."""
+    """Returns the first records that arrive."""
     try:
         records = until(lambda: source.poll(0.5, 100, 1 << 20))
     finally:
@@ -56,9 +56,12 @@ def polled(source: KafkaSource) -> list[bytes | None]:
     return [record.value for record in records]
 
 
-def test_hazard_18_a_partition_that_is_idle_begins_at_its_end(stack: Stack, system: System) -> None:
-    """Found: asked for the offsets of ten minutes ago, Kafka says −1 for a partition without records since.
-    Its end stands for that, and is committed at once: what comes before the first poll is not missed."""
+def test_hazard_18_an_idle_partition_starts_at_its_end(stack: Stack, system: System) -> None:
+    """Kafka returns -1 for the offset at a time after the last record of a partition.
+
+    The syncer uses the end offset instead and commits it at once. Records that arrive before the first poll are not
+    missed.
+    """
     topic = system.topic("orders")
     system.kafka_admin().create([topic], {}, partitions=2)
     producer = Producer(settings(stack))
@@ -74,7 +77,9 @@ def test_hazard_18_a_partition_that_is_idle_begins_at_its_end(stack: Stack, syst
     assert {p: offset for p, offset in committed.items() if p[0] == topic} == {(topic, 0): 1, (topic, 1): 1}
 
 
-def test_hazard_19_a_partition_made_later_begins_at_its_start(stack: Stack, system: System, admin: AdminClient) -> None:
+def test_hazard_19_a_partition_added_later_is_read_from_its_start(
+    stack: Stack, system: System, admin: AdminClient
+) -> None:
     topic = make(system, "growing", 1)
     group = f"{system.prefix}.growing"
     system.kafka_admin().commit(group, {(topic, 0): 0})
@@ -86,10 +91,10 @@ def test_hazard_19_a_partition_made_later_begins_at_its_start(stack: Stack, syst
     assert polled(KafkaSource(settings(stack), group, [topic], name="growing")) == [b"early"]
 
 
-def test_hazard_19_records_trimmed_before_they_were_read_are_told(
+def test_hazard_19_records_deleted_before_they_were_read_are_reported(
     stack: Stack, system: System, admin: AdminClient
 ) -> None:
-    """A partition made later whose first records are gone already."""
+    """The partition was added later, and its first records are deleted already."""
     topic = make(system, "trimmed", 1)
     producer = Producer(settings(stack))
     for value in (b"gone", b"there"):
@@ -97,14 +102,14 @@ def test_hazard_19_records_trimmed_before_they_were_read_are_told(
     assert producer.flush(10) == 0
     [deleted] = admin.delete_records([TopicPartition(topic, 0, 1)]).values()
     deleted.result(10)
-    with pytest.raises(Fatal, match="no longer has the records") as told:
+    with pytest.raises(Fatal, match="no longer has the records") as error:
         polled(KafkaSource(settings(stack), f"{system.prefix}.trimmed", [topic], name="orders"))
-    assert told.value.hint == "syncer resync orders"
+    assert error.value.hint == "syncer resync orders"
 
 
-def test_hazard_19_offsets_that_expired_begin_where_the_read_model_began(system: System, admin: AdminClient) -> None:
-    """They look like a new read model; the state topic knows that it is none."""
-    begun(system)
+def test_hazard_19_expired_offsets_restart_at_the_start_of_the_read_model(system: System, admin: AdminClient) -> None:
+    """The read model looks new, but the state topic shows that it is not."""
+    fill_and_stop(system)
     groups = [f"{system.prefix}.{system.orders}.1{lane}" for lane in ("", ".work", ".backfill")]
     until(lambda: not any(system.kafka_admin().members(group) for group in groups))
     for deleted in admin.delete_consumer_groups(groups).values():
@@ -113,15 +118,15 @@ def test_hazard_19_offsets_that_expired_begin_where_the_read_model_began(system:
     daemon = system.start(system.orders)
     system.until_in_sync(system.orders)
     assert system.state_store().load()[system.orders]["generation"] == 1
-    assert daemon.metric("syncer_events_total") >= 11  # of all that came since it began
+    assert daemon.metric("syncer_events_total") >= 11  # all events since the start of the read model
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["daemon runs", "daemon is down"])
-def test_hazard_19_a_topic_made_again_under_its_name(
+def test_hazard_19_a_topic_recreated_under_its_name_is_detected(
     stack: Stack, system: System, admin: AdminClient, running: bool
 ) -> None:
-    """With as many records as before, it would look like progress."""
-    begun(system)
+    """The new topic has as many records as before, so offsets alone would not reveal it."""
+    fill_and_stop(system)
     topic = system.topic("orders")
     ends = system.kafka_admin().ends([topic])
     daemon = system.start(system.orders) if running else None

@@ -1,7 +1,7 @@
-"""The connector begins again: what it lost then, and that all documents are rendered again.
+"""The connector starts a new replication session: lost rows, and the render of all documents that repairs them.
 
-SYNCER_SOURCE__REPAIR_AFTER_RESUME and DEVSTACK_DEBEZIUM_VERSION try hazard 30 with the repair and with an
-older Debezium. Without both, the repair is off, so what is tested is Debezium.
+SYNCER_SOURCE__REPAIR_AFTER_RESUME and DEVSTACK_DEBEZIUM_VERSION run hazard 30 with the repair and with an older
+Debezium. By default the repair is off, so the test checks Debezium itself.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ ROWS = 3000
 
 @pytest.fixture(scope="module")
 def source(stack: Stack) -> Iterator[Source]:
-    """A connector that sends a record in a request, so that a page takes it long."""
+    """Yields a connector that sends one record per request, so that a page of rows takes long."""
     with streaming_source(stack, producer__override__batch__size="1") as source:
         yield source
 
 
-def begin(system: System, policy: str) -> Daemon:
-    """A daemon whose read model is right, and that has noted who reads the slot."""
+def start_in_sync(system: System, policy: str) -> Daemon:
+    """Starts a daemon whose read model is in sync and which has recorded the reader of the slot."""
     system.environment |= {
         "SYNCER_SOURCE__REPAIR_AFTER_RESUME": policy,
         "SYNCER_WATCH__INTERVAL": "200ms",
@@ -45,15 +45,15 @@ def begin(system: System, policy: str) -> Daemon:
 
 
 def resume(system: System, source: Source) -> None:
-    """The connector's session with PostgreSQL ends, and it begins another one."""
+    """Ends the connector's session with PostgreSQL and waits until a new one starts."""
     find = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
     [[before]] = until(lambda: system.database.query(find, [source.names.prefix]))
     system.database.query("SELECT pg_terminate_backend(%s)", [before])
     until(lambda: [row for row in system.database.query(find, [source.names.prefix]) if row[0] != before])
 
 
-def lose(system: System, id: int) -> None:
-    """As if the connector had lost the row's events: a document is missing, and nobody knows."""
+def delete_document(system: System, id: int) -> None:
+    """Deletes a document and its version without the syncer, as if the connector had lost the row's events."""
     with redis.Redis.from_url(system.redis) as client:
         keys = list(client.scan_iter(f"*{system.prefix}:summary:{id}*", count=1000))
         assert client.delete(*keys) == 2, "it and its version"
@@ -64,9 +64,9 @@ def refreshes(daemon: Daemon) -> float:
 
 
 @pytest.mark.timeout(600)
-def test_hazard_30_rows_of_a_copy_amid_which_connect_is_killed(source: Source, system: System) -> None:
-    """Found: Debezium 3.6 loses the rest of a page of rows; it is RUNNING, and the canary arrives."""
-    daemon = begin(system, os.environ.get("SYNCER_SOURCE__REPAIR_AFTER_RESUME", "never"))
+def test_hazard_30_rows_of_a_copy_during_which_connect_is_killed(source: Source, system: System) -> None:
+    """Debezium 3.6 loses the rest of a page of rows. It reports RUNNING, and canaries arrive."""
+    daemon = start_in_sync(system, os.environ.get("SYNCER_SOURCE__REPAIR_AFTER_RESUME", "never"))
     positions = SavedPositions(system.stack, source.connector.name)
     rows = ((id, f"copied {id}") for id in range(1, ROWS + 1))
     xid = copy(system.database, f"COPY {system.schema}.customers FROM STDIN", rows)
@@ -81,33 +81,35 @@ def test_hazard_30_rows_of_a_copy_amid_which_connect_is_killed(source: Source, s
     assert daemon.metric("syncer_stream_breaks") == 0
 
 
-def test_hazard_30_all_is_rendered_again_after_the_connector_resumed(source: Source, system: System) -> None:
-    """While a daemon runs, and while none does."""
-    daemon = begin(system, "always")
-    lose(system, -1)
+def test_hazard_30_all_documents_are_rendered_again_after_the_connector_resumes(source: Source, system: System) -> None:
+    """The connector resumes once while a daemon runs, and once while none runs."""
+    daemon = start_in_sync(system, "always")
+    delete_document(system, -1)
     resume(system, source)
     until(lambda: refreshes(daemon) == 1, daemon.log.read_text)
-    [said] = daemon.logged(AGAIN)
-    assert f"the connector resumed (another process reads slot {source.names.prefix})" in said["why"]
+    [entry] = daemon.logged(AGAIN)
+    assert f"the connector resumed (another process reads slot {source.names.prefix})" in entry["why"]
     system.until_in_sync(system.summaries)
     until(lambda: not system.status_of(system.summaries)["refresh"])
     daemon.stop()
     state, key = system.state_store(), f"{system.summaries}/1/refresh"
     done = state.load()[key]
     state.save(key, {**done, "ends": dict.fromkeys(done["ends"], 1000)})
-    assert f"work items left: {said['why']}" in system.run("status", system.summaries, expect=1)
-    state.save(key, done)  # else the next hand-out waits for these items
+    assert f"work items left: {entry['why']}" in system.run("status", system.summaries, expect=1)
+    state.save(key, done)  # otherwise the next schedule waits for these items
 
-    lose(system, -2)
+    delete_document(system, -2)
     resume(system, source)
     daemons = [system.start(system.summaries) for _ in range(2)]
     until(lambda: sum(map(refreshes, daemons)), daemons[0].log.read_text)
     system.until_in_sync(system.summaries)
 
 
-def test_hazard_30_whether_a_resume_costs_a_render_depends_on_debezium(source: Source, system: System) -> None:
-    """`auto`: nothing is rendered if this version loses nothing; and `check` tells of one that does."""
-    daemon = begin(system, "auto")
+def test_hazard_30_whether_a_resume_causes_a_render_depends_on_the_debezium_version(
+    source: Source, system: System
+) -> None:
+    """With `auto`, nothing is rendered if this Debezium version loses no rows. `check` reports a version that does."""
+    daemon = start_in_sync(system, "auto")
     known = system.state_store().load()[f"{system.summaries}/1/reader"]
     resume(system, source)
     [connect] = [version for name, version in system.stack.versions().items() if name == "connect"]
@@ -116,5 +118,5 @@ def test_hazard_30_whether_a_resume_costs_a_render_depends_on_debezium(source: S
     until(lambda: system.state_store().load()[f"{system.summaries}/1/reader"]["reader"] != known["reader"])
     assert system.state_store().load()[f"{system.summaries}/1/reader"]["sound"] is sound
     assert refreshes(daemon) == (0 if sound else 1)
-    said = system.run("check", system.summaries, expect=0 if sound else 1)
-    assert ("loses rows of a COPY" in said) is not sound
+    output = system.run("check", system.summaries, expect=0 if sound else 1)
+    assert ("loses rows of a COPY" in output) is not sound

@@ -1,7 +1,8 @@
-"""Tables altered so that documents are wrong without a change event.
+"""Alterations of tables that make documents wrong without a change event.
 
-Noticed while the daemon runs, and when it comes back. All was found silent in the stream of Debezium 3.6 over
-PostgreSQL 15."""
+The daemon must detect them while it runs and when it starts. Debezium 3.6 with PostgreSQL 15 sends no event for any
+of them.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ SILENT = {
         "CREATE TABLE {schema}.notes (id bigint PRIMARY KEY, note text)",
     ),
     "an enum's value renamed": ("ALTER TYPE {schema}.mood RENAME VALUE 'sad' TO 'blue'",),
-    # All looks as before afterwards.
+    # afterwards, all definitions are as before
     "a leaf detached, updated and attached": (
         "ALTER TABLE {schema}.things DETACH PARTITION {schema}.things1",
         "UPDATE {schema}.things1 SET n = n * 10",
@@ -97,70 +98,70 @@ HARMLESS = (
 def system(system: System) -> System:
     system.execute(*SCHEMA)
     system.declare("things", THINGS)
-    system.run("backfill", things(system))
-    assert wrong(system) == {}
+    system.run("backfill", model_name(system))
+    assert differing(system) == {}
     return system
 
 
-def things(system: System) -> str:
+def model_name(system: System) -> str:
     return f"{system.prefix}-things"
 
 
-def wrong(system: System) -> dict[str, object]:
-    """id → document, of those that are not what PostgreSQL says."""
-    have = system.documents(things(system))
+def differing(system: System) -> dict[str, object]:
+    """Returns the documents that differ from PostgreSQL, by ID."""
+    have = system.documents(model_name(system))
     want = dict(system.database.query(EXPECTED.format(schema=system.schema)))
     return {id: have.get(id) for id in have | want if have.get(id) != want.get(id)}
 
 
-def started(system: System) -> Daemon:
-    """A daemon that has settled the events of the first rows."""
-    daemon = system.start(things(system))
+def start_in_sync(system: System) -> Daemon:
+    """Starts a daemon and waits until it has committed the events of the first rows."""
+    daemon = system.start(model_name(system))
     until(lambda: daemon.metric("syncer_events_total") == FIRST, daemon.log.read_text)
     until(lambda: daemon.metric("syncer_lag_records") == 0, daemon.log.read_text)
     return daemon
 
 
 def has_events(system: System, case: str) -> bool:
-    """PostgreSQL 14 sends an update of a leaf that was detached in the same transaction as the root's."""
+    """PostgreSQL 14 sends an update of a leaf that was detached in the same transaction as an update of the root."""
     with system.database.connect() as session:
         return session.info.server_version < 150000 and case == "a leaf detached, updated and attached"
 
 
 def rendered_again(system: System, daemon: Daemon) -> None:
     until(lambda: daemon.logged("re-rendering all documents"), daemon.log.read_text)
-    until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
+    until(lambda: not differing(system), lambda: f"{differing(system)}\n{daemon.log.read_text()}")
 
 
 @pytest.mark.parametrize("case", SILENT)
-def test_hazard_06_is_noticed_while_the_daemon_runs(system: System, case: str) -> None:
-    """No event tells of it; the fingerprint does, also when nothing else happens."""
-    daemon = started(system)
-    until(lambda: system.status_of(things(system))["lag_records"] == 0)  # lanes that are opened again repeat nothing
-    system.execute(";".join(SILENT[case]))  # in one transaction, as a migration does
+def test_hazard_06_an_alteration_is_detected_while_the_daemon_runs(system: System, case: str) -> None:
+    """The fingerprint changes, although no event arrives."""
+    daemon = start_in_sync(system)
+    until(lambda: system.status_of(model_name(system))["lag_records"] == 0)  # reopened lanes repeat no events
+    system.execute(";".join(SILENT[case]))  # in one transaction, like a migration
     rendered_again(system, daemon)
     if not has_events(system, case):
-        assert daemon.metric("syncer_events_total") == FIRST, "it was an event that told"
+        assert daemon.metric("syncer_events_total") == FIRST, "an event reported the alteration"
     assert not daemon.logged("read model failed"), daemon.log.read_text()
 
 
 @pytest.mark.parametrize("case", SILENT)
-def test_hazard_06_is_noticed_when_the_daemon_comes_back(system: System, case: str) -> None:
-    """The shape of the tables is noted before the first document is rendered."""
-    daemon = started(system)
-    until(lambda: system.status_of(things(system))["lag_records"] == 0)  # committed: no event comes twice
+def test_hazard_06_an_alteration_is_detected_when_the_daemon_starts(system: System, case: str) -> None:
+    """The state of the tables is recorded before the first document is rendered."""
+    daemon = start_in_sync(system)
+    until(lambda: system.status_of(model_name(system))["lag_records"] == 0)  # committed, so no event is repeated
     daemon.stop()
     system.execute(";".join(SILENT[case]))
-    assert wrong(system), "nothing is wrong"
-    daemon = system.start(things(system))
+    assert differing(system), "nothing is wrong"
+    daemon = system.start(model_name(system))
     rendered_again(system, daemon)
     if not has_events(system, case):
-        assert daemon.metric("syncer_events_total") == 0, "it was an event that told"
+        assert daemon.metric("syncer_events_total") == 0, "an event reported the alteration"
 
 
-def test_hazard_06_a_daemon_killed_between_finding_and_noting_begins_again(system: System) -> None:
-    """An open transaction holds it between the two."""
-    daemon = started(system)
+def test_hazard_06_a_daemon_killed_before_it_records_an_alteration_detects_it_again(system: System) -> None:
+    """An open transaction delays the daemon between the detection and the record."""
+    daemon = start_in_sync(system)
     with system.database.connect(autocommit=False) as other:
         other.execute("SELECT pg_current_xact_id()")
         widened = ";".join(SILENT["columns widened"])
@@ -169,60 +170,60 @@ def test_hazard_06_a_daemon_killed_between_finding_and_noting_begins_again(syste
         daemon.kill()
         other.rollback()
     [found] = daemon.logged("re-rendering all documents")
-    for told in ("things.id was integer and is now bigint", "note was text and is now character varying(99)"):
-        assert told in found["why"]
-    assert wrong(system), "nothing is wrong"
-    daemon = system.start(things(system))
+    for change in ("things.id was integer and is now bigint", "note was text and is now character varying(99)"):
+        assert change in found["why"]
+    assert differing(system), "nothing is wrong"
+    daemon = system.start(model_name(system))
     rendered_again(system, daemon)
-    system.execute(  # beyond what the columns held before
+    system.execute(  # values that the old column types could not hold
         "INSERT INTO {schema}.notes VALUES (3000000000, 'big')",
         "INSERT INTO {schema}.things VALUES (3000000000, 1, 4000000000)",
     )
-    until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
+    until(lambda: not differing(system), lambda: f"{differing(system)}\n{daemon.log.read_text()}")
     assert not any(one.logged("read model failed") for one in system.daemons)
-    system.until_status(things(system), reason="")
+    system.until_status(model_name(system), reason="")
 
 
 FITS = "tables were altered, the read model still fits them"
 
 
 def members(system: System) -> dict[str, tuple[str, set[str]]]:
-    """The consumer groups' members. Whoever leaves and joins again has another id."""
+    """Returns the state and member IDs of each consumer group. A member that rejoins gets a new ID."""
     admin = AdminClient({"bootstrap.servers": system.stack.kafka})
-    unit = f"{system.prefix}.{things(system)}.1"
+    unit = f"{system.prefix}.{model_name(system)}.1"
     asked = admin.describe_consumer_groups([unit, f"{unit}.work", f"{unit}.backfill"])
     groups = {name: future.result() for name, future in asked.items()}
     return {n: (g.state.name, {member.member_id for member in g.members}) for n, g in groups.items()}
 
 
 @pytest.mark.parametrize("case", ["a leaf truncated", "a leaf detached", "tables swapped by rename"])
-def test_hazard_06_lanes_go_on_if_the_read_model_fits_the_altered_tables(system: System, case: str) -> None:
-    """They stay in their groups, and all is rendered again for each alteration."""
-    system.environment["SYNCER_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS"] = "60000"  # also when it is slow
-    daemon = started(system)
+def test_hazard_06_lanes_continue_if_the_read_model_fits_the_altered_tables(system: System, case: str) -> None:
+    """Lanes stay in their groups. Each alteration causes a render of all documents."""
+    system.environment["SYNCER_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS"] = "60000"  # tolerates a slow machine
+    daemon = start_in_sync(system)
     before = members(system)
     assert all(state == "STABLE" and ids for state, ids in before.values()), before
     for times, statements in enumerate((SILENT[case], SILENT["a child's column altered, using"]), 1):
         system.execute(";".join(statements))
         until(lambda times=times: len(daemon.logged("re-rendering all documents")) == times)  # type: ignore[misc]
-        until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
+        until(lambda: not differing(system), lambda: f"{differing(system)}\n{daemon.log.read_text()}")
     system.execute("UPDATE {schema}.notes SET note = 'last' WHERE id = 3")
     until(lambda: daemon.metric("syncer_events_total") > FIRST, daemon.log.read_text)
-    until(lambda: not wrong(system), lambda: f"{wrong(system)}\n{daemon.log.read_text()}")
+    until(lambda: not differing(system), lambda: f"{differing(system)}\n{daemon.log.read_text()}")
     assert members(system) == before
     assert daemon.logged(FITS), daemon.log.read_text()
     assert not daemon.logged("lane is waiting") and not daemon.logged("read model waiting"), daemon.log.read_text()
 
 
-def test_hazard_06_what_alters_no_document_renders_nothing(system: System) -> None:
-    daemon = system.start(things(system))
+def test_hazard_06_harmless_alterations_cause_no_render(system: System) -> None:
+    daemon = system.start(model_name(system))
     daemon.until_ready()
     for statement in HARMLESS:
         before = len(daemon.logged(FITS))
         system.execute(statement)
-        if not statement.startswith(("CREATE INDEX", "VACUUM")):  # others are noticed, and looked at
+        if not statement.startswith(("CREATE INDEX", "VACUUM")):  # other statements change the fingerprint
             until(lambda before=before: len(daemon.logged(FITS)) > before, daemon.log.read_text)  # type: ignore[misc]
     daemon.stop()
-    daemon = system.start(things(system))
+    daemon = system.start(model_name(system))
     assert daemon.metric("syncer_batches_total", lane="work") == 0
     assert not any(d.logged("re-rendering all documents") for d in system.daemons)

@@ -1,6 +1,7 @@
-"""The way from PostgreSQL to Kafka breaks: slot, connector, publication, position.
+"""Failures between PostgreSQL and Kafka: slot, connector, publication and offsets.
 
-Each test has a database, a connector and a daemon of its own."""
+Each test has its own database, connector and daemon.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +51,8 @@ def connect(stack: Stack) -> Iterator[Connect]:
     client.close()
 
 
-def begin(system: System, *options: str) -> Daemon:
-    """A daemon whose read models are right, and which has seen messages come through."""
+def start_in_sync(system: System, *options: str) -> Daemon:
+    """Starts a daemon whose read models are in sync and which has received canaries."""
     system.run("backfill")
     daemon = system.start(*options)
     system.execute(*ORDERS)
@@ -68,7 +69,7 @@ def canary_comes(daemon: Daemon, system: System) -> None:
 
 @contextmanager
 def stopped(connect: Connect, name: str) -> Iterator[None]:
-    """The connector, during the block."""
+    """Stops the connector for the duration of the block."""
     connect.stop(name)
     yield
     connect.resume(name)
@@ -82,7 +83,7 @@ def failed(daemon: Daemon, model: str, *words: str) -> None:
 
 
 def resync(system: System, daemon: Daemon) -> None:
-    """As the message says; afterwards everything is right, and stays so."""
+    """Resyncs both read models as the error message says, and checks that they stay in sync."""
     for model in (system.orders, system.summaries):
         system.run("resync", model, "--yes")
     daemon.until_ready()
@@ -90,10 +91,13 @@ def resync(system: System, daemon: Daemon) -> None:
     system.until_in_sync()
 
 
-def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> None:
-    """Found: Debezium 3.6 fails when its slot is gone; once its offsets are reset it makes a new one, runs,
-    and what was committed between never comes. The daemon knows the slot, and stops when it is gone."""
-    daemon = begin(system)
+def test_hazard_15_a_dropped_slot(source: Source, system: System) -> None:
+    """Debezium 3.6 fails when its slot is missing.
+
+    After an offset reset it creates a new slot and runs, but the changes committed in between never arrive. The
+    daemon remembers the slot and stops when it is missing.
+    """
+    daemon = start_in_sync(system)
     with system.database.connect() as admin:
         drop_slots(admin, system.database.name)
     system.execute(ANOTHER.format(2))
@@ -107,29 +111,31 @@ def test_hazard_15_a_slot_that_is_dropped(source: Source, system: System) -> Non
         )
     until(lambda: "syncer connectors reset" in daemon.get("/status")[1], daemon.log.read_text)
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 1
-    # One answer everywhere: first the reset, which tells what to resync.
+    # Every command gives the same advice: reset the connector first. The reset lists the read models to resync.
     until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
-    told = system.until_status(system.orders, state="failed")
-    assert told["lag_seconds"] != 0
-    assert "connectors reset, then" in told["hint"]
-    for command, status in ((["status"], 1), (["check"], 1), (["resync", system.orders, "--yes"], 3)):
-        said = system.run(*command, expect=status)
-        assert f"→ {RESET}" in said and "→ fix" not in said and "→ syncer connectors apply" not in said
-    assert f"slot {source.names.prefix}: it does not exist" in said
+    status = system.until_status(system.orders, state="failed")
+    assert status["lag_seconds"] != 0
+    assert "connectors reset, then" in status["hint"]
+    for command, exit_code in ((["status"], 1), (["check"], 1), (["resync", system.orders, "--yes"], 3)):
+        output = system.run(*command, expect=exit_code)
+        assert f"→ {RESET}" in output and "→ fix" not in output and "→ syncer connectors apply" not in output
+    assert f"slot {source.names.prefix}: it does not exist" in output
     system.state_store().save("half", {"model": "half"})
-    said = system.run("connectors", "reset", "--yes")
-    assert f"syncer resync {system.orders}" in said
-    assert "syncer resync half" not in said and "registered in Kafka, but not declared" in said and "half" in said
+    output = system.run("connectors", "reset", "--yes")
+    assert f"syncer resync {system.orders}" in output
+    assert "syncer resync half" not in output and "registered in Kafka, but not declared" in output and "half" in output
     resync(system, daemon)
     assert daemon.metric("syncer_slot_lost", slot=source.names.prefix) == 0
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["daemon runs", "daemon is down"])
-def test_hazard_15_a_slot_that_was_advanced(source: Source, system: System, connect: Connect, running: bool) -> None:
-    """Found: Debezium 3.6 takes a slot that is ahead of its position as it is, also with
-    `offset.mismatch.strategy=trust_offset`; it runs, and what was skipped never comes. It fails only if the
-    slot's `restart_lsn` moved, too: if PostgreSQL noted its transactions (every 15 s) in what is skipped."""
-    daemon = begin(system)
+def test_hazard_15_an_advanced_slot(source: Source, system: System, connect: Connect, running: bool) -> None:
+    """Debezium 3.6 accepts a slot that is ahead of its offsets, even with `offset.mismatch.strategy=trust_offset`.
+
+    It runs, and the skipped changes never arrive. It fails only if the slot's `restart_lsn` moved too. That happens
+    if PostgreSQL logged its running transactions (every 15 s) in the skipped part.
+    """
+    daemon = start_in_sync(system)
     connect.stop(source.connector.name)
     until(lambda: daemon.status(system.orders)["state"] == "waiting", daemon.log.read_text)
     system.execute(ANOTHER.format(2))
@@ -155,10 +161,12 @@ def test_hazard_15_a_slot_that_was_advanced(source: Source, system: System, conn
     assert daemon.metric("syncer_stream_breaks") >= 1
 
 
-def test_hazard_15_offsets_that_were_reset(source: Source, system: System, connect: Connect) -> None:
-    """With its slot, a connector without offsets goes on where the slot is: nothing is lost, and nothing is
-    told. Repeated messages are no gap."""
-    daemon = begin(system)
+def test_hazard_15_reset_connector_offsets_lose_nothing(source: Source, system: System, connect: Connect) -> None:
+    """A connector without offsets continues at its slot.
+
+    Nothing is lost, and no error is reported. Repeated messages are not a gap.
+    """
+    daemon = start_in_sync(system)
     with stopped(connect, source.connector.name):
         connect.forget_offsets(source.connector.name)
         system.execute(ANOTHER.format(2))
@@ -168,47 +176,52 @@ def test_hazard_15_offsets_that_were_reset(source: Source, system: System, conne
     assert daemon.metric("syncer_stream_breaks") == 0
 
 
-def test_hazard_15_a_publication_that_is_made_again(source: Source, system: System, connect: Connect) -> None:
-    """Found: with its publication gone, the connector fails; with a new one and started again it is RUNNING,
-    and nothing comes: the log from between cannot be decoded. Told by the slot and the canary."""
-    daemon = begin(system)
+def test_hazard_15_a_recreated_publication(source: Source, system: System, connect: Connect) -> None:
+    """Without its publication, the connector fails.
+
+    After the publication is recreated and the connector is restarted, it reports RUNNING, but no events arrive: the
+    WAL in between cannot be decoded. The slot and the canary reveal it.
+    """
+    daemon = start_in_sync(system)
     system.database.execute("DROP PUBLICATION pub")
-    told = daemon.until_state(system.orders, "waiting")
-    until(lambda: "publication pub: it does not exist" in daemon.get("/status")[1], told)
+    status = daemon.until_state(system.orders, "waiting")
+    until(lambda: "publication pub: it does not exist" in daemon.get("/status")[1], status)
     assert daemon.metric("syncer_publication_findings", publication="pub") == 1
     system.execute(ANOTHER.format(2))
-    again = "CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)"
+    recreate = "CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)"
     [(version,)] = system.database.query("SELECT current_setting('server_version_num')::int")
     if version >= 180000:
-        # It skips a publication that is missing, with a warning in its log, and sends nothing. The connector
-        # goes on; what it missed is rendered, because the publication is another one.
-        system.database.execute(again)
+        # PostgreSQL 18 skips a missing publication with a warning in its log, and sends nothing. The connector
+        # keeps running. The missed changes are rendered, because the publication is a new one.
+        system.database.execute(recreate)
         system.until_in_sync()
         assert daemon.logged("re-rendering all documents")
         canary_comes(daemon, system)
         daemon.until_ready()
         return
     until(lambda: "it has failed" in daemon.get("/status")[1], daemon.log.read_text)
-    system.database.execute(again)
+    system.database.execute(recreate)
     connect.restart(source.connector.name)
     connect.wait_running(source.connector.name, 60, steady=0)
     until(lambda: "has not arrived" in daemon.get("/status")[1], daemon.log.read_text)
     assert daemon.status(system.orders)["state"] == "waiting"
     system.run("connectors", "reset", "--yes")
-    # "the connector was reset", unless the daemon looked in the moment without a slot
+    # "the connector was reset", unless the daemon checked while there was no slot
     failed(daemon, system.orders, "changes were lost", f"syncer resync {system.orders}")
     resync(system, daemon)
 
 
-def test_hazard_15_a_quiet_database_does_not_hold_the_log(source: Source, system: System) -> None:
-    """Found: heartbeats alone do not move the slot while only tables outside of the publication are written;
-    the canary's message does."""
+def test_hazard_15_a_quiet_database_does_not_retain_wal(source: Source, system: System) -> None:
+    """Heartbeats alone do not advance the slot while only tables outside the publication are written.
+
+    The canary's message does.
+    """
     system.database.execute(
         "DROP PUBLICATION pub",
         "CREATE TABLE noise (id int)",
         f"CREATE PUBLICATION pub FOR TABLE {system.schema}.orders, {system.schema}.customers",
     )
-    begin(system)
+    start_in_sync(system)
 
     def confirmed() -> int:
         query = "SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = %s"
@@ -219,13 +232,16 @@ def test_hazard_15_a_quiet_database_does_not_hold_the_log(source: Source, system
     until(lambda: confirmed() >= now, lambda: (confirmed(), now))
 
 
-def test_hazard_15_a_table_that_left_the_publication_and_came_back(system: System) -> None:
-    """Found: RUNNING, the canary comes, and what was changed in between never does. Its membership is part of
-    the tables' shape: all documents are rendered again, once the transactions open then have ended."""
+def test_hazard_15_a_table_removed_from_the_publication_and_added_again(system: System) -> None:
+    """The connector reports RUNNING and canaries arrive, but changes from the time outside the publication never do.
+
+    Membership is part of the table state, so all documents are rendered again after the open transactions have
+    ended.
+    """
     orders = f"{system.schema}.orders"
     publish = f"CREATE PUBLICATION pub FOR TABLE {orders}, {system.schema}.customers"
     system.database.execute("DROP PUBLICATION pub", publish)
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     with system.database.connect(autocommit=False) as slow:
         slow.execute(f"UPDATE {orders} SET status = 'open at its return'".encode())
         system.database.execute(f"ALTER PUBLICATION pub DROP TABLE {orders}")
@@ -236,11 +252,10 @@ def test_hazard_15_a_table_that_left_the_publication_and_came_back(system: Syste
     assert daemon.metric("syncer_stream_breaks") == 0
 
 
-def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_beginning(system: System) -> None:
-    """Found: a table joins the publication while a transaction that changed it is open, and its changes are
-    never sent."""
+def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_start(system: System) -> None:
+    """A table joins the publication while a transaction that changed it is open. Debezium never sends its changes."""
     orders = f"{system.schema}.orders"
-    # The publication always exists: a connector that decodes a row of the time without it never recovers.
+    # The publication must always exist. A connector that decodes a change from a time without it never recovers.
     system.database.execute("BEGIN; DROP PUBLICATION pub; CREATE PUBLICATION pub; COMMIT")
     system.execute(*ORDERS)
     command = [sys.executable, "-m", "syncer", "backfill", system.orders]
@@ -265,38 +280,40 @@ def test_hazard_14_a_backfill_waits_for_transactions_open_at_its_beginning(syste
     assert system.documents(system.orders)["1"]["status"] == "unseen"
 
 
-def test_hazard_17_a_row_that_is_too_large_is_told(source: Source, system: System, connect: Connect) -> None:
-    """Found: one row above the producer's limit stops the connector, and so every read model. `check` insists
-    on a limit of 16 MiB; what is larger still is told with its cause."""
+def test_hazard_17_a_row_that_is_too_large_is_reported(source: Source, system: System, connect: Connect) -> None:
+    """One row above the producer's limit stops the connector and all read models.
+
+    `check` requires a limit of 16 MiB. For a larger row, the error names the cause.
+    """
     limit = {"producer.override.max.request.size": "100000"}
     connect.apply(replace(source.connector, config={**source.connector.config, **limit}))
     connect.wait_running(source.connector.name, 60)
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     system.execute("INSERT INTO {schema}.customers VALUES (2, repeat('x', 200000))")
     daemon.until_state(system.orders, "waiting")
     until(lambda: "RecordTooLargeException" in daemon.status(system.orders)["reason"], daemon.log.read_text)
-    told = system.until_status(system.orders, state="waiting")
-    assert told["lag_seconds"] != 0
-    assert "RecordTooLargeException" in told["reason"] and "buffer.memory" in told["hint"]
+    status = system.until_status(system.orders, state="waiting")
+    assert status["lag_seconds"] != 0
+    assert "RecordTooLargeException" in status["reason"] and "buffer.memory" in status["hint"]
     path = system.folder / "connectors" / "connector.json"
     sound = path.read_text()
     path.write_text(json.dumps({"name": source.connector.name, "config": {**source.connector.config, **limit}}))
-    for command, status in ((["status"], 1), (["check"], 1), (["connectors", "apply", "--yes"], 3)):
-        said = system.run(*command, expect=status)  # started again, it runs for a moment, and fails again
-        assert "RecordTooLargeException" in said and "max.message.bytes" in said
+    for command, exit_code in ((["status"], 1), (["check"], 1), (["connectors", "apply", "--yes"], 3)):
+        output = system.run(*command, expect=exit_code)  # after a restart it runs briefly and fails again
+        assert "RecordTooLargeException" in output and "max.message.bytes" in output
     path.write_text(sound)
     assert "change" in system.run("connectors", "apply", "--yes")
     daemon.until_ready()
     system.until_in_sync()
 
 
-def test_a_connector_that_fails_is_told_and_mended(source: Source, system: System, connect: Connect) -> None:
-    """And one that begins again is no trouble: nothing is lost."""
-    daemon = begin(system)
+def test_a_stopped_connector_is_reported_until_it_resumes(source: Source, system: System, connect: Connect) -> None:
+    """A connector that resumes needs no repair: nothing is lost."""
+    daemon = start_in_sync(system)
     with stopped(connect, source.connector.name):
-        told = daemon.until_state(system.orders, "waiting")
-        assert f"connector {source.connector.name}" in told["reason"]
-        assert "stopped" in told["reason"]
+        status = daemon.until_state(system.orders, "waiting")
+        assert f"connector {source.connector.name}" in status["reason"]
+        assert "stopped" in status["reason"]
         assert daemon.metric("syncer_connector_running") == 0
         system.execute(ANOTHER.format(2))
         assert daemon.ready() is False
@@ -306,23 +323,23 @@ def test_a_connector_that_fails_is_told_and_mended(source: Source, system: Syste
     assert daemon.logged("problem resolved")
 
 
-def test_a_connector_that_was_paused_is_told_and_resumed(source: Source, system: System) -> None:
-    daemon = begin(system)
+def test_a_paused_connector_is_reported_and_resumed(source: Source, system: System) -> None:
+    daemon = start_in_sync(system)
     system.until_status(system.orders, state="running")
     url = f"{system.stack.connect}/connectors/{source.connector.name}"
     urllib3.request("PUT", f"{url}/pause")
     until(lambda: urllib3.request("GET", f"{url}/status").json()["tasks"][0]["state"] == "PAUSED")
     system.execute(ANOTHER.format(2))
-    told = system.until_status(system.orders, state="waiting")
-    assert told["lag_seconds"] != 0
-    assert "it is paused" in told["reason"]
-    # It grows although no record waits in Kafka: by the message that does not come, also in `status`.
+    status = system.until_status(system.orders, state="waiting")
+    assert status["lag_seconds"] != 0
+    assert "it is paused" in status["reason"]
+    # No record waits in Kafka, but the missing canary makes the lag grow, also in `status`.
     until(lambda: daemon.metric("syncer_lag_seconds", model=system.orders) > 4, daemon.log.read_text)
     until(lambda: (system.status_of(system.orders)["lag_seconds"] or 0) > 4, lambda: system.status_of(system.orders))
     assert system.status_of(system.orders)["lag_records"] == 0
     for command in ("status", "check"):
-        said = system.run(command, expect=1)
-        assert "it is paused" in said and "→ syncer connectors apply" in said
+        output = system.run(command, expect=1)
+        assert "it is paused" in output and "→ syncer connectors apply" in output
     assert "resume (it is paused)" in system.run("connectors", "apply", "--dry-run")
     assert "is running" in system.run("connectors", "apply", "--yes")
     system.until_in_sync()
@@ -332,9 +349,9 @@ def test_a_connector_that_was_paused_is_told_and_resumed(source: Source, system:
     until(lambda: daemon.metric("syncer_lag_seconds", model=system.orders) == 0)
 
 
-def test_kafka_connect_that_is_away_is_no_trouble(system: System) -> None:
+def test_an_unreachable_kafka_connect_does_not_stop_the_daemon(system: System) -> None:
     system.environment["SYNCER_CONNECT__URL"] = "http://127.0.0.1:1"
-    daemon = begin(system)
+    daemon = start_in_sync(system)
     canary_comes(daemon, system)
     assert daemon.ready(), daemon.get("/readyz")
     assert '"connector": "unknown"' in daemon.get("/status")[1]

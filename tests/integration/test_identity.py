@@ -1,4 +1,4 @@
-"""Replica identities: what events do not tell, and that nothing runs where that could matter."""
+"""Replica identities: old values that are missing in events, and read models that are refused because of it."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ MADE_LATER = {
     ],
     "an identity's index dropped": [
         "CREATE TABLE child (id int PRIMARY KEY, parent_id int NOT NULL)",
-        "CREATE UNIQUE INDEX told ON child (id, parent_id)",
-        "ALTER TABLE child REPLICA IDENTITY USING INDEX told",
-        "DROP INDEX told",
+        "CREATE UNIQUE INDEX child_key ON child (id, parent_id)",
+        "ALTER TABLE child REPLICA IDENTITY USING INDEX child_key",
+        "DROP INDEX child_key",
     ],
     "no identity": [
         "CREATE TABLE child (id int PRIMARY KEY, parent_id int)",
@@ -71,7 +71,7 @@ sink: {memory: {}}
 
 
 @pytest.mark.parametrize("made", MADE_LATER.values(), ids=MADE_LATER)
-def test_hazard_02_an_identity_that_goes_is_noticed_in_the_next_batch(
+def test_hazard_02_a_removed_identity_is_detected_in_the_next_batch(
     database: Database, tmp_path: Path, made: list[str]
 ) -> None:
     *before, later = made
@@ -84,7 +84,7 @@ def test_hazard_02_an_identity_that_goes_is_noticed_in_the_next_batch(
 
 @contextmanager
 def watched(database: Database, folder: Path, declaration: str, *tables: str) -> Iterator[SnapshotReader]:
-    """The read model's rows as the daemon reads them: whenever the tables are altered it looks again."""
+    """Yields the reader that the daemon uses. It checks the tables again whenever they are altered."""
     database.execute("CREATE TABLE parent (id int PRIMARY KEY)", *tables)
     config = configured(database, folder, declaration)
     [model] = loader.declared(config)
@@ -104,10 +104,10 @@ sink: {memory: {}}
 """
 
 
-def test_hazard_05_a_table_that_is_inherited_from_later_is_refused_in_the_next_batch(
+def test_hazard_05_a_table_that_gains_an_inheritance_child_is_refused_in_the_next_batch(
     database: Database, tmp_path: Path
 ) -> None:
-    """SELECT shows the child's rows; no event tells of them."""
+    """SELECT returns the child's rows, but no event reports them."""
     with watched(database, tmp_path, PARENT) as rows:
         database.execute("CREATE TABLE child () INHERITS (parent)")
         with pytest.raises(Fatal, match="inheritance"), rows.view():
@@ -117,17 +117,15 @@ def test_hazard_05_a_table_that_is_inherited_from_later_is_refused_in_the_next_b
             pass
 
 
-def test_hazard_02_new_partitions_are_born_with_the_identity_by_what_check_prints(
-    database: Database, tmp_path: Path
-) -> None:
-    """However they are made, and tables of others stay as they are."""
+def test_hazard_02_the_sql_of_check_gives_new_partitions_the_identity(database: Database, tmp_path: Path) -> None:
+    """Covers every way to create a partition. Tables of others stay unchanged."""
     database.execute(
         "CREATE TABLE parent (id int PRIMARY KEY)",
         "CREATE TABLE child (id int, k int, parent_id int, PRIMARY KEY (id, k)) PARTITION BY LIST (k)",
         "CREATE INDEX ON child (parent_id)",
         "CREATE TABLE c1 PARTITION OF child FOR VALUES IN (1)",
         "ALTER TABLE c1 REPLICA IDENTITY FULL",
-        "ALTER TABLE child REPLICA IDENTITY FULL",  # which no partition inherits
+        "ALTER TABLE child REPLICA IDENTITY FULL",  # partitions do not inherit it
         "CREATE TABLE c2 PARTITION OF child FOR VALUES IN (2)",
     )
     config = configured(database, tmp_path, PARENTS)
@@ -163,7 +161,7 @@ def test_hazard_02_new_partitions_are_born_with_the_identity_by_what_check_print
     )
     assert database.query("SELECT relreplident FROM pg_class WHERE relname = 'others1'") == [("d",)]
     role = f"other_{database.name}"
-    with database.connect() as session:  # who may not alter them is not kept from making tables
+    with database.connect() as session:  # a role without the right to alter them can still create tables
         session.execute(f"CREATE ROLE {role}".encode())
         try:
             session.execute(f"GRANT CREATE ON SCHEMA public TO {role}; SET ROLE {role}".encode())
@@ -191,7 +189,7 @@ KEYLESS = "name: p\nroot: {table: public.parent}\ndocument: {b: b}\nsink: {memor
     ],
     ids=["unique only", "other types"],
 )
-def test_what_is_refused_is_taken_after_the_statement_that_is_told(
+def test_a_refused_table_is_accepted_after_the_statement_in_the_hint(
     database: Database, tmp_path: Path, tables: list[str], declaration: str
 ) -> None:
     database.execute(*tables)
@@ -203,7 +201,7 @@ def test_what_is_refused_is_taken_after_the_statement_that_is_told(
     loader.load_checked(config, model)
 
 
-# -- what events tell ---------------------------------------------------------------------------------------
+# -- the content of events ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -213,16 +211,16 @@ def connect(stack: Stack) -> Iterator[Connect]:
 
 
 def server_version(database: Database) -> int:
-    """As 150014."""
+    """Returns the version as a number, such as 150014."""
     with database.connect() as session:
         return session.info.server_version
 
 
 @contextmanager
 def followed(stack: Stack, connect: Connect, database: Database, names: Names) -> Iterator[Any]:
-    """A function that runs statements and gives the changes that Debezium tells of them."""
+    """Yields a function that runs statements and returns the changes that Debezium sends for them."""
     database.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)")
-    if server_version(database) >= 180000:  # else no table with such columns could be updated
+    if server_version(database) >= 180000:  # otherwise PostgreSQL would refuse updates of such tables
         database.execute("ALTER PUBLICATION pub SET (publish_generated_columns = stored)")
 
     def changes(*statements: str, count: int) -> list[ChangeEvent]:
@@ -235,7 +233,7 @@ def followed(stack: Stack, connect: Connect, database: Database, names: Names) -
         yield changes
 
 
-UNTOLD = """
+THINGS = """
 name: things
 root: {table: public.thing}
 document: {id: id, pair: pair, double: double, lasts: lasts}
@@ -243,17 +241,17 @@ sink: {memory: {}}
 """
 
 
-def test_hazard_03_updates_whose_images_look_alike_count(
+def test_hazard_03_updates_with_equal_images_are_not_ignored(
     stack: Stack, connect: Connect, database: Database, names: Names, tmp_path: Path
 ) -> None:
-    """Generated columns are in neither image before PostgreSQL 18, an interval loses digits; under FULL."""
+    """With identity FULL: before PostgreSQL 18, images lack generated columns. An interval loses digits."""
     database.execute(
         "CREATE TYPE two AS (a int, b int)",
         """CREATE TABLE thing (id int PRIMARY KEY, pair two, half int, lasts interval, spare text,
                double int GENERATED ALWAYS AS (half * 2) STORED)""",
         "ALTER TABLE thing REPLICA IDENTITY FULL",
     )
-    config = configured(database, tmp_path, UNTOLD)
+    config = configured(database, tmp_path, THINGS)
     route = Route(loader.load_checked(config, loader.declared(config)[0]).compiled)
     with followed(stack, connect, database, names) as changes:
         created, *updates = changes(
@@ -265,8 +263,8 @@ def test_hazard_03_updates_whose_images_look_alike_count(
         )
     assert route(created)
     for update in updates:
-        told = "double" in update.before and "double" in update.after
-        assert update.op == "u" and told == (server_version(database) >= 180000)
+        has_generated_column = "double" in update.before and "double" in update.after
+        assert update.op == "u" and has_generated_column == (server_version(database) >= 180000)
         assert route(update), update
 
 
@@ -281,7 +279,7 @@ sink: {memory: {}}
 def test_hazard_04_a_one_link_on_another_column_needs_the_old_value(
     stack: Stack, connect: Connect, database: Database, names: Names, tmp_path: Path
 ) -> None:
-    """A badge changes hands: the project that showed its old owner is found by the value before."""
+    """A badge gets a new owner. The project that showed the old owner is found by the old value."""
     database.execute(
         "CREATE TABLE person (id int PRIMARY KEY, badge text UNIQUE, name text)",
         "CREATE TABLE project (id int PRIMARY KEY, lead text)",
@@ -290,7 +288,7 @@ def test_hazard_04_a_one_link_on_another_column_needs_the_old_value(
     [model] = loader.declared(config)
     with followed(stack, connect, database, names) as changes:
         _, moved = changes("INSERT INTO person VALUES (1, 'a', 'Ada')", "UPDATE person SET badge = 'b'", count=2)
-        assert moved.before is None, "with the default identity, the old value is not told"
+        assert moved.before is None, "with the default identity, the old value is missing"
         with pytest.raises(Fatal, match="the replica identity leaves out badge"):
             loader.load_checked(config, model)
         database.execute("ALTER TABLE person REPLICA IDENTITY FULL")

@@ -1,4 +1,7 @@
-"""Servers that are away, hang, refuse a password or are only a standby: told, waited for, nothing lost."""
+"""Servers that are unreachable, hang, refuse a password or are a standby.
+
+The daemon reports it, waits, loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ SERVERS = ("postgres", "kafka", "elasticsearch", "redis")
 
 @contextmanager
 def behind_proxy(system: System, server: str) -> Iterator[Proxy]:
-    """The syncer reaches this server through a proxy; everybody else directly."""
+    """Routes the syncer's connections to this server through a proxy. All others connect directly."""
     variables = {
         "postgres": "SYNCER_POSTGRES__DSN",
         "kafka": "SYNCER_KAFKA__BOOTSTRAP_SERVERS",
@@ -40,16 +43,16 @@ def behind_proxy(system: System, server: str) -> Iterator[Proxy]:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> None:
+def test_the_daemon_waits_for_an_unreachable_server(system: System, server: str) -> None:
     concerned = {"elasticsearch": [system.orders], "redis": [system.summaries]}
     models = concerned.get(server, [system.orders, system.summaries])
     with behind_proxy(system, server) as link:
         link.down()
         daemon = system.start(ready=False)
         for model in models:
-            told = daemon.until_reason(model, "waiting")
-            assert server in told.lower() or link.address in told, told
-            assert f"{model} is waiting: {told}" in daemon.get("/readyz")[1]
+            reason = daemon.until_reason(model, "waiting")
+            assert server in reason.lower() or link.address in reason, reason
+            assert f"{model} is waiting: {reason}" in daemon.get("/readyz")[1]
         assert daemon.get("/livez") == (200, "ok\n")
         for model in {system.orders, system.summaries} - set(models):
             daemon.until_state(model, "running")
@@ -65,8 +68,8 @@ def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> Non
         )
         for model in models:
             daemon.until_state(model, "waiting")
-        said = system.run("status", expect=4 if server == "kafka" else 1)
-        assert server in said.lower() or link.address in said, said
+        output = system.run("status", expect=4 if server == "kafka" else 1)
+        assert server in output.lower() or link.address in output, output
         for model in {system.orders, system.summaries} - set(models):
             system.until_in_sync(model)
         assert daemon.get("/livez") == (200, "ok\n")
@@ -78,7 +81,7 @@ def test_a_server_that_is_away_is_waited_for(system: System, server: str) -> Non
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_server_that_hangs_does_not_keep_the_daemon_from_stopping(system: System, server: str) -> None:
+def test_a_server_that_hangs_does_not_prevent_the_daemon_from_stopping(system: System, server: str) -> None:
     system.environment["SYNCER_PIPELINE__STOP_TIMEOUT"] = "2s"
     with behind_proxy(system, server) as link:
         daemon = system.start()
@@ -87,24 +90,24 @@ def test_a_server_that_hangs_does_not_keep_the_daemon_from_stopping(system: Syst
         link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'")
         began = time.monotonic()
-        said = system.run("status", expect=4 if server == "kafka" else 1)
+        output = system.run("status", expect=4 if server == "kafka" else 1)
         assert time.monotonic() - began < 8, "a second for this server; the others answer"
-        assert server in said.lower() or link.address in said, said
+        assert server in output.lower() or link.address in output, output
         assert daemon.stop() < 6
         link.resume()
         system.start()
         system.until_in_sync()
 
 
-def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
+def test_wrong_passwords_are_reported_without_the_password(system: System) -> None:
     user = f"{system.prefix}-user"
     with redis.Redis.from_url(system.stack.redis) as client:
         client.execute_command("ACL", "SETUSER", user, "on", ">right", "~*", "+@all")
         try:
             system.environment |= {"SYNCER_REDIS__USERNAME": user, "SYNCER_REDIS__PASSWORD": "wr0ng-redis"}
             daemon = system.start(ready=False)
-            told = daemon.until_reason(system.summaries, "failed")
-            assert "invalid username-password" in told and "redis.username and password" in told
+            reason = daemon.until_reason(system.summaries, "failed")
+            assert "invalid username-password" in reason and "redis.username and password" in reason
             system.execute(CUSTOMERS, FIVE)
             system.until_in_sync(system.orders)
             daemon.stop()
@@ -112,8 +115,8 @@ def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
             system.environment["SYNCER_POSTGRES__PASSWORD"] = "wr0ng-postgres"
             daemon = system.start(ready=False)
             for model in (system.orders, system.summaries):
-                told = daemon.until_reason(model, "failed")
-                assert "password authentication failed" in told and "SYNCER_POSTGRES__PASSWORD" in told
+                reason = daemon.until_reason(model, "failed")
+                assert "password authentication failed" in reason and "SYNCER_POSTGRES__PASSWORD" in reason
             assert "password authentication failed" in system.run("backfill", expect=3)
             daemon.stop(expect=3)
             assert not any("wr0ng" in one.log.read_text() for one in system.daemons)
@@ -124,22 +127,22 @@ def test_wrong_passwords_are_told_without_being_shown(system: System) -> None:
             client.execute_command("ACL", "DELUSER", user)
 
 
-def test_a_standby_is_waited_for_and_nothing_recorded_of_it(system: System, source: Source, standby: Stack) -> None:
+def test_the_daemon_waits_at_a_standby_and_records_nothing(system: System, source: Source, standby: Stack) -> None:
     primary = system.environment["SYNCER_POSTGRES__DSN"]
-    there = urlsplit(standby.postgres)
-    system.environment["SYNCER_POSTGRES__DSN"] = urlsplit(primary)._replace(netloc=there.netloc).geturl()
+    standby_url = urlsplit(standby.postgres)
+    system.environment["SYNCER_POSTGRES__DSN"] = urlsplit(primary)._replace(netloc=standby_url.netloc).geturl()
     system.execute(CUSTOMERS, FIVE)
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
-        told = daemon.until_reason(model, "waiting")
-        assert "standby" in told and "postgres.dsn" in told
+        reason = daemon.until_reason(model, "waiting")
+        assert "standby" in reason and "postgres.dsn" in reason
     assert "standby" in system.run("check", expect=1)
     assert "standby" in system.run("backfill", expect=4)
     assert [key for key in system.state_store().load() if "/process/" not in key] == []
     config = load_config(environ=system.environment)
     with loader.reading(config) as session:
         compiled = loader.compiled(session, loader.declared(config, [system.orders])[0]).compiled
-    with (  # one that becomes a standby later
+    with (  # a server that becomes a standby later
         closing(SnapshotReader(config.postgres.arguments(), compiled)) as rows,
         pytest.raises(Retry, match="standby"),
         rows.view(),

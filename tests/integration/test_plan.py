@@ -1,4 +1,4 @@
-"""What only PostgreSQL can refuse is told with file, line and expression, as every other mistake is."""
+"""Mistakes that only PostgreSQL can detect are reported with file, line and expression, like all others."""
 
 import pytest
 
@@ -51,14 +51,14 @@ def planned(database: Database, text: str) -> None:
 
 
 def mistakes(database: Database, text: str) -> list[str]:
-    """What PostgreSQL refuses of it, one by one."""
+    """Returns the mistakes that PostgreSQL finds, one by one."""
     with pytest.raises(Fatal) as caught:
         planned(database, text)
     assert "syncer check" not in str(caught.value)
     return [str(one) for one in getattr(caught.value, "each", [caught.value])]
 
 
-def test_a_sound_declaration_is_taken(library: Database) -> None:
+def test_a_valid_declaration_is_accepted(library: Database) -> None:
     planned(library, SOUND)
 
 
@@ -76,20 +76,22 @@ def test_a_sound_declaration_is_taken(library: Database) -> None:
     ],
     ids=str,
 )
-def test_an_expression_that_is_refused_has_its_line(
+def test_a_refused_expression_is_reported_with_its_line(
     library: Database, right: str, wrong: str, line: int, shown: str
 ) -> None:
-    [said] = mistakes(library, SOUND.replace(right, wrong))
-    assert said.startswith(f"m.yaml:{line}: PostgreSQL rejects {shown}" if ":" in shown else f"m.yaml:{line}: ")
-    assert shown in said and "\n  → " in said
+    [reported] = mistakes(library, SOUND.replace(right, wrong))
+    assert reported.startswith(f"m.yaml:{line}: PostgreSQL rejects {shown}" if ":" in shown else f"m.yaml:{line}: ")
+    assert shown in reported and "\n  → " in reported
 
 
-def test_all_that_are_refused_are_told(library: Database) -> None:
-    said = mistakes(library, SOUND.replace("reader: reader", "reader: due - reader").replace("> '2026-01-01'", "* 2"))
-    assert [line.partition(": ")[0] for line in said] == ["m.yaml:7", "m.yaml:8"]
+def test_all_refused_expressions_are_reported(library: Database) -> None:
+    reported = mistakes(
+        library, SOUND.replace("reader: reader", "reader: due - reader").replace("> '2026-01-01'", "* 2")
+    )
+    assert [line.partition(": ")[0] for line in reported] == ["m.yaml:7", "m.yaml:8"]
 
 
-def test_where_no_expression_is_to_blame_the_sql_is_shown(library: Database) -> None:
+def test_the_sql_is_shown_if_no_single_expression_is_the_cause(library: Database) -> None:
     model = parse(SOUND, "m.yaml")
     with library.connect() as connection:
         catalog = load(connection, tables(model))
@@ -99,7 +101,7 @@ def test_where_no_expression_is_to_blame_the_sql_is_shown(library: Database) -> 
     assert caught.value.where == "m.yaml"
 
 
-def test_what_is_no_mistake_of_the_declaration_is_none(library: Database) -> None:
+def test_a_table_dropped_after_the_catalog_was_read_is_retried(library: Database) -> None:
     model = parse(SOUND, "m.yaml")
     with library.connect() as connection:
         catalog = load(connection, tables(model))

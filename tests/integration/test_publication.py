@@ -1,4 +1,4 @@
-"""The publication and what is known of it, on a real server."""
+"""Creates and checks publications, and waits for open transactions, on a real server."""
 
 import threading
 import time
@@ -42,7 +42,7 @@ def codes(database: Database, *tables: TableName) -> set[str]:
     return {f.code for f in check_source(facts, tables) if f.severity == "error"}
 
 
-def test_a_publication_is_made_once_and_extended(shop: Database) -> None:
+def test_a_publication_is_created_once_and_extended(shop: Database) -> None:
     assert codes(shop, ORDERS) == {"no-publication"}
     with shop.connect() as conn:
         dry = ensure_publication(conn, "pub", [ORDERS], dry_run=True)
@@ -58,7 +58,7 @@ def test_a_publication_is_made_once_and_extended(shop: Database) -> None:
     assert codes(shop, ORDERS, ODD, PARTS) == set()
 
 
-def test_nothing_is_taken_out_of_a_publication(shop: Database) -> None:
+def test_no_table_is_removed_from_a_publication(shop: Database) -> None:
     shop.execute("CREATE PUBLICATION pub FOR TABLE parts WITH (publish = 'insert, delete')")
     assert codes(shop, ORDERS, PARTS) == {"operations", "via-root", "not-published"}
     with shop.connect() as conn:
@@ -71,7 +71,7 @@ def test_nothing_is_taken_out_of_a_publication(shop: Database) -> None:
 
 
 def test_hazard_05_a_partitioned_table_is_published_by_its_own_name_or_refused(shop: Database) -> None:
-    """Published by leaf, its events go to topics that nobody reads."""
+    """If leaves are published under their own names, their events go to topics that no read model reads."""
     shop.execute("CREATE PUBLICATION pub FOR TABLE parts")
     published = "SELECT tablename FROM pg_publication_tables WHERE pubname = 'pub'"
     assert shop.query(published) == [("parts1",)]
@@ -82,14 +82,14 @@ def test_hazard_05_a_partitioned_table_is_published_by_its_own_name_or_refused(s
     assert codes(shop, PARTS) == set()
 
 
-def test_all_tables_are_a_publication_of_each(shop: Database) -> None:
+def test_a_publication_for_all_tables_contains_each_table(shop: Database) -> None:
     shop.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root)")
     assert codes(shop, ORDERS, PARTS, ODD) == set()
     with shop.connect() as conn:
         assert ensure_publication(conn, "pub", [ORDERS, PARTS, ODD]) == []
 
 
-def test_hazard_07_row_filters_and_column_lists_are_found(shop: Database) -> None:
+def test_hazard_07_row_filters_and_column_lists_are_detected(shop: Database) -> None:
     with shop.connect() as conn:
         if conn.info.server_version < 150000:
             pytest.skip("PostgreSQL 15 brought row filters and column lists")
@@ -99,7 +99,7 @@ def test_hazard_07_row_filters_and_column_lists_are_found(shop: Database) -> Non
     assert codes(shop, ORDERS, ODD) == {"row-filter", "column-list"}
 
 
-def test_hazard_16_generated_columns_keep_no_application_from_updating(shop: Database) -> None:
+def test_hazard_16_generated_columns_do_not_prevent_updates_of_the_application(shop: Database) -> None:
     shop.execute(
         "CREATE TABLE sums (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) STORED)",
         "CREATE TABLE trees (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) STORED)"
@@ -164,7 +164,7 @@ def test_hazard_16_a_table_whose_updates_would_fail_is_not_published(shop: Datab
         with pytest.raises(Fatal, match="would make the application's own UPDATE and DELETE fail"):
             ensure_publication(conn, "pub", [ORDERS, bad])
         assert read_publication(conn, "pub") is None
-    # and so it is: PostgreSQL says the same, but to the application, and later
+    # PostgreSQL reports the same, but later and to the application
     shop.execute("CREATE PUBLICATION pub FOR TABLE bad", "INSERT INTO bad VALUES (1)")
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
         shop.execute("UPDATE bad SET id = 2")
@@ -180,7 +180,7 @@ def test_refusals_name_the_statements_to_run(shop: Database) -> None:
     assert "CREATE PUBLICATION pub FOR TABLE public.loose" in caught.value.hint
 
 
-def test_a_slot_is_known_by_name(shop: Database) -> None:
+def test_a_slot_is_found_by_name(shop: Database) -> None:
     with shop.connect() as conn:
         conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [shop.name])
         facts = read_facts(conn, [ORDERS], publication="pub", slot=shop.name)
@@ -191,7 +191,7 @@ def test_a_slot_is_known_by_name(shop: Database) -> None:
 
 @contextmanager
 def waiting_for_all(database: Database) -> Iterator[tuple[threading.Event, list[str]]]:
-    """`wait_for_open_transactions` in a thread: the event is set when it has returned."""
+    """Runs `wait_for_open_transactions` in a thread. The event is set when it returns."""
     done, seen = threading.Event(), list[str]()
 
     def wait() -> None:
@@ -207,7 +207,7 @@ def waiting_for_all(database: Database) -> Iterator[tuple[threading.Event, list[
         thread.join()
 
 
-def test_hazard_14_open_and_prepared_transactions_are_waited_for_and_later_ones_are_not(
+def test_hazard_14_waits_for_open_and_prepared_transactions_but_not_for_later_ones(
     shop: Database,
 ) -> None:
     prepared = f"p_{shop.name}"
@@ -220,7 +220,7 @@ def test_hazard_14_open_and_prepared_transactions_are_waited_for_and_later_ones_
         two_phase.execute("INSERT INTO orders VALUES (2)")
         two_phase.execute(f"PREPARE TRANSACTION '{prepared}'".encode())
         slow.execute("BEGIN")
-        slow.execute("INSERT INTO orders VALUES (1)")  # the newest of all: no snapshot tells it yet
+        slow.execute("INSERT INTO orders VALUES (1)")  # the newest transaction, which no snapshot shows yet
         with waiting_for_all(shop) as (done, seen):
             deadline = time.monotonic() + 10
             while not seen and time.monotonic() < deadline:
@@ -234,7 +234,7 @@ def test_hazard_14_open_and_prepared_transactions_are_waited_for_and_later_ones_
             assert done.wait(10), "a transaction that began later must not be waited for"
 
 
-def test_a_time_out_names_who_is_waited_for(shop: Database) -> None:
+def test_the_timeout_error_names_the_open_transactions(shop: Database) -> None:
     with shop.connect(application_name="forgotten") as slow, shop.connect() as conn:
         slow.execute("BEGIN")
         slow.execute("INSERT INTO orders VALUES (1)")
@@ -244,7 +244,7 @@ def test_a_time_out_names_who_is_waited_for(shop: Database) -> None:
         wait_for_open_transactions(conn, 5)
 
 
-def test_another_databases_transactions_are_not_waited_for(stack: object, shop: Database, database: Database) -> None:
+def test_transactions_of_other_databases_are_not_waited_for(stack: object, shop: Database, database: Database) -> None:
     with (
         psycopg.connect(shop.dsn.rsplit("/", 1)[0] + "/postgres", autocommit=True) as other,
         shop.connect() as conn,

@@ -1,4 +1,4 @@
-"""Rendered documents against documents made in Python from plain SELECTs; look-ups against brute force."""
+"""Compares rendered documents with documents built in Python from plain SELECTs, and look-ups with brute force."""
 
 import json
 import random
@@ -131,7 +131,7 @@ REGIONS = ["eu", "e|u", "us\\", "a\\|b", 'q"']
 
 
 class Plain(dict[str, list[dict[str, Any]]]):
-    """All rows of all tables, as `row_to_json` tells them."""
+    """All rows of all tables, as `row_to_json` returns them."""
 
 
 def read(conn: psycopg.Connection[Any], names: list[str]) -> Plain:
@@ -212,7 +212,7 @@ def fill(conn: psycopg.Connection[Any], seed: int) -> None:
 
 
 def expected(rows: Plain) -> dict[str, Any]:
-    """What the documents should be, read off the declaration and written down in the plainest way."""
+    """Builds the expected documents from the declaration in the simplest way."""
     people, orders, lines, products, links, tags = (rows[n] for n in NAMES)
 
     def one(table: list[dict[str, Any]], **on: Any) -> dict[str, Any] | None:
@@ -227,7 +227,7 @@ def expected(rows: Plain) -> dict[str, Any]:
         return sum(known[1:], known[0]) if known else None
 
     def down(value: Any, *, last: bool = True) -> tuple[bool, Any]:
-        """A sort key for `desc`: NULLs first, unless told otherwise."""
+        """Returns a sort key for `desc`, with NULLs first by default."""
         return ((value is None) if last else (value is not None), -(value or 0))
 
     def up(value: Any) -> tuple[bool, Any]:
@@ -293,7 +293,7 @@ def expected(rows: Plain) -> dict[str, Any]:
             if t["product_id"] == x["product_id"]
         ]
         names = {(one(tags, id=t["tag_id"]) or {"name": None})["name"] for t in products_tags} - {None}
-        prices = dict.fromkeys(x["unit_price"] for x in mine)  # of equal ones, the first
+        prices = dict.fromkeys(x["unit_price"] for x in mine)  # the first of equal values
         quantities = [x["quantity"] for x in every if x["quantity"] is not None]
         groups: dict[str, list[Any]] = {}
         for x in every:
@@ -353,7 +353,7 @@ def _nulls_first(key: tuple[bool, Any]) -> tuple[bool, Any]:
 
 
 def _largest(values: list[Any]) -> Any:
-    """Of equal ones, the last."""
+    """Returns the last one of equal values."""
     found = None
     for value in values:
         if value is not None and (found is None or value >= found):
@@ -362,7 +362,7 @@ def _largest(values: list[Any]) -> Any:
 
 
 def exact(value: Any) -> Any:
-    """With decimals as text, so that 1.0 and 1.00 differ; the keys of objects in order."""
+    """Converts decimals to text, so that 1.0 and 1.00 differ, and sorts the keys of objects."""
     if isinstance(value, Decimal | int) and not isinstance(value, bool):
         return f"number {value}"
     if isinstance(value, dict):
@@ -403,7 +403,7 @@ def every_key(conn: psycopg.Connection[Any]) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("seed", range(2, 8))
-def test_documents_are_what_python_makes_of_the_same_rows(conn: psycopg.Connection[Any], seed: int) -> None:
+def test_documents_equal_those_built_in_python_from_the_same_rows(conn: psycopg.Connection[Any], seed: int) -> None:
     for name in NAMES:
         conn.execute(f"TRUNCATE {name}".encode())
     fill(conn, seed)
@@ -426,7 +426,7 @@ def test_documents_are_what_python_makes_of_the_same_rows(conn: psycopg.Connecti
             assert Decimal(average[0]) / average[1] == pytest.approx(found[id]["average"])
 
 
-def test_there_is_one_row_for_every_key_asked_for(conn: psycopg.Connection[Any]) -> None:
+def test_rendering_returns_one_row_for_every_requested_key(conn: psycopg.Connection[Any]) -> None:
     model = compiled(conn)
     some, other = every_key(conn)[:2]
     missing = ("no|where\\", "007")
@@ -436,7 +436,7 @@ def test_there_is_one_row_for_every_key_asked_for(conn: psycopg.Connection[Any])
     assert render(conn, model, []) == []
 
 
-def test_ranges_cover_the_table_once(conn: psycopg.Connection[Any]) -> None:
+def test_ranges_cover_the_table_exactly_once(conn: psycopg.Connection[Any]) -> None:
     model = compiled(conn)
     keys = conn.execute("SELECT region, no::text FROM shop.orders ORDER BY region, no").fetchall()
     whole = {r[0]: r for r in render(conn, model, keys)}
@@ -450,8 +450,8 @@ def test_ranges_cover_the_table_once(conn: psycopg.Connection[Any]) -> None:
         assert {r[0]: r for r in found} == whole
 
 
-def test_keys_come_in_key_order_whatever_their_columns_are_called(database: Database) -> None:
-    """A `%` is psycopg's own sign; and ORDER BY means a column of the output before one of the table."""
+def test_keys_are_in_key_order_for_any_column_names(database: Database) -> None:
+    """The names contain `%`, which psycopg interprets, and the name of an output column, which ORDER BY prefers."""
     database.execute('CREATE TABLE things ("k%s" int PRIMARY KEY)')
     database.execute("INSERT INTO things VALUES (9), (10), (11)")
     declared = "name: m\nroot: {table: things}\ndocument: {id: '\"k%s\"'}\nsink: {memory: {}}"
@@ -463,7 +463,7 @@ def test_keys_come_in_key_order_whatever_their_columns_are_called(database: Data
         assert view.keys_in_range(None, ("10",)) == [("9",), ("10",)]
 
 
-def test_look_ups_find_the_roots_whose_tree_holds_the_row(conn: psycopg.Connection[Any]) -> None:
+def test_lookups_find_the_roots_whose_tree_contains_the_row(conn: psycopg.Connection[Any]) -> None:
     for seed in range(10, 14):
         for name in NAMES:
             conn.execute(f"TRUNCATE {name}".encode())
@@ -497,7 +497,7 @@ def _rows(node: Node, rows: Plain) -> list[dict[str, Any]]:
 
 
 def _holding(node: Node, rows: Plain) -> dict[int, set[tuple[str, str]]]:
-    """For each row of a node's table, the roots whose tree holds it, whatever filters say."""
+    """Returns, for each row of a node's table, the roots whose tree contains it. Filters are ignored."""
     if node.parent is None:
         return {i: {(o["region"], str(o["no"]))} for i, o in enumerate(_rows(node, rows))}
     above = _holding(node.parent, rows)
@@ -509,7 +509,7 @@ def _holding(node: Node, rows: Plain) -> dict[int, set[tuple[str, str]]]:
     return {i: roots for i, roots in found.items() if roots}
 
 
-def test_columns_that_are_not_used_do_not_change_documents(conn: psycopg.Connection[Any]) -> None:
+def test_unused_columns_do_not_change_documents(conn: psycopg.Connection[Any]) -> None:
     model = compiled(conn)
     before = sorted(render(conn, model, every_key(conn)))
     used: dict[Any, set[str]] = {}
@@ -534,7 +534,7 @@ def test_columns_that_are_not_used_do_not_change_documents(conn: psycopg.Connect
     assert {"gross", "net", "vat"} <= root.used
 
 
-def test_hazard_13_the_same_rows_give_the_same_bytes_however_they_lie(conn: psycopg.Connection[Any]) -> None:
+def test_hazard_13_the_same_rows_give_the_same_bytes_in_any_physical_order(conn: psycopg.Connection[Any]) -> None:
     model = compiled(conn)
     before = sorted(render(conn, model, every_key(conn)))
     for name in NAMES:
@@ -550,8 +550,8 @@ def test_hazard_13_the_same_rows_give_the_same_bytes_however_they_lie(conn: psyc
     assert sorted(render(conn, model, every_key(conn))) == before
 
 
-def test_hazard_13_settings_of_role_and_database_change_no_document(database: Database) -> None:
-    """What a session could bring along is pinned; `now()` is refused (tests/unit/declaration/test_expressions.py)."""
+def test_hazard_13_settings_of_role_and_database_do_not_change_documents(database: Database) -> None:
+    """The syncer pins session settings. `now()` is refused (tests/unit/declaration/test_expressions.py)."""
     database.execute(*SCHEMA)
     with database.connect() as session:
         fill(session, seed=1)

@@ -1,4 +1,4 @@
-"""Values of every type in a document, keys of every type, and plans that use indexes."""
+"""Renders values and keys of every type, and checks that plans use indexes."""
 
 # ruff: noqa: E501 - a case is a line
 
@@ -148,7 +148,7 @@ def test_keys_of_each_type(conn: psycopg.Connection[Any], type_: str, stored: st
         assert conn.execute(lookup.sql.encode(), [[asked]]).fetchall() == [(own,)]
 
 
-def test_types_of_extensions_are_shown_and_not_compared(conn: psycopg.Connection[Any]) -> None:
+def test_types_of_extensions_can_be_shown_but_not_compared(conn: psycopg.Connection[Any]) -> None:
     conn.execute("CREATE EXTENSION citext SCHEMA public")
     conn.execute("CREATE TABLE public.t (id int PRIMARY KEY, email public.citext UNIQUE)")
     conn.execute("CREATE TABLE public.u (id int PRIMARY KEY, email public.citext)")

@@ -1,4 +1,4 @@
-"""What somebody did to documents by hand is found and mended, with a daemon and without."""
+"""Detects and repairs documents that were edited by hand, with a daemon and without one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def system(system: System) -> System:
 
 
 def document(system: System, id: int, method: str, query: str = "", **body: Any) -> dict[str, Any]:
-    """A request about a document in Elasticsearch, as a person makes it."""
+    """Sends a request about a document to Elasticsearch, as an operator would."""
     url = f"{system.stack.elasticsearch}/{system.orders}/_doc/{id}{query}"
     answer: dict[str, Any] = urllib3.request(method, url, json=body or None).json()
     return answer
 
 
-def spoil(system: System) -> None:
-    """An edited document, a deleted one and a ghost in each sink; some were edited often."""
+def edit_by_hand(system: System) -> None:
+    """Edits, deletes and adds a document in each sink. Some are edited several times."""
     for n in range(7):
         document(system, 1, "PUT", status=f"edited {n}")
     document(system, 2, "DELETE")
@@ -45,30 +45,32 @@ def spoil(system: System) -> None:
         client.delete(f"{system.prefix}:summary:2")
 
 
-def repaired(system: System, *models: str, expect: int = 0, option: str = "--repair") -> dict[str, dict[str, Any]]:
-    """The reports of `syncer verify` by kind of sink."""
-    said = system.run("verify", option, "--patience", "2", "--json", *models, expect=expect)
-    return {report["sink"].partition(":")[0]: report for report in json.loads(said[said.index("[\n") :])}
+def repair_reports(
+    system: System, *models: str, expect: int = 0, option: str = "--repair"
+) -> dict[str, dict[str, Any]]:
+    """Returns the reports of `syncer verify`, by kind of sink."""
+    output = system.run("verify", option, "--patience", "2", "--json", *models, expect=expect)
+    return {report["sink"].partition(":")[0]: report for report in json.loads(output[output.index("[\n") :])}
 
 
-def test_what_was_done_by_hand_is_mended_without_a_daemon(system: System) -> None:
-    spoil(system)
+def test_verify_repairs_manual_edits_without_a_daemon(system: System) -> None:
+    edit_by_hand(system)
     system.execute("DELETE FROM {schema}.orders WHERE id = 5", "DELETE FROM {schema}.customers WHERE id = 3")
-    said = system.run("verify", "--patience", "0", expect=1)
-    assert "missing: 2, 3" in said and "differing: 1" in said and "orphaned: 5, 99" in said
-    assert "orphaned: 3" in said and "syncer verify --repair" in said
-    reports = repaired(system)
+    output = system.run("verify", "--patience", "0", expect=1)
+    assert "missing: 2, 3" in output and "differing: 1" in output and "orphaned: 5, 99" in output
+    assert "orphaned: 3" in output and "syncer verify --repair" in output
+    reports = repair_reports(system)
     assert {sink: report["repaired"] for sink, report in reports.items()} == {"elasticsearch": 5, "redis": 3}
     assert all(report["equal"] for report in reports.values())
     for model in (system.orders, system.summaries):
         assert system.documents(model) == system.expected(model)
-    assert repaired(system)["elasticsearch"]["repaired"] == 0
+    assert repair_reports(system)["elasticsearch"]["repaired"] == 0
 
 
-def test_what_was_done_by_hand_is_mended_beside_a_daemon(system: System) -> None:
+def test_verify_repairs_manual_edits_alongside_a_daemon(system: System) -> None:
     daemon = system.start()
-    spoil(system)
-    assert all(report["equal"] for report in repaired(system).values())
+    edit_by_hand(system)
+    assert all(report["equal"] for report in repair_reports(system).values())
     system.until_in_sync()
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     system.until_in_sync()
@@ -76,16 +78,18 @@ def test_what_was_done_by_hand_is_mended_beside_a_daemon(system: System) -> None
     until(lambda: daemon.metric("syncer_lag_records") == 0)
 
 
-def test_what_cannot_be_mended_is_told(system: System) -> None:
-    """A row that cannot be rendered and a document that its sink refuses have letters, and an id that can be
-    none of a row stays; what is of a far later clock needs a resync."""
+def test_differences_that_cannot_be_repaired_are_reported(system: System) -> None:
+    """An unrenderable row and a rejected document get dead letters.
+
+    A document whose ID cannot belong to a row stays. A document with a much higher version requires a resync.
+    """
     system.execute(
         "UPDATE {schema}.orders SET address = 'no address' WHERE id = 4",
         "UPDATE {schema}.orders SET parts = 0 WHERE id = 5",
     )
     url = f"{system.stack.elasticsearch}/{system.orders}/_doc/nobody"
     urllib3.request("PUT", url, json={"status": "no number"})
-    report = repaired(system, system.orders, expect=1)["elasticsearch"]
+    report = repair_reports(system, system.orders, expect=1)["elasticsearch"]
     assert (report["differing"], report["failing"], report["orphaned"]) == (["4"], ["5"], ["nobody"])
     assert (report["missing"], report["repaired"]) == ([], 0)
     assert "no address" in system.run("dlq", "show", system.orders, "4")
@@ -94,12 +98,12 @@ def test_what_cannot_be_mended_is_told(system: System) -> None:
     version = document(system, 1, "GET")["_version"]
     assert split_version(version)[0] == 1
     document(system, 1, "PUT", f"?version_type=external&version={version + 10**9}", status="from the future")
-    said = system.run("verify", system.orders, "--repair", "--patience", "0", expect=3)
-    assert "higher versions" in said and f"syncer resync {system.orders}" in said
+    output = system.run("verify", system.orders, "--repair", "--patience", "0", expect=3)
+    assert "higher versions" in output and f"syncer resync {system.orders}" in output
 
 
-def test_a_document_that_has_expired_is_in_order(system: System) -> None:
-    """Found: `verify` told it as missing. It is not rendered again, either."""
+def test_an_expired_document_is_not_missing(system: System) -> None:
+    """Once, `verify` reported it as missing. It is not rendered again either."""
     key = "{prefix}:brief:{{id}}"
     system.declare(
         "brief",
@@ -112,12 +116,12 @@ def test_a_document_that_has_expired_is_in_order(system: System) -> None:
     with redis.Redis.from_url(system.stack.redis) as client:
         for id in (1, 2):
             client.delete(f"{system.prefix}:brief:{id}")
-        assert client.expire(f"version:{{{system.prefix}:brief:1}}", 600)  # a day and 50 minutes later
-        said = system.run("verify", model, "--patience", "0", expect=1)
-        assert "missing: 2\n" in said
-        report = repaired(system, model, option="--json", expect=1)["redis"]
+        assert client.expire(f"version:{{{system.prefix}:brief:1}}", 600)  # as if a day and 50 minutes had passed
+        output = system.run("verify", model, "--patience", "0", expect=1)
+        assert "missing: 2\n" in output
+        report = repair_reports(system, model, option="--json", expect=1)["redis"]
         assert (report["expired"], report["missing"]) == (1, ["2"])
-        assert repaired(system, model)["redis"]["repaired"] == 1
+        assert repair_reports(system, model)["redis"]["repaired"] == 1
         assert client.exists(f"{system.prefix}:brief:1", f"{system.prefix}:brief:2") == 1
-        report = repaired(system, model, option="--json")["redis"]
+        report = repair_reports(system, model, option="--json")["redis"]
         assert (report["expired"], report["equal"]) == (1, True)

@@ -1,5 +1,7 @@
-"""A resync that is interrupted changes nothing; one that ends leaves nothing older. A broken declaration
-stops no other."""
+"""Resyncs: an interrupted one changes nothing, and a finished one leaves no older documents.
+
+Also tests a broken declaration, which must not stop other read models.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def read_index(system: System) -> list[str]:
     return list(urllib3.request("GET", f"{system.stack.elasticsearch}/_alias/{system.orders}").json())
 
 
-def test_an_interrupted_resync_leaves_what_is_read_caught_up(system: System) -> None:
+def test_an_interrupted_resync_leaves_the_read_index_in_sync(system: System) -> None:
     system.execute(*ROWS)
     system.run("backfill")
     daemon = system.start()
@@ -49,15 +51,15 @@ def test_an_interrupted_resync_leaves_what_is_read_caught_up(system: System) -> 
     )
     state = system.state_store()
     until(lambda: state.load().get(f"{system.orders}/next"))
-    told = system.status_of(system.orders)
-    assert (told["state"], told["resync"]["generation"], told["resync"]["running"]) == ("running", 2, True)
+    status = system.status_of(system.orders)
+    assert (status["state"], status["resync"]["generation"], status["resync"]["running"]) == ("running", 2, True)
     until(lambda: state.load().get(f"{system.orders}/2/backfill"))
     resync.kill()
     resync.wait()
     until(lambda: system.status_of(system.orders)["resync"]["running"] is False)
-    told = system.status_of(system.orders)
-    assert 0 <= told["resync"]["percent"] <= 100
-    assert f"{system.orders}: a resync was interrupted" in told["notes"][0]
+    status = system.status_of(system.orders)
+    assert 0 <= status["resync"]["percent"] <= 100
+    assert f"{system.orders}: a resync was interrupted" in status["notes"][0]
     until(lambda: system.is_healthy(system.orders), lambda: system.status_of(system.orders))
 
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
@@ -66,20 +68,20 @@ def test_an_interrupted_resync_leaves_what_is_read_caught_up(system: System) -> 
     assert system.status_of(system.orders)["generation"] == 1
     daemon.until_ready()
 
-    said = system.run("resync", system.orders, "--yes")
+    output = system.run("resync", system.orders, "--yes")
     [now] = read_index(system)
     assert now > f"{system.orders}-000001"
-    assert f"safe to delete when no reader uses them: {system.orders}-000001" in said
+    assert f"safe to delete when no reader uses them: {system.orders}-000001" in output
     until(lambda: system.status_of(system.orders)["healthy"], lambda: system.status_of(system.orders))
     readers_of_an_old_index(system, daemon, now)
-    assert "True" not in said  # no condition is printed as a number of things to wait for
+    assert "True" not in output  # no boolean is printed as a number
     system.execute("DELETE FROM {schema}.orders WHERE id % 3 = 0")
     system.until_in_sync()
     assert "orphaned" in system.run("verify")
 
 
 def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
-    """The alias is moved to the old index by hand: everybody says so, and the command corrects it."""
+    """Moves the alias to the old index by hand. Every command reports it, and the printed command corrects it."""
     old, model = f"{system.orders}-000001", system.orders
     actions = [{verb: {"index": index, "alias": model}} for verb, index in (("remove", now), ("add", old))]
     urllib3.request("POST", f"{system.stack.elasticsearch}/_aliases", json={"actions": actions})
@@ -90,10 +92,10 @@ def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
     until(lambda: says in system.status_of(model)["reason"], lambda: system.status_of(model))
     assert system.status_of(model)["state"] == "waiting"
     for command in ("check", "status", "verify"):
-        said = system.run(command, model, expect=1)
-        assert says in said, said
+        output = system.run(command, model, expect=1)
+        assert says in output, output
     assert says in system.status_of(model)["reason"]
-    command = "curl" + said.partition("→ curl")[2].splitlines()[0]
+    command = "curl" + output.partition("→ curl")[2].splitlines()[0]
     urllib3.request(
         "POST",
         f"{system.stack.elasticsearch}/_aliases",
@@ -105,9 +107,11 @@ def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
     assert daemon.metric("syncer_readers_elsewhere", model=model) == 0
 
 
-def test_events_of_before_a_column_was_renamed_do_not_stop_the_resync(system: System) -> None:
-    """They lack the column that links. What they tell was committed before the resync began, so its backfill
-    has it."""
+def test_events_older_than_a_column_rename_do_not_stop_the_resync(system: System) -> None:
+    """The old events lack the link column.
+
+    Their changes were committed before the resync started, so the backfill includes them.
+    """
     system.execute(*ROWS)
     system.run("backfill")
     daemon = system.start()
@@ -125,9 +129,11 @@ def test_events_of_before_a_column_was_renamed_do_not_stop_the_resync(system: Sy
     assert daemon.status(system.summaries)["state"] == "running"
 
 
-def test_readers_are_not_given_a_generation_with_work_left(system: System) -> None:
-    """Fan-outs and renders of altered tables are on the work topic: what they mean is older until they are
-    settled. A sweep that waits for its time is left to the daemon."""
+def test_readers_are_not_switched_to_a_generation_with_pending_work(system: System) -> None:
+    """Fan-outs and renders after an alteration are on the work topic.
+
+    Until they are committed, their documents are old. A sweep that is due later is left to the daemon.
+    """
     system.execute(*ROWS)
     config = load_config(environ=system.environment)
     [model] = loader.declared(config, [system.orders])
@@ -149,17 +155,17 @@ def test_readers_are_not_given_a_generation_with_work_left(system: System) -> No
         assert count == 500
 
 
-def test_a_backfill_is_planned_of_the_tables_that_it_was_compiled_for(system: System) -> None:
+def test_a_backfill_is_not_planned_if_the_tables_were_altered_after_compilation(system: System) -> None:
     config = load_config(environ=system.environment)
     [model] = loader.declared(config, [system.orders])
     registry, loaded = open_registry(config), loader.load_checked(config, model)
-    begun = registry.open(loaded.compiled)
+    opened = registry.open(loaded.compiled)
     system.execute("ALTER TABLE {schema}.orders ALTER amount TYPE bigint")
     with pytest.raises(Retry, match="the tables were altered"):
-        Backfill(config, model, registry).plan(loaded, begun.names, lambda _: None)
+        Backfill(config, model, registry).plan(loaded, opened.names, lambda _: None)
 
 
-def test_a_limited_backfill_is_cut_into_ranges_of_about_a_second(system: System) -> None:
+def test_a_rate_limited_backfill_uses_ranges_of_about_one_second(system: System) -> None:
     system.execute(*ROWS)
     config = load_config(environ=system.environment)
     [model] = loader.declared(config, [system.orders])
@@ -170,7 +176,7 @@ def test_a_limited_backfill_is_cut_into_ranges_of_about_a_second(system: System)
     assert backfill.plan(loaded, names, lambda _: None).items == 500 / 20
 
 
-def test_one_broken_declaration_stops_no_other(system: System) -> None:
+def test_a_broken_declaration_does_not_stop_other_read_models(system: System) -> None:
     system.declare("broken", "name: broken\nroot: [what\n")
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):

@@ -245,7 +245,7 @@ def test_an_alias_that_is_taken_is_refused(make: Make, stack: Stack, names: Name
         make()
 
 
-def test_an_index_of_somebody_else_is_refused(make: Make, stack: Stack, names: Names) -> None:
+def test_an_index_of_another_application_is_refused(make: Make, stack: Stack, names: Names) -> None:
     call(stack, "PUT", f"/{names('things')}-000001")
     with pytest.raises(Fatal, match="was not created by the syncer"):
         make()
@@ -285,7 +285,7 @@ def test_all_pages_of_ids_are_read(make: Make) -> None:
 # -- durability
 
 
-def test_hazard_21_a_shard_that_opens_again_forgets_deletes_and_tells(make: Make, stack: Stack) -> None:
+def test_hazard_21_a_reopened_shard_forgets_deletes_and_changes_the_durability_token(make: Make, stack: Stack) -> None:
     sink = make(settings={"number_of_shards": 2, "number_of_replicas": 0})
     sink.write(docs(*range(100), at=5))
     assert sink.write(Batch(7, {}, ["1"])).deleted == 1
@@ -507,13 +507,13 @@ def test_the_reason_of_a_rejection_is_that_of_the_server(make: Make) -> None:
     assert set(reasons) == {"a", "b", "c"}
 
 
-def test_hazard_24_an_id_that_is_too_long_does_not_take_its_batch_along(make: Make) -> None:
+def test_hazard_24_an_id_that_is_too_long_does_not_fail_its_batch(make: Make) -> None:
     out = make().write(Batch(1, {"x" * 513: b"{}", "я" * 257: b"{}", "ok": b"{}"}, ["y" * 600, "gone"]))
     assert (out.written, out.deleted, len(out.rejected)) == (1, 2, 2), "deletes of impossible ids succeed"
     assert "has 514 bytes, the limit of Elasticsearch is 512" in out.rejected[1].reason
 
 
-def test_hazard_24_what_fails_the_whole_request_is_bisected(make: Make) -> None:
+def test_hazard_24_a_request_that_fails_as_a_whole_is_bisected(make: Make) -> None:
     """An empty line instead of a document: the server then takes documents for actions."""
     batch = docs(*range(50))
     batch.upserts["empty"] = b""
@@ -542,7 +542,7 @@ def test_a_request_above_the_limit_of_a_proxy_is_bisected(make: Make, proxy: Fau
 # -- server errors
 
 
-def test_hazard_22_a_deleted_index_is_not_made_again(make: Make, stack: Stack) -> None:
+def test_hazard_22_a_deleted_index_is_not_recreated(make: Make, stack: Stack) -> None:
     sink = make()
     call(stack, "DELETE", f"/{sink.index}")
     for batch in (Batch(1, {}, ["1"]), docs(1), Batch(1, {"1": b"{}"}, ["2"])):

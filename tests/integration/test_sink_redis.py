@@ -70,7 +70,7 @@ def client(stack: Stack) -> Iterator[Any]:
 
 
 @pytest.fixture
-def own() -> Iterator[str]:
+def own_server() -> Iterator[str]:
     """Starts a server whose settings the test may change, and yields its URL."""
     with redis_server() as url:
         yield url
@@ -246,7 +246,7 @@ def test_a_pattern_belongs_to_one_read_model(make: Make, names: Names) -> None:
 # -- durability
 
 
-def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
+def test_hazard_27_every_loss_of_writes_changes_the_durability_token(make: Make) -> None:
     """A flush, a restart and an eviction change the durability token."""
     port = free_port()
     seen: list[DurabilityToken] = []
@@ -274,7 +274,7 @@ def test_hazard_27_whatever_loses_writes_is_told(make: Make) -> None:
     assert len(set(seen)) == 4
 
 
-def test_hazard_27_a_failover_that_loses_writes_is_told_and_so_is_one_back(make: Make, names: Names) -> None:
+def test_hazard_27_failover_and_failback_change_the_durability_token(make: Make, names: Names) -> None:
     """The replica lacks the last write when it becomes the primary.
 
     Then the first server gets the data of the second and is the primary again, in the same process as before.
@@ -308,7 +308,7 @@ def replicate(client: redis.Redis, url: str) -> None:
     until(lambda: client.info("replication").get("master_link_status") == "up")
 
 
-def test_hazard_27_one_server_of_a_cluster_that_is_emptied_is_told(make: Make, names: Names) -> None:
+def test_hazard_27_emptying_one_server_of_a_cluster_changes_the_durability_token(make: Make, names: Names) -> None:
     with redis_cluster() as url:
         sink = make(url, connection={"cluster": True})
         before = sink.durability()
@@ -339,9 +339,9 @@ def test_an_unreachable_server_is_retried(make: Make) -> None:
             act()
 
 
-def test_a_request_that_times_out_is_retried(make: Make, own: str) -> None:
-    sink = make(own, connection={"timeout": "200ms"})
-    with redis.Redis.from_url(own) as connected:
+def test_a_request_that_times_out_is_retried(make: Make, own_server: str) -> None:
+    sink = make(own_server, connection={"timeout": "200ms"})
+    with redis.Redis.from_url(own_server) as connected:
         client: Any = connected
         client.execute_command("CLIENT", "PAUSE", 1500, "ALL")
     with pytest.raises(Retry, match=r"(?i)timeout"):
@@ -359,10 +359,10 @@ def test_a_restarted_server_is_written_to_again(make: Make) -> None:
         assert sink.write(docs(1, 2, at=2)).written == 2
 
 
-def test_a_flushed_script_is_loaded_again(make: Make, own: str) -> None:
-    sink = make(own)
+def test_a_flushed_script_is_loaded_again(make: Make, own_server: str) -> None:
+    sink = make(own_server)
     sink.write(docs(1))
-    with redis.Redis.from_url(own) as client:
+    with redis.Redis.from_url(own_server) as client:
         client.script_flush()
     assert sink.write(docs(*range(2000), at=2)).written == 2000
 
@@ -379,20 +379,20 @@ def test_wrong_credentials_are_fatal(make: Make) -> None:
                 sink.write(docs(1))
 
 
-def test_a_user_without_permissions_is_fatal(make: Make, own: str) -> None:
-    with redis.Redis.from_url(own) as connected:
+def test_a_user_without_permissions_is_fatal(make: Make, own_server: str) -> None:
+    with redis.Redis.from_url(own_server) as connected:
         client: Any = connected
         client.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read", "+@connection")
-    sink = make(own, prepare=False, connection={"username": "reader", "password": "secret"})
+    sink = make(own_server, prepare=False, connection={"username": "reader", "password": "secret"})
     for act in (sink.prepare, lambda: sink.write(docs(1))):
         with pytest.raises(Fatal, match="no permissions"):
             act()
 
 
-def test_writes_are_retried_while_memory_is_full(make: Make, own: str) -> None:
-    sink = make(own)
+def test_writes_are_retried_while_memory_is_full(make: Make, own_server: str) -> None:
+    sink = make(own_server)
     sink.write(docs(1))
-    with redis.Redis.from_url(own) as client:
+    with redis.Redis.from_url(own_server) as client:
         client.config_set("maxmemory", "1mb")
         with pytest.raises(Retry) as caught:
             sink.write(docs(*range(2000), at=2, pad=2000))
@@ -402,28 +402,28 @@ def test_writes_are_retried_while_memory_is_full(make: Make, own: str) -> None:
     assert len(list(sink.ids())) == 2000
 
 
-def test_hazard_27_eviction_is_refused(make: Make, own: str) -> None:
-    with redis.Redis.from_url(own) as client:
+def test_hazard_27_eviction_is_refused(make: Make, own_server: str) -> None:
+    with redis.Redis.from_url(own_server) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
-        make(own)  # nothing is evicted without a limit
+        make(own_server)  # nothing is evicted without a limit
         client.config_set("maxmemory", "100mb")
         with pytest.raises(Fatal, match="allkeys-lru") as caught:
-            make(own)
+            make(own_server)
     assert caught.value.hint == "redis-cli CONFIG SET maxmemory-policy noeviction"
 
 
-def test_preflight_reports_obstacles_and_changes_nothing(own: str) -> None:
+def test_preflight_reports_obstacles_and_changes_nothing(own_server: str) -> None:
     settings = [Settings.model_validate({"key": "thing:{id}"})]
-    with redis.Redis.from_url(own) as connected:
+    with redis.Redis.from_url(own_server) as connected:
         client: Any = connected
-        assert preflight(Connection.model_validate({"url": own}), settings) == []
+        assert preflight(Connection.model_validate({"url": own_server}), settings) == []
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", "100mb")
-        [found] = preflight(Connection.model_validate({"url": own}), settings)
+        [found] = preflight(Connection.model_validate({"url": own_server}), settings)
         assert found.hint == "redis-cli CONFIG SET maxmemory-policy noeviction"
         client.execute_command("ACL", "SETUSER", "writer", "on", ">secret", "~*", "+@all", "-info")
         [found] = preflight(
-            Connection.model_validate({"url": own, "username": "writer", "password": "secret"}), settings
+            Connection.model_validate({"url": own_server, "username": "writer", "password": "secret"}), settings
         )
         assert isinstance(found, Fatal) and "redis.username and password" in found.hint
         assert client.dbsize() == 0
@@ -442,33 +442,33 @@ RIGHTS: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize(("format", "rights", "why"), RIGHTS)
-def test_missing_permissions_to_write_are_reported(own: str, format: str, rights: str, why: str) -> None:
+def test_missing_permissions_to_write_are_reported(own_server: str, format: str, rights: str, why: str) -> None:
     settings = Settings.model_validate({"key": "thing:{id}", "format": format})
-    with redis.Redis.from_url(own) as connected:
+    with redis.Redis.from_url(own_server) as connected:
         client: Any = connected
         client.execute_command("ACL", "SETUSER", "writer", "on", ">secret", "+@all", *rights.split())
-        connection = Connection.model_validate({"url": own, "username": "writer", "password": "secret"})
+        connection = Connection.model_validate({"url": own_server, "username": "writer", "password": "secret"})
         found = trial(connection, settings, compiled("things"))
         assert [problem.block for problem in found] == ([("key",)] if why else [])
         assert all(why in problem.why for problem in found)
         assert client.dbsize() == 0
 
 
-def test_keys_of_another_read_model_are_reported(own: str) -> None:
+def test_keys_of_another_read_model_are_reported(own_server: str) -> None:
     settings, connection = (
         Settings.model_validate({"key": "thing:{id}"}),
-        Connection.model_validate({"url": own}),
+        Connection.model_validate({"url": own_server}),
     )
-    with redis.Redis.from_url(own) as client:
+    with redis.Redis.from_url(own_server) as client:
         client.set("syncer:meta:thing:{id}", '{"model": "others"}')
     [found] = trial(connection, settings, compiled("things"))
     assert "belong to the read model others" in found.what
     assert trial(connection, settings, compiled("others")) == []
 
 
-def test_writes_are_retried_while_the_server_is_a_replica(make: Make, own: str) -> None:
-    sink = make(own)
-    with redis.Redis.from_url(own) as connected:
+def test_writes_are_retried_while_the_server_is_a_replica(make: Make, own_server: str) -> None:
+    sink = make(own_server)
+    with redis.Redis.from_url(own_server) as connected:
         client: Any = connected
         client.execute_command("REPLICAOF", "127.0.0.1", str(free_port()))
         with pytest.raises(Retry, match="read only replica"):

@@ -1,4 +1,4 @@
-"""Stops and kills an Elasticsearch server of its own, and checks that the shards have forgotten deletes."""
+"""Stops and kills an Elasticsearch server of its own, and checks that its shards have forgotten deletes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def private() -> Iterator[Stack]:
 
 
 @pytest.mark.parametrize("how", ["halt", "kill"])
-def test_hazard_21_a_server_that_was_restarted_forgets_deletes_and_tells(private: Stack, how: str) -> None:
+def test_hazard_21_a_restarted_server_forgets_deletes_and_changes_the_durability_token(
+    private: Stack, how: str
+) -> None:
     name = f"things-{how}"
     sink = sinks.build(
         "elasticsearch",

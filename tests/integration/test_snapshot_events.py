@@ -1,4 +1,4 @@
-"""What the connector reads in snapshots of its own: `r` events, of rows that were there before it."""
+"""Snapshots of the connector: `r` events of rows that existed before it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM g
 
 @pytest.fixture
 def system(stack: Stack, database: Database, names: Names, tmp_path: Path) -> Iterator[System]:
-    """Rows that nothing has streamed yet; the connector is started by the test."""
+    """Returns a system with rows that nothing has streamed yet. The test starts the connector."""
     database.execute("CREATE PUBLICATION pub FOR ALL TABLES WITH (publish_via_partition_root = true)")
     wanted = definition(database, names, table__include__list=r".*\..*", snapshot__mode="initial")
     system = System(Source(stack, database, names, wanted), tmp_path, next(_numbers))
@@ -37,7 +37,7 @@ def system(stack: Stack, database: Database, names: Names, tmp_path: Path) -> It
 
 @contextmanager
 def connector(system: System) -> Iterator[None]:
-    """It does not read its slot until the snapshot is done."""
+    """Starts the connector. It does not read its slot until the snapshot is finished."""
     connect = Connect(system.stack.connect)
     connect.apply(system.connector)
     try:
@@ -47,9 +47,11 @@ def connector(system: System) -> Iterator[None]:
         connect.close()
 
 
-def test_an_initial_snapshot_is_not_waited_for(system: System) -> None:
-    """Debezium 3.6 gives `r` events the id of the transaction that it reads in, which is open until the last
-    table is read. Here that one is locked, and the documents of the others are there all the same."""
+def test_initial_snapshot_events_are_rendered_before_the_snapshot_ends(system: System) -> None:
+    """Debezium 3.6 gives `r` events the ID of its own transaction, which stays open until the last table is read.
+
+    One table is locked here. The documents of the others must be written nevertheless.
+    """
     database = system.database
     database.query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [system.topic_prefix])
     daemon = system.start()
@@ -63,7 +65,7 @@ def test_an_initial_snapshot_is_not_waited_for(system: System) -> None:
             [txid] = {event["source"]["txId"] for event in events}
             status = "SELECT pg_xact_status(%s::text::xid8)"
             assert database.query(status, [str(txid)]) == [("in progress",)]
-            # what is committed meanwhile has events of its own, after the snapshot
+            # changes committed during the snapshot have their own events after it
             system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id = 2")
             reader.rollback()
             system.until_in_sync()

@@ -1,4 +1,4 @@
-"""The stack itself: each server is what it should be; a change in PostgreSQL becomes an event in Kafka."""
+"""The test stack: the settings of each server, and an event in Kafka for a change in PostgreSQL."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ from devstack import Stack, planned_versions
 from tests.harness import Database, Names
 
 
-def test_postgres_streams_its_wal_and_wants_a_password(stack: Stack, database: Database) -> None:
+def test_postgres_uses_logical_wal_and_requires_a_password(stack: Stack, database: Database) -> None:
     settings = dict(
         database.query(
             "SELECT name, setting FROM pg_settings WHERE name IN ('wal_level', 'max_replication_slots', 'fsync')"
@@ -29,7 +29,7 @@ def test_postgres_streams_its_wal_and_wants_a_password(stack: Stack, database: D
         psycopg.connect(database.dsn.replace(f":{database.password}@", ":wrong@"))
 
 
-def test_a_standby_can_be_had(stack: Stack, standby: Stack) -> None:
+def test_a_standby_can_be_started(stack: Stack, standby: Stack) -> None:
     def in_recovery(url: str) -> object:
         with psycopg.connect(url) as session:
             return session.execute("SELECT pg_is_in_recovery()").fetchone()
@@ -37,7 +37,7 @@ def test_a_standby_can_be_had(stack: Stack, standby: Stack) -> None:
     assert (in_recovery(stack.postgres), in_recovery(standby.postgres)) == ((False,), (True,))
 
 
-def test_kafka_creates_no_topic_that_nobody_asked_for(stack: Stack, names: Names) -> None:
+def test_kafka_does_not_create_topics_automatically(stack: Stack, names: Names) -> None:
     consumer = Consumer({"bootstrap.servers": stack.kafka, "group.id": names("group")})
     try:
         consumer.list_topics(names("mentioned"), timeout=10)
@@ -46,7 +46,7 @@ def test_kafka_creates_no_topic_that_nobody_asked_for(stack: Stack, names: Names
     assert names("mentioned") not in AdminClient({"bootstrap.servers": stack.kafka}).list_topics(timeout=10).topics
 
 
-def test_elasticsearch_takes_external_versions(stack: Stack, names: Names) -> None:
+def test_elasticsearch_accepts_external_versions(stack: Stack, names: Names) -> None:
     def index(version: int) -> int:
         url = f"{stack.elasticsearch}/{names('things')}/_doc/1?version_type=external&version={version}"
         return urllib3.request("PUT", url, json={"version": version}).status
@@ -59,7 +59,7 @@ def test_redis_never_evicts(stack: Stack) -> None:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
-def test_the_versions_that_run_are_the_planned_ones(stack: Stack, database: Database) -> None:
+def test_the_running_versions_are_the_planned_versions(stack: Stack, database: Database) -> None:
     assert stack.versions() == planned_versions()
     ((said,),) = database.query("SHOW server_version")
     assert said.split()[0] == planned_versions()["postgres"]
@@ -67,7 +67,7 @@ def test_the_versions_that_run_are_the_planned_ones(stack: Stack, database: Data
 
 @pytest.fixture
 def topic(stack: Stack, database: Database, names: Names) -> str:
-    """A connector on a table `public.things`, running; returns the table's topic."""
+    """Starts a connector on the table `public.things`. Returns the topic of the table."""
     database.execute(
         "CREATE TABLE things (id int PRIMARY KEY, name text)",
         "ALTER TABLE things REPLICA IDENTITY FULL",
@@ -100,7 +100,7 @@ def topic(stack: Stack, database: Database, names: Names) -> str:
 
 
 def wait_running(url: str) -> None:
-    """Wait until the connector's one task runs."""
+    """Waits until the connector's only task runs."""
     deadline = time.monotonic() + 60
     state: dict[str, Any] = {}
     while time.monotonic() < deadline:
@@ -113,7 +113,7 @@ def wait_running(url: str) -> None:
 
 
 def wait_for_reader(database: Database, slot: str) -> None:
-    """Wait until the slot is there and read from: what is committed from now on is streamed."""
+    """Waits until a connector reads the slot. Changes committed afterwards are streamed."""
     deadline = time.monotonic() + 60
     while not database.query("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]):
         assert time.monotonic() < deadline, "nobody reads from the slot"
@@ -122,14 +122,14 @@ def wait_for_reader(database: Database, slot: str) -> None:
 
 @pytest.fixture
 def consumer(stack: Stack, names: Names) -> Iterator[Consumer]:
-    """A consumer that begins at the start of its topics."""
+    """Yields a consumer that starts at the beginning of its topics."""
     created = Consumer({"bootstrap.servers": stack.kafka, "group.id": names("reader"), "auto.offset.reset": "earliest"})
     yield created
     created.close()
 
 
 def read(consumer: Consumer, count: int, seconds: float = 30) -> list[dict[str, Any]]:
-    """The next events."""
+    """Returns the next events."""
     events: list[dict[str, Any]] = []
     deadline = time.monotonic() + seconds
     while len(events) < count and time.monotonic() < deadline:
@@ -137,7 +137,7 @@ def read(consumer: Consumer, count: int, seconds: float = 30) -> list[dict[str, 
             continue
         if error := message.error():
             raise KafkaException(error)
-        if value := message.value():  # else a tombstone
+        if value := message.value():  # otherwise a tombstone
             events.append(json.loads(value))
     return events
 
@@ -157,7 +157,7 @@ def test_debezium_streams_changes_with_both_images(database: Database, topic: st
     ]
 
 
-def test_a_crashed_server_comes_back_with_its_data(stack: Stack, database: Database, names: Names) -> None:
+def test_a_crashed_server_keeps_its_data(stack: Stack, database: Database, names: Names) -> None:
     database.execute("CREATE TABLE kept (id int)", "INSERT INTO kept VALUES (7)")
     before = stack.pid("postgres")
     stack.kill("postgres", signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What is dead and what only waits: a call that never returns, and servers that are away or hang."""
+"""Distinguishes stalled read models from waiting ones, when calls never return and when servers are unreachable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIVE = "INSERT INTO {schema}.orders (id, customer_id) SELECT n, 1 + n % 2 FROM g
 
 @pytest.fixture
 def system(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
-    """Silent for seconds is dead here."""
+    """Shortens the time after which a silent part counts as stalled."""
     monkeypatch.setattr(module, "STALLED_AFTER", AFTER)
     monkeypatch.setattr(module, "_BACK_OFF", (0.2, 1.0))
     with new_system(source, tmp_path, next(_numbers)) as system:
@@ -39,7 +39,7 @@ def system(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 @contextmanager
 def running(system: System, model: str) -> Iterator[ModelSupervisor]:
-    """As the daemon runs it, in this process."""
+    """Runs a read model in this process, as the daemon does."""
     config = load_config(environ=system.environment)
     [declared] = loader.declared(config, [model])
     unit = ModelSupervisor(config, declared, open_registry(config), Metrics(CollectorRegistry()).for_model(model))
@@ -52,11 +52,11 @@ def running(system: System, model: str) -> Iterator[ModelSupervisor]:
 
 
 def stalled(unit: ModelSupervisor) -> str:
-    """Returns what `/livez` reports of it; empty when all is well."""
+    """Returns the stalled parts that `/livez` reports, or an empty string."""
     return "; ".join(unit.heartbeats.stalled())
 
 
-def test_a_sink_that_never_answers_is_dead_and_told(system: System) -> None:
+def test_a_sink_that_never_answers_fails_the_liveness_check(system: System) -> None:
     system.environment["SYNCER_ELASTICSEARCH__TIMEOUT"] = "1h"
     with behind_proxy(system, "elasticsearch") as link, running(system, system.orders) as unit:
         system.execute(CUSTOMERS, FIVE)
@@ -64,42 +64,42 @@ def test_a_sink_that_never_answers_is_dead_and_told(system: System) -> None:
         assert stalled(unit) == ""
         link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'")
-        told = until(lambda: stalled(unit))
-        assert told.startswith(f"{system.orders}: lane changes: a sink has not answered for")
+        message = until(lambda: stalled(unit))
+        assert message.startswith(f"{system.orders}: lane changes: a sink has not answered for")
         link.resume()
         until(lambda: not stalled(unit))
         system.until_in_sync(system.orders)
 
 
-def test_a_database_that_swallows_everything_is_dead_and_told(system: System) -> None:
-    """It keeps the connection and acknowledges every packet, so no time-out of the network ends it."""
+def test_a_silent_database_fails_the_liveness_check(system: System) -> None:
+    """The proxy keeps the connection and acknowledges every packet, so no network timeout ends it."""
     with behind_proxy(system, "postgres") as link, running(system, system.orders) as unit:
         system.execute(CUSTOMERS, FIVE)
         system.until_in_sync(system.orders)
         link.stall()
         system.execute("UPDATE {schema}.orders SET status = 'paid'")
-        told = f"{system.orders}: lane changes has made no progress for"
-        until(lambda: stalled(unit).startswith(told), lambda: stalled(unit))  # or a periodic check, at first
+        message = f"{system.orders}: lane changes has made no progress for"
+        until(lambda: stalled(unit).startswith(message), lambda: stalled(unit))  # or a check
         link.resume()
         until(lambda: not stalled(unit))
         system.until_in_sync(system.orders)
 
 
-def test_a_database_that_swallows_everything_from_the_start(system: System) -> None:
+def test_a_database_that_is_silent_from_the_start_fails_the_liveness_check(system: System) -> None:
     system.environment["SYNCER_POSTGRES__CONNECT_TIMEOUT"] = "1h"
     with behind_proxy(system, "postgres") as link:
         link.stall()
         with running(system, system.orders) as unit:
-            told = until(lambda: stalled(unit))
-            assert "starting, but no server has answered or failed for" in told
+            message = until(lambda: stalled(unit))
+            assert "starting, but no server has answered or failed for" in message
             link.resume()
             until(lambda: unit.state == "running")
             assert stalled(unit) == ""
 
 
 @pytest.mark.parametrize("server", ["elasticsearch", "redis", "postgres"])
-def test_who_waits_for_a_server_is_not_dead(system: System, server: str) -> None:
-    """Away, or silent for longer than its time-out: waited for, told, no reason to restart the process."""
+def test_waiting_for_a_server_does_not_fail_the_liveness_check(system: System, server: str) -> None:
+    """A server is unreachable, or silent for longer than its timeout. The daemon waits and needs no restart."""
     system.environment |= {"SYNCER_ELASTICSEARCH__TIMEOUT": "1s", "SYNCER_REDIS__TIMEOUT": "1s"}
     model = system.summaries if server == "redis" else system.orders
     with behind_proxy(system, server) as link, running(system, model) as unit:

@@ -1,4 +1,4 @@
-"""A short round of `make torture`, on servers of its own, with another seed each time (TORTURE_SEED)."""
+"""Runs a short round of `make torture` on its own servers, with a new seed each time (TORTURE_SEED)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from tests.torture.round import run_round
 SEED = os.environ.get("TORTURE_SEED") or str(random.SystemRandom().randrange(10**6))
 SECONDS = 20.0
 PATIENCE = 240.0
-"""Seconds in which all has to be right. That it takes a minute at most is for `make torture` to show, on a
-machine that does nothing else."""
+"""Maximum seconds until all documents are correct.
+
+`make torture` checks the limit of one minute on an idle machine.
+"""
 
 
 @pytest.mark.timeout(2 * PATIENCE + 300)
-def test_every_document_is_right_after_a_round_under_fire(tmp_path: Path, echo: Callable[[str], None]) -> None:
+def test_every_document_is_correct_after_a_round_of_faults(tmp_path: Path, echo: Callable[[str], None]) -> None:
     echo(f"torture: TORTURE_SEED={SEED}")
     stack = devstack.start(temporary_home(), ephemeral=True)
     try:

@@ -26,9 +26,9 @@ from tests.harness.names import remove_connectors, remove_indexes, remove_keys, 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"
 NAME = "library"
-"""Begins the name of everything that the tutorial creates."""
+"""Prefix of all names that the tutorial creates."""
 SECONDS = 300
-"""For all commands. They take less than a minute on a machine that does nothing else."""
+"""Timeout of all commands. They take less than a minute on an idle machine."""
 
 
 class Block(NamedTuple):
@@ -80,11 +80,11 @@ def environment(stack: Stack, tmp_path: Path) -> Iterator[dict[str, str]]:
     remove_keys(stack.redis, f"*{NAME}:")
 
 
-def test_the_commands_of_the_tutorial_do_what_the_page_shows(
+def test_the_commands_of_the_tutorial_print_the_output_on_the_page(
     stack: Stack, environment: dict[str, str], tmp_path: Path
 ) -> None:
     found = blocks()
-    runnable = [one for one in found if one.language != "console"]  # the fixture stands for `make stack`
+    runnable = [one for one in found if one.language != "console"]  # the fixture replaces `make stack`
     assert {one.language for one in runnable} == {"sh", "sql", "yaml", "text"}
     process = subprocess.Popen(
         ["bash", "-c", script(runnable)],
@@ -94,7 +94,7 @@ def test_the_commands_of_the_tutorial_do_what_the_page_shows(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # with the daemon that the tutorial starts
+        start_new_session=True,  # the tutorial starts a daemon, which must end with the shell
     )
     try:
         printed, errors = process.communicate(timeout=SECONDS)

@@ -1,6 +1,6 @@
-"""Every type that a column can have: its derived mapping takes the JSON of its values, or `check` refuses it.
+"""Tests every column type: its derived mapping accepts the JSON of its values, or `check` refuses the type.
 
-Elasticsearch's build for tests has no `geo_shape`: there the mapping and the document are looked at.
+The test build of Elasticsearch has no `geo_shape`. For this type, the tests compare mapping and document only.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ def install(conn: psycopg.Connection[Any], **schemas: str) -> None:
 
 
 def compiled(conn: psycopg.Connection[Any], *fields: str, more: str = "") -> Compiled:
-    """A read model of the table `t`; the fields are called f0, f1 and so on."""
+    """Compiles a read model of the table `t`. Its fields are named f0, f1 and so on."""
     text = "".join(f"  f{n}: {json.dumps(field)}\n" for n, field in enumerate(fields))
     model = parse(f"name: t\nroot: {{table: t}}\ndocument:\n{text}{more}sink: {{m: {{}}}}\n", "m.yaml")
     return compile(model, load(conn, tables(model)))
 
 
 def render(conn: psycopg.Connection[Any], model: Compiled) -> list[str]:
-    """The documents of all rows, rendered as the daemon does: with `pg_catalog` as search path."""
+    """Returns the documents of all rows, rendered with `pg_catalog` as search path, like in the daemon."""
     ids = [str(row[0]) for row in conn.execute("SELECT id FROM public.t ORDER BY id")]
     with conn.transaction():
         conn.execute("SET LOCAL search_path = pg_catalog")
@@ -82,7 +82,7 @@ Index = Callable[..., ElasticsearchSink]
 
 @pytest.fixture
 def index(stack: Stack, names: Names) -> Iterator[Index]:
-    """Makes an index for documents of these fields."""
+    """Yields a function that creates an index for documents with the given fields."""
     made: list[ElasticsearchSink] = []
 
     def build(fields: tuple[Field, ...], mapping: dict[str, Any] | None = None) -> ElasticsearchSink:
@@ -127,7 +127,7 @@ CREATE DOMAIN area AS "Geo data".geography;
 CREATE DOMAIN bag AS jsonb;
 """
 _SHAPES = ["SRID=4326;POINT(13.4 52.5)", "SRID=4326;POINT EMPTY", "SRID=4326;POINT(181 91)"]
-# Name → values that its input function takes. A type that is not here takes one of FALLBACK.
+# Type → values that its input function accepts. Other types take one of FALLBACK.
 VALUES: dict[str, list[str]] = {
     "smallint": ["-32768"],
     "integer": ["2147483647"],
@@ -222,7 +222,7 @@ FALLBACK = [
     "1436-4522",
     "220356483481",
 ]
-# Their input functions take nothing: PostgreSQL keeps them for itself.
+# internal types, whose input functions accept nothing
 UNWRITABLE = re.compile(
     r"pg_node_tree|pg_ndistinct|pg_dependencies|pg_mcv_list|pg_brin_\w+|gtsvector"
     r"|.*\.(ghstore|gtrgm|ltree_gist|box2df|gidx|intbig_gkey|gseg)"
@@ -248,7 +248,7 @@ SELECT CASE WHEN n.nspname = 'pg_catalog' THEN format_type(t.oid, NULL)
 
 
 def fill(conn: psycopg.Connection[Any]) -> dict[str, str]:
-    """A table with a column of every type, and its rows; type → column."""
+    """Creates a table with a column of every type, and its rows. Returns type → column."""
     with conn.transaction():
         conn.execute("SET LOCAL search_path = pg_catalog")
         found: list[tuple[str, str]] = conn.execute(ALL.encode()).fetchall()
@@ -259,7 +259,7 @@ def fill(conn: psycopg.Connection[Any]) -> dict[str, str]:
     for type_, delimiter in found:
         element = type_.removesuffix("[]") if delimiter else type_
         values = VALUES.get(element) or FALLBACK
-        taken = 0
+        accepted = 0
         for row, value in enumerate(values):
             if delimiter:  # an array in an array, and a null
                 escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -271,15 +271,15 @@ def fill(conn: psycopg.Connection[Any]) -> dict[str, str]:
                         f"UPDATE t SET {columns[type_]} = %s::{type_} WHERE id = {row} AND {columns[type_]} IS NULL"
                     )
                     conn.execute(statement.encode(), [value])
-                taken += 1
+                accepted += 1
             except psycopg.Error:
                 if element in VALUES and not UNWRITABLE.fullmatch(element):
                     raise
-        assert bool(taken) != bool(UNWRITABLE.fullmatch(element)), f"{type_}: no value is known for it"
+        assert bool(accepted) != bool(UNWRITABLE.fullmatch(element)), f"{type_}: no value is known for it"
     return columns
 
 
-def test_the_derived_mapping_of_every_type_takes_its_values(conn: psycopg.Connection[Any], index: Index) -> None:
+def test_the_derived_mapping_of_every_type_accepts_its_values(conn: psycopg.Connection[Any], index: Index) -> None:
     install(conn, **EXTENSIONS)
     conn.execute(OWN_TYPES.encode())
     columns = fill(conn)
@@ -305,7 +305,7 @@ def test_the_derived_mapping_of_every_type_takes_its_values(conn: psycopg.Connec
         "public.area": "geojson",
     }
     speaking = render(conn, compiled(conn, f"{columns['public.speaking']}::text"))
-    assert speaking[0] == '{"f0":"yes"}'  # its own text, not the one of its json
+    assert speaking[0] == '{"f0":"yes"}'  # the type's own text, not that of its JSON
     for type_, field in kinds.items():
         values = [value for value in (json.loads(text)[field.name] for text in documents) if value is not None]
         for value in values:
@@ -337,8 +337,8 @@ PAGE = rows()
 
 
 def fits(field: Field, value: Any) -> bool:
-    """Whether a value is the JSON that docs/types.md says of the type of its field."""
-    if field.type == "array":  # an array whose elements are arrays of their own, as int2vector is
+    """Returns whether a value is the JSON that docs/types.md gives for the type of its field."""
+    if field.type == "array":  # an array whose elements are arrays, such as int2vector
         return isinstance(value, list)
     if field.many and isinstance(value, list):
         return all(fits(field, item) for item in value if item is not None)
@@ -379,7 +379,7 @@ SHOWN: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize("schema", ["public", "Geo data"])
-def test_shapes_and_hstore_wherever_their_extension_is(conn: psycopg.Connection[Any], schema: str) -> None:
+def test_shapes_and_hstore_with_their_extension_in_any_schema(conn: psycopg.Connection[Any], schema: str) -> None:
     install(conn, postgis=schema, hstore=schema)
     conn.execute(sql.SQL("SET search_path = public, {}").format(sql.Identifier(schema)))
     conn.execute(
@@ -413,7 +413,7 @@ NO_SHAPE = [
 ]
 
 
-def test_shapes_that_are_no_geojson_are_refused_with_what_to_write(conn: psycopg.Connection[Any]) -> None:
+def test_shapes_that_are_not_geojson_are_refused_with_a_hint(conn: psycopg.Connection[Any]) -> None:
     install(conn, postgis="gis", hstore="public")
     conn.execute("SET search_path = public, gis")
     conn.execute(
@@ -428,8 +428,8 @@ def test_shapes_that_are_no_geojson_are_refused_with_what_to_write(conn: psycopg
         assert error.where == "m.yaml:4"
 
 
-def test_a_shape_that_postgis_refuses_is_a_bad_row_and_no_failure(conn: psycopg.Connection[Any]) -> None:
-    """PostGIS calls it an internal error, which would be tried again for ever."""
+def test_a_shape_refused_by_postgis_is_a_rejected_row(conn: psycopg.Connection[Any]) -> None:
+    """PostGIS reports an internal error, which would otherwise be retried forever."""
     install(conn, postgis="public")
     conn.execute("CREATE TABLE t (id int PRIMARY KEY, g geometry(Geometry, 4326), wkt text)")
     conn.execute("INSERT INTO t VALUES (1, 'SRID=4326;CIRCULARSTRING(0 0, 1 1, 2 0)', 'POINT(')")
@@ -439,7 +439,7 @@ def test_a_shape_that_postgis_refuses_is_a_bad_row_and_no_failure(conn: psycopg.
         assert isinstance(classify_error(caught.value, "cannot render"), Reject), caught.value
 
 
-def test_a_constant_that_postgis_refuses_is_a_mistake_with_a_line(conn: psycopg.Connection[Any]) -> None:
+def test_a_constant_refused_by_postgis_is_reported_with_its_line(conn: psycopg.Connection[Any]) -> None:
     install(conn, postgis="public")
     conn.execute("CREATE TABLE t (id int PRIMARY KEY)")
     text = "name: t\nroot: {table: t}\ndocument:\n  a: id\n  b: ST_GeomFromText('POINT(', 4326)\nsink: {m: {}}\n"
@@ -450,7 +450,7 @@ def test_a_constant_that_postgis_refuses_is_a_mistake_with_a_line(conn: psycopg.
     assert caught.value.where == "m.yaml:5"
 
 
-def test_the_functions_of_postgis_depend_on_their_arguments_alone(conn: psycopg.Connection[Any]) -> None:
+def test_the_functions_of_postgis_depend_only_on_their_arguments(conn: psycopg.Connection[Any]) -> None:
     install(conn, postgis="public")
     found = conn.execute(
         "SELECT p.proname, p.oid::regprocedure::text, p.provolatile, p.prokind, p.proretset"
@@ -460,10 +460,10 @@ def test_the_functions_of_postgis_depend_on_their_arguments_alone(conn: psycopg.
     ).fetchall()
     assert {row[0] for row in found} == set(FUNCTIONS)
     unfit = [row[1] for row in found if (row[2], row[3], row[4]) != ("i", "f", False)]
-    assert unfit == ["st_asgeojson(record,text,integer,boolean)"]  # of a row, which no expression can name
+    assert unfit == ["st_asgeojson(record,text,integer,boolean)"]  # takes a record, which no expression can contain
 
 
-def test_shapes_and_hstore_are_found(conn: psycopg.Connection[Any], stack: Stack, index: Index) -> None:
+def test_shapes_and_hstore_are_searchable(conn: psycopg.Connection[Any], stack: Stack, index: Index) -> None:
     install(conn, postgis="public", hstore="public")
     conn.execute("CREATE TABLE t (id int PRIMARY KEY, loc geometry(Point, 4326), attrs hstore, tags text[])")
     conn.execute(

@@ -1,4 +1,4 @@
-"""Sinks that lose documents or the memory of deletes: the daemon notices and mends it, without being told."""
+"""Sinks that lose documents or the memory of deletes. The daemon detects the loss and repairs the documents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def in_redis(system: System, url: str) -> None:
     system.redis = system.environment["SYNCER_REDIS__URL"] = url
 
 
-def test_hazard_21_a_ghost_that_came_after_its_delete_was_forgotten_is_swept(system: System) -> None:
+def test_hazard_21_a_ghost_written_after_its_delete_was_forgotten_is_swept(system: System) -> None:
     daemon = system.start()
     system.execute(CUSTOMERS, FIVE)
     system.until_in_sync(system.orders)
@@ -48,14 +48,14 @@ def test_hazard_21_a_ghost_that_came_after_its_delete_was_forgotten_is_swept(sys
     until(lambda: urllib3.request("PUT", late, json={"id": 5}).status == 201)
     assert "5" in system.documents(system.orders)
     system.until_in_sync(system.orders)
-    [told] = daemon.logged("sink may have lost deletes, sweeping recent documents")
-    assert told["model"] == system.orders
+    [warning] = daemon.logged("sink may have lost deletes, sweeping recent documents")
+    assert warning["model"] == system.orders
     assert daemon.metric("syncer_sink_losses_total", model=system.orders, kind="deletes") == 1
     assert daemon.metric("syncer_sink_losses_total", model=system.summaries) == 0
 
 
 def test_hazard_27_a_failover_that_lost_writes(system: System) -> None:
-    """The replica stands still before the last changes; then it becomes the primary."""
+    """The replica stops replicating before the last changes, then becomes the primary."""
     with (
         redis_server("--repl-diskless-sync-delay", "0") as first,
         redis_server() as second,
@@ -102,11 +102,11 @@ def test_hazard_27_a_flush_and_a_restart_without_persistence(system: System) -> 
         daemon.stop()
         with redis.Redis.from_url(url) as client:
             client.flushall()
-        system.start()  # it was not there when it happened
+        system.start()  # the daemon was down during the flush
         system.until_in_sync(system.summaries)
 
 
-def test_hazard_27_evictions_stop_the_read_model_and_are_mended_after(system: System) -> None:
+def test_hazard_27_evictions_stop_the_read_model_and_are_repaired_afterwards(system: System) -> None:
     with redis_server() as url, redis.Redis.from_url(url) as client:
         in_redis(system, url)
         daemon = system.start()
@@ -116,8 +116,8 @@ def test_hazard_27_evictions_stop_the_read_model_and_are_mended_after(system: Sy
         client.config_set("maxmemory", "3mb")
         for n in range(30):
             client.set(f"filler:{n}", b"x" * 300_000)
-        told = daemon.until_reason(system.summaries, "failed")
-        assert "maxmemory-policy is allkeys-lru" in told and "CONFIG SET maxmemory-policy noeviction" in told
+        reason = daemon.until_reason(system.summaries, "failed")
+        assert "maxmemory-policy is allkeys-lru" in reason and "CONFIG SET maxmemory-policy noeviction" in reason
         assert len(system.documents(system.summaries)) < 20
         client.config_set("maxmemory", "0")
         daemon.stop()

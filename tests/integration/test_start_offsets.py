@@ -1,4 +1,4 @@
-"""Where a read model begins to read, and that it goes on reading while it is busy: on real topics."""
+"""The start offsets of a read model, and its group membership while it is busy, on real topics."""
 
 from __future__ import annotations
 
@@ -53,11 +53,14 @@ def producer(stack: Stack) -> Iterator[Producer]:
     producer.flush()
 
 
-def test_hazard_18_every_partition_has_its_start_before_the_first_poll(
+def test_hazard_18_every_partition_has_a_start_offset_before_the_first_poll(
     config: Config, names: Names, producer: Producer
 ) -> None:
-    """Asked for a time, Kafka answers −1 for a partition that has been quiet since, and `latest` at the first
-    poll would skip what came until then. So the ends are read first, then the times; all are committed."""
+    """Kafka returns -1 for a time after the last record of a partition.
+
+    Starting at `latest` on the first poll would skip records that arrive before it. So the syncer reads the end
+    offsets first, then the offsets by time, and commits all of them.
+    """
     backend = KafkaBackend(config)
     registry = Registry(config, backend)
     topic = f"{names.prefix}.public.root"
@@ -71,14 +74,14 @@ def test_hazard_18_every_partition_has_its_start_before_the_first_poll(
         (topic, 1): 1,
         (topic, 2): -1,
     }
-    begun = registry.open(loader.load_models(config)[0].compiled)
+    opened = registry.open(loader.load_models(config)[0].compiled)
     expected = {(topic, 0): 2, (topic, 1): 1, (topic, 2): 0}
-    assert begun.registration.starts == {topic: {str(p): offset for (_, p), offset in expected.items()}}
-    assert registry.changes.committed(begun.names.group) == expected
+    assert opened.registration.starts == {topic: {str(p): offset for (_, p), offset in expected.items()}}
+    assert registry.changes.committed(opened.names.group) == expected
     for partition in range(3):
         producer.produce(topic, b"{}", partition=partition)
     assert producer.flush(10) == 0
-    source = registry.changes.source(begun.names.group, [topic], name="model")
+    source = registry.changes.source(opened.names.group, [topic], name="model")
     read: set[tuple[int, int]] = set()
     wanted = {(0, 2), (1, 1), (1, 2), (1, 3), (2, 0)}
     deadline = time.monotonic() + 30
@@ -89,7 +92,7 @@ def test_hazard_18_every_partition_has_its_start_before_the_first_poll(
 
 
 def test_hazard_08_a_compacted_topic_is_refused(config: Config, names: Names) -> None:
-    """It keeps the last event of a key, and forgets the root that the row was moved from."""
+    """A compacted topic keeps only the last event of a key, and loses the root that a row was moved from."""
     backend = KafkaBackend(config)
     registry = Registry(config, backend)
     topic = f"{names.prefix}.public.root"
@@ -102,8 +105,11 @@ def test_hazard_08_a_compacted_topic_is_refused(config: Config, names: Names) ->
     assert registry.registered("model") is None
 
 
-def test_hazard_20_who_is_busy_for_long_stays_in_its_group(stack: Stack, names: Names, producer: Producer) -> None:
-    """Longer than `max.poll.interval.ms`: without polls, the member would be evicted, and begin again."""
+def test_hazard_20_a_busy_consumer_stays_in_its_group(stack: Stack, names: Names, producer: Producer) -> None:
+    """The consumer is busy for longer than `max.poll.interval.ms`.
+
+    Without polls, Kafka would evict it from its group.
+    """
     settings: dict[str, Any] = {
         "bootstrap.servers": stack.kafka,
         "session.timeout.ms": 6000,

@@ -1,4 +1,4 @@
-"""Two tables, one topic: which changes of other tables are ignored, and which are dead letters."""
+"""Two tables that share one topic: changes of other tables that are ignored, and those that become dead letters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def lane(engine: Engine) -> Lane:
     return engine.lane(topic_of=lambda table: topic_of("here", table))
 
 
-def test_a_character_beyond_16_bits_is_two_in_a_topic() -> None:
+def test_a_character_beyond_16_bits_becomes_two_in_a_topic_name() -> None:
     assert topic_of("p", TableName("s", "a ü😀-b.c_d")) == "p.s.a____-b.c_d"
 
 
@@ -66,8 +66,8 @@ def test_changes_of_a_table_that_shares_the_topic_are_ignored(engine: Engine) ->
     assert engine.changes.committed == 4
 
 
-def test_the_catalog_is_asked_in_a_snapshot_that_sees_the_event(engine: Engine) -> None:
-    """As when a table and its first rows are of one transaction, and the event is faster than its commit."""
+def test_the_catalog_is_read_in_a_snapshot_that_sees_the_event(engine: Engine) -> None:
+    """A table and its first rows may come from one transaction, whose event arrives before its commit is visible."""
     engine.database.execute('DROP TABLE "Order_Lines"')
     with engine.database.connect(autocommit=False) as session:
         session.execute('CREATE TABLE "Order_Lines" (id int PRIMARY KEY)')
@@ -82,7 +82,7 @@ def test_the_catalog_is_asked_in_a_snapshot_that_sees_the_event(engine: Engine) 
     assert engine.dead_letters.written == []
 
 
-def test_changes_of_a_table_that_is_not_there_are_dead_letters_until_it_is(engine: Engine) -> None:
+def test_changes_of_a_missing_table_are_dead_letters_until_it_exists(engine: Engine) -> None:
     engine.database.execute('DROP TABLE "Order_Lines"')
     tried = lane(engine)
     engine.add_event(None, OTHER.name, "c", after={"id": 1})
@@ -91,7 +91,7 @@ def test_changes_of_a_table_that_is_not_there_are_dead_letters_until_it_is(engin
     engine.database.execute('CREATE TABLE "Order_Lines" (id int PRIMARY KEY)')
     engine.add_event(None, OTHER.name, "c", after={"id": 2})
     engine.drain(tried)
-    engine.database.execute('DROP TABLE "Order_Lines"')  # events of before that are still to come
+    engine.database.execute('DROP TABLE "Order_Lines"')  # older events are still in the topic
     engine.add_event(None, OTHER.name, "d", before={"id": 2})
     engine.drain(tried)
     assert len(engine.dead_letters.written) == 1
@@ -100,14 +100,14 @@ def test_changes_of_a_table_that_is_not_there_are_dead_letters_until_it_is(engin
 @pytest.mark.parametrize(
     "made",
     [
-        'CREATE TABLE "Order-Lines" (id int PRIMARY KEY)',  # which has a topic of its own
+        'CREATE TABLE "Order-Lines" (id int PRIMARY KEY)',  # this table has a topic of its own
         'CREATE VIEW "Order_Lines" AS SELECT 1 AS id',
         'CREATE TABLE "Order_Lines" PARTITION OF "Order Lines" FOR VALUES IN (2)',
         'CREATE TABLE "Order_Lines" PARTITION OF "Order Lines" FOR VALUES IN (2) PARTITION BY LIST (id)',
     ],
 )
 def test_only_another_table_of_this_topic_is_ignored(engine: Engine, made: str) -> None:
-    """A partition's own name in an event means that the read model's changes come under it."""
+    """A partition's own name in an event means that the read model's changes are published under it."""
     engine.database.execute('DROP TABLE "Order_Lines"', made)
     name = "Order-Lines" if "Order-Lines" in made else "Order_Lines"
     engine.add_event(None, name, "c", after={"id": 1, "k": 2, "n": 1})
@@ -115,7 +115,7 @@ def test_only_another_table_of_this_topic_is_ignored(engine: Engine, made: str) 
     assert len(engine.dead_letters.written) == 1 and engine.changes.committed == 1
 
 
-def test_a_topic_that_kafka_refuses_is_not_waited_for(stack: Stack, names: Names) -> None:
+def test_a_topic_name_refused_by_kafka_fails_at_once(stack: Stack, names: Names) -> None:
     topics = KafkaAdmin({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
     first, second = (topic_of(names("p"), TableName("s", table)) for table in ("a.b", "a_b"))
     topics.create([first], {})
@@ -147,7 +147,7 @@ sink: {{elasticsearch: {{index: "{prefix}-both", settings: {{number_of_replicas:
 """
 
 
-def test_two_tables_of_one_topic_feed_a_model_of_one_and_a_model_of_both(system: System) -> None:
+def test_two_tables_in_one_topic_feed_a_model_of_one_and_a_model_of_both(system: System) -> None:
     one, both = f"{system.prefix}-one", f"{system.prefix}-both"
     system.execute(*TABLES)
     system.declare("one", ONE)
@@ -167,7 +167,7 @@ def test_two_tables_of_one_topic_feed_a_model_of_one_and_a_model_of_both(system:
         assert system.status_of(model)["dead_letters"] == 0 and not daemon.logged("dead letter written")
     daemon.stop()
 
-    # what an earlier version, or a time without the table, has left
+    # left by an earlier version, or from a time without the table
     system.execute('ALTER TABLE {schema}."Lines___" RENAME TO gone')
     record: dict[str, Any] = {"op": "c", "before": None, "after": {"id": 9, "n": 9}}
     record["source"] = {"schema": system.schema, "table": "Lines___", "txId": None, "ts_ms": 1}
