@@ -606,6 +606,13 @@ class DeadLetterStore(Protocol):
 class StateStore(Protocol):
     """A small durable map from a key to a JSON object, shared by all processes. `registry/records.py` has the keys."""
 
+    def prepare(self) -> None:
+        """Creates the store if it does not exist, and waits until it can be read. Idempotent.
+
+        Without it, `load` cannot tell a store that is new from one that a broker does not know yet. Raises Retry.
+        """
+        ...
+
     def load(self, max_age: float = 0.0) -> Mapping[str, Mapping[str, Any]]:
         """Returns the last value of every key, as of at most `max_age` seconds ago.
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import orjson
 
+from syncer.errors import Retry
 from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.producer import DeliveryTracker, KafkaProducer
 from syncer.kafka.reader import TopicReader
 from syncer.ports import Partition
 
 _CONFIG = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "3600000"}
-_READ_AGAIN = 3600.0
-"""Seconds after which the whole topic is read again. Compaction removes a tombstone after a day (Kafka's default), so
-a process that had not read for longer would keep the value that the tombstone removed."""
+_READ_AGAIN = 300.0
+"""Seconds after which the whole topic is read again. So a load misses a record for at most this time, even if a broker
+lost records and others took their offsets. Compaction removes a tombstone after a day (Kafka's default), so a process
+that had not read for longer would keep the value that the tombstone removed."""
 
 Values = dict[str, dict[str, Any]]
 
@@ -32,7 +34,7 @@ class KafkaStateStore:
         self._next: dict[Partition, int] = {}
         self._id = ""
         """Of the topic that was read. Empty if it did not exist."""
-        self._loaded_at = 0.0
+        self._loaded_at = self._read_whole_at = 0.0
         self._stale = True
 
     def load(self, max_age: float = 0.0) -> Values:
@@ -50,11 +52,18 @@ class KafkaStateStore:
         finally:
             self._lock.release()
 
+    def prepare(self) -> None:
+        """See `ports.StateStore.prepare`."""
+        self._admin.create([self._topic], _CONFIG, partitions=1)
+
     def _update(self) -> None:
         now, ends = time.monotonic(), self._admin.ends([self._topic])
-        id = self._admin.ids([self._topic]).get(self._topic, "") if ends else ""
+        id = self._admin.ids([self._topic]).get(self._topic, "")
+        if id and not ends:  # a broker that just started may not know all topics yet
+            raise Retry(f"topic {self._topic} exists, but a broker does not list it", hint="is Kafka up?")
         lost = any(ends.get(partition, 0) < offset for partition, offset in self._next.items())
-        if id != self._id or lost or now - self._loaded_at > _READ_AGAIN:
+        whole = id != self._id or lost or now - self._read_whole_at > _READ_AGAIN
+        if whole:
             start, values = dict[Partition, int](), Values()
         else:
             start, values = self._next, dict(self._values)  # another thread may iterate over the old ones
@@ -67,11 +76,12 @@ class KafkaStateStore:
             elif record.key is not None:
                 values.pop(record.key.decode(), None)
         self._id, self._next, self._values, self._loaded_at = id, following, values, now
+        self._read_whole_at = now if whole else self._read_whole_at
 
     def save(self, key: str, value: Mapping[str, Any] | None) -> None:
         """See `ports.StateStore.save`. Creates the topic if it does not exist."""
         if not self._id:
-            self._admin.create([self._topic], _CONFIG, partitions=1)
+            self.prepare()
         tracker = DeliveryTracker(self._producer)
         tracker.put(self._topic, key.encode(), None if value is None else orjson.dumps(dict(value)))
         tracker.flush()

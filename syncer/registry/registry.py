@@ -90,6 +90,7 @@ class Registry:
 
         Raises Fatal when its documents were rendered from another declaration, or from columns of other types.
         """
+        self.state.prepare()  # a store that looks empty would be taken for a new one
         values = self.state.load()
         registration = values.registration(compiled.name, slot)
         if registration:

@@ -41,6 +41,10 @@ class State:
     def __init__(self, store: StateStore) -> None:
         self._store = store
 
+    def prepare(self) -> None:
+        """See `ports.StateStore.prepare`."""
+        self._store.prepare()
+
     def load(self, max_age: float = 0.0) -> StateSnapshot:
         """See `ports.StateStore.load`."""
         return StateSnapshot(self._store.load(max_age))

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from syncer.errors import Retry
 from syncer.events import Position
 from syncer.kafka import state_store
 from syncer.kafka.state_store import KafkaStateStore
@@ -21,7 +22,7 @@ class Topic:
 
     def __init__(self) -> None:
         self.id, self.records, self.read = "1", list[Record | None](), 0
-        self.unreachable = False
+        self.unreachable = self.unlisted = False
 
     def put(self, key: str, value: Mapping[str, Any] | None) -> None:
         text = None if value is None else orjson.dumps(value)
@@ -31,10 +32,10 @@ class Topic:
         self.records[offset] = None
 
     def ends(self, topics: list[str]) -> dict[Partition, int]:
-        return {(TOPIC, 0): len(self.records)} if self.id else {}
+        return {(TOPIC, 0): len(self.records)} if self.id and not self.unlisted else {}
 
     def ids(self, topics: list[str]) -> dict[str, str]:
-        return {TOPIC: self.id}
+        return {TOPIC: self.id} if self.id else {}
 
     def read_all(self, topic: str, start: Mapping[Partition, int]) -> list[Record]:
         found = [record for record in self.records[start.get((TOPIC, 0), 0) :] if record]
@@ -92,6 +93,35 @@ def test_a_topic_that_was_deleted_has_no_values() -> None:
     assert state.load()
     topic.id = ""
     assert state.load() == {}
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_broker_that_does_not_list_the_topic_is_no_empty_store(loaded: bool) -> None:
+    """An empty store would register every read model again."""
+    topic = Topic()
+    state = store(topic)
+    topic.put("orders", {"epoch": 3})
+    if loaded:
+        state.load()
+    topic.unlisted = True
+    with pytest.raises(Retry, match="does not list it"):
+        state.load()
+    topic.unlisted = False
+    assert state.load() == {"orders": {"epoch": 3}}
+
+
+def test_records_that_took_the_offsets_of_lost_ones_are_read_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = Topic()
+    state = store(topic)
+    for name in ("orders", "customers"):
+        topic.put(name, {"epoch": 1})
+    state.load()
+    del topic.records[1]
+    for name in ("orders", "people"):
+        topic.put(name, {"epoch": 2})
+    state.load()
+    monkeypatch.setattr(state_store, "_READ_AGAIN", 0.0)
+    assert state.load() == {"orders": {"epoch": 2}, "people": {"epoch": 2}}
 
 
 def test_a_tombstone_that_compaction_removed_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:

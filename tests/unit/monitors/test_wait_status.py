@@ -35,6 +35,9 @@ class Daemon:
         self.record = StatusRecord("orders", process, State(self))
         self.now = 0.0
 
+    def prepare(self) -> None:
+        pass
+
     def load(self, max_age: float = 0.0) -> Mapping[str, Mapping[str, Any]]:
         return self.values
 

@@ -38,6 +38,9 @@ REPORT = ProcessReport(Process("a1", "one.example", 7, 5), "waiting", 6, "busy",
 class Store:
     """`ports.StateStore` over a dictionary. Values are JSON texts, as in Kafka."""
 
+    def prepare(self) -> None:
+        pass
+
     def __init__(self) -> None:
         self.texts: dict[str, bytes] = {}
 
