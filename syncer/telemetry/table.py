@@ -227,8 +227,8 @@ TABLE: tuple[Spec, ...] = (
         "gauge",
         ("publication",),
         "findings",
-        "Problems because of which the publication does not send every change of the read models' tables. NaN while"
-        " PostgreSQL does not answer.",
+        "Reasons why the publication does not send every change of the read models' tables. NaN while PostgreSQL does"
+        " not answer.",
     ),
     Spec(
         "syncer_canary_age_seconds",
