@@ -46,8 +46,10 @@ class Section(BaseModel):
 class PostgresSettings(Section):
     """The PostgreSQL primary that documents are rendered from. A standby does not work."""
 
-    dsn: str = Field(description="Connection string (URL or key=value), preferably without a password")
-    password: SecretStr | None = Field(default=None, description="Password; overrides one in the connection string")
+    dsn: str = Field(description="Connection string, as a URL or as key=value pairs; better without the password")
+    password: SecretStr | None = Field(
+        default=None, description="Password; overrides the password in the connection string"
+    )
     connect_timeout: Seconds = Field(default=10, description="Timeout for opening a connection (seconds)")
     statement_timeout: Seconds = Field(default=60, description="Cancel a statement that runs longer (seconds)")
     application_name: str = Field(default="syncer", description="Name shown in pg_stat_activity")
@@ -77,15 +79,15 @@ class PostgresSettings(Section):
 class KafkaSettings(Section):
     """The Kafka cluster with Debezium's change events. The syncer also keeps its offsets and work items there."""
 
-    bootstrap_servers: str = Field(description="host:port, several separated by commas")
+    bootstrap_servers: str = Field(description="Addresses as host:port, separated by commas")
     topic_prefix: str = Field(min_length=1, description="The connector's topic.prefix")
     group_prefix: str = Field(
         default="syncer", min_length=1, description="Prefix of the syncer's consumer groups and of its own topics"
     )
-    state_topic: str = Field(default="syncer.state", description="Compacted topic for starting offsets and epochs")
+    state_topic: str = Field(default="syncer.state", description="Compacted topic for all state of the syncer")
     partitions: Count = Field(default=4, description="Partitions of the topics that the syncer creates")
     replication_factor: Count = Field(
-        default=1, description="Replicas of the topics that the syncer creates (3 in production)"
+        default=1, description="Replicas of the topics that the syncer creates; use 3 in production"
     )
     properties: dict[str, str | int | float | bool] = Field(
         {}, repr=False, description="Further librdkafka settings, e.g. security.protocol, sasl.password"
@@ -101,7 +103,9 @@ class KafkaSettings(Section):
 class ConnectSettings(Section):
     """The REST API of Kafka Connect, for `syncer connectors`, `syncer check` and `syncer status`."""
 
-    url: str | None = Field(default=None, description="http://host:8083; without it, connectors are not checked")
+    url: str | None = Field(
+        default=None, description="Address, such as http://host:8083; without it, connectors are not checked"
+    )
     definitions: Path = Field(default=Path("connectors"), description="Folder of connector definitions (*.json)")
     username: str | None = Field(default=None, description="User for basic authentication")
     password: SecretStr | None = Field(default=None, description="Password for basic authentication")
@@ -132,67 +136,71 @@ class LogSettings(Section):
 
 
 class PipelineSettings(Section):
-    """Sizes and times of one batch. The defaults are measured. `bench/` shows the effect of other values."""
+    """Limits of one batch. The defaults come from measurements. `bench/` measures the effect of other values."""
 
     max_records: Count = Field(default=5000, description="Maximum number of change events in a batch")
     max_bytes: Bytes = Field(default=16 << 20, description="Maximum size of the change events in a batch (bytes)")
-    chunk_documents: Count = Field(default=2000, description="Number of documents that one statement renders")
+    chunk_documents: Count = Field(default=2000, description="Maximum number of documents that one statement renders")
     chunk_bytes: Bytes = Field(
-        default=8 << 20, description="Approximate size of the rendered documents in memory (bytes)"
+        default=8 << 20, description="Approximate maximum size of the documents that one statement renders (bytes)"
     )
     fan_out: Count = Field(
-        default=20_000, description="Maximum number of dirty roots in a batch; more go to the work topic"
+        default=20_000,
+        description="If the look-ups of a batch find this many documents, these go to the work topic",
     )
     commit_interval: Seconds = Field(default=1.0, description="Time between commits of offsets (seconds)")
     gate_timeout: Seconds = Field(
-        default=30, description="Report the reason if a transaction stays invisible for this long (seconds)"
+        default=30,
+        description="Report a transaction in Kafka that PostgreSQL does not show after this time (seconds)",
     )
     max_age: Seconds = Field(
-        default=30, le=600, description="Render a batch again if it was not written within this time (seconds)"
+        default=30,
+        le=600,
+        description="Render a batch again if it was not written this long after its snapshot; at most 600 (seconds)",
     )
     change_lanes: Count = Field(
         default=1, description="Batches of change events processed concurrently, per process and read model"
     )
     work_lanes: Count = Field(default=1, description="Work items processed concurrently, per process and read model")
-    stop_timeout: Seconds = Field(default=8, description="On shutdown, time to finish the batch in progress (seconds)")
+    stop_timeout: Seconds = Field(default=8, description="On shutdown, time to finish the current batch (seconds)")
 
 
 class BackfillSettings(Section):
-    """How `syncer backfill` splits a table."""
+    """How `syncer backfill` splits the root table into ranges of keys. Each range is one work item."""
 
-    range_documents: Count = Field(default=2000, description="Documents in a work item")
-    workers: Count = Field(default=2, description="Ranges rendered concurrently")
+    range_documents: Count = Field(default=2000, description="Maximum number of documents in a range")
+    workers: Count = Field(default=2, description="Ranges rendered concurrently, per process")
 
 
 class DeadLetterSettings(Section):
-    """The limit of dead letters. Single bad documents among good ones never reach it, however many there are."""
+    """When a read model stops instead of writing dead letters. Bad documents among good ones do not stop it."""
 
     max_consecutive: int = Field(
         default=100,
         ge=0,
-        description="Stop the read model when a sink refuses this many documents in a row with the same type"
-        " of error; 0: never",
+        description="Stop the read model when a sink rejects this many documents in a row with the same type"
+        " of error; 0: never stop",
     )
 
 
 class WatchSettings(Section):
-    """How `syncer run` monitors the connector, the slot, the publication and the whole change stream."""
+    """How `syncer run` monitors the connector, the slot and the publication. It sends canary messages through WAL."""
 
     interval: Seconds = Field(
-        default=10, description="Time between two checks; each check sends a message through the stream (seconds)"
+        default=10, description="Time between two checks; each check sends one canary message (seconds)"
     )
     overdue: Seconds = Field(
-        default=120, description="Report a message that has not come back within this time (seconds)"
+        default=120, description="Report a canary message that has not arrived through Kafka after this time (seconds)"
     )
 
 
 class SourceSettings(Section):
-    """How the syncer repairs changes that the connector itself loses."""
+    """Whether the syncer repairs rows that the connector may lose when it resumes."""
 
     repair_after_resume: Literal["auto", "always", "never"] = Field(
         default="auto",
-        description="Render all documents again after the connector resumed: always, never, or auto (unless "
-        "Kafka Connect reports Debezium 3.7 or later, which loses no rows then)",
+        description="Render all documents again after the connector resumed: always, never, or auto (only if Debezium "
+        "is older than 3.7 or its version is unknown)",
     )
 
 

@@ -27,7 +27,8 @@ Filter = Annotated[
 ]
 Name = Annotated[str, Field(min_length=1)]
 On = Annotated[
-    dict[Name, Name], Field(min_length=1, description="The link. A column of this table: a column of the outer row.")
+    dict[Name, Name],
+    Field(min_length=1, description="The link: columns of the related table, each with a column of the outer row."),
 ]
 Relations = Annotated[
     dict[Name, "Relation"], Field(description="Related rows that expressions can use and the document does not show.")

@@ -31,8 +31,8 @@ _RESULTS = {
     "same": "A geometry of the same kind",
     "point": "A point",
     "geometry": "A geometry",
-    "new point": "A point, whose SRID an argument may give",
-    "new geometry": "A geometry, whose SRID an argument may give",
+    "new point": "A point; an argument may give its SRID",
+    "new geometry": "A geometry; an argument may give its SRID",
 }
 
 

@@ -32,11 +32,12 @@ class Spec:
         return self.name.removeprefix("syncer_").removesuffix("_total")
 
     def make(self, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+        text = self.help.replace("\n", " ")  # Prometheus shows the help of a metric on one line
         if self.kind == "counter":
-            return Counter(self.name, self.help, self.labels, registry=registry)
+            return Counter(self.name, text, self.labels, registry=registry)
         if self.kind == "gauge":
-            return Gauge(self.name, self.help, self.labels, registry=registry)
-        return Histogram(self.name, self.help, self.labels, registry=registry, buckets=BUCKETS)
+            return Gauge(self.name, text, self.labels, registry=registry)
+        return Histogram(self.name, text, self.labels, registry=registry, buckets=BUCKETS)
 
 
 TABLE: tuple[Spec, ...] = (
@@ -45,20 +46,21 @@ TABLE: tuple[Spec, ...] = (
         "gauge",
         ("model",),
         "seconds",
-        "Age of the oldest change that is not in every sink; 0 when none is pending. It includes change events and"
-        " work items (fan-outs, renders of altered tables and of lost documents) in this process's partitions."
-        " It includes the connector: a canary message counts if it has not arrived after 2 s."
-        " It grows while the read model waits or has failed. It does not include changes of the last"
-        " `watch.interval` that the connector did not deliver, backfills, sweeps that are not due, dead"
-        " letters, and the time until Elasticsearch refreshes an index. It compares PostgreSQL's clock with"
-        " the clock of this host.",
+        "Age of the oldest change that is not in every sink; 0 when none is pending. It grows while the read model"
+        " waits or has failed. It compares the time of PostgreSQL with the time of this host.\n"
+        "It includes the change events and work items in the partitions of this process. The work items are fan-outs,"
+        " and renders after altered tables or lost documents. It also includes the connector: a canary message counts"
+        " if it has not arrived after 2 s.\n"
+        "It does not include: changes of the last `watch.interval` that the connector has not delivered; backfills;"
+        " sweeps that are not due; dead letters; the time until Elasticsearch refreshes an index.",
     ),
     Spec(
         "syncer_lag_records",
         "gauge",
         ("model", "lane"),
         "records",
-        "Records in Kafka that are not committed yet, by lane: `changes`, `work` (fan-outs, sweeps), `backfill`.",
+        "Records in Kafka that are not committed yet. Lanes: `changes` (change events), `work` (fan-outs, sweeps),"
+        " `backfill` (key ranges).",
     ),
     Spec(
         "syncer_model_state",
@@ -80,7 +82,7 @@ TABLE: tuple[Spec, ...] = (
         "counter",
         ("model", "lane"),
         "batches",
-        "Batches of change events or work items that were started.",
+        "Batches that were started, by lane: `changes` (change events), `work` or `backfill` (work items).",
     ),
     Spec(
         "syncer_events_total",
@@ -101,7 +103,7 @@ TABLE: tuple[Spec, ...] = (
         "counter",
         ("model",),
         "documents",
-        "Documents marked dirty by change events. A document counts once per batch.",
+        "Documents that change events marked as dirty (to be rendered again). A document counts once per batch.",
     ),
     Spec(
         "syncer_renders_skipped_total",
@@ -139,23 +141,26 @@ TABLE: tuple[Spec, ...] = (
         "counter",
         ("model", "sink", "kind"),
         "losses",
-        "Times that a sink has lost acknowledged writes (restart, failover, flush), by kind: `deletes` cause a sweep,"
-        " `documents` cause a render of all documents and a sweep.",
+        "Times that a sink may have lost acknowledged writes, after a restart, failover or flush. Kind `deletes`:"
+        " it may have"
+        " forgotten deletes, and the syncer runs a sweep. Kind `documents`: the syncer also renders all documents"
+        " again.",
     ),
     Spec(
         "syncer_readers_elsewhere",
         "gauge",
         ("model", "sink"),
         "0 or 1",
-        "1 while readers of the sink see another index than the one that is kept in sync, because its alias was"
-        " moved or removed by hand.",
+        "1 while the alias of the sink was moved or removed by hand, so that readers do not see the index that the"
+        " syncer"
+        " updates.",
     ),
     Spec(
         "syncer_full_refreshes_total",
         "counter",
         ("model", "reason"),
         "refreshes",
-        "Times that the syncer started to render all documents again by itself. Reasons: `altered` (tables changed"
+        "Times that the syncer started a render of all documents by itself. Reasons: `altered` (tables changed"
         " without change events), `identity` (a replica identity was too weak), `lost documents` (by a sink),"
         " `resumed` (the connector may have lost rows), `truncate` (of a table below the root).",
     ),
@@ -164,7 +169,7 @@ TABLE: tuple[Spec, ...] = (
         "counter",
         ("model",),
         "batches",
-        "Batches that waited at the gate, because their first snapshot did not see all of their transactions.",
+        "Batches that waited at the gate: the first snapshot did not see all transactions of the batch.",
     ),
     Spec(
         "syncer_gate_wait_seconds",
@@ -186,7 +191,7 @@ TABLE: tuple[Spec, ...] = (
         "gauge",
         ("model",),
         "documents and records",
-        "Open dead letters, at most 100,000. `syncer dlq list` shows them.",
+        "Open dead letters. The count stops at 100,000. `syncer dlq list` shows them.",
     ),
     Spec(
         "syncer_slot_retained_bytes",
@@ -200,7 +205,8 @@ TABLE: tuple[Spec, ...] = (
         "gauge",
         ("slot",),
         "0 or 1",
-        "1 while a connector reads the slot of the definition. 0 also while PostgreSQL does not answer.",
+        "1 while a connector reads the slot that the connector definition names. 0 also while PostgreSQL does not"
+        " answer.",
     ),
     Spec(
         "syncer_slot_lost",
@@ -222,15 +228,15 @@ TABLE: tuple[Spec, ...] = (
         "gauge",
         ("publication",),
         "findings",
-        "Problems that keep the publication from sending every change of the read models' tables. NaN while"
-        " PostgreSQL does not answer.",
+        "Reasons why the publication does not send every change of the read models' tables. NaN while PostgreSQL does"
+        " not answer.",
     ),
     Spec(
         "syncer_canary_age_seconds",
         "gauge",
         ("prefix",),
         "seconds",
-        "Age of the oldest canary message that was committed to PostgreSQL's log and has not arrived through Kafka."
+        "Age of the oldest canary message that was committed to PostgreSQL's WAL and has not arrived through Kafka."
         " The daemon sends one every `watch.interval`.",
     ),
     Spec(
@@ -238,7 +244,7 @@ TABLE: tuple[Spec, ...] = (
         "gauge",
         ("prefix",),
         "breaks",
-        "Times that changes of this topic prefix are known to have been lost before they reached Kafka.",
+        "Times that the syncer detected the loss of changes before they reached Kafka.",
     ),
     Spec(
         "syncer_build_info",
@@ -255,7 +261,9 @@ def markdown() -> str:
     lines = [
         "# Metrics",
         "",
-        "`syncer run` serves these metrics at `/metrics` in the text format of Prometheus.",
+        "`syncer run` serves these metrics at `/metrics` in the text format of Prometheus. Each daemon exports its own",
+        "values. [architecture.md](architecture.md#words) defines words such as *fan-out*, *sweep*, *gate* and",
+        "*canary*. The label `model` is the name of the read model, and `prefix` is `kafka.topic_prefix`.",
         "",
         "This file is generated from `syncer/telemetry/table.py`. A test fails if the file is out of date.",
         "To update it, run `python -m syncer.telemetry.metrics > docs/metrics.md`.",
@@ -269,5 +277,7 @@ def markdown() -> str:
     buckets = ", ".join(f"{bucket:g}" for bucket in BUCKETS)
     lines += ["", f"The histograms have these buckets, in seconds: {buckets}.", ""]
     for spec in TABLE:
-        lines += [f"## {spec.name}", "", *textwrap.wrap(spec.help, 118, break_on_hyphens=False), ""]
+        lines += [f"## {spec.name}", ""]
+        for paragraph in spec.help.split("\n"):
+            lines += [*textwrap.wrap(paragraph, 118, break_on_hyphens=False), ""]
     return "\n".join(lines)

@@ -42,17 +42,19 @@ class Settings(BaseModel):
 
 
 class Connection(BaseModel):
-    """Where Elasticsearch is, and how to sign in."""
+    """The address and the credentials of Elasticsearch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    url: str = Field("http://127.0.0.1:9200", description="http(s)://host:port; several separated by commas")
-    username: str | None = Field(None, description="For basic authentication")
-    password: SecretStr | None = Field(None, description="For basic authentication")
-    api_key: SecretStr | None = Field(None, description="An encoded API key, instead of a password")
-    ca_file: CaFile | None = Field(None, description="PEM file of the authority behind its certificate")
-    timeout: Seconds = Field(60, description="Wait this long for an answer (seconds)")
-    max_bulk_bytes: Bytes = Field(8 << 20, description="Size of one bulk request (bytes)")
+    url: str = Field("http://127.0.0.1:9200", description="Addresses as http(s)://host:port, separated by commas")
+    username: str | None = Field(None, description="User for basic authentication")
+    password: SecretStr | None = Field(None, description="Password for basic authentication")
+    api_key: SecretStr | None = Field(None, description="Encoded API key, instead of username and password")
+    ca_file: CaFile | None = Field(
+        None, description="PEM file of the certificate authority that signed the server's certificate"
+    )
+    timeout: Seconds = Field(60, description="Timeout of a request (seconds)")
+    max_bulk_bytes: Bytes = Field(8 << 20, description="Maximum size of one bulk request (bytes)")
 
     _credentials = model_validator(mode="before")(take_credentials_out)
 

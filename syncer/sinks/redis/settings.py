@@ -41,18 +41,20 @@ class Settings(BaseModel):
 
 
 class Connection(BaseModel):
-    """Where Redis is, and how to sign in."""
+    """The address and the credentials of Redis."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     url: Annotated[str, Shaped(r"^(rediss?|unix)://", "redis://host:port/database, or rediss:// for TLS")] = Field(
-        "redis://127.0.0.1:6379/0", description="redis://host:port/database; rediss:// for TLS"
+        "redis://127.0.0.1:6379/0", description="Address as redis://host:port/database; rediss:// for TLS"
     )
-    username: str | None = Field(None, description="An ACL user (default: the default user)")
-    password: SecretStr | None = Field(None, description="Its password")
-    ca_file: CaFile | None = Field(None, description="PEM file of the authority behind its certificate")
-    timeout: Seconds = Field(10, description="Wait this long for an answer (seconds)")
-    cluster: bool = Field(False, description="Whether the address is of a Redis Cluster")
+    username: str | None = Field(None, description="ACL user; without it, the user `default`")
+    password: SecretStr | None = Field(None, description="Password of the user")
+    ca_file: CaFile | None = Field(
+        None, description="PEM file of the certificate authority that signed the server's certificate"
+    )
+    timeout: Seconds = Field(10, description="Timeout of a command (seconds)")
+    cluster: bool = Field(False, description="Set to true if the address belongs to a Redis Cluster")
 
     _credentials = model_validator(mode="before")(take_credentials_out)
 
