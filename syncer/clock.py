@@ -6,7 +6,7 @@ rows. A snapshot with a lower clock sees a subset of the transactions of a later
 version.
 
 WAL positions and `xmax` alone do not have this property. A standby has no clock, because `xip` is empty there.
-`docs/architecture.md` has the argument, `tests/` the measurement.
+`docs/guarantees.md` has the argument, `tests/` the measurement.
 
 Pure arithmetic. `postgres/snapshot_reader.py` reads the snapshots.
 """

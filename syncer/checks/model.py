@@ -276,7 +276,8 @@ def _keys(where: str, table: Table, compiled: Compiled, uses: Sequence[TableUse]
             )
         elif column.base not in KEY_TYPES:
             why = _REFUSED_KEYS.get(column.base, "the encoding of this type in events is not known to be exact")
-            yield Finding("error", "key-type", at, f"{column.type} cannot be a key or link", why)
+            fix = "use a column of another type as key or link"
+            yield Finding("error", "key-type", at, f"{column.type} cannot be a key or link", why, fix)
 
 
 def _indexes(where: str, table: Table, uses: Sequence[TableUse]) -> Iterator[Finding]:

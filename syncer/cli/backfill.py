@@ -73,8 +73,8 @@ def backfill(
     stores its progress in Kafka. You can stop it at any time. Run the same command again to continue, even on
     another machine. Several processes that run the same command share the work.
 
-    A document is rejected if a sink refuses it or PostgreSQL cannot render it. Each one has a dead letter with the
-    reason.
+    A document is rejected if a sink refuses it or PostgreSQL cannot render it. Each rejected
+    document gets a dead letter with the reason.
     """
     config = context.config
     found = loader.declared(config, models)

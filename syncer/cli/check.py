@@ -50,8 +50,8 @@ def check(
     Run it before the first start, and after each change of a read model, a table or the connector. It needs
     PostgreSQL. Any other server that is unreachable becomes a finding.
 
-    An error makes documents wrong or makes statements of your application fail. A warning makes the syncer slow or
-    fragile. A note is for your information.
+    An error means that documents can be wrong, or that statements of your application fail. A warning means that the
+    syncer is slow or fragile. A note is for your information.
 
     The command changes nothing, with one exception. To test whether Elasticsearch accepts a mapping, it creates a
     hidden index named syncer-check-… and deletes it immediately.

@@ -205,8 +205,8 @@ def reset(context: Context, timeout: float, yes: bool) -> None:
     Run it if the slot was lost or invalidated. `syncer status` and `syncer check` print this command in that case.
 
     The command deletes the offsets that Debezium stored in Kafka Connect, drops the slot, and lets Debezium create a
-    new one. Changes from the gap never reach Kafka. All read models stop, and each of them needs a resync. The
-    command prints the resync commands.
+    new one. Changes that only the old slot had kept never reach Kafka. All read models stop, and each of them needs a
+    resync. The command prints the resync commands.
     """
     config = context.config
     definition = find_definition(config, names_only=True)

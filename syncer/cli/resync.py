@@ -53,12 +53,12 @@ def resync(
     Run it after you changed a declaration, after PostgreSQL was restored or replaced, or when Kafka deleted changes
     before they were processed. A daemon that stops for such a reason prints this command.
 
-    In Elasticsearch, the command fills a new index. It switches the alias once the index has all changes up to then.
+    In Elasticsearch, the command fills a new index. It switches the alias when the index is in sync.
     In Redis, it overwrites the keys in place. An interrupted resync does not change the Elasticsearch alias. Run the
     same command again to start from the beginning.
 
-    A document is rejected if a sink refuses it or PostgreSQL cannot render it. Each one has a dead letter with the
-    reason.
+    A document is rejected if a sink refuses it or PostgreSQL cannot render it. Each rejected
+    document gets a dead letter with the reason.
     """
     config = context.config
     [found] = loader.declared(config, [model])

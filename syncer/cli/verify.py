@@ -44,7 +44,7 @@ from syncer.telemetry.metrics import Metrics
     show_default=True,
     help="Time in which a difference may disappear before it is reported.",
 )
-@click.option("--repair", is_flag=True, help="Render differing documents again, write them, and compare them again.")
+@click.option("--repair", is_flag=True, help="Repair all differences, then compare these documents again.")
 @click.option(
     "--keys",
     "shown",

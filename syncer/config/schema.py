@@ -271,7 +271,9 @@ def load(
     file = Path(chosen) if chosen else DEFAULT_PATH
     if chosen or file.exists():
         if not file.exists():
-            raise Fatal("the configuration file does not exist", where=str(file), hint="name another: --config FILE")
+            raise Fatal(
+                "the configuration file does not exist", where=str(file), hint="give another path: --config FILE"
+            )
         tree = layers.read_yaml(file)
     else:
         tree = layers.Tree(f"environment (there is no {file} in the current folder)")

@@ -12,6 +12,6 @@ A lane sees only the events that arrive. Each module here monitors one thing tha
 The other modules act on the result:
 
     rerender            re-renders all documents of a read model
-    wait_status         records for `syncer status` why each daemon waits
+    wait_status         records the state and reason of each daemon for `syncer status`
     delivery            checks the connector once, for a command
 """

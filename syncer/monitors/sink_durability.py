@@ -5,7 +5,7 @@ reads a durability token from each sink every few seconds (`DurableSink.durabili
 before, which is kept in the state topic.
 
     deletes lost     An older write in progress can bring a deleted document back. The syncer sends no write after
-                     `max_age`. After that time, a sweep re-renders the documents that were written in between, and
+                     `max_age`. After 4 × `max_age`, a sweep re-renders the documents that were written in between, and
                      deletes those without a row.
     documents lost   Every root is rendered again, as in a backfill. Then a sweep checks all documents in the sink,
                      because deletes are lost, too.

@@ -5,7 +5,7 @@ a thread of the daemon asks PostgreSQL and Kafka Connect, and sends a message al
 (`monitors/canary_probe.py`). While a message does not arrive, the lag of every read model grows.
 
 A finding that keeps changes from arriving puts every read model into the state `waiting`, with the command to run. A
-proof that changes were lost is saved in the state topic. It stops every read model until that is rebuilt.
+proof that changes were lost is saved in the state topic. It stops every read model until a resync.
 
 A server that does not answer is not a finding. The read models report PostgreSQL and Kafka themselves, and they do not
 need Kafka Connect's REST interface.
@@ -211,7 +211,7 @@ class SourceMonitor:
         age = self._probe.check(connection, self.registry.stream())
         if age > self.config.watch.overdue:
             what = f"a message that was committed to PostgreSQL's log {age:.0f} s ago has not arrived"
-            why = "changes may not arrive either: connector, publication, or a backlog"
+            why = "changes may be missing too; check the connector, the publication and the backlog"
             yield Finding("error", "canary", f"topic {self._probe.topic}", what, why, "syncer check")
 
     def _session(self) -> psycopg.Connection[Any]:

@@ -20,8 +20,8 @@ Rules for the count:
 - Refusals of a sink count. Rows that PostgreSQL cannot render do not.
 - A document that is rendered and refused again counts once.
 - The documents of one write count in the order in which they were sent.
-- If a sink accepts at least half of a write, the row ends. So a minority of bad documents never opens the breaker,
-  even if they follow one another.
+- If a sink accepts at least half of a write, the count starts again at zero. So a minority of bad documents never opens
+  the breaker, even if they follow one another.
 - Deletes do not count.
 
 The idea is arroyo's (`DlqLimit`, https://getsentry.github.io/arroyo/dlqs.html). The breaker does no I/O: the caller

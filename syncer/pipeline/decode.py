@@ -17,7 +17,7 @@ from syncer.events import ChangeEvent, Image, Position, TableName, WorkItem
 _OPERATIONS = frozenset("cudrt")
 _NEEDS = {"keys": ("keys",), "range": ("high",), "sweep": ()}
 """By the kind of a work item: the fields that it must have."""
-_REPLAY = "see what wrote it (syncer dlq show), then: syncer dlq replay, or syncer resync MODEL"
+_REPLAY = "inspect the record (syncer dlq show), then run syncer dlq replay or syncer resync MODEL"
 
 
 class _Source(msgspec.Struct, rename={"txid": "txId"}):

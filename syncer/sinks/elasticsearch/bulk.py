@@ -175,7 +175,7 @@ def _items(chunk: Chunk, answer: dict[str, Any], target: Target) -> list[dict[st
     if items and "update" in items[0]:
         del items[0]
     if len(items) != len(chunk.ids):
-        raise Retry(f"{len(items)} answers to {len(chunk.ids)} documents", where=target.name)
+        raise Retry(f"Elasticsearch sent {len(items)} answers to {len(chunk.ids)} documents", where=target.name)
     return items
 
 

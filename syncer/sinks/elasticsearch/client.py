@@ -129,7 +129,7 @@ class Http:
         what = f"this is not Elasticsearch 8 or 9: the server reports version {number or 'unknown'}"
         if version.get("distribution") == "opensearch":
             what = f"this is OpenSearch {number}, which is not supported yet"
-        return Fatal(what, where=self._where, hint="let elasticsearch.url point to Elasticsearch 8 or 9")
+        return Fatal(what, where=self._where, hint="set elasticsearch.url to a server of Elasticsearch 8 or 9")
 
     def get(self, path: str) -> Json | None:
         """Returns the parsed answer, or None for status 404. Raises other failures as `failed` returns them."""

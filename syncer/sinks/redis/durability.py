@@ -41,7 +41,7 @@ def server_identity(node: redis.Redis, where: str) -> str:
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory") and policy != "noeviction":
         raise Fatal(
-            "Redis may evict documents and the versions of deletes",
+            "Redis may evict documents and tombstones of deletes",
             where=where,
             why=f"maxmemory-policy is {policy}",
             hint="redis-cli CONFIG SET maxmemory-policy noeviction",
