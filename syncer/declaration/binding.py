@@ -271,9 +271,12 @@ def _unique_columns(table: Table) -> tuple[str, ...]:
 
 
 def _same_type(table: Table, inner: Column, parent: Table, outer: Column) -> str:
-    """Returns the statement that gives both columns the same type. A text column gets the type of the other one."""
+    """Returns the statement that gives both columns the same type.
+
+    A text column gets the type of the other one, and any column that of an integer: keys are often integers.
+    """
     altered, column, type = table, inner, outer.type
-    if inner.base not in TEXTS and outer.base in TEXTS:
+    if outer.base in TEXTS or (inner.base in INTEGERS and outer.base not in INTEGERS):
         altered, column, type = parent, outer, inner.type
     name = quote(column.name)
     return f": ALTER TABLE {quote(*altered.name)} ALTER {name} TYPE {type} USING {name}::{type}"

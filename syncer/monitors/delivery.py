@@ -24,6 +24,10 @@ from syncer.registry import loader
 T = TypeVar("T")
 
 
+ANSWER_TIMEOUT = 2.0
+"""Seconds that a command waits for each server. It asks all of them concurrently."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """The state of a connector and its slot."""
@@ -49,7 +53,7 @@ def answer(future: Future[T], deadline: float | None, who: str, where: str) -> T
     who, where: the server and its setting, for the error.
     """
     if deadline is not None and not SystemTime().done(future, max(0.0, deadline - time.monotonic())):
-        raise Retry(f"{who} does not answer", where=where, why="no answer within a second")
+        raise Retry(f"{who} does not answer", where=where, why=f"no answer within {ANSWER_TIMEOUT:g} s")
     return future.result()
 
 

@@ -173,8 +173,8 @@ def test_status_names_every_server_that_does_not_answer(settings: Path, tmp_path
         shown = json.loads(CliRunner().invoke(cli.main, [*line, "--json"]).stdout)
     assert result.exit_code == 4 and "cannot list topics" in result.stderr
     for words in (
-        "postgres.dsn: PostgreSQL does not answer: no answer within a second",
-        f"http://{address}: Kafka Connect does not answer: no answer within a second",
+        "postgres.dsn: PostgreSQL does not answer: no answer within 2 s",
+        f"http://{address}: Kafka Connect does not answer: no answer within 2 s",
         "Redis at redis://127.0.0.1:1/0: Redis cannot be used",
     ):
         assert result.stdout.count(words) == 1, result.stdout

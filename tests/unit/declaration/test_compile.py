@@ -384,3 +384,14 @@ def test_aggregates_over_one_relation_share_one_scan() -> None:
     assert sql.count('"public"."order_items"') == 1  # including the list, because it has no limit
     limited = compiled(ORDERS.replace("    where: q", "    limit: 5\n    where: q")).render
     assert limited.count('"public"."order_items"') == 2
+
+
+@pytest.mark.parametrize(
+    ("link", "altered"), [("{number: id}", '"lines" ALTER "number"'), ("{id: number}", '"bills" ALTER "number"')]
+)
+def test_the_advice_for_a_link_of_other_types_keeps_an_integer_key(link: str, altered: str) -> None:
+    known = catalog(table("bills", "id bigint key, number float8"), table("lines", "id bigint key, number float8"))
+    text = f"name: bills\nroot: {{table: bills}}\ndocument: {{lines: {{many: lines, on: {link}, value: id}}}}\nsink: {{memory: {{}}}}\n"
+    with pytest.raises(Fatal) as caught:
+        compile(parse(text, "m.yaml"), known)
+    assert f'ALTER TABLE "public".{altered} TYPE bigint' in str(caught.value)
