@@ -12,7 +12,7 @@ from syncer import sinks
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, group
 from syncer.config import schema as settings
-from syncer.config.sink_kinds import sink_modules
+from syncer.config.installed_sinks import sink_modules
 
 
 @group(

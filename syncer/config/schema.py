@@ -28,7 +28,7 @@ from pydantic import (
 
 from syncer.config import layers
 from syncer.config.dsn import split_dsn
-from syncer.config.sink_kinds import sink_modules
+from syncer.config.installed_sinks import sink_modules
 from syncer.config.types import Bytes, Seconds, take_credentials_out
 from syncer.errors import Fatal
 from syncer.masking import mask

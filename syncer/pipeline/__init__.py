@@ -1,14 +1,17 @@
 """The life of one batch: from Kafka records to acknowledged documents. Start reading here.
 
     1 poll      takes the records that are available          ports.Source, implemented by kafka/consumer.py
-    2 decode    turns bytes into change events or work items  decode.py, intake.py, neighbours.py
+    2 decode    turns bytes into change events or work items  decode.py, intake.py, shared_topics.py
     3 route     finds the table uses that a change touches    route.py
-    4 resolve   finds the dirty roots of these table uses     resolve.py, render_cache.py
+    4 resolve   finds the dirty roots, or their look-ups      resolve.py, render_cache.py
     5 gate      opens a snapshot that sees the whole batch    visibility.py, clock.py
     6 render    turns dirty roots into documents              render.py, run by postgres/snapshot_reader.py
     7 write     sends the documents to every sink             writer.py, implemented by sinks/
     8 commit    commits the offsets of acknowledged records   offsets.py
     9 lag       measures what is left                         lag.py
+
+Stage 5 comes before the look-ups of stage 4: they run in the same snapshot as the render. A batch is written after
+PostgreSQL has flushed its WAL up to that snapshot.
 
 `lane.py` runs the stages for one read model over one source. A read model has lanes for changes, for work items
 and for backfill ranges. So none of them waits for another. `change_stages.py` and `item_stages.py` combine stages

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from syncer.errors import Reject
 from syncer.events import ChangeEvent, WorkItem
 from syncer.pipeline import decode
-from syncer.pipeline.neighbours import Neighbours
 from syncer.pipeline.route import Route
+from syncer.pipeline.shared_topics import SharedTopics
 from syncer.ports import Record, View
 
 
@@ -30,8 +30,8 @@ class Decoded:
 class Intake:
     """item_topics: the topics that hold work items. columns: the number of columns of the root's key."""
 
-    def __init__(self, route: Route, neighbours: Neighbours, item_topics: Collection[str], columns: int) -> None:
-        self._route, self._neighbours = route, neighbours
+    def __init__(self, route: Route, shared_topics: SharedTopics, item_topics: Collection[str], columns: int) -> None:
+        self._route, self._shared_topics = route, shared_topics
         self._item_topics, self._columns = frozenset(item_topics), columns
 
     def __call__(self, records: Sequence[Record]) -> Decoded:
@@ -52,22 +52,22 @@ class Intake:
     def _sort(self, record: Record, change: ChangeEvent | None, decoded: Decoded) -> None:
         if change is None:
             return
-        if self._route.knows(change.table) or self._neighbours.knows(change.table):
+        if self._route.knows(change.table) or self._shared_topics.knows(change.table):
             decoded.changes.append(change)
-        elif self._neighbours.maps_to(change.table, record.position.topic):
+        elif self._shared_topics.maps_to(change.table, record.position.topic):
             decoded.unknown.append((record, change))
         else:
-            raise self._neighbours.rejection(record, change.table)
+            raise self._shared_topics.rejection(record, change.table)
 
     def ask_catalog(self, view: View, decoded: Decoded) -> None:
         """Moves each unknown change to the changes or to the rejected records.
 
         view: has to see the transactions of these changes.
         """
-        why = self._neighbours.query(view, {change.table for _, change in decoded.unknown})
+        why = self._shared_topics.query(view, {change.table for _, change in decoded.unknown})
         for record, change in decoded.unknown:
             if change.table in why:
-                error = self._neighbours.rejection(record, change.table, why[change.table])
+                error = self._shared_topics.rejection(record, change.table, why[change.table])
                 decoded.rejected.append((record, error))
             else:
                 decoded.changes.append(change)

@@ -33,12 +33,12 @@ from syncer.pipeline.intake import Decoded, Intake
 from syncer.pipeline.item_stages import ItemStages
 from syncer.pipeline.lag import Lag
 from syncer.pipeline.limits import Limits
-from syncer.pipeline.neighbours import Neighbours
 from syncer.pipeline.offsets import Offsets
 from syncer.pipeline.rejections import Rejections
 from syncer.pipeline.render import Render
 from syncer.pipeline.render_cache import RenderCache
 from syncer.pipeline.route import Route
+from syncer.pipeline.shared_topics import SharedTopics
 from syncer.pipeline.visibility import VisibilityGate
 from syncer.pipeline.write_batch import WriteBatch
 from syncer.pipeline.writer import Writer, Written
@@ -80,8 +80,8 @@ class Lane:
         item_topics = {work.topic, items}
 
         self.route = Route(compiled)
-        neighbours = Neighbours(compiled.name, compiled.tables, topic_of)
-        self.intake = Intake(self.route, neighbours, item_topics, self._columns)
+        shared_topics = SharedTopics(compiled.name, compiled.tables, topic_of)
+        self.intake = Intake(self.route, shared_topics, item_topics, self._columns)
         self.gate = VisibilityGate(compiled.name, rows, clock, limits=limits, wait=self.wait, observer=observer)
         self.rejections = Rejections(dead_letters, observer)
         cache = RenderCache()

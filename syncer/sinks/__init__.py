@@ -1,7 +1,7 @@
 """The registry of sinks: finds the package of a kind, checks a read model's block and builds the sink.
 
 A sink is a package with the attributes of `SinkPackage`. It is a folder here, or a package of another distribution
-(`config/sink_kinds.py`). Nothing else has to be edited to add one. `docs/writing-a-sink.md` shows how.
+(`config/installed_sinks.py`). Nothing else has to be edited to add one. `docs/writing-a-sink.md` shows how.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from syncer.config.sink_kinds import SinkOrigin, sink_origins
+from syncer.config.installed_sinks import SinkOrigin, sink_origins
 from syncer.declaration.compile import Compiled, Field
 from syncer.declaration.names import near
 from syncer.errors import Fatal, SyncerError

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from syncer import sinks
-from syncer.config.sink_kinds import sink_modules
+from syncer.config.installed_sinks import sink_modules
 from syncer.declaration.compile import Field
 from syncer.errors import Fatal
 from syncer.sinks.elasticsearch import mapping

@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr
 
 from syncer import sinks
 from syncer.config import layers, schema
-from syncer.config.sink_kinds import sink_modules
+from syncer.config.installed_sinks import sink_modules
 from syncer.errors import Fatal
 
 REPOSITORY = Path(__file__).parents[3]

@@ -10,8 +10,8 @@ import orjson
 from syncer.events import Position, TableName, WorkItem
 from syncer.pipeline.decode import encode_work
 from syncer.pipeline.intake import Intake
-from syncer.pipeline.neighbours import Neighbours
 from syncer.pipeline.route import Route
+from syncer.pipeline.shared_topics import SharedTopics
 from syncer.ports import Record, View
 from tests.unit.pipeline.examples import ITEMS, MODEL, event
 
@@ -25,7 +25,7 @@ def topic_of(table: TableName) -> str:
 
 
 def intake() -> Intake:
-    return Intake(Route(MODEL), Neighbours("orders", [ITEMS], topic_of), {"work"}, columns=1)
+    return Intake(Route(MODEL), SharedTopics("orders", [ITEMS], topic_of), {"work"}, columns=1)
 
 
 def record(offset: int, value: bytes | None, topic: str = TOPIC) -> Record:

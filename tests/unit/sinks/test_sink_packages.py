@@ -11,7 +11,7 @@ import pytest
 from syncer import sinks
 from syncer.cli.config import file_schema, markdown
 from syncer.config import schema
-from syncer.config.sink_kinds import GROUP, SinkOrigin, sink_modules, sink_origins
+from syncer.config.installed_sinks import GROUP, SinkOrigin, sink_modules, sink_origins
 from syncer.declaration.model import parse
 from syncer.errors import Fatal
 from syncer.sinks.redis.calls import SCRIPT

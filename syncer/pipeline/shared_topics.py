@@ -23,7 +23,7 @@ from syncer.events import TableName
 from syncer.ports import Record, View
 
 
-class Neighbours:
+class SharedTopics:
     """The other tables that one lane has met.
 
     model: the read model's name. own: its tables. topic_of: returns the topic of a table's changes.
