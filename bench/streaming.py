@@ -41,7 +41,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Streamed:
+class ChunkedQuery:
     """The measurements of one load.
 
     seconds: from the commit until all sinks acknowledged it.
@@ -126,7 +126,7 @@ def delivered(arena: Arena, load: Load) -> float:
     return load.events / (wait(lambda: arena.records(topics) >= goal, "all events are in Kafka") - committed)
 
 
-def run(arena: Arena, daemon: Daemon, load: Load, in_sync: Callable[[Sequence[str]], bool]) -> Streamed:
+def run(arena: Arena, daemon: Daemon, load: Load, in_sync: Callable[[Sequence[str]], bool]) -> ChunkedQuery:
     """Runs a load and measures it. in_sync: returns whether the sink has the expected documents for these ids."""
     arena.settle()
     topics = arena.partitions([f"shop.public.{load.table}"])
@@ -145,7 +145,7 @@ def run(arena: Arena, daemon: Daemon, load: Load, in_sync: Callable[[Sequence[st
     rendered = round(daemon.count("syncer_documents_total") - written)
     if rendered < len(load.ids):
         raise Failed(f"{rendered} documents were written, although {len(load.ids)} changed")
-    return Streamed(done - committed, in_kafka - committed, cpu, rendered, spent)
+    return ChunkedQuery(done - committed, in_kafka - committed, cpu, rendered, spent)
 
 
 def rate(arena: Arena, daemon: Daemon, load: Load, in_sync: Callable[[Sequence[str]], bool]) -> float:
@@ -153,7 +153,7 @@ def rate(arena: Arena, daemon: Daemon, load: Load, in_sync: Callable[[Sequence[s
     return len(load.ids) / run(arena, daemon, load, in_sync).seconds
 
 
-def add(report: Report, step: str, what: str, load: Load, runs: Sequence[Streamed], limit: float = 0.0) -> None:
+def add(report: Report, step: str, what: str, load: Load, runs: Sequence[ChunkedQuery], limit: float = 0.0) -> None:
     """Adds the figures of one load. limit: the highest possible documents per second, or 0 if unknown."""
     documents, events = len(load.ids), load.events
     more = runs[-1].rendered / documents

@@ -27,7 +27,7 @@ ARROW = "\n  → "
 """Separates the hint from the rest where an error is one text."""
 
 
-def apart(text: str) -> tuple[str, str]:
+def split_hint(text: str) -> tuple[str, str]:
     """Returns the text of one error without its hint, and the hint. Does not split a text with several errors."""
     detail, _, hint = text.partition(ARROW)
     return (text, "") if ARROW in hint else (detail, hint)
@@ -35,7 +35,7 @@ def apart(text: str) -> tuple[str, str]:
 
 def with_hint(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns fields for programs. Moves the hint in `reason` or `last_error` to a field of its own."""
-    parts = {key: apart(fields[key]) for key in ("reason", "last_error") if key in fields}
+    parts = {key: split_hint(fields[key]) for key in ("reason", "last_error") if key in fields}
     hint = next((hint for _, hint in parts.values() if hint), "")
     return {**fields, **{key: text for key, (text, _) in parts.items()}, "hint": hint}
 

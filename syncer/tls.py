@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 
-def readable(path: str) -> str:
+def check_ca_file(path: str) -> str:
     """Returns the path of a PEM file, if it holds certificates. Raises ValueError with the fault of the file."""
     try:
         ssl.create_default_context(cafile=path)
@@ -19,11 +19,11 @@ def readable(path: str) -> str:
     return path
 
 
-CaFile = Annotated[str, AfterValidator(readable)]
+CaFile = Annotated[str, AfterValidator(check_ca_file)]
 """A setting: the path of a PEM file with the certificates of the authorities that sign server certificates."""
 
 
-def distrusted(text: str) -> bool:
+def is_untrusted(text: str) -> bool:
     """Whether the text of a client's error says that it does not trust the server's certificate."""
     return "certificate verify failed" in text.lower() or "certificate_verify_failed" in text.lower()
 

@@ -13,9 +13,9 @@ the facts. The checks change nothing. Each finding names the command or the sett
 from syncer.checks.connector import (
     POSTGRES_CONNECTOR,
     check_connector,
-    check_sight,
+    check_session_visibility,
     check_version,
-    resumes_soundly,
+    resumes_without_loss,
 )
 from syncer.checks.finding import Finding
 from syncer.checks.model import check_model, needed_columns, unfit, unpublishable
@@ -43,12 +43,12 @@ __all__ = [
     "check_model",
     "check_publication",
     "check_running",
-    "check_sight",
+    "check_session_visibility",
     "check_source",
     "check_version",
     "needed_columns",
     "publication_statements",
-    "resumes_soundly",
+    "resumes_without_loss",
     "unfit",
     "unpublishable",
 ]

@@ -137,7 +137,7 @@ class _Wanted(NamedTuple):
     needed: Mapping[TableName, Collection[str]] | None
 
 
-def resumes_soundly(version: str) -> bool | None:
+def resumes_without_loss(version: str) -> bool | None:
     """Returns whether this version of Debezium loses no rows when it resumes; None for an unreadable version.
 
     Before 3.7, it loses rows that have the same WAL position as the last row sent (debezium/dbz#1554).
@@ -151,7 +151,7 @@ def check_version(version: str, where: str) -> Iterator[Finding]:
 
     version: of the connector's plug-in, as Kafka Connect reports it; empty if it is not known.
     """
-    if resumes_soundly(version) is False:
+    if resumes_without_loss(version) is False:
         since = ".".join(map(str, _RESUMES_SAFELY_SINCE))
         yield Finding(
             "error",
@@ -163,12 +163,12 @@ def check_version(version: str, where: str) -> Iterator[Finding]:
         )
 
 
-def check_sight(sees_sessions: bool, role: str, version: str, policy: str) -> Iterator[Finding]:
+def check_session_visibility(sees_sessions: bool, role: str, version: str, policy: str) -> Iterator[Finding]:
     """Finds a role that may not see when the connector resumed, if the policy needs this to repair documents.
 
     policy: `source.repair_after_resume`.
     """
-    needed = policy == "always" or (policy == "auto" and resumes_soundly(version) is not True)
+    needed = policy == "always" or (policy == "auto" and resumes_without_loss(version) is not True)
     if needed and not sees_sessions:
         yield Finding(
             "warning",

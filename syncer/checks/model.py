@@ -88,7 +88,7 @@ def check_model(
             fix = "create the table, or correct its name in the declaration"
             findings.append(Finding("error", "no-table", f"{where}: {name}", "the table does not exist", "", fix))
             continue
-        uses = [use for use in compiled.occurrences if use.table == name]
+        uses = [use for use in compiled.table_uses if use.table == name]
         findings += _access(where, table, role)
         if kind := list(_kind(where, table)):
             findings += kind
@@ -104,7 +104,7 @@ def check_model(
 def needed_columns(compiled: Compiled, catalog: Catalog) -> dict[TableName, frozenset[str]]:
     """Returns the columns that events must contain, by table: primary keys and links."""
     needed: dict[TableName, frozenset[str]] = {}
-    for use in compiled.occurrences:
+    for use in compiled.table_uses:
         table = catalog.tables.get(use.table)
         columns = {*(table.primary_key if table else ()), *(use.lookup.columns if use.lookup else ())}
         needed[use.table] = needed.get(use.table, frozenset()) | columns
@@ -288,7 +288,7 @@ def _indexes(where: str, table: Table, uses: Sequence[TableUse]) -> Iterator[Fin
 
 
 def _parent_indexes(where: str, compiled: Compiled, catalog: Catalog) -> Iterator[Finding]:
-    for use in compiled.occurrences:
+    for use in compiled.table_uses:
         parent = catalog.tables.get(use.parent) if use.parent else None
         if parent and use.lookup and use.lookup.sql is not None:
             why = f"each change of {use.table} reads the whole table to find the rows that it belongs to"

@@ -102,7 +102,7 @@ def cause_lines(trace: str | None, most: int = 4) -> str:
     return "\n".join(messages[:most])
 
 
-def remedy(failure: str) -> str:
+def fix_for(failure: str) -> str:
     """Returns the fix for a failure of the connector."""
     if _LOST.search(failure):
         return RESET
@@ -131,7 +131,7 @@ def check_running(
     elif status == "unknown" or status.running:
         healthy = True
     elif status.failure:
-        fix = RESET if slot_lost else remedy(status.failure)
+        fix = RESET if slot_lost else fix_for(status.failure)
         yield Finding("error", "connector", at, "it has failed", status.cause, fix)
     else:
         fix = RESET if slot_lost else APPLY if status.state in IDLE else "syncer connectors status"

@@ -105,7 +105,7 @@ def check_readers(config: Config, models: Sequence[Model], registered: Mapping[s
     for model in models:
         if model.name in registered:
             with suppress(SyncerError):
-                for kind, error in loader.misread(config, model, registered[model.name]).items():
+                for kind, error in loader.readers_elsewhere(config, model, registered[model.name]).items():
                     if error:
                         result.setdefault(f"Sink {kind}", []).append(_finding(error, "readers"))
     return result

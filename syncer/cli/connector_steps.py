@@ -39,7 +39,7 @@ def wait_until_delivering(
     deadline = time.monotonic() + timeout
     try:
         echo = RoundTripCheck(registry, session)
-        while not echo.came():
+        while not echo.has_arrived():
             if time.monotonic() > deadline:
                 problem = f"has not yet delivered a change that was committed {timeout:.0f} s ago"
                 cause = "It may have a backlog or run a snapshot. → syncer connectors status"

@@ -51,7 +51,7 @@ def explain(context: Context, model: str, as_json: bool) -> None:
     for kind, target in _targets(loaded).items():
         _heading(f"Sink {kind}")
         output.code(json.dumps(target, indent=2, ensure_ascii=False), "json")
-    for use in compiled.occurrences:
+    for use in compiled.table_uses:
         lookup = use.lookup
         if lookup and lookup.sql is not None:
             _heading(f"Lookup from {', '.join(lookup.columns)} of {_place(use)} to root keys")
@@ -73,7 +73,7 @@ def _tables(loaded: loader.LoadedModel) -> Tree:
     """Returns the uses of tables, nested as in the declaration."""
     nodes: dict[str, Tree] = {}
     root = Tree("")
-    for use in loaded.compiled.occurrences:
+    for use in loaded.compiled.table_uses:
         parent, _, name = use.path.rpartition(".")
         # A relation can be inside a nested object, which is not a table. Its parent is the nearest table.
         while parent and parent not in nodes:
@@ -163,7 +163,7 @@ def _describe(loaded: loader.LoadedModel) -> dict[str, Any]:
                 "compared": sorted(o.comparable),
                 "lookup": o.lookup and {"columns": o.lookup.columns, "sql": o.lookup.sql},
             }
-            for o in compiled.occurrences
+            for o in compiled.table_uses
         ],
         "fields": fields(compiled.fields),
         "sinks": _targets(loaded),

@@ -22,7 +22,7 @@ from syncer.checks import (
     check_connector,
     check_model,
     check_running,
-    check_sight,
+    check_session_visibility,
     check_source,
     check_version,
     needed_columns,
@@ -35,7 +35,7 @@ from syncer.config.schema import Config
 from syncer.connect.definition import Definition
 from syncer.connect.lookup import connect, find_definition
 from syncer.declaration.mistakes import Mistakes, together
-from syncer.declaration.model import Model, place_of
+from syncer.declaration.model import Model, yaml_path_of
 from syncer.errors import Fatal, SyncerError, Unknown
 from syncer.events import TableName
 from syncer.postgres.publication import read_facts
@@ -161,7 +161,7 @@ def _check_declaration(config: Config, connection: psycopg.Connection[Any], mode
 def _sink_finding(code: str, model: Model, kind: str, problem: sinks.Problem) -> Finding:
     path = ("sink", kind, *problem.block)
     if problem.field and not problem.block:
-        path = place_of(model, problem.field)
+        path = yaml_path_of(model, problem.field)
     severity: Severity = "error" if problem.certain else "note"
     return Finding(severity, code, f"{model.at(path)}: {kind}", problem.what, problem.why, problem.hint)
 
@@ -255,7 +255,7 @@ def _check_plugin(config: Config, version: str, where: str, report: CheckReport)
     yield from check_version(version, where)
     if facts := report.facts:
         policy = config.source.repair_after_resume
-        yield from check_sight(facts.sees_sessions, facts.role, version, policy)
+        yield from check_session_visibility(facts.sees_sessions, facts.role, version, policy)
 
 
 def _check_live_connector(

@@ -203,7 +203,7 @@ class _ServerChecks:
         pending, deadline = {}, time.monotonic() + ANSWER_TIMEOUT
         for one in self.models:
             if known := values.registration(one.name):
-                ask_sinks = partial(loader.misread, self.config, one, known.generation)
+                ask_sinks = partial(loader.readers_elsewhere, self.config, one, known.generation)
                 pending[one.name] = SystemTime().run_in_background(one.name, ask_sinks)
         found = {}
         for name, future in pending.items():

@@ -134,11 +134,11 @@ def _verify(
             closing.callback(sink.close)
         verify = Verify(loaded.compiled, rows, patience=patience, rendered=rendered, progress=show_progress)
         reports = []
-        misread = loader.misread(config, loaded.model, known.generation)
+        readers_elsewhere = loader.readers_elsewhere(config, loaded.model, known.generation)
         for sink in sinks:
             name = sink.name
             reports.append(report := verify(sink))
-            report.readers = str(misread.get(sink.name.partition(":")[0]) or "")
+            report.readers = str(readers_elsewhere.get(sink.name.partition(":")[0]) or "")
             progress.update(name, report.documents, report.documents)
         wrong = {id for report in reports for id in report.wrong}
         if not (repair and wrong):

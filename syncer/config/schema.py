@@ -246,7 +246,7 @@ class Config(Section):
         """Returns the origin of a setting: `config/syncer.yaml:12`, `environment variable X` or `default`."""
         return self._tree.origins.get(path, "default")
 
-    def why_there(self, *path: str) -> str:
+    def explain_folder(self, *path: str) -> str:
         """Explains a folder setting: where it is set, and where its relative paths start."""
         folder = self._tree.folder_of(path)
         start = f"the folder of {self._tree.name}" if folder.parts else "the current folder"

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import urllib3
 
 from syncer import tls
-from syncer.checks.running import IDLE, Status, Task, cause_lines, remedy
+from syncer.checks.running import IDLE, Status, Task, cause_lines, fix_for
 from syncer.connect.definition import Definition
 from syncer.errors import Fatal, Retry, SyncerError
 from syncer.masking import mask
@@ -234,7 +234,7 @@ class Connect:
             status = self.status(name)
             word = status.word if status else "without a state"
             if status and status.failure:
-                what, hint = f"connector {name!r} has failed", remedy(status.failure)
+                what, hint = f"connector {name!r} has failed", fix_for(status.failure)
                 raise Fatal(what, where=self.url, why=status.failure, hint=hint)
             now = time.monotonic()
             since = (now if since is None else since) if status and status.running else None
@@ -283,7 +283,7 @@ class Connect:
             return self._http.request(method, self.url + path, body=None if body is None else json.dumps(body))
         except urllib3.exceptions.HTTPError as error:
             why, what = _reason(error), "Kafka Connect is unreachable"
-            if tls.distrusted(why):
+            if tls.is_untrusted(why):
                 hint = tls.advice("connect.ca_file")
                 raise Fatal(what, where=self.url, why=why, hint=hint) from error
             hint = "check that Kafka Connect is up and connect.url is correct"

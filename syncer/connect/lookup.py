@@ -24,7 +24,7 @@ def find_definition(config: Config, *, names_only: bool = False) -> Definition:
         raise Fatal(
             "the folder of connector definitions does not exist",
             where=str(folder.absolute()),
-            why=config.why_there("connect", "definitions"),
+            why=config.explain_folder("connect", "definitions"),
             hint="create it, or set connect.definitions (or the variable SYNCER_CONNECT__DEFINITIONS)",
         )
     found = [d for d in load_definitions(folder, needed=_NAMES) if d.config.get("topic.prefix") == prefix]

@@ -69,13 +69,13 @@ def compile(model: Model, catalog: Catalog) -> Compiled:
                 node.parent.use(other)
     table = root.table
     statements = _statements(root, document)
-    occurrences = tuple(_table_use(node) for node in root.walk())
+    table_uses = tuple(_table_use(node) for node in root.walk())
     return Compiled(
         name=model.name,
         root=table.name,
         key=table.primary_key,
         key_types=tuple(family(table.columns[c].base) for c in table.primary_key),
-        occurrences=occurrences,
+        table_uses=table_uses,
         fields=document.fields,
         **statements,
         hash=_hash(model, root, document),

@@ -74,7 +74,7 @@ class Compiled:
     """The primary key columns of the root."""
     key_types: tuple[str, ...]
     """The type families of the key columns."""
-    occurrences: tuple[TableUse, ...]
+    table_uses: tuple[TableUse, ...]
     """All uses of tables. The root is first, and parents precede their children."""
     fields: tuple[Field, ...]
     render: str
@@ -93,4 +93,4 @@ class Compiled:
 
     @property
     def tables(self) -> frozenset[TableName]:
-        return frozenset(o.table for o in self.occurrences)
+        return frozenset(o.table for o in self.table_uses)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from syncer.declaration.names import Shaped, near
+from syncer.declaration.names import Pattern, near
 
 _SQL: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 Expression = Annotated[
@@ -173,7 +173,7 @@ class Declaration(Strict):
 
     name: Annotated[
         str,
-        Shaped(r"^[a-z][a-z0-9_-]*$", "a lower-case letter, followed by lower-case letters, digits, _ or -"),
+        Pattern(r"^[a-z][a-z0-9_-]*$", "a lower-case letter, followed by lower-case letters, digits, _ or -"),
     ] = Field(max_length=100, description="The unique name. Commands, topics and metrics use it.")
     root: Root = Field(description="The table that has one document for each of its rows.")
     where: Filter = None

@@ -38,7 +38,7 @@ class Model:
         return form_errors.at(self.file, self.lines, path)
 
 
-def place_of(model: Model, field: tuple[str, ...]) -> located_yaml.Path:
+def yaml_path_of(model: Model, field: tuple[str, ...]) -> located_yaml.Path:
     """Returns the path in the YAML where a field of the document is declared.
 
     field: the names of the field and of the objects around it, from the outside in.
@@ -115,10 +115,10 @@ def load_all_valid(folder: str | Path, *, why: str = "") -> tuple[list[Model], l
 
 def tables(model: Model) -> set[TableName]:
     """Returns every table whose catalog entry `compile` needs, in each spelling that could be meant."""
-    return {table for spelled in spelled_tables(model) for table in spelled}
+    return {table for spelled in possible_tables(model) for table in spelled}
 
 
-def spelled_tables(model: Model) -> list[tuple[TableName, ...]]:
+def possible_tables(model: Model) -> list[tuple[TableName, ...]]:
     """Returns the possible spellings of each table. The first spelling that exists is the one that is meant."""
     found = []
     for text, _ in named_tables(model):

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _WORD = re.compile(r'(?:^|\.)("(?:[^"\0]|"")+"|[^".\s\0]+)')
 
 
-class Shaped(NamedTuple):
+class Pattern(NamedTuple):
     """Restricts `Annotated[str, …]` to texts that match a pattern.
 
     Error messages show `words`, because users cannot be expected to read the pattern. JSON Schemas have the pattern.

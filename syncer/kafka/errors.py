@@ -40,7 +40,7 @@ def classify_error(what: str, error: KafkaException, connection_error: str = "")
     """
     code = error.args[0].code()
     why = f"{error.args[0].str()} [{error.args[0].name()}]" + (f": {connection_error}" if connection_error else "")
-    if tls.distrusted(connection_error):
+    if tls.is_untrusted(connection_error):
         hint = tls.advice("ssl.ca.location in kafka.properties")
         return Fatal(what, where="Kafka", why=why, hint=hint)
     if code in (

@@ -13,7 +13,7 @@ from syncer.kafka.change_log import WEEK_MS, read_backlog
 from syncer.kafka.consumer import KafkaSource
 from syncer.kafka.producer import DeliveryTracker, KafkaProducer
 from syncer.kafka.reader import TopicReader
-from syncer.pipeline.decode import encode_work
+from syncer.pipeline.decode import encode_item
 from syncer.ports import Backlog, not_committed, records_left
 
 CONFIG = {"retention.ms": str(WEEK_MS), "max.message.bytes": str(MAX_BYTES)}
@@ -43,7 +43,7 @@ class KafkaWorkQueue:
     def put(self, item: WorkItem) -> None:
         if not self._partitions:
             self._partitions = self._producer.partitions(self.topic)
-        self._tracker.put(self.topic, None, encode_work(item), partition=next(self._turns) % self._partitions)
+        self._tracker.put(self.topic, None, encode_item(item), partition=next(self._turns) % self._partitions)
 
     def flush(self) -> None:
         self._tracker.flush()

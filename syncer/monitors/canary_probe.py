@@ -146,7 +146,7 @@ class RoundTripCheck:
         self._changes.create([self._topic], partitions=1)
         self._next = self._changes.ends([self._topic])
 
-    def came(self) -> bool:
+    def has_arrived(self) -> bool:
         """Returns whether one of the messages has arrived. Commits another one if not.
 
         A slot does not deliver messages that were committed before its creation, and the connector may create it at

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from syncer.checks import POSTGRES_CONNECTOR, Reader, resumes_soundly
+from syncer.checks import POSTGRES_CONNECTOR, Reader, resumes_without_loss
 from syncer.config.schema import Config
 from syncer.connect.lookup import connect, find_definition
 from syncer.errors import SyncerError
@@ -51,7 +51,7 @@ class Resumes:
         self.config, self.registry = config, registry
         self._key = SlotReader.key(registration.id)
 
-    def note_first(self, connection: psycopg.Connection[Any]) -> None:
+    def save_initial_state(self, connection: psycopg.Connection[Any]) -> None:
         """Saves the reader before the first document of a new generation is rendered."""
         if not self._saved() and (slot := self._slot()):
             self.save(SlotReader(_reader(connection, slot), self._soundness()[0]))
@@ -78,7 +78,7 @@ class Resumes:
                 version = client.plugin_version(POSTGRES_CONNECTOR)
         except SyncerError as error:
             return None, f"it is unknown whether this Debezium loses rows when it resumes: {error}"
-        sound = resumes_soundly(version)
+        sound = resumes_without_loss(version)
         if sound is None:
             return None, f"it is unknown whether Debezium {version} loses rows when it resumes"
         return sound, "an earlier Debezium may have lost rows" if sound else (

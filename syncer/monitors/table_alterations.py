@@ -63,14 +63,14 @@ class TableAlterations:
         self._resumes = Resumes(config, registry, registration)
         self._refresh = Refresh(registry, registration, names, config.pipeline.max_age)
 
-    def note_first(self, *, new: bool) -> None:
+    def save_initial_state(self, *, new: bool) -> None:
         """Saves the state on which all documents depend, before the first of them is rendered.
 
         new: no document of this generation has been rendered yet.
         """
         with loader.reading(self.config) as connection:
             if new:
-                self._resumes.note_first(connection)
+                self._resumes.save_initial_state(connection)
             if self._saved() is None:
                 self._save(self._read(connection))
 
@@ -142,7 +142,7 @@ class TableAlterations:
 
     def _read(self, connection: psycopg.Connection[Any]) -> TableState:
         used: dict[TableName, frozenset[str]] = {}
-        for use in self.loaded.compiled.occurrences:
+        for use in self.loaded.compiled.table_uses:
             used[use.table] = used.get(use.table, frozenset()) | use.used
         found = catalog_state.read(connection, used, self.loaded.publication)
         for table, columns in used.items():

@@ -141,7 +141,7 @@ class StatusReporter:
                 record.tidy(values, now_ms)
 
 
-def tell(all_said: Sequence[ProcessReport], now_ms: int) -> tuple[str, list[str]]:
+def combine_reports(all_said: Sequence[ProcessReport], now_ms: int) -> tuple[str, list[str]]:
     """Combines the records of all daemons: returns the state of the read model, and the reasons by importance.
 
     The read model is running if one daemon delivers. The reasons name daemons that fail at the same time. The state is

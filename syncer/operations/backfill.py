@@ -101,7 +101,7 @@ class Backfill:
         begun = self.registry.open(loaded.compiled, self.slot)
         names, key = begun.names, BackfillRun.key(begun.registration.id)
         alterations = TableAlterations(self.config, self.registry, begun.registration, names, loaded)
-        alterations.note_first(new=not begun.built)
+        alterations.save_initial_state(new=not begun.built)
         run = self.registry.state.load().get(key)
         if run is None or not run.planned or run.finished_ms or restart:
             run = self.plan(loaded, names, report)

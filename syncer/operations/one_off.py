@@ -20,7 +20,7 @@ from syncer.declaration.model import Model
 from syncer.errors import Reject
 from syncer.events import Key, Position
 from syncer.pacing import Stopped
-from syncer.pipeline.decode import encode_work
+from syncer.pipeline.decode import encode_item
 from syncer.pipeline.offsets import Partition
 from syncer.pipeline.work_items import key_items
 from syncer.ports import Record
@@ -98,7 +98,7 @@ class OneOffRun:
         """Renders these roots. Returns when every sink has acknowledged or rejected them."""
         topic, size = self.opened.names.work_topic, self.config.pipeline.chunk_documents
         items = enumerate(key_items(keys, size, reason))
-        self.handle([Record(Position(topic, 0, at), None, encode_work(item)) for at, item in items])
+        self.handle([Record(Position(topic, 0, at), None, encode_item(item)) for at, item in items])
 
     def handle(self, records: Sequence[Record]) -> None:
         """Processes these records one after the other, as if they came from their topics."""

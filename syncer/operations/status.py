@@ -15,7 +15,7 @@ from syncer.errors import Reject
 from syncer.events import TableName, WorkItem
 from syncer.monitors.canary_probe import undelivered
 from syncer.monitors.rerender import left
-from syncer.monitors.wait_status import alive, tell
+from syncer.monitors.wait_status import alive, combine_reports
 from syncer.operations.model_status import ModelStatus, Resync, Waiting
 from syncer.pipeline import decode
 from syncer.registry.names import Names
@@ -70,7 +70,7 @@ class _Reading:
 
     def status(self, source: str, late: float, readers: str) -> ModelStatus:
         known = self.values.registration(self.model)
-        state, reasons = tell(self.said, self.now_ms)
+        state, reasons = combine_reports(self.said, self.now_ms)
         processes = [self._process(one) for one in self.said]
         if not known:
             why = [*reasons, source] if state and source else reasons

@@ -42,7 +42,7 @@ from syncer.errors import Fatal
 LIMIT = 100
 SETTING = "dead_letters.max_consecutive"
 
-Noted = Mapping[str, Mapping[str, Any]]
+SavedBreakers = Mapping[str, Mapping[str, Any]]
 """The open breakers as they are stored in JSON: name of the sink → `limit` and `trips`."""
 
 
@@ -62,7 +62,7 @@ class _Row:
         return len(self.ids)
 
 
-class Breaker:
+class CircuitBreaker:
     """The breakers of one read model in this process, one for each sink. Its lanes share them.
 
     limit: the number of documents in a row that opens a breaker; 0: no breaker ever opens.
@@ -75,8 +75,8 @@ class Breaker:
         model: str,
         limit: int = LIMIT,
         *,
-        noted: Noted | None = None,
-        note: Callable[[Noted], None] = lambda value: None,
+        noted: SavedBreakers | None = None,
+        note: Callable[[SavedBreakers], None] = lambda value: None,
     ) -> None:
         self._model, self._limit, self._note = model, limit, note
         self._rows: dict[str, _Row] = {}
@@ -91,7 +91,7 @@ class Breaker:
         """The sinks whose breakers are open."""
         return list(self._trips)
 
-    def learn(self, noted: Noted) -> None:
+    def learn(self, noted: SavedBreakers) -> None:
         """Takes over the open breakers that another process has stored. It may have opened or closed one.
 
         A breaker that was opened under a lower limit is ignored, because the operator raised the limit to get

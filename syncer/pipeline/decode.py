@@ -102,7 +102,7 @@ def work(position: Position, value: bytes | None, columns: int | None) -> WorkIt
     return item
 
 
-def encode_work(item: WorkItem) -> bytes:
+def encode_item(item: WorkItem) -> bytes:
     """Returns the JSON text of a work item, without empty fields."""
     return orjson.dumps({name: value for name, value in item._asdict().items() if value})
 

@@ -28,7 +28,7 @@ from syncer.errors import Fatal, Reject
 from syncer.events import ChangeEvent, Position, TableName
 from syncer.pacing import SystemTime, Waiter
 from syncer.pipeline.change_stages import ChangeStages
-from syncer.pipeline.circuit_breaker import Breaker
+from syncer.pipeline.circuit_breaker import CircuitBreaker
 from syncer.pipeline.intake import Decoded, Intake
 from syncer.pipeline.item_stages import ItemStages
 from syncer.pipeline.lag import Lag
@@ -66,7 +66,7 @@ class Lane:
         stop: Event,
         items: str = "",
         beginning: Beginning | None = None,
-        breaker: Breaker | None = None,
+        breaker: CircuitBreaker | None = None,
         topic_of: Callable[[TableName], str] = str,
         time: SystemTime | None = None,
     ) -> None:
@@ -110,7 +110,7 @@ class Lane:
             wait=self.wait,
         )
         self.writer = Writer(compiled.name, sinks, limits=limits, wait=self.wait, observer=observer)
-        self.breaker = breaker or Breaker(compiled.name)
+        self.breaker = breaker or CircuitBreaker(compiled.name)
         self.offsets = Offsets(limits.commit_interval)
         self.lag = Lag(beginning.now_ms if beginning else 0, item_topics)
 

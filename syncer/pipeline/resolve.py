@@ -38,7 +38,7 @@ class Resolve:
 
     def __init__(self, compiled: Compiled) -> None:
         self._root = Lookup(compiled.key, compiled.key_types, None)
-        self._need_before = frozenset(p.table for p in compiled.occurrences if p.needs_before)
+        self._need_before = frozenset(p.table for p in compiled.table_uses if p.needs_before)
 
     def __call__(self, change: ChangeEvent, uses: Sequence[TableUse], dirty: Dirty) -> None:
         """Adds the roots that a change dirties through these table uses.

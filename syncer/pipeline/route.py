@@ -23,7 +23,7 @@ class Route:
 
     def __init__(self, compiled: Compiled) -> None:
         self._uses: dict[TableName, list[tuple[TableUse, tuple[str, ...]]]] = {}
-        for use in compiled.occurrences:
+        for use in compiled.table_uses:
             certain = use.used if use.used <= use.comparable else frozenset()
             self._uses.setdefault(use.table, []).append((use, tuple(sorted(certain))))
 

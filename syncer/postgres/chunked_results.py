@@ -24,7 +24,7 @@ _DONE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 _PLACEHOLDER = re.compile("%[%s]")
 
 
-class Streamed:
+class ChunkedQuery:
     """Runs statements on one connection and yields their results in chunks.
 
     The caller must read a result to its end, or close the generator, before it runs another statement.

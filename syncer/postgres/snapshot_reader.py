@@ -35,7 +35,7 @@ from syncer.document import Row
 from syncer.errors import Reject, Retry
 from syncer.events import Key, TableName
 from syncer.ports import Head, Overflow
-from syncer.postgres.chunked_results import Streamed
+from syncer.postgres.chunked_results import ChunkedQuery
 from syncer.postgres.fingerprint import Fingerprint, Tables, altered
 from syncer.postgres.session import classify_error, connect, lock_timeout, standby
 
@@ -104,12 +104,12 @@ class SnapshotReader:
         self._statement_timeout = statement_timeout
         self._tables = tables or Tables(compiled.name, Fingerprint(sql.SQL("''"), ""))
         self._head = self._tables.fingerprint, _HEAD.format(self._tables.fingerprint.sql)
-        self._lock_all = _lock_tables({compiled.root, *(use.table for use in compiled.occurrences)})
+        self._lock_all = _lock_tables({compiled.root, *(use.table for use in compiled.table_uses)})
         self._lock_root = _lock_tables({compiled.root})
         self._short_lock_timeout = _SET_LOCK_TIMEOUT.format(round(_LOCK_ATTEMPT * 1000))
         self._long_lock_timeout = _SET_LOCK_TIMEOUT.format(round(lock_timeout(statement_timeout) * 1000))
         self._connection: psycopg.Connection[Any] | None = None
-        self._streamed: Streamed | None = None
+        self._streamed: ChunkedQuery | None = None
         self._lock = threading.Lock()
 
     @contextmanager
@@ -120,7 +120,7 @@ class SnapshotReader:
                 connection = self._open()
                 lock = self._lock_root if root_only else self._lock_all
                 head = self._begin(connection, lock, wait)
-                yield SnapshotView(self._streamed or Streamed(connection), self.compiled, head)
+                yield SnapshotView(self._streamed or ChunkedQuery(connection), self.compiled, head)
                 connection.execute("COMMIT")
             except psycopg.Error as error:
                 self._drop()
@@ -171,7 +171,7 @@ class SnapshotReader:
     def _open(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._arguments, statement_timeout=self._statement_timeout)
-            self._streamed = Streamed(self._connection)
+            self._streamed = ChunkedQuery(self._connection)
         return self._connection
 
     def _begin(self, connection: psycopg.Connection[Any], lock: sql.Composed, wait: Callable[[float], None]) -> Head:
@@ -224,7 +224,7 @@ class SnapshotReader:
 class SnapshotView:
     """Implements `ports.View`, which documents its methods. Valid only inside `SnapshotReader.view`."""
 
-    def __init__(self, streamed: Streamed, compiled: Compiled, head: Head) -> None:
+    def __init__(self, streamed: ChunkedQuery, compiled: Compiled, head: Head) -> None:
         self.head = head
         self._connection = streamed.connection
         self._streamed = streamed

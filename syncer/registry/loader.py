@@ -64,7 +64,7 @@ def load_valid(config: Config, names: Collection[str] = ()) -> tuple[list[Model]
 
     Raises Unknown if a name belongs to no valid file, Fatal if no file is valid.
     """
-    found, errors = declaration.load_all_valid(config.models, why=config.why_there("models"))
+    found, errors = declaration.load_all_valid(config.models, why=config.explain_folder("models"))
     if not found and errors:
         raise together(errors)
     if not found:
@@ -135,7 +135,7 @@ def build_sinks(config: Config, loaded: LoadedModel, *, epoch: int, generation: 
     return found
 
 
-def misread(config: Config, model: Model, generation: int) -> dict[str, SyncerError | None]:
+def readers_elsewhere(config: Config, model: Model, generation: int) -> dict[str, SyncerError | None]:
     """Returns, for each kind of sink, the error that readers see another generation than this one, or None.
 
     Raises Retry or Fatal if a server cannot answer that.

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from syncer import __version__
 from syncer.config.schema import Config
-from syncer.declaration.model import Model, spelled_tables
+from syncer.declaration.model import Model, possible_tables
 from syncer.errors import Fatal, with_hint
 from syncer.monitors.source_monitor import SourceMonitor
 from syncer.monitors.wait_status import StatusReporter
@@ -40,7 +40,7 @@ class DaemonProcess:
         self.metrics = Metrics(CollectorRegistry())
         self.registry = open_registry(config)
         self.heartbeats = Heartbeats(stall_limit(config))
-        tables = [spellings for model in models for spellings in spelled_tables(model)]
+        tables = [spellings for model in models for spellings in possible_tables(model)]
         self.source_monitor = SourceMonitor(config, self.registry, self.metrics, tables)
         self.supervisors = [
             ModelSupervisor(

@@ -25,7 +25,7 @@ from syncer.kafka.names import topic_of
 from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.monitors.table_alterations import TableAlterations
 from syncer.pacing import SystemTime, Waiter
-from syncer.pipeline.circuit_breaker import Breaker, Noted
+from syncer.pipeline.circuit_breaker import CircuitBreaker, SavedBreakers
 from syncer.pipeline.lane import Lane
 from syncer.pipeline.limits import Limits
 from syncer.pipeline.visibility import plan_durably
@@ -69,7 +69,7 @@ class ModelSession:
     dead_letters: OpenDeadLetters
     durability: SinkDurabilityMonitor
     alterations: TableAlterations
-    breaker: Breaker
+    breaker: CircuitBreaker
     outgrown: str
     """Why a resync is due although the read model runs; empty if none is due."""
 
@@ -156,7 +156,7 @@ class ModelOpener:
         """The generation that was opened last; None before the first session."""
         self._seen: dict[Generation, dict[str, DurabilityToken]] = {}
         """For each generation, the last durability token of each sink. It outlives a session."""
-        self._breakers: dict[Generation, Breaker] = {}
+        self._breakers: dict[Generation, CircuitBreaker] = {}
         """The circuit breaker of each generation. It outlives a session."""
         self._backwards: tuple[Registration, Fatal] | None = None
         """Set if the clock ran backwards and Kafka has not acknowledged the record of it yet."""
@@ -195,7 +195,7 @@ class ModelOpener:
         durability = self._durability(loaded, tables, begun.names, registration, sinks)
         durability.check(SystemTime().now_ms())
         alterations = TableAlterations(self.config, self.registry, registration, begun.names, loaded)
-        alterations.note_first(new=not begun.built)
+        alterations.save_initial_state(new=not begun.built)
         return ModelSession(
             self.config,
             self.registry,
@@ -268,11 +268,11 @@ class ModelOpener:
             self.registry.note_backwards(registration, error.why)
             self._backwards = None
 
-    def _breaker(self, registration: Registration, sinks: list[Sink]) -> Breaker:
+    def _breaker(self, registration: Registration, sinks: list[Sink]) -> CircuitBreaker:
         """Returns the circuit breaker of this generation. It outlives the session, and is saved for other processes."""
         key, names = OpenBreakers.key(registration.id), [sink.name for sink in sinks]
 
-        def save(found: Noted) -> None:
+        def save(found: SavedBreakers) -> None:
             for name in names:
                 self.metrics.breaker(name, name in found)
             with contextlib.suppress(Retry):  # Kafka is unreachable: this process still knows
@@ -280,7 +280,7 @@ class ModelOpener:
 
         saved = self.registry.state.load().get(key)
         limit = self.config.dead_letters.max_consecutive
-        breaker = self._breakers.setdefault(registration.id, Breaker(self.model.name, limit, note=save))
+        breaker = self._breakers.setdefault(registration.id, CircuitBreaker(self.model.name, limit, note=save))
         breaker.learn(saved.sinks if saved else {})
         for name in names:
             self.metrics.breaker(name, name in breaker.open)

@@ -170,7 +170,7 @@ class PeriodicChecks:
 
     def _check_readers(self) -> None:
         session = self.session
-        found = loader.misread(session.config, session.loaded.model, session.registration.generation)
+        found = loader.readers_elsewhere(session.config, session.loaded.model, session.registration.generation)
         now = " ".join(str(error) for error in found.values() if error)
         self.readers_elsewhere, self._elsewhere_before = now if self._elsewhere_before else "", now
         for kind, error in found.items():

@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from syncer import masking
-from syncer.errors import SyncerError, apart
+from syncer.errors import SyncerError, split_hint
 
 _CHATTY = ("elastic_transport", "elasticsearch", "urllib3", "redis", "psycopg")
 """Libraries that log every request at level info, or every retry at level warning."""
@@ -96,7 +96,7 @@ def _errors(_: Any, __: str, entry: EventDict) -> EventDict:
     elif isinstance(error, BaseException):
         entry["error"] = f"{type(error).__name__}: {error}"
     if isinstance(reason := entry.get("reason"), str):
-        entry["reason"], hint = apart(reason)
+        entry["reason"], hint = split_hint(reason)
         if hint:
             entry.setdefault("hint", hint)
     return entry

@@ -45,7 +45,7 @@ def compiled(name: str, fields: tuple[Field, ...] = FIELDS, hash: str = "0123456
         root=table,
         key=("id",),
         key_types=("text",),
-        occurrences=(),
+        table_uses=(),
         fields=fields,
         render="",
         render_between="",

@@ -16,7 +16,7 @@ from syncer.document import Batch, Outcome
 from syncer.errors import Retry
 from syncer.events import Position, WorkItem
 from syncer.pacing import SystemTime
-from syncer.pipeline.decode import encode_work
+from syncer.pipeline.decode import encode_item
 from syncer.ports import Record
 from tests.harness.memory_sink import MemorySink, Store
 
@@ -126,7 +126,7 @@ class WorkTopics(Topics):
     topic = "work"
 
     def put(self, item: WorkItem) -> None:
-        self.add((self.topic, 0), encode_work(item))
+        self.add((self.topic, 0), encode_item(item))
 
     def flush(self) -> None:
         """All items are durable."""

@@ -15,7 +15,7 @@ from syncer.clock import Clock
 from syncer.config.schema import load as load_config
 from syncer.document import Batch, Outcome
 from syncer.events import Position, TableName, WorkItem
-from syncer.pipeline.decode import encode_work
+from syncer.pipeline.decode import encode_item
 from syncer.pipeline.lane import Lane
 from syncer.pipeline.limits import Limits
 from syncer.ports import Record, Sink
@@ -81,7 +81,7 @@ class MemoryWorkQueue(MemoryTopic):
     """Implements `ports.WorkTopic`, and the source of the lane that reads it."""
 
     def put(self, item: WorkItem) -> None:
-        self.add(encode_work(item))
+        self.add(encode_item(item))
 
     def flush(self) -> None:
         """Does nothing: every record is written immediately."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from devstack import Stack
-from syncer.checks import POSTGRES_CONNECTOR, resumes_soundly
+from syncer.checks import POSTGRES_CONNECTOR, resumes_without_loss
 from syncer.connect.client import Connect
 from syncer.errors import Fatal, Retry
 from tests.harness import Database, Names
@@ -25,7 +25,7 @@ def test_applying_shows_the_difference_and_skips_unchanged_connectors(
 ) -> None:
     database.execute("CREATE TABLE orders (id int PRIMARY KEY)", "CREATE PUBLICATION pub FOR TABLE orders")
     wanted = definition(database, names)
-    assert resumes_soundly(connect.plugin_version(POSTGRES_CONNECTOR)) is not None
+    assert resumes_without_loss(connect.plugin_version(POSTGRES_CONNECTOR)) is not None
     assert connect.plugin_version("no.such.Connector") == ""
     assert connect.config(wanted.name) is None and connect.status(wanted.name) is None
     created = connect.apply(wanted)

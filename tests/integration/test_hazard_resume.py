@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from devstack import Stack
-from syncer.checks import resumes_soundly
+from syncer.checks import resumes_without_loss
 from tests.harness.copying import SavedPositions, copy
 from tests.harness.daemon import Daemon
 from tests.harness.system import Source, System, streaming_source
@@ -113,7 +113,7 @@ def test_hazard_30_whether_a_resume_causes_a_render_depends_on_the_debezium_vers
     known = system.state_store().load()[f"{system.summaries}/1/reader"]
     resume(system, source)
     [connect] = [version for name, version in system.stack.versions().items() if name == "connect"]
-    sound = resumes_soundly(connect.partition("Debezium ")[2])
+    sound = resumes_without_loss(connect.partition("Debezium ")[2])
     assert sound is not None
     until(lambda: system.state_store().load()[f"{system.summaries}/1/reader"]["reader"] != known["reader"])
     assert system.state_store().load()[f"{system.summaries}/1/reader"]["sound"] is sound

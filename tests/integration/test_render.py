@@ -471,7 +471,7 @@ def test_lookups_find_the_roots_whose_tree_contains_the_row(conn: psycopg.Connec
         model = compiled(conn)
         nodes = {".".join(n.path): n for n in bind(parse(ORDERS, "m.yaml"), catalog(conn), []).walk()}
         rows = read(conn, NAMES)
-        for occurrence in model.occurrences:
+        for occurrence in model.table_uses:
             lookup, node = occurrence.lookup, nodes[occurrence.path]
             if lookup is None:
                 continue
@@ -513,7 +513,7 @@ def test_unused_columns_do_not_change_documents(conn: psycopg.Connection[Any]) -
     model = compiled(conn)
     before = sorted(render(conn, model, every_key(conn)))
     used: dict[Any, set[str]] = {}
-    for occurrence in model.occurrences:
+    for occurrence in model.table_uses:
         used.setdefault(occurrence.table, set()).update(occurrence.used)
     unused = {str(t): set(catalog(conn).tables[t].columns) - columns for t, columns in used.items()}
     assert unused == {
@@ -530,7 +530,7 @@ def test_unused_columns_do_not_change_documents(conn: psycopg.Connection[Any]) -
     conn.execute("UPDATE shop.products SET label = 'other', price = 2")
     conn.execute("UPDATE public.tags SET kind = 'other'")
     assert sorted(render(conn, model, every_key(conn))) == before
-    root = model.occurrences[0]
+    root = model.table_uses[0]
     assert {"gross", "net", "vat"} <= root.used
 
 

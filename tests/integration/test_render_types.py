@@ -140,7 +140,7 @@ def test_keys_of_each_type(conn: psycopg.Connection[Any], type_: str, stored: st
     if type_ != "numeric":
         assert asked_id == own
     assert conn.execute(model.render_upto.encode(), [asked]).fetchall() == [(own, own, document)]
-    lookup = model.occurrences[1].lookup
+    lookup = model.table_uses[1].lookup
     assert lookup
     if lookup.sql is None:
         assert type_ in ("uuid", "text", "varchar(9)", "posint")
@@ -209,7 +209,7 @@ def test_plans_use_indexes(conn: psycopg.Connection[Any]) -> None:
     model = compiled(conn, ORDERS)
     keys = [str(i) for i in range(1, 400, 2)]
     statements: list[tuple[str, list[Any]]] = [(model.render, [keys]), (model.render_between, ["100", "300"])]
-    statements += [(o.lookup.sql, [["5", "7"]]) for o in model.occurrences if o.lookup and o.lookup.sql]
+    statements += [(o.lookup.sql, [["5", "7"]]) for o in model.table_uses if o.lookup and o.lookup.sql]
     assert len(statements) == 4
     for mode in ("force_custom_plan", "force_generic_plan"):
         conn.execute(f"SET plan_cache_mode = {mode}".encode())

@@ -17,7 +17,7 @@ from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry
 from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.pacing import Stopped, Waiter
-from syncer.pipeline.circuit_breaker import Breaker
+from syncer.pipeline.circuit_breaker import CircuitBreaker
 from syncer.pipeline.lane import Lane
 from syncer.pipeline.limits import Limits
 from syncer.pipeline.visibility import plan_durably
@@ -93,7 +93,7 @@ class Process:
         self.comparing: Actor | None = None
         self.error: Fatal | None = None
         refusals = world.refusals
-        self.breaker = Breaker(str(self), LIMIT, note=refusals.note) if refusals else None
+        self.breaker = CircuitBreaker(str(self), LIMIT, note=refusals.note) if refusals else None
         self._open()
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from syncer.pipeline.circuit_breaker import Noted
+from syncer.pipeline.circuit_breaker import SavedBreakers
 from syncer.ports import Record
 from tests.simulation.history import History
 
@@ -25,7 +25,7 @@ class Refusals:
         self.broken = False
         self.letters: dict[str, int] = {}
         """The open letters: id of the document → the highest version that was refused."""
-        self.stored: Noted = {}
+        self.stored: SavedBreakers = {}
         """The open breakers that are stored in the state topic."""
 
     def kind(self, body: bytes | None) -> str:
@@ -39,7 +39,7 @@ class Refusals:
             return "mapping"
         return "bad" if int(body.split(b" ", 1)[0]) % 5 == 0 else ""
 
-    def note(self, value: Noted) -> None:
+    def note(self, value: SavedBreakers) -> None:
         self.history.seen["a breaker opened" if value else "a breaker closed"] += 1
         self.history.log("breaker", "is %s", dict(value) or "closed")
         self.stored = value

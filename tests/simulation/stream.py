@@ -22,7 +22,7 @@ import orjson
 
 from syncer.errors import Retry
 from syncer.events import Position, WorkItem
-from syncer.pipeline.decode import encode_work
+from syncer.pipeline.decode import encode_item
 from syncer.ports import Record
 from tests.simulation.choices import Choices
 from tests.simulation.database import Database, Logged, Transaction
@@ -288,7 +288,7 @@ class SimulatedWork:
             self.history.seen["a resume was repaired" if resumed else _WORK[item.kind]] += 1
             self.history.log("work topic", "gets %s %s (%s)", item.kind, item.keys or item.high or "", item.reason)
             number = sum(map(len, self.topics.records.values())) % self.topics.count
-            self.topics.add((self.topic, number), encode_work(item))
+            self.topics.add((self.topic, number), encode_item(item))
         if failed:
             self.history.seen["Kafka did not acknowledge work items"] += 1
             raise Retry("Kafka did not acknowledge records")

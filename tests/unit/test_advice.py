@@ -20,7 +20,7 @@ from syncer.config import schema
 from syncer.connect.client import Connect
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse
-from syncer.errors import Fatal, Retry, SyncerError, apart, with_hint
+from syncer.errors import Fatal, Retry, SyncerError, split_hint, with_hint
 from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.errors import classify_error
 from syncer.postgres.session import connect
@@ -242,12 +242,12 @@ def test_a_connector_that_never_existed_is_not_reported_as_removed() -> None:
 
 def test_programs_get_the_hint_in_its_own_field() -> None:
     error = Fatal("cannot write", where="redis:x", why="no rights", hint="syncer check\n  more")
-    assert apart(str(error)) == ("redis:x: cannot write: no rights", "syncer check\n  more")
-    assert apart("all is well") == ("all is well", "")
+    assert split_hint(str(error)) == ("redis:x: cannot write: no rights", "syncer check\n  more")
+    assert split_hint("all is well") == ("all is well", "")
     two = f"{error}\n{error}"
-    assert apart(two) == (two, "")
+    assert split_hint(two) == (two, "")
     found = with_hint({"a": 1, "reason": "", "last_error": str(error)})
-    assert found == {"a": 1, "reason": "", "last_error": apart(str(error))[0], "hint": "syncer check\n  more"}
+    assert found == {"a": 1, "reason": "", "last_error": split_hint(str(error))[0], "hint": "syncer check\n  more"}
     assert with_hint({"reason": "busy"}) == {"reason": "busy", "hint": ""}
 
 

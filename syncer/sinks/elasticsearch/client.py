@@ -105,7 +105,7 @@ class Http:
             return error.meta.status, text if isinstance(text, bytes) else str(text).encode()
         except TlsError as error:
             why = str(error.args[0])
-            if tls.distrusted(why):
+            if tls.is_untrusted(why):
                 what, hint = "the server's certificate is not trusted", tls.advice("elasticsearch.ca_file")
                 raise Fatal(what, where=self._where, why=why, hint=hint) from error
             hint = "does the server speak TLS? see elasticsearch.url: https:// or http://"

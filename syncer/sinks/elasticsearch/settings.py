@@ -9,7 +9,7 @@ from elasticsearch import Elasticsearch
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from syncer.config.types import Bytes, Seconds, take_credentials_out
-from syncer.declaration.names import Shaped
+from syncer.declaration.names import Pattern
 from syncer.sinks.elasticsearch.client import client
 from syncer.tls import CaFile
 
@@ -21,7 +21,7 @@ class Settings(BaseModel):
 
     index: Annotated[
         str,
-        Shaped(
+        Pattern(
             r"^[^A-Z\\/*?\"<>| ,#:._+-][^A-Z\\/*?\"<>| ,#:]*$",
             'in lower case, without spaces and \\ / * ? " < > | , # :, and not begin with one of . _ + -',
         ),

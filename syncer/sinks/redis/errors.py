@@ -44,7 +44,7 @@ def classify_error(error: Exception, what: str, where: str) -> SyncerError:
     text = str(error)
     if isinstance(error, _DENIED_TYPES) or any(word in text for word in _DENIED_TEXTS):
         return Fatal(what, where=where, why=text, hint=CREDENTIALS)
-    if tls.distrusted(text):
+    if tls.is_untrusted(text):
         return Fatal(what, where=where, why=text, hint=tls.advice("redis.ca_file"))
     code = "OOM" if isinstance(error, exceptions.OutOfMemoryError) else text.partition(" ")[0]
     if isinstance(error, _RETRIED_TYPES) or code in _HINTS or code in _RETRIED_CODES:

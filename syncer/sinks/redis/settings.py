@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from syncer.config.types import Seconds, take_credentials_out
-from syncer.declaration.names import Shaped
+from syncer.declaration.names import Pattern
 from syncer.sinks.redis.cluster import Client
 from syncer.sinks.redis.keys import pattern_problem
 from syncer.tls import CaFile
@@ -45,7 +45,7 @@ class Connection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    url: Annotated[str, Shaped(r"^(rediss?|unix)://", "redis://host:port/database, or rediss:// for TLS")] = Field(
+    url: Annotated[str, Pattern(r"^(rediss?|unix)://", "redis://host:port/database, or rediss:// for TLS")] = Field(
         "redis://127.0.0.1:6379/0", description="Address as redis://host:port/database; rediss:// for TLS"
     )
     username: str | None = Field(None, description="ACL user; without it, the user `default`")

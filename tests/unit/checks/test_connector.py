@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from syncer.checks import Finding, check_connector, check_sight, check_version, resumes_soundly
+from syncer.checks import Finding, check_connector, check_session_visibility, check_version, resumes_without_loss
 from syncer.connect.definition import load_definition
 from syncer.events import TableName
 
@@ -117,13 +117,13 @@ def test_hazard_30_a_connector_that_loses_rows_when_it_resumes_is_an_error(versi
 @pytest.mark.parametrize("version", ["3.7.0.Final", "3.7.0-SNAPSHOT", "3.10.1.Final", "4.0.0.Alpha1"])
 def test_a_version_that_resumes_without_loss_has_no_finding(version: str) -> None:
     assert list(check_version(version, "")) == []
-    assert resumes_soundly(version) is True
+    assert resumes_without_loss(version) is True
 
 
 @pytest.mark.parametrize("version", ["", "null", "unknown", "v-next"])
 def test_an_unreadable_version_is_neither_an_error_nor_known_to_be_safe(version: str) -> None:
     assert list(check_version(version, "")) == []
-    assert resumes_soundly(version) is None
+    assert resumes_without_loss(version) is None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_an_unreadable_version_is_neither_an_error_nor_known_to_be_safe(version:
 def test_a_role_that_cannot_see_when_the_reader_started_causes_a_warning(
     sees: bool, version: str, policy: str, warned: bool
 ) -> None:
-    found = list(check_sight(sees, 'the "syncer"', version, policy))
+    found = list(check_session_visibility(sees, 'the "syncer"', version, policy))
     assert [(f.severity, f.fix) for f in found] == [
         ("warning", 'GRANT pg_read_all_stats TO "the ""syncer""";')
     ] * warned

@@ -154,8 +154,8 @@ def test_missing_indexes_on_both_sides_of_a_link_are_found() -> None:
 
     catalog = Catalog({ORDERS: table(ORDERS), ITEMS: table(ITEMS, "full")})
     linked = model(lookup_sql="SELECT")
-    root, items = linked.occurrences
-    linked = replace(linked, occurrences=(root, replace(items, parent=ORDERS, parent_columns=("quantity",))))
+    root, items = linked.table_uses
+    linked = replace(linked, table_uses=(root, replace(items, parent=ORDERS, parent_columns=("quantity",))))
     found = only(check_model("m", linked, catalog))
     assert found.fix == "CREATE INDEX CONCURRENTLY ON public.orders (quantity);"
 

@@ -183,7 +183,7 @@ def test_relative_paths_of_the_file_start_at_its_folder(
     assert (dsn["sslrootcert"], dsn["sslkey"]) == (str(start / "tls/ca.pem"), "/key.pem")
     for password in (loaded.postgres.password, loaded.connect.password, redis.password):
         assert password is not None and password.get_secret_value() == "s3cret"
-    assert loaded.why_there("models").endswith(f"start at the folder of {start / 'syncer.yaml'}")
+    assert loaded.explain_folder("models").endswith(f"start at the folder of {start / 'syncer.yaml'}")
 
 
 def test_relative_paths_of_variables_and_options_start_at_the_current_folder(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_relative_paths_of_variables_and_options_start_at_the_current_folder(tmp
     assert conninfo_to_dict(loaded.postgres.dsn)["sslrootcert"] == "ca.pem"
     assert loaded.kafka.properties["ssl.key.location"] == "key.pem"
     assert loaded.kafka.properties["ssl.ca.location"] == "ca.pem"
-    assert loaded.why_there("connect", "definitions").endswith("start at the current folder")
+    assert loaded.explain_folder("connect", "definitions").endswith("start at the current folder")
     assert load(tmp_path).connect.definitions == tmp_path / "connectors"
 
 

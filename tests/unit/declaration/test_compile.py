@@ -210,7 +210,7 @@ def test_a_tree_of_any_depth_is_refused_and_its_levels_can_be_declared() -> None
                 "m.yaml",
             )
         assert "declare as many levels as you show" in error.value.hint
-    assert len(compile(parse(LEVELS, "m.yaml"), catalog(TREE)).occurrences) == 3
+    assert len(compile(parse(LEVELS, "m.yaml"), catalog(TREE)).table_uses) == 3
 
 
 def test_several_roots_are_refused_and_a_search_can_name_several_indexes() -> None:
@@ -224,7 +224,7 @@ def test_an_array_of_ids_is_refused_as_a_link_and_the_suggested_table_of_pairs_w
         compile(parse(TAGS.replace("TAGS", "{many: tags, on: {id: tag_ids}, value: name}"), "m.yaml"), POSTS)
     alternative = error.value.hint.partition("go through it: ")[2]
     assert alternative.startswith("{many: post_tags")
-    assert len(compile(parse(TAGS.replace("TAGS", alternative), "m.yaml"), POSTS).occurrences) == 3
+    assert len(compile(parse(TAGS.replace("TAGS", alternative), "m.yaml"), POSTS).table_uses) == 3
 
 
 def test_mistakes_in_names_are_reported_together_without_their_consequences() -> None:
@@ -253,7 +253,7 @@ def test_a_table_of_another_schema_is_suggested() -> None:
 
 
 def test_each_use_of_a_table_has_its_look_up_and_its_used_columns() -> None:
-    found = {o.path: o for o in compiled().occurrences}
+    found = {o.path: o for o in compiled().table_uses}
     assert list(found) == ["", "customer", "items", "items.product"]
     assert found[""].lookup is None
     assert found[""].used == found[""].comparable == {"id", "status", "customer_id"}
@@ -272,7 +272,7 @@ def test_hazard_02_where_an_update_has_to_carry_the_old_row() -> None:
     text = "name: c\nroot: {table: customers}\ndocument:\n  orders: {many: orders, on: {customer_id: id}, "
     text += "document: {id: id, customer: {one: customers, on: {id: customer_id}, value: name}}}\n"
     text += "  items: {many: order_items, on: {order_id: id}, value: id}\nsink: {memory: {}}\n"
-    found = {o.path: o.needs_before for o in compiled(text).occurrences}
+    found = {o.path: o.needs_before for o in compiled(text).table_uses}
     assert found == {"": False, "orders": True, "orders.customer": False, "items": False}
 
 
@@ -286,7 +286,7 @@ def test_the_columns_of_an_order_are_used_only_where_the_order_affects_the_resul
         ("first", True),
         ("array", True),
     ):
-        used = compiled(text.replace("FUNCTION", function)).occurrences[1].used
+        used = compiled(text.replace("FUNCTION", function)).table_uses[1].used
         assert ("unit_price" in used) == ordered, function
 
 
@@ -295,7 +295,7 @@ def test_a_relation_that_is_not_shown_has_used_columns_too() -> None:
         "document:\n  id: id",
         "relations:\n  buyer: {one: customers, on: {email: status}}\ndocument:\n  id: buyer.name",
     )
-    found = {o.path: o for o in compiled(text).occurrences}
+    found = {o.path: o for o in compiled(text).table_uses}
     assert found["buyer"].used == {"id", "email", "name"}
 
 

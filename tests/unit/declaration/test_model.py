@@ -9,7 +9,7 @@ import yaml
 
 from syncer.declaration import form, located_yaml, model
 from syncer.declaration.form import Many, One
-from syncer.declaration.model import meant, parse, spelled_tables, tables
+from syncer.declaration.model import meant, parse, possible_tables, tables
 from syncer.declaration.names import spellings
 from syncer.errors import Fatal
 from syncer.events import TableName
@@ -170,7 +170,7 @@ def test_the_json_schema_is_current_and_accepts_the_same_declarations() -> None:
 def test_the_first_spelling_that_exists_is_meant() -> None:
     upper, lower = TableName("public", "Orders"), TableName("public", "orders")
     found = parse("name: t\nroot: {table: Orders}\ndocument: {id: id}\nsink: {m: {}}", "m.yaml")
-    assert spelled_tables(found) == [(upper, lower)] and tables(found) == {upper, lower}
+    assert possible_tables(found) == [(upper, lower)] and tables(found) == {upper, lower}
     for existing, right in (({upper, lower}, upper), ({lower}, lower)):
-        assert meant(spelled_tables(found), existing) == {right}
-    assert meant(spelled_tables(found), set()) == set()
+        assert meant(possible_tables(found), existing) == {right}
+    assert meant(possible_tables(found), set()) == set()

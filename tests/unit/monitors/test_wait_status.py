@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from syncer.errors import Retry
-from syncer.monitors.wait_status import StatusRecord, alive, tell
+from syncer.monitors.wait_status import StatusRecord, alive, combine_reports
 from syncer.operations.status import _Reading
 from syncer.registry.records import Process, ProcessReport
 from syncer.registry.state import State, StateSnapshot
@@ -153,18 +153,21 @@ def test_other_keys_of_the_topic_are_not_read_as_records() -> None:
 )
 def test_a_read_model_runs_if_one_daemon_delivers(states: list[str], state: str) -> None:
     all_reports = [ProcessReport(p, s, 0, "", 0) for p, s in zip((HERE, THERE), states, strict=False)]
-    assert tell(all_reports, 1000)[0] == state
+    assert combine_reports(all_reports, 1000)[0] == state
 
 
 def test_the_daemon_that_fails_is_named_alongside_one_that_delivers() -> None:
     """Once, a second daemon with a wrong password made every read model `failed`, although the first delivered."""
     all_reports = [ProcessReport(HERE, "running", 0, "", 0), ProcessReport(THERE, "failed", 0, "a wrong password", 0)]
-    assert tell(all_reports, 1000) == ("running", ["the daemon on two.example, pid 8 has failed: a wrong password"])
-    assert tell(all_reports[1:], 1000) == ("failed", ["a wrong password"])
+    assert combine_reports(all_reports, 1000) == (
+        "running",
+        ["the daemon on two.example, pid 8 has failed: a wrong password"],
+    )
+    assert combine_reports(all_reports[1:], 1000) == ("failed", ["a wrong password"])
 
 
 def test_a_killed_daemon_is_reported() -> None:
-    state, reasons = tell([ProcessReport(HERE, "failed", 0, "a wrong password", 0)], 60_000)
+    state, reasons = combine_reports([ProcessReport(HERE, "failed", 0, "a wrong password", 0)], 60_000)
     assert state == ""
     assert reasons == [
         "the daemon on one.example, pid 7 was killed, or cannot reach Kafka: its last report is 60 s old"

@@ -9,7 +9,7 @@ import pytest
 
 from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal
-from syncer.pipeline.circuit_breaker import Breaker, Noted
+from syncer.pipeline.circuit_breaker import CircuitBreaker, SavedBreakers
 
 PARSING = "document_parsing_exception"
 
@@ -23,8 +23,8 @@ def refused(ids: Iterable[object], kind: str = PARSING, again: Iterable[object] 
     return Outcome(rejected=refusals, retry=[str(id) for id in again])
 
 
-def breaker(limit: int = 100, **more: Any) -> Breaker:
-    return Breaker("orders", limit, **more)
+def breaker(limit: int = 100, **more: Any) -> CircuitBreaker:
+    return CircuitBreaker("orders", limit, **more)
 
 
 def test_a_sink_that_refuses_a_whole_table_opens_the_breaker_with_the_first_batch() -> None:
@@ -137,7 +137,7 @@ def test_each_retry_probes_with_another_document() -> None:
 
 
 def test_the_next_process_knows_a_stored_open_breaker() -> None:
-    noted: list[Noted] = []
+    noted: list[SavedBreakers] = []
     one = breaker(3, note=noted.append)
     with pytest.raises(Fatal):
         one.judge("es", batch(range(3)), refused(range(3)))
@@ -162,7 +162,7 @@ def test_a_process_takes_over_breakers_that_another_process_stored() -> None:
 
 
 def test_a_replay_ignores_refusals_and_closes_the_breaker_with_an_accepted_document() -> None:
-    noted: list[Noted] = []
+    noted: list[SavedBreakers] = []
     one = breaker(3, noted={"es": {"limit": 3, "trips": 1}}, note=noted.append)
     one.tolerate()
     assert one.probe(batch(range(9))) is None

@@ -42,7 +42,7 @@ def test_a_work_item_decodes_to_itself() -> None:
         WorkItem("range", "backfill", "r1", low=None, high=("9", "1"), seconds=0.5),
         WorkItem("sweep", "truncate", not_before_ms=5, committed_ms=1_700_000_000_123),
     ):
-        assert decode.work(AT, decode.encode_work(one), 2) == one
+        assert decode.work(AT, decode.encode_item(one), 2) == one
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any, cast
 import orjson
 
 from syncer.events import Position, TableName, WorkItem
-from syncer.pipeline.decode import encode_work
+from syncer.pipeline.decode import encode_item
 from syncer.pipeline.intake import Intake
 from syncer.pipeline.route import Route
 from syncer.pipeline.shared_topics import SharedTopics
@@ -58,7 +58,7 @@ def test_a_record_that_cannot_be_read_is_rejected_alone() -> None:
 
 def test_records_of_a_work_topic_are_work_items() -> None:
     item = WorkItem("keys", "fan-out", keys=(("1",),))
-    one = record(0, encode_work(item), "work")
+    one = record(0, encode_item(item), "work")
     assert intake()([one, record(1, None, "work")]).items == [(one, item)]
 
 

@@ -15,7 +15,7 @@ from syncer.document import Batch, Outcome, Rejection, Row
 from syncer.errors import Fatal
 from syncer.events import Key, Position, WorkItem
 from syncer.pacing import SystemTime
-from syncer.pipeline.circuit_breaker import Breaker
+from syncer.pipeline.circuit_breaker import CircuitBreaker
 from syncer.pipeline.lane import Lane
 from syncer.pipeline.limits import Limits
 from syncer.pipeline.write_batch import WriteBatch
@@ -119,7 +119,7 @@ class Letters:
 class RecordingLane(Lane):
     """A lane over these sinks. Keeps the batches that it acknowledges, and its dead letters."""
 
-    def __init__(self, *sinks: MemorySink, breaker: Breaker | None = None, time: FakeTime | None = None) -> None:
+    def __init__(self, *sinks: MemorySink, breaker: CircuitBreaker | None = None, time: FakeTime | None = None) -> None:
         self.done: list[WriteBatch] = []
         self.letters, self.rows = Letters(), EveryKey()
         self.observed = LaneObserver("changes", Metrics(CollectorRegistry()).for_model("things"))
@@ -209,7 +209,7 @@ def refused(id: str) -> tuple[str, str]:
 
 def test_the_batch_that_opens_the_breaker_gets_no_dead_letters_and_is_not_acknowledged() -> None:
     good, bad = SelectiveSink("good", lambda id: False), SelectiveSink("bad", lambda id: True)
-    lane = RecordingLane(good, bad, breaker=Breaker("things", 3))
+    lane = RecordingLane(good, bad, breaker=CircuitBreaker("things", 3))
     lane._write(write_batch(["a", "b"]))
     lane._write(write_batch(["c", "d"], version=2))
     with pytest.raises(Fatal, match="bad refused 3 documents in a row"):
@@ -222,7 +222,7 @@ def test_the_batch_that_opens_the_breaker_gets_no_dead_letters_and_is_not_acknow
 
 
 def test_a_lane_that_stops_after_another_lane_opened_the_breaker_leaves_its_rejections_to_the_next_lane() -> None:
-    breaker = Breaker("things", 3)
+    breaker = CircuitBreaker("things", 3)
     lane = RecordingLane(SelectiveSink("bad", lambda id: True), breaker=breaker)
     lane._write(write_batch(["a"]))
     with pytest.raises(Fatal):
@@ -242,7 +242,7 @@ def test_a_lane_that_stops_acknowledges_the_write_under_way_if_no_document_is_le
 
 def test_a_retry_sends_one_document_and_stops_if_the_sink_rejects_it() -> None:
     sink = SelectiveSink("bad", lambda id: True)
-    lane = RecordingLane(sink, breaker=Breaker("things", 3, noted={"bad": {"limit": 3, "trips": 1}}))
+    lane = RecordingLane(sink, breaker=CircuitBreaker("things", 3, noted={"bad": {"limit": 3, "trips": 1}}))
     with pytest.raises(Fatal, match="bad still refuses documents"):
         lane._write(write_batch("abcdef"))
     assert (sink.sent, lane.done, lane.letters.written) == ([["b"]], [], [])
@@ -250,7 +250,7 @@ def test_a_retry_sends_one_document_and_stops_if_the_sink_rejects_it() -> None:
 
 def test_a_retry_goes_on_when_the_sink_accepts_one_document() -> None:
     sink = SelectiveSink("bad", lambda id: id == "d")
-    lane = RecordingLane(sink, breaker=Breaker("things", 3, noted={"bad": {"limit": 3, "trips": 1}}))
+    lane = RecordingLane(sink, breaker=CircuitBreaker("things", 3, noted={"bad": {"limit": 3, "trips": 1}}))
     lane._write(write_batch("abcdef"))
     lane._finish_write()
     assert sink.sent == [["b"], ["a", "c", "d", "e", "f"]]

@@ -44,7 +44,7 @@ def test_an_event_without_the_linking_column_is_fatal() -> None:
 def test_hazard_02_an_update_that_lacks_its_old_row_is_detected() -> None:
     moved = item("u", None, {"order_id": 2})
     assert not Resolve(MODEL).lacks_old_row(moved)  # an index identity omits the old row if its columns did not change
-    resolve = Resolve(replace(MODEL, occurrences=(ROOT, replace(ITEM, needs_before=True))))
+    resolve = Resolve(replace(MODEL, table_uses=(ROOT, replace(ITEM, needs_before=True))))
     assert resolve.lacks_old_row(moved)
     assert not resolve.lacks_old_row(item("u", {"order_id": 1}, {"order_id": 2}))
     assert not resolve.lacks_old_row(item("c", None, {"order_id": 2}))
