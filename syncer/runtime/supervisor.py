@@ -247,6 +247,7 @@ class ModelSupervisor:
         for thread in threads:
             thread.start()
         self.error, self.outgrown = "", session.outgrown
+        self._heartbeat.beat()  # to open the read model may have taken almost the whole limit
         self._set("running")
         try:
             self._checks.run()
