@@ -22,7 +22,7 @@ from syncer.config.schema import Config
 from syncer.declaration import model
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Retry, SyncerError, with_hint
-from syncer.monitors.delivery import ANSWER_TIMEOUT, Delivery, answer, look
+from syncer.monitors.delivery import ANSWER_TIMEOUT, Delivery, answer, check_delivery
 from syncer.operations.model_status import ModelStatus
 from syncer.operations.status import status as read_status
 from syncer.pacing import SystemTime
@@ -190,7 +190,7 @@ class _ServerChecks:
         self._collected = False
         self._source: Future[Delivery] | None = None
         if self.config.connect.url:
-            self._source = SystemTime().run_in_background("source", lambda: look(self.config, deadline))
+            self._source = SystemTime().run_in_background("source", lambda: check_delivery(self.config, deadline))
         kinds = dict.fromkeys(kind for one in self.models for kind in one.declaration.sink)
         self._sinks = {kind: SystemTime().run_in_background(kind, partial(self._sink, kind)) for kind in kinds}
 

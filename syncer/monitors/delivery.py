@@ -57,7 +57,7 @@ def answer(future: Future[T], deadline: float | None, who: str, where: str) -> T
     return future.result()
 
 
-def look(config: Config, deadline: float | None = None) -> Delivery:
+def check_delivery(config: Config, deadline: float | None = None) -> Delivery:
     """Returns the state of the connector and its slot. Raises Fatal if no connector is defined.
 
     deadline: as in `answer`. The result contains the error of a server that does not answer in time.
@@ -96,7 +96,7 @@ def require_slot(config: Config, model: str) -> None:
     that does not answer, raises nothing.
     """
     try:
-        findings = look(config).findings
+        findings = check_delivery(config).findings
     except Fatal:
         return
     for finding in reversed(findings):  # the finding of the slot comes last, and explains most

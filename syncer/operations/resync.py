@@ -138,7 +138,7 @@ def _caught_up(
     try:
         ends = changes.ends(names.changes)
         wait_until_committed(lambda: changes.left(names.group, ends), "changes")
-        wait_until_empty(lambda: "" if supervisor.settled else "checking whether the tables were altered meanwhile")
+        wait_until_empty(lambda: "" if supervisor.alterations_scheduled else "checking for altered tables")
         for _ in range(2):  # a sweep commits its own item after it has produced items for keys
             wait_for_work()
         yield

@@ -120,7 +120,7 @@ class PeriodicChecks:
         self._not_before = 0.0
 
     @property
-    def settled(self) -> bool:
+    def alterations_scheduled(self) -> bool:
         """Whether all work that follows from altered tables and a resumed connector was scheduled."""
         tables, reader = self._compared
         return tables is self.session.tables.fingerprint and reader == self._reader()
@@ -201,7 +201,7 @@ class PeriodicChecks:
 
         That includes alterations that happened while no daemon ran.
         """
-        if not self._altered.ready() or self.settled or not self._is_leader():
+        if not self._altered.ready() or self.alterations_scheduled or not self._is_leader():
             return
         if time.monotonic() < self._not_before:
             return

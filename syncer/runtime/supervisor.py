@@ -122,9 +122,9 @@ class ModelSupervisor:
         return not self._thread.is_alive()
 
     @property
-    def settled(self) -> bool:
+    def alterations_scheduled(self) -> bool:
         """Whether the read model runs, and all work that follows from altered tables was scheduled."""
-        return self.state == "running" and self._checks is not None and self._checks.settled
+        return self.state == "running" and self._checks is not None and self._checks.alterations_scheduled
 
     def status(self) -> dict[str, Any]:
         """Returns the fields of `/status` for this read model."""

@@ -121,7 +121,7 @@ def _lines(batch: Batch) -> Iterator[tuple[str, bytes]]:
         yield id, b"%b%b}}\n" % (head, dumps(id))
 
 
-def settle(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -> bool:
+def apply_answer(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -> bool:
     """Adds every item of the answer to `out`. Returns whether the server had time for all of them (no 429).
 
     Raises Fatal as in the table, and Retry for an answer with another number of items.

@@ -177,7 +177,7 @@ class ElasticsearchSink:
             self._size.rejected(len(body))
             raise
         if status == 200:
-            in_time = bulk.settle(chunk, orjson.loads(raw), self._target, out)
+            in_time = bulk.apply_answer(chunk, orjson.loads(raw), self._target, out)
             (self._size.accepted if in_time else self._size.rejected)(len(body))
             return ()
         if status == 413:
