@@ -22,9 +22,10 @@ ENTRYPOINT ["/opt/kafka/bin/connect-distributed.sh", "/etc/connect/connect.prope
 # --- the syncer ---
 FROM python:3.11-slim AS build
 WORKDIR /build
-COPY requirements.txt requirements-dev.txt ./
+COPY requirements-delta.txt requirements-dev.txt ./
+# With the extra `delta`, so that every command works in the image, also `syncer export`.
 RUN python -m venv /opt/syncer \
-    && /opt/syncer/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
+    && /opt/syncer/bin/pip install --no-cache-dir --require-hashes -r requirements-delta.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY syncer syncer
 # The build backend is one of the locked development dependencies.

@@ -13,11 +13,13 @@ PORTS ?=
 DEMO_HOME ?= .devstack-demo
 PYTEST_ARGS ?=
 # Workers of pytest. Each has its own servers (about 3 GB). Tests mostly wait, so two workers suit two cores.
+# `make test` adds a worker without servers, which runs the tests that need none.
 WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+ALL_PARALLEL = -n $(shell expr $(WORKERS) + 1) --light-worker --dist loadfile --no-loadscope-reorder
 CHECKED := $(wildcard syncer devstack demo bench tests)
 
-.PHONY: help venv tools postgis demo demo-down test test-full test-version check lint types layers unit simulate integration bench \
+.PHONY: help venv tools postgis chromium demo demo-down example test test-again test-full test-version test-browser test-examples screenshots check lint types layers unit simulate integration bench \
     torture stack stack-down lock format clean
 
 help:  ## list all targets
@@ -45,29 +47,47 @@ tools: venv  ## install the Debian packages for demo and tests (needs root)
 postgis: tools  ## install PostGIS, which only the integration tests need
 	@$(PY) -m devstack packages postgresql-postgis
 
+chromium: tools  ## install Chromium, which only the tests of the daemon's page need
+	@$(PY) -m devstack packages chromium
+
 demo: tools  ## run everything on a small shop, from empty servers to checked documents (KEEP=1 leaves it running)
 	@$(PY) -m demo
 
 demo-down:  ## stop the demo that `make demo KEEP=1` left running, and delete its data
 	@$(PY) -m devstack down --home $(DEMO_HOME) --purge
-	@rm -f $(DEMO_HOME)/syncer.log $(DEMO_HOME)/env
+	@rm -f $(DEMO_HOME)/syncer.log $(DEMO_HOME)/webshop.log $(DEMO_HOME)/env
 	@rmdir --ignore-fail-on-non-empty $(DEMO_HOME) 2>/dev/null || true
 
+example: tools  ## run an example from readmodels/ on real servers, and show its queries (NAME=product_search)
+	@$(PY) -m demo.examples $(NAME)
+
 test: lint types layers postgis  ## run the checks and all tests except the longest
-	@$(PY) -m pytest tests -m "not full" $(PARALLEL) $(PYTEST_ARGS)
+	@$(PY) -m pytest tests -m "not full" $(ALL_PARALLEL) $(PYTEST_ARGS)
+
+test-again: postgis  ## run the tests that failed in the last run again, one after another
+	@$(PY) -m pytest tests -m "not full" --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
 
 check: lint types layers unit  ## run lint, types, layers and unit tests, which need no servers
 
-test-full: postgis  ## run the longest tests, then test-version and a round of torture on PostgreSQL 14, 17 and 18
+test-full: postgis chromium  ## run the longest tests, then test-version and a round of torture on PostgreSQL 14, 17 and 18
 	@$(PY) -m pytest tests -m full $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: no test has this mark
 	@for version in 14 17 18; do \
 	    $(MAKE) test-version VERSION=$$version; \
 	    DEVSTACK_POSTGRES_VERSION=$$version $(PY) -m tests.torture --minutes 1; \
 	done
 
-test-version: tools  ## run the tests of hazards and convergence on another PostgreSQL (VERSION=14 to 18)
+test-version: tools  ## run the tests of hazards, convergence and the table sink on another PostgreSQL (VERSION=14 to 18)
 	@DEVSTACK_POSTGRES_VERSION=$(or $(VERSION),$(error which? VERSION=14, 15, 16, 17 or 18)) \
-	    $(PY) -m pytest tests -m "integration and not full" -k "hazard or convergence" $(PARALLEL) $(PYTEST_ARGS)
+	    $(PY) -m pytest tests -m "integration and not full" -k "hazard or convergence or sink_postgres" $(PARALLEL) $(PYTEST_ARGS)
+
+test-browser: chromium  ## run the tests of the daemon's page in Chromium
+	@$(PY) -m pytest tests -m browser $(PYTEST_ARGS)
+
+test-examples: tools  ## run every example of readmodels/ in a terminal
+	@$(PY) -m pytest tests -m examples $(PYTEST_ARGS)
+
+screenshots: chromium  ## take the pictures of docs/images from a real daemon, after 15 minutes of writes
+	@SYNCER_SCREENSHOTS=docs/images $(PY) -m pytest tests/integration/test_page.py -k screenshots --timeout 1800 $(PYTEST_ARGS)
 
 lint: venv  ## check rules and format with ruff
 	@$(PY) -m ruff check .
@@ -111,6 +131,7 @@ PIP_COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe 
 lock: venv  ## write the lock files again, after a change of pyproject.toml
 	@$(PIP_COMPILE) --output-file requirements.txt pyproject.toml
 	@$(PIP_COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	@$(PIP_COMPILE) --extra delta --constraint requirements-dev.txt --output-file requirements-delta.txt pyproject.toml
 
 clean:  ## stop the stack, and delete its data, the virtual environment and all caches
 	@if [ -x $(PY) ]; then $(PY) -m devstack down --home $(HOME_DIR) --purge; $(MAKE) demo-down; fi

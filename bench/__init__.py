@@ -16,6 +16,11 @@ Reading order:
     streaming    a large transaction
     latency      single-row updates at a steady rate, written by `client`
     summaries    the read model in Redis
+    groups       one changed row in groups of a thousand to a million rows
+    telemetry    readings of devices, 10,000 a second
+    hot          a row that changes 1,000 times a second
+    feed         a post that reaches very many feeds
+    tables       the tables of the last four, in the shop's database
     daemon       `syncer run` as a process, and the CPU time of all processes
     machine      CPU and memory from /proc
     report       the table, JSON and docs/benchmarks.md

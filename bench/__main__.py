@@ -12,7 +12,24 @@ from pathlib import Path
 
 import click
 
-from bench import arena, backfill, latency, limits, machine, streaming, summaries
+from bench import (
+    arena,
+    backfill,
+    boards,
+    export,
+    feed,
+    freshness,
+    groups,
+    hot,
+    latency,
+    limits,
+    machine,
+    push,
+    streaming,
+    summaries,
+    table,
+    telemetry,
+)
 from bench.arena import ROOT, Arena, Failed, Sizes
 from bench.report import Report
 from devstack import DevstackError
@@ -24,7 +41,16 @@ STEPS: dict[str, Callable[[Arena, Report, Callable[[str], None]], None]] = {
     backfill.STEP: backfill.measure,
     streaming.STEP: streaming.measure,
     latency.STEP: latency.measure,
+    freshness.STEP: freshness.measure,
     summaries.STEP: summaries.measure,
+    table.STEP: table.measure,
+    boards.STEP: boards.measure,
+    push.STEP: push.measure,
+    export.STEP: export.measure,
+    groups.STEP: groups.measure,
+    telemetry.STEP: telemetry.measure,
+    hot.STEP: hot.measure,
+    feed.STEP: feed.measure,
 }
 _QUIET = 0.05
 """The share of all cores that other programs may use. Above it, the report has a warning."""

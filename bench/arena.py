@@ -58,6 +58,12 @@ class Sizes:
     """Duration of the writes in `latency`."""
     patience: float
     """Seconds that a measurement waits for an idle machine."""
+    followers: int
+    """Followers of the author in `feed`."""
+    readings: int
+    """Readings of devices in `telemetry`."""
+    single_changes: int
+    """Changes of one row of each group in `groups`."""
 
     @classmethod
     def of(cls, orders: int | None, *, quick: bool) -> Sizes:
@@ -65,8 +71,28 @@ class Sizes:
         roots = min(100_000, orders * 6 // 7 // 100 * 100)  # every seventh order is a draft
         children = min(300_000, roots * 5 // 2)
         if quick:
-            return cls(orders, roots, children, repetitions=2, write_seconds=10.0, patience=2.0)
-        return cls(orders, roots, children, repetitions=3, write_seconds=60.0, patience=20.0)
+            return cls(
+                orders,
+                roots,
+                children,
+                repetitions=2,
+                write_seconds=10.0,
+                patience=2.0,
+                followers=5_000,
+                readings=100_000,
+                single_changes=10,
+            )
+        return cls(
+            orders,
+            roots,
+            children,
+            repetitions=3,
+            write_seconds=60.0,
+            patience=20.0,
+            followers=100_000,
+            readings=10_000_000,
+            single_changes=40,
+        )
 
 
 class Arena:
@@ -75,10 +101,14 @@ class Arena:
     def __init__(self, stack: devstack.Stack, sizes: Sizes) -> None:
         self.stack, self.sizes = stack, sizes
         self.dsn = urlunsplit(urlsplit(stack.postgres)._replace(path="/shop"))
+        self.reads = urlunsplit(urlsplit(stack.postgres)._replace(path="/reads"))
+        """The database with the tables of the sink `postgres`."""
         self.http_port = next(p for p in range(ports.RANDOM_RANGE.stop, 65536) if ports.is_free(p))
         self.elasticsearch = urllib3.PoolManager(maxsize=8, timeout=60.0, retries=False)
         self.elsewhere: list[float] = []
         """The share of all cores that other programs used, for each measurement."""
+        self.settings: dict[str, str] = {}
+        """Further settings of the syncer, as variables."""
         self._runs = 0
 
     # -- the shop -----------------------------------------------------------------------------------
@@ -87,6 +117,7 @@ class Arena:
         """Creates the tables and rows of the shop."""
         with psycopg.connect(self.stack.postgres, autocommit=True) as admin:
             admin.execute("CREATE DATABASE shop")
+            admin.execute("CREATE DATABASE reads")
         customers = max(self.sizes.orders // ORDERS_PER_CUSTOMER, 10)
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute((ROOT / "demo" / "schema.sql").read_bytes())
@@ -123,12 +154,16 @@ class Arena:
             "SYNCER_CONNECT__URL": stack.connect,
             "SYNCER_ELASTICSEARCH__URL": stack.elasticsearch,
             "SYNCER_REDIS__URL": stack.redis,
+            "SYNCER_POSTGRES_SINK__DSN": self.reads,
             "SYNCER_HTTP__PORT": str(self.http_port),
+            "SYNCER_REFRESH__CLIENT_RATE": "0",
+            "SYNCER_REFRESH__KEY_RATE": "0",
             "SHOP_PGHOST": str(at.hostname),
             "SHOP_PGPORT": str(at.port),
             "SHOP_PGUSER": str(at.username),
             "SHOP_PGPASSWORD": str(at.password),
             "SHOP_PGDATABASE": at.path.lstrip("/"),
+            **self.settings,
         }
 
     @property
@@ -137,14 +172,14 @@ class Arena:
 
     def loaded(self, model: str) -> LoadedModel:
         settings = self.config
-        [found] = loader.declared(settings, [model])
+        [found] = loader.load_declared(settings, [model])
         return loader.load_model(settings, found)
 
-    def popen(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-        """Starts a command of the syncer. Appends its output to `log`."""
+    def popen(self, *arguments: str, log: Path, **environ: str) -> subprocess.Popen[bytes]:
+        """Starts a command of the syncer. Appends its output to `log`. environ: further variables."""
         with log.open("ab") as output:
             command = [sys.executable, "-m", "syncer", *arguments]
-            return subprocess.Popen(command, cwd=ROOT, env=self.environ, stdout=output, stderr=output)
+            return subprocess.Popen(command, cwd=ROOT, env=self.environ | environ, stdout=output, stderr=output)
 
     def syncer(self, *arguments: str) -> None:
         """Runs a command of the syncer to its end. Raises Failed if its exit status is not 0."""
@@ -162,6 +197,9 @@ class Arena:
             self.request("DELETE", f"/{index['index']}")
         with redis.from_url(self.stack.redis) as client:
             client.flushall()
+        with psycopg.connect(self.reads, autocommit=True) as connection:
+            connection.execute("DROP SCHEMA IF EXISTS read CASCADE")
+            connection.execute("CREATE SCHEMA read")
         self._delete_events()
 
     def _delete_events(self) -> None:

@@ -24,20 +24,30 @@ _POLL_INTERVAL = 0.05
 class Daemon:
     """A running daemon. Requests cost it CPU time, so callers should send few of them."""
 
-    def __init__(self, arena: Arena, models: Sequence[str]) -> None:
+    def __init__(self, arena: Arena, models: Sequence[str], command: str = "run") -> None:
+        """command: `run`, or `serve` for the HTTP server alone."""
         self.arena, self.models = arena, models
-        self._log = arena.log("run")
-        self._process = arena.popen("run", *models, log=self._log)
+        port = arena.http_port + (command != "run")
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = arena.log(command)
+        self._process = arena.popen(command, *models, log=self._log, SYNCER_HTTP__PORT=str(port))
         self.pid = self._process.pid
-        self._http = urllib3.HTTPConnectionPool("127.0.0.1", arena.http_port, timeout=10.0, retries=False)
+        self._http = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=60.0, retries=False)
 
     def get(self, path: str) -> bytes:
         """Sends a GET request and returns the body. Raises Failed if the daemon has ended or the status is not 200."""
+        return self._request("GET", path)
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """Sends a POST request and returns the body. Raises Failed as `get` does."""
+        return self._request("POST", path, body)
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         if self._process.poll() is not None:
             raise Failed(f"the daemon ended. Its output:\n{tail(self._log)}")
-        answer = self._http.request("GET", path)
+        answer = self._http.request(method, path, body=body)
         if answer.status != 200:
-            raise Failed(f"GET {path} returned {answer.status}: {answer.data.decode()}")
+            raise Failed(f"{method} {path} returned {answer.status}: {answer.data.decode()}")
         return answer.data
 
     def wait_ready(self) -> None:
@@ -55,9 +65,9 @@ class Daemon:
         """Returns whether the daemon has no unprocessed records. Raises Failed if a read model has stopped."""
         models: dict[str, Any] = orjson.loads(self.get("/status"))["models"]
         for name, status in models.items():
-            if status["state"] in ("failed", "stopped") or status["last_error"]:
+            if status["state"] in ("failed", "stopped") or status.get("last_error"):
                 raise Failed(f"{name}: {status['state']} {status['last_error']}")
-        return not any(status["lag_records"] or status["work_records"] for status in models.values())
+        return not any(status.get("lag_records") or status.get("work_records") for status in models.values())
 
     def count(self, metric: str, **labels: str) -> float:
         """Returns the sum of all series of a metric that have these labels."""
@@ -81,6 +91,13 @@ def following(arena: Arena, *models: str) -> Iterator[Daemon]:
     arena.reset()
     arena.settle()
     arena.syncer("backfill", *models)
+    with running(arena, *models) as daemon:
+        yield daemon
+
+
+@contextmanager
+def running(arena: Arena, *models: str) -> Iterator[Daemon]:
+    """Yields an idle daemon for these read models, whose backfill is done."""
     daemon = Daemon(arena, models)
     try:
         daemon.wait_ready()

@@ -201,10 +201,15 @@ class _Elasticsearch:
 
 
 def rendered(arena: Arena, loaded: LoadedModel, ids: Sequence[str]) -> dict[str, Any]:
-    """Renders the expected documents."""
+    """Renders the expected documents, and parses them."""
+    return {id: body and orjson.loads(body) for id, body in bodies(arena, loaded, ids).items()}
+
+
+def bodies(arena: Arena, loaded: LoadedModel, ids: Sequence[str]) -> dict[str, bytes | None]:
+    """Renders the expected documents as JSON text. None: there is none."""
     rows = SnapshotReader(arena.config.postgres.arguments(), loaded.compiled)
     try:
         with rows.view() as view:
-            return {row.asked: row.body and orjson.loads(row.body) for row in view.render([(i,) for i in ids])}
+            return {row.asked: row.body for row in view.render([(i,) for i in ids])}
     finally:
         rows.close()

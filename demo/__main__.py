@@ -17,21 +17,16 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-import urllib3
 
 import devstack
 from demo import place, reads, screen
-from demo.screen import PROGRAMS, Failed, note, step, syncer
-from devstack import process, stack
-from devstack.system import Account
+from demo.running import servers, start, start_daemon, use_shop
+from demo.screen import Failed, note, step, syncer
 from syncer.cli import output
 
 HOME = Path(os.environ.get("DEMO_HOME") or place.ROOT / ".devstack-demo").absolute()
@@ -45,7 +40,7 @@ def run() -> None:
     """Runs all steps of the demo."""
     began = time.monotonic()
     step(1, "Servers", "PostgreSQL, Kafka, Kafka Connect with Debezium, Elasticsearch, Redis")
-    with servers() as started:
+    with servers(HOME, hint="To stop them: make demo-down") as started:
         step(2, "The shop", f"an ordinary database with {ORDERS:,} orders, which knows nothing of the syncer")
         dsn, counts = place.make_shop(started, ORDERS)
         note(", ".join(f"{count:,} {table}" for table, count in counts.items()))
@@ -59,9 +54,9 @@ def run() -> None:
         step(5, "Backfill", "both read models")
         syncer("backfill")
         step(6, "Run", "the daemon keeps both in sync while a program uses the shop")
-        start_daemon(started)
+        start_daemon(started, HOME)
         reader = reads.Reader(started, dsn)
-        use_shop(dsn)
+        use_shop(dsn, LIVE_SECONDS, LIVE_RATE)
         reads.catch_up(reader)
         step(7, "Read", "delay until a change is readable; a search, a summary, the lag")
         reads.freshness(reader)
@@ -73,27 +68,12 @@ def run() -> None:
         output.echo()
         output.echo(f"Nothing differs. The demo took {time.monotonic() - began:.0f} s.", style="bold green")
         if KEEP:
+            shop = start_webshop(started)
             started.keep()
     if KEEP:
-        print_next_steps(reader, place.write_exports(HOME, settings))
+        print_next_steps(reader, place.write_exports(HOME, settings), shop)
     else:
         output.echo("The servers are stopped and their data is deleted. To keep them: make demo KEEP=1")
-
-
-@contextmanager
-def servers() -> Iterator[devstack.Stack]:
-    """Starts new, empty servers. At the end, stops and deletes them, even after an error, unless they are kept."""
-    if (HOME / stack.STATE).exists():
-        left = devstack.load(HOME)
-        if left.running():
-            raise Failed("A demo is already running. To stop it: make demo-down")
-        left.remove()
-    started = devstack.start(HOME, ephemeral=True, echo=note)
-    try:
-        yield started
-    finally:
-        if started.reaper:
-            started.remove()
 
 
 def apply_fix(dsn: str) -> None:
@@ -104,41 +84,22 @@ def apply_fix(dsn: str) -> None:
         connection.execute(statement)
 
 
-def start_daemon(started: devstack.Stack) -> None:
-    """Starts `syncer run` in the background with its log in a file, and waits until it is ready.
-
-    The daemon stops together with the servers.
-    """
-    log = HOME / "syncer.log"
-    log.unlink(missing_ok=True)
-    screen.command(f"syncer run > {shown(log)} 2>&1 &")
-    command = [str(PROGRAMS / "syncer"), "run"]
-    ourselves = Account(os.geteuid(), os.getegid(), "")
-    daemon = process.spawn(command, account=ourselves, env=os.environ, cwd=place.ROOT, log=log)
-    started.add_client("syncer", daemon)
-    url = f"http://127.0.0.1:{os.environ['SYNCER_HTTP__PORT']}/readyz"
-    deadline = time.monotonic() + 60
-    while not _ready(url):
-        if not daemon.alive() or time.monotonic() > deadline:
-            raise Failed(f"The daemon did not become ready. The end of its log:\n{process.tail(log)}")
-        time.sleep(0.1)
-    note(f"ready: {url}")
+def start_webshop(started: devstack.Stack) -> str:
+    """Starts the web shop in the background and returns its URL. It stops together with the servers."""
+    port = place.http_port(place.SHOP_PORT)
+    url = f"http://127.0.0.1:{port}/"
+    start(started, "webshop", [sys.executable, "-m", "demo.webshop", "--port", str(port)], HOME / "webshop.log", url)
+    return url
 
 
-def use_shop(dsn: str) -> None:
-    """Runs transactions in the shop for `LIVE_SECONDS`."""
-    program = ["-m", "demo.shop", "--dsn", dsn, "--seconds", f"{LIVE_SECONDS:g}", "--rate", str(LIVE_RATE)]
-    screen.command(f"python {' '.join(program)}")
-    if subprocess.run([sys.executable, *program], cwd=place.ROOT, check=False).returncode:
-        raise Failed("The program that uses the shop failed; its message is above.")
-
-
-def print_next_steps(reader: reads.Reader, exports: Path) -> None:
-    """Prints commands that the user can paste to inspect the running servers, and the command that stops them."""
+def print_next_steps(reader: reads.Reader, exports: Path, shop: str) -> None:
+    """Prints addresses to open, commands to paste, and the command that stops everything. shop: URL of the web shop."""
     started = reader.stack
     http = f"http://127.0.0.1:{os.environ['SYNCER_HTTP__PORT']}"
     documents = f"{started.elasticsearch}/orders"
     summary = f"redis-cli -u {started.redis} GET {reader.key}"
+    output.echo(f"The syncer:  {http}/")
+    output.echo(f"A web shop:  {shop}\n")
     output.echo("Everything is still running. To inspect it, run this in any terminal:\n")
     output.echo(f"  . {shlex.quote(str(exports))}\n")
     output.echo("It sets the addresses and adds the syncer to the PATH. After it:\n")
@@ -153,22 +114,11 @@ def print_next_steps(reader: reads.Reader, exports: Path) -> None:
     output.echo(f"  psql {reader.dsn} -c \"UPDATE customers SET name = 'Your Name' WHERE id = {reader.customer}\"")
     output.echo(f"  {summary}")
     output.echo()
+    output.echo(f"To watch the daemon, open its page: {http}/ (in a terminal: syncer top)")
+    output.echo()
     output.echo("To stop everything and delete its data:")
     output.echo()
     output.echo("  make demo-down", style="bold")
-
-
-def shown(path: Path) -> str:
-    """Returns a path relative to the current folder, if it is inside."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _ready(url: str) -> bool:
-    try:
-        return urllib3.request("GET", url, timeout=2, retries=False).status == 200
-    except urllib3.exceptions.HTTPError:
-        return False
 
 
 def main() -> int:

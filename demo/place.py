@@ -10,13 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from demo import shop
 from devstack import Stack
 from devstack.ports import is_free
 
 ROOT = Path(__file__).parents[1]
-HTTP_PORT = 8080
+HTTP_PORT, SHOP_PORT = 8080, 8081
 _TABLES = ("customers", "products", "orders", "order_items")
 
 
@@ -37,6 +38,24 @@ def make_shop(stack: Stack, orders: int) -> tuple[str, dict[str, int]]:
         return dsn, {table: _count(connection, table) for table in _TABLES}
 
 
+def reads_dsn(stack: Stack) -> str:
+    """Returns the DSN of the database with the documents, for the role of the syncer."""
+    return make_conninfo(stack.postgres, dbname="reads", user="syncer_sink", password="syncer_sink")
+
+
+def make_reads(stack: Stack) -> dict[str, str]:
+    """Creates a database for the sink `postgres`, with its role and schema (docs/postgres-sink.md#privileges).
+
+    Returns the setting with its DSN.
+    """
+    with psycopg.connect(stack.postgres, autocommit=True) as admin:
+        admin.execute("CREATE ROLE syncer_sink LOGIN PASSWORD 'syncer_sink'")
+        admin.execute("CREATE DATABASE reads")
+    with psycopg.connect(make_conninfo(stack.postgres, dbname="reads"), autocommit=True) as admin:
+        admin.execute("CREATE SCHEMA read AUTHORIZATION syncer_sink")
+    return {"SYNCER_POSTGRES_SINK__DSN": reads_dsn(stack)}
+
+
 def environment(stack: Stack, dsn: str) -> dict[str, str]:
     """Returns the variables with the addresses of these servers, for the syncer and its connector definition."""
     at = urlsplit(dsn)
@@ -47,7 +66,7 @@ def environment(stack: Stack, dsn: str) -> dict[str, str]:
         "SYNCER_CONNECT__URL": stack.connect,
         "SYNCER_ELASTICSEARCH__URL": stack.elasticsearch,
         "SYNCER_REDIS__URL": stack.redis,
-        "SYNCER_HTTP__PORT": os.environ.get("SYNCER_HTTP__PORT") or str(_http_port()),
+        "SYNCER_HTTP__PORT": os.environ.get("SYNCER_HTTP__PORT") or str(http_port(HTTP_PORT)),
         "SHOP_PGHOST": at.hostname or "127.0.0.1",
         "SHOP_PGPORT": str(at.port),
         "SHOP_PGUSER": at.username or "",
@@ -73,9 +92,9 @@ def write_exports(home: Path, settings: dict[str, str]) -> Path:
     return path
 
 
-def _http_port() -> int:
-    """Returns 8080 or the next free port."""
-    return next(port for port in range(HTTP_PORT, HTTP_PORT + 1000) if is_free(port))
+def http_port(first: int) -> int:
+    """Returns the first free port from this one on."""
+    return next(port for port in range(first, first + 1000) if is_free(port))
 
 
 def _count(connection: psycopg.Connection[Any], table: str) -> int:

@@ -1,10 +1,12 @@
-"""Lists archives of other versions of PostgreSQL and Debezium. A stack downloads them only on request.
+"""Lists archives that a stack downloads only on request: other versions of PostgreSQL and Debezium, another connector.
 
     DEVSTACK_POSTGRES_VERSION=17 make test
     python -m devstack up --version postgres=17
 
 By default, PostgreSQL comes from Debian and all other parts have the versions that pom.xml pins. checksums.txt
 has the checksum of each archive. Each archive is unpacked into its own folder of the cache.
+
+`jdbc` is Debezium's sink connector for SQL databases. A stack has it only if a version is chosen.
 """
 
 import os
@@ -53,6 +55,7 @@ ARCHIVES: Mapping[str, Mapping[str, Archive]] = {
         "18": _postgres("18.1.0"),
     },
     "debezium": {"3.6": _debezium("3.6.3")},
+    "jdbc": {"3.5": Archive("io.debezium", "debezium-connector-jdbc", "3.5.0.Final", "tar.gz", "plugin")},
 }
 """Maps each part, and each version name of the part, to the archive."""
 

@@ -40,8 +40,13 @@ class Downloads:
 
     @property
     def plugins(self) -> Path:
-        """Returns the `plugin.path` of Kafka Connect, with one folder per connector."""
+        """Returns the folder of the connector for PostgreSQL, with one folder per connector."""
         return self.others.get("debezium", self.root / "plugins")
+
+    @property
+    def plugin_path(self) -> str:
+        """Returns the `plugin.path` of Kafka Connect."""
+        return ",".join(str(path) for path in (self.plugins, self.others.get("jdbc")) if path)
 
     @property
     def postgres(self) -> Path | None:

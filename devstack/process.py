@@ -37,7 +37,7 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def kill(self, seconds: float = 60) -> None:
+    def kill(self, seconds: float = 180) -> None:
         """Sends SIGKILL to the process and all its descendants, and waits for their end.
 
         Descendants get the signal too, because a killed parent cannot forward it.

@@ -164,11 +164,18 @@ def docker_compose() -> Path | None:
     return Path(found) if found else None
 
 
+def chromium() -> Path | None:
+    """Returns the browser Chromium, in which the tests show the page of the daemon."""
+    found = shutil.which("chromium")
+    return Path(found) if found else None
+
+
 PACKAGES = {
     "postgresql": postgres_bin,
     "postgresql-postgis": postgis,
     "redis-server": redis_server,
     "docker-compose": docker_compose,
+    "chromium": chromium,
 }
 
 

@@ -1,4 +1,4 @@
-"""Keeps read models in Elasticsearch and Redis in sync with PostgreSQL, from its change stream.
+"""Keeps read models in Elasticsearch, Redis and Kafka in sync with PostgreSQL, from its change stream.
 
 Start with `pipeline/__init__.py`: it lists the stages of one batch, in order.
 """

@@ -36,6 +36,10 @@ class Snapshot(NamedTuple):
         xmin, xmax, xip = text.split(":")
         return cls(int(xmin), int(xmax), frozenset(map(int, xip.split(","))) if xip else frozenset())
 
+    def __str__(self) -> str:
+        """Returns the text that `parse` reads."""
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.xip)))}"
+
     @property
     def clock(self) -> int:
         """The number of transaction ids below `xmax` that are not in progress."""
@@ -118,7 +122,7 @@ class Clock:
         """
         if self.identity is not None and identity != self.identity:
             raise Fatal(
-                "the PostgreSQL server has another history than the documents were rendered from",
+                "the PostgreSQL server has another history than the one that the documents were rendered from",
                 where=model,
                 why=f"was {self.identity}, is {identity}",
                 hint=_resync(model),

@@ -7,7 +7,7 @@ are joined by `|`, and `|` and `\\` are escaped by `\\`. So no two keys share an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from syncer.events import Key
@@ -56,6 +56,10 @@ class Batch:
     version: int
     upserts: dict[str, bytes]
     deletes: list[str]
+    committed_ms: int = 0
+    """Commit time of the newest change that the batch was rendered for, in milliseconds since the Unix epoch.
+
+    0 if no change caused it, or if it is not known: a backfill, a work item, a second attempt."""
 
     def __len__(self) -> int:
         return len(self.upserts) + len(self.deletes)
@@ -66,7 +70,7 @@ class Batch:
     def split(self, id: str) -> tuple[Batch, Batch]:
         """Returns one upsert alone, and the rest of the batch."""
         rest = {other: body for other, body in self.upserts.items() if other != id}
-        return Batch(self.version, {id: self.upserts[id]}, []), Batch(self.version, rest, self.deletes)
+        return replace(self, upserts={id: self.upserts[id]}, deletes=[]), replace(self, upserts=rest)
 
     @property
     def size(self) -> int:
@@ -84,6 +88,8 @@ class Rejection(NamedTuple):
     reason: str
     kind: str = ""
     """The type of the error. All documents with the same fault have the same type."""
+    document: str = ""
+    """The id of the document, if `id` is that of one of its partials."""
 
 
 @dataclass(slots=True)
@@ -118,8 +124,8 @@ class Outcome:
         self.newest_version = max(self.newest_version, other.newest_version)
 
 
-def batch(rows: list[Row], version: int) -> Batch:
-    """Turns the rows of one snapshot into upserts and deletes.
+def batch(rows: list[Row], version: int, committed_ms: int = 0) -> Batch:
+    """Turns the rows of one snapshot into upserts and deletes. committed_ms: see `Batch`.
 
     A requested id without a row becomes a delete. If the row found has another id, the requested id becomes a
     delete, too, unless another row of this batch has that id.
@@ -127,4 +133,4 @@ def batch(rows: list[Row], version: int) -> Batch:
     upserts = {row.id: row.body for row in rows if row.id is not None and row.body is not None}
     gone = dict.fromkeys(row.asked for row in rows)
     gone |= dict.fromkeys(row.id for row in rows if row.id is not None)
-    return Batch(version, upserts, [id for id in gone if id not in upserts])
+    return Batch(version, upserts, [id for id in gone if id not in upserts], committed_ms)

@@ -34,9 +34,12 @@ def split_hint(text: str) -> tuple[str, str]:
 
 
 def with_hint(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns fields for programs. Moves the hint in `reason` or `last_error` to a field of its own."""
+    """Returns fields for programs. Moves the hint in `reason` to a field of its own.
+
+    The hint of `last_error` is removed: that error is over, so its command must not be run any more.
+    """
     parts = {key: split_hint(fields[key]) for key in ("reason", "last_error") if key in fields}
-    hint = next((hint for _, hint in parts.values() if hint), "")
+    _, hint = parts.get("reason", ("", ""))
     return {**fields, **{key: text for key, (text, _) in parts.items()}, "hint": hint}
 
 
@@ -73,6 +76,10 @@ class Reject(SyncerError):
 
 class Fatal(SyncerError):
     """Permanent for the read model: an operator has to act. No offset is committed past the failure."""
+
+
+class LaterEpoch(Fatal):
+    """A sink holds documents of a later epoch: another process rebuilds them, or the record of the epoch was lost."""
 
 
 class WeakIdentity(Fatal):

@@ -50,7 +50,10 @@ class ChangeEvent(NamedTuple):
 
 
 Key = tuple[str, ...]
-"""A root's primary key: the PostgreSQL text of each column, in primary-key order."""
+"""A root's primary key, or the values of its group expressions: the PostgreSQL text of each, in key order."""
+
+Values = tuple[str | None, ...]
+"""Column values of a row image that are looked up: the PostgreSQL text of each, or None for NULL."""
 
 
 class WorkItem(NamedTuple):

@@ -48,6 +48,23 @@ class SystemTime:
         return bool(wait([future], timeout=seconds).done)
 
 
+class BackOff:
+    """Doubles a pause with each failure, from `first` to `longest` seconds."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest = first, longest
+        self._next = first
+
+    def pause(self) -> float:
+        """Returns the seconds to wait after a failure."""
+        pause, self._next = self._next, min(self._next * 2, self._longest)
+        return pause
+
+    def reset(self) -> None:
+        """Starts with the first pause again, after a success."""
+        self._next = self._first
+
+
 class Stopped(Exception):
     """The lane was asked to stop. The next lane repeats the work that this one has not finished."""
 
@@ -101,14 +118,8 @@ class Waiter:
 
     def back_off(self, first: float, longest: float) -> Callable[[], None]:
         """Returns a function that waits. Each call doubles its time, from `first` to `longest` seconds."""
-        pause = first
-
-        def wait() -> None:
-            nonlocal pause
-            self(pause)
-            pause = min(pause * 2, longest)
-
-        return wait
+        back_off = BackOff(first, longest)
+        return lambda: self(back_off.pause())
 
 
 def poll_until(condition: Callable[[], T], *, timeout: float, interval: float, waiter: Waiter | None = None) -> T:

@@ -28,7 +28,18 @@ from tests.harness import Database, Names
 from tests.harness.database import fresh_database
 from tests.harness.names import fresh_names
 
-LONGEST = ("test_torture.py", "test_hazard_schema.py", "test_hazard_source.py", "test_convergence.py")
+LONGEST = (
+    "test_torture.py",
+    "test_hazard_schema.py",
+    "test_hazard_source.py",
+    "test_convergence.py",
+    "test_daemon.py",
+    "test_bad_input.py",
+    "test_engine.py",
+    "test_partials_in_sinks.py",
+    "test_demo.py",
+    "test_tutorial.py",
+)
 
 # The duration of an example depends more on the load of the machine than on the code.
 settings.register_profile("any machine", deadline=None)
@@ -36,8 +47,29 @@ settings.register_profile("long", deadline=None, max_examples=2000)
 settings.load_profile("any machine")
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "with --dist loadfile: the last worker runs only tests without servers"
+    parser.addoption("--light-worker", action="store_true", help=text)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Returns the scheduler for `--light-worker`. Otherwise pytest-xdist chooses its own."""
+    if not config.getoption("light_worker"):
+        return None
+    from tests.harness.distribution import LightWorkerScheduling  # imported late: a run without xdist is possible
+
+    return LightWorkerScheduling(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Prepares the environment of the servers and daemons that tests start."""
+    # A run starts hundreds of `syncer` processes. Without cached bytecode, each would compile all modules again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    last = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1
+    if config.getoption("light_worker") and os.environ.get("PYTEST_XDIST_WORKER") == f"gw{last}":
+        os.nice(5)  # tests of servers have time limits
     # Test servers run for minutes only. The full JIT compiler would cost more time than it saves.
     os.environ.setdefault("DEVSTACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
     # A background job of a shell ignores SIGINT. Child processes would inherit this, but tests interrupt them.
@@ -62,10 +94,16 @@ def servers(versions: Mapping[str, str]) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that need servers. Runs the longest files first, so that no worker ends with a long one."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if not {"unit", "simulation"} & set(item.path.relative_to(item.config.rootpath).parts):
             item.add_marker(pytest.mark.integration)
+    items.sort(key=lambda item: (item.path.name not in LONGEST, item.get_closest_marker("integration") is None))
+
+
+def pytest_collection_finish() -> None:
+    """Excludes the modules and the collected tests from the garbage collections during tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -22,7 +22,7 @@ class Connect(Server):
             "bootstrap.servers": f"127.0.0.1:{self.site.ports['kafka']}",
             "group.id": "devstack-connect",
             "listeners": self.url,
-            "plugin.path": self.site.downloads.plugins,
+            "plugin.path": self.site.downloads.plugin_path,
             "plugin.discovery": "service_load",
             "key.converter": json_converter,
             "key.converter.schemas.enable": "false",
@@ -37,7 +37,7 @@ class Connect(Server):
             "status.storage.topic": "connect-status",
             "status.storage.replication.factor": 1,
             "status.storage.partitions": 1,
-            "offset.flush.interval.ms": 1000,
+            "offset.flush.interval.ms": 50,  # The watermark of a read model waits for it.
             "scheduled.rebalance.max.delay.ms": 0,
             "producer.linger.ms": 0,  # The default is 5 ms since Kafka 4.0: a large part of the latency.
             "producer.max.request.size": MAX_MESSAGE_BYTES,

@@ -58,10 +58,13 @@ class Kafka(Server):
         self.write("log4j2.properties", LOG4J2)
         self.write("server.properties", properties(self.settings()))
         if not (self.folder / "data" / "meta.properties").exists():
-            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
-            storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties"]
+            storage = ["kafka.tools.StorageTool", "format", "-t", self.cluster_id(), "-c", "server.properties"]
             command = [*self.run_java("256m"), *storage]
             process.run(command, account=self.site.account, env=self.env(), cwd=self.folder)
+
+    def cluster_id(self) -> str:
+        """Returns the id of a new cluster."""
+        return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
 
     def command(self) -> list[str | Path]:
         """Returns the command of the broker."""

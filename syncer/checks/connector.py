@@ -18,8 +18,8 @@ from syncer.events import TableName
 POSTGRES_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
 CANARY_PREFIX = "syncer-canary"
 """Prefix of the canary's logical messages. It does not begin with `syncer.`: the connector leaves out such messages."""
-_RESUMES_SAFELY_SINCE = (3, 7)
-"""The first version of Debezium that loses no rows when it resumes."""
+_LOSES_ONLY_INSERTS_SINCE = (3, 7)
+"""The first version of Debezium that loses nothing but inserted rows when it resumes, and seldom."""
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
 
 
@@ -68,6 +68,12 @@ RULES = (
         "the syncer recognizes an unchanged large value by this placeholder",
     ),
     Rule("flush.lsn.source", "true", "true", "the slot would never advance, and WAL would fill the disk"),
+    Rule(
+        "lsn.flush.mode",
+        "connector",
+        "connector",
+        "PostgreSQL may remove WAL only after Debezium has confirmed that its changes are in Kafka",
+    ),
     Rule("key.converter", _JSON, None, "the syncer reads keys as JSON"),
     Rule("key.converter.schemas.enable", "false", "true", "the schema would be most of each record's size"),
     Rule("value.converter", _JSON, None, "the syncer reads events as JSON"),
@@ -105,6 +111,8 @@ _LISTS: tuple[tuple[str, Callable[[TableName], str], bool], ...] = (
     ("table.include.list", str, True),
     ("table.exclude.list", str, False),
 )
+_SKIPPING = ("trust_slot", "trust_greater_lsn")
+"""Strategies of Debezium with which a connector continues at the slot's position, although Kafka has less."""
 _COLUMN_SETTINGS = re.compile(r"column\.(exclude\.list|mask\..*|truncate\..*)")
 
 
@@ -123,7 +131,7 @@ def check_connector(
     needed: the columns that events must contain, by table (`needed_columns`). If None, every column is needed.
     """
     findings = [found for rule in RULES if (found := _check_rule(rule, config, where))]
-    for check in (_names, _table_lists, _columns, _transforms, _messages, _limits):
+    for check in (_names, _table_lists, _columns, _transforms, _messages, _resume, _limits):
         findings += check(config, where, _Wanted(tables, topic_prefix, publication, needed))
     return findings
 
@@ -137,22 +145,23 @@ class _Wanted(NamedTuple):
     needed: Mapping[TableName, Collection[str]] | None
 
 
-def resumes_without_loss(version: str) -> bool | None:
-    """Returns whether this version of Debezium loses no rows when it resumes; None for an unreadable version.
+def loses_only_inserts(version: str) -> bool | None:
+    """Returns whether this version of Debezium can lose only inserted rows when it resumes; None if it is unreadable.
 
-    Before 3.7, it loses rows that have the same WAL position as the last row sent (debezium/dbz#1554).
+    An earlier version loses rows that have the same WAL position as the last row sent (debezium/dbz#1554), and other
+    changes (dbz#76). A later one still loses the rest of a page of a COPY if it had sent only one row of the page.
     """
     found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) >= _RESUMES_SAFELY_SINCE if found else None
+    return (int(found[1]), int(found[2])) >= _LOSES_ONLY_INSERTS_SINCE if found else None
 
 
 def check_version(version: str, where: str) -> Iterator[Finding]:
-    """Finds a version of Debezium that loses rows when it resumes.
+    """Finds a version of Debezium that often loses rows when it resumes.
 
     version: of the connector's plug-in, as Kafka Connect reports it; empty if it is not known.
     """
-    if resumes_without_loss(version) is False:
-        since = ".".join(map(str, _RESUMES_SAFELY_SINCE))
+    if loses_only_inserts(version) is False:
+        since = ".".join(map(str, _LOSES_ONLY_INSERTS_SINCE))
         yield Finding(
             "error",
             "connector-version",
@@ -163,13 +172,25 @@ def check_version(version: str, where: str) -> Iterator[Finding]:
         )
 
 
-def check_session_visibility(sees_sessions: bool, role: str, version: str, policy: str) -> Iterator[Finding]:
+def check_repair(policy: str) -> Iterator[Finding]:
+    """Finds that lost rows are not repaired. policy: `source.repair_after_resume`."""
+    if policy == "never":
+        yield Finding(
+            "warning",
+            "lost-rows",
+            "source.repair_after_resume",
+            "is never",
+            "Debezium can lose rows of a COPY when Kafka Connect is killed, and nothing repairs this",
+            "repair_after_resume: auto",
+        )
+
+
+def check_session_visibility(sees_sessions: bool, role: str, policy: str) -> Iterator[Finding]:
     """Finds a role that may not see when the connector resumed, if the policy needs this to repair documents.
 
     policy: `source.repair_after_resume`.
     """
-    needed = policy == "always" or (policy == "auto" and resumes_without_loss(version) is not True)
-    if needed and not sees_sessions:
+    if policy != "never" and not sees_sessions:
         yield Finding(
             "warning",
             "hidden-reader",
@@ -274,9 +295,6 @@ def _transforms(config: Mapping[str, str], where: str, wanted: _Wanted) -> Itera
         if re.fullmatch(r"topic\.creation\..*\.cleanup\.policy", key) and "compact" in value:
             why = "compaction drops events whose before-image is still needed"
             yield Finding("error", "connector-topic", f"{where}: {key}", f"is {value}", why, f'"{key}": "delete"')
-    if config.get("lsn.flush.mode") == "manual":
-        why = "the slot would never advance, and WAL would fill the disk"
-        yield Finding("error", "connector-setting", f"{where}: lsn.flush.mode", "is manual", why, "remove it")
 
 
 def _messages(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
@@ -289,7 +307,21 @@ def _messages(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterato
             yield Finding("error", "connector-messages", f"{where}: {key}", what, why, fix)
 
 
+def _resume(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
+    key = "offset.mismatch.strategy"
+    if (strategy := config.get(key, "").strip().lower()) in _SKIPPING:
+        why = (
+            "if the slot is ahead of the offset that Kafka Connect has committed, the changes between them are skipped"
+        )
+        fix = f'"{key}": "trust_offset"'
+        yield Finding("error", "connector-setting", f"{where}: {key}", f"is {strategy}", why, fix)
+
+
 def _limits(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[Finding]:
+    if (acks := config.get("producer.override.acks", "all")) not in ("all", "-1"):
+        why = "source offsets would be committed before the records are safe, so the watermark could be false"
+        at, fix = f"{where}: producer.override.acks", '"producer.override.acks": "all"'
+        yield Finding("error", "connector-setting", at, f"is {acks}", why, fix)
     if _number(config, "producer.override.max.request.size", 1 << 20) < 1 << 24:
         why = "a larger event stops the connector (under REPLICA IDENTITY FULL an event has twice the row's size)"
         at, fix = (

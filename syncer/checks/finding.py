@@ -14,6 +14,28 @@ Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True, slots=True)
+class NewIndex:
+    """An index that does not exist yet. `str` returns the statement that creates it."""
+
+    table: TableName
+    keys: tuple[str, ...]
+    """Columns and expressions as SQL, with their directions."""
+    using: str = ""
+    """The access method; empty for a B-tree."""
+    concurrently: bool = True
+    """Whether its creation does not block writes. PostgreSQL cannot do this for a partitioned table."""
+
+    def __str__(self) -> str:
+        concurrently, using = " CONCURRENTLY" if self.concurrently else "", f" USING {self.using}" if self.using else ""
+        return f"CREATE INDEX{concurrently} ON {quote_table(self.table)}{using} ({', '.join(self.keys)});"
+
+    def covers(self, other: NewIndex) -> bool:
+        """Returns whether this index also serves the searches of the other one, whose keys are its first keys."""
+        is_prefix = self.keys[: len(other.keys)] == other.keys and len(self.keys) > len(other.keys)
+        return is_prefix and (self.table, self.using, other.using) == (other.table, "", "")
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One problem, with its cause and its fix.
 
@@ -31,6 +53,8 @@ class Finding:
     why: str = ""
     fix: str = ""
     """What to run or to write. One SQL statement or command on each line; SQL ends with a semicolon."""
+    index: NewIndex | None = None
+    """The index that `fix` creates, if it does nothing else."""
 
     def __str__(self) -> str:
         text = f"{self.severity}: {self.where}: {self.what}"

@@ -7,16 +7,17 @@ invents a value (0, '', the column's default), and the syncer would silently mis
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from syncer.checks.finding import Finding, quote, quote_list, quote_table
+from syncer.checks.groups import check_groups
+from syncer.checks.list_index import list_index, missing_index
+from syncer.checks.partials import check_partials
 from syncer.declaration.catalog import Catalog, Leaf, Table
 from syncer.declaration.compile import Compiled, TableUse
 from syncer.declaration.names import literal
 from syncer.events import TableName
-
-_SMALL = 1000
-"""Rows up to which a scan is as fast as an index."""
 
 KEY_TYPES = frozenset(
     {
@@ -74,11 +75,13 @@ def check_model(
     catalog: Catalog,
     *,
     role: str = "",
+    mutable: Collection[str] = (),
 ) -> list[Finding]:
     """Finds what would make this read model's documents wrong or slow.
 
     where: the file of the declaration.
     role: the role that the syncer connects as, for the GRANT statements.
+    mutable: see `check_groups`.
     """
     role = quote(role) if role else "CURRENT_USER"
     findings: list[Finding] = []
@@ -93,18 +96,24 @@ def check_model(
         if kind := list(_kind(where, table)):
             findings += kind
             continue
-        findings += _identity(where, table, uses)
-        findings += _new_partitions(where, table, uses, catalog)
-        findings += _keys(where, table, compiled, uses)
+        sought = [use for use in compiled.rendered.table_uses if use.table == name]
+        findings += _identity(where, table, sought)
+        findings += _new_partitions(where, table, sought, catalog)
+        findings += _keys(where, table, compiled, sought)
         findings += _indexes(where, table, uses)
+        if compiled.group and name == compiled.root:
+            findings += check_groups(where, compiled, table, mutable)
     findings += _parent_indexes(where, compiled, catalog)
+    findings += _step_indexes(where, compiled, catalog)
+    if compiled.partials and (divided := catalog.tables.get(compiled.partials.table)):
+        findings += check_partials(where, compiled.partials, divided)
     return list(dict.fromkeys(findings))
 
 
 def needed_columns(compiled: Compiled, catalog: Catalog) -> dict[TableName, frozenset[str]]:
     """Returns the columns that events must contain, by table: primary keys and links."""
     needed: dict[TableName, frozenset[str]] = {}
-    for use in compiled.table_uses:
+    for use in compiled.rendered.table_uses:
         table = catalog.tables.get(use.table)
         columns = {*(table.primary_key if table else ()), *(use.lookup.columns if use.lookup else ())}
         needed[use.table] = needed.get(use.table, frozenset()) | columns
@@ -175,8 +184,8 @@ def _kind(where: str, table: Table) -> Iterator[Finding]:
             "error",
             "no-primary-key",
             at,
-            "has no primary key",
-            "without it, an event does not identify its row",
+            "has no primary key, and no unique index that identifies its rows",
+            "without one of them, an event does not identify its row",
             f"ALTER TABLE {quote_table(table.name)} ADD PRIMARY KEY (…);",
         )
 
@@ -189,27 +198,30 @@ def _identity(where: str, table: Table, uses: Sequence[TableUse]) -> Iterator[Fi
             "error",
             "identity-nothing",
             at,
-            f"no usable replica identity: {_names(failing)}",
+            f"no usable replica identity{_of(table, failing)}",
             "once published, the application's own UPDATE and DELETE would fail",
-            _set_identity(failing, needed),
+            _set_identity(table, failing, needed),
         )
     publishable = [leaf for leaf in table.leaves if leaf not in failing]
-    lacking = [leaf for leaf in publishable if not needed <= set(leaf.identity_columns)]
+    # An index omits the old row of an update that changes none of its columns. The new row may then lack a long array.
+    arrays = {use.lookup.array for use in uses if use.lookup} - {""}
+    logged = {leaf: set(leaf.identity_columns) - (arrays if leaf.identity != "full" else set()) for leaf in publishable}
+    lacking = [leaf for leaf in publishable if not needed <= logged[leaf]]
     if lacking:
-        missing = ", ".join(sorted({c for leaf in lacking for c in needed.difference(leaf.identity_columns)}))
+        missing = ", ".join(sorted({c for leaf in lacking for c in needed - logged[leaf]}))
         yield Finding(
             "error",
             "identity",
             at,
-            f"the replica identity leaves out {missing}: {_names(lacking)}",
+            f"the replica identity leaves out {missing}{_of(table, lacking)}",
             "the old document would keep a row that was moved or deleted",
-            _set_identity(lacking, needed),
+            _set_identity(table, lacking, needed),
         )
 
 
 def _new_partitions(where: str, table: Table, uses: Sequence[TableUse], catalog: Catalog) -> Iterator[Finding]:
     """Warns that a new partition gets the identity DEFAULT, its primary key. It inherits neither FULL nor an index."""
-    missing = _needed(table, uses).difference(table.primary_key)
+    missing = _needed(table, uses).difference(() if table.key_index else table.primary_key)
     name = _shortened(f"{table.name.schema}_{table.name.name}_replica_identity")
     if table.kind != "partitioned" or not missing or name in catalog.event_triggers:
         return
@@ -258,6 +270,7 @@ def _needed(table: Table, uses: Sequence[TableUse]) -> frozenset[str]:
 
 def _keys(where: str, table: Table, compiled: Compiled, uses: Sequence[TableUse]) -> Iterator[Finding]:
     columns: dict[str, None] = {}
+    arrays = {use.lookup.array for use in uses if use.lookup}  # the compiler refuses others
     for use in uses:
         columns |= dict.fromkeys(use.lookup.columns if use.lookup else compiled.key)
     for name in columns:
@@ -274,7 +287,7 @@ def _keys(where: str, table: Table, compiled: Compiled, uses: Sequence[TableUse]
                 "change events leave it out",
                 f"use the columns that it is computed from: {', '.join(column.generated_from)}",
             )
-        elif column.base not in KEY_TYPES:
+        elif column.base not in KEY_TYPES and name not in arrays:
             why = _REFUSED_KEYS.get(column.base, "the encoding of this type in events is not known to be exact")
             fix = "use a column of another type as key or link"
             yield Finding("error", "key-type", at, f"{column.type} cannot be a key or link", why, fix)
@@ -282,9 +295,11 @@ def _keys(where: str, table: Table, compiled: Compiled, uses: Sequence[TableUse]
 
 def _indexes(where: str, table: Table, uses: Sequence[TableUse]) -> Iterator[Finding]:
     for use in uses:
-        if use.lookup:
+        if use.lookup and use.listed_by is not None:
+            yield from list_index(f"{where}: {use.path}", table, use.lookup.columns, use.listed_by)
+        elif use.lookup and not use.is_root:
             why = "each render reads the whole table"
-            yield from _index(f"{where}: {use.path}", table, use.lookup.columns, why)
+            yield from _link_index(f"{where}: {use.path}", table, use, use.lookup.columns, use.fixed, why)
 
 
 def _parent_indexes(where: str, compiled: Compiled, catalog: Catalog) -> Iterator[Finding]:
@@ -292,30 +307,51 @@ def _parent_indexes(where: str, compiled: Compiled, catalog: Catalog) -> Iterato
         parent = catalog.tables.get(use.parent) if use.parent else None
         if parent and use.lookup and use.lookup.sql is not None:
             why = f"each change of {use.table} reads the whole table to find the rows that it belongs to"
-            yield from _index(f"{where}: {use.path}", parent, use.parent_columns, why)
+            yield from _link_index(f"{where}: {use.path}", parent, use, use.parent_columns, use.parent_fixed, why)
 
 
-def _index(at: str, table: Table, columns: Sequence[str], why: str) -> Iterator[Finding]:
-    if _has_index(table, columns):
+def _step_indexes(where: str, compiled: Compiled, catalog: Catalog) -> Iterator[Finding]:
+    """Demands an index that leads from a row of a tree to the rows below it."""
+    for use in compiled.table_uses:
+        table = catalog.tables.get(use.table)
+        if table and use.ancestors and use.ancestors.climb.limit > 1:
+            columns = [other for _, other in use.ancestors.climb.step]
+            why = f"each change of {table.name} reads the whole table once for each level, to find the rows below"
+            yield from _index(f"{where}: {use.path}", table, columns, (), why)
+
+
+def _link_index(
+    at: str, table: Table, use: TableUse, columns: Sequence[str], fixed: Collection[str], why: str
+) -> Iterator[Finding]:
+    """Demands the index of one side of a link. Without that of a link by an array, the read model is refused."""
+    array = next((name for name in columns if name in table.columns and table.columns[name].base == "array"), "")
+    if array:
+        if array not in table.element_indexes:
+            yield replace(missing_index(at, table, array, why, [quote(array)], using="gin"), severity="error")
         return
-    concurrently = "" if table.kind == "partitioned" else " CONCURRENTLY"
-    yield Finding(
-        "note" if 0 < table.rows_estimate <= _SMALL else "warning",
-        "no-index",
-        at,
-        f"{table.name} has no index on {', '.join(columns)}",
-        why,
-        f"CREATE INDEX{concurrently} ON {quote_table(table.name)} ({quote_list(columns)});",
-    )
+    for finding in _index(at, table, columns, fixed, why):
+        yield replace(finding, severity="error") if use.by_array else finding
 
 
-def _has_index(table: Table, columns: Collection[str]) -> bool:
-    """Returns whether an index serves `columns = …`: its first column is one of them."""
-    return any(i.columns and i.columns[0] in columns and not i.partial for i in table.indexes)
+def _index(at: str, table: Table, columns: Sequence[str], fixed: Collection[str], why: str) -> Iterator[Finding]:
+    if _has_index(table, columns, fixed):
+        return
+    yield missing_index(at, table, ", ".join(columns), why, [*map(quote, columns)])
 
 
-def _set_identity(leaves: Iterable[Leaf], needed: Collection[str]) -> str:
+def _has_index(table: Table, columns: Collection[str], fixed: Collection[str]) -> bool:
+    """Returns whether an index serves `columns = …`: its first column is one of them.
+
+    fixed: columns that the same search compares with constants. They may precede it.
+    """
+    firsts = (next((c for c in i.columns if c not in fixed), None) for i in table.indexes if not i.partial)
+    return any(first in columns for first in firsts)
+
+
+def _set_identity(table: Table, leaves: Sequence[Leaf], needed: Collection[str]) -> str:
     """Returns the fix that gives each leaf a replica identity with at least these columns."""
+    if table.key_index and set(needed) <= set(table.primary_key) and [leaf.oid for leaf in leaves] == [table.oid]:
+        return f"ALTER TABLE {quote_table(table.name)} REPLICA IDENTITY USING INDEX {quote(table.key_index)};"
     return "\n".join(
         f"{quote_table(leaf.name)} has virtual generated columns, so it cannot use FULL: create a unique index"
         f" on {quote_list(sorted(needed))}, all NOT NULL; ALTER TABLE … REPLICA IDENTITY USING INDEX …"
@@ -323,6 +359,11 @@ def _set_identity(leaves: Iterable[Leaf], needed: Collection[str]) -> str:
         else f"ALTER TABLE {quote_table(leaf.name)} REPLICA IDENTITY FULL;"
         for leaf in leaves
     )
+
+
+def _of(table: Table, leaves: Sequence[Leaf]) -> str:
+    """Returns the names of partitions. Empty for a table itself, which the finding names already."""
+    return "" if [leaf.name for leaf in leaves] == [table.name] else f": {_names(leaves)}"
 
 
 def _names(leaves: Sequence[Leaf]) -> str:

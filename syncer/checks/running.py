@@ -90,16 +90,16 @@ def _short(text: str) -> str:
     return text if len(text) <= 400 else f"{text[:150]} … {text[-250:]}"
 
 
-def cause_lines(trace: str | None, most: int = 4) -> str:
+def cause_lines(trace: str | None, max_lines: int = 4) -> str:
     """Removes the stack frames from a Java stack trace. Returns the first lines and the root cause, however deep.
 
-    most: number of lines to keep.
+    max_lines: number of lines to keep.
     """
     lines = [line.strip() for line in (trace or "").splitlines()]
     messages = [line for line in lines if line and not line.startswith(("at ", "... "))]
-    if (at := _root(messages)) >= most:
-        return "\n".join(messages[: most - 1] + messages[at : at + most])
-    return "\n".join(messages[:most])
+    if (at := _root(messages)) >= max_lines:
+        return "\n".join(messages[: max_lines - 1] + messages[at : at + max_lines])
+    return "\n".join(messages[:max_lines])
 
 
 def fix_for(failure: str) -> str:

@@ -51,6 +51,8 @@ class Slot:
     """`reserved`, `extended`, `unreserved` or `lost`."""
     behind: int | None
     """Bytes of WAL from the position that the reader has confirmed to the current position; None on a standby."""
+    two_phase: bool = False
+    """Whether it decodes prepared transactions when they are prepared, not when they are committed."""
     reader: Reader | None = None
 
 
@@ -317,6 +319,15 @@ def _slot(facts: SourceFacts) -> Iterator[Finding]:
             f"it belongs to plugin {slot.plugin} and database {slot.database}",
             f"the connector needs a slot of pgoutput in database {facts.database}",
             "set another slot.name in the connector's definition",
+        )
+    if slot.two_phase:
+        yield Finding(
+            "error",
+            "slot-two-phase",
+            at,
+            "it decodes prepared transactions before they are committed (two_phase)",
+            "a position in the stream then does not prove that all earlier commits are in Kafka",
+            RESET,
         )
 
 

@@ -26,7 +26,7 @@ TableState = Mapping[str, Any]
     labels: {OID: TypeState} of enum labels and of composite types
     render: a digest of the render statement. The same declaration gives another one if its names now mean other
             columns, or if a table has another primary key
-    weak: a token for the last time that a replica identity was detected as too weak (`Registry.note_weak`)
+    weak: a token for the last time that a replica identity was detected as too weak (`Registry.record_weak`)
 """
 FORM = 4
 """The version of this format. A state in another format cannot be compared, so all documents are rendered once."""

@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 import click
+from click.exceptions import NoSuchCommand
 
 import syncer
 from syncer.cli import context, output
@@ -20,10 +21,16 @@ COMMANDS = (
     "connectors",
     "backfill",
     "run",
+    "serve",
     "status",
+    "wait",
+    "refresh",
+    "top",
     "verify",
+    "trace",
     "dlq",
     "resync",
+    "export",
     "config",
 )
 """Each command is in the module of the same name. The module is imported when the command or the list is needed."""
@@ -58,7 +65,16 @@ class Commands(click.Group):
         found: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except NoSuchCommand as error:  # click compares the name with the modules that are already imported
+            raise NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
+
     def invoke(self, ctx: click.Context) -> Any:
+        gc.set_threshold(*_GC_THRESHOLDS)  # before the import of the command, of which it takes a tenth
         shared = ctx.ensure_object(context.Context)
         try:
             try:
@@ -99,8 +115,8 @@ all settings and where each value comes from.""",
 @context.common
 @click.version_option(syncer.__version__, "-V", "--version", message="syncer %(version)s")
 def main() -> None:
-    """Keep read models in Elasticsearch and Redis in sync with PostgreSQL.
+    """Keep read models in sync with PostgreSQL.
 
-    Each of the options below can be given before or after the command.
+    Read models are documents in Elasticsearch, Redis, PostgreSQL tables or Kafka topics. Each of the options below can
+    be given before or after the command.
     """
-    gc.set_threshold(*_GC_THRESHOLDS)

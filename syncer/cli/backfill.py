@@ -11,13 +11,33 @@ import click
 from prometheus_client import CollectorRegistry
 
 from syncer.cli import output
-from syncer.cli.context import Context, command, models_argument
+from syncer.cli.context import Context, F, command, models_argument
 from syncer.cli.progress import Progress
 from syncer.operations.backfill import Backfill
 from syncer.operations.backfill import Progress as Step
+from syncer.quantities import counted
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
 from syncer.telemetry.metrics import Metrics
+
+
+def load_options(function: F) -> F:
+    """Adds the options that limit the load of a command that renders all documents: `workers` and `rate`."""
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(1),
+        metavar="NUMBER",
+        show_default="setting backfill.workers",
+        help="Number of key ranges that this process renders concurrently.",
+    )
+    rate = click.option(
+        "--rate",
+        type=click.FloatRange(0, min_open=True),
+        metavar="NUMBER",
+        show_default="no limit",
+        help="Limit in documents per second, over all processes. With partials: in partials per second.",
+    )
+    return workers(rate(function))
 
 
 @command(
@@ -34,24 +54,11 @@ from syncer.telemetry.metrics import Metrics
     },
 )
 @models_argument
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    metavar="NUMBER",
-    show_default="setting backfill.workers",
-    help="Number of key ranges that this process renders concurrently.",
-)
-@click.option(
-    "--rate",
-    type=click.FloatRange(0, min_open=True),
-    metavar="NUMBER",
-    show_default="no limit",
-    help="Limit in documents per second, over all processes.",
-)
+@load_options
 @click.option(
     "--sweep",
     is_flag=True,
-    help="Also delete documents whose rows disappeared without a change event (detached partitions).",
+    help="Also delete documents whose rows disappeared without a change event, as in a detached partition.",
 )
 @click.option("--restart", is_flag=True, help="Start from the beginning even if an earlier backfill is unfinished.")
 @click.pass_context
@@ -77,31 +84,32 @@ def backfill(
     document gets a dead letter with the reason.
     """
     config = context.config
-    found = loader.declared(config, models)
+    found = loader.load_declared(config, models)
     registry, metrics, rejected = open_registry(config), Metrics(CollectorRegistry()), 0
-    with interruptible("run the same command again to continue"), Progress("documents") as progress:
+    with interruptible("run the same command again to continue"), Progress("document") as progress:
         for model in found:
 
             def report(step: Step, name: str = model.name) -> None:
-                progress.update(name, step.roots, step.total, describe(step))
+                progress.update(name, step.roots, step.total, describe(step), unit=step.unit)
 
             done = Backfill(config, model, registry, rate=rate, sweep=sweep).run(
                 metrics, workers or config.backfill.workers, report, restart=restart
             )
             seconds = (done.run.finished_ms - done.run.started_ms) / 1000
-            documents = output.counted(done.run.roots, "document")
-            progress.echo(f"{model.name}: done, {documents} in {seconds:,.1f} s")
-            echo_rejected(progress, model.name, done.rejected)
+            progress.echo(f"{model.name}: done, {counted(done.run.roots, done.run.unit)} in {seconds:,.1f} s")
+            echo_rejected(progress, model.name, done.rejected, done.run.unit)
             rejected += done.rejected
     if rejected:
         ctx.exit(output.FINDING)
 
 
-def echo_rejected(progress: Progress, model: str, rejected: int) -> None:
-    """Prints how many documents were rejected, and the command that shows the reasons."""
+def echo_rejected(progress: Progress, model: str, rejected: int, unit: str) -> None:
+    """Prints how many documents or partials were rejected, and the command that shows the reasons.
+
+    unit: `document` or `partial`.
+    """
     if rejected:
-        were = "was" if rejected == 1 else "were"
-        progress.echo(f"{model}: {output.counted(rejected, 'document')} {were} rejected")
+        progress.echo(f"{model}: {counted(rejected, f'{unit} was', f'{unit}s were')} rejected")
         progress.echo(f"  → syncer dlq list {model}")
 
 

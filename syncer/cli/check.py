@@ -12,8 +12,10 @@ import click
 
 from syncer.checks import Finding
 from syncer.cli import output
+from syncer.cli.check_report import CheckReport
 from syncer.cli.context import Context, as_json, command, models_argument
-from syncer.cli.run_checks import CheckReport, run_checks
+from syncer.cli.run_checks import run_checks
+from syncer.quantities import counted
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -23,7 +25,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
     """
     syncer check
     syncer check orders
-    syncer check --read-only            create no temporary index in Elasticsearch
+    syncer check --read-only            create no temporary index or table
     syncer check --sql > fix.sql        review it, then run: psql -v ON_ERROR_STOP=1 -f fix.sql
     syncer check --json | jq '.findings[] | select(.severity == "error")'
     """,
@@ -31,7 +33,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 )
 @models_argument
 @click.option("--sql", "only_sql", is_flag=True, help="Print only the SQL that fixes errors and warnings.")
-@click.option("--read-only", is_flag=True, help="Do not create a temporary index in Elasticsearch.")
+@click.option("--read-only", is_flag=True, help="Create nothing on the servers, not even temporarily.")
 @as_json
 @click.pass_context
 def check(
@@ -53,20 +55,21 @@ def check(
     An error means that documents can be wrong, or that statements of your application fail. A warning means that the
     syncer is slow or fragile. A note is for your information.
 
-    The command changes nothing, with one exception. To test whether Elasticsearch accepts a mapping, it creates a
-    hidden index named syncer-check-… and deletes it immediately.
+    The command leaves no changes behind. To test whether Elasticsearch accepts a mapping, it creates a hidden index
+    named syncer-check-… and deletes it immediately. To test a sink in PostgreSQL, it creates a table in a transaction
+    that it rolls back.
     """
     with _exit_on_sigterm():
         report = run_checks(context.config, models, read_only=read_only)
     if as_json:
-        findings = [asdict(f) | {"about": title} for title, group in report.findings.items() for f in group]
+        findings = [_as_dict(f) | {"about": title} for title, group in report.findings.items() for f in group]
         output.echo_json({"findings": findings} | {f"{s}s": len(report.all(s)) for s in STYLES})
     elif only_sql:
         for line in script(report):
             click.echo(line)
     else:
         echo_findings(report)
-        counts = [output.counted(len(report.all(s)), s) for s in STYLES]
+        counts = [counted(len(report.all(s)), s) for s in STYLES]
         output.echo(", ".join(counts), style="bold")
     if report.all("error"):
         ctx.exit(output.FINDING)
@@ -102,13 +105,22 @@ def echo_finding(finding: Finding) -> None:
         output.echo(f"    → {line}", style="green")
 
 
+def _as_dict(finding: Finding) -> dict[str, object]:
+    return {name: value for name, value in asdict(finding).items() if name != "index"}
+
+
 def script(report: CheckReport) -> list[str]:
     """Returns the SQL statements that fix errors and warnings, each of them once.
 
+    An index whose columns are the first ones of another printed index is not printed: the other one serves both.
     Comments hold the parts of a fix that are not SQL, and name the objects that the statements do not cover.
     """
     lines = [_comment(f"not covered: {what}") for what in report.not_covered()]
-    for finding in report.all("error") + report.all("warning"):
+    findings = report.all("error") + report.all("warning")
+    indexes = [finding.index for finding in findings if finding.index]
+    for finding in findings:
+        if finding.index and any(index.covers(finding.index) for index in indexes):
+            continue
         fixes = finding.fix.splitlines()
         if any(line.endswith(";") for line in fixes):
             lines += [_statement_or_comment(finding, line) for line in fixes]

@@ -5,23 +5,32 @@ Nothing is created or written. An unreachable server is a finding like any other
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import NamedTuple
 
 from syncer import sinks
-from syncer.checks import Finding
+from syncer.checks import Finding, OffsetTopic, check_flush, check_topics
 from syncer.config.schema import Config
+from syncer.connect.definition import Definition
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, SyncerError
+from syncer.events import TableName
+from syncer.freshness.probe import offset_topic
+from syncer.freshness.proof import read_offset
+from syncer.kafka.names import topic_of
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
 from syncer.registry.loader import LoadedModel
 from syncer.registry.records import BuiltSinks
+from syncer.registry.registry import Registry
 from syncer.registry.state import StateSnapshot
 
 _STATE_MAX_AGE = 60.0
 """Seconds. The state topic is read once for the whole check."""
+_MEASURED = 300.0
+"""Seconds before now, in which the commits of source offsets are measured."""
 
 
 class KafkaReport(NamedTuple):
@@ -34,8 +43,8 @@ class KafkaReport(NamedTuple):
     """Whether a daemon has seen the slot of the connector. If so, the connector existed."""
 
 
-def check_kafka(config: Config, loaded: Sequence[LoadedModel]) -> KafkaReport:
-    """Checks whether Kafka answers, and whether registered read models need a resync."""
+def check_kafka(config: Config, loaded: Sequence[LoadedModel], definition: Definition | None = None) -> KafkaReport:
+    """Checks whether Kafka answers, whether registered read models need a resync, and the connector's topics."""
     found: list[Finding] = []
     registered: dict[str, int] = {}
     streamed = False
@@ -51,9 +60,47 @@ def check_kafka(config: Config, loaded: Sequence[LoadedModel]) -> KafkaReport:
                     found += _outdated_mappings(config, one, known)
                 except Fatal as error:
                     found.append(_finding(error, "resync"))
+        tables = {table for one in loaded for table in one.compiled.tables}
+        found += _check_streams(registry, tables, definition)
     except SyncerError as error:
         found.append(_finding(error, "kafka"))
     return KafkaReport(found, registered, streamed)
+
+
+def _check_streams(
+    registry: Registry, tables: Collection[TableName], definition: Definition | None
+) -> Iterator[Finding]:
+    """Checks the topics of change events and of source offsets, and how fast offsets are committed."""
+    changes = {}
+    for table in sorted(tables):
+        topic = topic_of(registry.config.kafka.topic_prefix, table)
+        if (settings := registry.changes.settings(topic)) is not None:
+            changes[topic] = settings
+    if definition is None:
+        yield from check_topics(changes, None)
+        return
+    topic = offset_topic(registry, definition)
+    own = bool(definition.config.get("offsets.storage.topic"))
+    settings = registry.changes.settings(topic)
+    yield from check_topics(changes, OffsetTopic(topic, own, settings))
+    if settings is not None:
+        offsets = _times(registry, topic, definition.name)
+        yield from check_flush(offsets, _times(registry, f"{registry.config.kafka.topic_prefix}.message"))
+
+
+def _times(registry: Registry, topic: str, connector: str = "") -> list[int]:
+    """Returns when Kafka got the last records of a topic, sorted, in Unix milliseconds.
+
+    connector: counts only source offsets of this connector.
+    """
+    ends = registry.changes.ends([topic])
+    since = registry.changes.ends([topic], at_ms=round((time.time() - _MEASURED) * 1000))
+    start = {partition: offset for partition, offset in since.items() if 0 <= offset < ends[partition]}
+    return sorted(
+        moment
+        for record, moment in registry.changes.between(start, {partition: ends[partition] for partition in start})
+        if not connector or ((offset := read_offset(record.key, record.value)) and offset.connector == connector)
+    )
 
 
 def _outdated_mappings(config: Config, one: LoadedModel, known: StateSnapshot) -> Iterator[Finding]:
@@ -92,6 +139,27 @@ def check_sinks(
                         blocks.append(sinks.parse(module.Settings, model.declaration.sink[kind], where=kind))
             errors = module.preflight(connection, blocks)
             result[f"Sink {kind}"] = [_finding(error, "sink-server") for error in errors]
+    return result
+
+
+def check_publishing(config: Config, models: Sequence[Model]) -> dict[str, list[Finding]]:
+    """Returns heading → what prevents the sinks from publishing watermarks. Documents are right without them.
+
+    Skips unreachable servers, because `check_sinks` reports them.
+    """
+    result: dict[str, list[Finding]] = {}
+    if not config.freshness.publish_interval:
+        return result
+    for kind in dict.fromkeys(kind for model in models for kind in model.declaration.sink):
+        with suppress(SyncerError):
+            module = sinks.find(kind)
+            if isinstance(module, sinks.PublishingPackage):
+                used = [model.declaration.sink[kind] for model in models if kind in model.declaration.sink]
+                blocks = [sinks.parse(module.Settings, one, where=kind) for one in used]
+                connection = config.connection(kind, module.Connection)
+                for one in module.publishing_problems(connection, blocks):
+                    finding = Finding("warning", "watermark", f"sink {kind}", one.what, one.why, one.hint)
+                    result.setdefault(f"Sink {kind}", []).append(finding)
     return result
 
 

@@ -12,7 +12,7 @@ from syncer import sinks
 from syncer.cli import output
 from syncer.cli.context import Context, as_json, command, group
 from syncer.config import schema as settings
-from syncer.config.installed_sinks import sink_modules
+from syncer.config.installed_sinks import section_of, sink_modules
 
 
 @group(
@@ -44,8 +44,10 @@ def show(context: Context, as_json: bool) -> None:
     """
     loaded = context.config
     masked = loaded.masked()
-    for kind in loaded.sinks:
-        loaded.connection(kind, sinks.find(kind).Connection)  # raises Fatal if the section is not valid
+    given = loaded.sinks
+    for kind in sink_modules():
+        if section_of(kind) in given:
+            loaded.connection(kind, sinks.find(kind).Connection)  # raises Fatal if the section is not valid
     if as_json:
         output.echo_json(masked)
         return
@@ -66,7 +68,7 @@ def _flat(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 
 @command("schema", "syncer config schema > config/syncer.schema.json", config)
 def schema(context: Context) -> None:
-    """Print the JSON Schema of the file. Editors use it for completion and checks."""
+    """Print the JSON Schema of the configuration file. Editors use it for completion and checks."""
     output.echo_json(file_schema())
 
 
@@ -75,9 +77,12 @@ def file_schema() -> dict[str, Any]:
     result = settings.Config.model_json_schema()
     definitions = result.setdefault("$defs", {})
     for kind in sink_modules():
-        own = sinks.find(kind).Connection.model_json_schema(ref_template=f"#/$defs/{kind}/$defs/{{model}}")
-        definitions[kind] = own
-        result["properties"][kind] = {"$ref": f"#/$defs/{kind}"}
+        name = section_of(kind)
+        if name in settings.Config.model_fields:  # the sink uses this section, too
+            continue
+        own = sinks.find(kind).Connection.model_json_schema(ref_template=f"#/$defs/{name}/$defs/{{model}}")
+        definitions[name] = own
+        result["properties"][name] = {"$ref": f"#/$defs/{name}"}
     for definition in (result, *definitions.values()):
         _allow_files(definition)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "syncer.yaml"}
@@ -133,7 +138,7 @@ def markdown() -> str:
     ]
     fields = settings.Config.model_fields
     sections = {name: field.annotation for name, field in fields.items()}
-    sections |= {kind: sinks.find(kind).Connection for kind in sink_modules()}
+    sections |= {section_of(kind): sinks.find(kind).Connection for kind in sink_modules()}
     for name, cls in sections.items():
         lines += ["", f"## `{name}`", ""]
         if not (isinstance(cls, type) and issubclass(cls, BaseModel)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import psycopg
@@ -12,7 +11,8 @@ from syncer.config.schema import Config
 from syncer.connect.client import Connect
 from syncer.errors import Retry
 from syncer.monitors.canary_probe import RoundTripCheck
-from syncer.postgres.publication import Open, wait_for_open_transactions
+from syncer.pacing import poll_until
+from syncer.postgres.publication import OpenTransactions, wait_for_open_transactions
 from syncer.postgres.session import classify_error
 from syncer.registry.registry import Registry
 
@@ -36,17 +36,17 @@ def wait_until_delivering(
     After `timeout` seconds, prints a warning and returns.
     """
     client.wait_running(name, timeout)
-    deadline = time.monotonic() + timeout
     try:
-        echo = RoundTripCheck(registry, session)
-        while not echo.has_arrived():
-            if time.monotonic() > deadline:
-                problem = f"has not yet delivered a change that was committed {timeout:.0f} s ago"
-                cause = "It may have a backlog or run a snapshot. → syncer connectors status"
-                output.echo(f"connector {name} {problem}. {cause}", style="yellow", err=True)
-                return
-            time.sleep(_POLL_SECONDS)
+        check = RoundTripCheck(registry, session)
+
+        def has_arrived() -> bool:
             client.wait_running(name, timeout, steady=0)
+            return check.has_arrived()
+
+        if not poll_until(has_arrived, timeout=timeout, interval=_POLL_SECONDS):
+            problem = f"has not yet delivered a change that was committed {timeout:.0f} s ago"
+            cause = "It may have a backlog or run a snapshot. → syncer connectors status"
+            output.echo(f"connector {name} {problem}. {cause}", style="yellow", err=True)
     except psycopg.Error as error:
         raise classify_error(error, "cannot commit a message") from error
 
@@ -58,7 +58,7 @@ def wait_for_transactions(session: psycopg.Connection[Any], timeout: float) -> N
     end of the transaction includes them.
     """
 
-    def report(still: Open) -> None:
+    def report(still: OpenTransactions) -> None:
         output.echo(f"waiting for open transactions to end: {still}", err=True)
 
     try:

@@ -11,9 +11,10 @@ import psycopg
 
 from syncer.cli import output
 from syncer.cli.check import echo_finding
+from syncer.cli.check_report import CheckReport
 from syncer.cli.connector_steps import wait_for_transactions, wait_until_delivering, write_session
 from syncer.cli.context import Context, as_json, command, confirm, group, yes_option
-from syncer.cli.run_checks import FIXED_BY_APPLY, CheckReport, run_checks
+from syncer.cli.run_checks import FIXED_BY_APPLY, run_checks
 from syncer.config.schema import Config
 from syncer.connect.client import Connect
 from syncer.connect.definition import Definition
@@ -24,6 +25,7 @@ from syncer.kafka.names import topic_of
 from syncer.postgres.publication import ensure_publication, read_facts
 from syncer.postgres.session import classify_error
 from syncer.postgres.wal import drop_slot
+from syncer.quantities import counted
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
 
@@ -72,8 +74,8 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
     Kafka           creates missing topics of tables
     Kafka Connect   creates the connector, or changes its settings
 
-    The command stops if `syncer check` finds errors. A connector that is set up too early can make UPDATE
-    statements of your application fail.
+    The command stops if `syncer check` finds errors. If a connector is set up before these errors are fixed, UPDATE
+    statements of your application can fail.
     """
     config = context.config
     report = run_checks(config, live=False)
@@ -93,7 +95,7 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
         statements = _publish(session, definition, report, dry_run=True)
         diff = client.plan(definition)
         for topic in topics:
-            output.echo(f"topic {topic}: create with {config.kafka.partitions} partitions")
+            output.echo(f"topic {topic}: create with {counted(config.kafka.partitions, 'partition')}")
         for statement in statements:
             output.echo(f"publication: {statement}")
         output.echo(f"connector {diff}")
@@ -166,14 +168,14 @@ def _echo_status(state: Any, slot: dict[str, Any] | str, differs: int) -> None:
     if state.failure:
         output.echo(state.failure, style="red")
     if differs:
-        settings = f"{output.counted(differs, 'setting')} differ{'s' if differs == 1 else ''}"
+        settings = counted(differs, "setting differs", "settings differ")
         output.echo(f"{settings} from the definition → syncer connectors apply", style="yellow")
 
 
 def _slot(config: Config, definition: Definition) -> dict[str, Any] | str:
     """Returns the facts of the slot, or text: why they are unknown, or that there is no slot."""
     try:
-        with loader.reading(config) as connection:
+        with loader.catalog_session(config) as connection:
             name = definition.config.get("slot.name", "")
             slot = read_facts(connection, [], publication="", slot=name).slot
             return asdict(slot) if slot else "does not exist"

@@ -18,6 +18,7 @@ from syncer.operations.one_off import OneOffRun
 from syncer.operations.replay import replay as replay_letters
 from syncer.ports import DeadLetter
 from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.quantities import counted
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
 from syncer.telemetry.metrics import Metrics
@@ -40,8 +41,8 @@ def dlq() -> None:
     A dead letter describes a document that a sink rejected or PostgreSQL cannot render, or a Kafka record that the
     syncer cannot read. The read model continues without it.
 
-    Commands accept the handle of a dead letter from `dlq list`, the id of its document, or the
-    TOPIC/PARTITION/OFFSET of its record.
+    Commands accept the handle of a dead letter from `dlq list`, the id of its document, or the TOPIC/PARTITION/OFFSET
+    of its record. In a read model with partials, the bucket follows the id of the document: 900|490996.
 
     The dead letter of a document is resolved when its row changes and the sinks accept the new document.
     """
@@ -62,12 +63,15 @@ letters_argument = click.argument("names", nargs=-1, metavar="[DEAD_LETTER]...")
 @models_argument
 @as_json
 def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
-    """List open dead letters, the oldest first."""
+    """List open dead letters of each read model, the oldest first.
+
+    `since` is the time of the first rejection. Later rejections of the same document do not change it.
+    """
     registry = open_registry(context.config)
     found = [
         (model.name, letter)
-        for model in loader.declared(context.config, models)
-        for letter in registry.dead_letters(model.name).read()
+        for model in loader.load_declared(context.config, models)
+        for letter in sorted(registry.dead_letters(model.name).read(), key=lambda letter: letter.since_ms)
     ]
     if as_json:
         output.echo_json([_as_dict(model, letter) for model, letter in found])
@@ -91,10 +95,11 @@ def list_(context: Context, models: Sequence[str], as_json: bool) -> None:
 def show(context: Context, model: str, name: str) -> None:
     """Show one dead letter: subject, time, reason and content.
 
-    For a record, the content is the record itself. For a document, it is rendered from the current rows.
+    For a record, the content is the record itself. For a document, the content is the document that PostgreSQL renders
+    from the current rows.
     """
     store = open_registry(context.config).dead_letters(model)
-    loader.declared(context.config, [model])
+    loader.load_declared(context.config, [model])
     [letter] = _chosen(store.read(), model, [name], every=False)
     for label, text in (
         ("handle", letter.subject.handle),
@@ -129,13 +134,13 @@ def show(context: Context, model: str, name: str) -> None:
 def replay(ctx: click.Context, context: Context, model: str, names: Sequence[str], every: bool) -> None:
     """Process rejected documents and records again.
 
-    Run it after you fixed the cause of the rejection. Documents are rendered again from the current rows, and
-    records are read again. Dead letters whose documents or records are accepted are resolved.
+    Run it after you fixed the cause of the rejection. Documents are rendered again from the current rows, and records
+    are read again. If a document or record is accepted, its dead letter is resolved.
 
     The command works with or without a running daemon.
     """
     config, registry = context.config, open_registry(context.config)
-    [declared] = loader.declared(config, [model])
+    [declared] = loader.load_declared(config, [model])
     letters = _chosen(registry.dead_letters(model).read(), model, names, every=every)
     if not letters:
         return
@@ -169,7 +174,7 @@ def drop(context: Context, model: str, names: Sequence[str], every: bool, yes: b
     Use it when a rejected document or record is not needed.
     """
     store = open_registry(context.config).dead_letters(model)
-    loader.declared(context.config, [model])
+    loader.load_declared(context.config, [model])
     letters = _chosen(store.read(), model, names, every=every)
     if not letters:
         return
@@ -199,13 +204,12 @@ def _chosen(letters: Sequence[DeadLetter], model: str, names: Sequence[str], *, 
 def _show_document(config: Config, model: str, id: str) -> None:
     """Prints the document as the current rows render it, or the reason why it cannot be rendered."""
     [loaded] = loader.load_models(config, [model])
-    rows = SnapshotReader(
-        config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
-    )
+    compiled = loaded.compiled.rendered  # a letter may be about a partial
+    rows = SnapshotReader(config.postgres.arguments(), compiled, statement_timeout=config.postgres.statement_timeout)
     try:
         with rows.view() as view:
-            [row] = view.render([key_of(id, loaded.compiled)])
-        show_row(row, loaded.compiled, compact=False)
+            [row] = view.render([key_of(id, compiled)])
+        show_row(row, compiled, compact=False)
     except Reject as error:
         output.echo(f"no document: {error.detail}", style="yellow", err=True)
     finally:
@@ -217,7 +221,7 @@ def _printable(text: str) -> str:
 
 
 def _count(letters: Sequence[DeadLetter]) -> str:
-    return output.counted(len(letters), "dead letter")
+    return counted(len(letters), "dead letter")
 
 
 def _about(letter: DeadLetter) -> str:
@@ -225,7 +229,7 @@ def _about(letter: DeadLetter) -> str:
 
 
 def _at(letter: DeadLetter) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(letter.at_ms / 1000))
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(letter.since_ms / 1000))
 
 
 def _short(reason: str) -> str:

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -26,7 +27,7 @@ from syncer.errors import Retry, SyncerError, Unknown
 FINDING, USAGE, OPERATOR, UNAVAILABLE = 1, 2, 3, 4
 PIPE = 128 + signal.SIGPIPE
 """Exit code of a program that does not catch SIGPIPE: the reader of its output closed the pipe."""
-_NAMES = "check|explain|preview|connectors|backfill|run|status|verify|dlq|resync|config"
+_NAMES = "check|explain|preview|connectors|backfill|run|status|top|wait|refresh|verify|trace|dlq|resync|config"
 _COMMAND = re.compile(rf"(?<![\w/.-])syncer(?= (?:{_NAMES})\b)")
 _KINDS = ((Retry, UNAVAILABLE), (Unknown, USAGE))
 
@@ -36,9 +37,14 @@ def exit_code(error: SyncerError) -> int:
     return next((code for kind, code in _KINDS if isinstance(error, kind)), OPERATOR)
 
 
-def counted(number: int, noun: str) -> str:
-    """Returns a number and its noun: `1 document`, `2,000 documents`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def duration(seconds: float) -> str:
+    """Returns a duration with its two largest units: `9 s`, `1 min 30 s`, `2 h 5 min`, `3 d 4 h`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class _Console(Console):
@@ -153,9 +159,20 @@ def draw(tree: Tree) -> None:
     console().print(tree, soft_wrap=False)
 
 
-def pretty(text: bytes | str) -> str:
-    """Returns JSON text with indentation. Numbers keep their original text, so no digit is lost."""
-    return _indent(json.loads(text, parse_float=_Number, parse_int=_Number), "")
+def pretty(text: bytes | str, *, canonical: bool = False) -> str:
+    """Returns JSON text with indentation. Numbers keep their original text, so no digit is lost.
+
+    canonical: whether equal values get equal texts. Keys are sorted, and 1.00 is written as 1.
+    """
+    if canonical:
+        value = json.loads(text, parse_float=_canonical, object_pairs_hook=lambda pairs: dict(sorted(pairs)))
+    else:
+        value = json.loads(text, parse_float=_Number, parse_int=_Number)
+    return _indent(value, "")
+
+
+def _canonical(number: str) -> _Number:
+    return _Number(f"{Decimal(number).normalize():f}")
 
 
 class _Number(str):

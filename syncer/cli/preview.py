@@ -37,8 +37,8 @@ def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str
     The documents are printed as JSON. Use the command to try out a declaration, or to see what a document should be.
     It needs PostgreSQL only and changes nothing.
 
-    A key is the id of a document, made of the key columns of the root row. The columns of a composite key are
-    joined by `|`. Within a column, write `\\|` for `|`, and `\\\\` for `\\`.
+    A key is the id of a document, made of the key columns of the root row, or of the values of its group expressions.
+    The columns of a composite key are joined by `|`. Within a column, write `\\|` for `|`, and `\\\\` for `\\`.
     """
     config = context.config
     [loaded] = loader.load_models(config, [model])
@@ -89,7 +89,9 @@ def check_key(view: View, key: Key, text: str) -> None:
 def show_row(row: Row, compiled: Compiled, compact: bool) -> None:
     """Prints the document of a row, or why there is none."""
     if row.body is None:
-        if row.id is None:
+        if compiled.group:
+            why = f"{compiled.root} has no rows in the group {row.asked!r}, or `where` excludes all of them"
+        elif row.id is None:
             why = f"{compiled.root} has no row with key {row.asked!r}"
         else:
             why = f"the row {row.id!r} of {compiled.root} is excluded by `where`"

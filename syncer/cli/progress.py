@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Self
 
@@ -12,15 +13,17 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from syncer.cli import output
+from syncer.quantities import counted
 
 EVERY = 3.0
 """Seconds between two plain lines of one label."""
+_NUMBER = re.compile(r"\d[\d,]*")
 
 
 class Progress:
     """Shows one bar per label, on standard error, so that results can be piped. Use it as a context manager.
 
-    unit: the counted noun, e.g. `documents`.
+    unit: the counted noun in singular, e.g. `document`.
     """
 
     def __init__(self, unit: str, *, console: Console | None = None) -> None:
@@ -33,7 +36,7 @@ class Progress:
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn(unit + " {task.fields[rate]}", markup=False),
+                TextColumn("{task.fields[unit]} {task.fields[rate]}", markup=False),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}", style="dim", markup=False),
                 console=self._console,
@@ -48,11 +51,15 @@ class Progress:
         if self._bars:
             self._bars.stop()
 
-    def update(self, label: str, done: int, total: int, note: str = "") -> None:
-        """Shows the current state. Frequent calls are cheap: lines are printed every `EVERY` seconds only.
+    def update(self, label: str, done: int, total: int, note: str = "", *, unit: str = "") -> None:
+        """Shows the current state. Frequent calls are cheap.
+
+        Plain lines are printed only if something changed, and `EVERY` seconds apart unless the note is new.
 
         done, total: absolute numbers. total is 0 while it is unknown.
+        unit: the counted noun of this label, if it is another one.
         """
+        unit = unit or self.unit
         task = self._tasks.get(label)
         if task is None:
             task = self._tasks[label] = _Task(self._bars, label)
@@ -60,13 +67,23 @@ class Progress:
         rate = task.rate(done, now)
         if self._bars and task.bar is not None:
             shown = f"{rate:,.0f}/s" if rate else ""
-            self._bars.update(task.bar, completed=done, total=total or None, rate=shown, note=note)
+            self._bars.update(
+                task.bar,
+                completed=done,
+                total=total or None,
+                rate=shown,
+                note=note,
+                unit=counted(total or done, unit).partition(" ")[2],
+            )
             return
         complete = 0 < total <= done
-        is_new = (complete and not task.complete) or (note and note != task.note)
-        if now - task.printed_at >= EVERY or is_new:
-            task.printed_at, task.note, task.complete = now, note, complete
-            click.echo(self._line(label, done, total, rate, note), err=True)
+        # Numbers are ignored: a note such as `45 changes left` is another one at each call.
+        is_new = (complete and not task.complete) or (note and _NUMBER.sub("", note) != _NUMBER.sub("", task.note))
+        changed = (done, total, note) != task.printed
+        if is_new or (changed and now - task.printed_at >= EVERY):
+            task.printed_at, task.printed = now, (done, total, note)
+            task.note, task.complete = note, complete
+            click.echo(self._line(label, done, total, rate, note, unit), err=True)
 
     def echo(self, text: str) -> None:
         """Prints a line that stays on the screen, above the bars."""
@@ -76,14 +93,14 @@ class Progress:
         else:
             click.echo(text, err=True)
 
-    def _line(self, label: str, done: int, total: int, rate: float, note: str) -> str:
-        parts = [f"{label}: {done:,} {self.unit}"]
+    def _line(self, label: str, done: int, total: int, rate: float, note: str, unit: str) -> str:
+        parts = [f"{label}: {counted(done, unit)}"]
         if total:
-            parts = [f"{label}: {done:,} of {total:,} {self.unit} ({100 * done // total}%)"]
+            parts = [f"{label}: {done:,} of {counted(total, unit)} ({100 * done // total}%)"]
         if rate:
             parts.append(f"{rate:,.0f}/s")
             if total > done:
-                parts.append(f"{_duration((total - done) / rate)} left")
+                parts.append(f"{output.duration((total - done) / rate)} left")
         if note:
             parts.append(note)
         return ", ".join(parts)
@@ -93,8 +110,9 @@ class _Task:
     """Remembers when the line of one label was printed, and where its rate starts."""
 
     def __init__(self, bars: Bars | None, label: str) -> None:
-        self.bar: TaskID | None = bars.add_task(label, total=None, rate="", note="") if bars else None
+        self.bar: TaskID | None = bars.add_task(label, total=None, rate="", note="", unit="") if bars else None
         self.printed_at, self.note, self.complete = -EVERY, "", False
+        self.printed: tuple[int, int, str] | None = None
         self._first: tuple[float, int] | None = None
 
     def rate(self, done: int, now: float) -> float:
@@ -103,9 +121,3 @@ class _Task:
             self._first = now, done
         began, first = self._first
         return (done - first) / (now - began) if done > first and now > began else 0.0
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -17,7 +17,8 @@ from syncer.telemetry import logs
     """
     syncer run
     syncer run orders customers          only these read models; others can run elsewhere
-    SYNCER_HTTP__HOST=0.0.0.0 syncer run --log-level debug
+    SYNCER_HTTP__HOST=0.0.0.0 SYNCER_HTTP__READ_TOKEN_FILE=/run/secrets/http syncer run
+    syncer run --log-level debug
     """,
     exits={0: "stopped by SIGTERM or Ctrl-C", 3: "stopped by a signal, after every read model had failed"},
 )
@@ -25,11 +26,11 @@ from syncer.telemetry import logs
 def run(context: Context, models: Sequence[str]) -> None:
     """Keep the read models in sync until SIGTERM or Ctrl-C.
 
-    This is the daemon. Run it as a service, on as many machines as you like: they share the read models through
-    Kafka's consumer groups. Without arguments, it runs all read models.
+    This is the daemon. Run it as a service, on any number of machines. The daemons share the work through Kafka's
+    consumer groups. Without arguments, a daemon runs all read models.
 
     It waits for unreachable servers and continues where it stopped. If one read model has to stop, the others keep
-    running. The daemon serves /metrics, /livez, /readyz and /status over HTTP at http.host and http.port.
+    running. The daemon serves a page, /metrics, /livez, /readyz and /status over HTTP at http.host and http.port.
     """
     config = context.config
     logs.configure(config.log.level, config.log.format)

@@ -6,12 +6,13 @@ So the command answers soon even if several servers are broken.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -23,14 +24,18 @@ from syncer.declaration import model
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Retry, SyncerError, with_hint
 from syncer.monitors.delivery import ANSWER_TIMEOUT, Delivery, answer, check_delivery
+from syncer.monitors.model_progress import Verified
 from syncer.operations.model_status import ModelStatus
 from syncer.operations.status import status as read_status
 from syncer.pacing import SystemTime
+from syncer.ports import PublishedWatermark
+from syncer.quantities import counted
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
 from syncer.registry.state import StateSnapshot
 
-HEADERS = ["model", "state", "lag", "records", "work", "dead letters", "backfill (UTC)"]
+T = TypeVar("T")
+HEADERS = ["model", "state", "stale", "lag", "records", "work", "dead letters", "backfill (UTC)"]
 _KAFKA_TIMEOUT = 3.0  # seconds
 
 
@@ -61,29 +66,31 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
     \b
     state          new (never run), starting, running, waiting (continues by itself once the
                    problem is fixed), stopped (no daemon runs it), failed
-    lag            age of the oldest change that is not in every sink, with its fan-outs, and of
-                   changes that the connector does not deliver; ? if it is unknown, - for a new
+    stale          how old a document can be, by the clock of this host: the time since the newest
+                   snapshot of PostgreSQL that every sink shows (the watermark); – if it is unknown
+    lag            age of the oldest change that some sink does not show yet; it includes fan-outs,
+                   and changes that the connector does not deliver; ? if it is unknown, - for a new
                    or stopped read model
     records        change records in Kafka that are not in every sink
     work           work items that are due: backfill ranges, large fan-outs, sweeps
     dead letters   documents and records that were rejected
     backfill       end of the last backfill, its progress, "unfinished" or "never"
 
-    A problem is a server that does not answer, a daemon that failed or was killed, a connector or slot that does not
-    deliver changes, or readers that use an index which is no longer updated.
+    Known problems are servers that do not answer, and daemons that failed or were killed. Others are a connector or
+    slot that does not deliver changes, and readers that use an index which is no longer updated.
     """
     config = context.config
-    declared = loader.declared(config, models)
+    declared = loader.load_declared(config, models)
     checks = _ServerChecks(config, declared)
     registry = open_registry(config)
     statuses: list[ModelStatus] = []
     kafka: Retry | None = None
     try:
         registry.backend.ping(_KAFKA_TIMEOUT)
-        readers = checks.readers(registry.state.load())
+        readers, watermarks = checks.readers_and_watermarks(registry.state.load())
         checks.collect()
         tables = {one.name: model.tables(one) for one in declared}
-        statuses = read_status(registry, tables, source=checks.reason, readers=readers)
+        statuses = read_status(registry, tables, source=checks.reason, readers=readers, watermarks=watermarks)
     except Retry as error:
         kafka = error
         checks.collect()
@@ -100,7 +107,7 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
         )
     else:
         if statuses:
-            output.table(HEADERS, map(_row, statuses), right=(2, 3, 4, 5), whole=True)
+            output.table(HEADERS, map(_row, statuses), right=(2, 3, 4, 5, 6), whole=True)
         for one in statuses:
             for line in (*_reasons(one, checks.reason), *notes[one.model]):
                 output.echo(line)
@@ -120,7 +127,8 @@ def _row(one: ModelStatus) -> list[object]:
     if one.backfill_percent is not None:
         backfill = f"{one.backfill_percent}%"
     due = one.work_records - sum(work.items for work in one.work if work.due_in_seconds)
-    return [one.model, one.state, lag, f"{one.lag_records:,}", f"{due:,}", one.dead_letters, backfill]
+    stale = "–" if one.staleness_seconds is None else f"{one.staleness_seconds:,.1f} s"
+    return [one.model, one.state, stale, lag, f"{one.lag_records:,}", f"{due:,}", one.dead_letters, backfill]
 
 
 def _reasons(one: ModelStatus, source: str) -> Iterator[str]:
@@ -160,11 +168,23 @@ def _notes(one: ModelStatus) -> Iterator[str]:
     if one.refresh:
         yield f"{name}: {one.refresh}"
     for work in one.work:
-        items = f"{work.items:,} {_KINDS[work.kind][work.items != 1]}"
+        items = counted(work.items, *_KINDS[work.kind])
         due = f"due in {work.due_in_seconds} s" if work.due_in_seconds else "waiting"
         yield f"{name}: {items} ({work.reason}) {due}"
     if one.dead_letters:
-        yield f"{name}: {output.counted(one.dead_letters, 'open dead letter')} → syncer dlq list {name}"
+        yield f"{name}: {counted(one.dead_letters, 'open dead letter')} → syncer dlq list {name}"
+    if one.verified:
+        yield _verification(name, one.verified)
+
+
+def _verification(name: str, found: Verified) -> str:
+    age = output.duration(time.time() - found.at)
+    if found.state == "different":
+        documents = counted(found.differences, "document")
+        return f"{name}: {documents} differed {age} ago → syncer verify {name} --repair"
+    if found.state == "old":
+        return f"{name}: verification is {age} old → syncer verify {name}"
+    return f"{name}: verified {age} ago, {counted(found.documents, 'document')} equal"
 
 
 @dataclass
@@ -186,7 +206,7 @@ class _ServerChecks:
 
     def __post_init__(self) -> None:
         deadline = self._deadline = time.monotonic() + ANSWER_TIMEOUT
-        self._database = SystemTime().run_in_background("postgres", lambda: _ping_postgres(self.config))
+        self._database = SystemTime().run_in_background("postgres", lambda: loader.ping(self.config))
         self._collected = False
         self._source: Future[Delivery] | None = None
         if self.config.connect.url:
@@ -198,21 +218,26 @@ class _ServerChecks:
         found = check_servers.check_sinks(self.config, self.models, kinds=[kind])
         return [finding for group in found.values() for finding in group]
 
-    def readers(self, values: StateSnapshot) -> dict[str, str]:
-        """Returns read model → problem, for those whose readers use documents that are no longer updated."""
-        pending, deadline = {}, time.monotonic() + ANSWER_TIMEOUT
+    def readers_and_watermarks(self, values: StateSnapshot) -> tuple[dict[str, str], dict[str, PublishedWatermark]]:
+        """Asks the sinks of each read model.
+
+        Returns read model → problem, for those whose readers use documents that are no longer updated, and read model →
+        the published watermark. Leaves out read models whose sinks do not answer.
+        """
+        readers: dict[str, Future[dict[str, SyncerError | None]]] = {}
+        watermarks: dict[str, Future[PublishedWatermark | None]] = {}
         for one in self.models:
             if known := values.registration(one.name):
-                ask_sinks = partial(loader.readers_elsewhere, self.config, one, known.generation)
-                pending[one.name] = SystemTime().run_in_background(one.name, ask_sinks)
-        found = {}
-        for name, future in pending.items():
-            try:
-                errors = answer(future, deadline, "a sink", name).values()
-                found[name] = " ".join(str(error) for error in errors if error)
-            except SyncerError:
-                continue  # `collect` reports the server
-        return found
+                ask = partial(loader.readers_elsewhere, self.config, one, known.generation)
+                readers[one.name] = SystemTime().run_in_background(one.name, ask)
+                read = partial(loader.published, self.config, one, known.generation)
+                watermarks[one.name] = SystemTime().run_in_background(one.name, read)
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        found = {
+            name: " ".join(str(error) for error in errors.values() if error)
+            for name, errors in _answers(readers, deadline).items()
+        }
+        return found, {name: one for name, one in _answers(watermarks, deadline).items() if one}
 
     def collect(self) -> None:
         """Waits for the answers, up to one second after the checks started."""
@@ -257,9 +282,13 @@ class _ServerChecks:
         }
 
 
-def _ping_postgres(config: Config) -> None:
-    with loader.reading(config) as connection:
-        connection.execute("SELECT 1")
+def _answers(pending: Mapping[str, Future[T]], deadline: float) -> dict[str, T]:
+    """Returns the answers of the sinks by read model. `collect` reports servers that do not answer."""
+    found = {}
+    for name, future in pending.items():
+        with contextlib.suppress(SyncerError):
+            found[name] = answer(future, deadline, "a sink", name)
+    return found
 
 
 def _flat(text: str) -> str:

@@ -16,11 +16,11 @@ from syncer.cli.progress import Progress
 from syncer.errors import Fatal
 from syncer.operations.one_off import OneOffRun
 from syncer.operations.repair import repair as repair_documents
-from syncer.operations.verify import Report, Verify
+from syncer.operations.verify import Report, Verify, seconds_since_backfill
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
-from syncer.registry.records import BackfillRun, Registration
+from syncer.registry.records import Registration, Verification
 from syncer.registry.registry import Registry
 from syncer.telemetry.metrics import Metrics
 
@@ -67,8 +67,8 @@ def verify(
 ) -> None:
     """Compare every document in the sinks with PostgreSQL.
 
-    Run it after a restore, after a manual change in a sink, or regularly as a check. It works while the read models
-    are in use. A difference is compared again until it disappears or --patience is over.
+    Run it after a restore, after a manual change in a sink, or regularly as a check. It works while the read models are
+    in use. The command compares a difference again until it disappears, or until the time --patience has passed.
 
     \b
     missing     a document that should be in the sink
@@ -76,13 +76,16 @@ def verify(
     orphaned    a document in the sink whose row does not exist, or is excluded by `where`
     expired     a Redis document that its `expire` setting removed; this is not a difference
 
-    Without --repair, nothing is changed. --repair renders missing, differing and orphaned documents again, and
+    Without --repair, no document is changed. --repair renders missing, differing and orphaned documents again, and
     writes or deletes them in the sinks. It works with or without a running daemon.
+
+    `syncer status` and the page of the daemon show the result and its age.
     """
     registry = open_registry(context.config)
     registered = registry.state.load()
     reports: list[Report] = []
-    with Progress("documents") as progress:
+    results: list[tuple[Registration, Verification]] = []
+    with Progress("document") as progress:
         for loaded in loader.load_models(context.config, models):
             known = registered.registration(loaded.name)
             if known is None:
@@ -91,16 +94,25 @@ def verify(
                     where=loaded.name,
                     hint="syncer backfill",
                 )
-            run = registered.get(BackfillRun.key(known.id))
-            began_ms = run.started_ms if run and run.finished_ms else 0
-            rendered = time.time() - began_ms / 1000 if began_ms else 0.0
-            reports += _verify(registry, loaded, known, patience, progress, rendered=rendered, repair=repair)
+            rendered = seconds_since_backfill(registered, known, time.time_ns() // 1_000_000)
+            began = time.time_ns() // 1_000_000
+            found = _verify(registry, loaded, known, patience, progress, rendered=rendered, repair=repair)
+            results.append((known, _result(found, began)))
+            reports += found
     if as_json:
         output.echo_json([asdict(report) | {"equal": report.equal} for report in reports])
     else:
         _echo_reports(reports, shown, repaired=repair)
+    for known, result in results:  # after the output, because Kafka may have become unreachable
+        registry.state.save(Verification.key(known.id), result)
     if not all(report.equal for report in reports):
         ctx.exit(output.FINDING)
+
+
+def _result(reports: Sequence[Report], began_ms: int) -> Verification:
+    """Returns the result over all sinks, for `syncer status` and the page."""
+    documents = sum(report.documents for report in reports)
+    return Verification(began_ms, documents, sum(len(report.wrong) for report in reports))
 
 
 def _verify(
@@ -122,7 +134,8 @@ def _verify(
         config.postgres.arguments(), loaded.compiled, statement_timeout=config.postgres.statement_timeout
     )
     sinks = loader.build_sinks(config, loaded, epoch=known.epoch, generation=known.generation, built=True)
-    total = loaded.catalog.tables[loaded.compiled.root].rows_estimate
+    # The number of groups is not known before they are read.
+    total = 0 if loaded.compiled.group else loaded.catalog.tables[loaded.compiled.root].rows_estimate
     name = ""
 
     def show_progress(done: int) -> None:
@@ -145,7 +158,7 @@ def _verify(
             return reports
         metrics = Metrics(CollectorRegistry()).for_model(loaded.name)
         with OneOffRun(config, loaded.model, registry, metrics, tolerant=True) as run:
-            repair_documents(run, wrong)
+            repair_documents(run, wrong, {id for report in reports for id in report.orphaned})
         repaired = [verify.again(sink, report) for sink, report in zip(sinks, reports, strict=True)]
         for before, after in zip(reports, repaired, strict=True):
             after.readers, after.expired = before.readers, before.expired

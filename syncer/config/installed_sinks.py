@@ -14,6 +14,8 @@ from typing import NamedTuple
 from syncer.errors import Fatal
 
 GROUP = "syncer.sinks"
+_SECTIONS = {"postgres": "postgres_sink"}
+"""Kind → section, where the section of that name belongs to the source."""
 _FOLDER = Path(__file__).parents[1] / "sinks"
 
 
@@ -32,6 +34,11 @@ def sink_modules() -> dict[str, str]:
     Raises Fatal when two distributions provide the same kind.
     """
     return {kind: origin.module for kind, origin in sink_origins().items()}
+
+
+def section_of(kind: str) -> str:
+    """Returns the section of the configuration with the connection of a kind of sink."""
+    return _SECTIONS.get(kind, kind)
 
 
 def sink_origins() -> dict[str, SinkOrigin]:

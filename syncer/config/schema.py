@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -28,10 +28,11 @@ from pydantic import (
 
 from syncer.config import layers
 from syncer.config.dsn import split_dsn
-from syncer.config.installed_sinks import sink_modules
-from syncer.config.types import Bytes, Seconds, take_credentials_out
+from syncer.config.installed_sinks import section_of, sink_modules
+from syncer.config.types import Token, take_credentials_out
 from syncer.errors import Fatal
 from syncer.masking import mask
+from syncer.quantities import Bytes, Seconds
 from syncer.tls import CaFile
 
 DEFAULT_PATH = Path("config/syncer.yaml")
@@ -46,6 +47,8 @@ class Section(BaseModel):
 class PostgresSettings(Section):
     """The PostgreSQL primary that documents are rendered from. A standby does not work."""
 
+    section: ClassVar[str] = "postgres"
+    """The name of the section in the configuration."""
     dsn: str = Field(description="Connection string, as a URL or as key=value pairs; better without the password")
     password: SecretStr | None = Field(
         default=None, description="Password; overrides the password in the connection string"
@@ -59,7 +62,7 @@ class PostgresSettings(Section):
     def _take_password_out(cls, data: Any, info: ValidationInfo) -> Any:
         if isinstance(data, dict) and isinstance(data.get("dsn"), str):
             tree = (info.context or {}).get("tree")
-            folder = tree.folder_of(("postgres", "dsn")) if tree else Path()
+            folder = tree.folder_of((cls.section, "dsn")) if tree else Path()
             dsn, password = split_dsn(data["dsn"], folder)
             data = data | {"dsn": dsn, "password": data.get("password") or password}
         return data
@@ -77,7 +80,7 @@ class PostgresSettings(Section):
 
 
 class KafkaSettings(Section):
-    """The Kafka cluster with Debezium's change events. The syncer also keeps its offsets and work items there."""
+    """The Kafka cluster with Debezium's change events, the syncer's offsets and work items, and the topics of sinks."""
 
     bootstrap_servers: str = Field(description="Addresses as host:port, separated by commas")
     topic_prefix: str = Field(min_length=1, description="The connector's topic.prefix")
@@ -113,6 +116,10 @@ class ConnectSettings(Section):
         default=None, description="PEM file of the certificate authority that signed the server's certificate"
     )
     timeout: Seconds = Field(default=30, description="Timeout of a request (seconds)")
+    offset_topic: str = Field(
+        default="connect-offsets",
+        description="Topic of Kafka Connect's source offsets (offset.storage.topic of its workers)",
+    )
 
     _credentials = model_validator(mode="before")(take_credentials_out)
 
@@ -120,8 +127,31 @@ class ConnectSettings(Section):
 class HttpSettings(Section):
     """The HTTP server of `syncer run`: health, metrics and status."""
 
-    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces")
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on; 0.0.0.0 for all interfaces, which needs a token or `anonymous_read`",
+    )
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free port")
+    read_token: Token | None = Field(default=None, description="Bearer token that clients need to read")
+    write_token: Token | None = Field(
+        default=None, description="Bearer token that clients need to write; it may also read"
+    )
+    anonymous_read: bool = Field(
+        default=False, description="Whether clients on other machines may read without a token"
+    )
+    allowed_hosts: list[str] = Field(
+        default=[],
+        description="Host names by which clients may address the server, besides localhost and IP addresses; checked "
+        "if `host` is a loopback address or this list is not empty",
+    )
+    max_body: Bytes = Field(default=1 << 20, description="Maximum size of the body of a request (bytes)")
+    max_connections: Count = Field(default=512, description="Maximum number of open connections")
+    requests_per_second: Count = Field(
+        default=200, description="Maximum number of requests per second from one client; twice as many in a burst"
+    )
+    request_timeout: Seconds = Field(
+        default=10, description="Time in which a client has to send a request, and to read waiting data (seconds)"
+    )
 
 
 class LogSettings(Section):
@@ -168,7 +198,7 @@ class PipelineSettings(Section):
 class BackfillSettings(Section):
     """How `syncer backfill` splits the root table into ranges of keys. Each range is one work item."""
 
-    range_documents: Count = Field(default=2000, description="Maximum number of documents in a range")
+    range_documents: Count = Field(default=2000, description="Maximum number of documents in a range, or of partials")
     workers: Count = Field(default=2, description="Ranges rendered concurrently, per process")
 
 
@@ -183,14 +213,60 @@ class DeadLetterSettings(Section):
     )
 
 
-class WatchSettings(Section):
-    """How `syncer run` monitors the connector, the slot and the publication. It sends canary messages through WAL."""
+class RefreshSettings(Section):
+    """Limits of requests to refresh documents now (`POST /models/MODEL/refresh` and `syncer refresh`)."""
 
-    interval: Seconds = Field(
-        default=10, description="Time between two checks; each check sends one canary message (seconds)"
+    max_documents: Count = Field(default=1000, description="Maximum number of documents that one request may refresh")
+    max_requests: Count = Field(
+        default=32, description="Requests that are processed at the same time, per process and read model"
     )
+    lanes: Count = Field(
+        default=2, description="Batches of documents refreshed concurrently, per process and read model"
+    )
+    client_rate: float = Field(
+        default=200, ge=0, description="Documents that one client may refresh per second, on average; 0: no limit"
+    )
+    key_rate: float = Field(
+        default=20, ge=0, description="How often one document may be refreshed per second, on average; 0: no limit"
+    )
+    timeout: Seconds = Field(default=10, description="Timeout of a request that does not set one (seconds)")
+    max_timeout: Seconds = Field(default=60, description="Longest timeout that a request may set (seconds)")
+
+
+class PushSettings(Section):
+    """Limits of the clients that receive changes (`GET /models/MODEL/changes`)."""
+
+    max_clients: Count = Field(
+        default=256, description="Maximum number of clients per process; `http.max_connections` has to be higher"
+    )
+    max_keys: Count = Field(
+        default=10_000, description="Changed documents that may wait for one slow client before its stream ends"
+    )
+    max_bytes: Bytes = Field(
+        default=8 << 20, description="Size of the changes that may wait for one slow client (bytes)"
+    )
+
+
+class WatchSettings(Section):
+    """How `syncer run` monitors the connector, the slot and the publication."""
+
+    interval: Seconds = Field(default=10, description="Time between two checks (seconds)")
     overdue: Seconds = Field(
         default=120, description="Report a canary message that has not arrived through Kafka after this time (seconds)"
+    )
+
+
+class FreshnessSettings(Section):
+    """How the daemon measures the age of the documents (docs/freshness.md)."""
+
+    interval: Seconds = Field(
+        default=1.0,
+        description="Time between two snapshots that may become the watermark; each sends one message (seconds)",
+    )
+    publish_interval: float = Field(
+        default=1.0,
+        ge=0,
+        description="About the time between two watermarks that are written to the sinks (seconds); 0: write none",
     )
 
 
@@ -199,8 +275,9 @@ class SourceSettings(Section):
 
     repair_after_resume: Literal["auto", "always", "never"] = Field(
         default="auto",
-        description="Render all documents again after the connector resumed: always, never, or auto (only if Debezium "
-        "is older than 3.7 or its version is unknown)",
+        description="What to render again after the connector resumed: auto (the documents of rows that were written "
+        "shortly before; all documents if Debezium is older than 3.7, or if these rows are not known), always (all "
+        "documents) or never (nothing)",
     )
 
 
@@ -216,7 +293,10 @@ class Config(Section):
     pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
     backfill: BackfillSettings = Field(default_factory=BackfillSettings)
     dead_letters: DeadLetterSettings = Field(default_factory=DeadLetterSettings)
+    refresh: RefreshSettings = Field(default_factory=RefreshSettings)
+    push: PushSettings = Field(default_factory=PushSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
+    freshness: FreshnessSettings = Field(default_factory=FreshnessSettings)
     source: SourceSettings = Field(default_factory=SourceSettings)
     _tree: layers.Tree = PrivateAttr()
 
@@ -225,17 +305,21 @@ class Config(Section):
 
     @property
     def sinks(self) -> dict[str, dict[str, Any]]:
-        """Returns the sections of the sinks, not validated and with their secrets. `connection` validates them."""
-        values = self._tree.values
-        given = {kind: values[kind] or {} for kind in sink_modules() if kind in values}
-        return {kind: layers.with_files(section, None, self._tree, (kind,)) for kind, section in given.items()}
+        """Returns section → values of the sinks, not validated and with secrets. `connection` validates them.
+
+        Leaves out a sink whose section is a field of this class: `kafka`.
+        """
+        values, own = self._tree.values, type(self).model_fields
+        names = [name for name in map(section_of, sink_modules()) if name in values and name not in own]
+        return {name: layers.with_files(values[name] or {}, None, self._tree, (name,)) for name in names}
 
     def connection(self, kind: str, cls: type[M]) -> M:
         """Returns a sink's section as the sink's own class.
 
         Raises Fatal with every error in it, each with the origin of the value.
         """
-        return layers.build(cls, self._tree, (kind,), self._tree.values.get(kind) or {})
+        section = section_of(kind)
+        return layers.build(cls, self._tree, (section,), self._tree.values.get(section) or {})
 
     def masked(self) -> dict[str, Any]:
         """Returns all settings for printing. Secrets are `***`."""
@@ -280,8 +364,8 @@ def load(
     layers.add_environment(tree, environ, {"models"})
     for name, value in (options or {}).items():
         tree.put(tuple(name.split(".")), value, "command line")
-    kinds = sink_modules()
-    known = [*Config.model_fields, *kinds]
+    sections = [section_of(kind) for kind in sink_modules()]
+    known = [*Config.model_fields, *sections]
     for name in tree.values:
         if name not in known:
             raise layers.unknown(name, tree.origin((name,)), known)
@@ -291,5 +375,7 @@ def load(
                 where=tree.origin((name,)),
                 hint=f"write its keys below it; docs/configuration.md lists them under `{name}`",
             )
-    values = {name: value for name, value in tree.values.items() if name not in kinds and value is not None}
+    fields = Config.model_fields
+    given = [name for name in tree.values if name in fields or name not in sections]
+    values = {name: tree.values[name] for name in given if tree.values[name] is not None}
     return layers.build(Config, tree, values=values)

@@ -9,7 +9,7 @@ from syncer.connect.client import Connect
 from syncer.connect.definition import Definition, load_definition, load_definitions
 from syncer.errors import Fatal
 
-_NAMES = ("topic.prefix", "slot.name", "publication.name")
+_NAMES = ("topic.prefix", "slot.name", "publication.name", "offsets.storage.topic")
 
 
 def find_definition(config: Config, *, names_only: bool = False) -> Definition:

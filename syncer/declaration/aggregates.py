@@ -12,7 +12,7 @@ PostgreSQL passes rows to an aggregate in any order. Where the order can affect 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sqlglot import exp
@@ -50,13 +50,17 @@ class Order:
     sql: str
     descending: bool = False
     nulls_first: bool = False
+    type: str = ""
+    """As in `Value.type`."""
+    text: str = field(default="", compare=False)
+    """As the declaration writes it, for messages."""
 
     def __str__(self) -> str:
         nulls = "FIRST" if self.nulls_first else "LAST"
         return f"{self.sql} {'DESC' if self.descending else 'ASC'} NULLS {nulls}"
 
     def reversed(self) -> Order:
-        return Order(self.sql, not self.descending, not self.nulls_first)
+        return Order(self.sql, not self.descending, not self.nulls_first, self.type, self.text)
 
 
 class Rows(Protocol):
@@ -110,13 +114,13 @@ class _Writer:
         return Value(self._item("count", counted or distinct + self._rows.value(argument).sql), "bigint")
 
     def first_or_last(self) -> Value:
-        value = _listable(self._value())
+        value = listable(self._value())
         order = self._order() if self._name == "first" else [item.reversed() for item in self._order()]
         found = self._item("array_agg", value.sql + _by(order))
         return Value(f"({found})[1]", value.type, value.element)
 
     def array(self) -> Value:
-        value = _listable(self._value())
+        value = listable(self._value())
         if not self._call.distinct:
             found = self._item("array_agg", value.sql + _by(self._order()))
         elif value.type in EXACT:
@@ -187,7 +191,7 @@ _WRITERS: dict[str, Callable[[_Writer], Value]] = {
 }
 
 
-def _listable(value: Value) -> Value:
+def listable(value: Value) -> Value:
     """Returns the value in a form that can be an element of an array.
 
     Arrays of different lengths and composite values cannot be elements, but their JSON can.

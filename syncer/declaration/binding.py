@@ -1,101 +1,28 @@
-"""Binds a read model to the catalog: builds the tree of tables and resolves names in it.
-
-A node is one use of a table; a table that is used twice has two nodes. While the SQL is generated, each node collects
-the columns that the SQL reads (`used`). From them the syncer knows which changes can affect a document.
-"""
+"""Binds a read model to the catalog: builds the tree of tables (`node.py`), with the links between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Union
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
-from syncer.declaration.catalog import Catalog, Column, Table
-from syncer.declaration.form import Many, ManyRelation, Object, OneRelation, Shown
+from syncer.declaration import array_links, fixed_columns
+from syncer.declaration.catalog import Catalog, Table
+from syncer.declaration.climb import StepError, climb
+from syncer.declaration.compiled import Climb
+from syncer.declaration.form import Many, ManyRelation, Object, OneRelation, Shown, UpRelation
+from syncer.declaration.link_pairs import NOT_A_KEY, linked_columns
 from syncer.declaration.located_yaml import Path
 from syncer.declaration.mistakes import together
 from syncer.declaration.model import Model, named_tables
-from syncer.declaration.names import Word, find, nearest, quote, spellings, words
+from syncer.declaration.names import nearest, quote, spellings
+from syncer.declaration.node import Namespace, Node
+from syncer.declaration.row_key import missing
 from syncer.declaration.sql_parser import UnsupportedExpression
-from syncer.declaration.sql_types import INTEGERS, KEYABLE, TEXTS
+from syncer.declaration.sql_types import EXTENSION_KEYS, KEYABLE
+from syncer.declaration.through import Misplaced, goes_through, resolve
 from syncer.errors import Fatal
 
-Namespace = dict[str, Union["Node", "Namespace"]]
-"""Relations by name. A nested object that contains relations is a namespace of its own."""
-
-
-@dataclass(eq=False, slots=True)
-class Node:
-    """One use of a table in the tree of relations."""
-
-    kind: Literal["root", "one", "many"]
-    path: tuple[str, ...]
-    place: Path
-    """The path of this table's declaration in the YAML."""
-    table: Table
-    parent: Node | None = None
-    on: tuple[tuple[str, str], ...] = ()
-    """The link to the parent, as pairs of this table's column and the parent's column."""
-    where: str | None = None
-    order: list[str] = field(default_factory=list)
-    limit: int | None = None
-    links: Namespace = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    broken: set[str] = field(default_factory=set)
-    """The names of relations that are declared here and could not be bound."""
-
-    def use(self, column: str) -> Column:
-        """Marks a column as used by the document, and returns it."""
-        found = self.table.columns[column]
-        self.used |= {column, *found.generated_from}
-        return found
-
-    def walk(self) -> Iterator[Node]:
-        """Yields this node and those below it, parents first."""
-        yield self
-        yield from _walk(self.links)
-
-    def follow(self, path: tuple[Word, ...]) -> tuple[tuple[Node, ...], str | None]:
-        """Resolves a dotted name at this node. Returns the relations that it passes through, and the column.
-
-        The column is None if the name ends at a relation. Raises UnsupportedExpression with the nearest correct name.
-        """
-        through: list[Node] = []
-        here, names = self, self.links
-        for position, word in enumerate(path):
-            columns = here.table.columns if names is here.links else {}
-            last = position == len(path) - 1
-            if last and (column := find(word, columns)) is not None:
-                return tuple(through), column.name
-            found = find(word, names)
-            if found is None and {word.text, word.text.lower()} & here.broken:
-                raise UnsupportedExpression(f"the relation {word.text!r} could not be bound", follows=True)
-            if found is None:
-                raise _unknown(word, here, columns, names, last=last)
-            if isinstance(found, Node):
-                through.append(found)
-                here, names = found, found.links
-            else:
-                names = found
-        if names is not here.links:
-            raise UnsupportedExpression(f"{path[-1].text!r} is an object, not a value", nearest("", names))
-        return tuple(through), None
-
-
-def _unknown(
-    word: Word, here: Node, columns: Mapping[str, Column], names: Namespace, *, last: bool
-) -> UnsupportedExpression:
-    if not last and find(word, columns) is not None:
-        return UnsupportedExpression(f"{word.text!r} is a column, not a relation", nearest(word.text, names))
-    what = "column or relation" if last else "relation"
-    where = f"{here.table.name} has" if columns else "there is"
-    known = [*columns, *names] if last else [*names]
-    return UnsupportedExpression(f"{where} no {what} {word.text!r} here", nearest(word.text, known))
-
-
-def _walk(names: Namespace) -> Iterator[Node]:
-    for found in names.values():
-        yield from found.walk() if isinstance(found, Node) else _walk(found)
+__all__ = ["Node", "bind"]
 
 
 def bind(model: Model, catalog: Catalog, errors: list[Fatal]) -> Node:
@@ -112,12 +39,23 @@ def bind(model: Model, catalog: Catalog, errors: list[Fatal]) -> Node:
     node = Node("root", (), (), root, where=declaration.where)
     binder.links(declaration.relations, node, node.links, (), ("relations",))
     binder.links(declaration.document, node, node.links, (), ("document",))
+    binder.through(node)
     return node
+
+
+class _Pending(NamedTuple):
+    """A relation whose link goes through other relations of its row."""
+
+    entry: OneRelation | ManyRelation | UpRelation
+    names: Namespace
+    path: tuple[str, ...]
+    place: Path
 
 
 class _Binder:
     def __init__(self, model: Model, catalog: Catalog, errors: list[Fatal]) -> None:
         self._model, self._catalog, self._errors = model, catalog, errors
+        self._pending: dict[Node, list[_Pending]] = {}
         self.tables: dict[Path, Table] = {}
         for text, place in named_tables(model):
             try:
@@ -131,40 +69,111 @@ class _Binder:
         """Binds the relations among the fields of a node's document, or of an object in it."""
         for name, entry in entries.items():
             here = (*place, name)
-            if isinstance(entry, OneRelation | ManyRelation):
-                link = self._link(entry, node, (*path, name), here)
-                if link is None:
-                    node.broken.add(name)
-                elif "." in name:
-                    self._report(f"the name of the relation {name!r} contains a dot", here, "use another name")
-                elif name in names:
-                    self._report(f"the relation {name!r} is declared twice", here, "rename one of them")
-                else:
-                    names[name] = link
+            if isinstance(entry, OneRelation | ManyRelation | UpRelation):
+                if goes_through(entry.on):
+                    self._pending.setdefault(node, []).append(_Pending(entry, names, (*path, name), here))
+                    node.broken.add(name)  # until all other relations of the row are bound
+                    continue
+                self._declare(self._link(entry, node, (*path, name), here), node, names, here)
             elif isinstance(entry, Object):
                 inner: Namespace = {}
+                waiting = len(self._pending.get(node, ()))
                 self.links(entry.object, node, inner, (*path, name), (*here, "object"))
-                if inner:
+                if inner or len(self._pending.get(node, ())) > waiting:
                     names[name] = inner
 
-    def _link(self, entry: OneRelation | ManyRelation, parent: Node, path: tuple[str, ...], place: Path) -> Node | None:
+    def _declare(self, link: Node | None, node: Node, names: Namespace, place: Path) -> None:
+        """Adds a relation to the names of its row. link: None if it could not be bound."""
+        name = str(place[-1])
+        if link is None:
+            node.broken.add(name)
+        elif "." in name:
+            self._report(f"the name of the relation {name!r} contains a dot", place, "use another name")
+        elif name in names:
+            self._report(f"the relation {name!r} is declared twice", place, "rename one of them")
+        else:
+            names[name] = link
+
+    def through(self, node: Node) -> None:
+        """Binds the relations of a row whose links go through its other relations, which are bound already."""
+        pending, rank = self._pending.pop(node, []), 0
+        while pending:
+            waiting = []
+            for one in pending:
+                try:
+                    if not isinstance(one.entry, ManyRelation):
+                        kind = "one" if isinstance(one.entry, OneRelation) else "up"
+                        raise Misplaced(
+                            UnsupportedExpression(_NESTED[0].format(kind), _NESTED[1]), next(iter(one.entry.on))
+                        )
+                    if one.entry.when is not None:
+                        raise Misplaced(UnsupportedExpression(*_NO_WHEN), next(iter(one.entry.on)))
+                    through, on = resolve(one.entry.on, node.follow)
+                except Misplaced as error:
+                    if error.mistake.follows:
+                        waiting.append(one)
+                    else:
+                        self._report(error.mistake.what, (*one.place, "on", error.own), error.mistake.hint)
+                    continue
+                rank += 1
+                node.broken.discard(one.path[-1])
+                entry = one.entry.model_copy(update={"on": on})
+                link = self._link(entry, through[-1], one.path, one.place, through, rank)
+                self._declare(link, node, one.names, one.place)
+            if len(waiting) == len(pending):
+                if not self._errors:
+                    self._report("relations link to each other in a circle", (*waiting[0].place, "on"))
+                return
+            pending = waiting
+
+    def _link(
+        self,
+        entry: OneRelation | ManyRelation | UpRelation,
+        parent: Node,
+        path: tuple[str, ...],
+        place: Path,
+        through: tuple[Node, ...] = (),
+        rank: int = 0,
+    ) -> Node | None:
         """Returns the node of a relation, or None if it could not be bound."""
         kind: Literal["one", "many"] = "one" if isinstance(entry, OneRelation) else "many"
-        table = self.tables.get((*place, kind))
+        table = self.tables.get((*place, "up" if isinstance(entry, UpRelation) else kind))
         if table is None:
             return None
-        node = Node(kind, path, place, table, parent, where=entry.where)
+        node = Node(kind, path, place, table, parent, through, rank, where=entry.where)
+        if not isinstance(entry, UpRelation):
+            node.when = entry.when
         if isinstance(entry, ManyRelation):
-            node.order = entry.order
-            node.limit = entry.limit if isinstance(entry, Many) else None
-        node.on = self._on(entry.on, table, parent.table, (*place, "on"))
-        bound = len(node.on) == len(entry.on)
+            grouped = isinstance(entry, Many) and entry.groups  # then `order_by` and `limit` are those of groups
+            node.order = [] if grouped else entry.order
+            node.limit = entry.limit if isinstance(entry, Many) and not grouped else None
+            node.partials = entry.partials
+        texts = not isinstance(entry, UpRelation)
+        node.on = self._on(entry.on, table, parent.table, (*place, "on"), texts=texts)
+        bound = len(node.on) == len(entry.on) and self._arrays_fit(node, entry)
         if bound and kind == "one":
             self._unique(node)
+        if bound and isinstance(entry, UpRelation):
+            node.climb = self._climb(entry, node, parent.table)
+            bound = node.climb is not None
         self.links(entry.relations, node, node.links, path, (*place, "relations"))
         if isinstance(entry, Shown):
             self.links(entry.document or {}, node, node.links, path, (*place, "document"))
+        self.through(node)
         return node if bound else None
+
+    def _climb(self, entry: UpRelation, node: Node, outer: Table) -> Climb | None:
+        """Returns the climb of a relation, or None if its step could not be bound."""
+        self._unique(node, ancestors=True)
+        place = (*node.place, "step")
+        step = self._on(entry.step, node.table, node.table, place, texts=False)
+        if len(step) < len(entry.step):
+            return None
+        try:
+            return climb(node.table, outer, node.on, step, entry.limit, farthest_first=entry.first == "farthest")
+        except StepError as error:
+            self._report(error.what, place, error.hint)
+            return None
 
     def _table(self, text: str, place: Path) -> Table:
         """Returns the table of this name. Raises Fatal if the change stream cannot have its changes."""
@@ -188,53 +197,51 @@ class _Binder:
         if found.inherits:
             what = f"{found.name} is part of an inheritance tree, which is not supported"
             raise self._error(what, place, "use declarative partitioning")
-        if not found.primary_key:
-            what, unique = f"{found.name} has no primary key", _unique_columns(found)
-            if unique:
-                what += f"; the unique index on ({', '.join(unique)}) is not enough"
-            key = ", ".join(map(quote, unique)) or "…"
-            raise self._error(what, place, f"ALTER TABLE {quote(*found.name)} ADD PRIMARY KEY ({key})")
+        root = place == ("root", "table")
+        if not found.primary_key or (root and found.key_index):
+            what, hint = missing(found, root=root)
+            raise self._error(what, place, hint)
         for column in map(found.columns.__getitem__, found.primary_key):
-            if column.base not in KEYABLE:
+            if column.base not in KEYABLE and (root or column.base not in EXTENSION_KEYS):
                 what = f"the primary key column {found.name}.{column.name} has the unsupported type {column.type}"
-                raise self._error(what, place, _NOT_A_KEY)
+                raise self._error(what, place, _ROOT_KEY if column.base in EXTENSION_KEYS else NOT_A_KEY)
         return found
 
-    def _on(self, pairs: Mapping[str, str], table: Table, parent: Table, place: Path) -> tuple[tuple[str, str], ...]:
+    def _on(
+        self, pairs: Mapping[str, str], table: Table, parent: Table, place: Path, *, texts: bool
+    ) -> tuple[tuple[str, str], ...]:
+        """Returns the bound pairs of a link. texts: whether the link can compare texts."""
         found = []
         for own, other in pairs.items():
             try:
-                inner = self._column(own, table, (*place, own))
-                outer = self._column(other, parent, (*place, own))
-                if hint := _incomparable(inner, outer):
-                    one, two = f"{table.name}.{inner.name}", f"{parent.name}.{outer.name}"
-                    what = f"cannot link {one} ({inner.type}) and {two} ({outer.type})"
-                    if hint == _OTHER_TYPE:
-                        hint += _same_type(table, inner, parent, outer)
-                    raise self._error(what, (*place, own), hint)
-                found.append((inner.name, outer.name))
-            except Fatal as error:
-                self._errors.append(error)
+                found.append(linked_columns(own, other, table, parent, texts=texts))
+            except UnsupportedExpression as error:
+                self._report(error.what, (*place, own), error.hint)
         return tuple(found)
 
-    def _column(self, text: str, table: Table, place: Path) -> Column:
-        try:
-            parts = words(text)
-        except ValueError as error:
-            raise self._error(str(error), place) from error
-        found = find(parts[0], table.columns) if len(parts) == 1 else None
-        if found is None:
-            hint = nearest(text.strip('"'), table.columns)
-            raise self._error(f"{table.name} has no column {text}", place, hint)
-        return found
+    def _arrays_fit(self, node: Node, entry: OneRelation | ManyRelation | UpRelation) -> bool:
+        """Reports an array in the link of a relation that cannot have it. Returns whether there is none."""
+        if node.parent is None:
+            return True
+        inner, outer = node.table.columns, node.parent.table.columns
+        pairs = [(inner[own], outer[other]) for own, other in node.on]
+        kind = "up" if isinstance(entry, UpRelation) else node.kind
+        mistake = array_links.misplaced(pairs, kind, through=bool(node.through))
+        if mistake:
+            self._report(mistake[0], (*node.place, "on"), mistake[1])
+        return mistake is None
 
-    def _unique(self, node: Node) -> None:
+    def _unique(self, node: Node, *, ancestors: bool = False) -> None:
         columns = {own for own, _ in node.on}
+        # Ancestors that `where` excludes are part of the path.
+        fixed = fixed_columns.fixed(None if ancestors else node.where, node.table.columns)
         unique = (i for i in node.table.indexes if i.unique and not i.partial and i.columns)
-        if any(set(i.columns) <= columns for i in unique):
+        if any(set(i.columns) <= columns | fixed.keys() for i in unique):
             return
         listed = ", ".join(sorted(columns))
-        hint = f"use `many`, or make the value unique: CREATE UNIQUE INDEX ON {node.table.name} ({listed})"
+        hint = f"make the value unique: CREATE UNIQUE INDEX ON {node.table.name} ({listed})"
+        if not ancestors:
+            hint = f"use `many`, or {hint}"
         what = f"{node.table.name} can have many rows with the same value of ({listed})"
         self._report(what, (*node.place, "on"), hint)
 
@@ -245,15 +252,18 @@ class _Binder:
         return Fatal(what, where=self._model.at(place), hint=hint)
 
 
-_NOT_A_KEY = "use a built-in type whose values have exactly one text each, such as bigint, text or uuid"
-
-
-_ARRAY = (
-    "an array of ids cannot be a link. Store the pairs in a table, such as post_tags (post_id, tag_id), and "
-    "go through it: {many: post_tags, on: {post_id: id}, relations: {tag: {one: tags, on: {id: tag_id}}}, "
-    "value: tag.name}"
+_NESTED = (
+    "the link of a `{}` relation cannot go through another relation",
+    "declare it in the `relations` or the `document` of the other relation",
 )
-_OTHER_TYPE = "give both columns the same type"
+_NO_WHEN = (
+    "a link through other relations cannot have `when`",
+    "put the condition into `where` of one of the relations that the link goes through",
+)
+_ROOT_KEY = (
+    "equal keys of this type can have several texts, or no operator that every session finds: give the root a "
+    "primary key of a built-in type, such as bigint, and keep this column UNIQUE; links can still use it"
+)
 _TABLES = "declare the tables behind the view: their rows as relations, the view's expressions as fields"
 _INSTEAD = {
     "view": _TABLES,
@@ -261,38 +271,3 @@ _INSTEAD = {
     "foreign table": "copy its rows into a table of this database, and declare that table",
 }
 """The advice for each kind of relation that is not a table."""
-
-
-def _unique_columns(table: Table) -> tuple[str, ...]:
-    """Returns the columns of a unique index that could become the primary key. An index without NULLs is preferred."""
-    unique = [index.columns for index in table.indexes if index.unique and not index.partial]
-    unique.sort(key=lambda columns: (not all(table.columns[c].not_null for c in columns), len(columns)))
-    return unique[0] if unique else ()
-
-
-def _same_type(table: Table, inner: Column, parent: Table, outer: Column) -> str:
-    """Returns the statement that gives both columns the same type.
-
-    A text column gets the type of the other one, and any column that of an integer: keys are often integers.
-    """
-    altered, column, type = table, inner, outer.type
-    if outer.base in TEXTS or (inner.base in INTEGERS and outer.base not in INTEGERS):
-        altered, column, type = parent, outer, inner.type
-    name = quote(column.name)
-    return f": ALTER TABLE {quote(*altered.name)} ALTER {name} TYPE {type} USING {name}::{type}"
-
-
-def _incomparable(inner: Column, outer: Column) -> str:
-    """Returns advice if two columns cannot be linked by a built-in `=` and an index, otherwise an empty text."""
-    for column in (inner, outer):
-        if column.base == "array":
-            return _ARRAY
-        if column.base not in KEYABLE:
-            return _NOT_A_KEY
-    pair = {inner.base, outer.base}
-    if len(pair) == 1:
-        same = inner.base != "enum" or inner.type == outer.type
-        return "" if same else "use the same enum type for both columns"
-    if pair <= {*INTEGERS, "numeric"} or pair <= set(TEXTS):
-        return ""
-    return _OTHER_TYPE

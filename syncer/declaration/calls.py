@@ -22,6 +22,10 @@ from syncer.declaration.sql_types import TEXTS, Value, common
 class Names(Protocol):
     """Resolves the names in an expression, at one place of the tree."""
 
+    def whole(self, tree: exp.Expr) -> Value | None:
+        """Returns a part of the expression that is known as a whole here, such as a group expression. Usually None."""
+        ...
+
     def column(self, path: tuple[Word, ...]) -> Value:
         """Returns the column of this name. Raises UnsupportedExpression with the nearest correct name."""
         ...

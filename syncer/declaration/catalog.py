@@ -34,6 +34,22 @@ class Column:
     can return any JSON. PostgreSQL looks for such a cast only for types that are not built in."""
     shape: str = ""
     """The type modifier of a geometry or geography, such as `Point,4326`. Empty if it has none."""
+    loose_collation: bool = False
+    """Whether equal texts can differ, because the collation is not deterministic."""
+    collation: str = ""
+    """The collation. Empty for the default one, and for types without collations."""
+
+
+@dataclass(frozen=True, slots=True)
+class SortColumn:
+    """A column of an order."""
+
+    name: str
+    descending: bool = False
+    nulls_first: bool = False
+
+    def reversed(self) -> SortColumn:
+        return SortColumn(self.name, not self.descending, not self.nulls_first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +59,14 @@ class Index:
     """The leading columns, up to the first expression."""
     unique: bool
     partial: bool
+    keys: tuple[str, ...] = ()
+    """Each column or expression, as PostgreSQL writes it. Empty for a hash index, which has no order."""
+    order: tuple[SortColumn, ...] = ()
+    """The order of its entries by these columns. Empty for a hash index, which has none."""
+    unique_expression: bool = False
+    """Whether it is unique over keys of which one is an expression. `unique` is False then."""
+    deferrable: bool = False
+    """Whether rows can have equal keys until their transaction ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +92,13 @@ class Table:
     columns: Mapping[str, Column]
     """The columns in table order."""
     primary_key: tuple[str, ...]
+    """The columns that identify a row: those of the primary key or, without one, of `key_index`."""
     indexes: tuple[Index, ...]
     leaves: tuple[Leaf, ...]
+    element_indexes: frozenset[str] = frozenset()
+    """The array columns with a GIN index that finds the rows whose array contains an element."""
+    key_index: str = ""
+    """The unique index that identifies a row, because the table has no primary key (`row_key.py`)."""
     inherits: bool = False
     """Whether it belongs to an inheritance tree that is not partitioning."""
     row_security: bool = False

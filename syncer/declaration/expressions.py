@@ -58,7 +58,7 @@ class _Writer:
         self.catalog = catalog
 
     def value(self, node: exp.Expr) -> Value:
-        found = self._any(node)
+        found = self.names.whole(node) or self._any(node)
         if found.type and found.type not in BUILTIN and node.parent is not None:
             self._need_cast(node, found)
         return found

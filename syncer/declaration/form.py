@@ -7,12 +7,15 @@ docs/read-models.md explains the form to its users.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from datetime import timedelta
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from syncer.declaration.names import Pattern, near
+from syncer.quantities import Seconds, lasting, parse_duration
 
 _SQL: dict[str, Any] = {"type": ["string", "number", "boolean"]}
 Expression = Annotated[
@@ -28,11 +31,54 @@ Filter = Annotated[
 Name = Annotated[str, Field(min_length=1)]
 On = Annotated[
     dict[Name, Name],
-    Field(min_length=1, description="The link: columns of the related table, each with a column of the outer row."),
+    Field(
+        min_length=1,
+        description="The link: columns of the related table, each with a column of the outer row. In `many`, a path "
+        "(`follows.followee_id`) or an array (`any(ids)`) can replace a column.",
+    ),
+]
+When = Annotated[
+    str | None,
+    Field(min_length=1, description="A SQL condition over the outer row. Unless it is true, no row is related."),
+    WithJsonSchema(_SQL | {"description": "A SQL condition over the outer row. Unless it is true, no row is related."}),
 ]
 Relations = Annotated[
     dict[Name, "Relation"], Field(description="Related rows that expressions can use and the document does not show.")
 ]
+
+
+MinInterval = Annotated[
+    Seconds,
+    lasting(most=60),
+    Field(
+        description="An interval of at most 60s, such as 1s. A root is rendered at most about once per interval. The"
+        " last state always arrives.",
+    ),
+]
+_MOST_VALUES, _LONGEST = 10_000_000, timedelta(days=36_500)
+
+
+def _bucket_size(value: Any) -> Any:
+    """Returns a number of values as int, and a duration with a unit as timedelta. Raises ValueError."""
+    if isinstance(value, str) and not re.fullmatch(r"[0-9.]+", value.strip()):
+        span = timedelta(seconds=parse_duration(value))
+        if span % timedelta(seconds=1) or not timedelta(seconds=1) <= span <= _LONGEST:
+            raise ValueError("a duration must be whole seconds, from 1s to 36500d")
+        return span
+    if str(value).strip().isdecimal() and 2 <= int(value) <= _MOST_VALUES:
+        return int(value)
+    raise ValueError("must be a number of values, from 2 to 10000000, or a duration such as 1h")
+
+
+BucketSize = Annotated[
+    int | timedelta,
+    BeforeValidator(_bucket_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 2, "maximum": _MOST_VALUES}, {"type": "string", "pattern": "^[0-9]"}]}
+    ),
+]
+MOST_ANCESTORS = 100
+"""The greatest `limit` of `up`. It bounds the work that a cycle in the data causes."""
 
 
 class Strict(BaseModel):
@@ -42,9 +88,22 @@ class Strict(BaseModel):
 
 
 class Root(Strict):
-    """The table that has one document for each of its rows."""
+    """The table that has one document for each of its rows, or for each group of its rows."""
 
-    table: Name = Field(description="`schema.table`. Its primary key is the id of the documents.")
+    table: Name = Field(description="`schema.table`. Without `group`, its primary key is the id of the documents.")
+    group: Annotated[dict[Name, Expression], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Expressions over a row, by name. Each group of rows has one document. The values form its id.",
+    )
+    nulls: Literal["drop"] | None = Field(
+        default=None, description="`drop` leaves out rows for which an expression of `group` is NULL."
+    )
+
+    @model_validator(mode="after")
+    def _nulls_of_groups(self) -> Root:
+        if self.nulls and not self.group:
+            raise ValueError("`nulls` needs `group`")
+        return self
 
 
 class OneRelation(Strict):
@@ -52,8 +111,18 @@ class OneRelation(Strict):
 
     one: Name = Field(description="The related table.")
     on: On
+    when: When = None
     where: Filter = None
     relations: Relations = {}
+
+
+class Partials(Strict):
+    """Aggregates over the relation are combined from partials. So one changed row re-reads one bucket of rows."""
+
+    by: Name = Field(description="A NOT NULL column of the related table: an integer, a date or a timestamp.")
+    size: BucketSize = Field(
+        description="The number of values of the column in one bucket. For dates and timestamps a duration, such as 1h."
+    )
 
 
 class ManyRelation(Strict):
@@ -61,15 +130,39 @@ class ManyRelation(Strict):
 
     many: Name = Field(description="The related table.")
     on: On
+    when: When = None
     where: Filter = None
     order_by: Expression | Annotated[list[Expression], Field(min_length=1)] = Field(
         default=[], description="The order, as in SQL. The primary key is always appended."
     )
     relations: Relations = {}
+    partials: Partials | None = Field(
+        default=None, description="Combine aggregates from partials. Only for a relation of the root."
+    )
 
     @property
     def order(self) -> list[str]:
         return [self.order_by] if isinstance(self.order_by, str) else self.order_by
+
+
+class UpRelation(Strict):
+    """The ancestors of a row in a tree: a row, the row above it, and so on. Not shown, only used."""
+
+    up: Name = Field(description="The table of the tree.")
+    on: On
+    step: dict[Name, Name] = Field(
+        default={},
+        description="The link from each ancestor to the next one: columns of the tree, like `on`. Default: `on`, if "
+        "the outer row is a row of the tree.",
+    )
+    limit: int = Field(
+        gt=0, le=MOST_ANCESTORS, description="Maximum number of ancestors. The farther ones are left out."
+    )
+    first: Literal["farthest", "nearest"] = Field(
+        default="farthest", description="Which ancestor comes first. Default: `farthest`, as in a breadcrumb."
+    )
+    where: Filter = None
+    relations: Relations = {}
 
 
 class Shown(Strict):
@@ -93,6 +186,17 @@ class Many(ManyRelation, Shown):
     """Rows of another table, as a list of objects or values."""
 
     limit: int | None = Field(default=None, gt=0, description="Maximum length of the list. Aggregates ignore it.")
+    group_by: Expression | Annotated[list[Expression], Field(min_length=1)] = Field(
+        default=[], description="Expressions over a row. The list has one element for each group of rows."
+    )
+
+    @property
+    def groups(self) -> list[str]:
+        return [self.group_by] if isinstance(self.group_by, str) else self.group_by
+
+
+class Up(UpRelation, Shown):
+    """The ancestors of a row in a tree, as a list of objects or values."""
 
 
 class Object(Strict):
@@ -111,15 +215,17 @@ class Grouped(Strict):
 PARTS: dict[str, type[Strict]] = {
     "~one": One,
     "~many": Many,
+    "~up": Up,
     "~object": Object,
     "~grouped": Grouped,
     "~one relation": OneRelation,
     "~many relation": ManyRelation,
+    "~up relation": UpRelation,
 }
 """The alternatives of a field, by their tag in pydantic's error locations. `~` cannot be confused with a key."""
 
-KINDS = ("one", "many", "object")
-OF_RELATIONS = frozenset(("on", "order_by", "limit", "relations"))
+KINDS = ("one", "many", "up", "object")
+OF_RELATIONS = frozenset(("on", "when", "order_by", "limit", "relations", "step", "first"))
 """Keys that only relations have."""
 
 
@@ -128,7 +234,7 @@ def misspelt_kind(given: Mapping[Any, object]) -> str:
 
     Without this, pydantic would complain about all the other keys.
     """
-    if any(kind in given for kind in (*KINDS, "group_by")):
+    if any(kind in given for kind in KINDS) or ("group_by" in given and OF_RELATIONS.isdisjoint(given)):
         return ""
     known = {"group_by", *(name for part in PARTS.values() for name in part.model_fields)}
     unknown = [str(key) for key in given if key not in known]
@@ -142,27 +248,30 @@ def _field_tag(value: object) -> str | None:
     if isinstance(value, str):
         return "~expression"
     keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Strict) else ()
-    kinds = {"one": "~one", "many": "~many", "object": "~object", "group_by": "~grouped", "value": "~grouped"}
+    kinds = {kind: f"~{kind}" for kind in KINDS} | {"group_by": "~grouped", "value": "~grouped"}
     if isinstance(value, dict) and (misspelt_kind(value) or OF_RELATIONS & value.keys()):
-        del kinds["value"]  # here it belongs to a relation
+        del kinds["value"], kinds["group_by"]  # here they belong to a relation
     return next((kind for key, kind in kinds.items() if key in keys), None)
 
 
 def _relation_tag(value: object) -> str | None:
     kind = _field_tag(value)
-    return f"{kind} relation" if kind in ("~one", "~many") else None
+    return f"{kind} relation" if kind in ("~one", "~many", "~up") else None
 
 
 Entry = Annotated[
     Annotated[Expression, Tag("~expression")]
     | Annotated[One, Tag("~one")]
     | Annotated[Many, Tag("~many")]
+    | Annotated[Up, Tag("~up")]
     | Annotated[Object, Tag("~object")]
     | Annotated[Grouped, Tag("~grouped")],
     Discriminator(_field_tag),
 ]
 Relation = Annotated[
-    Annotated[OneRelation, Tag("~one relation")] | Annotated[ManyRelation, Tag("~many relation")],
+    Annotated[OneRelation, Tag("~one relation")]
+    | Annotated[ManyRelation, Tag("~many relation")]
+    | Annotated[UpRelation, Tag("~up relation")],
     Discriminator(_relation_tag),
 ]
 Document = Annotated[dict[Name, Entry], Field(min_length=1, description="Fields by name.")]
@@ -177,6 +286,7 @@ class Declaration(Strict):
     ] = Field(max_length=100, description="The unique name. Commands, topics and metrics use it.")
     root: Root = Field(description="The table that has one document for each of its rows.")
     where: Filter = None
+    min_interval: MinInterval = 0.0
     relations: Relations = {}
     document: Document
     sink: dict[str, dict[str, Any]] = Field(min_length=1, description="The sinks by kind, with their settings.")

@@ -11,12 +11,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from syncer.declaration.fixed_columns import only_constants
 from syncer.declaration.form import Declaration
 from syncer.declaration.located_yaml import Path
 from syncer.declaration.model import Model
 
 NEUTRAL = "1"
-_FILTERS = ("where", "order_by")
+_FILTERS = ("where", "when", "order_by")
+_GROUPS = "group_by"
+
+
+def group_alone(model: Model, name: str) -> Model:
+    """Returns a read model with this one of the group expressions, and without any other expression."""
+    root = model.declaration.root
+    only = root.model_copy(update={"group": {name: (root.group or {})[name]}})
+    plain = {**_plain(bare(model)), "root": only.model_dump(exclude_defaults=True), "document": {name: name}}
+    return replace(model, declaration=Declaration.model_validate(plain))
 
 
 def places(model: Model) -> list[tuple[Path, str]]:
@@ -48,7 +58,7 @@ def _with(model: Model, kept: Callable[[Path], bool]) -> Model:
 
 
 def _walk(entry: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
-    for name in (*_FILTERS, "value"):
+    for name in (_GROUPS, *_FILTERS, "value"):
         if name in entry:
             given = entry[name]
             yield (*path, name), given if isinstance(given, str) else ", ".join(given)
@@ -57,7 +67,7 @@ def _walk(entry: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
             here = (*path, part, name)
             if isinstance(below, str):
                 yield here, below
-            elif "group_by" in below:
+            elif _is_object(below):
                 yield here, f"{below['value']} by {below['group_by']}"
             else:
                 yield from _walk(below, here)
@@ -65,6 +75,10 @@ def _walk(entry: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
 
 def _keep(entry: Mapping[str, Any], path: Path, kept: Callable[[Path], bool]) -> dict[str, Any]:
     result = {name: value for name, value in entry.items() if name not in _FILTERS or kept((*path, name))}
+    if "one" in entry and (constants := only_constants(entry.get("where", ""))):
+        result.setdefault("where", constants)  # they may be a part of the unique key
+    if not any(kept(place) for place, _ in _walk(entry, path)):
+        result.pop(_GROUPS, None)  # the other expressions of a list of groups need it
     if "value" in result and not kept((*path, "value")):
         result["value"] = NEUTRAL
     for part in ("relations", "document", "object"):
@@ -74,6 +88,11 @@ def _keep(entry: Mapping[str, Any], path: Path, kept: Callable[[Path], bool]) ->
 
 
 def _kept(entry: Any, path: Path, kept: Callable[[Path], bool]) -> Any:
-    if isinstance(entry, str) or "group_by" in entry:
+    if isinstance(entry, str) or _is_object(entry):
         return entry if kept(path) else NEUTRAL
     return _keep(entry, path, kept)
+
+
+def _is_object(entry: Mapping[str, Any]) -> bool:
+    """Returns whether this is an object by group, whose `value` and `group_by` are one expression."""
+    return _GROUPS in entry and "many" not in entry

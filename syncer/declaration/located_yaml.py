@@ -68,7 +68,9 @@ def read(text: str, file: str, scalars: Scalars, *, merge_keys: bool = False) ->
             "this is not valid YAML",
             where=f"{file}:{mark.line + 1}" if mark else file,
             why=getattr(error, "problem", None) or str(error),
-            hint="quote a text that contains `: ` or ` #`, or that begins with one of * & ! | > % @ ` [ {. Inside of"
+            hint="indent with spaces, not with tabs"
+            if "'\\t'" in str(error)
+            else "quote a text that contains `: ` or ` #`, or that begins with one of * & ! | > % @ ` [ {. Inside of"
             " {…} and […], also quote a text that contains a comma or a bracket",
         ) from error
 

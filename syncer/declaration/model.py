@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from syncer.declaration import form_errors, located_yaml
-from syncer.declaration.form import Declaration, ManyRelation, Object, OneRelation, Shown
+from syncer.declaration.form import Declaration, ManyRelation, Object, OneRelation, Shown, UpRelation
 from syncer.declaration.mistakes import together
 from syncer.declaration.names import spellings
 from syncer.errors import Fatal
@@ -144,9 +144,11 @@ def named_tables(model: Model) -> Iterator[tuple[str, located_yaml.Path]]:
                 yield entry.one, (*here, "one")
             elif isinstance(entry, ManyRelation):
                 yield entry.many, (*here, "many")
+            elif isinstance(entry, UpRelation):
+                yield entry.up, (*here, "up")
             elif isinstance(entry, Object):
                 yield from walk(entry.object, (*here, "object"))
-            if isinstance(entry, OneRelation | ManyRelation):
+            if isinstance(entry, OneRelation | ManyRelation | UpRelation):
                 yield from walk(entry.relations, (*here, "relations"))
             if isinstance(entry, Shown):
                 yield from walk(entry.document or {}, (*here, "document"))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from syncer.declaration import extensions, functions
-from syncer.declaration.form import Declaration, Grouped, Many, Object, One, Root, Strict
+from syncer.declaration.form import Declaration, Grouped, Many, Object, One, Root, Strict, Up
 from syncer.declaration.sql_types import CASTABLE
 
 PAGE = Path("docs/read-models.md")
@@ -22,6 +22,7 @@ _PARTS: dict[str, type[Strict]] = {
     "root": Root,
     "one": One,
     "many": Many,
+    "up": Up,
     "object": Object,
     "grouped": Grouped,
 }

@@ -12,18 +12,24 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from syncer.declaration.aggregates import Order
-from syncer.declaration.binding import Namespace, Node
 from syncer.declaration.catalog import Catalog
 from syncer.declaration.compiled import Field
-from syncer.declaration.form import Entry, Grouped, Many, Object, One
+from syncer.declaration.form import Entry, Grouped, Many, Object, One, Up
+from syncer.declaration.group_document import GroupRows, shared_columns
+from syncer.declaration.grouped_level import GroupedLevel, Level
+from syncer.declaration.groups import Grouping
 from syncer.declaration.located_yaml import Path
 from syncer.declaration.mistakes import together
 from syncer.declaration.model import Model
 from syncer.declaration.names import quote
+from syncer.declaration.node import Namespace, Node
+from syncer.declaration.outer_conditions import outer_condition
 from syncer.declaration.row import Chain, InGroup, Row, filtered, ordering
-from syncer.declaration.scope import Aliases, Group, Scope, both, link
+from syncer.declaration.scope import Aliases, Group, Scope, both, bounded, link, rows
+from syncer.declaration.sort_keys import mergeable
 from syncer.declaration.sql_parser import UnsupportedExpression
 from syncer.declaration.sql_types import Value
+from syncer.declaration.through_sql import first_of_all
 from syncer.errors import Fatal
 
 _LONGEST_NAME = 63
@@ -57,12 +63,24 @@ def render(model: Model, root: Node, catalog: Catalog, errors: list[Fatal]) -> D
         renderer.check(node, catalog)
     scope = Scope(Aliases(catalog))
     row = scope.scan(root)
+    rows = renderer.group(scope, root, root.grouping) if root.grouping else None
     outputs = renderer.outputs(scope, root, root.links, model.declaration.document, ("document",))
     if errors:
         raise together(errors)
+    if rows:
+        return _document_of_group(scope, row, rows, outputs)
     condition = both(f"{row}.{quote(root.table.primary_key[0])} IS NOT NULL", filtered(scope, root))
     (doc,) = scope.replace_marks(scope.json_object(_columns(outputs)))
     sql = f"SELECT {doc}::pg_catalog.text AS doc{scope.joined(condition, alone=True)}"
+    return Document(row, sql, tuple(o.field for o in outputs))
+
+
+def _document_of_group(scope: Scope, row: str, rows: GroupRows, outputs: Sequence[Output]) -> Document:
+    (doc,) = scope.replace_marks(scope.json_object(_columns(outputs)))
+    source = f"({rows.sql()}) {rows.alias}"
+    if any(key.bare for key in rows.grouping.keys):
+        source += f" CROSS JOIN ({shared_columns(rows.grouping)}) {row}"
+    sql = f"SELECT {doc}::pg_catalog.text AS doc FROM {source}{scope.joined()}"
     return Document(row, sql, tuple(o.field for o in outputs))
 
 
@@ -70,13 +88,40 @@ def _columns(outputs: Sequence[Output]) -> str:
     return ", ".join(f"{o.sql} AS {quote(o.field.name)}" for o in outputs)
 
 
+def sorted_rows(model: Model, outer: Scope, node: Node, name: str, entry: Many) -> tuple[str, list[Order]]:
+    """Returns the SQL of a list with a limit, in a form that can be merged with others, and its order.
+
+    Each element is an array of texts: the values of the order (`sort_keys.py`), and the element of the document.
+    Raises UnsupportedExpression if the order cannot be merged.
+    """
+    scope = Scope(outer.aliases, outer)
+    scope.scan(node)
+    element = _Renderer(model, []).element(scope, node, name, entry, ("document", name))
+    order = ordering(scope, node)
+    return f"{_scan(scope, outer, node, mergeable(element.sql, order))}::pg_catalog.text", order
+
+
 class _Renderer:
     def __init__(self, model: Model, errors: list[Fatal]) -> None:
         self._model, self._errors = model, errors
+        self._levels: dict[Node, Level] = {}
+
+    def group(self, scope: Scope, node: Node, grouping: Grouping) -> GroupRows:
+        """Declares that the document at this node is one of a group of its rows. Returns the scan of the rows."""
+        rows = self._levels[node] = GroupRows(scope, node, grouping)
+        return rows
+
+    def _row(self, scope: Scope, node: Node) -> Row:
+        level = self._levels.get(node)
+        return level.row(scope) if level else Row(scope, node, scope.group)
 
     def check(self, node: Node, catalog: Catalog) -> None:
-        """Validates the filter and the order of a node, which the document may not use. `used` stays as it is."""
-        used = {n: set(n.used) for n in node.walk()}
+        """Validates the conditions and the order of a node, which the document may not use. `used` stays as it is."""
+        used = {n: set(n.used) for n in (*node.walk(), *([node.parent] if node.parent else []))}
+        try:
+            outer_condition(node, "", catalog)
+        except UnsupportedExpression as error:
+            self._add(error, node.place)
         for write in (filtered, ordering):
             scope = Scope(Aliases(catalog))
             scope.scan(node)
@@ -108,8 +153,14 @@ class _Renderer:
 
     def _output(self, scope: Scope, node: Node, names: Namespace, name: str, entry: Entry, place: Path) -> Output:
         below = names.get(name)
+        level = self._levels.get(node)
+        if level and isinstance(entry, Grouped | Many | Up):
+            hint = "use an aggregate over the rows of the group" if isinstance(entry, Grouped) else "use `one`"
+            raise UnsupportedExpression(f"the field {name!r} is of a kind that {level.what} cannot have", hint)
+        if level and isinstance(below, Node) and isinstance(entry, One):
+            level.check_relation(below, name)
         if isinstance(entry, str):
-            value = Row(scope, node, scope.group).shown(entry)
+            value = self._row(scope, node).shown(entry)
             return Output(value.sql, _field(name, value))
         if isinstance(entry, Grouped):
             return Output(_grouped(entry, scope, node), Field(name, "jsonb", many=False))
@@ -123,12 +174,12 @@ class _Renderer:
         if not isinstance(below, Node):
             raise UnsupportedExpression(f"the relation {name!r} could not be bound", follows=True)
         if isinstance(entry, One):
-            found = self._element(scope, below, name, entry, place)
+            found = self.element(scope, below, name, entry, place)
             there = f"{scope.alias(below)}.{quote(below.on[0][0])} IS NOT NULL"
             return Output(f"CASE WHEN {there} THEN {found.sql} END", found.field)
         return self._list(scope, below, name, entry, place)
 
-    def _element(self, scope: Scope, node: Node, name: str, entry: One | Many, place: Path) -> Output:
+    def element(self, scope: Scope, node: Node, name: str, entry: One | Many | Up, place: Path) -> Output:
         """Returns a related row as the document shows it: an object, or one value."""
         if entry.document is not None:
             outputs = self.outputs(scope, node, node.links, entry.document, (*place, "document"))
@@ -137,7 +188,7 @@ class _Renderer:
                 Field(name, "object", False, tuple(o.field for o in outputs)),
             )
         try:
-            value = Row(scope, node, scope.group).shown(entry.value or "")
+            value = self._row(scope, node).shown(entry.value or "")
         except UnsupportedExpression as error:
             error.place = error.place or (*place, "value")
             raise
@@ -145,16 +196,33 @@ class _Renderer:
             value = value._replace(sql=f"pg_catalog.to_jsonb({value.sql})")
         return Output(value.sql, _field(name, value))
 
-    def _list(self, outer: Scope, node: Node, name: str, entry: Many, place: Path) -> Output:
+    def _groups(self, outer: Scope, node: Node, name: str, entry: Many, place: Path) -> Output:
+        """Returns a list with one element for each group of the relation's rows."""
+        part = "group_by"
+        try:
+            level = GroupedLevel(outer, node, entry.groups)
+            self._levels[node] = level
+            part = "order_by"
+            order = level.ordering(entry.order)
+        except UnsupportedExpression as error:
+            error.place = error.place or (*place, part)
+            raise
+        found = self.element(level.scope, node, name, entry, place)
+        sql = f"pg_catalog.array_to_json(ARRAY({level.sql(found.sql, order, entry.limit)}))"
+        return Output(sql, Field(name, found.field.type, True, found.field.fields))
+
+    def _list(self, outer: Scope, node: Node, name: str, entry: Many | Up, place: Path) -> Output:
+        if isinstance(entry, Many) and entry.groups:
+            return self._groups(outer, node, name, entry, place)
         scope = Scope(outer.aliases, outer)
         scope.scan(node)
-        found = self._element(scope, node, name, entry, place)
+        found = self.element(scope, node, name, entry, place)
 
         def write() -> str:
-            group = outer.groups.get(node) if entry.limit is None else None
+            group = outer.groups.get(node) if node.limit is None else None
             if group is None or not group.is_direct:
                 return _scan(scope, outer, node, found.sql)
-            again = self._element(group.inner, node, name, entry, place)
+            again = self.element(group.inner, node, name, entry, place)
             return f"coalesce({group.item(_aggregated(again.sql, group.order()))}, '[]'::pg_catalog.json)"
 
         many = Field(name, found.field.type, True, found.field.fields)
@@ -174,22 +242,23 @@ def _scan(scope: Scope, outer: Scope, node: Node, element: str) -> str:
     """Returns a list that needs a scan of its own. With a limit, rows are selected before other tables are joined."""
     if node.parent is None:
         raise AssertionError("the root is no list")
-    parent, alias = outer.alias(node.parent), scope.scan(node)
+    alias = scope.scan(node)
     (element,) = scope.replace_marks(element)
-    source, condition = f"{quote(*node.table.name)} {alias}", ""
     if node.limit is None:
-        condition = both(link(node, alias, parent), filtered(scope, node))
-    else:
-        chosen = Scope(outer.aliases, outer)
-        row = chosen.scan(node)
-        condition = both(link(node, row, parent), filtered(chosen, node))
-        order = _sorted(chosen, node)
-        source = f"(SELECT {row}.* FROM {quote(*node.table.name)} {row}{chosen.joined(condition)}{order}"
-        source += f" LIMIT {node.limit}) {alias}"
-        condition = ""
+        order = _sorted(scope, node)
+        return f"pg_catalog.array_to_json(ARRAY(SELECT {element} {rows(scope, [node])}{order}))"
+    if node.through:
+        source, order = first_of_all(outer, node, alias)
+        return f"pg_catalog.array_to_json(ARRAY(SELECT {element} FROM {source}{scope.joined()}{order}))"
+    chosen = Scope(outer.aliases, outer)
+    row = chosen.scan(node)
+    linked = both(link(node, row, outer.alias(node.parent), outer.catalog), bounded(outer, node, row))
+    condition = both(linked, filtered(chosen, node))
+    order = _sorted(chosen, node)
+    source = f"(SELECT {row}.* FROM {quote(*node.table.name)} {row}{chosen.joined(condition)}{order}"
+    source += f" LIMIT {node.limit}) {alias}"
     order = _sorted(scope, node)
-    rows = f"SELECT {element} FROM {source}{scope.joined(condition)}{order}"
-    return f"pg_catalog.array_to_json(ARRAY({rows}))"
+    return f"pg_catalog.array_to_json(ARRAY(SELECT {element} FROM {source}{scope.joined()}{order}))"
 
 
 def _sorted(scope: Scope, node: Node) -> str:

@@ -6,18 +6,26 @@ Both get their SQL from a scope, which adds the joins that the names need.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sqlglot import exp
 
 from syncer.declaration import extensions
 from syncer.declaration.aggregates import Order, write_aggregate
-from syncer.declaration.binding import Node
-from syncer.declaration.catalog import Catalog
+from syncer.declaration.ancestors_sql import depth_of
+from syncer.declaration.catalog import Catalog, Column
 from syncer.declaration.expressions import write
 from syncer.declaration.names import Word, quote
-from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, parse, parse_order
+from syncer.declaration.node import Node
+from syncer.declaration.sql_parser import (
+    Aggregate,
+    UnsupportedExpression,
+    parse,
+    parse_order,
+    shown,
+    syntax_hint,
+)
 from syncer.declaration.sql_types import Value
 
 Chain = tuple[Node, ...]
@@ -31,6 +39,12 @@ class Columns(Protocol):
     def catalog(self) -> Catalog: ...
 
     def column(self, node: Node, name: str) -> Value: ...
+
+
+class Aliased(Columns, Protocol):
+    """Provides the aliases of rows, too."""
+
+    def alias(self, node: Node) -> str: ...
 
 
 class Scan(Protocol):
@@ -55,6 +69,9 @@ class Row:
         self.node = node
         self._group = group
 
+    def whole(self, tree: exp.Expr) -> Value | None:
+        return None
+
     def column(self, path: tuple[Word, ...]) -> Value:
         through, column = self.node.follow(path)
         if column is None:
@@ -73,7 +90,8 @@ class Row:
     def aggregate(self, call: Aggregate) -> Value:
         if self._group is None:
             raise UnsupportedExpression(
-                f"{call.name}() is not allowed in a filter, an order, a grouping or another aggregate"
+                f"{call.name}() is not allowed in a filter, an order, a grouping or another aggregate",
+                "use columns of the row; an aggregate can be a field of the document",
             )
         return write_aggregate(call, InGroup(self._group(self.chain(call)), self.node))
 
@@ -105,7 +123,7 @@ class Row:
         try:
             tree = parse(text)
         except ValueError as error:
-            raise UnsupportedExpression(f"`{text}` {error}") from error
+            raise UnsupportedExpression(f"`{text}` {error}", syntax_hint(text)) from error
         return self.value(tree)
 
     def value(self, tree: exp.Expr) -> Value:
@@ -122,7 +140,8 @@ class Row:
         value = self.value(tree.this)
         if isinstance(tree.this, exp.Literal):
             raise UnsupportedExpression(f"ordering by the constant {value.sql} has no effect", "name a column")
-        return Order(value.sql, bool(tree.args.get("desc")), bool(tree.args.get("nulls_first")))
+        descending, nulls_first = bool(tree.args.get("desc")), bool(tree.args.get("nulls_first"))
+        return Order(value.sql, descending, nulls_first, value.type, shown(tree.this))
 
 
 class InGroup(Row):
@@ -158,26 +177,57 @@ def filtered(scope: Columns, node: Node) -> str:
         raise
 
 
-def ordering(scope: Columns, node: Node) -> list[Order]:
-    """Returns the order of a relation's rows: the declared order, then the primary key, so that it is unambiguous."""
-    row = Row(scope, node)
-    found = []
+def ordering(scope: Aliased, node: Node) -> list[Order]:
+    """Returns the order of a relation's rows: the declared order, then the primary key, so that it is unambiguous.
+
+    Ancestors have the order of their path.
+    """
+    if node.climb:
+        return [Order(f"{scope.alias(node)}.{quote(depth_of(node))}", descending=node.climb.farthest_first)]
     try:
-        for text in node.order:
-            found += [row.order_item(item) for item in _items(text)]
+        found = order_items(Row(scope, node), node.order)
     except UnsupportedExpression as error:
         error.place = (*node.place, "order_by")
         raise
-    key = [Order(scope.column(node, column).sql) for column in node.table.primary_key]
+    values = {column: scope.column(node, column) for column in node.table.primary_key}
+    key = [Order(value.sql, type=value.type, text=column) for column, value in values.items()]
     ordered = {item.sql for item in found}
     return found + [item for item in key if item.sql not in ordered]
+
+
+def order_items(row: Row, texts: Sequence[str]) -> list[Order]:
+    """Returns the items of an order. texts: lists of items, as in ORDER BY. Raises UnsupportedExpression."""
+    return [row.order_item(item) for text in texts for item in _items(text)]
 
 
 def _items(text: str) -> list[exp.Ordered]:
     try:
         return parse_order(text)
     except ValueError as error:
-        raise UnsupportedExpression(f"the order `{text}` {error}") from error
+        raise UnsupportedExpression(
+            f"the order `{text}` {error}",
+            "write columns or expressions, each with `desc` if needed: placed_at desc, id",
+        ) from error
+
+
+def value_of(column: Column, sql: str, catalog: Catalog) -> Value:
+    """Returns a column's value in expressions. json is read as jsonb, because its text can contain line breaks."""
+    array = column.base == "array"
+    base = column.element_base if array else column.base
+    if base == "money" or base.startswith("reg"):
+        what = f"the column {column.name} has the type {column.type}, whose text depends on the session"
+        raise UnsupportedExpression(what, "remove it, or add a column of type numeric or text to the table")
+    if found := extensions.column_type(column, catalog.extensions):
+        return Value(sql, "array", found) if array else Value(sql, found)
+    if base == "json":
+        return (
+            Value(f"{sql}::pg_catalog.jsonb[]", "array", "jsonb")
+            if array
+            else Value(f"{sql}::pg_catalog.jsonb", "jsonb")
+        )
+    if base == "composite":
+        return Value(f"pg_catalog.to_jsonb({sql})", "jsonb")
+    return Value(sql, "array", base) if array else Value(sql, base)
 
 
 def describe(path: tuple[Word, ...]) -> str:

@@ -9,16 +9,18 @@ once, and only tables that an expression uses are joined.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from syncer.declaration import extensions
+from syncer.declaration import text_links
 from syncer.declaration.aggregates import Order
-from syncer.declaration.binding import Node
+from syncer.declaration.ancestors_sql import path_up
+from syncer.declaration.array_links import element, flat
 from syncer.declaration.catalog import Catalog
 from syncer.declaration.names import quote
-from syncer.declaration.row import Chain, filtered, ordering
-from syncer.declaration.sql_parser import UnsupportedExpression
+from syncer.declaration.node import Node
+from syncer.declaration.outer_conditions import outer_condition
+from syncer.declaration.row import Chain, filtered, ordering, value_of
 from syncer.declaration.sql_types import Value
 
 
@@ -27,6 +29,8 @@ class Aliases:
     """Creates the aliases of one statement. All its scopes share this object."""
 
     catalog: Catalog
+    bounds: dict[Node, Callable[[str], str]] = field(default_factory=dict)
+    """By relation: returns a further condition for a scan of its rows under an alias (`partials.py`)."""
     _counts: dict[str, int] = field(default_factory=dict)
 
     def alias(self, letter: str) -> str:
@@ -73,37 +77,20 @@ class Scope:
 
     def _join(self, node: Node, parent: str) -> str:
         alias = self._alias_of[node] = self.aliases.alias("t")
-        matched = link(node, alias, parent)
+        matched = link(node, alias, parent, self.catalog)
         if node.where is None:
             self._joins.append(f"LEFT JOIN {quote(*node.table.name)} {alias} ON {matched}")
         else:
             inner = Scope(self.aliases, self)
             row = inner.scan(node)
-            condition = both(link(node, row, parent), filtered(inner, node))
+            condition = both(link(node, row, parent, self.catalog), filtered(inner, node))
             source = f"{quote(*node.table.name)} {row}{inner.joined(condition)}"
             self._joins.append(f"LEFT JOIN LATERAL (SELECT {row}.* FROM {source}) {alias} ON true")
         return alias
 
     def column(self, node: Node, name: str) -> Value:
-        """Returns a column of a node's row. json is read as jsonb, because its text can contain line breaks."""
-        column = node.use(name)
-        sql = f"{self.alias(node)}.{quote(name)}"
-        array = column.base == "array"
-        base = column.element_base if array else column.base
-        if base == "money" or base.startswith("reg"):
-            what = f"the column {name} has the type {column.type}, whose text depends on the session"
-            raise UnsupportedExpression(what, "remove it, or add a column of type numeric or text to the table")
-        if found := extensions.column_type(column, self.catalog.extensions):
-            return Value(sql, "array", found) if array else Value(sql, found)
-        if base == "json":
-            return (
-                Value(f"{sql}::pg_catalog.jsonb[]", "array", "jsonb")
-                if array
-                else Value(f"{sql}::pg_catalog.jsonb", "jsonb")
-            )
-        if base == "composite":
-            return Value(f"pg_catalog.to_jsonb({sql})", "jsonb")
-        return Value(sql, "array", base) if array else Value(sql, base)
+        """Returns a column of a node's row, and marks it as used."""
+        return value_of(node.use(name), f"{self.alias(node)}.{quote(name)}", self.catalog)
 
     def group(self, chain: Chain) -> Group:
         """Returns the group of the aggregates over the rows at the end of a chain of relations."""
@@ -182,36 +169,93 @@ class Group:
             *([f"{by} AS k"] if by else []),
             *(f"{i} AS {n}" for i, n in zip(items, names, strict=True)),
         ]
-        source, conditions = "", list[str]()
-        for node in self._scanned:
-            alias = self.inner.scan(node)
-            table, matched = f"{quote(*node.table.name)} {alias}", link(node, alias, self._parent(node))
+        return f"SELECT {', '.join(outputs)} {rows(self.inner, self._scanned)}{' GROUP BY 1' if by else ''}"
+
+
+def rows(scope: Scope, scanned: Sequence[Node]) -> str:
+    """Returns FROM and WHERE of a scan over linked tables. Call it after everything that adds joins to the scope."""
+    source, conditions = "", list[str]()
+    for node in scanned:
+        alias = scope.scan(node)
+        if node.through:
+            table = f"{quote(*node.table.name)} {alias}"
+            links, matched = linked_values(scope, node, alias)
+            source += (
+                f" CROSS JOIN LATERAL {links} JOIN {table} ON {matched}"
+                if source
+                else f"{links} JOIN {table} ON {matched}"
+            )
+        else:
+            table, matched = rows_of(node, alias, _parent(scope, node), scope.catalog)
             if source:
-                source += f" JOIN {table} ON {matched}"
+                source += f" JOIN {table} ON {matched or 'true'}"
             else:
                 source, conditions = table, [matched]
-            if node.where is not None:
-                conditions.append(filtered(self.inner, node))
-        tail = self.inner.joined(both(*conditions))
-        return f"SELECT {', '.join(outputs)} FROM {source}{tail}{' GROUP BY 1' if by else ''}"
-
-    def _parent(self, node: Node) -> str:
-        if node.parent is None:
-            raise AssertionError("the root is not scanned for an aggregate")
-        return self.inner.alias(node.parent)
+        conditions.append(bounded(scope, node, alias))
+        if node.where is not None:
+            conditions.append(filtered(scope, node))
+    return f"FROM {source}{scope.joined(both(*conditions))}"
 
 
-def link(node: Node, alias: str, parent: str) -> str:
-    """Returns the condition that links a node's row to its parent's row."""
+def bounded(scope: Scope, node: Node, alias: str) -> str:
+    """Returns the condition for the rows of one bucket. Empty if the statement renders no buckets of the relation."""
+    bounds = scope.aliases.bounds.get(node)
+    return bounds(alias) if bounds else ""
+
+
+def linked_values(outer: Scope, node: Node, alias: str) -> tuple[str, str]:
+    """Returns a FROM item with the distinct link values at the end of a path, and the condition for a linked row.
+
+    Distinct values link to distinct rows. So each linked row occurs once, however many paths lead to it. Of an array,
+    these are the distinct elements.
+    """
+    scope, here = Scope(outer.aliases, outer), outer.aliases.alias("k")
+    scanned = node.through
+    for one in scanned:
+        scope.scan(one)
+    end = node.through[-1]
+    values, conditions = [], []
+    for n, (own, other) in enumerate(node.on):
+        ours, theirs = node.table.columns[own], end.table.columns[other]
+        if theirs.base == "array":
+            value = f"pg_catalog.unnest({flat(f'{scope.alias(end)}.{quote(other)}')})"
+        else:
+            value = text_links.compared(theirs, ours, scope.column(end, other).sql)
+        values.append(f"{value} AS v{n}")
+        conditions.append(text_links.matched(ours, f"{alias}.{quote(own)}", element(theirs), f"{here}.v{n}"))
+    return f"(SELECT DISTINCT {', '.join(values)} {rows(scope, scanned)}) {here}", both(*conditions)
+
+
+def _parent(scope: Scope, node: Node) -> str:
+    if node.parent is None:
+        raise AssertionError("the root has no outer row")
+    return scope.alias(node.parent)
+
+
+def rows_of(node: Node, alias: str, parent: str, catalog: Catalog) -> tuple[str, str]:
+    """Returns a FROM item for the rows that a relation leads to, and the condition that links them to the parent."""
+    linked = link(node, alias, parent, catalog)
+    if node.climb is None:
+        return f"{quote(*node.table.name)} {alias}", linked
+    for own, other in node.climb.step:
+        node.use(own)
+        node.use(other)
+    return f"{path_up(node, parent)} {alias}", ""
+
+
+def link(node: Node, alias: str, parent: str, catalog: Catalog) -> str:
+    """Returns the condition that links a node's row to its parent's row, with the node's `when`."""
     above = node.parent
     if above is None:
         raise AssertionError("the root has no parent")
     pairs = []
     for own, other in node.on:
-        node.use(own)
-        above.use(other)
-        pairs.append(f"{alias}.{quote(own)} = {parent}.{quote(other)}")
-    return " AND ".join(pairs)
+        for of, column in ((node, own), (above, other)):
+            if of.table.columns[column].base != "array":  # `compile` marks the arrays of links
+                of.use(column)
+        sides = node.table.columns[own], f"{alias}.{quote(own)}", above.table.columns[other], f"{parent}.{quote(other)}"
+        pairs.append(text_links.matched(*sides))
+    return both(*pairs, outer_condition(node, parent, catalog))
 
 
 def both(*conditions: str) -> str:

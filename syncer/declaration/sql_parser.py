@@ -52,6 +52,11 @@ class _Dialect(Postgres):
 
 
 _DIALECT = _Dialect()
+_WORDS = re.compile(r"[^\W\d][\w .,:;!?-]* [\w .,:;!?-]*\w[.!?]?")
+"""Texts of several words, without operators, calls and quotes: somebody means a constant."""
+_KEYWORDS = frozenset(
+    "and or not is in as between like case when then else end select from where distinct desc asc limit null".split()
+)
 _ESCAPES = re.compile(r"[eE]'(?:[^\\]|\\[ntrbf\\'])*'", re.DOTALL)
 
 
@@ -65,6 +70,13 @@ def parse_order(text: str) -> list[exp.Ordered]:
     tokens = _tokens(text)
     found = _parse(text, exp.Order, [*_tokens("ORDER BY"), *tokens])
     return cast(list[exp.Ordered], found.expressions)
+
+
+def syntax_hint(text: str) -> str:
+    """Returns a hint for a text that `parse` refused."""
+    if _WORDS.fullmatch(text.strip()) and not _KEYWORDS & {*text.lower().split()}:
+        return f"""a constant needs SQL quotes inside the YAML quotes: "'{text.strip()}'\""""
+    return "write one SQL expression; docs/read-models.md lists what it can use"
 
 
 def _parse(text: str, into: type[exp.Expr], tokens: list[Token]) -> exp.Expr:
@@ -195,7 +207,12 @@ def aggregate_of(name: str, node: exp.Expr, filter: exp.Expr | None) -> Aggregat
 
 def describe(node: exp.Expr) -> str:
     """Returns a part of an expression for an error message."""
+    return f"`{shown(node)}`"
+
+
+def shown(node: exp.Expr) -> str:
+    """Returns a part of an expression as text."""
     try:
-        return f"`{node.sql('postgres')}`"
+        return node.sql("postgres")
     except (ValueError, RecursionError):
-        return f"`{type(node).__name__}`"
+        return type(node).__name__

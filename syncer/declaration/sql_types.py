@@ -27,10 +27,11 @@ class Value(NamedTuple):
 INTEGERS = ("smallint", "integer", "bigint")
 NUMBERS = (*INTEGERS, "numeric", "real", "double precision")
 TEXTS = ("text", "character varying")
-_TIMES = ("timestamp without time zone", "timestamp with time zone")
+_TIMESTAMPS = ("timestamp without time zone", "timestamp with time zone")
+TIMES = ("date", *_TIMESTAMPS)
 
 EXACT = frozenset(
-    {*INTEGERS, *TEXTS, *_TIMES, "boolean", "uuid", "date", "time without time zone", "enum", "bytea", "oid"}
+    {*INTEGERS, *TEXTS, *_TIMESTAMPS, "boolean", "uuid", "date", "time without time zone", "enum", "bytea", "oid"}
 )
 """Types whose equal values always have the same text."""
 
@@ -51,6 +52,9 @@ KEYABLE = EXACT | {
     '"char"',
 }
 """Types that keys and links can have. They are built in and comparable, and text and value convert without loss."""
+
+EXTENSION_KEYS = frozenset(("citext", "ltree"))
+"""Types of extensions that links, and the keys of related tables, can have."""
 
 # Name of the type in pg_catalog → `Column.base`.
 CASTABLE = {
@@ -217,9 +221,17 @@ def key_type(type: str, base: str) -> str:
 
     The comparison with the wider type can still use the column's index. It also accepts keys from before the column was
     narrowed.
+    base: a type in KEYABLE or EXTENSION_KEYS.
+    """
+    return type if base == "enum" or base in EXTENSION_KEYS else f"pg_catalog.{quote(_INTERNAL[family(base)])}"
+
+
+def own_type(type: str, base: str) -> str:
+    """Returns the type that a value of a column has in an expression, without the checks of a domain.
+
     base: a type in KEYABLE.
     """
-    return type if base == "enum" else f"pg_catalog.{quote(_INTERNAL[family(base)])}"
+    return type if base == "enum" else f"pg_catalog.{quote(_INTERNAL[base])}"
 
 
 def common(values: Sequence[Value]) -> tuple[str, str]:
@@ -253,12 +265,12 @@ def arithmetic(operator: str, left: str, right: str) -> str:
     if left in NUMBERS and right in NUMBERS:
         wider = max(left, right, key=NUMBERS.index)
         return "double precision" if wider == "real" and left != right else wider
-    if operator == "-" and left == right and (left in _TIMES or left == "date"):
+    if operator == "-" and left == right and (left in _TIMESTAMPS or left == "date"):
         return "integer" if left == "date" else "interval"
     if operator in "+-" and right == "interval":
-        return "timestamp without time zone" if left == "date" else left if left in (*_TIMES, "interval") else ""
+        return "timestamp without time zone" if left == "date" else left if left in (*_TIMESTAMPS, "interval") else ""
     if operator == "+" and left == "interval":
-        return "timestamp without time zone" if right == "date" else right if right in _TIMES else ""
+        return "timestamp without time zone" if right == "date" else right if right in _TIMESTAMPS else ""
     if operator in "+-" and left == "date" and right in INTEGERS:
         return "date"
     if "interval" in (left, right) and operator in "*/":

@@ -1,4 +1,7 @@
-"""Creates and inspects topics and consumer groups. `reader.py` reads records, `producer.py` writes them."""
+"""Creates and inspects topics and consumer groups.
+
+`group_offsets.py` reads and sets the offsets of groups, `reader.py` reads records, `producer.py` writes them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -25,6 +27,7 @@ from confluent_kafka.admin import (
 
 from syncer.errors import Fatal, Retry
 from syncer.kafka.errors import classify_error, unreadable
+from syncer.pacing import poll_until
 from syncer.ports import Partition
 
 _TIMEOUT, _FIRST_TIMEOUT = 20.0, 5.0
@@ -116,9 +119,8 @@ class KafkaAdmin:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise classify_error(f"cannot create topic {name}", error) from error
-        deadline = time.monotonic() + _TIMEOUT
-        while not set(missing) <= self.existing().keys() and time.monotonic() < deadline:
-            time.sleep(0.05)  # Kafka acknowledges the creation before every broker knows the topic
+        # Kafka acknowledges the creation before every broker knows the topic.
+        poll_until(lambda: self.existing().keys() >= set(missing), timeout=_TIMEOUT, interval=0.05)
         return missing
 
     def ids(self, topics: Collection[str]) -> dict[str, str]:
@@ -132,14 +134,43 @@ class KafkaAdmin:
                     raise classify_error(f"cannot describe topic {name}", error) from error
         return found
 
+    def id_and_end(self, topic: str) -> tuple[str, int | None]:
+        """Returns the id of a topic with one partition, and its end offset. Both requests are under way at once.
+
+        The id is empty if the topic does not exist. The end is None if it is not known now, as while a leader moves.
+        """
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        futures = self._admin.list_offsets({TopicPartition(topic, 0): latest})
+        id = self.ids([topic]).get(topic, "")
+        what = f"cannot read the end of topic {topic}"
+        try:
+            return id, int(self._result(next(iter(futures.values())), what).offset)
+        except KafkaException as error:
+            if error.args[0].code() not in _TRANSIENT:
+                raise classify_error(what, error) from error
+            return id, None
+
     def config(self, topic: str, key: str) -> str | None:
         """Returns one setting of a topic, e.g. `cleanup.policy`. None if Kafka has no such setting."""
+        return self.configs(topic).get(key)
+
+    def configs(self, topic: str) -> dict[str, str]:
+        """Returns the settings that apply to a topic, with the defaults. Raises Retry if the topic does not exist."""
+        what = f"cannot read the settings of topic {topic}"
         try:
             futures = self._admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)])
-            entry = self._result(next(iter(futures.values())), "cannot read a topic's settings").get(key)
+            found = self._result(next(iter(futures.values())), what)
         except KafkaException as error:
-            raise classify_error(f"cannot read the settings of topic {topic}", error) from error
-        return entry.value if entry else None
+            raise classify_error(what, error) from error
+        return {name: entry.value for name, entry in found.items() if entry.value is not None}
+
+    def replicas(self, topic: str) -> list[int]:
+        """Returns the number of replicas of each partition. Empty if the topic does not exist."""
+        try:
+            found = self._admin.list_topics(topic, timeout=_CONNECT_TIMEOUT).topics.get(topic)
+        except KafkaException as error:
+            raise classify_error(f"cannot describe topic {topic}", error, self._connection_error) from error
+        return [len(p.replicas) for p in found.partitions.values()] if found and found.error is None else []
 
     def configure(self, topic: str, config: Mapping[str, str]) -> None:
         """Changes these settings of a topic and no others."""
@@ -162,58 +193,45 @@ class KafkaAdmin:
         spec = OffsetSpec.latest() if at_ms is None else OffsetSpec.for_timestamp(at_ms)  # type: ignore[no-untyped-call]
         return self._offsets(topics, spec)
 
+    def known_ends(self, topics: Collection[str]) -> dict[Partition, int]:
+        """As `ends`, at once: leaves out topics whose end offsets are not all known now, as while a leader moves."""
+        existing = self.existing()
+        wanted = [TopicPartition(topic, p) for topic in topics for p in range(existing.get(topic, 0))]
+        found: dict[Partition, int] = {}
+        unknown: set[str] = set()
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        for one, future in self._admin.list_offsets(dict.fromkeys(wanted, latest)).items() if wanted else ():
+            try:
+                found[one.topic, one.partition] = self._result(future, "cannot read the offsets").offset
+            except KafkaException:
+                unknown.add(one.topic)
+        return {partition: end for partition, end in found.items() if partition[0] not in unknown}
+
     def begins(self, topics: Collection[str]) -> dict[Partition, int]:
         """Returns the first offset that each partition still has."""
         return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
+    def ends_of(self, topic: str, partitions: int) -> dict[int, int]:
+        """As `ends`, of a topic with a known number of partitions: one request instead of two."""
+        wanted = {TopicPartition(topic, p): OffsetSpec.latest() for p in range(partitions)}  # type: ignore[no-untyped-call]
+        return {number: end for (_, number), end in self._list_offsets(wanted).items()}
+
     def _offsets(self, topics: Collection[str], spec: Any) -> dict[Partition, int]:
         existing = self.existing()
-        wanted = {TopicPartition(t, p): spec for t in topics for p in range(existing.get(t, 0))}
+        return self._list_offsets({TopicPartition(t, p): spec for t in topics for p in range(existing.get(t, 0))})
+
+    def _list_offsets(self, wanted: Mapping[TopicPartition, Any]) -> dict[Partition, int]:
         if not wanted:
             return {}
         what, deadline = "cannot read the offsets", time.monotonic() + _CONNECT_TIMEOUT
         while True:
             try:
-                futures = self._admin.list_offsets(wanted)
+                futures = self._admin.list_offsets(dict(wanted))
                 return {(tp.topic, tp.partition): self._result(f, what).offset for tp, f in futures.items()}
             except KafkaException as error:
                 if error.args[0].code() not in _TRANSIENT or time.monotonic() > deadline:
                     raise classify_error(what, error) from error
                 time.sleep(0.1)
-
-    def committed(self, group: str) -> dict[Partition, int]:
-        """Returns the committed offsets of a group. Empty if the group has none."""
-        what = f"cannot read the offsets of group {group}"
-        try:
-            request = [ConsumerGroupTopicPartitions(group)]
-            futures = self._admin.list_consumer_group_offsets(request)
-            result = self._result(next(iter(futures.values())), what)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            raise classify_error(what, error) from error
-        return {(p.topic, p.partition): p.offset for p in result.topic_partitions if p.offset >= 0}
-
-    def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Sets the offsets of a group without members.
-
-        Raises Retry if the group has members. Then another process started at the same time and set them.
-        """
-        partitions = [TopicPartition(t, p, o) for (t, p), o in offsets.items()]
-        if not partitions:
-            return
-        try:
-            request = [ConsumerGroupTopicPartitions(group, partitions)]
-            futures = self._admin.alter_consumer_group_offsets(request)
-            self._result(next(iter(futures.values())), f"cannot set the offsets of group {group}")
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
-                raise Retry(
-                    "the consumer group is in use, so its offsets cannot be set",
-                    where=f"group {group}",
-                    hint="another syncer process starts this read model at the same time: no action is needed",
-                ) from error
-            raise classify_error(f"cannot set the offsets of group {group}", error) from error
 
     def members(self, group: str) -> int:
         """Returns how many consumers the group has now."""

@@ -9,6 +9,7 @@ from syncer.config.schema import Config
 from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.change_log import KafkaChangeLog
 from syncer.kafka.dead_letters import KafkaDeadLetterStore
+from syncer.kafka.group_offsets import GroupOffsets
 from syncer.kafka.producer import KafkaProducer
 from syncer.kafka.reader import TopicReader
 from syncer.kafka.state_store import KafkaStateStore
@@ -16,7 +17,7 @@ from syncer.kafka.work_queue import KafkaWorkQueue
 
 
 class KafkaBackend:
-    """Implements `ports.Backend`. All that it makes shares one admin client and one producer.
+    """Implements `ports.Backend`. All that it makes shares one admin client, one producer, and one reader of offsets.
 
     Raises Fatal if a setting in `kafka.properties` is wrong.
     """
@@ -35,11 +36,12 @@ class KafkaBackend:
         )
         self.reader = TopicReader(self.settings, self.admin)
         self.producer = KafkaProducer(self.settings)
-        self.changes = KafkaChangeLog(self.settings, self.admin, self.reader)
+        self.offsets = GroupOffsets(self.settings)
+        self.changes = KafkaChangeLog(self.settings, self.admin, self.reader, self.offsets)
         self.state = KafkaStateStore(self.admin, self.reader, self.producer, config.kafka.state_topic)
 
     def work_queue(self, name: str) -> KafkaWorkQueue:
-        return KafkaWorkQueue(self.settings, self.admin, self.reader, self.producer, name)
+        return KafkaWorkQueue(self.settings, self.admin, self.reader, self.producer, self.offsets, name)
 
     def dead_letters(self, name: str) -> KafkaDeadLetterStore:
         return KafkaDeadLetterStore(self.admin, self.reader, self.producer, name)

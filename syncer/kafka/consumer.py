@@ -7,19 +7,18 @@ begins at offset 0.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from syncer.errors import Fatal, Retry, SyncerError
+from syncer.kafka import membership
 from syncer.kafka.errors import UNREACHABLE
 from syncer.kafka.reader import position_of
 from syncer.ports import Partition, Record
 
 _MAX_CONSUME = 1000  # records
-_HEARTBEAT_AFTER = 5.0  # seconds without a poll
 _OFFSET_INVALID = -1001
 
 
@@ -35,27 +34,13 @@ class KafkaSource:
         self._group = group
         self._error: SyncerError | None = None
         """An error that a callback reported. The next poll raises it, unless that poll returns records."""
-        self._next: dict[Partition, int] = {}
-        """Assigned partition → the next offset to poll."""
-        self._ends: dict[Partition, int] = {}
         self._committed: dict[Partition, int] = {}
-        """The last offset that was sent to Kafka, acknowledged or not."""
-        self._retry: set[Partition] = set()
-        """Partitions whose last commit a rebalance rejected."""
-        self._paused = False
-        self._polled = time.monotonic()
+        """The last offset that Kafka holds or was sent, acknowledged or not."""
         self._consumer = Consumer(
             {
-                "auto.offset.reset": "error",
-                "enable.auto.commit": False,
-                "enable.partition.eof": False,
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": 10_000,  # a killed process keeps its partitions for this time
-                "heartbeat.interval.ms": 1000,
-                "fetch.wait.max.ms": 500,
-                "fetch.queue.backoff.ms": 20,
+                **membership.SETTINGS,
+                "enable.partition.eof": True,  # its offset is the position after the markers of Kafka's transactions
                 "queued.min.messages": 20_000,
-                "queued.max.messages.kbytes": 32_768,
                 "topic.metadata.refresh.interval.ms": 30_000,
                 "log_level": 4,
                 **settings,
@@ -64,6 +49,7 @@ class KafkaSource:
                 "on_commit": self._on_commit,
             }
         )
+        self._membership = membership.Membership(self._consumer)
         self._consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
@@ -74,11 +60,8 @@ class KafkaSource:
             raise self._to_error(error.args[0], "cannot read change events") from error
 
     def _poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
-        self._polled = time.monotonic()
-        if self._paused:
-            self._consumer.resume(self._consumer.assignment())
-            self._paused = False
-        if self._retry:
+        self._membership.resume()
+        if self._membership.refused:
             self.commit({}, wait=False)
         records: list[Record] = []
         size = 0
@@ -102,65 +85,44 @@ class KafkaSource:
 
     def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
         """See `ports.Source.commit`. Leaves out partitions that now belong to another member."""
-        offsets = {p: offset for p, offset in next_offsets.items() if p in self._next}
+        offsets = {p: o for p, o in next_offsets.items() if p in self._membership.next and o != self._committed.get(p)}
         self._committed |= offsets
-        offsets |= {p: self._committed[p] for p in self._retry}
-        self._retry.clear()
+        offsets |= {p: self._committed[p] for p in self._membership.refused if p in self._committed}
+        self._membership.refused.clear()
         if not offsets:
             return
         partitions = [TopicPartition(*partition, offset) for partition, offset in offsets.items()]
         try:
-            if wait:
-                self._consumer.commit(offsets=partitions, asynchronous=False)
-            else:
-                self._consumer.commit(offsets=partitions, asynchronous=True)
+            self._membership.commit(partitions, wait=wait)
         except KafkaException as error:
-            if error.args[0].code() not in _REBALANCED:
-                raise self._to_error(error.args[0], "cannot commit offsets") from error
+            raise self._to_error(error.args[0], "cannot commit offsets") from error
 
     def heartbeat(self) -> None:
-        """See `ports.Source.heartbeat`. Pauses the partitions and polls, which keeps the membership.
-
-        Does so only after some seconds without a poll, because a pause discards the records that were fetched ahead.
-        """
-        if time.monotonic() - self._polled < _HEARTBEAT_AFTER:
-            return
+        """See `ports.Source.heartbeat`."""
         try:
-            self._heartbeat()
+            if (message := self._membership.heartbeat()) is not None:
+                self._record(message)
         except KafkaException as error:
             raise self._to_error(error.args[0], "cannot stay in the group") from error
 
-    def _heartbeat(self) -> None:
-        assignment = self._consumer.assignment()
-        if assignment:
-            self._consumer.pause(assignment)
-            self._paused = True
-        message = self._consumer.poll(0)
-        if message is not None:  # it was in the queue before the pause: read it again after the pause
-            if message.error() is None:
-                self._consumer.seek(TopicPartition(*position_of(message)))
-            else:
-                self._record(message)
-
     def progress(self) -> dict[Partition, tuple[int, int]]:
         """See `ports.Source.progress`. The end offsets are those of the last fetch."""
-        result = {}
-        for (topic, partition), position in self._next.items():
-            ends: Any = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-            high = ends[1] if ends else 0
-            end = self._ends[topic, partition] = max(high, self._ends.get((topic, partition), 0))
-            result[topic, partition] = (position, max(end, position))
-        return result
+        return self._membership.progress()
 
     def is_assigned(self, partition: Partition) -> bool:
         """See `ports.GroupSource.is_assigned`."""
-        return partition in self._next
+        return partition in self._membership.next
 
     def close(self) -> None:
         self._consumer.close()
 
     def _record(self, message: Message) -> Record | None:
         error = message.error()
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            end = position_of(message)
+            if (known := self._membership.next.get((end.topic, end.partition))) is not None:
+                self._membership.next[end.topic, end.partition] = max(end.offset, known)
+            return None
         if error is not None:
             found = self._to_error(error, "cannot read change events", message)
             if isinstance(found, Fatal):
@@ -168,42 +130,31 @@ class KafkaSource:
             self._error = found
             return None
         at = position_of(message)
-        self._next[at.topic, at.partition] = at.offset + 1
+        self._membership.next[at.topic, at.partition] = at.offset + 1
         return Record(at, message.key(), message.value())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Keeps an error for `poll`, and assigns nothing then: the client cannot pass on every error of a callback."""
         try:
             known = consumer.committed(partitions, timeout=30) if partitions else []
         except KafkaException as error:
-            raise self._to_error(error.args[0], "cannot read the group's offsets") from error
-        for partition in known:
-            if partition.offset == _OFFSET_INVALID:
-                partition.offset = 0
-            self._next[partition.topic, partition.partition] = partition.offset
-            self._ends[partition.topic, partition.partition] = _end(consumer, partition)
-        consumer.incremental_assign(known)
-        # A partition that was revoked during a pause is still paused when it comes back.
-        consumer.resume(known)
+            self._error, known = self._to_error(error.args[0], "cannot read the group's offsets"), []
+        ends: dict[Partition, int] = {}
+        for one in known:
+            if one.offset == _OFFSET_INVALID:
+                one.offset = 0
+            else:
+                self._committed[one.topic, one.partition] = one.offset
+            ends[one.topic, one.partition] = _end(consumer, one)
+        self._membership.assign(known, ends)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for partition in partitions:
-            self._next.pop((partition.topic, partition.partition), None)
-            self._ends.pop((partition.topic, partition.partition), None)
-            self._committed.pop((partition.topic, partition.partition), None)
-            self._retry.discard((partition.topic, partition.partition))
-        consumer.incremental_unassign(partitions)
+        for partition in self._membership.revoke(partitions):
+            self._committed.pop(partition, None)
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        """Handles the results of asynchronous commits.
-
-        Commits again what a rebalance rejected, if the partition is still assigned: no later commit may come.
-        """
-        for partition in partitions:
-            failed = error or partition.error
-            if failed is not None and failed.code() not in _REBALANCED:
-                self._error = self._to_error(failed, "cannot commit offsets")
-            elif failed is not None and (partition.topic, partition.partition) in self._committed:
-                self._retry.add((partition.topic, partition.partition))
+        if failed := self._membership.committed(error, partitions):
+            self._error = self._to_error(failed, "cannot commit offsets")
 
     def _on_error(self, error: KafkaError) -> None:
         """Keeps an error that librdkafka reports outside of messages.
@@ -226,8 +177,10 @@ class KafkaSource:
                 hint=f"syncer resync {self._name}",
             )
         if code in _DENIED:
-            return Fatal(what, where=where, why=why, hint="see kafka.properties (credentials, ACLs)")
-        hint = "is Kafka up? see kafka.bootstrap_servers" if code in UNREACHABLE else ""
+            return Fatal(
+                what, where=where, why=why, hint="check the credentials in kafka.properties and the ACLs in Kafka"
+            )
+        hint = "check that Kafka is up and kafka.bootstrap_servers is correct" if code in UNREACHABLE else ""
         return Retry(what, where=where, why=why, hint=hint)
 
 
@@ -243,15 +196,6 @@ def _end(consumer: Consumer, partition: TopicPartition) -> int:
     return int(ends[1]) if ends else 0
 
 
-_REBALANCED = {
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError._NO_OFFSET,
-    KafkaError._ASSIGNMENT_LOST,
-    KafkaError.FENCED_INSTANCE_ID,
-}
-"""The partitions may belong to another member now. It begins at the last committed offset, so this is harmless."""
 _DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,

@@ -5,7 +5,8 @@ Each letter has its own key, and a tombstone under that key resolves the letter:
     document/ID/VERSION              a document, rejected as the snapshot of this version shows it
     record/TOPIC/PARTITION/OFFSET    a record that cannot be decoded; its bytes are the letter's value
 
-A document that is rejected several times has one open letter: that of the last version.
+A document that is rejected several times has one open letter: that of the last version. It keeps the time of the first
+rejection.
 
 **Why the key of a document's letter has the version.** Two writers may resolve the letter of version V:
 
@@ -28,6 +29,7 @@ letter. Then a replay resolves it. No letter is resolved too early.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -47,6 +49,8 @@ CONFIG = {
 }
 """Of the topic. It has one partition, so its records are in the order in which they were written."""
 _LONGEST_REASON = 4000  # characters
+_SINCE = "since"
+"""Header of a letter: when its subject was first rejected, in milliseconds since the Unix epoch, as text."""
 _LARGEST = MAX_BYTES - (1 << 16)  # bytes of a value; headers and key need the rest
 
 
@@ -92,6 +96,8 @@ class KafkaOpenDeadLetters:
         self._lock = threading.RLock()
         self._next: dict[Partition, int] = {}
         self._known: dict[Subject, dict[bytes, int]] = {}
+        self._since: dict[Subject, int] = {}
+        """When each known subject was first rejected, milliseconds since the Unix epoch."""
 
     def __len__(self) -> int:
         """Returns the number of subjects that have an open letter."""
@@ -105,26 +111,33 @@ class KafkaOpenDeadLetters:
             topic, partition, offset = position_of(message)
             self._next[topic, partition] = offset + 1
             if (key := message.key()) is not None:
-                self.fold(key, open=message.value() is not None)
+                self.fold(key, open=message.value() is not None, since_ms=_since_ms(message))
 
     def writer(self) -> KafkaDeadLetters:
         """Returns the `ports.DeadLetters` of one lane."""
         return KafkaDeadLetters(DeliveryTracker(self._producer), self._topic, self)
 
-    def fold(self, key: bytes, *, open: bool) -> list[bytes]:
+    def since(self, subject: Subject) -> int:
+        """Returns when the subject was first rejected, or now, in milliseconds since the Unix epoch."""
+        return self._since.get(subject) or time.time_ns() // 1_000_000
+
+    def fold(self, key: bytes, *, open: bool, since_ms: int = 0) -> list[bytes]:
         """Applies one record of the topic. Returns the keys of older letters about the same subject.
 
         open: the record is a letter. Otherwise it is a tombstone.
+        since_ms: when the subject of a letter was first rejected.
         """
         subject, version = subject_of(key)
         with self._lock:
             keys = self._known.setdefault(subject, {})
             if open:
                 keys[key] = version
+                self._since.setdefault(subject, since_ms)
                 return [k for k, v in keys.items() if v < version]
             keys.pop(key, None)
             if not keys:
                 del self._known[subject]
+                self._since.pop(subject, None)
             return []
 
     def resolved_by(self, ids: Iterable[str], version: int) -> Iterator[bytes]:
@@ -144,9 +157,10 @@ class KafkaDeadLetters:
         self._tracker, self._topic, self._open = tracker, topic, open_letters
 
     def document(self, id: str, version: int, reason: str) -> None:
-        key = key_of(Subject("document", id), version)
-        self._put(key, b"", {"reason": reason[:_LONGEST_REASON]})
-        for older in self._open.fold(key, open=True):  # after the new letter, so that one of both always exists
+        subject = Subject("document", id)
+        for older in self._put_letter(
+            subject, key_of(subject, version), b"", {"reason": reason[:_LONGEST_REASON]}
+        ):  # after the new letter, so that one of both always exists
             self._resolve(older)
 
     def record(self, record: Record, reason: str) -> None:
@@ -156,13 +170,18 @@ class KafkaDeadLetters:
         if len(value) > _LARGEST:
             headers["cut"] = f"the first of {len(value)} bytes"
             value = value[:_LARGEST]
-        key = key_of(Subject("record", f"{topic}/{partition}/{offset}"))
-        self._put(key, value, headers)
-        self._open.fold(key, open=True)
+        subject = Subject("record", f"{topic}/{partition}/{offset}")
+        self._put_letter(subject, key_of(subject), value, headers)
 
     def accepted(self, ids: Iterable[str], version: int) -> None:
         for key in self._open.resolved_by(ids, version):
             self._resolve(key)
+
+    def _put_letter(self, subject: Subject, key: bytes, value: bytes, headers: Mapping[str, str]) -> list[bytes]:
+        """Returns the keys of older letters about the subject."""
+        since_ms = self._open.since(subject)
+        self._put(key, value, {**headers, _SINCE: str(since_ms)})
+        return self._open.fold(key, open=True, since_ms=since_ms)
 
     def _resolve(self, key: bytes) -> None:
         self._put(key, None, {})
@@ -203,7 +222,7 @@ class KafkaDeadLetterStore:
             other = latest.get(letter.subject, letter)
             keys = () if other is letter else other.keys
             newest = letter if letter.version >= other.version else other
-            latest[letter.subject] = replace(newest, keys=(*keys, key))
+            latest[letter.subject] = replace(newest, since_ms=min(letter.since_ms, other.since_ms), keys=(*keys, key))
         return sorted(latest.values(), key=lambda letter: letter.position.offset)
 
     def content(self, letter: DeadLetter) -> bytes | None:
@@ -224,6 +243,16 @@ class KafkaDeadLetterStore:
 
 def _letter(key: bytes, message: Message) -> DeadLetter:
     subject, version = subject_of(key)
-    headers: dict[str, bytes] = dict(message.headers() or ())  # type: ignore[arg-type]
+    headers = _headers(message)
     reason, cut = (headers.get(name, b"").decode(errors="replace") for name in ("reason", "cut"))
-    return DeadLetter(subject, reason, message.timestamp()[1], version, cut, position_of(message), (key,))
+    return DeadLetter(subject, reason, _since_ms(message), version, cut, position_of(message), (key,))
+
+
+def _since_ms(message: Message) -> int:
+    """Returns when the subject was first rejected. A letter of an earlier version of the syncer has only its time."""
+    since = _headers(message).get(_SINCE, b"").decode(errors="replace")
+    return int(since) if since.isdecimal() else int(message.timestamp()[1])
+
+
+def _headers(message: Message) -> dict[str, bytes]:
+    return dict(message.headers() or ())  # type: ignore[arg-type]

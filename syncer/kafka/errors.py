@@ -49,7 +49,9 @@ def classify_error(what: str, error: KafkaException, connection_error: str = "")
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError._AUTHENTICATION,
     ):
-        return Fatal(what, where="Kafka", why=why, hint="see kafka.properties (credentials, ACLs)")
+        return Fatal(
+            what, where="Kafka", why=why, hint="check the credentials in kafka.properties and the ACLs in Kafka"
+        )
     if code == KafkaError.INVALID_REPLICATION_FACTOR:
         hint = "set kafka.replication_factor to at most the number of brokers that are up"
         return Retry(what, where="Kafka", why=why, hint=hint)
@@ -58,5 +60,5 @@ def classify_error(what: str, error: KafkaException, connection_error: str = "")
             "Kafka treats . and _ in a topic's name as equal, and allows 249 characters: rename the table or its schema"
         )
         return Fatal(what, where="Kafka", why=why, hint=hint)
-    hint = "is Kafka up? see kafka.bootstrap_servers" if code in UNREACHABLE else ""
+    hint = "check that Kafka is up and kafka.bootstrap_servers is correct" if code in UNREACHABLE else ""
     return Retry(what, where="Kafka", why=why, hint=hint)

@@ -14,4 +14,5 @@ The other modules act on the result:
     rerender            re-renders all documents of a read model
     wait_status         records the state and reason of each daemon for `syncer status`
     delivery            checks the connector once, for a command
+    background          runs a monitor on a thread
 """

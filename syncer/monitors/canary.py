@@ -5,10 +5,10 @@ order of the commits. All messages have one key, so Kafka keeps that order. Supp
 before another one was begun. Then the first has to arrive first. If only the second arrives, the slot has skipped a
 part of the log, and with it every change in that part.
 
-Each process has a series of its own. It expects only messages whose commit was acknowledged. A message without an
-acknowledgment is not expected, and does no harm if it arrives. A process also expects the last message that any
-process has saved, so the time between two processes is covered, too. Duplicates and messages of other processes are
-not expected, and so are ignored. (A connector repeats messages when it restarts from its last offset.)
+Each process numbers its own messages. It expects only messages whose commit was acknowledged. If another message of its
+own arrives, that does no harm. A process also expects the last message that any process has saved, so the time between
+two processes is covered, too. It ignores duplicates and messages of other processes. (A connector repeats messages when
+it restarts from its last offset.)
 
 Limits: the arrival of a message does not prove that every change before it arrived. If a gap lies between two messages,
 no message is missing, so the canary does not detect the gap. Nor does it detect single rows that a connector skips
@@ -40,12 +40,17 @@ class CanaryMessage(NamedTuple):
 
 
 class Canary:
-    """The series of one process, and the messages it expects. For one thread. Times are seconds of one clock."""
+    """The series of one process, and the messages it expects. Times are seconds of one clock.
+
+    For one thread, except `age`.
+    """
 
     def __init__(self, series: str) -> None:
         self.series = series
         self.number = 0
         self._expected: deque[tuple[CanaryMessage, float]] = deque()
+        self._known: set[CanaryMessage] = set()
+        """The expected messages. After an outage of a day, thousands of messages of other processes are looked up."""
 
     def next(self) -> CanaryMessage:
         """Returns the next message to commit. A number is never used again, even if the commit fails."""
@@ -55,17 +60,23 @@ class Canary:
     def committed(self, message: CanaryMessage, now: float) -> None:
         """Expects this message from now on, after all earlier ones. Its commit was acknowledged."""
         self._expected.append((message, now))
+        self._known.add(message)
+
+    def expects(self, message: CanaryMessage) -> bool:
+        """Returns whether the message has not arrived yet, and its commit was acknowledged."""
+        return message in self._known
 
     def arrived(self, message: CanaryMessage) -> list[CanaryMessage]:
         """Returns the messages that should have arrived before this one. Each of them proves a loss.
 
         They are not expected any more.
         """
-        if all(message != expected for expected, _ in self._expected):
+        if not self.expects(message):
             return []
         overtaken = []
         while (first := self._expected.popleft()[0]) != message:
             overtaken.append(first)
+        self._known -= {message, *overtaken}
         return overtaken
 
     def missing_since(self, read_at: float) -> float:
@@ -80,11 +91,15 @@ class Canary:
 
     def age(self, now: float) -> float:
         """Returns the seconds since the commit of the oldest expected message; 0 if none is expected."""
-        return now - self._expected[0][1] if self._expected else 0.0
+        try:
+            return now - self._expected[0][1]
+        except IndexError:  # the other thread may take the last one between a check and this access
+            return 0.0
 
     def forget(self) -> None:
         """Expects nothing any more: a new stream has begun."""
         self._expected.clear()
+        self._known.clear()
 
 
 def read(value: bytes | None) -> CanaryMessage | None:

@@ -1,8 +1,4 @@
-"""Commits the canary's messages to PostgreSQL's log and reads them from Kafka; see `monitors/canary.py`.
-
-The state topic keeps the last message whose commit was acknowledged, and the offsets from which to look for it. The
-next process expects that message before any message of its own.
-"""
+"""Looks for canary messages (`monitors/canary.py`) on behalf of commands. The daemon uses `freshness/probe.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import structlog
 
 from syncer.checks.connector import CANARY_PREFIX
 from syncer.monitors import canary
-from syncer.monitors.canary import Canary, CanaryMessage
+from syncer.monitors.canary import CanaryMessage
 from syncer.ports import Partition
 from syncer.postgres.wal import emit
 from syncer.registry.records import CanaryPosition, Stream
@@ -23,90 +19,6 @@ from syncer.registry.registry import Registry
 from syncer.registry.state import StateSnapshot
 
 log = structlog.get_logger()
-
-
-class CanaryProbe:
-    """Sends and reads the canary messages of one process. For one thread, except for `late`."""
-
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
-        self.topic = f"{registry.config.kafka.topic_prefix}.message"
-        self._key = CanaryPosition.key(registry.config.kafka.topic_prefix)
-        self._canary = Canary(secrets.token_hex(6))
-        self._next: dict[Partition, int] = {}
-        self._stream: Stream | None = None
-        self._missing_since = 0.0
-
-    @property
-    def age(self) -> float:
-        """Seconds since the commit of the oldest message that had not arrived at the last read; 0 if none."""
-        return self._canary.age(time.monotonic())
-
-    def late(self) -> float:
-        """Returns the seconds for which the connector has not delivered; 0 while messages arrive.
-
-        That is the age of the oldest message that was missing when the topic was last read. For any thread.
-        """
-        missing_since = self._missing_since
-        return time.monotonic() - missing_since if missing_since else 0.0
-
-    def check(self, connection: psycopg.Connection[Any], stream: Stream) -> float:
-        """Reads the messages that have arrived, then sends another one. Returns `age`.
-
-        stream: as saved in the state topic; a proof of loss begins another stream.
-        Raises psycopg.Error or Retry when a server is unreachable. The next call does what this one could not.
-        """
-        if self._stream is None or self._stream.number != stream.number:
-            self._begin(stream)
-        self.read()
-        self._send(connection)
-        return self.age
-
-    def _begin(self, stream: Stream) -> None:
-        """Starts to read where the last saved message can be.
-
-        If Kafka has removed that part of the topic, or has another topic of that name, the message is not expected.
-        """
-        changes = self.registry.changes
-        changes.create([self.topic], partitions=1)
-        begins, ends = changes.begins([self.topic]), changes.ends([self.topic])
-        saved = self.registry.state.load().get(self._key)
-        start = _start(self.topic, saved) if saved else {}
-        there = all(p in ends and begins[p] <= offset <= ends[p] for p, offset in start.items())
-        self._canary.forget()
-        self._missing_since, self._next = 0.0, ends
-        if saved and saved.stream == stream.number and there:
-            self._next = start
-            ago = max(0.0, time.time() - saved.since_ms / 1000) if saved.since_ms else 0.0
-            self._canary.committed(CanaryMessage(saved.series, saved.number), time.monotonic() - ago)
-        self._stream = stream
-
-    def _send(self, connection: psycopg.Connection[Any]) -> None:
-        """Commits a message, then saves it. If the process dies in between, no process expects the message."""
-        message = self._canary.next()
-        begun = self._stream.number if self._stream else 0
-        start = {number: offset for (_, number), offset in self._next.items()}
-        emit(connection, CANARY_PREFIX, str(message))
-        self._canary.committed(message, time.monotonic())
-        since_ms = round((time.time() - self.age) * 1000)
-        self.registry.state.save(self._key, CanaryPosition(message.series, message.number, begun, start, since_ms))
-
-    def read(self) -> None:
-        """Reads the messages that have arrived, if any is expected. Raises Retry when Kafka is unreachable."""
-        if not self.age:
-            return
-        read_at = time.monotonic()
-        start = {p: self._next.get(p, 0) for p in self.registry.changes.ends([self.topic])}
-        for record in self.registry.changes.read(self.topic, start):
-            topic, partition, offset = record.position
-            self._next[topic, partition] = offset + 1
-            message = canary.read(record.value)
-            lost = self._canary.arrived(message) if message else []
-            if lost and self._stream:
-                why = f"message {lost[0]} was committed to PostgreSQL's log before {message}, and did not arrive"
-                log.error("changes were lost", why=why)
-                self._stream = self.registry.broken(why, self._stream, slot=self._stream.slot)
-        self._missing_since = self._canary.missing_since(read_at)
 
 
 def _start(topic: str, saved: CanaryPosition) -> dict[Partition, int]:

@@ -1,9 +1,20 @@
-"""Detects that the connector resumed and may have lost rows. All documents are rendered again then.
+"""Detects that the connector resumed and may have lost rows, and decides what is rendered again then.
 
-Debezium before 3.7 loses rows of a COPY when Kafka Connect dies during it. The rows of a page have one position in
-the log, and the connector resumes after that position (debezium/dbz#1554). Nothing in Kafka shows the loss, and the
-canary arrives. So the syncer saves the reader of the slot: a PostgreSQL process, with its id and start time. Another
-reader means that the connector resumed, even if no daemon ran at that time.
+Debezium loses rows of a COPY when Kafka Connect dies during it. The rows of a page have one position in the log, and
+the connector resumes after that position (debezium/dbz#1554). Nothing in Kafka shows the loss, and the canary arrives.
+So the syncer saves the reader of the slot: a PostgreSQL process, with its id and start time. Another reader means that
+the connector resumed, even if no daemon ran at that time.
+
+What is rendered again:
+
+    Debezium before 3.7 may lose any change. So all documents are rendered.
+    Later versions lose inserted rows only: the rest of a page of which they had sent one row. Such a row is in its
+    table, and `xmin` names the transaction that wrote it. So it is enough to render the documents of all rows that
+    were written since a transaction id from which on rows can be missing.
+    That id comes from the proof of freshness (`freshness/proof.py`). While reader R read the slot, it was proved for a
+    snapshot that everything before it is in Kafka. A later resume can lose only what that snapshot does not show.
+    A reader may end before anything is proved. Then the proof that the last repair relied on is used again: what was
+    in Kafka then is there now. Without any proof, all documents are rendered.
 
 Why no loss stays undetected:
 
@@ -20,18 +31,18 @@ Why no loss stays undetected:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import psycopg
 
-from syncer.checks import POSTGRES_CONNECTOR, Reader, resumes_without_loss
+from syncer.checks import POSTGRES_CONNECTOR, Reader, loses_only_inserts
 from syncer.config.schema import Config
 from syncer.connect.lookup import connect, find_definition
 from syncer.errors import SyncerError
 from syncer.postgres.publication import read_slot
-from syncer.registry.records import Registration, SlotReader
+from syncer.registry.records import CanaryPosition, Proved, Registration, SlotReader
 from syncer.registry.registry import Registry
 
 
@@ -39,9 +50,11 @@ class Resumed(NamedTuple):
     """The result of a comparison."""
 
     why: str
-    """Why all documents have to be rendered again; empty if they need not be."""
+    """Why documents have to be rendered again; empty if they need not be."""
     reader: SlotReader
     """The value to save, after the work items are durable."""
+    proved: Proved | None = None
+    """Before which transaction no row can be missing. None: all documents have to be rendered again."""
 
 
 class Resumes:
@@ -54,7 +67,7 @@ class Resumes:
     def save_initial_state(self, connection: psycopg.Connection[Any]) -> None:
         """Saves the reader before the first document of a new generation is rendered."""
         if not self._saved() and (slot := self._slot()):
-            self.save(SlotReader(_reader(connection, slot), self._soundness()[0]))
+            self.save(SlotReader(_reader(connection, slot), self._only_inserts()[0]))
 
     def check(self, connection: psycopg.Connection[Any]) -> Resumed | None:
         """Returns None if there is nothing to do and nothing to save.
@@ -63,27 +76,25 @@ class Resumes:
         """
         if not (slot := self._slot()):
             return None
-        return compare(slot, self._saved(), _reader(connection, slot), self._soundness)
+        return compare(slot, self._saved(), _reader(connection, slot), self._only_inserts, self._proved)
 
     def save(self, value: SlotReader) -> None:
         if value != self._saved():
             self.registry.state.save(self._key, value)
 
-    def _soundness(self) -> tuple[bool | None, str]:
-        """Returns whether the connector resumes without a loss, and the reason to render all documents."""
+    def _only_inserts(self) -> tuple[bool | None, str]:
+        """Returns whether the connector loses only inserted rows, and the reason to render documents again."""
         if self.config.source.repair_after_resume == "always":
             return None, "source.repair_after_resume is always"
         try:
             with closing(connect(self.config)) as client:
                 version = client.plugin_version(POSTGRES_CONNECTOR)
         except SyncerError as error:
-            return None, f"it is unknown whether this Debezium loses rows when it resumes: {error}"
-        sound = resumes_without_loss(version)
-        if sound is None:
-            return None, f"it is unknown whether Debezium {version} loses rows when it resumes"
-        return sound, "an earlier Debezium may have lost rows" if sound else (
-            f"Debezium {version} may lose rows of a COPY when it resumes"
-        )
+            return None, f"it is unknown which changes this Debezium loses when it resumes: {error}"
+        only_inserts = loses_only_inserts(version)
+        if only_inserts is None:
+            return None, f"it is unknown which changes Debezium {version} loses when it resumes"
+        return only_inserts, f"Debezium {version} may lose rows of a COPY when it resumes"
 
     def _slot(self) -> str:
         """Returns the name of the slot; empty if readers are not to be compared, or no connector is defined."""
@@ -97,29 +108,38 @@ class Resumes:
     def _saved(self) -> SlotReader | None:
         return self.registry.state.load().get(self._key)
 
+    def _proved(self) -> Sequence[Proved]:
+        position = self.registry.state.load().get(CanaryPosition.key(self.config.kafka.topic_prefix))
+        return position.proved if position else ()
+
 
 def compare(
     slot: str,
     saved: SlotReader | None,
     reader: Reader | None,
-    soundness: Callable[[], tuple[bool | None, str]],
+    only_inserts: Callable[[], tuple[bool | None, str]],
+    proved: Callable[[], Sequence[Proved]],
 ) -> Resumed | None:
     """Compares the saved reader with the current one. Returns None if there is nothing to do and nothing to save.
 
     saved: the saved reader; None if an earlier version of the syncer saved nothing.
-    soundness: see `Resumes._soundness`. An upgrade does not repair the losses of the earlier connector. So the saved
-        connector and the current one both have to be sound.
+    only_inserts: see `Resumes._only_inserts`. An upgrade does not repair the losses of the earlier connector. So it has
+        to be true for the saved connector and for the current one.
+    proved: what was proved while earlier readers read the slot.
     """
     if reader is None:
         return None
     same = saved is not None and saved.reader == reader
-    if saved and same and saved.sound is not None:
+    if saved and same and saved.only_inserts is not None:
         return None
-    sound, reason = soundness()
-    if same or (saved and saved.sound and sound):
-        return Resumed("", SlotReader(reader, sound))
+    inserts, reason = only_inserts()
+    if saved and same:
+        return Resumed("", SlotReader(reader, inserts, saved.proved))
+    found = None
+    if saved and saved.only_inserts and inserts:
+        found = next((one for one in proved() if one.reader == saved.reader), saved.proved)
     what = "the connector resumed" if saved else "the connector may have resumed"
-    return Resumed(f"{what} (another process reads slot {slot}): {reason}", SlotReader(reader, sound))
+    return Resumed(f"{what} (another process reads slot {slot}): {reason}", SlotReader(reader, inserts, found), found)
 
 
 def _reader(connection: psycopg.Connection[Any], slot: str) -> Reader | None:

@@ -73,7 +73,7 @@ def check_delivery(config: Config, deadline: float | None = None) -> Delivery:
             return client.status(definition.name)
 
     def ask_postgres() -> Slot | NoAnswer | None:
-        with loader.reading(config) as connection:
+        with loader.catalog_session(config) as connection:
             return read_facts(connection, [], publication="", slot=name).slot
 
     slots = SystemTime().run_in_background("slot", ask_postgres)

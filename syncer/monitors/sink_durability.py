@@ -10,8 +10,8 @@ before, which is kept in the state topic.
     documents lost   Every root is rendered again, as in a backfill. Then a sweep checks all documents in the sink,
                      because deletes are lost, too.
 
-The repair work is durable before the new token is saved. Each process compares with the tokens that it read itself:
-a process that could reach the old primary for longer than the others may have lost more.
+The repair work is durable before the new token is saved. Each process compares with the tokens that it read itself. If
+one process could reach the old primary for longer than the others, it may have lost more writes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import structlog
 
 from syncer.errors import Retry
 from syncer.events import WorkItem
-from syncer.ports import DurabilityToken, DurableSink, WorkTopic
+from syncer.ports import DurabilityToken, DurableSink, RememberingSink, WorkTopic
 
 _SAVE_EVERY_MS = 60_000
 
@@ -64,6 +64,14 @@ class SinkDurabilityMonitor:
         self._saved_ms = 0
         for name, token in saved.items():
             self._seen.setdefault(name, DurabilityToken(*token))
+        for sink in self.sinks:
+            if sink.name in self._seen and isinstance(sink, RememberingSink):
+                sink.remember(self._seen[sink.name])
+
+    @property
+    def tokens(self) -> dict[str, DurabilityToken]:
+        """Returns the last token of each sink. The repair of all losses before it is durable. For any thread."""
+        return dict(self._seen)
 
     def check(self, now_ms: int) -> None:
         """Reads the token of each sink, and schedules a repair where it changed.

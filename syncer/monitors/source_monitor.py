@@ -2,7 +2,7 @@
 
 A read model that receives no events has no lag. So an independent check has to detect silence. Every `watch.interval`
 a thread of the daemon asks PostgreSQL and Kafka Connect, and sends a message along the path of the changes
-(`monitors/canary_probe.py`). While a message does not arrive, the lag of every read model grows.
+(`freshness/probe.py`). While a message does not arrive, the lag of every read model grows.
 
 A finding that keeps changes from arriving puts every read model into the state `waiting`, with the command to run. A
 proof that changes were lost is saved in the state topic. It stops every read model until a resync.
@@ -13,17 +13,15 @@ need Kafka Connect's REST interface.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import structlog
 
-from syncer.checks import Finding, Reader, Slot, Status, check_publication, check_running
+from syncer.checks import Finding, Slot, Status, check_publication, check_running
 from syncer.checks.running import NoAnswer, lost
 from syncer.config.schema import Config
 from syncer.connect.definition import Definition
@@ -31,25 +29,63 @@ from syncer.connect.lookup import connect, find_definition
 from syncer.declaration.model import meant
 from syncer.errors import SyncerError, with_hint
 from syncer.events import TableName
-from syncer.monitors.canary_probe import CanaryProbe
+from syncer.monitors.background import BackgroundThread
+from syncer.monitors.slot_forecast import SlotForecast
 from syncer.postgres import catalog
 from syncer.postgres.publication import read_facts
 from syncer.postgres.session import connect as session
-from syncer.postgres.wal import kept
+from syncer.postgres.wal import RetainedWal, retained_wal
 from syncer.registry.records import Stream
 from syncer.registry.registry import Registry
 from syncer.telemetry.metrics import Metrics
 
 _TIMEOUT = 5.0  # seconds, for a statement and for Kafka Connect
-_READ_EVERY = 1.0  # seconds, while a message is expected
 
 log = structlog.get_logger()
 
 
-class SourceMonitor:
+class Messages(Protocol):
+    """The messages that a daemon sends along the path of the changes. `freshness.probe.Probe` sends them."""
+
+    topic: str
+
+    @property
+    def age(self) -> float:
+        """Seconds since the commit of the oldest message that has not arrived; 0 if none is missing."""
+        ...
+
+    def late(self) -> float:
+        """Seconds for which the connector has not delivered; 0 while messages arrive."""
+        ...
+
+
+class SourceHealth(Protocol):
+    """The state of the connector that all read models share."""
+
+    def reason(self) -> str:
+        """Why changes may not arrive; empty while they do."""
+        ...
+
+    def late(self) -> float:
+        """Seconds for which the connector has not delivered committed changes; 0 while it delivers."""
+        ...
+
+
+class Unmonitored:
+    """The health of a source that nothing monitors: commands report the connector themselves."""
+
+    def reason(self) -> str:
+        return ""
+
+    def late(self) -> float:
+        return 0.0
+
+
+class SourceMonitor(BackgroundThread):
     """Monitors the source on a thread of its own.
 
     tables: the tables of all read models. Each is a list of the spellings that the declaration could mean.
+    messages: those of this process.
     """
 
     def __init__(
@@ -58,30 +94,21 @@ class SourceMonitor:
         registry: Registry,
         metrics: Metrics,
         tables: Collection[Sequence[TableName]],
+        messages: Messages,
     ) -> None:
+        super().__init__("source-monitor")
         self.config, self.registry, self.metrics, self.tables = config, registry, metrics, tables
         self.findings: dict[str, Finding] = {}
         """By code, the findings of two checks in a row. A connector that restarts is not a finding."""
         self._found_before: set[str] = set()
-        self._probe = CanaryProbe(registry)
+        self._messages = messages
         self._connection: psycopg.Connection[Any] | None = None
         self._connector = ""
         self._slots: set[str] = set()
         self._slot = self._publication = ""
-        self._reader: Reader | None = None
-        self._reader_before: Reader | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="source-monitor", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+        self._wal: dict[str, RetainedWal] = {}
+        self._forecast = SlotForecast()
+        self._slot_seconds_left: float | None = None
 
     def reason(self) -> str:
         """Returns why changes may not arrive; empty while they do."""
@@ -89,39 +116,37 @@ class SourceMonitor:
 
     def late(self) -> float:
         """Returns the seconds for which the connector has not delivered committed changes; 0 while it delivers."""
-        return self._probe.late()
-
-    def reader(self) -> Reader | None:
-        """Returns the reader of the slot that two checks in a row have seen.
-
-        A connector that starts has two readers, one after the other. The first of them does not count.
-        """
-        return self._reader
+        return self._messages.late()
 
     def status(self) -> dict[str, Any]:
         return {
             "connector": self._connector,
             "late_seconds": round(self.late(), 3),
             "findings": [with_hint({"reason": finding.reason}) for finding in self.findings.values()],
+            "slot": self._slot_status(),
+        }
+
+    def _slot_status(self) -> dict[str, Any] | None:
+        """Returns the WAL that the connector's slot retains. None while it is not known."""
+        wal = self._wal.get(self._slot)
+        if wal is None:
+            return None
+        left = self._slot_seconds_left
+        return {
+            "name": self._slot,
+            "retained_bytes": wal.retained,
+            "limit_bytes": wal.limit,
+            "remaining_bytes": wal.remaining,
+            "lost_in_seconds": None if left is None else round(left),
         }
 
     # -- on its thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        due = time.monotonic() + self.config.watch.interval
-        while not self._stop.wait(max(0.0, min(_READ_EVERY, due - time.monotonic()))):
-            if time.monotonic() >= due:
-                due = time.monotonic() + self.config.watch.interval
-                self._report({finding.code: finding for finding in self._check()})
-            else:
-                self._read_canary()
-            self.metrics.canary_age_seconds.labels(self.config.kafka.topic_prefix).set(self._probe.age)
+        while not self._stop.wait(self.config.watch.interval):
+            self._report({finding.code: finding for finding in self._check()})
+            self.metrics.canary_age_seconds.labels(self.config.kafka.topic_prefix).set(self._messages.age)
         self._disconnect()
-
-    def _read_canary(self) -> None:
-        """Reads messages also between two checks, so that a message that has arrived does not count as late."""
-        with contextlib.suppress(SyncerError):  # Kafka is unreachable: the lanes report it, if it lasts
-            self._probe.read()
 
     def _check(self) -> Iterator[Finding]:
         definition: Definition | None = None
@@ -135,12 +160,13 @@ class SourceMonitor:
         try:
             connection, stream = self._session(), self.registry.stream()
             self.metrics.stream_breaks.labels(self.config.kafka.topic_prefix).set(stream.number)
-            for slot, size in kept(connection).items():
+            self._wal = retained_wal(connection)
+            for slot, wal in self._wal.items():
                 self._slots.add(slot)
-                self.metrics.slot_retained_bytes.labels(slot).set(size)
+                self.metrics.slot_retained_bytes.labels(slot).set(wal.retained)
             if definition:
                 yield from self._check_source(connection, definition, status, stream)
-            yield from self._check_stream(connection)
+            yield from self._check_messages()
         except (psycopg.Error, SyncerError) as error:
             self._disconnect()
             self._clear_source_metrics()
@@ -148,6 +174,7 @@ class SourceMonitor:
 
     def _clear_source_metrics(self) -> None:
         """Clears the values that may not be true any more. A slot that was lost stays lost."""
+        self._wal = {}
         for slot in self._slots:
             self.metrics.slot_retained_bytes.labels(slot).set(math.nan)
         if self._slot:
@@ -192,27 +219,27 @@ class SourceMonitor:
 
     def _check_slot(self, slot: Slot | None, name: str, stream: Stream) -> None:
         """Saves that the slot was there. If it is missing or invalid later, changes are lost."""
-        if slot and slot.reader and slot.reader == self._reader_before:
-            self._reader = slot.reader
-        self._reader_before = slot.reader if slot else None
         gone = lost(slot)
         self.metrics.slot_lost.labels(name).set(gone)
         self.metrics.slot_active.labels(name).set(bool(slot and slot.active))
         self._slot = name
+        if wal := self._wal.get(name):
+            self._forecast.add(time.monotonic(), wal.retained)
+            self._slot_seconds_left = self._forecast.seconds_left(wal.remaining)
         if not gone and stream.slot != name:
-            self.registry.note_slot(stream, name)
+            self.registry.record_slot(stream, name)
         elif gone and stream.slot == name:
             what = "was invalidated" if slot else "does not exist any more"
             why = f"slot {name} {what}, so PostgreSQL has not kept the changes that were committed since"
             log.error("changes were lost", why=why)
             self.registry.broken(why, stream)
 
-    def _check_stream(self, connection: psycopg.Connection[Any]) -> Iterator[Finding]:
-        age = self._probe.check(connection, self.registry.stream())
+    def _check_messages(self) -> Iterator[Finding]:
+        age = self._messages.age
         if age > self.config.watch.overdue:
             what = f"a message that was committed to PostgreSQL's log {age:.0f} s ago has not arrived"
             why = "changes may be missing too; check the connector, the publication and the backlog"
-            yield Finding("error", "canary", f"topic {self._probe.topic}", what, why, "syncer check")
+            yield Finding("error", "canary", f"topic {self._messages.topic}", what, why, "syncer check")
 
     def _session(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:

@@ -1,4 +1,4 @@
-"""Publishes the state of each read model in each daemon, for `syncer status`, which may not reach any daemon.
+"""Publishes the state of each read model in each daemon. `syncer status` reads it without contacting a daemon.
 
 Every daemon keeps one record per read model in the state topic: state, reason, host and pid. It renews the record
 every 15 s, and removes it when it shuts down. So the failure of one daemon does not hide the state of another.
@@ -16,12 +16,12 @@ import os
 import re
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from syncer.errors import SyncerError
+from syncer.monitors.background import BackgroundThread
 from syncer.registry.records import Key, Process, ProcessReport
 from syncer.registry.registry import Registry
 from syncer.registry.state import State, StateSnapshot
@@ -101,27 +101,17 @@ class HasStatus(Protocol):
     def status(self) -> Mapping[str, Any]: ...
 
 
-class StatusReporter:
-    """Saves the records of a daemon, on a thread of its own: Kafka may take long to answer."""
+class StatusReporter(BackgroundThread):
+    """Saves the records of a daemon, on a thread of its own: Kafka may take long to answer.
+
+    Stop it after the read models. It then removes the records.
+    """
 
     def __init__(self, registry: Registry, models: Mapping[str, HasStatus]) -> None:
-        self._records, process = registry.state, this_process()
-        self._models = {StatusRecord(name, process, self._records): model for name, model in models.items()}
+        super().__init__("status-reporter")
+        self._records, self.process = registry.state, this_process()
+        self._models = {StatusRecord(name, self.process, self._records): model for name, model in models.items()}
         self._tidied = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="status-reporter", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def stop(self, timeout: float) -> None:
-        """Removes the records, once the read models have stopped. Waits up to `timeout` seconds."""
-        self._stop.set()
-        self._thread.join(timeout)
 
     def _run(self) -> None:
         while not self._stop.wait(_CHECK_EVERY):

@@ -10,6 +10,7 @@ it stopped, on any machine, and several processes can share it.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,19 +18,21 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import psycopg
+
 from syncer.clock import split_version
 from syncer.config.schema import Config
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
 from syncer.events import Key, WorkItem
 from syncer.monitors.table_alterations import TableAlterations
-from syncer.pacing import Waiter
+from syncer.pacing import Waiter, poll_until
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
 from syncer.ports import DeadLetter, Overflow, View
 from syncer.postgres.fingerprint import Tables
 from syncer.postgres.publication import wait_for_open_transactions
-from syncer.postgres.session import connect
+from syncer.postgres.session import classify_error, connect
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
 from syncer.registry.names import Names
@@ -49,6 +52,7 @@ class Progress:
     """Describes the progress of a backfill.
 
     roots: a close estimate, the number of finished ranges times their size.
+    unit: what is counted, `document` or `partial`.
     """
 
     phase: str
@@ -56,6 +60,7 @@ class Progress:
     roots: int
     total: int
     note: str = ""
+    unit: str = "document"
 
 
 class BackfillResult(NamedTuple):
@@ -63,7 +68,7 @@ class BackfillResult(NamedTuple):
 
     run: BackfillRun
     rejected: int
-    """Number of documents that were rejected during this run, by any process. Each of them has a dead letter."""
+    """Number of documents or partials that were rejected during this run, by any process. Each has a dead letter."""
 
 
 class Backfill:
@@ -104,10 +109,11 @@ class Backfill:
         alterations.save_initial_state(new=not begun.built)
         run = self.registry.state.load().get(key)
         if run is None or not run.planned or run.finished_ms or restart:
-            run = self.plan(loaded, names, report)
+            complete = run is not None and (run.complete or bool(run.finished_ms))
+            run = replace(self.plan(loaded, names, report), complete=complete)
             self.registry.state.save(key, run)
         else:
-            report(Progress("rendering", 0, run.roots, "continuing an earlier run"))
+            report(Progress("rendering", 0, run.roots, "continuing an earlier run", run.unit))
         supervisor = ModelSupervisor(
             self.config,
             self.model,
@@ -121,14 +127,14 @@ class Backfill:
         finally:
             supervisor.stop()
             supervisor.join()
-        run = replace(run, finished_ms=time.time_ns() // 1_000_000)
+        run = replace(run, finished_ms=time.time_ns() // 1_000_000, complete=True)
         self.registry.state.save(key, run)
-        report(Progress("done", run.roots, run.roots))
+        report(Progress("done", run.roots, run.roots, unit=run.unit))
         return BackfillResult(run, self._rejected(begun.registration, names, run))
 
     def _rejected(self, registration: Registration, names: Names, run: BackfillRun) -> int:
         """Counts open dead letters since the start of the run, about documents of its generation or its work items."""
-        own = (f"{names.work_topic}/", f"{names.backfill_topic}/")
+        own = tuple(f"{topic}/" for topic in names.work_topics)
 
         def counts(letter: DeadLetter) -> bool:
             if letter.subject.kind == "record":
@@ -144,9 +150,15 @@ class Backfill:
         Before that, waits until every transaction that is open now has ended. If such a transaction changed a table
         before the table joined the publication, that change has no event.
         """
-        with connect(self.config.postgres.arguments()) as connection:
-            wait_for_open_transactions(connection, progress=lambda note: report(Progress("waiting", 0, 0, str(note))))
-        report(Progress("planning", 0, 0))
+        unit = "partial" if loaded.compiled.partials else "document"
+        try:
+            with connect(self.config.postgres.arguments()) as connection:
+                wait_for_open_transactions(
+                    connection, progress=lambda note: report(Progress("waiting", 0, 0, str(note), unit))
+                )
+        except psycopg.Error as error:
+            raise classify_error(error, "cannot wait for open transactions", where="postgres.dsn") from error
+        report(Progress("planning", 0, 0, unit=unit))
         run_id, started_ms = uuid.uuid4().hex[:12], time.time_ns() // 1_000_000
         work = self.registry.backfill_queue(names)
         begins, letters = work.ends(), self.registry.dead_letters(self.model.name).end()
@@ -165,7 +177,7 @@ class Backfill:
                 for items, last in enumerate(range_items(view, size, "backfill", run_id, seconds=seconds), 1):
                     yield last
                     if items % 100 == 0:
-                        report(Progress("planning", items * size, 0))
+                        report(Progress("planning", items * size, 0, unit=unit))
                 if last and last.high:
                     rest.extend(view.keys_in_range(last.low, last.high))
 
@@ -174,22 +186,27 @@ class Backfill:
             work.put(item)
         work.flush()
         roots = max(len(planned) - 1, 0) * size + len(rest)
-        return BackfillRun(run_id, True, len(planned), roots, started_ms, begins, work.ends(), letters=letters)
+        return BackfillRun(
+            run_id, True, len(planned), roots, started_ms, begins, work.ends(), letters=letters, unit=unit
+        )
 
     def _wait(
         self, supervisor: ModelSupervisor, names: Names, run: BackfillRun, report: Callable[[Progress], None]
     ) -> None:
         """Returns when all ranges, and the work of the sweep, are committed. Raises Fatal if the worker failed."""
         ranges, work = self.registry.backfill_queue(names), self.registry.work_queue(names)
-        while True:
+
+        def finished() -> bool:
             if supervisor.state == "failed" and (error := supervisor.failure):
                 raise Fatal(f"the backfill stopped: {error.what}", where=error.where, why=error.why, hint=error.hint)
             left = ranges.left(run.ends, run.begins)
             roots = run.roots * (run.records - left) // max(run.records, 1)
             if not left and not (self.sweep and work.left()):  # a sweep produces its items to the work queue
-                return
-            report(Progress("rendering", roots, run.roots, supervisor.status()["reason"]))
-            time.sleep(_POLL_SECONDS)
+                return True
+            report(Progress("rendering", roots, run.roots, supervisor.status()["reason"], run.unit))
+            return False
+
+        poll_until(finished, timeout=math.inf, interval=_POLL_SECONDS)
 
     def _range_size(self, view: View) -> int:
         """Returns the number of roots per range: fewer if documents are large, so that a range fits in memory."""
@@ -209,4 +226,4 @@ class Backfill:
         """Returns a reader of the rows. It raises Retry if the tables are no longer those that were compiled."""
         tables = Tables(loaded.name, loaded.fingerprint, lambda: loader.revalidate(self.config, loaded))
         arguments = self.config.postgres.arguments()
-        return closing(SnapshotReader(arguments, loaded.compiled, tables=tables, statement_timeout=3600))
+        return closing(SnapshotReader(arguments, loaded.compiled.rendered, tables=tables, statement_timeout=3600))

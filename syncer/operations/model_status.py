@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from syncer.monitors.model_progress import Resync, Verified
+
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingWork:
     """Counts waiting work items of one kind and reason."""
 
     kind: str
@@ -16,17 +18,6 @@ class Waiting:
     items: int
     due_in_seconds: int = 0
     """Seconds until a sweep may run; 0 for items that are due."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resync:
-    """Describes a generation that is being built while readers use the current one."""
-
-    generation: int
-    percent: int | None
-    """Share of documents that are rendered; None while the ranges are planned."""
-    running: bool
-    """False if the resync was interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +34,13 @@ class ModelStatus:
     lag_seconds: float | None = None
     """Age of the oldest change that is not in every sink: a change event, the cause of a work item, or a message that
     the connector has not delivered. None if it is unknown, and for a new or stopped read model."""
+    staleness_seconds: float | None = None
+    """The greatest age that a document can have: the time since the published watermark. None if there is none."""
+    watermark: dict[str, Any] | None = None
+    """The published watermark: taken_at, clock, generation, lsn. The lowest one of the sinks."""
     work_records: int = 0
     """Number of waiting work items: backfill ranges, large fan-outs, sweeps."""
-    work: tuple[Waiting, ...] = ()
+    work: tuple[PendingWork, ...] = ()
     """The work items by kind and reason."""
     backfill: str = "never"
     """`never`, `unfinished`, or the time at which it finished (UTC)."""
@@ -66,6 +61,8 @@ class ModelStatus:
     """`reason` and further problems: other daemons that fail or were killed, readers that use another index."""
     processes: list[dict[str, Any]] = field(default_factory=list)
     """The state that each daemon reported."""
+    verified: Verified | None = None
+    """The last `syncer verify` of this generation; None if there was none."""
 
     @property
     def healthy(self) -> bool:

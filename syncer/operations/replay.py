@@ -25,7 +25,7 @@ def replay(run: OneOffRun, registry: Registry, letters: Sequence[DeadLetter]) ->
     for letter in letters:
         try:
             if letter.subject.kind == "document":
-                keys.append(document.parse_id(letter.subject.name, len(run.opened.loaded.compiled.key)))
+                keys.append(document.parse_id(letter.subject.name, len(run.opened.loaded.compiled.rendered.key)))
             else:
                 records.append(_record(store, letter))
         except ValueError as error:

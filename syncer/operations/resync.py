@@ -3,7 +3,8 @@
 A resync is needed if the documents or their versions can no longer be trusted: the declaration changed, Kafka deleted
 records before they were processed, or PostgreSQL was replaced. The next generation has its own consumer group, starting
 offsets and, in Elasticsearch, index. The resync fills it, applies all changes up to then, and then switches readers to
-it.
+it. It announces the switch before, so that `freshness/generations.py` does not report a document as fresh that readers
+no longer see.
 
 Until then, daemons continue with the current generation. They move to the new one within seconds after the switch.
 Sinks that write in place (Redis) cannot hold two generations. They reject the writes of daemons as soon as the new
@@ -13,27 +14,22 @@ one starts from the beginning.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 from syncer.clock import split_version
 from syncer.config.schema import Config
 from syncer.declaration.model import Model
-from syncer.errors import Fatal
 from syncer.monitors.delivery import require_slot
 from syncer.operations.backfill import Backfill, Progress
+from syncer.operations.catch_up import caught_up
+from syncer.operations.switch_readers import switch_readers
 from syncer.ports import DeadLetter
 from syncer.registry import loader
 from syncer.registry.names import Names
 from syncer.registry.records import BackfillRun, Registration, StateSlot
-from syncer.registry.registry import Registry
-from syncer.runtime.role import RESYNC_BUILDER
-from syncer.runtime.supervisor import ModelSupervisor
+from syncer.registry.registry import Registry, superseded
 from syncer.telemetry.metrics import Metrics
-
-_POLL_SECONDS = 0.1
 
 
 class ResyncResult(NamedTuple):
@@ -71,13 +67,39 @@ def resync(
     # Sinks that write in place may hold documents of deleted rows. The sweep deletes them.
     backfill = Backfill(config, model, registry, rate=rate, sweep=True, slot=StateSlot.NEXT)
     (run, rejected), obsolete = backfill.run(metrics, workers, report, restart=True), list[str]()
-    with _caught_up(config, model, registry, metrics, names, report):
-        for sink in loader.build_sinks(config, loaded, epoch=epoch, generation=generation, built=True):
-            obsolete += sink.activate()
-            sink.close()
+    active = registry.registered(model.name)
+    with caught_up(config, model, registry, metrics, names, report) as catch_up:
+        if active:
+            _announce_swap(registry, active, registration, catch_up)
+        sinks = loader.build_sinks(config, loaded, epoch=epoch, generation=generation, built=True)
+        try:
+            obsolete += switch_readers(sinks, report)
+        finally:
+            for sink in sinks:
+                sink.close()
     registry.adopt(registration)
+    active = registry.registered(model.name)
+    if active and active.generation > registration.generation:
+        raise superseded(model.name)
     _resolve_dead_letters(registry, names, registration)
     return ResyncResult(run, obsolete, rejected)
+
+
+def _announce_swap(
+    registry: Registry, active: Registration, registration: Registration, catch_up: Callable[[], None]
+) -> None:
+    """Announces the switch, then waits until the next generation has everything that a caller may rely on.
+
+    That is: the changes for which a caller of `wait` was released, and the documents that were refreshed
+    (`freshness/generations.py`). Both happened before the announcement. So a reader who has seen them in the active
+    generation does not lose them in the next one.
+    """
+    registry.announce_swap(active, registration)
+    try:
+        catch_up()
+    except BaseException:
+        registry.withdraw_swap(registration)
+        raise
 
 
 def _resolve_dead_letters(registry: Registry, names: Names, registration: Registration) -> None:
@@ -91,57 +113,9 @@ def _resolve_dead_letters(registry: Registry, names: Names, registration: Regist
         if letter.subject.kind == "document":
             return split_version(letter.version)[0] < registration.epoch
         topic, partition, offset = letter.subject.name.rsplit("/", 2)
-        if topic in (names.work_topic, names.backfill_topic):
+        if topic in names.work_topics:
             return False
         return int(offset) < registration.starts.get(topic, {}).get(partition, int(offset) + 1)
 
     letters = registry.dead_letters(registration.model)
     letters.resolve([one for one in letters.read() if is_obsolete(one)])
-
-
-@contextmanager
-def _caught_up(
-    config: Config,
-    model: Model,
-    registry: Registry,
-    metrics: Metrics,
-    names: Names,
-    report: Callable[[Progress], None],
-) -> Iterator[None]:
-    """Processes changes, and runs the block once the generation has caught up. Changes are processed meanwhile.
-
-    Caught up means: all changes that Kafka had at the start are committed, with the fan-outs and the renders of altered
-    tables that they caused. Then no document is older than in the current generation.
-
-    A sweep that is not due yet is not waited for. It deletes documents that a slow worker may still write to this
-    generation. No reader can have an older document of it. The daemon runs the sweep after the switch.
-    """
-    supervisor = ModelSupervisor(config, model, registry, metrics.for_model(model.name), role=RESYNC_BUILDER)
-
-    def wait_until_empty(pending: Callable[[], str]) -> None:
-        while note := pending():
-            if supervisor.state == "failed" and (error := supervisor.failure):
-                raise Fatal(f"the resync stopped: {error.what}", where=error.where, why=error.why, hint=error.hint)
-            report(Progress("rendering", 0, 0, note))
-            time.sleep(_POLL_SECONDS)
-
-    def wait_until_committed(left: Callable[[], int], noun: str) -> None:
-        wait_until_empty(lambda: f"catching up, {count:,} {noun} left" if (count := left()) else "")
-
-    changes, queues = registry.changes, (registry.work_queue(names), registry.backfill_queue(names))
-
-    def wait_for_work() -> None:
-        work = [(queue, queue.ends()) for queue in queues]
-        wait_until_committed(lambda: sum(queue.left(ends) for queue, ends in work), "work items")
-
-    supervisor.start()
-    try:
-        ends = changes.ends(names.changes)
-        wait_until_committed(lambda: changes.left(names.group, ends), "changes")
-        wait_until_empty(lambda: "" if supervisor.alterations_scheduled else "checking for altered tables")
-        for _ in range(2):  # a sweep commits its own item after it has produced items for keys
-            wait_for_work()
-        yield
-    finally:
-        supervisor.stop()
-        supervisor.join()

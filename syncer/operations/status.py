@@ -14,12 +14,15 @@ from typing import Any
 from syncer.errors import Reject
 from syncer.events import TableName, WorkItem
 from syncer.monitors.canary_probe import undelivered
+from syncer.monitors.model_progress import items_left, percent, resync, verified
 from syncer.monitors.rerender import left
 from syncer.monitors.wait_status import alive, combine_reports
-from syncer.operations.model_status import ModelStatus, Resync, Waiting
+from syncer.operations.model_status import ModelStatus, PendingWork
 from syncer.pipeline import decode
+from syncer.ports import PublishedWatermark
+from syncer.quantities import counted
 from syncer.registry.names import Names
-from syncer.registry.records import BackfillRun, Outgrown, ProcessReport, Registration, Rerender, StateSlot
+from syncer.registry.records import BackfillRun, Outgrown, ProcessReport, Registration, Rerender
 from syncer.registry.registry import Registry
 from syncer.registry.state import StateSnapshot
 
@@ -27,8 +30,6 @@ _ITEMS = 200
 """Work items that are read per partition. Further items are counted as the kind of the last one."""
 _SILENT_MS = 20_000
 """A daemon renews its state every 15 s. After this time without renewal it counts as killed."""
-_PLANNING_MS = 600_000
-"""A resync without planned ranges counts as running for this time, then as interrupted."""
 
 
 def status(
@@ -37,18 +38,22 @@ def status(
     *,
     source: str = "",
     readers: Mapping[str, str] | None = None,
+    watermarks: Mapping[str, PublishedWatermark] | None = None,
 ) -> list[ModelStatus]:
     """Returns the status of each read model in `tables`.
 
     tables: read model → its tables.
     source: why no changes reach Kafka; empty if they do.
     readers: read model → the problem, if its readers use another index.
+    watermarks: read model → the watermark that its sinks publish, if it is known.
     Raises Retry if Kafka is unreachable.
     """
     values = registry.state.load()
     late = undelivered(registry, values)
     return [
-        _Reading(registry, model, own, values).status(source, late, (readers or {}).get(model, ""))
+        _Reading(registry, model, own, values, (watermarks or {}).get(model)).status(
+            source, late, (readers or {}).get(model, "")
+        )
         for model, own in tables.items()
     ]
 
@@ -62,8 +67,9 @@ class _Reading:
         model: str,
         tables: Collection[TableName],
         values: StateSnapshot,
+        watermark: PublishedWatermark | None,
     ) -> None:
-        self.registry, self.changes = registry, registry.changes
+        self.registry, self.changes, self.watermark = registry, registry.changes, watermark
         self.model, self.tables, self.values = model, tables, values
         self.now_ms = time.time_ns() // 1_000_000
         self.said = values.reports(model)
@@ -106,11 +112,13 @@ class _Reading:
             members,
             records,
             self._lag(state, records, [since for since in (changed, caused) if since], late),
+            self._staleness(),
+            self.watermark and _json(self.watermark),
             work_records,
             work,
             _backfill_state(run),
-            self._percent(names, run) if run and not run.finished_ms else None,
-            self._resync(),
+            percent(run, items_left(self.registry, known.id, run)) if run and not run.finished_ms else None,
+            resync(self.registry, self.values, self.model, self.now_ms),
             self._open_dead_letters(),
             known.epoch,
             known.generation,
@@ -119,6 +127,7 @@ class _Reading:
             self._refresh(names, known),
             reasons,
             processes,
+            verified(self.values, known.id, self.now_ms / 1000),
         )
 
     def _refresh(self, names: Names, known: Registration) -> str:
@@ -126,7 +135,7 @@ class _Reading:
         if not noted or not (items := left(self.registry, names, noted)):
             return ""
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(noted.at_ms / 1000))
-        return f"all documents are rendered again since {since}, {items} work items left: {noted.why}"
+        return f"all documents are rendered again since {since}, {counted(items, 'work item')} left: {noted.why}"
 
     def _process(self, one: ProcessReport) -> dict[str, Any]:
         return {
@@ -154,6 +163,10 @@ class _Reading:
         # Age 0 means no lag only if the read model runs and no record waits. Otherwise the age is unknown.
         return age if age or (state == "running" and not records) else None
 
+    def _staleness(self) -> float | None:
+        """Returns the seconds since the published watermark, by the clock of this host. None without a watermark."""
+        return self.watermark and max(0.0, round((self.now_ms - self.watermark.taken_ms) / 1000, 3))
+
     def _changes(self, names: Names, registered_ms: int) -> tuple[int, int]:
         """Returns the number of waiting records, and the commit time of the oldest one in ms; 0 if it is unknown.
 
@@ -170,12 +183,12 @@ class _Reading:
                 committed.append(max(change.committed_ms, registered_ms))
         return sum(partition.records for partition in backlog), min(committed, default=0)
 
-    def _work(self, names: Names) -> tuple[int, tuple[Waiting, ...], int]:
+    def _work(self, names: Names) -> tuple[int, tuple[PendingWork, ...], int]:
         """Returns the number of waiting work items, the items by kind, and the commit time of the oldest cause in ms.
 
         The commit time is 0 if no change caused an item.
         """
-        queues = self.registry.work_queue(names), self.registry.backfill_queue(names)
+        queues = self.registry.queues(names)
         backlog = [partition for queue in queues for partition in queue.backlog(_ITEMS)]
         kinds, caused = Counter[tuple[str, str, int]](), list[int]()
         for partition in backlog:
@@ -191,29 +204,22 @@ class _Reading:
                     caused.append(item.committed_ms)
             if kind and len(partition.first) == _ITEMS:  # further items are usually of the same kind
                 kinds[kind] += partition.records - len(partition.first)
-        work = tuple(Waiting(kind, why, count, due) for (kind, why, due), count in sorted(kinds.items()))
+        work = tuple(PendingWork(kind, why, count, due) for (kind, why, due), count in sorted(kinds.items()))
         return sum(partition.records for partition in backlog), work, min(caused, default=0)
-
-    def _percent(self, names: Names, run: BackfillRun) -> int:
-        """Returns how much of a backfill is done."""
-        left = self.registry.backfill_queue(names).left(run.ends, run.begins)
-        return int(100 * (run.records - left) // max(run.records, 1))
-
-    def _resync(self) -> Resync | None:
-        building = self.values.registration(self.model, StateSlot.NEXT)
-        if not building:
-            return None
-        names = self.registry.names(self.model, self.tables, building.generation)
-        run = self.values.get(BackfillRun.key(building.id))
-        planning = run is None and self.now_ms - building.registered_ms < _PLANNING_MS
-        workers = self.registry.backfill_queue(names).members
-        running = planning or bool(workers() or self.changes.members(names.group))
-        return Resync(building.generation, self._percent(names, run) if run else None, running)
 
     def _open_dead_letters(self) -> int:
         letters = self.registry.dead_letters(self.model).open()
         letters.refresh()
         return len(letters)
+
+
+def _json(watermark: PublishedWatermark) -> dict[str, Any]:
+    return {
+        "taken_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(watermark.taken_ms / 1000)),
+        "clock": watermark.clock,
+        "generation": watermark.generation,
+        "lsn": watermark.lsn,
+    }
 
 
 def _item(position: Any, value: bytes | None) -> WorkItem | None:

@@ -6,27 +6,26 @@ or `patience` is over. Only then is it reported.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import islice
-from typing import Any
 
 from syncer import document
 from syncer.declaration.compile import Compiled
 from syncer.document import Row
 from syncer.errors import Reject
 from syncer.events import Key
-from syncer.ports import InspectableSink, Overflow, Rows, View
+from syncer.operations.comparison import FAILS, difference
+from syncer.pacing import BackOff
+from syncer.ports import IndexedSink, InspectableSink, Overflow, Rows, View
+from syncer.registry.records import BackfillRun, Registration
+from syncer.registry.state import StateSnapshot
 
 _CHUNK = 1000
 _MAX_EQUAL_IDS = 5_000_000
 """Limits the memory for ids that were found equal, a few dozen bytes each. Further ids are compared a second time."""
-_FAILS = b""
-"""Marks a document that cannot be rendered."""
 
 
 @dataclass(slots=True)
@@ -84,6 +83,8 @@ class Verify:
     def __call__(self, sink: InspectableSink) -> Report:
         """Compares all roots with the sink, then all ids of the sink that are no known root with PostgreSQL."""
         report = Report(sink.name)
+        if isinstance(sink, IndexedSink):
+            sink.find_strays()
         suspects: set[str] = set()
         equal: set[int] = set()  # hashes of ids that need no second comparison
         for ids, bodies in self._roots():
@@ -107,11 +108,10 @@ class Verify:
 
     def _judge(self, sink: InspectableSink, report: Report, suspects: Iterable[str]) -> Report:
         """Adds those suspects to the report that still differ when `patience` is over."""
-        deadline, pause = time.monotonic() + self.patience, 0.1
+        deadline, back_off = time.monotonic() + self.patience, BackOff(0.1, 2.0)
         found = self._without_expired(report, self._recheck(sink, sorted(suspects)))
         while found and time.monotonic() < deadline:
-            time.sleep(pause)
-            pause = min(pause * 2, 2.0)
+            time.sleep(back_off.pause())
             found = self._without_expired(report, self._recheck(sink, sorted(found)))
         for id, kind in sorted(found.items()):
             getattr(report, kind).append(id)
@@ -158,7 +158,7 @@ class Verify:
                 id = document.document_id(keys[0])
                 if exist:
                     self._failing.add(id)
-                return [Row(id, id, _FAILS)] if id in self._failing else []
+                return [Row(id, id, FAILS)] if id in self._failing else []
             middle = len(keys) // 2
             halves = keys[:middle], keys[middle:]
             return [row for half in halves for row in self._render(view, half, exist=exist)]
@@ -177,32 +177,18 @@ class Verify:
         stored = sink.read(ids)
         found: dict[str, str] = {}
         for id in ids:
-            wanted, actual = bodies.get(id), stored.get(id)
-            if wanted == _FAILS:
-                found[id] = "failing"
-            elif wanted is None:
-                if actual is not None:
-                    found[id] = "orphaned"
-            elif actual is None:
-                if sink.normalize(wanted) is not None:
-                    found[id] = "missing"
-            elif not same(sink.normalize(wanted), actual):
-                found[id] = "differing"
+            if kind := difference(sink, bodies.get(id), stored.get(id)):
+                found[id] = kind
         absent = [id for id, kind in found.items() if kind == "missing"]
         if absent:
             found |= dict.fromkeys(sink.expired(absent, self.rendered), "expired")
         return found
 
 
-def same(left: bytes | None, right: bytes | None) -> bool:
-    """Whether two JSON texts hold the same value. Numbers are compared exactly by value: 1.0 equals 1.00."""
-    if left == right:
-        return True
-    return left is not None and right is not None and _value(left) == _value(right)
-
-
-def _value(text: bytes) -> Any:
-    return json.loads(text, parse_float=Decimal)
+def seconds_since_backfill(values: StateSnapshot, known: Registration, now_ms: int) -> float:
+    """Returns the seconds since the start of the last backfill that wrote all documents; 0 if there was none."""
+    run = values.get(BackfillRun.key(known.id))
+    return (now_ms - run.started_ms) / 1000 if run and run.finished_ms and run.started_ms else 0.0
 
 
 def _chunks(ids: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -1,7 +1,8 @@
 """Stages 3 to 6 for a batch of change events: from the changes to write batches.
 
-`route` is pure. `render` yields write batches, which the lane writes one after the other. Before the last one,
-which carries the batch's records, everything too large for one batch is durable in the work topic.
+`route` is pure. `render` yields write batches, which the lane writes one after the other. The last write batch carries
+the records of the batch. Before `render` yields it, all work that is too large for one batch is durable in the work
+topic.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from syncer.clock import Beginning, Snapshot
-from syncer.declaration.compile import Compiled
+from syncer.declaration.compile import Compiled, Lookup
+from syncer.declaration.compiled import Partials
 from syncer.errors import Fatal, Reject
 from syncer.events import ChangeEvent, Key, WorkItem
 from syncer.pacing import Waiter
+from syncer.pipeline.hot_roots import REASON, HotRoots
 from syncer.pipeline.limits import Limits
 from syncer.pipeline.render import Render
 from syncer.pipeline.render_cache import RenderCache
@@ -44,6 +47,7 @@ class Routed:
 class ChangeStages:
     """The stages of one lane.
 
+    hot, delayed: the hot roots of the read model, and the topic of their items; None if no root is delayed.
     beginning: of the read model. Its backfill covers all transactions that ended before.
     """
 
@@ -56,12 +60,19 @@ class ChangeStages:
         cache: RenderCache,
         gate: VisibilityGate,
         work: WorkTopic,
+        hot: HotRoots | None,
+        delayed: WorkTopic | None,
         limits: Limits,
         beginning: Beginning | None,
         wait: Waiter,
         observer: Observer,
+        partials: Partials | None = None,
     ) -> None:
+        self._hot, self._delayed = hot, delayed
+        self._has_partials = partials is not None
         self._model, self._beginning, self._limits = compiled.name, beginning, limits
+        self._grouped = bool(compiled.group)
+        self._trees = {use.lookup: use for use in compiled.table_uses if use.lookup and use.ancestors}
         self._route, self._resolve, self._render = route, Resolve(compiled), render
         self._cache, self._gate, self._work = cache, gate, work
         self._wait, self._observer = wait, observer
@@ -108,9 +119,11 @@ class ChangeStages:
             snapshot = view.view.head.snapshot
             with self._observer.stage("resolve"):
                 keys = self._look_up(view.view, routed.dirty, routed.oldest_ms)
+                self._report_cycles(view.view, routed.dirty)
             stale = keys if routed.requested else self._cache.stale(keys, routed.xids, snapshot)
             self._observer.dirty(len(keys), len(keys) - len(stale))
-            batch, left = self._render.in_view(view, stale, records, committed_ms)
+            due = self._delay(stale, routed.oldest_ms)
+            batch, left = self._render.in_view(view, due, records, committed_ms)
         self._hand_over_all(routed.dirty, snapshot, routed.oldest_ms)
         yield batch
         yield from self._render.keys(left, records, committed_ms)
@@ -144,19 +157,46 @@ class ChangeStages:
             for key in view.look_up(lookup, values):
                 keys[key] = None
                 if len(keys) >= self._limits.fan_out:
-                    items = key_items(keys, self._limits.chunk_documents, "fan-out", oldest_ms)
+                    items = key_items(self._delay(keys, oldest_ms), self._limits.chunk_documents, "fan-out", oldest_ms)
                     put_items(self._work, items, self._wait)
                     keys, handed_over = {}, True
         if handed_over:
             self._work.flush()
         return list(dirty.keys | keys)
 
+    def _delay(self, keys: Collection[Key], oldest_ms: int) -> list[Key]:
+        """Hands over the roots that were rendered or delayed within the interval. Returns the others.
+
+        Their items are durable when it returns. The view is open by then, so a later snapshot shows the changes, too.
+        """
+        if self._hot is None or self._delayed is None:
+            return list(keys)
+        time = self._wait.time
+        due, later = self._hot.split(keys, time.monotonic())
+        if later:
+            at_ms = time.now_ms() + round(self._hot.interval * 1000)
+            items = key_items(later, self._limits.chunk_documents, REASON, oldest_ms, not_before_ms=at_ms)
+            put_items(self._delayed, items, self._wait)
+            self._delayed.flush()
+            self._observer.delayed(len(later))
+        return due
+
+    def _report_cycles(self, view: View, dirty: Dirty) -> None:
+        """Reports changed rows of a tree that are on a cycle. A change that closes a cycle changes a row on it."""
+        for lookup, values in dirty.lookups.items():
+            if (use := self._trees.get(lookup)) is None or use.ancestors is None:
+                continue
+            cycles = Lookup(lookup.columns, lookup.types, use.ancestors.cycles)
+            if found := [text for (text,) in view.look_up(cycles, values)]:
+                self._observer.cycles(use.path, found)
+
     def _hand_over_all(self, dirty: Dirty, snapshot: Snapshot, oldest_ms: int) -> None:
         """Hands over all roots or all documents to the work topic, if the batch does not name the roots it dirties.
 
         A truncate names no keys. An update without its old row does not name the root that the row left. The
         work items are rendered in snapshots that are later than `snapshot`. So an update that `snapshot` sees
-        need not hand over the roots again.
+        need not hand over the roots again. A row may have been the last one of the group that it left. Such a group
+        is not among the roots any more, only among the documents.
         """
         known = self._handed_over
         lacking = any(
@@ -171,10 +211,12 @@ class ChangeStages:
 
             put_items(self._work, plan_durably(self._gate.rows, plan, self._wait), self._wait)
             self._observer.refresh(reason)
-        if dirty.root_gone:
+        # The groups and the buckets that have no rows any more are in the sinks only.
+        sweeps = dirty.root_gone or (lacking and self._grouped) or (self._has_partials and (dirty.all_roots or lacking))
+        if sweeps:
             now_ms = self._wait.time.now_ms()
-            put_items(self._work, sweep_items("truncate", now_ms, self._limits.max_age, oldest_ms), self._wait)
-        if dirty.all_roots or dirty.root_gone or lacking:
+            put_items(self._work, sweep_items(reason, now_ms, self._limits.max_age, oldest_ms), self._wait)
+        if dirty.all_roots or sweeps or lacking:
             self._work.flush()
         if lacking:
             self._handed_over = snapshot

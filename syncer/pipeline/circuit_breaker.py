@@ -18,7 +18,7 @@ also closes the breakers of the others, and so does a replay of dead letters.
 Rules for the count:
 
 - Refusals of a sink count. Rows that PostgreSQL cannot render do not.
-- A document that is rendered and refused again counts once.
+- A document that is rendered and refused again counts once, and so does one that is combined from many partials.
 - The documents of one write count in the order in which they were sent.
 - If a sink accepts at least half of a write, the count starts again at zero. So a minority of bad documents never opens
   the breaker, even if they follow one another.
@@ -38,6 +38,7 @@ from typing import Any
 
 from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal
+from syncer.quantities import counted
 
 LIMIT = 100
 SETTING = "dead_letters.max_consecutive"
@@ -58,7 +59,7 @@ class _Row:
         if refusal.kind != self.kind:
             self.kind = refusal.kind
             self.ids.clear()
-        self.ids.add(refusal.id)
+        self.ids.add(refusal.document or refusal.id)
         return len(self.ids)
 
 
@@ -144,7 +145,7 @@ class CircuitBreaker:
         self._trips[sink] = self._trips.get(sink, 0) + 1
         self._note_all()
         return Fatal(
-            f"{sink} refused {length:,} documents in a row" if first else f"{sink} still refuses documents",
+            f"{sink} refused {counted(length, 'document')} in a row" if first else f"{sink} still refuses documents",
             where=self._model,
             why=f"document {last.id}: {last.reason}",
             hint=f"correct the mapping or the declaration, then: syncer resync {self._model}; or correct the "

@@ -75,10 +75,11 @@ def change(position: Position, value: bytes | None) -> ChangeEvent | None:
     return ChangeEvent(table, op, envelope.before, envelope.after, txid, source.ts_ms or 0)  # type: ignore[arg-type]
 
 
-def work(position: Position, value: bytes | None, columns: int | None) -> WorkItem | None:
+def work(position: Position, value: bytes | None, columns: int | None, *, roots: bool = False) -> WorkItem | None:
     """Returns the work item of a record that `encode_work` wrote. None for tombstones.
 
     columns: the number of columns that each key must have; None: not checked.
+    roots: whether the known keys may have one column less, because they name the roots of partials.
     Raises Reject if the record cannot be read.
     """
     if value is None:
@@ -91,8 +92,9 @@ def work(position: Position, value: bytes | None, columns: int | None) -> WorkIt
                 fields[bound] = tuple(fields[bound])
         item = WorkItem(**fields)
         bounds = tuple(bound for bound in (item.low, item.high) if bound is not None)
+        known = (columns, columns - 1) if roots and columns is not None and item.kind == "keys" else (columns,)
         if columns is not None and any(
-            len(key) != columns or not all(isinstance(part, str) for part in key) for key in item.keys + bounds
+            len(key) not in known or not all(isinstance(part, str) for part in key) for key in item.keys + bounds
         ):
             raise TypeError(f"a key does not consist of {columns} texts")
         if item.kind not in _NEEDS or not all(getattr(item, name) for name in _NEEDS[item.kind]):

@@ -28,11 +28,22 @@ class Decoded:
 
 
 class Intake:
-    """item_topics: the topics that hold work items. columns: the number of columns of the root's key."""
+    """item_topics: the topics that hold work items. columns: the number of columns of a key.
 
-    def __init__(self, route: Route, shared_topics: SharedTopics, item_topics: Collection[str], columns: int) -> None:
+    roots: whether an item may also name the roots of partials, by one column less.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        shared_topics: SharedTopics,
+        item_topics: Collection[str],
+        columns: int,
+        *,
+        roots: bool = False,
+    ) -> None:
         self._route, self._shared_topics = route, shared_topics
-        self._item_topics, self._columns = frozenset(item_topics), columns
+        self._item_topics, self._columns, self._roots = frozenset(item_topics), columns, roots
 
     def __call__(self, records: Sequence[Record]) -> Decoded:
         """Decodes the records, in their order. Ignores tombstones."""
@@ -40,7 +51,7 @@ class Intake:
         for record in records:
             try:
                 if record.position.topic in self._item_topics:
-                    item = decode.work(record.position, record.value, self._columns)
+                    item = decode.work(record.position, record.value, self._columns, roots=self._roots)
                     if item is not None:
                         decoded.items.append((record, item))
                 else:

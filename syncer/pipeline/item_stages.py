@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from syncer import document
+from syncer.declaration.compiled import Partials
 from syncer.errors import Reject
 from syncer.events import Key, WorkItem
 from syncer.pacing import Waiter
+from syncer.pipeline.combine import every_partial
 from syncer.pipeline.limits import Limits
 from syncer.pipeline.rejections import Rejections
 from syncer.pipeline.render import Render
@@ -35,7 +37,9 @@ class ItemStages:
         rejections: Rejections,
         limits: Limits,
         wait: Waiter,
+        partials: Partials | None = None,
     ) -> None:
+        self._partials = partials
         self._columns, self._render, self._gate = columns, render, gate
         self._source, self._sinks, self._work = source, sinks, work
         self._rejections, self._limits, self._wait = rejections, limits, wait
@@ -52,7 +56,7 @@ class ItemStages:
             return
         self._due = time.monotonic() + item.seconds / max(1, len(self._source.progress()))
         if item.kind == "keys":
-            yield from self._render.keys(list(dict.fromkeys(item.keys)), records)
+            yield from self._render.keys(self._known(list(dict.fromkeys(item.keys))), records)
         elif item.kind == "range" and item.high is not None:
             with self._gate.open_view() as view:
                 batch, left = self._render.range_in_view(view, item.low, item.high, records)
@@ -61,6 +65,25 @@ class ItemStages:
         else:
             self._sweep(item)
             yield WriteBatch.empty(time.monotonic(), records)
+
+    def _known(self, keys: list[Key]) -> list[Key]:
+        """Returns the keys to render. A root of partials becomes the keys of all its partials."""
+        roots = [key for key in keys if len(key) < self._columns]
+        if not roots or self._partials is None:
+            return keys
+        return [*(key for key in keys if len(key) == self._columns), *self._every_partial(self._partials, roots)]
+
+    def _every_partial(self, partials: Partials, roots: list[Key]) -> list[Key]:
+        """Returns the keys of all partials of these roots. A root that no row can have becomes a dead letter."""
+        try:
+            with self._gate.open_view() as view:
+                return every_partial(partials, view.view, self._sinks, roots)
+        except Reject as error:
+            if len(roots) == 1:
+                self._rejections.document(document.document_id(roots[0]), 0, error)
+                return []
+        middle = len(roots) // 2
+        return self._every_partial(partials, roots[:middle]) + self._every_partial(partials, roots[middle:])
 
     def _postpone(self, item: WorkItem) -> None:
         """Puts an item that is not due to the end of the queue, so that other items need not wait for it."""
@@ -87,5 +110,7 @@ class ItemStages:
             try:
                 yield document.parse_id(id, self._columns)
             except ValueError as error:
-                foreign = Reject("the id of a document is no key of this read model", where=sink.name, why=str(error))
+                foreign = Reject(
+                    "the id of a document is not a key of this read model", where=sink.name, why=str(error)
+                )
                 self._rejections.document(id, 0, foreign)

@@ -11,29 +11,33 @@ Guarantees:
 - The records of a batch that opens the circuit breaker get no dead letters, and their offsets are not committed.
 - A lane that stops commits the finished work. The next lane repeats the rest.
 
-`Retry`, `Fatal` and `Stopped` leave `run`. `runtime/supervisor.py` decides what happens then.
+`run` raises `Retry`, `Fatal` and `Stopped`. `runtime/supervisor.py` decides what happens then.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
 from threading import Event
 
 from syncer import document
 from syncer.clock import Beginning, Clock
 from syncer.declaration.compile import Compiled
+from syncer.declaration.compiled import Partials
 from syncer.errors import Fatal, Reject
 from syncer.events import ChangeEvent, Position, TableName
 from syncer.pacing import SystemTime, Waiter
 from syncer.pipeline.change_stages import ChangeStages
 from syncer.pipeline.circuit_breaker import CircuitBreaker
+from syncer.pipeline.hot_roots import HotRoots
 from syncer.pipeline.intake import Decoded, Intake
 from syncer.pipeline.item_stages import ItemStages
 from syncer.pipeline.lag import Lag
 from syncer.pipeline.limits import Limits
-from syncer.pipeline.offsets import Offsets
+from syncer.pipeline.offsets import Offsets, Partition
 from syncer.pipeline.rejections import Rejections
 from syncer.pipeline.render import Render
 from syncer.pipeline.render_cache import RenderCache
@@ -64,24 +68,29 @@ class Lane:
         observer: Observer,
         limits: Limits,
         stop: Event,
-        items: str = "",
+        items: Collection[str] = (),
+        hot: HotRoots | None = None,
+        delayed: WorkTopic | None = None,
         beginning: Beginning | None = None,
         breaker: CircuitBreaker | None = None,
         topic_of: Callable[[TableName], str] = str,
         time: SystemTime | None = None,
+        partials: Partials | None = None,
     ) -> None:
-        """work: the work topic, to put items into. items: another topic of work items, if the source reads it.
+        """work: the work topic, to put items into. items: the other topics of work items.
+        hot, delayed: see `ChangeStages`.
         beginning: of the read model. breaker: shared with the other lanes of the read model.
-        topic_of: returns the topic of a table's changes. stop: set by another thread to end `run`."""
+        topic_of: returns the topic of a table's changes. stop: set by another thread to end `run`.
+        partials: of the documents, if `compiled` renders partials. The sinks then combine them."""
         self.source, self.observer, self.limits = source, observer, limits
         self.time = time or SystemTime()
         self.wait = Waiter(stop, self._heartbeat, self.time)
         self._columns = len(compiled.key)
-        item_topics = {work.topic, items}
+        item_topics = {work.topic, *items}
 
         self.route = Route(compiled)
         shared_topics = SharedTopics(compiled.name, compiled.tables, topic_of)
-        self.intake = Intake(self.route, shared_topics, item_topics, self._columns)
+        self.intake = Intake(self.route, shared_topics, item_topics, self._columns, roots=partials is not None)
         self.gate = VisibilityGate(compiled.name, rows, clock, limits=limits, wait=self.wait, observer=observer)
         self.rejections = Rejections(dead_letters, observer)
         cache = RenderCache()
@@ -93,10 +102,13 @@ class Lane:
             cache=cache,
             gate=self.gate,
             work=work,
+            hot=hot,
+            delayed=delayed,
             limits=limits,
             beginning=beginning,
             wait=self.wait,
             observer=observer,
+            partials=partials,
         )
         self.items = ItemStages(
             self._columns,
@@ -108,6 +120,7 @@ class Lane:
             rejections=self.rejections,
             limits=limits,
             wait=self.wait,
+            partials=partials,
         )
         self.writer = Writer(compiled.name, sinks, limits=limits, wait=self.wait, observer=observer)
         self.breaker = breaker or CircuitBreaker(compiled.name)
@@ -139,11 +152,12 @@ class Lane:
             decoded = self._decode(records)
             self._items(decoded)
             if len(decoded.items) < len(records):  # changes, or records without any: their offsets move, too
-                self._write_all(self._changes(decoded.changes, records))
+                self._write_all(self._changes(decoded.changes, records), self._positions())
         else:
             self._finish_write()
             self.lag.idle(self.source.progress())
-        self._commit_and_report()
+            self.offsets.idle(self._positions(), self.time.monotonic())
+        self._commit_and_report(idle=not records)
 
     def _decode(self, records: Sequence[Record]) -> Decoded:
         """Stage 2. A record that cannot be read becomes a dead letter, unchanged."""
@@ -188,9 +202,14 @@ class Lane:
 
     # -- stage 7, write: one write is under way while the next batch is prepared ------------------------
 
-    def _write_all(self, batches: Iterable[WriteBatch]) -> None:
+    def _write_all(self, batches: Iterable[WriteBatch], positions: Mapping[Partition, int] | None = None) -> None:
+        """Writes the batches. positions: those that are reached with the batch that carries the records."""
         for batch in batches:
-            self._write(batch)
+            self._write(replace(batch, positions=positions) if positions and batch.records else batch)
+
+    def _positions(self) -> dict[Partition, int]:
+        """Returns the next offset to poll of each partition. All records before it have been polled."""
+        return {partition: position for partition, (position, _) in self.source.progress().items()}
 
     def _write(self, batch: WriteBatch) -> None:
         """Starts to write a batch, after the batch before it is acknowledged.
@@ -211,8 +230,9 @@ class Lane:
     def _finish_write(self) -> None:
         """Waits until every sink has acknowledged the batch under way.
 
-        Documents that a sink did not write are rendered again, with a back-off, until none is left. Raises the
-        Fatal of a sink or of the circuit breaker, and Stopped when the lane is to stop while documents are left.
+        Documents that a sink did not write are rendered again, with a back-off, until none is left. They are written
+        to that sink only: the others have acknowledged them. Raises the Fatal of a sink or of the circuit breaker,
+        and Stopped when the lane is to stop while documents are left.
         """
         written = self.writer.finish()
         if written is None:
@@ -225,16 +245,21 @@ class Lane:
         self.observer.waiting("")
         self._acknowledge(written.batch)
 
-    def _write_again(self, ids: list[str]) -> list[str]:
-        """Renders documents again as they are now, and writes them. Returns the ids to be written once more."""
-        retry: list[str] = []
-        for batch in self.render.keys([document.parse_id(id, self._columns) for id in ids]):
-            self._reject_documents(batch)
-            retry += self._handle(self.writer.write(batch))
-        return retry
+    def _write_again(self, retry: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Renders documents again as they are now, and writes them.
 
-    def _handle(self, written: Written) -> list[str]:
-        """Acts on the answers of the sinks. Returns the ids of the documents to be rendered again.
+        retry: the ids that each sink has left to write. Returns what is left after this time.
+        """
+        ids = dict.fromkeys(chain.from_iterable(retry.values()))
+        left: dict[str, list[str]] = {}
+        for batch in self.render.keys([document.parse_id(id, self._columns) for id in ids], for_all=False):
+            self._reject_documents(batch)
+            for sink, still in self._handle(self.writer.write(batch, retry.keys())).items():
+                left.setdefault(sink, []).extend(still)
+        return left
+
+    def _handle(self, written: Written) -> dict[str, list[str]]:
+        """Acts on the answers of the sinks. Returns the ids of the documents to be rendered again, by sink.
 
         Raises the Fatal of the circuit breaker before it acts on any answer. Then the batch gets no dead letters and
         stays unacknowledged.
@@ -243,7 +268,7 @@ class Lane:
         for sink, outcome in written.outcomes:
             self.breaker.judge(sink, written.batch.documents, outcome)
         for sink, outcome in written.outcomes:
-            for id, reason, _ in outcome.rejected:
+            for id, reason, *_ in outcome.rejected:
                 self.rejections.document(
                     id, version, Reject(f"{sink} refused the document", where=f"document {id}", why=reason)
                 )
@@ -260,7 +285,7 @@ class Lane:
     def _acknowledge(self, batch: WriteBatch) -> None:
         """Every sink has acknowledged this batch and all batches before it."""
         self.rejections.acknowledged(batch.documents)
-        self.offsets.acknowledged((record.position for record in batch.records), self.time.monotonic())
+        self.offsets.acknowledged(batch.reached(), self.time.monotonic())
         for record in batch.records:
             self.lag.acknowledged(record.position, batch.committed_ms)
 
@@ -273,9 +298,9 @@ class Lane:
 
     # -- stages 8 and 9, commit and lag -----------------------------------------------------------------
 
-    def _commit_and_report(self) -> None:
-        """Commits when the interval has passed, and reports the lag."""
-        if self.offsets.due(self.time.monotonic()):
+    def _commit_and_report(self, *, idle: bool = False) -> None:
+        """Commits when the interval has passed, and reports the lag. idle: see `Offsets.due`."""
+        if self.offsets.due(self.time.monotonic(), idle=idle):
             self._commit(wait=False)
         self._report_lag()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LATE_HINT = "write less at a time (pipeline.chunk_documents), or raise pipeline.max_age"
+"""The advice if documents are older than `Limits.max_age` before they are written."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -37,11 +37,18 @@ class Render:
         """How many roots fit into one write batch, estimated from the last one."""
 
     def in_view(
-        self, view: VersionedView, keys: list[Key], records: Sequence[Record] = (), committed_ms: int = 0
+        self,
+        view: VersionedView,
+        keys: list[Key],
+        records: Sequence[Record] = (),
+        committed_ms: int = 0,
+        *,
+        for_all: bool = True,
     ) -> tuple[WriteBatch, list[Key]]:
         """Renders as many of these roots as fit. Returns them and the roots that are left.
 
         The write batch carries the records only if no root is left.
+        for_all: whether every sink gets the documents. Otherwise no later event may rely on this render.
         """
         with self._observer.stage("render"):
             while True:
@@ -52,7 +59,8 @@ class Render:
                     break
                 except Overflow as over:
                     self._fit = max(1, min(over.fits(self._limits.chunk_bytes), len(now) // 2))
-        self._cache.rendered(now, view.view.head.snapshot)
+        if for_all:
+            self._cache.rendered(now, view.view.head.snapshot)
         return self._batch(view, rows, () if left else records, committed_ms, rejected), left
 
     def range_in_view(
@@ -66,12 +74,14 @@ class Render:
             return self.in_view(view, view.view.keys_in_range(low, high), records)
         return self._batch(view, rows, records), []
 
-    def keys(self, keys: list[Key], records: Sequence[Record] = (), committed_ms: int = 0) -> Iterator[WriteBatch]:
-        """Renders all of these roots. Opens a new snapshot for each write batch."""
+    def keys(
+        self, keys: list[Key], records: Sequence[Record] = (), committed_ms: int = 0, *, for_all: bool = True
+    ) -> Iterator[WriteBatch]:
+        """Renders all of these roots. Opens a new snapshot for each write batch. for_all: see `in_view`."""
         while keys:
             self._wait.tick()
             with self._gate.open_view() as view:
-                batch, keys = self.in_view(view, keys, records, committed_ms)
+                batch, keys = self.in_view(view, keys, records, committed_ms, for_all=for_all)
             yield batch
 
     def _rows(self, view: VersionedView, keys: list[Key], rejected: Rejected) -> list[Row]:
@@ -98,7 +108,7 @@ class Render:
         committed_ms: int = 0,
         rejected: Rejected | None = None,
     ) -> WriteBatch:
-        batch = document.batch(rows, view.version)
+        batch = document.batch(rows, view.version, committed_ms)
         if batch.upserts:
             fits = int(self._limits.chunk_bytes * len(batch.upserts) / max(batch.size, 1))
             self._fit = max(1, min(self._limits.chunk_documents, fits))

@@ -1,11 +1,12 @@
 """Part of stage 4: skips the render of a root whose last render already shows the change.
 
-If a backlog waits, or a transaction touched a million rows, a root's last snapshot often sees the transactions of
-later events. Their changes are then in the rendered document already, and later changes have events of their own.
-So the lane renders a root once for a whole backlog, not once per batch.
+Suppose that a backlog waits, or that one transaction touched a million rows. Then the snapshot in which a root was
+rendered often sees the transactions of later events. The rendered document already shows their changes. Changes that it
+does not show have events of their own. So the lane renders a root once for a whole backlog, not once per batch.
 
 The cache belongs to one lane, which writes its batches in order. So the render that a skipped event relies on is
-acknowledged before the event's offset is committed.
+acknowledged before the event's offset is committed. A document that is rendered again for some of the sinks does not
+count: the other sinks do not get it.
 """
 
 from __future__ import annotations

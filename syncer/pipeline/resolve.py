@@ -1,19 +1,23 @@
 """Stage 4, resolve: finds the dirty roots of the table uses that a change touches. Pure; the view runs the look-ups.
 
-A changed row holds the columns that link it to its parent. Their values before *and* after the change count. So a
-row that moves to another parent, or is deleted, also dirties the root that it leaves. The rest of the path up to
-the root is looked up in the snapshot, for all events of a batch together.
+A changed row has the columns that link it to its parent. This module uses their values before *and* after the change.
+So if a row moves to another parent, or is deleted, the root that it leaves becomes dirty, too. If the column is an
+array of keys, each element counts. The rest of the path up to the root is looked up in the snapshot, for all events of
+a batch together. A row of a grouped root has the columns of the group expressions. PostgreSQL computes its groups from
+their values before and after the change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from syncer.declaration.compile import Compiled, Lookup, TableUse
+from syncer.declaration.compiled import LIST
 from syncer.errors import Fatal
-from syncer.events import ChangeEvent, Image, Key
+from syncer.events import ChangeEvent, Image, Key, Values
+from syncer.pipeline.route import differs
 
 
 @dataclass(slots=True)
@@ -21,7 +25,7 @@ class Dirty:
     """The effect of a batch: dirty roots by key, values to look up, and whether all roots are dirty."""
 
     keys: dict[Key, None] = field(default_factory=dict)
-    lookups: dict[Lookup, dict[Key, None]] = field(default_factory=dict)
+    lookups: dict[Lookup, dict[Values, None]] = field(default_factory=dict)
     all_roots: bool = False
     """A table below the root was truncated. Any root may have shown its rows."""
     root_gone: bool = False
@@ -37,7 +41,7 @@ class Resolve:
     """Collects the dirty roots of a batch."""
 
     def __init__(self, compiled: Compiled) -> None:
-        self._root = Lookup(compiled.key, compiled.key_types, None)
+        self._root = compiled.root_lookup
         self._need_before = frozenset(p.table for p in compiled.table_uses if p.needs_before)
 
     def __call__(self, change: ChangeEvent, uses: Sequence[TableUse], dirty: Dirty) -> None:
@@ -47,16 +51,15 @@ class Resolve:
         """
         for use in uses:
             if change.op == "t":
-                dirty.all_roots |= use.lookup is not None
-                dirty.root_gone |= use.lookup is None
+                dirty.all_roots |= not use.is_root
+                dirty.root_gone |= use.is_root
                 continue
             lookup = use.lookup or self._root
-            into = dirty.keys if lookup.sql is None else dirty.lookups.setdefault(lookup, {})
-            for image in (change.before, change.after):
-                if image is not None:
-                    value = _values(image, lookup, change)
-                    if value is not None:
-                        into[value] = None
+            for values in _links(change, use, lookup):
+                if lookup.sql is None:
+                    dirty.keys[cast(Key, values)] = None  # a key has no NULL
+                else:
+                    dirty.lookups.setdefault(lookup, {})[values] = None
 
     def lacks_old_row(self, change: ChangeEvent) -> bool:
         """Whether a change is an update that should carry the old row and does not.
@@ -67,9 +70,34 @@ class Resolve:
         return change.before is None and change.op == "u" and change.table in self._need_before
 
 
-def _values(image: Image, lookup: Lookup, change: ChangeEvent) -> Key | None:
-    """Returns the link's values in an image, as text. None if one is NULL, because NULL links to no row."""
-    values = []
+def _links(change: ChangeEvent, use: TableUse, lookup: Lookup) -> Iterable[Values]:
+    """Returns the link values of both images. Raises Fatal as `link_values`."""
+    before, after = (link_values(image, lookup, change) if image else [] for image in (change.before, change.after))
+    if before and after and lookup.array and _changes_only(lookup.array, change, use):
+        return dict.fromkeys(before).keys() ^ dict.fromkeys(after).keys()
+    return [*before, *after]
+
+
+def _changes_only(array: str, change: ChangeEvent, use: TableUse) -> bool:
+    """Whether an update changes nothing but an array, which only this link uses. The roots of kept elements are clean.
+
+    They showed the row before and show it now, with the same values.
+    """
+    before, after = change.before or {}, change.after or {}
+    certain = change.op == "u" and use.moves_only and use.used <= use.comparable
+    return certain and not any(differs(before, after, column) for column in use.used if column != array)
+
+
+def link_values(image: Image, lookup: Lookup, change: ChangeEvent) -> list[Values]:
+    """Returns the link values in an image, as text: those of the row, or one for each element of an array.
+
+    Returns an empty list if a value is NULL, because NULL links to no row. NULL elements are left out.
+    A NULL is kept if the look-up accepts it (`Lookup.nulls`).
+
+    Raises Fatal if the image lacks one of the columns, or encodes a value in a form that the syncer cannot read.
+    """
+    values: list[str | None] = []
+    place, elements = 0, None
     for column, base in zip(lookup.columns, lookup.types, strict=True):
         try:
             value = image[column]
@@ -80,10 +108,32 @@ def _values(image: Image, lookup: Lookup, change: ChangeEvent) -> Key | None:
                 why="excluded by the connector or the publication, or renamed",
                 hint="syncer check",
             ) from None
-        if value is None:
-            return None
-        values.append(text(value, base))
-    return tuple(values)
+        if value is None and not lookup.nulls:
+            return []
+        if base.endswith(LIST):
+            place, elements = len(values), [*_elements(value, base.removesuffix(LIST))]
+            values.append(None)
+        else:
+            values.append(None if value is None else text(value, base))
+    if elements is None:
+        return [tuple(values)]
+    return [(*values[:place], one, *values[place + 1 :]) for one in dict.fromkeys(elements)]
+
+
+def _elements(value: Any, base: str) -> Iterator[str]:
+    """Yields the elements of an array as text, without NULLs. base: the type family of an element.
+
+    Raises Fatal if the value is no array.
+    """
+    if not isinstance(value, list):
+        raise Fatal(
+            f"a change event encodes an array of {base} as {type(value).__name__}",
+            why="the event is older than the type of the column, or the connector does not read it as an array",
+            hint="syncer check",
+        )
+    for one in value:
+        if one is not None and not isinstance(one, list):  # an array of several dimensions links to nothing
+            yield text(one, base)
 
 
 def text(value: Any, base: str) -> str:
@@ -100,7 +150,7 @@ def text(value: Any, base: str) -> str:
         return _TEXT.get(base, str)(value)
     raise Fatal(
         f"a change event encodes a value of type {base} as {type(value).__name__}",
-        why="the connector's handling modes (decimal, time, binary) are not what the syncer needs",
+        why="the connector's handling modes for decimals, times and binary values are not the required ones",
         hint="syncer check",
     )
 

@@ -1,13 +1,12 @@
 """Stage 3, route: finds the table uses in the read model's tree that a change event touches. Pure.
 
-An update that changes no column of a table use does not touch it. This can be decided only for columns whose values
-both images are certain to carry (`TableUse.comparable`). In doubt, the change touches it: a needless render is
+An update that changes no column of a table use does not touch it. This can be decided only for columns whose exact
+values are certain to be in both images (`TableUse.comparable`). In doubt, the change touches it: a needless render is
 harmless, a missed one is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from syncer.declaration.compile import Compiled, TableUse
@@ -33,18 +32,17 @@ class Route:
 
     def __call__(self, change: ChangeEvent) -> list[TableUse]:
         """Returns the table uses that a change may touch."""
-        uses = self._uses.get(change.table, ())
+        uses = [
+            (use, columns) for use, columns in self._uses.get(change.table, ()) if not use.ops or change.op in use.ops
+        ]
         if change.op != "u" or change.before is None or change.after is None:
             return [use for use, _ in uses]
         before, after = change.before, change.after
-        return [use for use, certain in uses if not certain or _differ(before, after, certain)]
+        return [use for use, certain in uses if not certain or any(differs(before, after, c) for c in certain)]
 
 
-def _differ(before: Image, after: Image, columns: Iterable[str]) -> bool:
-    """Whether any of the columns may have changed."""
-    for column in columns:
-        old: Any = before.get(column, _ABSENT)
-        new: Any = after.get(column, _ABSENT)
-        if old is _ABSENT or old != new or old == UNAVAILABLE or isinstance(old, float):
-            return True
-    return False
+def differs(before: Image, after: Image, column: str) -> bool:
+    """Whether a column may have changed."""
+    old: Any = before.get(column, _ABSENT)
+    new: Any = after.get(column, _ABSENT)
+    return old is _ABSENT or old != new or old == UNAVAILABLE or isinstance(old, float)

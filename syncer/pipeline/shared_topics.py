@@ -8,9 +8,9 @@ and "Order_Lines" share one topic, and each event names its own table. An event 
 
 Every other event becomes a dead letter.
 
-The catalog is queried in a snapshot that sees the event's transaction, so it has a table that was just created. A
-table that was found is not queried again. After its rename, events with the former name still belong to it, not to
-a table of the read model. If a table of the read model is renamed, all documents are rendered again
+The catalog is queried in a snapshot that sees the event's transaction. So a table that was just created is found, too.
+A table that was found is not queried again. After its rename, events with the former name still belong to it, not to a
+table of the read model. If a table of the read model is renamed, all documents are rendered again
 (`monitors/table_alterations.py`). This also repairs the effect of ignored events.
 """
 
@@ -58,7 +58,7 @@ class SharedTopics:
     def rejection(self, record: Record, table: TableName, why: str = "") -> Reject:
         """Returns the error for a change that cannot be ignored."""
         return Reject(
-            f"a change of {table}, which is no table of this read model",
+            f"a change of {table}, which is not a table of this read model",
             where=str(record.position),
             why=why or "its changes belong in another topic",
             hint=f"syncer check {self._model}; "

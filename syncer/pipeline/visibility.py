@@ -1,8 +1,8 @@
 """Stage 5, gate: opens a snapshot that sees every transaction of the batch, and gives it a version.
 
-A change event can arrive before new snapshots see its transaction. With synchronous replication this can last
-long, without it an instant. A look-up or render in an earlier snapshot would find the old rows, and the change
-would be lost. So all queries for a batch, look-ups too, run in a snapshot that sees all of its transactions.
+A change event can arrive before new snapshots see its transaction. With synchronous replication, this can last long.
+Without it, it lasts an instant. A look-up or render in an earlier snapshot would find the old rows, and the change
+would be lost. So all queries for a batch, including the look-ups, run in a snapshot that sees all of its transactions.
 This also holds for a batch whose look-ups find no root.
 """
 
@@ -17,6 +17,7 @@ from syncer.errors import Fatal
 from syncer.pacing import Waiter
 from syncer.pipeline.limits import Limits
 from syncer.ports import Observer, Rows, View
+from syncer.quantities import counted
 
 T = TypeVar("T")
 
@@ -107,8 +108,9 @@ class VisibilityGate:
                 why=", ".join(strange),
                 hint=f"if it was restored or failed over: syncer resync {self.model}",
             )
+        transactions = counted(len(unseen), "transaction is", "transactions are")
         return (
-            f"{len(unseen)} transactions are not visible yet, e.g. {unseen[0]} ({statuses.get(unseen[0])}):"
+            f"{transactions} not visible yet, e.g. {unseen[0]} ({statuses.get(unseen[0])}):"
             " most often a synchronous standby that does not answer"
         )
 
@@ -116,21 +118,32 @@ class VisibilityGate:
 def plan_durably(rows: Rows, plan: Callable[[View], Iterable[T]], wait: Waiter) -> list[T]:
     """Returns a plan over the root table, once WAL is flushed up to the snapshot that the plan was made in.
 
-    A crash before the flush could bring back rows that the plan lacks, although their events came long ago.
     The view is closed before the caller works on the plan, because it holds locks.
 
     plan: yields the parts of the plan. It may read the root table only.
-    Raises Retry after such a crash. The caller then plans again.
+    Raises Retry after a crash. The caller then plans again.
     """
     planned = []
-    with rows.view(root_only=True, wait=wait) as view:
+    with durable_view(rows, wait, root_only=True) as view:
         for part in plan(view):
             planned.append(part)
             wait.tick()
+    return planned
+
+
+@contextmanager
+def durable_view(rows: Rows, wait: Waiter, *, root_only: bool = False) -> Iterator[View]:
+    """Opens a view. When the block ends, WAL is flushed up to its snapshot.
+
+    A crash before the flush could bring back rows that the view did not show, although their events came long ago.
+
+    root_only: see `Rows.view`. Raises Retry after such a crash. The caller then starts over.
+    """
+    with rows.view(root_only=root_only, wait=wait) as view:
+        yield view
         lsn = view.head.insert_lsn
     if not rows.flushed(lsn):
         _wait_until_flushed(rows, lsn, wait)
-    return planned
 
 
 def _wait_until_flushed(rows: Rows, lsn: int, wait: Waiter) -> None:

@@ -26,11 +26,13 @@ def range_items(
         low = high
 
 
-def key_items(keys: Iterable[Key], size: int, reason: str, committed_ms: int = 0) -> Iterator[WorkItem]:
-    """Yields items of `size` known roots each. committed_ms: see `WorkItem`."""
+def key_items(
+    keys: Iterable[Key], size: int, reason: str, committed_ms: int = 0, *, not_before_ms: int = 0
+) -> Iterator[WorkItem]:
+    """Yields items of `size` known roots each. committed_ms, not_before_ms: see `WorkItem`."""
     left = iter(keys)
     while now := tuple(islice(left, size)):
-        yield WorkItem("keys", reason, keys=now, committed_ms=committed_ms)
+        yield WorkItem("keys", reason, keys=now, committed_ms=committed_ms, not_before_ms=not_before_ms)
 
 
 def sweep_items(reason: str, now_ms: int, max_age: float, committed_ms: int) -> tuple[WorkItem, WorkItem]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from syncer.document import NOTHING, Batch
 from syncer.errors import Reject
+from syncer.pipeline.offsets import Partition
 from syncer.ports import Record
 
 
@@ -26,13 +27,24 @@ class WriteBatch:
     """Commit time of the newest change among the records, in milliseconds since the Unix epoch."""
     rejected: Sequence[tuple[str, Reject]] = ()
     """Ids of documents that PostgreSQL could not render, each with its error."""
+    positions: Mapping[Partition, int] = field(default_factory=dict)
+    """The offsets that are reached with this batch, where they are not those after its records."""
 
     @classmethod
     def empty(cls, at: float, records: Sequence[Record], committed_ms: int = 0) -> WriteBatch:
         """Records without documents. They are committed after all earlier batches."""
         return cls(NOTHING, at, records, committed_ms)
 
+    def reached(self) -> dict[Partition, int]:
+        """Returns the next offset of each partition, once this batch and all earlier ones are acknowledged."""
+        found = dict(self.positions)
+        for topic, partition, offset in (record.position for record in self.records):
+            found[topic, partition] = max(offset + 1, found.get((topic, partition), 0))
+        return found
+
     def split(self, id: str) -> tuple[WriteBatch, WriteBatch]:
-        """Returns one upsert alone, and the rest of the batch with the records."""
+        """Returns one upsert alone, and the rest of the batch with the records and the positions."""
         alone, rest = self.documents.split(id)
-        return replace(self, documents=alone, records=(), rejected=()), replace(self, documents=rest, rejected=())
+        return replace(self, documents=alone, records=(), rejected=(), positions={}), replace(
+            self, documents=rest, rejected=()
+        )

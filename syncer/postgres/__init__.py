@@ -1,7 +1,8 @@
 """Reads PostgreSQL: the catalog, snapshots, the publication, the replication slot and WAL positions.
 
 * `session`: connects with pinned settings and classifies PostgreSQL's errors.
-* `catalog`: reads tables, columns, types, keys and indexes for the compiler and the checks.
+* `catalog`: reads tables, keys and indexes for the compiler and the checks, `columns` reads columns and types.
+* `largest_value` and `trees` read facts about rows for `syncer check`.
 * `fingerprint`: detects in every batch that a table was altered.
 * `table_state`: reads what an alteration that sends no change event leaves in the system catalogs, with the query of
   `catalog_rows`.

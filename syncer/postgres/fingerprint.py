@@ -74,8 +74,9 @@ def altered(name: str) -> Retry:
 def fingerprint(catalog: Catalog, *, publication: str = "", schemas: bool = False) -> sql.Composed:
     """Returns a scalar subquery, in parentheses, whose text changes when these tables are altered.
 
-    It detects changes of names, columns, types, enum labels, partitions, inheritance, replica identities, row security
-    and membership of `publication`, even if they are reverted. ANALYZE, VACUUM and changes of rows do not change it.
+    It detects changes of names, columns, types, enum labels, partitions, inheritance, unique indexes, replica
+    identities, row security and membership of `publication`, even if they are reverted. ANALYZE, VACUUM and changes of
+    rows do not change it.
     TRUNCATE does not change it, except TRUNCATE of a single partition, because that sends no change event.
 
     schemas: whether a publication can contain schemas (PostgreSQL 15 and later).
@@ -113,7 +114,7 @@ _RELATION_PRINT = sql.SQL("""
             (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.indexrelid,
                         CASE WHEN i.indisreplident THEN i.xmin END), ' ' ORDER BY i.indexrelid)
                FROM pg_catalog.pg_index i
-              WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),
+              WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid)),
             ',' ORDER BY c.oid)
    FROM pg_catalog.pg_class c
   WHERE c.oid = ANY ({}))""")
@@ -132,7 +133,7 @@ _TREE_PRINT = sql.SQL("""
             (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', i.indexrelid,
                         CASE WHEN i.indisreplident THEN i.xmin END), ' ' ORDER BY i.indexrelid)
                FROM pg_catalog.pg_index i
-              WHERE i.indrelid = c.oid AND (i.indisreplident OR i.indisprimary) AND i.indisvalid)),
+              WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid)),
             ',' ORDER BY c.oid)
    FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid AND c.oid >= 16384)""")
 

@@ -14,13 +14,13 @@ from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
-from psycopg.rows import tuple_row
 
 from syncer.checks import Publication, Reader, Slot, SourceFacts, publication_statements, unpublishable
 from syncer.errors import Fatal, Retry
 from syncer.events import TableName
 from syncer.pacing import poll_until
 from syncer.postgres.catalog import load
+from syncer.postgres.session import fetch_rows
 
 _SERVER: LiteralString = """
 SELECT current_setting('server_version_num')::int, current_database(), pg_catalog.pg_is_in_recovery(),
@@ -107,7 +107,7 @@ _SLOT: LiteralString = """
 SELECT slot_name, plugin, database, active, wal_status,
        CASE WHEN NOT pg_catalog.pg_is_in_recovery()
             THEN (pg_catalog.pg_current_wal_lsn() - confirmed_flush_lsn)::bigint END,
-       reader.pid, (extract(epoch FROM reader.backend_start) * 1000000)::bigint
+       two_phase, reader.pid, (extract(epoch FROM reader.backend_start) * 1000000)::bigint
   FROM pg_catalog.pg_replication_slots
   LEFT JOIN pg_catalog.pg_stat_activity AS reader ON reader.pid = active_pid
  WHERE slot_name = %s AND slot_type = 'logical'
@@ -132,7 +132,7 @@ SELECT transaction::text::bigint, database = current_database(), NULL, '', owner
 """
 
 
-class Waiting(NamedTuple):
+class OpenTransaction(NamedTuple):
     """An open transaction that the syncer waits for."""
 
     xid: int
@@ -153,7 +153,7 @@ class Waiting(NamedTuple):
         return f"pid {self.pid} ({self.application_name or self.role}){since}"
 
 
-class Open(tuple[Waiting, ...]):
+class OpenTransactions(tuple[OpenTransaction, ...]):
     """The transactions that are still open. `str` formats them for people."""
 
     __slots__ = ()
@@ -167,8 +167,8 @@ def read_facts(
 ) -> SourceFacts:
     """Reads the facts that `check_source` judges. Raises psycopg.Error."""
     names = sorted(set(tables))
-    server = dict(zip(_SERVER_FIELDS, _query(conn, _SERVER)[0], strict=True))
-    trees = _query(conn, _TREES, [t.schema for t in names], [t.name for t in names])
+    server = dict(zip(_SERVER_FIELDS, fetch_rows(conn, _SERVER)[0], strict=True))
+    trees = fetch_rows(conn, _TREES, [t.schema for t in names], [t.name for t in names])
     generated = _with_generated(conn, names)
     return SourceFacts(
         **server,
@@ -189,13 +189,13 @@ def _with_generated(conn: psycopg.Connection[Any], tables: Collection[TableName]
     """
     if conn.info.server_version < 180000:
         return {}
-    found = _query(conn, _WITH_GENERATED, [t.schema for t in tables], [t.name for t in tables])
+    found = fetch_rows(conn, _WITH_GENERATED, [t.schema for t in tables], [t.name for t in tables])
     return {TableName(schema, name): of_identity for schema, name, of_identity in found}
 
 
 def read_slot(conn: psycopg.Connection[Any], name: str) -> Slot | None:
     """Reads the logical slot of this name; None if it does not exist. Raises psycopg.Error."""
-    found = _query(conn, _SLOT, name)
+    found = fetch_rows(conn, _SLOT, name)
     if not found:
         return None
     *facts, pid, since = found[0]
@@ -205,19 +205,19 @@ def read_slot(conn: psycopg.Connection[Any], name: str) -> Slot | None:
 
 def read_publication(conn: psycopg.Connection[Any], name: str) -> Publication | None:
     """Reads the publication of this name; None if it does not exist. Raises psycopg.Error."""
-    found = _query(conn, _PUBLICATION, name)
+    found = fetch_rows(conn, _PUBLICATION, name)
     if not found:
         return None
     oid, all_tables, inserts, updates, deletes, truncates, via_root, generated = found[0]
     published = {"insert": inserts, "update": updates, "delete": deletes, "truncate": truncates}
-    restricted = _query(conn, _RESTRICTED, oid) if conn.info.server_version >= 150000 else []
+    restricted = fetch_rows(conn, _RESTRICTED, oid) if conn.info.server_version >= 150000 else []
     return Publication(
         name=name,
         all_tables=all_tables,
         operations=frozenset(operation for operation, on in published.items() if on),
         via_root=via_root,
-        tables=frozenset(TableName(*row) for row in _query(conn, _MEMBERS, name, name)),
-        excepted=frozenset(TableName(*row) for row in _query(conn, _EXCEPTED, oid)),
+        tables=frozenset(TableName(*row) for row in fetch_rows(conn, _MEMBERS, name, name)),
+        excepted=frozenset(TableName(*row) for row in fetch_rows(conn, _EXCEPTED, oid)),
         generated=generated,
         row_filters=frozenset(TableName(s, n) for s, n, filtered, _ in restricted if filtered),
         column_lists=frozenset(TableName(s, n) for s, n, _, listed in restricted if listed),
@@ -267,7 +267,7 @@ def ensure_publication(
 def wait_for_open_transactions(
     conn: psycopg.Connection[Any],
     timeout: float = 3600.0,
-    progress: Callable[[Open], None] = lambda _: None,
+    progress: Callable[[OpenTransactions], None] = lambda _: None,
     *,
     interval: float = 0.2,
 ) -> None:
@@ -295,7 +295,7 @@ def wait_for_open_transactions(
         waiting = [holder for holder in waiting if holder.xid in still_open]
         now = time.monotonic()
         if waiting and now - reported >= 1:
-            progress(Open(waiting))
+            progress(OpenTransactions(waiting))
             reported = now
         return not waiting
 
@@ -303,7 +303,7 @@ def wait_for_open_transactions(
         raise Retry(
             "transactions that were open when the publication changed are still open",
             where=f"database {conn.info.dbname}",
-            why=str(Open(waiting)),
+            why=str(OpenTransactions(waiting)),
             hint="end them (COMMIT PREPARED …, SELECT pg_terminate_backend(pid)), or try again later",
         )
 
@@ -311,21 +311,16 @@ def wait_for_open_transactions(
 def _open(conn: psycopg.Connection[Any]) -> set[int]:
     """Returns the 64-bit ids of open transactions in all databases. A transaction without changes has no id."""
     query: LiteralString = "SELECT pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot())::text::bigint"
-    return {xid for (xid,) in _query(conn, query)}
+    return {xid for (xid,) in fetch_rows(conn, query)}
 
 
-def _holders(conn: psycopg.Connection[Any], xids: set[int]) -> list[Waiting]:
+def _holders(conn: psycopg.Connection[Any], xids: set[int]) -> list[OpenTransaction]:
     """Returns these transactions with their sessions, without those of other databases. Transactions of sessions that
     the role may not see stay in the list without details."""
-    known = {row[0]: row[1:] for row in _query(conn, _HOLDERS)}
+    known = {row[0]: row[1:] for row in fetch_rows(conn, _HOLDERS)}
     waiting = []
     for xid in sorted(xids):
         here, *who = known.get(xid % (1 << 32), (True, None, "", "", None, ""))
         if here:
-            waiting.append(Waiting(xid, *who))
+            waiting.append(OpenTransaction(xid, *who))
     return waiting
-
-
-def _query(conn: psycopg.Connection[Any], query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        return cursor.execute(query, parameters or None).fetchall()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
 
-from syncer import tls
+from syncer import libpq
 from syncer.errors import Fatal, Reject, Retry, SyncerError
 
 PINNED: Mapping[str, str] = {
@@ -36,14 +37,6 @@ PLANNING: Mapping[str, str] = {"enable_seqscan": "off", "jit": "off", "random_pa
 """Settings that make the planner use indexes, because each look-up finds few rows. With its defaults, PostgreSQL scans
 a small table once for every document (measured: 6,000 documents/s instead of 36,000)."""
 
-_KEEPALIVE = {
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,
-}
-"""Options of libpq; the DSN may override them. They detect a dead server in a minute instead of hours."""
-
 
 def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) -> psycopg.Connection[Any]:
     """Opens a session in autocommit mode with `PINNED` and `PLANNING`.
@@ -60,7 +53,7 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
     }
     try:
         given = conninfo_to_dict(arguments.get("conninfo", ""))
-        keep: dict[str, Any] = {name: value for name, value in _KEEPALIVE.items() if name not in given}
+        keep: dict[str, Any] = {name: value for name, value in libpq.KEEPALIVE.items() if name not in given}
         connection = psycopg.connect(**{**keep, **arguments}, autocommit=True, prepare_threshold=2)
         try:
             for name, value in options.items():
@@ -71,6 +64,15 @@ def connect(arguments: Mapping[str, Any], *, statement_timeout: float = 60.0) ->
     except psycopg.Error as error:
         raise classify_error(error, "cannot connect to PostgreSQL") from error
     return connection
+
+
+def fetch_rows(conn: psycopg.Connection[Any], query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+    """Returns the rows of a query as tuples. Without parameters, a `%` in the query is a plain character.
+
+    Raises psycopg.Error.
+    """
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(query, parameters or None).fetchall()
 
 
 def lock_timeout(statement_timeout: float) -> float:
@@ -103,9 +105,10 @@ def classify_error(error: psycopg.Error, what: str, *, where: str = "PostgreSQL"
     if detail:
         why += f" ({detail})"
     if not state:
-        for pattern, hint in _REFUSED.items():
-            if re.search(pattern, str(error)):
-                return Fatal(what, where=where, why=why, hint=hint)
+        if hint := libpq.refused(str(error), "postgres"):
+            return Fatal(what, where=where, why=why, hint=hint)
+        if isinstance(error, psycopg.ProgrammingError):  # psycopg did not send the statement
+            return Fatal(what, where=where, why=why, hint="a defect of the syncer")
         return Retry(what, where=where, why=why, hint="check that the server is up and postgres.dsn is correct")
     if state == "XX000" and _POSTGIS.match(error.diag.source_file or ""):
         return Reject(what, where=where, why=f"{why} [{state}]", hint=_STATES["22"][1])
@@ -118,18 +121,6 @@ def classify_error(error: psycopg.Error, what: str, *, where: str = "PostgreSQL"
 _POSTGIS = re.compile(r"lwgeom|geography|gserialized|postgis")
 """Source files of PostGIS, which reports an invalid value as an internal error (XX000)."""
 
-_REFUSED = {
-    "password authentication failed": "set SYNCER_POSTGRES__PASSWORD or postgres.password_file",
-    "no password supplied": "set SYNCER_POSTGRES__PASSWORD or postgres.password_file",
-    "no pg_hba.conf entry": "allow the syncer's host in pg_hba.conf",
-    "(database|role) .* does not exist": "correct the database or role in postgres.dsn, or create it",
-    "root certificate file": "set sslrootcert in postgres.dsn to a file with certificates",
-    "(?i)certificate verify failed": tls.advice("sslrootcert in postgres.dsn"),
-    "does not match host name": "use the host name of the server's certificate in postgres.dsn",
-    "could not load (client )?certificate|private key file": "correct sslcert and sslkey in postgres.dsn",
-    "does not support SSL": "change sslmode in postgres.dsn, or enable TLS on the server",
-    "permission denied for database": "GRANT CONNECT ON DATABASE … TO the syncer's role",
-}
 _STATES: Mapping[str, tuple[type[SyncerError], str]] = {
     "0A000": (Retry, "nothing to do: a cached plan was out of date, and the statement is planned again"),
     "08": (Retry, ""),

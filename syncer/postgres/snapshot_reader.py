@@ -24,39 +24,35 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, LiteralString
+from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import sql
 
-from syncer.clock import Identity, Snapshot
-from syncer.declaration.compile import Compiled, Lookup
+from syncer.declaration.compile import Compiled, Lookup, TableUse
 from syncer.document import Row
 from syncer.errors import Reject, Retry
-from syncer.events import Key, TableName
-from syncer.ports import Head, Overflow
+from syncer.events import Key, TableName, Values
+from syncer.ports import Head, Overflow, Pages
+from syncer.postgres import head, recent_rows
 from syncer.postgres.chunked_results import ChunkedQuery
 from syncer.postgres.fingerprint import Fingerprint, Tables, altered
-from syncer.postgres.session import classify_error, connect, lock_timeout, standby
+from syncer.postgres.session import classify_error, connect, lock_timeout
 
 _PAGE = 8192
 """Bytes in a page of WAL."""
 _PAGE_HEADERS = (24, 40)
 """Sizes of the two kinds of WAL page header, in bytes. A segment's first page has the long one."""
 _STREAMED_ROWS = 1000
+_READ_PAGES = 8192
+"""Pages of 8 KiB in a range that `SnapshotView.written_since` should read: 64 MiB."""
 _QUERY_CANCELED = "57014"
 """SQLSTATE of a statement that exceeded `statement_timeout`."""
+_NEVER = 1 << 30
+"""Executions after which psycopg prepares a statement by itself."""
 _MAX_ALTERATIONS = 5
 """Attempts to begin one view while tables keep changing."""
-_HEAD = sql.SQL("""
-SELECT pg_catalog.pg_is_in_recovery(),
-       pg_catalog.pg_current_snapshot()::text,
-       (SELECT system_identifier FROM pg_catalog.pg_control_system()),
-       CASE WHEN NOT pg_catalog.pg_is_in_recovery()
-            THEN pg_catalog.pg_current_wal_insert_lsn() - '0/0' END::bigint,
-       CASE WHEN NOT pg_catalog.pg_is_in_recovery()
-            THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
-       {}""")
+_HEAD = sql.SQL("SELECT " + head.COLUMNS + ", {}")
 _LOCK_TABLES = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE")
 """Runs before the snapshot is taken; LOCK TABLE itself takes none. Every reader holds this lock; only the order
 matters. A table that ALTER TABLE rewrites, or that TRUNCATE empties, is empty in every older snapshot. So the
@@ -110,6 +106,8 @@ class SnapshotReader:
         self._long_lock_timeout = _SET_LOCK_TIMEOUT.format(round(lock_timeout(statement_timeout) * 1000))
         self._connection: psycopg.Connection[Any] | None = None
         self._streamed: ChunkedQuery | None = None
+        self._prepared: sql.Composed | None = None
+        """The statement of the snapshot that is prepared on this connection."""
         self._lock = threading.Lock()
 
     @contextmanager
@@ -119,8 +117,8 @@ class SnapshotReader:
             try:
                 connection = self._open()
                 lock = self._lock_root if root_only else self._lock_all
-                head = self._begin(connection, lock, wait)
-                yield SnapshotView(self._streamed or ChunkedQuery(connection), self.compiled, head)
+                taken = self._begin(connection, lock, wait)
+                yield SnapshotView(self._streamed or ChunkedQuery(connection), self.compiled, taken)
                 connection.execute("COMMIT")
             except psycopg.Error as error:
                 self._drop()
@@ -155,11 +153,7 @@ class SnapshotReader:
         with connect(self._arguments) as connection:
             for xid in xids:
                 try:
-                    row = connection.execute("SELECT pg_catalog.pg_xact_status(%s::text::xid8)", (str(xid),))
-                    status = row.fetchone()
-                    result[xid] = (status and status[0]) or "too old to tell"
-                except psycopg.errors.InvalidParameterValue:
-                    result[xid] = "in the future"
+                    result[xid] = head.status_of(connection, xid)
                 except psycopg.Error as error:
                     raise classify_error(error, "cannot read a transaction's status") from error
         return result
@@ -171,7 +165,11 @@ class SnapshotReader:
     def _open(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._arguments, statement_timeout=self._statement_timeout)
+            # If a lock times out in a pipeline, PostgreSQL skips the statements after it, but psycopg takes them for
+            # prepared. So psycopg prepares none by itself. `_begin` prepares the snapshot's one before the pipeline.
+            self._connection.prepare_threshold = _NEVER
             self._streamed = ChunkedQuery(self._connection)
+            self._prepared = None
         return self._connection
 
     def _begin(self, connection: psycopg.Connection[Any], lock: sql.Composed, wait: Callable[[float], None]) -> Head:
@@ -180,12 +178,14 @@ class SnapshotReader:
             wanted = self._tables.fingerprint
             if wanted is not self._head[0]:
                 self._head = wanted, _HEAD.format(wanted.sql)
+            if self._prepared is not self._head[1]:
+                connection.execute(self._head[1], prepare=True)
+                self._prepared = self._head[1]
             row = self._lock_and_take_snapshot(connection, lock, wait)
-            in_recovery, snapshot, system, insert_lsn, walfile, found = row
-            if in_recovery:
-                raise standby(self.compiled.name)
+            *columns, found = row
+            taken = head.read_head(columns, self.compiled.name)
             if found == wanted.value:
-                return Head(Snapshot.parse(snapshot), Identity(system, int(walfile[:8], 16)), insert_lsn)
+                return taken
             self._roll_back()
             self._tables.revalidate(wanted)
         raise altered(self.compiled.name)
@@ -224,66 +224,63 @@ class SnapshotReader:
 class SnapshotView:
     """Implements `ports.View`, which documents its methods. Valid only inside `SnapshotReader.view`."""
 
-    def __init__(self, streamed: ChunkedQuery, compiled: Compiled, head: Head) -> None:
-        self.head = head
+    def __init__(self, streamed: ChunkedQuery, compiled: Compiled, taken: Head) -> None:
+        self.head = taken
         self._connection = streamed.connection
         self._streamed = streamed
         self._compiled = compiled
 
-    def look_up(self, lookup: Lookup, values: Collection[Key]) -> Iterator[Key]:
+    def look_up(self, lookup: Lookup, values: Collection[Values]) -> Iterator[Key]:
         if lookup.sql is None:
-            yield from values
+            yield from cast(Collection[Key], values)  # a key has no NULL
         elif values:
             yield from self._stream(lookup.sql, _transpose(values))
 
-    def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
-        return self._rows(self._compiled.render, _transpose(keys), most, prepare=True, several=len(keys) - 1)
+    def render(self, keys: Sequence[Key], max_bytes: int = 0) -> list[Row]:
+        return self._rows(self._compiled.render, _transpose(keys), max_bytes, prepare=True, several=len(keys) - 1)
 
-    def render_range(self, low: Key | None, high: Key, most: int = 0) -> list[Row]:
+    def render_range(self, low: Key | None, high: Key, max_bytes: int = 0) -> list[Row]:
         if low is None:
-            return self._rows(self._compiled.render_upto, list(high), most, prepare=False, several=1)
-        return self._rows(self._compiled.render_between, [*low, *high], most, prepare=False, several=1)
+            return self._rows(self._compiled.render_upto, list(high), max_bytes, prepare=False, several=1)
+        return self._rows(self._compiled.render_between, [*low, *high], max_bytes, prepare=False, several=1)
 
     def keys_in_range(self, low: Key | None, high: Key) -> list[Key]:
         if low is None:
-            return self._keys("{key} <= {bound}", high)
-        return self._keys("{key} > {bound} AND {key} <= {bound}", [*low, *high])
+            return list(self._stream(self._compiled.keys_upto, high))
+        return list(self._stream(self._compiled.keys_between, [*low, *high]))
 
     def first_keys(self, limit: int) -> list[Key]:
-        return self._keys("TRUE", [], limit)
-
-    def _keys(self, condition: LiteralString, parameters: Sequence[Any], limit: int | None = None) -> list[Key]:
-        columns = [sql.Identifier("t", _escaped(column)) for column in self._compiled.key]
-        key = sql.SQL("({})").format(sql.SQL(", ").join(columns))
-        # The bound may be wider than the column: such keys date from before the column was narrowed.
-        wide = [sql.SQL("%s::int8" if type == "bigint" else "%s") for type in self._compiled.key_types]
-        bound = sql.SQL("({})").format(sql.SQL(", ").join(wide))
-        statement = sql.SQL("SELECT {} FROM {} t WHERE {} ORDER BY {} LIMIT {}").format(
-            sql.SQL(", ").join(sql.SQL("{}::text").format(column) for column in columns),
-            sql.Identifier(*map(_escaped, self._compiled.root)),
-            sql.SQL(condition).format(key=key, bound=bound),
-            sql.SQL(", ").join(columns),  # qualified: the plain name would mean the ::text expression above
-            sql.Literal(limit),
-        )
-        return list(self._stream(statement, parameters))
+        return list(self._stream(self._compiled.first_keys, [limit]))
 
     def boundaries(self, size: int) -> Iterator[Key]:
         self._connection.execute("SET LOCAL statement_timeout = 0")  # it scans a whole index, which may be large
         yield from self._stream(self._compiled.boundaries, [size])
 
+    def pages(self, table: TableName) -> Pages:
+        row: Any = self._connection.execute(recent_rows.PAGES, table).fetchone()
+        files, partitions, count = row
+        return Pages(files, count, max(1, _READ_PAGES // max(1, partitions)))
+
+    def written_since(self, use: TableUse, xid: int, first: int, end: int) -> Collection[Values]:
+        statement = recent_rows.statement(use.table, use.lookup or self._compiled.root_lookup)
+        pages = (f"({page},0)" for page in (first, end))
+        return dict.fromkeys(self._stream(statement, [recent_rows.xid_text(xid), *pages]))
+
     def trees(self, tables: Collection[TableName]) -> dict[TableName, TableName]:
         found = self._connection.execute(_TREES, [[t.schema for t in tables], [t.name for t in tables]])
         return {TableName(*row[:2]): TableName(*row[2:]) for row in found.fetchall()}
 
-    def _stream(self, statement: str | sql.Composed, parameters: Sequence[Any]) -> Iterator[Key]:
+    def _stream(self, statement: str, parameters: Sequence[Any]) -> Iterator[Key]:
         query: Any = statement
         with self._connection.cursor() as cursor:
             yield from map(tuple, cursor.stream(query, parameters, size=_STREAMED_ROWS))
 
-    def _rows(self, statement: str, parameters: Sequence[Any], most: int, *, prepare: bool, several: int) -> list[Row]:
+    def _rows(
+        self, statement: str, parameters: Sequence[Any], max_bytes: int, *, prepare: bool, several: int
+    ) -> list[Row]:
         """Runs a render statement.
 
-        most: limit in bytes; 0 for none.
+        max_bytes: limit in bytes; 0 for none.
         several: how many roots the caller may try next after a time-out; 0 if it asked for a single root.
         Raises Overflow when there are too many bytes, or when several roots time out. Raises Reject when a single root
         times out or fails. After both, the savepoint from the view's begin keeps the view usable.
@@ -297,9 +294,9 @@ class SnapshotView:
                     for i in range(chunk.ntuples):
                         asked, found, body = value(i, 0), value(i, 1), value(i, 2)
                         rows.append(Row(asked.decode(), None if found is None else found.decode(), body))
-                    if most:
+                    if max_bytes:
                         size += sum(len(row.body) for row in rows[-chunk.ntuples :] if row.body)
-                        if size > most and len(rows) > 1:
+                        if size > max_bytes and len(rows) > 1:
                             overflow = Overflow(len(rows), size)
                             break
         except psycopg.Error as error:
@@ -330,11 +327,6 @@ def _lock_tables(tables: Collection[TableName]) -> sql.Composed:
     return _LOCK_TABLES.format(sql.SQL(", ").join(sql.Identifier(*name) for name in sorted(tables)))
 
 
-def _escaped(name: str) -> str:
-    """Doubles `%`: in a statement with parameters, psycopg looks for placeholders in quoted names, too."""
-    return name.replace("%", "%%")
-
-
-def _transpose(keys: Collection[Key]) -> list[list[str]]:
+def _transpose(keys: Collection[Values]) -> list[list[str | None]]:
     """Turns rows of texts into one array for each column."""
     return [list(column) for column in zip(*keys, strict=True)]

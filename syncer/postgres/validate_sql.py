@@ -10,7 +10,8 @@ import psycopg
 
 from syncer.declaration.catalog import Catalog
 from syncer.declaration.compile import Compiled, compile
-from syncer.declaration.isolate import alone, bare, places, without
+from syncer.declaration.isolate import alone, bare, group_alone, places, without
+from syncer.declaration.located_yaml import Path
 from syncer.declaration.mistakes import together
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Reject
@@ -25,21 +26,30 @@ errors of the declaration. Errors in its values and limits are a `Reject`."""
 
 
 def plan(connection: psycopg.Connection[Any], model: Model, catalog: Catalog, compiled: Compiled) -> None:
-    """Runs the render statement with no keys, because only PostgreSQL detects types that do not fit (text + integer).
+    """Runs the statements with no keys, because only PostgreSQL detects types that do not fit (text + integer).
 
     Raises Fatal with each expression that PostgreSQL rejects, and its line.
     """
     if error := _rejection(connection, compiled, model.file):
         found = list(_rejected_expressions(connection, model, catalog))
-        raise together(found or [_rejected_statement(error, model, compiled)]) from error
+        raise together(found or [_rejected_statement(error, model, compiled.render)]) from error
+    for lookup in (use.lookup for use in compiled.table_uses if use.lookup and use.lookup.sql):
+        statement = lookup.sql or ""
+        if error := _error(connection, statement, len(lookup.columns), model.file):
+            raise _rejected_statement(error, model, statement) from error
 
 
 def _rejection(connection: psycopg.Connection[Any], compiled: Compiled, where: str) -> psycopg.Error | None:
     """Returns PostgreSQL's error if the declaration causes one. Raises other errors as a SyncerError."""
+    return _error(connection, compiled.render, len(compiled.key), where)
+
+
+def _error(connection: psycopg.Connection[Any], statement: str, arrays: int, where: str) -> psycopg.Error | None:
+    """Runs a statement with empty arrays."""
     try:
-        connection.execute(compiled.render.encode(), [[] for _ in compiled.key])
+        connection.execute(statement.encode(), [[] for _ in range(arrays)])
     except psycopg.Error as error:
-        kind = classify_error(error, "cannot render", where=where)
+        kind = classify_error(error, "cannot validate the statements", where=where)
         if _DECLARATION_ERROR.match(error.sqlstate or "") or isinstance(kind, Reject):
             return error
         raise kind from error
@@ -53,14 +63,20 @@ def _rejected_expressions(connection: psycopg.Connection[Any], model: Model, cat
     def rejection(part: Model) -> psycopg.Error | None:
         return _rejection(connection, compile(part, catalog), model.file)
 
+    for name, text in (model.declaration.root.group or {}).items():
+        if error := rejection(group_alone(model, name)):
+            yield _fatal(error, f"PostgreSQL rejects {text}", model.at(("root", "group", name)))
+            return
     if rejection(bare(model)):  # a link fails, not an expression
         return
-    found = False
+    rejected: list[Path] = []
     for place, text in places(model):
+        if any(place[:-1][: len(one) - 1] == one[:-1] for one in rejected if one[-1] == "group_by"):
+            continue  # an expression over these groups
         if error := rejection(alone(model, place)):
-            found = True
+            rejected.append(place)
             yield _fatal(error, f"PostgreSQL rejects {text}", model.at(place))
-    if not found:
+    if not rejected:
         whole = rejection(model)
         for place, text in places(model):
             if whole and not rejection(without(model, place)):
@@ -68,9 +84,9 @@ def _rejected_expressions(connection: psycopg.Connection[Any], model: Model, cat
                 return
 
 
-def _rejected_statement(error: psycopg.Error, model: Model, compiled: Compiled) -> Fatal:
+def _rejected_statement(error: psycopg.Error, model: Model, statement: str) -> Fatal:
     """Returns an error that quotes the SQL near PostgreSQL's error position, where no single expression fails."""
-    sent = numbered(compiled.render).decode()
+    sent = numbered(statement).decode()
     what = "PostgreSQL rejects the statement compiled from the declaration"
     if error.diag.statement_position:
         at = int(error.diag.statement_position) - 1

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
 from syncer.pacing import poll_until
 
+# `safe_wal_size` is NULL if there is no limit, and if the slot is lost.
 _RETAINED = """
-SELECT slot_name, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint
+SELECT slot_name, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint, safe_wal_size,
+       (SELECT nullif(setting, '-1')::bigint * 1048576
+          FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size')
   FROM pg_catalog.pg_replication_slots
  WHERE database = pg_catalog.current_database() AND restart_lsn IS NOT NULL"""
 
 
-def kept(connection: psycopg.Connection[Any]) -> dict[str, int]:
-    """Returns the bytes of WAL that each slot of this database retains, by slot name. Raises psycopg.Error."""
-    return dict(connection.execute(_RETAINED).fetchall())
+class RetainedWal(NamedTuple):
+    """The WAL that PostgreSQL retains for one slot."""
+
+    retained: int
+    """Bytes."""
+    remaining: int | None
+    """Bytes that can still be written until the slot may be lost. None if there is no limit, or the slot is lost."""
+    limit: int | None
+    """`max_slot_wal_keep_size` in bytes; None if there is no limit."""
+
+
+def retained_wal(connection: psycopg.Connection[Any]) -> dict[str, RetainedWal]:
+    """Returns the WAL that each slot of this database retains, by slot name. Raises psycopg.Error."""
+    return {name: RetainedWal(*sizes) for name, *sizes in connection.execute(_RETAINED).fetchall()}
 
 
 _DROP = """

@@ -1,6 +1,6 @@
 """Loads read models: from the configuration to a declaration that is compiled against the catalog.
 
-Every command and the daemon begin here. `declared` and `load_valid` need no server. The other functions connect to
+Every command and the daemon begin here. `load_declared` and `load_valid` need no server. The other functions connect to
 PostgreSQL.
 """
 
@@ -24,7 +24,7 @@ from syncer.declaration.mistakes import together
 from syncer.declaration.model import Model
 from syncer.declaration.names import nearest
 from syncer.errors import Fatal, SyncerError, Unknown, WeakIdentity
-from syncer.ports import Sink
+from syncer.ports import DocumentTopic, PublishedWatermark, Sink
 from syncer.postgres import catalog as rows_catalog
 from syncer.postgres import validate_sql as rows_plan
 from syncer.postgres.fingerprint import Fingerprint, altered
@@ -48,7 +48,7 @@ class LoadedModel:
         return self.model.name
 
 
-def declared(config: Config, names: Collection[str] = ()) -> list[Model]:
+def load_declared(config: Config, names: Collection[str] = ()) -> list[Model]:
     """Returns the read models in the configured folder, all or the named ones.
 
     Raises Fatal if one of the files has a mistake, if a name is unknown, or if there are no read models.
@@ -60,7 +60,7 @@ def declared(config: Config, names: Collection[str] = ()) -> list[Model]:
 
 
 def load_valid(config: Config, names: Collection[str] = ()) -> tuple[list[Model], list[Fatal]]:
-    """As `declared`, but returns the mistakes in some files alongside the valid read models.
+    """As `load_declared`, but returns the mistakes in some files alongside the valid read models.
 
     Raises Unknown if a name belongs to no valid file, Fatal if no file is valid.
     """
@@ -80,7 +80,7 @@ def load_valid(config: Config, names: Collection[str] = ()) -> tuple[list[Model]
 
 
 @contextmanager
-def reading(config: Config) -> Iterator[psycopg.Connection[Any]]:
+def catalog_session(config: Config) -> Iterator[psycopg.Connection[Any]]:
     """Opens a read-only session with a fixed search path and closes it. Turns psycopg's errors into Retry or Fatal."""
     connection = connect(config.postgres.arguments(), statement_timeout=config.postgres.statement_timeout)
     try:
@@ -91,23 +91,29 @@ def reading(config: Config) -> Iterator[psycopg.Connection[Any]]:
         connection.close()
 
 
+def ping(config: Config) -> None:
+    """Raises Retry if PostgreSQL is unreachable, Fatal if it refuses the login."""
+    with catalog_session(config) as connection:
+        connection.execute("SELECT 1")
+
+
 def load_model(config: Config, model: Model) -> LoadedModel:
     """Compiles one read model. Raises Retry if PostgreSQL is unreachable, Fatal if the tables do not fit."""
-    with reading(config) as connection:
-        return compiled(connection, model)
+    with catalog_session(config) as connection:
+        return compile_model(connection, model)
 
 
-def compiled(connection: psycopg.Connection[Any], model: Model, publication: str = "") -> LoadedModel:
+def compile_model(connection: psycopg.Connection[Any], model: Model, publication: str = "") -> LoadedModel:
     """As `load_model`, in an open session. publication: the fingerprint includes its tables."""
     catalog, print_ = rows_catalog.load_stable(connection, declaration.tables(model), publication=publication)
     return LoadedModel(model, compile(model, catalog), catalog, print_, publication)
 
 
 def load_models(config: Config, names: Collection[str] = ()) -> list[LoadedModel]:
-    """As `declared` and `load_model`, in one session."""
-    found = declared(config, names)
-    with reading(config) as connection:
-        return [compiled(connection, model) for model in found]
+    """As `load_declared` and `load_model`, in one session."""
+    found = load_declared(config, names)
+    with catalog_session(config) as connection:
+        return [compile_model(connection, model) for model in found]
 
 
 def build_sinks(config: Config, loaded: LoadedModel, *, epoch: int, generation: int, built: bool = False) -> list[Sink]:
@@ -135,6 +141,20 @@ def build_sinks(config: Config, loaded: LoadedModel, *, epoch: int, generation: 
     return found
 
 
+def document_topic(config: Config, model: Model) -> DocumentTopic | None:
+    """Returns the documents of a read model for readers that follow them; None if no sink offers that.
+
+    Does not connect. Raises Fatal if a section of the configuration or the declaration is wrong.
+    """
+    for kind, settings in model.declaration.sink.items():
+        where = model.at(("sink", kind))
+        module = sinks.find(kind, where=where)
+        if isinstance(module, sinks.FollowedPackage):
+            block = sinks.parse(module.Settings, settings, where=where)
+            return module.documents(config.connection(kind, module.Connection), block, config.pipeline.max_age)
+    return None
+
+
 def readers_elsewhere(config: Config, model: Model, generation: int) -> dict[str, SyncerError | None]:
     """Returns, for each kind of sink, the error that readers see another generation than this one, or None.
 
@@ -149,13 +169,30 @@ def readers_elsewhere(config: Config, model: Model, generation: int) -> dict[str
     return found
 
 
+def published(config: Config, model: Model, generation: int) -> PublishedWatermark | None:
+    """Returns the lowest watermark that applications find in the sinks of a read model.
+
+    Returns None if one of them has none, and if no sink can have one. Raises Retry or Fatal if a server does not
+    answer.
+    """
+    found: list[PublishedWatermark | None] = []
+    for kind, settings in model.declaration.sink.items():
+        where = model.at(("sink", kind))
+        module = sinks.find(kind, where=where)
+        if isinstance(module, sinks.PublishingPackage):
+            block = sinks.parse(module.Settings, settings, where=where)
+            found.append(module.published(config.connection(kind, module.Connection), block, generation))
+    known = [one for one in found if one is not None and one.model == model.name]
+    return min(known, key=lambda one: one.version) if known and len(known) == len(found) else None
+
+
 def load_checked(config: Config, model: Model) -> LoadedModel:
     """As `load_model`. Raises Fatal also for everything that would make documents wrong.
 
     These are the errors of `syncer check`, without the warnings, and SQL that PostgreSQL cannot plan.
     """
-    with reading(config) as connection:
-        loaded = compiled(connection, model, lookup.publication(config))
+    with catalog_session(config) as connection:
+        loaded = compile_model(connection, model, lookup.publication(config))
         row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
         if row and row[0]:
             raise standby(model.name)

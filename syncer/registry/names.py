@@ -22,13 +22,25 @@ class Names:
     backfill_topic: str
     """Ranges have their own topic. Otherwise a fan-out would wait for hours behind a backfill."""
     backfill_group: str
+    delayed_topic: str
+    """Roots that change often wait in it (`min_interval`). Otherwise other work would wait behind them."""
+    delayed_group: str
     dead_letters: str
     """All generations share it."""
+
+    @property
+    def work_topics(self) -> tuple[str, ...]:
+        """All topics of work items."""
+        return self.work_topic, self.backfill_topic, self.delayed_topic
+
+    def order_group(self, sink: str) -> str:
+        """Returns the group that checks the order of a sink's log. sink: its name."""
+        return f"{self.group}.order.{sink}"
 
     @classmethod
     def make(cls, config: Config, model: str, tables: Iterable[TableName], generation: int) -> Names:
         prefix = f"{config.kafka.group_prefix}.{model}.{generation}"
         changes = sorted({topic_of(config.kafka.topic_prefix, table) for table in tables})
         letters = f"{config.kafka.group_prefix}.{model}.dlq"
-        work, backfill = f"{prefix}.work", f"{prefix}.backfill"
-        return cls(tuple(changes), prefix, work, work, backfill, backfill, letters)
+        work, backfill, delayed = f"{prefix}.work", f"{prefix}.backfill", f"{prefix}.delayed"
+        return cls(tuple(changes), prefix, work, work, backfill, backfill, delayed, delayed, letters)

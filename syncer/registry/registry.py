@@ -23,6 +23,7 @@ from syncer.ports import Backend, DeadLetterStore, WorkQueue
 from syncer.postgres.session import connect
 from syncer.registry.names import Names
 from syncer.registry.records import (
+    Activated,
     BuiltSinks,
     ClockRanBackwards,
     Generation,
@@ -32,6 +33,7 @@ from syncer.registry.records import (
     RenderBasis,
     StateSlot,
     Stream,
+    SwapAnnounced,
     WeakIdentity,
 )
 from syncer.registry.state import State, StateSnapshot
@@ -75,6 +77,14 @@ class Registry:
         """Returns the queue of a backfill's ranges. So a fan-out does not wait for hours of them."""
         return self.backend.work_queue(names.backfill_topic)
 
+    def delayed_queue(self, names: Names) -> WorkQueue:
+        """Returns the queue of roots that change often. Its items wait until `min_interval` has passed."""
+        return self.backend.work_queue(names.delayed_topic)
+
+    def queues(self, names: Names) -> tuple[WorkQueue, ...]:
+        """Returns all queues of work items."""
+        return tuple(map(self.backend.work_queue, names.work_topics))
+
     def dead_letters(self, model: str) -> DeadLetterStore:
         """Returns the dead letters of all generations of a read model."""
         return self.backend.dead_letters(self.names(model, (), 1).dead_letters)
@@ -100,16 +110,18 @@ class Registry:
         self._create(names)
         if registration:
             self.check_topics(registration)
+        elif slot is StateSlot.NEXT:
+            raise superseded(compiled.name)
         else:
-            registration = self.register(compiled, names, epoch=1, generation=1, slot=slot)
+            registration = self.register(compiled, names, epoch=1, generation=1)
         built = values.get(BuiltSinks.key(registration.id)) is not None
         if registration.hash != compiled.hash and not built:
             # Nothing was rendered from the earlier declaration. Where it began holds for this one, too.
             registration = replace(registration, hash=compiled.hash)
-            self.state.save(Registration.key(compiled.name, slot), registration)
+            self.state.save(Registration.key(registration.id), registration)
         check_hash(registration, compiled, _tables(values, registration))
         starts = {(t, int(p)): o for t, all_ in registration.starts.items() for p, o in all_.items()}
-        have = self.changes.committed(names.group)
+        have = self.changes.committed(names.group, starts)
         self.changes.commit(names.group, {p: o for p, o in starts.items() if p not in have})
         return RegisteredModel(registration, names, values.get(HighestClock.key(registration.id)), built)
 
@@ -131,7 +143,7 @@ class Registry:
         """Returns what is known of the connector's stream of changes."""
         return self.state.load(max_age).get(self._stream_key) or Stream()
 
-    def note_slot(self, stream: Stream, slot: str) -> None:
+    def record_slot(self, stream: Stream, slot: str) -> None:
         """Records that this replication slot exists. If it is missing later, changes were lost."""
         self.state.save(self._stream_key, replace(stream, slot=slot))
 
@@ -165,12 +177,12 @@ class Registry:
                 else f"syncer connectors reset, then: syncer resync {registration.model}",
             )
 
-    def note_backwards(self, registration: Registration, why: str) -> None:
+    def record_backwards(self, registration: Registration, why: str) -> None:
         """Records that the clock of this epoch ran backwards. This stops the read model in every process."""
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.state.save(ClockRanBackwards.key(registration.id), ClockRanBackwards(f"{why}, detected {at}"))
 
-    def note_weak(self, generation: Generation, *, always: bool) -> None:
+    def record_weak(self, generation: Generation, *, always: bool) -> None:
         """Records that a replica identity is too weak, so that changes lack old values.
 
         Once it is strong enough, all documents are rendered again (`monitors/table_alterations.py`).
@@ -205,14 +217,24 @@ class Registry:
 
     # -- registration ----------------------------------------------------------------------------------
 
-    def note_built(self, registration: Registration) -> None:
+    def record_built(self, registration: Registration) -> None:
         """Records that the targets of the sinks exist."""
         self.state.save(BuiltSinks.key(registration.id), BuiltSinks())
 
+    def announce_swap(self, leaving: Registration, following: Registration) -> None:
+        """Records that readers are about to be switched to a generation.
+
+        Refreshes of earlier generations fail from then on, in every process.
+        """
+        self.state.save(SwapAnnounced.key(following.id), SwapAnnounced(leaving.generation, time.time_ns() // 1_000_000))
+
+    def withdraw_swap(self, following: Registration) -> None:
+        """Removes the announcement of a switch that will not happen. Those of other resyncs stay."""
+        self.state.save(SwapAnnounced.key(following.id), None)
+
     def adopt(self, registration: Registration) -> None:
-        """Makes the generation that a resync has built the active one."""
-        self.state.save(Registration.key(registration.model), registration)
-        self.state.save(Registration.key(registration.model, StateSlot.NEXT), None)
+        """Makes the generation that a resync has built the active one, unless a later one is active."""
+        self.state.save(Activated.key(registration.id), Activated(time.time_ns() // 1_000_000))
 
     def register(
         self,
@@ -235,7 +257,7 @@ class Registry:
             row: Any = connection.execute(_BEGINNING).fetchone()
         oldest, snapshot, snapshot_ms = row
         stream = self.stream().number
-        ids = self.backend.ids([*names.changes, names.work_topic, names.backfill_topic])
+        ids = self.backend.ids([*names.changes, *names.work_topics])
         now = time.time_ns() // 1_000_000
         since = min(now - _LOOK_BACK_MS, oldest or now)
         back = self.changes.ends(names.changes, at_ms=since)
@@ -246,15 +268,27 @@ class Registry:
         registration = Registration(
             compiled.name, compiled.hash, epoch, generation, starts, now, stream, ids, snapshot, snapshot_ms
         )
-        self.state.save(Registration.key(compiled.name, slot), registration)
+        if slot is StateSlot.ACTIVE:
+            self.adopt(registration)
+        self.state.save(Registration.key(registration.id), registration)
         return registration
 
     def _create(self, names: Names) -> None:
         made = self.changes.create(names.changes)
-        self.work_queue(names).create()
-        self.backfill_queue(names).create()
+        for queue in self.queues(names):
+            queue.create()
         self.backend.dead_letters(names.dead_letters).create()
         self.changes.require_uncompacted(set(names.changes) - set(made))
+
+
+def superseded(model: str) -> Fatal:
+    """Returns the error of a resync that was frozen while another one completed."""
+    return Fatal(
+        "this resync is obsolete",
+        where=model,
+        why="another resync has switched readers to a generation of its own meanwhile",
+        hint="run one resync of a read model at a time",
+    )
 
 
 def check_hash(registration: Registration, compiled: Compiled, tables: TableState) -> None:

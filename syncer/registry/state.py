@@ -1,4 +1,4 @@
-"""Reads and writes the records of `records.py` in a `ports.StateStore`."""
+"""Reads and writes the records of `records/` in a `ports.StateStore`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from syncer.ports import StateStore
-from syncer.registry.records import Key, ProcessReport, Registration, StateRecord, StateSlot, is_report_of, model_of
+from syncer.registry.records import (
+    Activated,
+    Generation,
+    GenerationRecord,
+    Key,
+    ProcessReport,
+    Registration,
+    StateRecord,
+    StateSlot,
+    SwapAnnounced,
+    generation_of,
+    is_report_of,
+)
 
 R = TypeVar("R", bound=StateRecord)
 
@@ -22,11 +34,28 @@ class StateSnapshot:
         return key.decode(value) if value else None
 
     def registration(self, model: str, slot: StateSlot = StateSlot.ACTIVE) -> Registration | None:
-        return self.get(Registration.key(model, slot))
+        """Returns the latest generation that is active, or the latest one that is built to follow it."""
+        active = max(self._numbers(model, Registration) & self._numbers(model, Activated), default=0)
+        if slot is StateSlot.ACTIVE:
+            return self.get(Registration.key(Generation(model, active)))
+        newest = max(self._numbers(model, Registration), default=0)
+        return self.get(Registration.key(Generation(model, newest))) if newest > active else None
+
+    def _numbers(self, model: str, record: type[GenerationRecord]) -> set[int]:
+        """Returns the generations of a read model that have a record of this kind."""
+        own = (key for key, value in self._values.items() if value and key.startswith(f"{model}/"))
+        return {found.number for key in own if (found := generation_of(key, record))}
+
+    def switch(self, leaving: Generation) -> tuple[int, SwapAnnounced] | None:
+        """Returns the latest generation to which readers of this one are being switched. None if there is none."""
+        following = max(self._numbers(leaving.model, SwapAnnounced), default=0)
+        announced = self.get(SwapAnnounced.key(Generation(leaving.model, following)))
+        return (following, announced) if announced and following > leaving.number else None
 
     def models(self) -> set[str]:
         """Returns the read models that are registered."""
-        return {model for key, value in self._values.items() if value and (model := model_of(key))}
+        found = (generation_of(key, Activated) for key, value in self._values.items() if value)
+        return {one.model for one in found if one}
 
     def reports(self, model: str) -> list[ProcessReport]:
         """Returns the last report of every daemon about this read model, also of daemons that were killed."""
@@ -48,6 +77,10 @@ class State:
     def load(self, max_age: float = 0.0) -> StateSnapshot:
         """See `ports.StateStore.load`."""
         return StateSnapshot(self._store.load(max_age))
+
+    def load_since(self, moment: float) -> StateSnapshot:
+        """See `ports.StateStore.load_since`."""
+        return StateSnapshot(self._store.load_since(moment))
 
     def save(self, key: Key[R], record: R | None) -> None:
         """See `ports.StateStore.save`."""

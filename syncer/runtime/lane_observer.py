@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import structlog
 
 from syncer.document import Outcome
 from syncer.errors import Reject
+from syncer.monitors.slow_write import SlowWrite
 from syncer.runtime.heartbeats import Heartbeats
 from syncer.telemetry.metrics import ModelMetrics
 
@@ -35,12 +36,14 @@ class LaneObserver:
         self.lane, self.metrics = lane, metrics
         self.siblings: Sequence[LaneObserver] = [self]
         self.reason = ""
+        """Why the lane waits, as it reported itself; empty while it goes on."""
         self.last_error = ""
         self.records = 0
         self._oldest: float | None = None
         self._stages: dict[str, None] = {}
         table = heartbeats or Heartbeats()
         self._write = table.add(self._describe_write)
+        self._sink = SlowWrite()
         self._progress = table.add(self._describe)
         self._progress.start()
 
@@ -74,8 +77,8 @@ class LaneObserver:
         self.metrics.batch(self.lane)
         self.metrics.events(by_op, skipped)
 
-    def dirty(self, roots: int, shown: int) -> None:
-        self.metrics.dirty(roots, shown)
+    def dirty(self, roots: int, skipped: int) -> None:
+        self.metrics.dirty(roots, skipped)
 
     def refresh(self, reason: str) -> None:
         self.metrics.refresh(reason)
@@ -95,13 +98,40 @@ class LaneObserver:
             log.info("lane continues", model=self.metrics.name, lane=self.lane)
         self.reason = reason
 
+    def writing(self, sink: str) -> AbstractContextManager[object]:
+        return self._sink.to(sink)
+
+    @property
+    def wait_reason(self) -> str:
+        """Returns why the lane waits, also for a sink that does not answer. Empty while it goes on."""
+        return self.reason or self._sink.reason
+
     def written(self, sink: str, outcome: Outcome) -> None:
         self.metrics.written(sink, outcome)
 
     def rejected(self, error: Reject) -> None:
-        self.last_error = str(error)
+        """Reports a dead letter. The status does not repeat the id and the reason, which can quote personal data."""
+        self.last_error = str(Reject(error.what, hint=f"syncer dlq list {self.metrics.name}"))
         self.metrics.error("reject")
         log.error("dead letter written", model=self.metrics.name, lane=self.lane, error=error)
+
+    def delayed(self, roots: int) -> None:
+        self.metrics.delayed(roots)
+
+    def reordered(self, documents: int) -> None:
+        self.metrics.reordered(documents)
+        log.info("older versions came last, writing again", model=self.metrics.name, documents=documents)
+
+    def cycles(self, relation: str, found: Sequence[str]) -> None:
+        self.metrics.cycles(len(found))
+        log.warning(
+            "cycle in a tree: the path of each row on it or below it is cut at the first repeated row",
+            model=self.metrics.name,
+            relation=relation,
+            cycle=found[0],
+            changed_rows_on_cycles=len(found),
+            hint="change the parent of one of these rows",
+        )
 
     def lag(self, records: int, seconds: float) -> None:
         self._progress.beat()

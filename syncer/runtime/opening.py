@@ -1,17 +1,12 @@
 """Opens a read model: waits until every server has answered, and refuses everything that makes documents wrong.
 
-The result is a `ModelSession`, which the lanes share. An error that may have changed any part of it closes the
-session, and the supervisor opens a new one. Tables are the exception: they may be altered while a session is open,
-as long as the compiled read model still fits them (`Tables`).
+The result is a `session.ModelSession`, which the lanes share.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
@@ -21,16 +16,18 @@ from syncer.declaration import model as declaration
 from syncer.declaration.model import Model
 from syncer.errors import Fatal, Retry, WeakIdentity
 from syncer.events import WorkItem
-from syncer.kafka.names import topic_of
 from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.monitors.table_alterations import TableAlterations
 from syncer.pacing import SystemTime, Waiter
 from syncer.pipeline.circuit_breaker import CircuitBreaker, SavedBreakers
-from syncer.pipeline.lane import Lane
-from syncer.pipeline.limits import Limits
+from syncer.pipeline.hot_roots import HotRoots
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
-from syncer.ports import DurabilityToken, GroupSource, Observer, OpenDeadLetters, Sink, Source, View, WorkQueue
+from syncer.ports import (
+    DurabilityToken,
+    Sink,
+    View,
+)
 from syncer.postgres.fingerprint import Fingerprint, Tables
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry import loader
@@ -38,101 +35,16 @@ from syncer.registry.names import Names
 from syncer.registry.records import (
     DurabilityTokens,
     Generation,
-    HighestClock,
     OpenBreakers,
     Registration,
     StateSlot,
 )
 from syncer.registry.registry import RegisteredModel, Registry
+from syncer.session import REGISTERED_FOR, ModelSession, open_rows
 from syncer.telemetry.metrics import ModelMetrics
-from syncer.telemetry.table import LOSSES
-
-REGISTERED_FOR = 4.0
-"""Seconds for which values of the state topic are reused before it is read again."""
-_WORK_RECORDS = 8  # work items are large: take few at a time, so that other processes get the rest
+from syncer.telemetry.spec import LOSSES
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSession:
-    """The parts of an open read model that its lanes share. All of its servers have answered."""
-
-    config: Config
-    registry: Registry
-    loaded: loader.LoadedModel
-    tables: Tables
-    names: Names
-    clock: Clock
-    sinks: list[Sink]
-    registration: Registration
-    dead_letters: OpenDeadLetters
-    durability: SinkDurabilityMonitor
-    alterations: TableAlterations
-    breaker: CircuitBreaker
-    outgrown: str
-    """Why a resync is due although the read model runs; empty if none is due."""
-
-    def rows(self) -> SnapshotReader:
-        """Returns a connection for one thread. The caller closes it."""
-        return _rows(self.config, self.loaded, self.tables)
-
-    def source(self, lane: str) -> GroupSource:
-        """Returns a consumer for a lane of this kind: `changes`, `work` or `backfill`."""
-        names, name = self.names, self.loaded.name
-        if lane == "changes":
-            return self.registry.changes.source(names.group, names.changes, name=name)
-        queue = self.registry.work_queue(names) if lane == "work" else self.registry.backfill_queue(names)
-        return queue.source(name=name)
-
-    def work(self) -> WorkQueue:
-        """Returns the queue for work that is too large for a batch."""
-        return self.registry.work_queue(self.names)
-
-    def lane(self, source: Source, observer: Observer, stop: threading.Event, *, items: bool) -> Lane:
-        """Returns a lane that is not running yet.
-
-        items: whether the source delivers work items instead of changes.
-        """
-        settings = self.config.pipeline
-        limits = Limits(
-            max_records=_WORK_RECORDS if items else settings.max_records,
-            max_bytes=settings.max_bytes,
-            chunk_documents=settings.chunk_documents,
-            chunk_bytes=settings.chunk_bytes,
-            fan_out=settings.fan_out,
-            commit_interval=settings.commit_interval,
-            gate_timeout=settings.gate_timeout,
-            max_age=settings.max_age,
-        )
-        return Lane(
-            self.loaded.compiled,
-            source,
-            self.rows(),
-            self.sinks,
-            clock=self.clock,
-            work=self.work(),
-            dead_letters=self.dead_letters.writer(),
-            observer=observer,
-            limits=limits,
-            stop=stop,
-            items=self.names.backfill_topic,
-            beginning=self.registration.beginning,
-            breaker=self.breaker,
-            topic_of=partial(topic_of, self.config.kafka.topic_prefix),
-        )
-
-    def learn_breaker(self) -> None:
-        """Takes over the state of the circuit breaker that other processes saved."""
-        saved = self.registry.state.load(REGISTERED_FOR).get(OpenBreakers.key(self.registration.id))
-        self.breaker.learn(saved.sinks if saved else {})
-
-    def save_clock(self) -> None:
-        """Saves the highest clock, so that a restart detects a clock that ran backwards."""
-        key = HighestClock.key(self.registration.id)
-        saved = self.registry.state.load(REGISTERED_FOR).get(key)
-        if self.clock.identity and self.clock.highest > (saved.clock if saved else 0):
-            self.registry.state.save(key, HighestClock(*self.clock.identity, self.clock.highest))
 
 
 class ModelOpener:
@@ -177,7 +89,7 @@ class ModelOpener:
         self._save_weak()
         loaded = self._load()
         tables = Tables(loaded.name, loaded.fingerprint, lambda: self._revalidate(loaded))
-        rows = _rows(self.config, loaded, tables)
+        rows = open_rows(self.config, loaded, tables)
         closing.callback(rows.close)
         with rows.view(root_only=True):  # raises Fatal on a standby, before anything is saved
             pass
@@ -209,6 +121,7 @@ class ModelOpener:
             durability,
             alterations,
             self._breaker(registration, sinks),
+            HotRoots(loaded.compiled.min_interval),
             alterations.outgrown(sinks),
         )
 
@@ -253,7 +166,7 @@ class ModelOpener:
         for sink in sinks:
             sink.prepare(new=not begun.built)
         if not begun.built:
-            self.registry.note_built(registration)
+            self.registry.record_built(registration)
         return sinks
 
     def _record_backwards(self, registration: Registration, error: Fatal) -> None:
@@ -265,7 +178,7 @@ class ModelOpener:
     def _save_backwards(self) -> None:
         if found := self._backwards:
             registration, error = found
-            self.registry.note_backwards(registration, error.why)
+            self.registry.record_backwards(registration, error.why)
             self._backwards = None
 
     def _breaker(self, registration: Registration, sinks: list[Sink]) -> CircuitBreaker:
@@ -296,7 +209,7 @@ class ModelOpener:
     def _save_weak(self) -> None:
         if found := self._weak:
             generation, always = found
-            self.registry.note_weak(Generation(self.model.name, generation), always=always)
+            self.registry.record_weak(Generation(self.model.name, generation), always=always)
             self._weak = None
 
     def _revalidate(self, loaded: loader.LoadedModel) -> Fingerprint:
@@ -329,7 +242,7 @@ class ModelOpener:
             def plan(view: View) -> Iterator[WorkItem]:
                 return range_items(view, size, "lost documents", committed_ms=found_ms)
 
-            with contextlib.closing(_rows(self.config, loaded, tables)) as rows:
+            with contextlib.closing(open_rows(self.config, loaded, tables)) as rows:
                 for item in plan_durably(rows, plan, Waiter()):
                     work.put(item)
             work.flush()
@@ -345,12 +258,3 @@ class ModelOpener:
             lost=self.metrics.lost,
             max_age=self.config.pipeline.max_age,
         )
-
-
-def _rows(config: Config, loaded: loader.LoadedModel, tables: Tables) -> SnapshotReader:
-    return SnapshotReader(
-        config.postgres.arguments(),
-        loaded.compiled,
-        tables=tables,
-        statement_timeout=config.postgres.statement_timeout,
-    )

@@ -14,6 +14,7 @@ them has a heartbeat, so `/livez` fails if one never ends.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -23,13 +24,18 @@ from syncer.errors import Retry, SyncerError
 from syncer.pacing import Stopped, SystemTime, Waiter
 from syncer.postgres.fingerprint import Fingerprint
 from syncer.registry import loader
-from syncer.registry.records import StateSlot
+from syncer.registry.records import BuildReport, StateSlot
 from syncer.runtime.heartbeats import Heartbeats
-from syncer.runtime.opening import REGISTERED_FOR, ModelOpener, ModelSession
+from syncer.runtime.opening import ModelOpener
+from syncer.session import REGISTERED_FOR, ModelSession
 from syncer.telemetry.metrics import ModelMetrics
 
 CHECK_EVERY = REGISTERED_FOR + 1
 """Seconds between two checks."""
+_OUTAGE = 15.0
+"""Seconds for which Kafka may not answer before the read model is opened again, which reports the outage."""
+_BUILT_EVERY = 15.0
+"""Seconds between two reports of a process that builds a generation. `monitors/model_progress.py` reads them."""
 _TICK = 0.05
 _PLANNING_LIMIT = 3600.0  # seconds: planning is one statement without a timeout, a walk over a large index
 
@@ -77,6 +83,26 @@ class BackgroundTask:
             self._future.add_done_callback(lambda _: close())
 
 
+class Outage:
+    """Lets the errors of an outage pass for a while, and then raises them.
+
+    The lanes report most outages of Kafka sooner. But Kafka's client does not tell an idle lane about every outage.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def failed(self, error: Retry, now: float) -> None:
+        """Raises the error if the outage has lasted. now: monotonic seconds."""
+        if self._since is None:
+            self._since = now
+        if now - self._since > _OUTAGE:
+            raise error
+
+    def ended(self) -> None:
+        self._since = None
+
+
 class PeriodicChecks:
     """Runs the checks of one session of a read model, until its lanes end.
 
@@ -108,6 +134,8 @@ class PeriodicChecks:
         self._altered = BackgroundTask(model, "alterations", heartbeats, limit=planning)
         self._rows = session.rows()
         self._saved_clock = session.clock.highest
+        self._built_at = -math.inf
+        self._outage = Outage()
         self.readers_elsewhere = ""
         """Which other index readers see, instead of the one that is kept in sync; empty if they see that one.
 
@@ -188,13 +216,24 @@ class PeriodicChecks:
             if (highest := session.clock.highest) > self._saved_clock:
                 session.save_clock()
                 self._saved_clock = highest
-        except Retry:  # Kafka is unreachable: the lanes report it, if it lasts
+            self._report_build()
+        except Retry as error:  # Kafka is unreachable
+            self._outage.failed(error, time.monotonic())
             return
+        self._outage.ended()
         if generation != session.registration.generation:
             what = "the read model was resynced: opening its new generation"
             raise Retry(what, where=session.loaded.name)
         with contextlib.suppress(Retry):
             session.dead_letters.refresh(timeout=1.0)
+
+    def _report_build(self) -> None:
+        """Records that this process is alive, if it builds a generation. Raises Retry when Kafka is unreachable."""
+        now, session = time.monotonic(), self.session
+        if self.opener.slot is StateSlot.NEXT and now - self._built_at >= _BUILT_EVERY:
+            report = BuildReport(SystemTime().now_ms())
+            session.registry.state.save(BuildReport.key(session.registration.id), report)
+            self._built_at = now
 
     def _render_again(self) -> None:
         """Re-renders all documents if they may be wrong although no change event says so.
@@ -221,6 +260,7 @@ class PeriodicChecks:
                 if outcome.later:
                     self._not_before = time.monotonic() + CHECK_EVERY
                 else:
+                    session.alterations.record_handled(found[0].value)
                     self._compared = found
 
         self._altered.begin(compare)

@@ -21,13 +21,13 @@ class Role:
     backfill_lanes: int = 1
 
     def lanes(self, *, change_lanes: int, work_lanes: int) -> list[str]:
-        """Returns the kind of each lane to run: `changes`, `backfill` or `work`.
+        """Returns the kind of each lane to run: `changes`, `backfill`, `work` or `delayed`.
 
         change_lanes, work_lanes: number of lanes in a daemon. A role without changes needs one work lane: it
         renders the few items that its own ranges cause.
         """
         if self.takes_changes:
-            return ["changes"] * change_lanes + ["backfill"] * self.backfill_lanes + ["work"] * work_lanes
+            return ["changes"] * change_lanes + ["backfill"] * self.backfill_lanes + ["work"] * work_lanes + ["delayed"]
         return ["backfill"] * self.backfill_lanes + ["work"]
 
 

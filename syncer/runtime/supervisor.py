@@ -12,22 +12,29 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from syncer.config.schema import Config
 from syncer.declaration.model import Model
-from syncer.errors import Fatal, Retry, SyncerError
-from syncer.pacing import Stopped
-from syncer.pipeline.lane import Lane
-from syncer.ports import GroupSource
+from syncer.errors import ARROW, Fatal, LaterEpoch, Retry, SyncerError
+from syncer.freshness.monitor import FreshnessMonitor
+from syncer.freshness.switching import find_switch
+from syncer.monitors.source_monitor import SourceHealth, Unmonitored
+from syncer.pacing import BackOff, Stopped
+from syncer.registry.records import StateSlot
 from syncer.registry.registry import Registry
 from syncer.runtime.heartbeats import STALLED_AFTER, Heartbeats
 from syncer.runtime.lane_observer import LaneObserver
-from syncer.runtime.opening import ModelOpener, ModelSession
+from syncer.runtime.lane_threads import LaneThreads
+from syncer.runtime.opening import ModelOpener
+from syncer.runtime.ordered_logs import OrderedLogs
 from syncer.runtime.periodic_checks import CHECK_EVERY, PeriodicChecks
+from syncer.runtime.refreshing import RefreshService
 from syncer.runtime.role import DAEMON, Role
+from syncer.runtime.session_evidence import measured
+from syncer.session import ModelSession
 from syncer.telemetry.metrics import ModelMetrics
 
 _RETRY_FAILED_AFTER = 60.0  # seconds
@@ -35,35 +42,6 @@ _BACK_OFF = (0.2, 10.0)
 _STABLE_AFTER = 60.0  # seconds: an error after that starts with the shortest back-off again
 
 log = structlog.get_logger()
-
-
-class SourceHealth(Protocol):
-    """The state of the connector that all read models share. `monitors.source_monitor.SourceMonitor` is one."""
-
-    def reason(self) -> str:
-        """Why changes may not arrive; empty while they do."""
-        ...
-
-    def late(self) -> float:
-        """Seconds for which the connector has not delivered committed changes; 0 while it delivers."""
-        ...
-
-    def reader(self) -> object:
-        """The process that reads the connector's slot, as last seen; None if it is unknown."""
-        ...
-
-
-class _Unmonitored:
-    """The health of a source that nothing monitors: commands report the connector themselves."""
-
-    def reason(self) -> str:
-        return ""
-
-    def late(self) -> float:
-        return 0.0
-
-    def reader(self) -> object:
-        return None
 
 
 def stall_limit(config: Config) -> float:
@@ -76,6 +54,7 @@ class ModelSupervisor:
 
     role: the part of the work that this process does.
     source: the health of the connector.
+    freshness: the monitor of the process. Without one, the freshness is not measured.
     heartbeats: the table of the process. Without one, the supervisor has a table of its own.
     """
 
@@ -88,11 +67,13 @@ class ModelSupervisor:
         *,
         role: Role = DAEMON,
         source: SourceHealth | None = None,
+        freshness: FreshnessMonitor | None = None,
         heartbeats: Heartbeats | None = None,
     ) -> None:
         self.config, self.model, self.registry, self.metrics, self.role = config, model, registry, metrics, role
         self.opener = ModelOpener(config, model, registry, metrics, slot=role.slot)
-        self.source: SourceHealth = source or _Unmonitored()
+        self.source: SourceHealth = source or Unmonitored()
+        self.freshness = freshness
         self.heartbeats = heartbeats or Heartbeats(stall_limit(config))
         self.state, self.error, self.last_error = "starting", "", ""
         self.failure: SyncerError | None = None
@@ -100,6 +81,9 @@ class ModelSupervisor:
         self.outgrown = ""
         """Why a resync is due although the read model runs; empty if none is due."""
         self.observers: list[LaneObserver] = []
+        self.ordered_logs: OrderedLogs | None = None
+        """Of the open session; None while there is none."""
+        self.refreshes = RefreshService(config.refresh, metrics, self._unavailable)
         self._since = time.monotonic()
         self._checks: PeriodicChecks | None = None
         self._stop = threading.Event()
@@ -129,7 +113,7 @@ class ModelSupervisor:
     def status(self) -> dict[str, Any]:
         """Returns the fields of `/status` for this read model."""
         elsewhere = self._checks.readers_elsewhere if self._checks else ""
-        all_reasons = (*(observer.reason for observer in self.observers), self.source.reason(), elsewhere)
+        all_reasons = (*(observer.wait_reason for observer in self.observers), self.source.reason(), elsewhere)
         reasons = [reason for reason in all_reasons if reason]
         changes = [o for o in self.observers if o.lane == "changes"]
         errors = [o.last_error for o in self.observers if o.last_error]
@@ -137,9 +121,10 @@ class ModelSupervisor:
             "state": "waiting" if self.state == "running" and reasons else self.state,
             "lag_seconds": round(self._lag_seconds(), 3),
             "lag_records": sum(o.records for o in changes),
-            "work_records": sum(o.records for o in self.observers if o.lane != "changes"),
+            "work_records": sum(o.records for o in self.observers if o.lane in ("work", "backfill")),
             "reason": self.error or next(iter(reasons), self.outgrown),
             "last_error": self.error or next(iter(errors), self.last_error),
+            **(self.freshness.freshness(self.model.name).status() if self.freshness else {}),
         }
 
     def export(self) -> None:
@@ -148,6 +133,8 @@ class ModelSupervisor:
         self.metrics.state(status["state"])
         if self.role.takes_changes:
             self.metrics.lag_seconds(status["lag_seconds"])
+        if self.freshness:
+            self.metrics.staleness(status["staleness_seconds"])
 
     def _lag_seconds(self) -> float:
         """Returns the largest lag of all lanes and of the connector.
@@ -158,6 +145,16 @@ class ModelSupervisor:
             return 0.0
         idle = time.monotonic() - self._since if self.state in ("waiting", "failed") else 0.0
         return max(idle, self.source.late(), *(observer.seconds for observer in self.observers))
+
+    def _unavailable(self) -> SyncerError:
+        """Returns the error of a request that needs an open read model."""
+        failure = self.failure if self.state in ("waiting", "failed") else None
+        return Retry(
+            f"the read model is {self.state}",
+            where=self.model.name,
+            why=failure.detail.split(ARROW)[0] if failure else "",
+            hint=(failure.hint if failure else "") or f"syncer status {self.model.name}",
+        )
 
     def _describe_stall(self, seconds: float) -> str:
         if self.state == "running":
@@ -173,7 +170,7 @@ class ModelSupervisor:
             self._heartbeat.end()
 
     def _open_and_run(self) -> None:
-        pause = _BACK_OFF[0]
+        back_off = BackOff(*_BACK_OFF)
         while not self._stop.is_set():
             began = time.monotonic()
             self._heartbeat.beat()
@@ -184,20 +181,35 @@ class ModelSupervisor:
                 break
             except Retry as error:
                 if time.monotonic() - began > _STABLE_AFTER:
-                    pause = _BACK_OFF[0]
+                    back_off.reset()
                 self._report("waiting", error)
-                self._stop.wait(pause)
-                pause = min(pause * 2, _BACK_OFF[1])
+                self._stop.wait(back_off.pause())
             except Exception as error:
                 # A defect of the syncer must not stop the other read models. It is reported as a defect.
                 if not isinstance(error, SyncerError):
                     log.exception("unexpected error", model=self.model.name)
                     hint = "a defect of the syncer: its log has the traceback"
                     error = Fatal("unexpected error", where=self.model.name, why=repr(error), hint=hint)
-                self._report("failed", error)
+                rebuilt = self._rebuilt_in_place(error)
+                if rebuilt:
+                    log.info("a resync has begun to write", model=self.model.name, error=error)
+                    error = rebuilt
+                self._report("waiting" if rebuilt else "failed", error)
+                if self.freshness:
+                    self.freshness.end_waits(self.model.name, error)
                 if not self._wait_after_failure():
                     return
         self._set("stopped")
+
+    def _rebuilt_in_place(self, error: Exception) -> Retry | None:
+        """Returns why the lanes have failed if a resync is the cause: it writes to the same keys, in a later epoch."""
+        if not isinstance(error, LaterEpoch):
+            return None
+        with contextlib.suppress(SyncerError):
+            state = self.registry.state.load()
+            if active := state.registration(self.model.name, StateSlot.ACTIVE):
+                return find_switch(state, active, in_place=True)
+        return None
 
     def _wait_after_failure(self) -> bool:
         """Waits for one minute, or until a resync has built another generation.
@@ -215,24 +227,14 @@ class ModelSupervisor:
 
     def _run(self, session: ModelSession, closing: contextlib.ExitStack) -> None:
         """Runs the lanes until the first of them ends. Raises the error of that lane, or Stopped."""
-        ended: list[BaseException] = []
-        stop = threading.Event()
         settings = self.config.pipeline
         kinds = self.role.lanes(change_lanes=settings.change_lanes, work_lanes=settings.work_lanes)
+        kinds += ["order"] * len(session.reordering())
         self.observers = [LaneObserver(kind, self.metrics, self.heartbeats) for kind in kinds]
         for observer in self.observers:
             closing.callback(observer.close)
             observer.siblings = [other for other in self.observers if other.lane == observer.lane]
-        threads, changes = [], list[GroupSource]()
-        for observer in self.observers:
-            source = session.source(observer.lane)
-            if observer.lane == "changes":
-                changes.append(source)
-            lane = session.lane(source, observer, stop, items=observer.lane != "changes")
-            name = f"{self.model.name}-{observer.lane}"
-            threads.append(threading.Thread(target=_run_lane, args=(lane, ended, stop), name=name))
-        # One process is enough to re-render all documents. Kafka chooses it, and chooses another one if it dies.
-        first = session.names.changes[0], 0
+        lanes = LaneThreads(session, self.observers)
         self._checks = PeriodicChecks(
             session,
             self.opener,
@@ -240,26 +242,26 @@ class ModelSupervisor:
             self.heartbeats,
             beat=self._heartbeat.beat,
             stop=self._stop,
-            ended=stop,
-            is_leader=lambda: any(source.is_assigned(first) for source in changes),
-            reader=self.source.reader,
+            ended=lanes.ended,
+            is_leader=lanes.is_leader,
+            reader=self.freshness.reader if self.freshness else lambda: None,
         )
-        for thread in threads:
-            thread.start()
+        lanes.start()
         self.error, self.outgrown = "", session.outgrown
         self._heartbeat.beat()  # to open the read model may have taken almost the whole limit
+        self.refreshes.open(session)
+        self.ordered_logs = OrderedLogs(lanes.order_lanes)
         self._set("running")
         try:
-            self._checks.run()
+            with measured(self.freshness, self.config.freshness, session, lanes):
+                self._checks.run()
         finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
+            lanes.stop()
+            self.ordered_logs = None
+            self.refreshes.close()
+            lanes.join()
             self._checks.close()
-        errors = [error for error in ended if not isinstance(error, Stopped)]
-        errors.sort(key=lambda error: not isinstance(error, Fatal))
-        if errors:
-            raise errors[0]
+        lanes.raise_error()
         with contextlib.suppress(Retry):
             session.save_clock()
         raise Stopped
@@ -282,13 +284,3 @@ class ModelSupervisor:
         self.error = self.last_error = str(error)
         self.metrics.error("fatal" if state == "failed" else "retry")
         self._set(state)
-
-
-def _run_lane(lane: Lane, ended: list[BaseException], stop: threading.Event) -> None:
-    """Runs on a lane's thread. When one lane ends, the others end too: they share sinks and clock."""
-    try:
-        lane.run()
-    except BaseException as error:
-        ended.append(error)
-    finally:
-        stop.set()

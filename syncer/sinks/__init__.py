@@ -9,15 +9,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, get_args, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
 
 from syncer.config.installed_sinks import SinkOrigin, sink_origins
 from syncer.declaration.compile import Compiled, Field
 from syncer.declaration.names import near
+from syncer.declaration.wrong_values import requirement
 from syncer.errors import Fatal, SyncerError
-from syncer.ports import Sink
+from syncer.ports import DocumentTopic, PublishedWatermark, Sink
+from syncer.sinks.problem import Limit
 from syncer.sinks.problem import Problem as Problem
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -78,11 +80,58 @@ class SinkPackage(Protocol):
         ...
 
 
+@runtime_checkable
+class PublishingPackage(Protocol):
+    """The optional part of a sink's package, for sinks that are a `ports.PublishingSink`."""
+
+    def published(self, connection: Any, settings: Any, generation: int) -> PublishedWatermark | None:
+        """Returns the watermark of a generation that applications find, as `PublishingSink.published` does.
+
+        Needs no compiled read model."""
+        ...
+
+    def publishing_problems(self, connection: Any, settings: Sequence[Any]) -> list[Problem]:
+        """Returns what prevents these blocks from publishing watermarks, such as missing privileges.
+
+        Blocks. Leaves nothing behind on the server. Raises Retry or Fatal when the server does not answer."""
+        ...
+
+
 INTERFACE = (
     *("Settings", "Connection", "SINK", "TARGET_HINT"),
     *("target", "derived", "validate", "preflight", "trial", "readers_elsewhere"),
 )
 """The attributes of `SinkPackage`."""
+
+
+@runtime_checkable
+class FollowedPackage(Protocol):
+    """A further function, for a sink whose documents can be followed. No sink needs it."""
+
+    def documents(self, connection: Any, settings: Any, max_age: float) -> DocumentTopic:
+        """Returns the documents of a block for readers. Does not connect.
+
+        max_age: no process writes a document this many seconds after its snapshot.
+        """
+        ...
+
+
+@runtime_checkable
+class OverlappingPackage(Protocol):
+    """A further function, for a sink whose blocks can write to the same place although their targets differ."""
+
+    def overlap(self, settings: Any, other: Any) -> Problem | None:
+        """Returns why two read models cannot have these blocks. Does not connect."""
+        ...
+
+
+@runtime_checkable
+class LimitingPackage(Protocol):
+    """A further function, for a sink that rejects some numbers."""
+
+    def limits(self, settings: Any) -> list[Limit]:
+        """Returns the limits of the fields. `syncer check` compares them with the numbers in PostgreSQL. No I/O."""
+        ...
 
 
 def find(kind: str, *, where: str = "") -> SinkPackage:
@@ -132,13 +181,28 @@ def parse(schema: type[_Model], given: Mapping[str, Any] | BaseModel, *, where: 
         found = error.errors(include_url=False, include_input=False)
         # An unknown key often explains the other errors, for example a required key that is missing.
         first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-        field = ".".join(map(str, first["loc"])) or "(block)"
-        hint = ""
+        place, hint, what = first["loc"], "", requirement(first)
         if first["type"] == "extra_forbidden":
-            meant = near(str(first["loc"][-1]), schema.model_fields)
-            hint = f"did you mean {meant}?" if meant else f"one of: {', '.join(schema.model_fields)}"
-        message = first["msg"].removeprefix("Value error, ")
-        raise Fatal(f"{field}: {message}", where=where, hint=hint) from None
+            *above, name = first["loc"]
+            known = _schema_at(schema, above).model_fields
+            place, what = tuple(above), f"unknown key {str(name)!r}"
+            meant = near(str(name), known)
+            hint = f"did you mean {meant}?" if meant else f"one of: {', '.join(known)}"
+        elif first["type"] == "missing":
+            place, what = place[:-1], f"the key {str(first['loc'][-1])!r} is missing"
+        field = ".".join(map(str, place))
+        raise Fatal(f"{field}: {what}" if field else what, where=where, hint=hint) from None
+
+
+def _schema_at(schema: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+    """Returns the schema of the block at a path below `schema`."""
+    for name in path:
+        if field := schema.model_fields.get(str(name)):
+            todo = [field.annotation]
+            for one in todo:
+                todo += get_args(one)
+            schema = next((one for one in todo if isinstance(one, type) and issubclass(one, BaseModel)), schema)
+    return schema
 
 
 def target_of(kind: str, settings: Mapping[str, Any], *, where: str = "") -> str:
@@ -147,19 +211,46 @@ def target_of(kind: str, settings: Mapping[str, Any], *, where: str = "") -> str
     return package.target(parse(package.Settings, settings, where=_place(kind, where)))
 
 
+def overlap(kind: str, settings: Mapping[str, Any], other: Mapping[str, Any]) -> Problem | None:
+    """Returns why two read models cannot have these blocks of one kind. Raises Fatal as `check` does."""
+    package = find(kind)
+    if not isinstance(package, OverlappingPackage):
+        return None
+    return package.overlap(*(parse(package.Settings, block, where=kind) for block in (settings, other)))
+
+
+def limits(kind: str, settings: Mapping[str, Any]) -> list[Limit]:
+    """Returns the limits of fields in a read model's block. Raises Fatal as `check` does."""
+    package = find(kind)
+    return package.limits(parse(package.Settings, settings, where=kind)) if isinstance(package, LimitingPackage) else []
+
+
 def derived(kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "") -> dict[str, Any]:
     """Returns what the sink derives for a read model's block (`SinkPackage.derived`). Raises Fatal as `check` does."""
     package = find(kind, where=where)
     return package.derived(parse(package.Settings, settings, where=_place(kind, where)), fields)
 
 
-def check(kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "") -> list[Problem]:
+def check(
+    kind: str, settings: Mapping[str, Any], fields: Sequence[Field], *, where: str = "", partials: bool = False
+) -> list[Problem]:
     """Returns the mistakes of a read model's block for documents with these fields.
 
+    partials: whether the sink has to store the partials of documents.
     Raises Fatal when the block does not match the sink's `Settings`.
     """
     package = find(kind, where=where)
-    return package.validate(parse(package.Settings, settings, where=_place(kind, where)), fields)
+    found = package.validate(parse(package.Settings, settings, where=_place(kind, where)), fields)
+    return [*found, *(_no_partials(kind, package) if partials else ())]
+
+
+def _no_partials(kind: str, package: SinkPackage) -> list[Problem]:
+    """Returns the mistake that a sink cannot store partials."""
+    if all(hasattr(package.SINK, name) for name in ("write_partials", "read_partials", "partial_ids")):
+        return []
+    what = f"the sink {kind} cannot store the partials of documents"
+    hint = "use the sink elasticsearch, postgres or redis, or remove `partials` from the relation"
+    return [Problem(what, "documents with `partials` are combined from hidden documents in the sink", hint)]
 
 
 def build(
@@ -185,7 +276,8 @@ def build(
     """
     package = find(kind, where=where)
     parsed = parse(package.Settings, settings, where=_place(kind, where))
-    found = [] if built else package.validate(parsed, model.fields)
+    found = _no_partials(kind, package) if model.partials else []
+    found += [] if built else package.validate(parsed, model.fields)
     if found:
         others = "; ".join(problem.what for problem in found[1:])
         raise Fatal(found[0].what, where=_place(kind, where), why=found[0].why or others, hint=found[0].hint)

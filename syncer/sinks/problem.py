@@ -1,4 +1,4 @@
-"""A mistake in a sink's block of a read model, and its place in the YAML. Used by all sinks."""
+"""Mistakes in a sink's block of a read model, their places in the YAML, and limits of fields. Used by all sinks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,19 @@ class Problem(NamedTuple):
     """Names of a field of the document, outermost first."""
     certain: bool = True
     """False if the server could not be asked."""
+
+
+class Limit(NamedTuple):
+    """The numbers that a sink accepts in a field. It rejects a document with another number."""
+
+    field: str
+    """The dotted name of the field."""
+    highest: int
+    """The greatest distance from zero."""
+    why: str
+    """Why the sink has this limit, as a clause."""
+    block: Path
+    """As in `Problem`."""
 
 
 def locate(block: Mapping[str, Any], words: Collection[str]) -> Path:

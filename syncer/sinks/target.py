@@ -1,7 +1,8 @@
 """Decides when a sink has to stop: its target was built from another declaration, or holds a later epoch.
 
-A later epoch in the target means that the syncer has lost its record of the current epoch. All versions it would
-write are then too low, so nothing would ever be written. Only a resync helps, and an operator has to start it.
+A later epoch in the target means that the syncer has lost its record of the current epoch. All versions that the syncer
+would write are then too low, so the sink would refuse every write. Only a resync helps, and an operator has to start
+it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import NamedTuple
 from syncer.clock import split_version
 from syncer.declaration.compile import Compiled
 from syncer.document import Outcome
-from syncer.errors import Fatal, Retry
+from syncer.errors import Fatal, LaterEpoch, Retry
+from syncer.quantities import counted
 
 
 class Target(NamedTuple):
@@ -37,12 +39,12 @@ class Target(NamedTuple):
         return {"model": self.model, "hash": self.hash, "epoch": self.epoch, "generation": self.generation}
 
     def check_epoch(self, found: int, what: str) -> None:
-        """Raises Fatal if `what`, found in the target, belongs to a later epoch."""
+        """Raises LaterEpoch if `what`, found in the target, belongs to a later epoch."""
         if found > self.epoch:
-            raise Fatal(
-                "the target holds documents of a later epoch than the syncer has on record",
+            raise LaterEpoch(
+                "the target holds documents of a later epoch than the recorded one",
                 where=self.name,
-                why=f"{what} is of epoch {found}, on record is epoch {self.epoch}",
+                why=f"{what} has epoch {found}, the state topic has epoch {self.epoch}",
                 hint=self.resync,
             )
 
@@ -72,15 +74,16 @@ class Target(NamedTuple):
     def late(self, timeout: float, documents: int) -> Retry:
         """Returns the error for a batch that was not written within `timeout` seconds."""
         return Retry(
-            f"writing a batch of {documents:,} documents took longer than {timeout:.0f} s; the rest is rendered again",
+            f"writing a batch of {counted(documents, 'document')} took longer than {timeout:.0f} s; "
+            "the rest is rendered again",
             where=self.name,
             why="nothing is written later than pipeline.max_age after its snapshot",
             hint="write less at a time (pipeline.chunk_documents), or raise pipeline.max_age",
         )
 
     def gone(self, what: str) -> Fatal:
-        """Returns the error for a target that existed once and is gone.
+        """Returns the error for a target that existed once and is missing.
 
         A new one would hold only the documents written from now on, so the sink must not create it.
         """
-        return Fatal(f"{what} is gone, and its documents with it", where=self.name, hint=self.resync)
+        return Fatal(f"{what} is missing, and so are its documents", where=self.name, hint=self.resync)

@@ -20,6 +20,9 @@ from syncer.errors import SyncerError, split_hint
 _CHATTY = ("elastic_transport", "elasticsearch", "urllib3", "redis", "psycopg")
 """Libraries that log every request at level info, or every retry at level warning."""
 
+_SILENT = ("uvicorn",)
+"""Libraries whose entries all appear at level debug only. Clients cause them, such as by an invalid request."""
+
 
 def configure(
     level: str = "info", format: Literal["auto", "console", "json"] = "auto", stream: TextIO | None = None
@@ -73,6 +76,8 @@ def configure(
     root.setLevel(number)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(number, logging.ERROR if number > logging.DEBUG else number))
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(number if number <= logging.DEBUG else logging.CRITICAL)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

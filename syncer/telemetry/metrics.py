@@ -8,21 +8,24 @@ model has one `ModelMetrics` with its labels already bound, so counting costs ab
 
 from __future__ import annotations
 
+import math
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from syncer import __version__
 from syncer.document import Outcome
-from syncer.telemetry.table import ERRORS, OPERATIONS, REFRESHES, STAGES, STATES, TABLE, markdown
+from syncer.telemetry.spec import DROPS, ERRORS, OPERATIONS, REFRESHES, STAGES, STATES
+from syncer.telemetry.table import TABLE, markdown
 
 
 class Metrics:
     """Holds the Prometheus objects of the table, registered in `registry`."""
 
     lag_seconds: Gauge
+    staleness_seconds: Gauge
     lag_records: Gauge
     model_state: Gauge
     stage_duration_seconds: Histogram
@@ -32,6 +35,9 @@ class Metrics:
     dirty_roots: Counter
     renders_skipped: Counter
     documents: Counter
+    documents_reordered: Counter
+    roots_delayed: Counter
+    tree_cycles: Counter
     bulk_request_max_bytes: Gauge
     breaker_open: Gauge
     sink_losses: Counter
@@ -41,6 +47,13 @@ class Metrics:
     gate_wait_seconds: Histogram
     errors: Counter
     dead_letters: Gauge
+    refresh_requests: Counter
+    refreshed_documents: Counter
+    refresh_duration_seconds: Histogram
+    push_clients: Gauge
+    push_events: Counter
+    push_events_conflated: Counter
+    push_clients_dropped: Counter
     slot_retained_bytes: Gauge
     slot_active: Gauge
     slot_lost: Gauge
@@ -48,6 +61,11 @@ class Metrics:
     publication_findings: Gauge
     canary_age_seconds: Gauge
     stream_breaks: Gauge
+    export_rows: Counter
+    export_commits: Counter
+    export_conflicts: Counter
+    export_lag_records: Gauge
+    export_lag_seconds: Gauge
     build_info: Gauge
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -58,6 +76,9 @@ class Metrics:
 
     def for_model(self, name: str) -> ModelMetrics:
         return ModelMetrics(self, name)
+
+    def for_push(self, name: str) -> PushMetrics:
+        return PushMetrics(self, name)
 
 
 class Timer:
@@ -75,6 +96,31 @@ class Timer:
         self._child.observe(time.perf_counter() - self._began)
 
 
+class PushMetrics:
+    """Holds the metrics of the clients that receive the changes of one read model, with its labels bound."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self._clients = metrics.push_clients.labels(name)
+        self._events = metrics.push_events.labels(name)
+        self._conflated = metrics.push_events_conflated.labels(name)
+        self._dropped = {reason: metrics.push_clients_dropped.labels(name, reason) for reason in DROPS}
+
+    def joined(self) -> None:
+        self._clients.inc()
+
+    def left(self) -> None:
+        self._clients.dec()
+
+    def sent(self, events: int, conflated: int) -> None:
+        """Counts changes that were handed to a client's connection, and those that later changes replaced before."""
+        self._events.inc(events)
+        self._conflated.inc(conflated)
+
+    def dropped(self, reason: str) -> None:
+        """Counts a client that has to fetch all documents again. reason: one of `DROPS`."""
+        self._dropped[reason].inc()
+
+
 class ModelMetrics:
     """Holds the metrics of one read model, with its labels bound. Any thread may use it: prometheus-client locks.
 
@@ -87,9 +133,12 @@ class ModelMetrics:
         self._events = {op: metrics.events.labels(name, op) for op in OPERATIONS}
         self._errors = {kind: metrics.errors.labels(name, kind) for kind in ERRORS}
         self._refreshes = {reason: metrics.full_refreshes.labels(name, reason) for reason in REFRESHES}
-        self._skipped = metrics.events_skipped.labels(name, "unused")
+        self._events_skipped = metrics.events_skipped.labels(name, "unused")
         self._dirty = metrics.dirty_roots.labels(name)
-        self._shown = metrics.renders_skipped.labels(name)
+        self._renders_skipped = metrics.renders_skipped.labels(name)
+        self._reordered = metrics.documents_reordered.labels(name)
+        self._delayed = metrics.roots_delayed.labels(name)
+        self._tree_cycles = metrics.tree_cycles.labels(name)
         self._gate_waits = metrics.gate_waits.labels(name)
         self._gate_wait_seconds = metrics.gate_wait_seconds.labels(name)
         self._lag_seconds = metrics.lag_seconds.labels(name)
@@ -107,11 +156,11 @@ class ModelMetrics:
         """Counts a batch of change events by `op`, and those of them that needed no render."""
         for op, count in by_op.items():
             self._events[op].inc(count)
-        self._skipped.inc(skipped)
+        self._events_skipped.inc(skipped)
 
-    def dirty(self, roots: int, shown: int) -> None:
+    def dirty(self, roots: int, skipped: int) -> None:
         self._dirty.inc(roots)
-        self._shown.inc(shown)
+        self._renders_skipped.inc(skipped)
 
     def gate(self, seconds: float) -> None:
         self._gate_waits.inc()
@@ -135,6 +184,15 @@ class ModelMetrics:
         if outcome.request_bytes:
             self._metrics.bulk_request_max_bytes.labels(self.name, sink).set(outcome.request_bytes)
 
+    def delayed(self, roots: int) -> None:
+        self._delayed.inc(roots)
+
+    def reordered(self, documents: int) -> None:
+        self._reordered.inc(documents)
+
+    def cycles(self, rows: int) -> None:
+        self._tree_cycles.inc(rows)
+
     def breaker(self, sink: str, open: bool) -> None:
         self._metrics.breaker_open.labels(self.name, sink).set(open)
 
@@ -151,6 +209,12 @@ class ModelMetrics:
         """Counts a render of all documents. reason: one of `REFRESHES`."""
         self._refreshes[reason].inc()
 
+    def refreshed(self, status: int, documents: int, seconds: float) -> None:
+        """Counts a request to refresh documents now. status: of its HTTP response."""
+        self._metrics.refresh_requests.labels(self.name, str(int(status))).inc()
+        self._metrics.refreshed_documents.labels(self.name).inc(documents)
+        self._metrics.refresh_duration_seconds.labels(self.name).observe(seconds)
+
     def error(self, kind: str) -> None:
         """Counts an error. kind: one of `ERRORS`."""
         self._errors[kind].inc()
@@ -165,10 +229,26 @@ class ModelMetrics:
         """Sets the lag of all lanes together."""
         self._lag_seconds.set(seconds)
 
+    def staleness(self, seconds: float | None) -> None:
+        """Sets the greatest age of a document. None if it is unknown."""
+        self._metrics.staleness_seconds.labels(self.name).set(math.nan if seconds is None else seconds)
+
     def state(self, name: str) -> None:
         """Sets the current state. name: one of `STATES`."""
         for state in STATES:
             self._metrics.model_state.labels(self.name, state).set(state == name)
+
+
+def by_model(metric: Counter | Gauge, **labels: Collection[str]) -> dict[str, float]:
+    """Returns the sum of a metric's series for each read model.
+
+    labels: only series whose label has one of these values.
+    """
+    found: dict[str, float] = {}
+    for sample in (sample for family in metric.collect() for sample in family.samples):
+        if not sample.name.endswith("_created") and all(sample.labels[key] in any_ for key, any_ in labels.items()):
+            found[sample.labels["model"]] = found.get(sample.labels["model"], 0.0) + sample.value
+    return found
 
 
 if __name__ == "__main__":

@@ -1,197 +1,70 @@
-"""Defines every metric in one table. The Prometheus objects and `docs/metrics.md` are generated from it."""
+"""Defines every metric in one table. The Prometheus objects and `docs/metrics.md` are generated from it.
+
+The metrics of the pipeline are in `pipeline_table.py`.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
-from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-STAGES = ("decode", "route", "resolve", "render", "durable", "write", "commit")
-OPERATIONS = ("c", "u", "d", "r", "t")
-ERRORS = ("retry", "reject", "fatal")
-LOSSES = ("deletes", "documents")
-REFRESHES = ("altered", "identity", "lost documents", "resumed", "truncate")
-STATES = ("starting", "running", "waiting", "failed", "stopped")
-BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """Describes one metric. Its attribute in `Metrics` has the same name without `syncer_` and `_total`."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    unit: str
-    help: str
-
-    @property
-    def attribute(self) -> str:
-        return self.name.removeprefix("syncer_").removesuffix("_total")
-
-    def make(self, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
-        text = self.help.replace("\n", " ")  # Prometheus shows the help of a metric on one line
-        if self.kind == "counter":
-            return Counter(self.name, text, self.labels, registry=registry)
-        if self.kind == "gauge":
-            return Gauge(self.name, text, self.labels, registry=registry)
-        return Histogram(self.name, text, self.labels, registry=registry, buckets=BUCKETS)
-
+from syncer.telemetry.pipeline_table import PIPELINE
+from syncer.telemetry.spec import BUCKETS, Spec
 
 TABLE: tuple[Spec, ...] = (
+    *PIPELINE,
     Spec(
-        "syncer_lag_seconds",
-        "gauge",
-        ("model",),
-        "seconds",
-        "Age of the oldest change that is not in every sink; 0 when none is pending. It grows while the read model"
-        " waits or has failed. It compares the time of PostgreSQL with the time of this host.\n"
-        "It includes the change events and work items in the partitions of this process. The work items are fan-outs,"
-        " and renders after altered tables or lost documents. It also includes the connector: a canary message counts"
-        " if it has not arrived after 2 s.\n"
-        "It does not include: changes of the last `watch.interval` that the connector has not delivered; backfills;"
-        " sweeps that are not due; dead letters; the time until Elasticsearch refreshes an index.",
-    ),
-    Spec(
-        "syncer_lag_records",
-        "gauge",
-        ("model", "lane"),
-        "records",
-        "Records in Kafka that are not committed yet. Lanes: `changes` (change events), `work` (fan-outs, sweeps),"
-        " `backfill` (key ranges).",
-    ),
-    Spec(
-        "syncer_model_state",
-        "gauge",
-        ("model", "state"),
-        "0 or 1",
-        f"1 for the current state of the read model, 0 for the others: {', '.join(STATES)}.",
-    ),
-    Spec(
-        "syncer_stage_duration_seconds",
-        "histogram",
-        ("model", "stage"),
-        "seconds",
-        f"Time that a batch spends in each stage: {', '.join(STAGES)}. In `durable`, the batch waits until PostgreSQL"
-        " has flushed the transactions that its snapshot saw.",
-    ),
-    Spec(
-        "syncer_batches_total",
+        "syncer_refresh_requests_total",
         "counter",
-        ("model", "lane"),
-        "batches",
-        "Batches that were started, by lane: `changes` (change events), `work` or `backfill` (work items).",
+        ("model", "status"),
+        "requests",
+        "Requests to refresh documents now, by the HTTP status of their response.",
     ),
     Spec(
-        "syncer_events_total",
-        "counter",
-        ("model", "op"),
-        "events",
-        "Change events received, by Debezium's `op`: c create, u update, d delete, r read, t truncate.",
-    ),
-    Spec(
-        "syncer_events_skipped_total",
-        "counter",
-        ("model", "reason"),
-        "events",
-        "Change events that needed no render. Reason `unused`: no column changed that the read model uses.",
-    ),
-    Spec(
-        "syncer_dirty_roots_total",
+        "syncer_refreshed_documents_total",
         "counter",
         ("model",),
         "documents",
-        "Documents that change events marked as dirty (to be rendered again). A document counts once per batch.",
+        "Documents that requests refreshed.",
     ),
     Spec(
-        "syncer_renders_skipped_total",
-        "counter",
-        ("model",),
-        "documents",
-        "Dirty documents that were not rendered again, because their last render already contains the changes.",
-    ),
-    Spec(
-        "syncer_documents_total",
-        "counter",
-        ("model", "sink", "outcome"),
-        "documents",
-        "Documents by the outcome of their write: written, deleted, stale (the sink had the same or a newer version),"
-        " retried (rendered again later), rejected (a dead letter was written).",
-    ),
-    Spec(
-        "syncer_bulk_request_max_bytes",
-        "gauge",
-        ("model", "sink"),
-        "bytes",
-        "Current maximum size of a request to Elasticsearch. It starts at `max_bulk_bytes`, is halved when the server"
-        " is overloaded (429, 413, 503, a timeout), and grows again when the server accepts requests.",
-    ),
-    Spec(
-        "syncer_breaker_open",
-        "gauge",
-        ("model", "sink"),
-        "0 or 1",
-        "1 while the circuit breaker stops the read model: the sink has rejected `dead_letters.max_consecutive`"
-        " documents in a row. It closes when the sink accepts a document.",
-    ),
-    Spec(
-        "syncer_sink_losses_total",
-        "counter",
-        ("model", "sink", "kind"),
-        "losses",
-        "Times that a sink may have lost acknowledged writes, after a restart, failover or flush. Kind `deletes`:"
-        " it may have"
-        " forgotten deletes, and the syncer runs a sweep. Kind `documents`: the syncer also renders all documents"
-        " again.",
-    ),
-    Spec(
-        "syncer_readers_elsewhere",
-        "gauge",
-        ("model", "sink"),
-        "0 or 1",
-        "1 while the alias of the sink was moved or removed by hand, so that readers do not see the index that the"
-        " syncer"
-        " updates.",
-    ),
-    Spec(
-        "syncer_full_refreshes_total",
-        "counter",
-        ("model", "reason"),
-        "refreshes",
-        "Times that the syncer started a render of all documents by itself. Reasons: `altered` (tables changed"
-        " without change events), `identity` (a replica identity was too weak), `lost documents` (by a sink),"
-        " `resumed` (the connector may have lost rows), `truncate` (of a table below the root).",
-    ),
-    Spec(
-        "syncer_gate_waits_total",
-        "counter",
-        ("model",),
-        "batches",
-        "Batches that waited at the gate: the first snapshot did not see all transactions of the batch.",
-    ),
-    Spec(
-        "syncer_gate_wait_seconds",
+        "syncer_refresh_duration_seconds",
         "histogram",
         ("model",),
         "seconds",
-        "Time that a batch waited at the gate.",
+        "Time from a request to refresh documents to its response, including refused requests.",
     ),
     Spec(
-        "syncer_errors_total",
-        "counter",
-        ("model", "kind"),
-        "errors",
-        "Errors by kind: retry (a server is unreachable or busy), reject (a dead letter was written), fatal (the read"
-        " model stopped).",
-    ),
-    Spec(
-        "syncer_dead_letters",
+        "syncer_push_clients",
         "gauge",
         ("model",),
-        "documents and records",
-        "Open dead letters. The count stops at 100,000. `syncer dlq list` shows them.",
+        "clients",
+        "Clients that receive the changes of the read model from this process now"
+        " ([push](freshness.md#push-changes-to-a-browser-or-service)).",
+    ),
+    Spec(
+        "syncer_push_events_total",
+        "counter",
+        ("model",),
+        "events",
+        "Changes of documents that were sent to clients. A change counts once for each client.",
+    ),
+    Spec(
+        "syncer_push_events_conflated_total",
+        "counter",
+        ("model",),
+        "events",
+        "Changes that a client did not receive, because the same document changed again before the client had read"
+        " the earlier change.",
+    ),
+    Spec(
+        "syncer_push_clients_dropped_total",
+        "counter",
+        ("model", "reason"),
+        "clients",
+        "Clients that have to fetch all documents again (`must-refetch`), after which their stream ends. Reasons:"
+        " `slow` (too many changed documents wait for the client), `gap` (changes that the client missed are no longer"
+        " in the topic). It does not count clients that were disconnected because they did not read for"
+        " `http.request_timeout`: they can resume.",
     ),
     Spec(
         "syncer_slot_retained_bytes",
@@ -237,7 +110,7 @@ TABLE: tuple[Spec, ...] = (
         ("prefix",),
         "seconds",
         "Age of the oldest canary message that was committed to PostgreSQL's WAL and has not arrived through Kafka."
-        " The daemon sends one every `watch.interval`.",
+        " The daemon sends one every `freshness.interval`.",
     ),
     Spec(
         "syncer_stream_breaks",
@@ -245,6 +118,42 @@ TABLE: tuple[Spec, ...] = (
         ("prefix",),
         "breaks",
         "Times that the syncer detected the loss of changes before they reached Kafka.",
+    ),
+    Spec(
+        "syncer_export_rows_total",
+        "counter",
+        ("model",),
+        "rows",
+        "Rows that `syncer export` appended to its table. The metrics of the export are served by that command only"
+        " (`--metrics-port`).",
+    ),
+    Spec(
+        "syncer_export_commits_total",
+        "counter",
+        ("model",),
+        "commits",
+        "Commits of `syncer export`. Each one creates at least one file.",
+    ),
+    Spec(
+        "syncer_export_conflicts_total",
+        "counter",
+        ("model",),
+        "commits",
+        "Commits of `syncer export` that were repeated, because another process had committed to the table.",
+    ),
+    Spec(
+        "syncer_export_lag_records",
+        "gauge",
+        ("model",),
+        "records",
+        "Records of the documents topic that are not in the table of `syncer export` yet.",
+    ),
+    Spec(
+        "syncer_export_lag_seconds",
+        "gauge",
+        ("model",),
+        "seconds",
+        "Age of the oldest record that `syncer export` holds in memory; 0 if there is none.",
     ),
     Spec(
         "syncer_build_info",
@@ -265,7 +174,7 @@ def markdown() -> str:
         "values. [architecture.md](architecture.md#words) defines words such as *fan-out*, *sweep*, *gate* and",
         "*canary*. The label `model` is the name of the read model, and `prefix` is `kafka.topic_prefix`.",
         "",
-        "This file is generated from `syncer/telemetry/table.py`. A test fails if the file is out of date.",
+        "This file is generated from `syncer/telemetry/`. A test fails if the file is out of date.",
         "To update it, run `python -m syncer.telemetry.metrics > docs/metrics.md`.",
         "",
         "| metric | kind | labels | unit |",

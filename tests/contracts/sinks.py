@@ -27,6 +27,7 @@ from syncer import sinks
 from syncer.declaration.compile import Compiled, Field
 from syncer.events import TableName
 from syncer.ports import Sink
+from syncer.sinks.redis.keys import INDEXES, Keys
 from tests.harness.memory_sink import STORES
 
 FIELDS = (
@@ -51,6 +52,7 @@ def compiled(name: str, fields: tuple[Field, ...] = FIELDS, hash: str = "0123456
         render_between="",
         render_upto="",
         boundaries="",
+        canonical_keys="",
         hash=hash,
     )
 
@@ -113,15 +115,28 @@ class Redis:
     url: str
     format: str
     cluster: bool = False
+    indexes: bool = False
 
     @property
     def pattern(self) -> str:
-        return f"{self.model.name}:{{id}}:doc"
+        return f"{self._begin}:{{id}}:doc"
+
+    @property
+    def _begin(self) -> str:
+        """The fixed text of all keys. With indexes on a cluster, it is their hash tag."""
+        return f"{{{{{self.model.name}}}}}" if self.indexes and self.cluster else self.model.name
+
+    def settings(self) -> dict[str, Any]:
+        block: dict[str, Any] = {"key": self.pattern, "format": self.format}
+        if self.indexes:
+            board = {"key": f"{self._begin}-board", "score": "n", "member": "thing {id}"}
+            block["indexes"] = [{"sorted_set": board}, {"set": {"key": f"{self._begin}-n:{{n}}"}}]
+        return block
 
     def open(self, *, epoch: int = 1, generation: int = 1, hash: str | None = None) -> Sink:
         return sinks.build(
             "redis",
-            {"key": self.pattern, "format": self.format},
+            self.settings(),
             model=replace(self.model, hash=hash or self.model.hash),
             connection={"url": self.url, "cluster": self.cluster},
             epoch=epoch,
@@ -131,8 +146,47 @@ class Redis:
     def bad(self, id: str) -> bytes:
         """Puts a list of the application at the document's key. The sink must not overwrite it."""
         with client(self.url, cluster=self.cluster) as connected:
-            connected.rpush(self.pattern.replace("{id}", id), "theirs")
+            connected.rpush(Keys(self.pattern).document(id), "theirs")
         return b'{"n":1}'
+
+
+@dataclass
+class Kafka:
+    model: Compiled
+    servers: str
+
+    def open(self, *, epoch: int = 1, generation: int = 1, hash: str | None = None) -> Sink:
+        return sinks.build(
+            "kafka",
+            {"topic": self.model.name},
+            model=replace(self.model, hash=hash or self.model.hash),
+            connection={"bootstrap_servers": self.servers, "topic_prefix": "shop", "partitions": 3},
+            epoch=epoch,
+            generation=generation,
+        )
+
+    def bad(self, id: str) -> bytes:
+        """Returns a document that is larger than a record may be."""
+        return b'{"name":"' + b"x" * (16 << 20) + b'"}'
+
+
+@dataclass
+class Postgres:
+    model: Compiled
+    dsn: str
+
+    def open(self, *, epoch: int = 1, generation: int = 1, hash: str | None = None) -> Sink:
+        return sinks.build(
+            "postgres",
+            {"table": "read.things"},
+            model=replace(self.model, hash=hash or self.model.hash),
+            connection={"dsn": self.dsn},
+            epoch=epoch,
+            generation=generation,
+        )
+
+    def bad(self, id: str) -> bytes:
+        return b'{"n":"not a number"}'
 
 
 def client(url: str, *, cluster: bool) -> Any:
@@ -141,8 +195,11 @@ def client(url: str, *, cluster: bool) -> Any:
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-a-sink.md"
 OUTSIDE = os.environ.get("SYNCER_SINK_HARNESS", "")
-SERVED = ("elasticsearch", "redis-json", "redis-hash", "redis-cluster")
-KINDS = ("memory", "page", *SERVED, *(["outside"] if OUTSIDE else []))
+SERVED = (
+    *("elasticsearch", "kafka"),
+    *("redis-json", "redis-hash", "redis-cluster", "redis-json-indexes", "redis-cluster-indexes"),
+)
+KINDS = ("memory", "page", "postgres", "valkey-hash-indexes", *SERVED, *(["outside"] if OUTSIDE else []))
 """`page`: the sink in docs/writing-a-sink.md. `outside`: the sink that SYNCER_SINK_HARNESS names."""
 
 
@@ -164,15 +221,21 @@ def harness(kind: str, prefix: str, url: Callable[[str], str]) -> Iterator[Harne
             yield Memory(model)
         finally:
             STORES.pop(model.name, None)
+    elif kind == "postgres":
+        yield Postgres(model, url("postgres"))
     elif kind == "elasticsearch":
         yield Elasticsearch(model, url("elasticsearch"))
-    elif kind == "redis-cluster":
-        yield Redis(model, url("redis-cluster"), "json", cluster=True)
+    elif kind == "kafka":
+        yield Kafka(model, url("kafka"))
+    elif kind.startswith("redis-cluster"):
+        indexes = kind.endswith("-indexes")
+        yield Redis(model, url("redis-cluster"), "hash" if indexes else "json", cluster=True, indexes=indexes)
     else:
+        server, format = kind.split("-")[:2]
         try:
-            yield Redis(model, url("redis"), kind.removeprefix("redis-"))
+            yield Redis(model, url(server), format, indexes=kind.endswith("-indexes"))
         finally:
-            forget(url("redis"), prefix)
+            forget(url(server), prefix)
 
 
 def _outside(model: Compiled) -> Harness:
@@ -201,3 +264,6 @@ def forget(url: str, prefix: str) -> None:
         keys += connected.scan_iter(f"syncer:*{prefix}*", count=5000)
         for start in range(0, len(keys), 1000):
             connected.unlink(*keys[start : start + 1000])
+        for pattern in connected.hkeys(INDEXES):
+            if prefix.encode() in pattern:
+                connected.hdel(INDEXES, pattern)

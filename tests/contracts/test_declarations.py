@@ -36,7 +36,7 @@ def refused(kind: str, settings: dict[str, Any], connection: dict[str, Any] | No
 
 
 def test_the_kinds_of_sinks() -> None:
-    assert list(sink_modules()) == ["elasticsearch", "memory", "redis"]
+    assert list(sink_modules()) == ["elasticsearch", "kafka", "memory", "postgres", "redis"]
 
 
 def test_every_setting_is_described() -> None:
@@ -56,13 +56,13 @@ def test_an_unknown_kind_is_refused() -> None:
 
 
 WRONG: list[tuple[str, dict[str, Any], str, str]] = [
-    ("elasticsearch", {"indx": "a"}, "indx: Extra inputs", "did you mean index?"),
-    ("elasticsearch", {}, "index: Field required", ""),
+    ("elasticsearch", {"indx": "a"}, "unknown key 'indx'", "did you mean index?"),
+    ("elasticsearch", {}, "the key 'index' is missing", ""),
     ("elasticsearch", {"index": "Orders"}, "index: must be in lower case", ""),
     ("elasticsearch", {"index": "-orders"}, "index: must be in lower case", ""),
     ("redis", {"key": "orders"}, "exactly once", ""),
     ("redis", {"key": "{id}:{id}"}, "exactly once", ""),
-    ("redis", {"key": "{id}"}, "begins with a text of its own", ""),
+    ("redis", {"key": "{id}"}, "must begin with fixed text", ""),
     ("redis", {"key": "syncer:{id}"}, "are reserved for the syncer", ""),
     (
         "redis",
@@ -70,11 +70,30 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "expire: must be a duration such as 30s",
         "",
     ),
-    ("redis", {"key": "a:{id}", "expire": 0}, "expire: Input should be greater than 0", ""),
+    ("redis", {"key": "a:{id}", "expire": 0}, "expire: must be greater than 0", ""),
     ("redis", {"key": "a:{id}", "expire": "40000d"}, "expire: 3456000000 seconds are too long", "100 years"),
-    ("redis", {"key": "a:{id}", "format": "xml"}, "format: Input should be 'json' or 'hash'", ""),
+    ("redis", {"key": "a:{id}", "format": "xml"}, "format: must be 'json' or 'hash'", ""),
     ("redis", {"key": "a:{id}", "format": "hash"}, "a hash cannot hold tags, which is a list", ""),
-    ("memory", {"index": "a"}, "index: Extra inputs", ""),
+    ("kafka", {}, "the key 'topic' is missing", ""),
+    ("kafka", {"topic": "a b"}, "topic: must be 1 to 240 letters", ""),
+    ("kafka", {"topic": ".."}, "topic: must be 1 to 240 letters", ""),
+    ("kafka", {"topic": "x" * 241}, "topic: must be 1 to 240 letters", ""),
+    ("kafka", {"topic": "a", "partitions": 0}, "partitions: must be greater than 0", ""),
+    ("kafka", {"topic": "a", "compaction_lag": "10m"}, "compaction_lag: must be at least 1h (3,600 seconds)", ""),
+    ("kafka", {"topic": "a", "index": "b"}, "unknown key 'index'", ""),
+    ("memory", {"index": "a"}, "unknown key 'index'", ""),
+    ("redis", {"key": "a:{id}", "tombstone": "1m"}, "tombstone: must be at least 30m (1,800 seconds)", ""),
+    ("postgres", {"table": "a.b", "tombstone": "1m"}, "tombstone: must be at least 30m (1,800 seconds)", ""),
+    (
+        "redis",
+        {"key": "a:{id}", "indexes": [{"set": {"key": "b:{x}"}}, {"sortedset": {}}]},
+        "indexes.1: unknown key 'sortedset'",
+        "did you mean sorted_set?",
+    ),
+    ("redis", {"key": "a:{id}", "indexes": [{"set": {"ky": "b"}}]}, "indexes.0.set: unknown key 'ky'", "mean key?"),
+    ("redis", {"key": "a:{id}", "indexes": [{"set": {}}]}, "indexes.0.set: the key 'key' is missing", ""),
+    ("redis", {"key": "a:{id}", "indexes": "b"}, "indexes: must be a list", ""),
+    ("postgres", {"table": "a.b", "indexes": ["x"]}, "indexes.0: must be a mapping", ""),
 ]
 
 

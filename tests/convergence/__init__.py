@@ -1,7 +1,7 @@
 """Tests convergence: random writes and process faults on real servers, checked by an independent oracle.
 
     schema.sql       tables with the features that make read models difficult
-    readmodels/      four read models over these tables, with five sinks
+    readmodels/      four read models over these tables, with six sinks
     deployment.py    the processes of the syncer, with their own settings and connector
     operations.py    the operations of the application on the tables
     operation_mix.py the relative frequency of each operation

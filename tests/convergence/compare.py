@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.convergence.deployment import Deployment
-from tests.convergence.documents import Difference, differences, in_elasticsearch, in_redis
+from tests.convergence.documents import Difference, differences, in_elasticsearch, in_postgres, in_redis
 from tests.convergence.oracle import Documents
 
 Expected = dict[tuple[str, str], Documents]
 """Expected documents by read model and sink."""
-_KEYS = {"tenants": "tenant", "people": "person", "tasks": "task"}
+_KEYS = {"tenants": "tenant", "people": "person", "tasks": "task", "meters": "meter", "hours": "hour"}
 
 
 def compare(deployment: Deployment, expected: Expected) -> list[Difference]:
@@ -20,6 +20,8 @@ def compare(deployment: Deployment, expected: Expected) -> list[Difference]:
     for (model, sink), documents in expected.items():
         if sink == "elasticsearch":
             actual = in_elasticsearch(deployment.stack, deployment.model(model))
+        elif sink == "postgres":
+            actual = in_postgres(deployment.reads, f"read.{model}")
         else:
             actual = in_redis(deployment.stack, f"{deployment.names.prefix}:{_KEYS[model]}:")
         found += differences(f"{model} in {sink}", documents, actual)

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import urllib3
-
 from devstack import Stack
 from tests.harness import Database, Names
+from tests.harness.connector import POLL_INTERVAL
 from tests.harness.names import remove_keys
+from tests.harness.postgres_servers import reads_database
 from tests.harness.process import SyncerProcess
 from tests.harness.settings import environment
 
@@ -49,13 +49,10 @@ class Process(SyncerProcess):
         self.port = _free_port()
         super().__init__(arguments, environment | {"SYNCER_HTTP__PORT": str(self.port)}, log, folder)
 
-    def ready(self) -> bool:
-        """Returns whether this is a daemon that keeps every read model in sync."""
-        try:
-            url = f"http://127.0.0.1:{self.port}/readyz"
-            return urllib3.request("GET", url, timeout=2, retries=False).status == 200
-        except urllib3.exceptions.HTTPError:
-            return False
+    def opened(self) -> set[str]:
+        """Returns the read models whose lanes this daemon has started at least once."""
+        lines = (line for line in self.log.read_text(errors="replace").splitlines() if "read model running" in line)
+        return {json.loads(line)["model"] for line in lines if line.endswith("}")}  # the last line may be unfinished
 
     def stop(self) -> None:
         """Sends SIGTERM and waits for a clean end. Raises AssertionError if it fails or does not end in time."""
@@ -66,16 +63,22 @@ class Process(SyncerProcess):
 class Deployment:
     """Holds the settings, the connector and the processes of the syncer. `folder` is for files and logs."""
 
-    def __init__(self, stack: Stack, database: Database, names: Names, folder: Path) -> None:
-        self.stack, self.database, self.names, self.folder = stack, database, names, folder
+    def __init__(self, stack: Stack, database: Database, names: Names, folder: Path, reads: str) -> None:
+        """reads: the DSN for the sink `postgres`."""
+        self.stack, self.database, self.names, self.folder, self.reads = stack, database, names, folder, reads
         self.processes: list[Process] = []
         self.environment = self._settings()
         for kind in ("models", "connectors", "logs"):
             (folder / kind).mkdir()
+        self.models: list[str] = []
         for model in MODELS:
-            text = (_HERE / "readmodels" / f"{model}.yaml").read_text()
-            (folder / "models" / f"{model}.yaml").write_text(text.replace("PREFIX", names.prefix))
+            self.declare(model, (_HERE / "readmodels" / f"{model}.yaml").read_text())
         self._write_connector()
+
+    def declare(self, name: str, text: str) -> None:
+        """Declares a read model. PREFIX stands for the prefix of the deployment."""
+        (self.folder / "models" / f"{name}.yaml").write_text(text.replace("PREFIX", self.names.prefix))
+        self.models.append(name)
 
     def model(self, name: str) -> str:
         """Returns the name of a read model in this deployment."""
@@ -131,6 +134,7 @@ class Deployment:
             state_topic=names("state"),
         ) | {
             **{f"SYNCER_{name}": value for name, value in _SETTINGS.items()},
+            "SYNCER_POSTGRES_SINK__DSN": self.reads,
             "SHOP_PGHOST": database.host,
             "SHOP_PGPORT": str(database.port),
             "SHOP_PGUSER": database.user,
@@ -146,6 +150,7 @@ class Deployment:
             "slot.name": self.names.prefix,
             "publication.name": self.names.prefix,
             "table.include.list": r"public\..*,Büro\..*",
+            "poll.interval.ms": POLL_INTERVAL,
         }
         (self.folder / "connectors" / "connector.json").write_text(json.dumps(definition))
 
@@ -153,12 +158,13 @@ class Deployment:
 @contextlib.contextmanager
 def deployed(stack: Stack, database: Database, names: Names, folder: Path) -> Iterator[Deployment]:
     """Creates empty tables and a deployment. Kills its processes at the end."""
-    deployment = Deployment(stack, database, names, folder)
-    try:
-        deployment.create_tables()
-        yield deployment
-    finally:
-        deployment.close()
+    with reads_database(stack.postgres) as reads:
+        deployment = Deployment(stack, database, names, folder, reads)
+        try:
+            deployment.create_tables()
+            yield deployment
+        finally:
+            deployment.close()
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Reads all documents of Elasticsearch and Redis, and finds those that differ from the expected ones."""
+"""Reads all documents of Elasticsearch, PostgreSQL and Redis, and finds those that differ from the expected ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 import redis
 import urllib3
 
@@ -102,6 +103,13 @@ def _read(client: redis.Redis, prefix: str, keys: list[str]) -> Iterator[tuple[s
     for key, body in zip(keys, bodies.execute(), strict=True):
         if body:  # another process may have deleted the key
             yield key.removeprefix(prefix), body if isinstance(body, dict) else _parse(body)
+
+
+def in_postgres(dsn: str, view: str) -> Documents:
+    """Returns every row of a view as JSON, as applications see it."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        rows = connection.execute(f"SELECT _id, (to_jsonb(v) - '_id' - '_version')::text FROM {view} v".encode())
+        return {id: _parse(text) for id, text in rows}
 
 
 def _request(method: str, url: str, body: Any = None) -> Any:

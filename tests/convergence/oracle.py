@@ -74,6 +74,7 @@ class Oracle:
             ("projects", "elasticsearch"): _json(self._projects()),
             ("tenants", "elasticsearch"): _json(tenants),
             ("tenants", "redis"): _json(tenants),
+            ("tenants", "postgres"): _json(tenants),
             ("people", "redis"): _json(people),
             ("tasks", "redis"): _json(tasks),
         }

@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from devstack import Stack
 from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.consumer import KafkaSource
+from syncer.kafka.group_offsets import GroupOffsets
 from tests.harness import Names
 from tests.harness.waiting import remaining
 
@@ -27,6 +28,7 @@ class Group:
         self.topic = names("topic")
         self.admin = KafkaAdmin(self.settings, partitions=PARTITIONS, replication_factor=1)
         self.admin.create([self.topic], {})
+        self._offsets = GroupOffsets(self.settings)
         self._producer = Producer({"bootstrap.servers": stack.kafka, "linger.ms": 0})
 
     def member(self) -> KafkaSource:
@@ -39,8 +41,9 @@ class Group:
         self._producer.flush()
 
     def uncommitted(self) -> dict[Any, Any]:
-        committed = self.admin.committed(self.topic)
-        return {p: (committed.get(p), e) for p, e in self.admin.ends([self.topic]).items() if committed.get(p) != e}
+        ends = self.admin.ends([self.topic])
+        committed = self._offsets.committed(self.topic, ends)
+        return {p: (committed.get(p), end) for p, end in ends.items() if committed.get(p) != end}
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.engine.schema import VALUES, Column, Identity, Reference, Schema, Table, literal, word
 from tests.engine.tree import (
+    TEXT,
     Aggregate,
     Expression,
     Field,
@@ -47,9 +48,13 @@ ODD = {
     "g": "g%",
     "r0": "r 0",
     "r1": "R1",
+    "r2": 'r2"',
 }
 ALIKE = ({"integer", "bigint", "numeric"}, {"text", "varchar"})
 """Types that PostgreSQL compares without a cast."""
+TEXTS = ("text", "varchar", "character(3)")
+CASTABLE = (*TEXTS, "integer", "bigint", "uuid", "mood")
+"""Types that a link can compare as texts."""
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
@@ -114,6 +119,9 @@ class Case:
     tree: Tree
     identities: dict[str, Identity]
 
+    def sql(self) -> list[str]:
+        return list(self.schema.sql(self.identities))
+
     @property
     def declaration(self) -> str:
         text: str = yaml.safe_dump(self.tree.yaml(), sort_keys=False, allow_unicode=True, width=100)
@@ -139,6 +147,65 @@ def cases(draw: Draw) -> Case:
     columns = _Names(schema, table, level.links).columns()
     where = draw(_conditions(columns)) if draw(st.integers(0, 2)) == 2 else None
     tree = Tree(table.name, level, where)
+    tables = tuple(replace(t, has_primary_key=_has_primary_key(draw, t, table)) for t in schema.tables)
+    schema = replace(schema, tables=tables)
+    return Case(schema, tree, {t.name: _identity(draw, t, tree) for t in schema.tables})
+
+
+def _has_primary_key(draw: Draw, table: Table, root: Table) -> bool:
+    """Draws whether a table has a primary key. Another unique index would compete with that of its key."""
+    return table.name == root.name or bool(table.unique) or draw(st.integers(0, 3)) < 3
+
+
+FEED = Schema(
+    (
+        Table("a", (Column("k", "date", True, key=True),), ("k",)),
+        Table("b", (Column("k", "integer", True, key=True), Column("p", "date"), Column("q", "mood")), ("k",)),
+        Table("c", (Column("k", "integer", True, key=True), Column("p", "mood"), Column("q", "integer")), ("k",)),
+    )
+)
+"""Users, follows and posts. `b.p` is the follower, `b.q` the followee, and `c.p` the author.
+
+The linked columns have types with few values, so rows match often, and several follows lead to the same posts.
+"""
+
+
+def feed(order: tuple[Order, ...], where: Expression | None, limit: int) -> Case:
+    """Returns a read model with a feed for each user."""
+    id = _name(Name((), "k"), "")
+    follows = Link("many", "b", (("p", "k"),), Level({}))
+    posts = Link("many", "c", (("p", "q"),), Level({}, {"id": id}), where, order, limit, (("r0",),))
+    tree = Tree("a", Level({("r0",): follows, ("r1",): posts}, {"id": id, "r1": Shown(("r1",))}))
+    return Case(FEED, tree, dict.fromkeys("abc", "FULL"))
+
+
+@st.composite
+def feeds(draw: Draw) -> Case:
+    posts = _Names(FEED, FEED["c"], {})
+    return feed(tuple(draw(st.lists(_orders(posts), max_size=1))), _filter(draw, posts), draw(st.integers(1, 2)))
+
+
+@st.composite
+def cases_of_groups(draw: Draw) -> Case:
+    """Draws a read model whose documents have a list of groups."""
+    schema = draw(schemas())
+    tables = st.tuples(st.sampled_from(schema.tables), st.sampled_from(schema.tables))
+    pairs = [
+        (table, other, _sides(its, ours))
+        for table in schema.tables
+        for other in schema.tables
+        for its in other.columns
+        for ours in table.columns
+        if _linkable(its, ours) and its.name not in other.key and ours.name in table.key
+    ]
+    table, other = draw(tables)
+    on = (table.key[0], table.key[0])
+    if pairs:
+        table, other, on = draw(st.sampled_from(pairs))
+    else:
+        other = table
+    link = draw(_grouped_links(schema, other, (on,), 2))
+    tree = Tree(table.name, Level({("r0",): link}, {"r0": Shown(("r0",))}))
     return Case(schema, tree, {t.name: _identity(draw, t, tree) for t in schema.tables})
 
 
@@ -147,10 +214,10 @@ def _identity(draw: Draw, table: Table, tree: Tree) -> Identity:
 
     DEFAULT is sufficient if links use the key only. An index identity needs columns that are NOT NULL.
     """
-    linked = {its for link in tree.links() if link.table == table.name for its, _ in link.on}
+    linked = {its for link in tree.links() if link.table == table.name for its, _ in link.pairs}
     needed = [c for c in table.columns if c.key or c.name in linked]
     fitting: list[Identity] = ["FULL"]
-    if linked <= set(table.key):
+    if linked <= set(table.key) and table.has_primary_key:
         fitting.append("DEFAULT")
     if all(column.not_null for column in needed):
         fitting.append(tuple(column.name for column in needed))
@@ -171,11 +238,17 @@ def _levels(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: boo
         unseen = hidden or (not nested and draw(st.integers(0, 3)) == 3)
         links[key] = draw(_links(schema, table, depth - 1, hidden=unseen))
         shown += [] if unseen else [key]
+    if depth and links and draw(st.integers(0, 2)) == 2:
+        key = (_named("r2", schema.odd),)
+        unseen = hidden or draw(st.integers(0, 3)) == 3
+        if found := draw(_through(schema, _Names(schema, table, links), depth - 1, hidden=unseen)):
+            links[key] = found
+            shown += [] if unseen else [key]
     if hidden:
         return Level(links)
     names = _Names(schema, table, links)
     if depth < DEPTH - 1 and draw(st.integers(0, 5)) == 5:
-        shown_only = {key: link for key, link in links.items() if key not in shown}
+        shown_only = {k: link for k, link in links.items() if not {k, *link.through[:1]} & set(shown)}
         return Level(shown_only, {}, draw(_expressions(_Names(schema, table, shown_only))))
     fields: dict[str, Field] = {"id": _name(Name((), table.key[0]), "")}
     field = 'f"{}.é' if schema.odd else "f{}"
@@ -188,33 +261,170 @@ def _levels(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: boo
 
 
 @st.composite
+def _through(draw: Draw, schema: Schema, names: _Names, depth: int, *, hidden: bool) -> Link | None:
+    """Draws a relation that is linked through others of the same row. None if no column fits."""
+    path, end = draw(st.sampled_from(names.paths()))
+    other = draw(st.sampled_from(schema.tables))
+    pairs = [(its.name, ours.name) for its in other.columns for ours in end.table.columns if _linkable(its, ours)]
+    if not pairs:
+        return None
+    chosen = dict(draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=2)))
+    on = tuple(_sides(other.column(its), end.table.column(ours)) for its, ours in chosen.items())
+    found: Link = draw(_many(schema, other, on, depth, hidden=hidden))
+    return replace(found, through=path)
+
+
+@st.composite
 def _links(draw: Draw, schema: Schema, table: Table, depth: int, *, hidden: bool) -> Link:
     other = draw(st.sampled_from(schema.tables))
+    if (climb := _climbs(draw, other, table)) and draw(st.integers(0, 3)) == 3:
+        level = draw(_levels(schema, other, depth, hidden=hidden))
+        columns = _Names(schema, other, level.links).columns()
+        where = draw(_conditions(columns)) if draw(st.integers(0, 4)) == 4 else None
+        limit, farthest = draw(st.integers(1, 4)), draw(st.booleans())
+        return Link("up", other.name, climb[0], level, where, limit=limit, step=climb[1], farthest_first=farthest)
     pairs = [(its.name, ours.name) for its in other.columns for ours in table.columns if _linkable(its, ours)]
     if not pairs:
         other = table
         pairs = [(name, name) for name in table.key]
     down = [pair for pair in pairs if pair[0] not in other.key and pair[1] in table.key]
     up = [pair for pair in pairs if pair[0] in (*other.key, other.unique) and pair[1] not in table.key]
-    on = [draw(st.sampled_from(draw(st.sampled_from([down or pairs, down or pairs, up or pairs, pairs]))))]
+    cast = [pair for pair in pairs if _compares_texts(other.column(pair[0]), table.column(pair[1]))]
+    kinds = [down or pairs, down or pairs, up or pairs, pairs, cast or pairs]
+    on = [draw(st.sampled_from(draw(st.sampled_from(kinds))))]
     if more := [pair for pair in pairs if pair[0] != on[0][0]]:
         on += [draw(st.sampled_from(more))] if draw(st.integers(0, 3)) == 3 else []
     unique = any(set(columns) <= {its for its, _ in on} for columns in (other.key, (other.unique,)))
-    kind = "one" if unique and draw(st.integers(0, 3)) else "many"
+    sides = tuple(_sides(other.column(its), table.column(ours)) for its, ours in on)
+    when = _filter(draw, _Names(schema, table, {}))
+    if not (unique and draw(st.integers(0, 3))):
+        found: Link = draw(_many(schema, other, sides, depth, hidden=hidden))
+        return replace(found, when=when)
+    level = draw(_levels(schema, other, depth, hidden=hidden))
+    return Link("one", other.name, sides, level, _filter(draw, _Names(schema, other, level.links)), when=when)
+
+
+def _filter(draw: Draw, names: _Names) -> Expression | None:
+    return draw(_conditions(names.columns())) if draw(st.integers(0, 4)) == 4 else None
+
+
+@st.composite
+def _many(
+    draw: Draw, schema: Schema, other: Table, on: tuple[tuple[str, str], ...], depth: int, *, hidden: bool
+) -> Link:
+    if not hidden and draw(st.integers(0, 3)) == 3:
+        grouped: Link = draw(_grouped_links(schema, other, on, depth))
+        return grouped
     level = draw(_levels(schema, other, depth, hidden=hidden))
     names = _Names(schema, other, level.links)
-    where = draw(_conditions(names.columns())) if draw(st.integers(0, 4)) == 4 else None
-    order: list[Order] = []
-    limit = None
-    if kind == "many":
-        order = draw(st.lists(_orders(names), max_size=2))
-        limit = None if hidden else draw(st.none() | st.integers(1, 2))
-    return Link(kind, other.name, tuple(on), level, where, tuple(order), limit)
+    where = _filter(draw, names)
+    order = draw(st.lists(_orders(names), max_size=2))
+    limit = None if hidden else draw(st.none() | st.integers(1, 2))
+    return Link("many", other.name, on, level, where, tuple(order), limit)
+
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+def _climbs(draw: Draw, tree: Table, outer: Table) -> tuple[Pairs, Pairs] | None:
+    """Draws the links `on` and `step` of ancestors in a tree. None if no columns fit."""
+    keys = [tree.key, *([(tree.unique,)] if tree.unique else [])]
+    key = [tree.column(name) for name in draw(st.sampled_from(keys))]
+    below = [[c.name for c in tree.columns if _climbable(k, c) and c.name not in (k.name, *tree.key)] for k in key]
+    ours = [[c.name for c in outer.columns if _climbable(k, c)] for k in key]
+    if not all(below) or not all(ours):
+        return None
+    step = tuple((k.name, draw(st.sampled_from(names))) for k, names in zip(key, below, strict=True))
+    if tree.name == outer.name and draw(st.booleans()):
+        return step, ()
+    on = tuple((k.name, draw(st.sampled_from(names))) for k, names in zip(key, ours, strict=True))
+    return on, () if tree.name == outer.name and on == step else step
+
+
+def _climbable(one: Column, other: Column) -> bool:
+    return _alike(one, other) and not other.generated
+
+
+@st.composite
+def _grouped_links(draw: Draw, schema: Schema, table: Table, on: tuple[tuple[str, str], ...], depth: int) -> Link:
+    """Draws a list with one element for each group of rows."""
+    level = draw(_levels(schema, table, depth, hidden=True))
+    names = _Names(schema, table, level.links)
+    where = draw(_conditions(names.columns())) if draw(st.integers(0, 2)) == 2 else None
+    columns = [Expression(str(name), type, _name(name, type).of) for name, type in names.columns()]
+    groups = draw(st.lists(st.sampled_from(columns) | _scalars(names.columns()), min_size=1, max_size=2))
+    shared = [_name(*item) for item in _shared(names, {group.sql for group in groups})]
+
+    def entry() -> Expression:
+        match draw(st.integers(0, 3)):
+            case 0 | 1:
+                call = draw(_aggregates_of((), names, names))
+                return Expression(call.sql, call.type, lambda here: here.aggregate(call))
+            case 2 if shared:
+                column: Expression = draw(st.sampled_from(shared))
+                return column
+        found: Expression = draw(st.sampled_from(groups))
+        found = replace(found, sql=f"({found.sql})")
+        if found.type in ("integer", "bigint", "numeric") and draw(st.booleans()):
+            found = _coalesced(found)
+        return found
+
+    def order() -> Order:
+        found = entry()
+        while found.type == "array":
+            found = groups[0]
+        return Order(Name((), ""), draw(st.booleans()), draw(st.none() | st.booleans()), of_group=found)
+
+    orders = tuple(order() for _ in range(draw(st.integers(0, 2))))
+    limit = draw(st.none() | st.integers(1, 2))
+    if draw(st.integers(0, 4)) == 4:
+        return Link("many", table.name, on, Level(level.links, {}, entry()), where, orders, limit, groups=tuple(groups))
+    fields: dict[str, Field] = {f"f{n}": entry() for n in range(draw(st.integers(1, 3)))}
+    links = dict(level.links)
+    for key, link in level.links.items():
+        if _is_shared(key, link, {group.sql for group in groups}) and draw(st.booleans()):
+            shown = draw(_expressions(names.at(link)))
+            links[key] = replace(link, level=Level(link.level.links, {"s": shown}))
+            fields[key[-1]] = Shown(key)
+    level = Level(links, {**fields, "o": {"i": entry()}} if draw(st.integers(0, 3)) == 3 else fields)
+    return Link("many", table.name, on, level, where, orders, limit, groups=tuple(groups))
+
+
+def _shared(names: _Names, groups: set[str]) -> Columns:
+    """Returns the columns of `one` relations that the rows of a group share. groups: the group expressions as SQL."""
+    return [
+        (Name((key, *name.through), name.column), type)
+        for key, link in names.links.items()
+        if _is_shared(key, link, groups)
+        for name, type in names.at(link).columns()
+    ]
+
+
+def _is_shared(key: Key, link: Link, groups: set[str]) -> bool:
+    ours = {str(Name((), ours)) for _, ours in link.pairs}
+    theirs = {str(Name((key,), its)) for its, _ in link.pairs if not any(link.compares_texts)}
+    return link.kind == "one" and not link.when and (ours <= groups or (bool(theirs) and theirs <= groups))
 
 
 def _linkable(one: Column, other: Column) -> bool:
-    alike = any({one.type, other.type} <= types for types in ALIKE)
-    return (one.type == other.type or alike) and not (one.generated or other.generated)
+    return (_alike(one, other) or _compares_texts(one, other)) and not (one.generated or other.generated)
+
+
+def _alike(one: Column, other: Column) -> bool:
+    return one.type == other.type or any({one.type, other.type} <= types for types in ALIKE)
+
+
+def _compares_texts(one: Column, other: Column) -> bool:
+    pair = {one.type, other.type}
+    return not _alike(one, other) and pair <= set(CASTABLE) and bool(pair & set(TEXTS))
+
+
+def _sides(its: Column, ours: Column) -> tuple[str, str]:
+    """Returns the two sides of a link, with a cast of each that is not a text if it compares texts."""
+    if not _compares_texts(its, ours):
+        return its.name, ours.name
+    one, other = (c.name if c.type in ("text", "varchar") else f"{c.name}{TEXT}" for c in (its, ours))
+    return one, other
 
 
 # -- expressions ------------------------------------------------------------------------------------------
@@ -238,13 +448,21 @@ class _Names:
     def at(self, link: Link) -> _Names:
         return _Names(self.schema, self.schema[link.table], link.level.links)
 
+    def paths(self) -> list[tuple[tuple[Key, ...], _Names]]:
+        """Returns the paths to related rows of any kind, and the names at their ends."""
+        found = []
+        for key, link in self.links.items():
+            there = self.at(link)
+            found += [((key,), there), *(((key, *path), names) for path, names in there.paths())]
+        return found
+
     def chains(self) -> list[tuple[tuple[Key, ...], _Names]]:
         """Returns the paths to many rows, and the names at their ends."""
         found = []
         for key, link in self.links.items():
             there = self.at(link)
             found += [((key, *chain), names) for chain, names in there.chains()]
-            if link.kind == "many":
+            if link.kind != "one":
                 found.append(((key,), there))
         return found
 
@@ -409,16 +627,20 @@ _OF_TYPE = {
 
 @st.composite
 def _aggregates(draw: Draw, names: _Names) -> Aggregate:
-    """Draws an aggregate of the rows at the end of a chain of relations.
-
-    Its argument may combine their columns with those of the outer row.
-    """
+    """Draws an aggregate of the rows at the end of a chain of relations."""
     chain, there = draw(st.sampled_from(names.chains()))
+    found: Aggregate = draw(_aggregates_of(chain, there, names))
+    return found
+
+
+@st.composite
+def _aggregates_of(draw: Draw, chain: tuple[Key, ...], there: _Names, names: _Names) -> Aggregate:
+    """Draws an aggregate of the rows `there`. Its argument may combine their columns with those of the outer row."""
     columns = [(name.after(chain), type) for name, type in there.columns()]
     kept = draw(_conditions(columns)) if draw(st.integers(0, 2)) == 2 else None
     if draw(st.integers(0, 3)) == 0:
         return Aggregate("count", chain, None, "integer", where=kept)
-    inner = draw(_scalars(columns, names.columns()))
+    inner = draw(_scalars(columns, names.columns() if chain else []))
     function = draw(st.sampled_from((*_OF_ANY, *_OF_TYPE.get(inner.type, ("min", "max")) * 2)))
     distinct = function in ("count", "sum", "avg", "array_agg", "array", "string_agg") and draw(st.integers(0, 2)) == 2
     order = draw(st.lists(_orders(there), max_size=2)) if function in _LISTS and not distinct else []

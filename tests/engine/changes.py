@@ -7,6 +7,7 @@ tests/integration/test_events.py shows that Debezium's events have the same form
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from datetime import datetime
@@ -37,6 +38,7 @@ _INVENTED = {
     "mood": "",
     "uuid": "00000000-0000-0000-0000-000000000000",
     "bytea": "\\x",
+    "integer[]": "{}",
 }
 """By type: the value that Debezium invents for a NOT NULL column that the before-image lacks."""
 
@@ -178,6 +180,8 @@ def _value(text: str | bool | None, type: str) -> Any:
     if text is False:
         return UNAVAILABLE
     assert isinstance(text, str)
+    if type.endswith("[]"):
+        return _array(text, type.removesuffix("[]"))
     match type:
         case "integer" | "bigint":
             return int(text)
@@ -191,3 +195,22 @@ def _value(text: str | bool | None, type: str) -> Any:
         case "bytea":
             return text.removeprefix("\\x")
     return text
+
+
+_ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"]+)|([{}])', re.DOTALL)
+
+
+def _array(text: str, type: str) -> list[Any]:
+    """Returns an array as Debezium writes it: a list of its elements. Inner arrays are lost here, as the worst case."""
+    lists: list[list[Any]] = [[]]
+    for quoted, plain, bracket in (found.groups() for found in _ELEMENT.finditer(text)):
+        if bracket == "{":
+            lists.append([])
+        elif bracket == "}":
+            inner = lists.pop()
+            lists[-1].append(inner)
+        else:
+            element = plain if plain is not None else re.sub(r"\\(.)", r"\1", quoted)
+            lists[-1].append(None if plain == "NULL" else _value(element, type))
+    [[found_list]] = lists
+    return [None if isinstance(element, list) else element for element in found_list]

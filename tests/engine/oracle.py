@@ -33,7 +33,7 @@ from tests.engine.tree import (
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
 """The rows of each table."""
-Place = TypeVar("Place", "_Here", "_Chain")
+Place = TypeVar("Place", "_Here", "_Group", "_Chain")
 
 
 def documents(schema: Schema, tree: Tree, rows: Rows) -> dict[str, Any]:
@@ -45,6 +45,10 @@ def documents(schema: Schema, tree: Tree, rows: Rows) -> dict[str, Any]:
         if here.passes(tree.where):
             found[_id([row[column] for column in schema[tree.table].key])] = here.document(tree.level.fields)
     return found
+
+
+DISTANCE = "\0distance"
+"""A column of ancestors: 1 for the nearest."""
 
 
 class _World:
@@ -66,16 +70,40 @@ class _Here:
     def follow(self, key: Key) -> list[_Here]:
         """Returns the related rows that pass the filter, in order. Ignores the limit."""
         link = self.level.links[key]
+        if link.kind == "up":
+            return self._ancestors(link)
+        outer = [self]
+        for step in link.through:
+            outer = [there for here in outer for there in here.follow(step)]
         found = []
+        if not self.passes(link.when):
+            return []
         for row in self.world.rows[link.table]:
             there = _Here(self.world, row, link.level)
-            matched = all(
-                row[its] is not None and row[its] == self.row[ours] and self.row[ours] is not None
-                for its, ours in link.on
-            )
+            matched = any(_matched(row, here.row, link) for here in outer)  # once, whichever paths lead to it
             if matched and there.passes(link.where):
                 found.append(there)
         return _sorted(found, self.order(link))
+
+    def _ancestors(self, link: Link) -> list[_Here]:
+        """Returns the ancestors that pass the filter. The path ends at the limit or before a repeated row."""
+        primary_key = self.world.schema[link.table].key
+        row, on = self.row, link.on
+        seen = [] if link.step else [[row[name] for name in primary_key]]
+        found = []
+        for distance in range(1, (link.limit or 0) + 1):
+            above = [
+                other
+                for other in self.world.rows[link.table]
+                if all(row[below] is not None and other[its] == row[below] for its, below in on)
+            ]
+            assert len(above) <= 1
+            if not above or (key := [above[0][name] for name in primary_key]) in seen:
+                break
+            seen.append(key)
+            row, on = above[0], link.step or link.on
+            found.append(_Here(self.world, {**row, DISTANCE: distance}, link.level))
+        return _sorted([there for there in found if there.passes(link.where)], self.order(link))
 
     def one(self, key: Key) -> _Here | None:
         found = self.follow(key)
@@ -83,9 +111,11 @@ class _Here:
         return found[0] if found else None
 
     def order(self, link: Link) -> list[Order]:
-        """Returns the declared order, followed by the primary key."""
+        """Returns the declared order, followed by the primary key. Of `up`: the order of the path."""
+        if link.kind == "up":
+            return [Order(Name((), DISTANCE), link.farthest_first)]
         key = [Order(Name((), name)) for name in self.world.schema[link.table].key]
-        return [*link.order, *key]
+        return key if link.groups else [*link.order, *key]
 
     def passes(self, where: Expression | None) -> bool:
         return where is None or where.of(self) is True
@@ -112,7 +142,7 @@ class _Here:
         for key in call.chain:
             before, path = path, (*path, key)
             link = self._level(before).links[key]
-            if link.kind == "many":
+            if link.kind != "one":
                 orders += [replace(order, by=order.by.after(path)) for order in self.order(link)]
             found = [
                 _Chain(self, {**chain.at, path: there}) for chain in found for there in chain.at[before].follow(key)
@@ -137,9 +167,11 @@ class _Here:
         assert isinstance(entry, Shown)
         link = self.level.links[entry.key]
         found = self.follow(entry.key)
+        if link.groups:
+            return [group._element() for group in _groups(link, found)[: link.limit]]
         if link.kind == "one":
             return found[0]._element() if found else None
-        return [there._element() for there in found[: link.limit]]
+        return [there._element() for there in found[: link.limit if link.kind == "many" else None]]
 
     def _element(self) -> Any:
         return json(self.level.value.of(self)) if self.level.value else self.document(self.level.fields)
@@ -151,6 +183,41 @@ class _Here:
             if value is not None:
                 groups.setdefault(text(value), []).append(chain)
         return {value: json(_aggregate(entry.value, chains)) for value, chains in groups.items()}
+
+
+def _matched(row: Row, outer: Row, link: Link) -> bool:
+    pairs = zip(link.pairs, link.compares_texts, strict=True)
+    return all(_equal(row[its], outer[ours], texts) for (its, ours), texts in pairs)
+
+
+def _equal(one: Any, other: Any, texts: bool) -> bool:
+    if one is None or other is None:
+        return False
+    if isinstance(one, list):
+        one, other = other, one
+    if isinstance(other, list):
+        return any(_equal(one, element, texts) for element in other if not isinstance(element, list))
+    return text(one) == text(other) if texts else bool(one == other)
+
+
+def _groups(link: Link, rows: list[_Here]) -> list[_Group]:
+    """Returns the groups of a relation's rows, in order. NULL is a group."""
+    found: dict[tuple[Any, ...], list[_Here]] = {}
+    for here in rows:
+        found.setdefault(tuple(group.of(here) for group in link.groups), []).append(here)
+    keys = [Order(Name((), ""), of_group=group) for group in link.groups]
+    return _sorted([_Group(rows) for rows in found.values()], [*link.order, *keys])
+
+
+class _Group(_Here):
+    """A group of rows. All but its aggregates are those of its first row by primary key (`tree.Here`)."""
+
+    def __init__(self, rows: list[_Here]) -> None:
+        super().__init__(rows[0].world, rows[0].row, rows[0].level)
+        self.rows = rows
+
+    def aggregate(self, call: Aggregate) -> Any:
+        return _aggregate(call, _sorted([_Chain(here, {(): here}) for here in self.rows], call.order))
 
 
 class _Chain:
@@ -220,7 +287,7 @@ def _sorted(found: list[Place], orders: Iterable[Order]) -> list[Place]:
 
 
 def _by(order: Order, here: _Here | _Chain) -> Any:
-    found = here.name(order.by)
+    found = order.of_group.of(here) if order.of_group else here.name(order.by)
     return found is None if order.is_null else found
 
 

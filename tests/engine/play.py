@@ -12,20 +12,23 @@ import psycopg
 from prometheus_client import CollectorRegistry
 from psycopg.rows import dict_row
 
-from syncer.checks import check_model
-from syncer.clock import Clock
-from syncer.declaration.compile import compile
+from syncer.checks import Reader, check_model
+from syncer.clock import Clock, Identity
+from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse, tables
 from syncer.errors import Retry
+from syncer.monitors.rerender import RESUMED, recent_roots
 from syncer.pacing import Waiter
 from syncer.pipeline.lane import Lane
 from syncer.pipeline.limits import Limits
 from syncer.pipeline.visibility import plan_durably
-from syncer.pipeline.work_items import range_items
+from syncer.pipeline.work_items import key_items, range_items
+from syncer.ports import Sink
 from syncer.postgres import catalog as rows_catalog
 from syncer.postgres.fingerprint import Tables
 from syncer.postgres.session import connect
 from syncer.postgres.snapshot_reader import SnapshotReader
+from syncer.registry.records import Proved
 from syncer.runtime.lane_observer import LaneObserver
 from syncer.telemetry.metrics import Metrics
 from tests.engine import changes, oracle
@@ -36,7 +39,7 @@ from tests.engine.schema import word
 from tests.engine.statements import SESSIONS, Action, Transaction, Write
 from tests.engine.world import FailingSink, FakeTime, Topics, WorkTopics
 from tests.harness.engine import MemoryDeadLetters
-from tests.harness.memory_sink import Store
+from tests.harness.memory_sink import MemorySink, Store
 
 PARTITIONS = 2
 LIMITS = Limits(max_records=100, chunk_documents=2, fan_out=3, commit_interval=0.0, gate_timeout=1.0, max_age=5.0)
@@ -44,22 +47,30 @@ LIMITS = Limits(max_records=100, chunk_documents=2, fan_out=3, commit_interval=0
 
 
 class Play:
-    """dsn: of a database for this test alone. Its slot exists (`changes.begin`)."""
+    """dsn: of a database for this test alone. Its slot exists (`changes.begin`).
 
-    def __init__(self, dsn: str, case: Case) -> None:
+    make_sink: makes the sink of a compiled read model. Without it, the documents are in memory.
+    """
+
+    def __init__(self, dsn: str, case: Case, make_sink: Callable[[Compiled], Sink] | None = None) -> None:
         self.dsn, self.case = dsn, case
+        store = Store()
+        self.make_sink = make_sink or (lambda model: MemorySink(model=model, store=store))
         self.admin = psycopg.connect(dsn, autocommit=True, options=OPTIONS)
-        create = ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public", *case.schema.sql(case.identities)]
+        create = ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public", *case.sql()]
         self.admin.execute("; ".join(create).encode())
         self.sessions = [Session(dsn) for _ in range(SESSIONS + 1)]
         self.published: list[ChangeEvent] = []
+        self.streamed_before = 0
+        """All changes of the transactions before this one were published when `stream` was called last."""
         self.time = FakeTime()
         self.time.meanwhile = self.release_one
         self.changes, self.work, self.dead_letters = Topics(), WorkTopics(), MemoryDeadLetters()
         self.clock, self.observed = Clock(1), Metrics(CollectorRegistry()).for_model("model")
         self.model = parse(case.declaration, "model.yaml")
         self.rows: list[SnapshotReader] = []
-        self.store = Store()
+        self.sinks: list[FailingSink] = []
+        """All so far: a write of an earlier one can arrive late."""
         self.compile()
 
     # -- the application ------------------------------------------------------------------------------------
@@ -105,13 +116,41 @@ class Play:
 
     # -- Debezium -------------------------------------------------------------------------------------------
 
-    def stream(self) -> None:
-        """Publishes the committed changes: one topic for each table, partitioned by key."""
+    def stream(self, *, inserts: bool = True) -> None:
+        """Publishes the committed changes: one topic for each table, partitioned by key.
+
+        inserts: whether those of inserted rows are among them.
+        """
         used = {table.name for table in self.compiled.tables}
+        xmin: Any = self.admin.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
         for change in changes.read(self.admin, self.case.schema):
-            if change.table in used:
+            if change.table in used and (inserts or json.loads(change.value)["op"] != "c"):
                 self.published.append(change)
                 self._produce(change)
+        self.streamed_before = int(xmin[0])
+
+    def lose_inserts(self) -> None:
+        """The connector resumes, and loses inserted rows. Then the documents of recent rows are rendered again."""
+        xmin = self.streamed_before
+        self.stream(inserts=False)
+        while any(session.late for session in self.sessions):
+            self.release_one()
+
+        self._render_recent(xmin)
+
+    def _render_recent(self, xmin: int) -> None:
+        proved = Proved(Reader(1, None), *self.identity(), xmin)
+        try:
+            for roots in recent_roots(self.rows[1], self.compiled.rendered, proved, Waiter()):
+                for item in key_items(roots, 2, RESUMED):
+                    self.work.put(item)
+        except Retry:
+            self.compile()
+            self._render_recent(xmin)
+
+    def identity(self) -> Identity:
+        with self.rows[1].view(root_only=True) as view:
+            return view.head.identity
 
     def publish_again(self, count: int) -> None:
         """Publishes the last changes again, as Debezium does if it was killed before it stored its offset."""
@@ -131,7 +170,8 @@ class Play:
         self.compiled = compile(self.model, catalog)
         findings = check_model("model.yaml", self.compiled, catalog)
         assert not [finding for finding in findings if finding.severity == "error"], findings
-        self.sink = FailingSink(self.compiled, self.store)
+        self.sink = FailingSink(self.make_sink(self.compiled))
+        self.sinks.append(self.sink)
         self.sink.prepare()
         for rows in self.rows:
             rows.close()
@@ -225,6 +265,10 @@ class Play:
         found = self.sink.read(list(self.sink.ids()))
         return {id: json.loads(body, parse_float=exact(Decimal)) for id, body in found.items()}
 
+    def refused(self) -> list[str]:
+        """Returns the ids and positions of all dead letters."""
+        return self.dead_letters.written
+
     def close(self) -> None:
         for session in self.sessions:
             if session.late:
@@ -232,6 +276,8 @@ class Play:
             session.close()
         for rows in self.rows:
             rows.close()
+        for sink in self.sinks:
+            sink.close()
         changes.read(self.admin, None)
         self.admin.close()
 

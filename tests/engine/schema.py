@@ -14,19 +14,30 @@ LONG = "x" * 200
 VALUES: dict[str, tuple[Any, ...]] = {
     "integer": (0, 1, 2, 3, 4),
     "bigint": (0, 1, 2, (1 << 53) + 1),
-    "text": ("a", "b", "a|b", "\\", "é'%"),
-    "varchar": ("a", "b", "a|b"),
+    "text": ("a", "b", "a|b", "\\", "é'%", "1", "02", str(UUID(int=0))),
+    "varchar": ("a", "b ", "a|b", "3", "high"),
     "character(3)": ("a  ", "b  ", "a|b"),
     "numeric": (Decimal(1), Decimal("1.00"), Decimal("2.5")),
     "date": (date(2024, 2, 29), date(1, 1, 1)),
-    "timestamptz": (datetime(2024, 2, 29, 12, 34, 56, 123456, UTC), datetime(1, 1, 1, tzinfo=UTC)),
+    "timestamptz": (
+        datetime(2024, 2, 29, 12, 34, 56, 123456, UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(2024, 3, 30, 23, 0, tzinfo=UTC),  # the first and the last hour of a day of 23 hours in Berlin
+        datetime(2024, 3, 31, 21, 59, 59, tzinfo=UTC),
+        datetime(2024, 11, 3, 4, 30, tzinfo=UTC),  # 00:30 in Havana, for the first time
+        datetime(2024, 11, 3, 5, 30, tzinfo=UTC),
+    ),
     "uuid": (UUID(int=0), UUID(int=1 << 127), UUID(int=(1 << 127) + 10)),
     "bytea": (b"", b"\0\xff", b"a"),
     "mood": ("high", "low"),
     "boolean": (False, True),
+    "integer[]": ([], [None], [1], [2, 1], [3, 3, None], [0, 1, 2, 3, 4], [4, 1 << 30], [[1, 2], [2, 0]]),
+    "bigint[]": ([], [2], [1, 2, 1], [3, None, (1 << 53) + 1], [0, 4], [1 << 62, 1]),
+    "text[]": ([], ["a"], ["b", "a", None], ["a|b", "é'%", "\\", "x,y", '"'], ["NULL", "", "1"]),
 }
 """By type: a few values, so that rows often match. Among them are equal keys with different texts, ids that need
-escapes, and numbers that no double can hold. `mood` is an enum with its labels in this order."""
+escapes, and numbers that no double can hold. Some texts are those of values of other types, or nearly. `mood` is an
+enum with its labels in this order."""
 
 
 Identity = str | tuple[str, ...]
@@ -72,6 +83,8 @@ class Table:
     partitioned: bool = False
     had: bool = False
     """Whether a first column was dropped."""
+    has_primary_key: bool = True
+    """Whether the key is the primary key. If not, it is a unique index."""
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
@@ -82,7 +95,11 @@ class Table:
         by = f" PARTITION BY HASH ({word(self.key[0])})" if self.partitioned else ""
         columns = ", ".join(map(str, self.columns))
         had = "had integer, " if self.had else ""
-        yield f"CREATE TABLE {name} ({had}{columns}, PRIMARY KEY ({words(self.key)}){unique}){by}"
+        key = "PRIMARY KEY" if self.has_primary_key else "UNIQUE"
+        yield f"CREATE TABLE {name} ({had}{columns}, {key} ({words(self.key)}){unique}){by}"
+        for column in self.columns:
+            if column.type.endswith("[]"):
+                yield f"CREATE INDEX ON {name} USING gin ({word(column.name)})"
         if self.had:
             yield f"ALTER TABLE {name} DROP had"
         leaves = [self.name]
@@ -139,8 +156,19 @@ def literal(value: Any) -> str:
         return {None: "NULL", True: "true", False: "false"}[value]
     if isinstance(value, int | Decimal):
         return str(value)
+    if isinstance(value, list):
+        return "'" + _array(value).replace("'", "''") + "'"
     if isinstance(value, str) and len(value) == len(LONG):
         return f"repeat('{value[0]}', {len(value)})"
     if isinstance(value, bytes):
         return f"'\\x{value.hex()}'"
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def _array(value: Any) -> str:
+    """Returns PostgreSQL's text of an array, or of one of its elements."""
+    if isinstance(value, list):
+        return f"{{{','.join(map(_array, value))}}}"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return "NULL" if value is None else str(value)

@@ -52,10 +52,13 @@ class Order:
     """None: SQL's default, last when ascending and first when descending."""
     is_null: bool = False
     """Whether the order is by `IS NULL`."""
+    of_group: Expression | None = None
+    """The ordered expression, if groups are ordered. `by` is not used then."""
 
     def __str__(self) -> str:
         nulls = {None: "", True: " nulls first", False: " nulls last"}[self.nulls_first]
-        by = f"({self.by} is null)" if self.is_null else self.by
+        by = f"({self.of_group.sql})" if self.of_group else str(self.by)
+        by = f"({by} is null)" if self.is_null else by
         return f"{by}{' desc' if self.descending else ''}{nulls}"
 
 
@@ -63,7 +66,7 @@ class Order:
 class Aggregate:
     function: str
     chain: tuple[Key, ...]
-    """The relations to the aggregated rows. The last one is a `many`."""
+    """The relations to the aggregated rows. The last one is a `many`. Empty in a list of groups, for its rows."""
     argument: Expression | None
     """None: counts rows."""
     type: str
@@ -73,7 +76,7 @@ class Aggregate:
 
     @property
     def sql(self) -> str:
-        inner = self.argument.sql if self.argument else ".".join(map(word, sum(self.chain, ())))
+        inner = self.argument.sql if self.argument else ".".join(map(word, sum(self.chain, ()))) or "*"
         inner = f"distinct {inner}" if self.distinct else inner
         separated = f"{inner}, ','" if self.function == "string_agg" else inner
         by = f" order by {', '.join(map(str, self.order))}" if self.order else ""
@@ -113,14 +116,44 @@ class Level:
 @dataclass(frozen=True)
 class Link:
     kind: str
-    """`one` or `many`."""
+    """`one`, `many` or `up`."""
     table: str
     on: tuple[tuple[str, str], ...]
-    """Pairs: (column of the other table, column of this table)."""
+    """Pairs: (column of the other table, column of this table or, with `through`, of the rows at its end).
+
+    Both are compared as texts if one of them ends with `::text`. `any(…)` stands for the elements of an array.
+    """
     level: Level
     where: Expression | None = None
     order: tuple[Order, ...] = ()
     limit: int | None = None
+    """Of `up`: the greatest number of ancestors."""
+    through: tuple[Key, ...] = ()
+    """The relations of the row that the link goes through."""
+    groups: tuple[Expression, ...] = ()
+    """Expressions over a row. If there are any, `level` and `order` are those of groups."""
+    when: Expression | None = None
+    """A condition over this row."""
+    step: tuple[tuple[str, str], ...] = ()
+    """Of `up`: the link to the next ancestor. Empty: `on`, and the outer row is a row of the same tree."""
+    farthest_first: bool = True
+    """Of `up`."""
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Returns `on` without casts and `any`."""
+        return [(_bare(its), _bare(ours)) for its, ours in self.on]
+
+    @property
+    def compares_texts(self) -> list[bool]:
+        return [any(side.endswith(TEXT) for side in pair) for pair in self.on]
+
+
+TEXT = "::text"
+
+
+def _bare(side: str) -> str:
+    return side.removesuffix(TEXT).removeprefix("any(").removesuffix(")")
 
 
 @dataclass(frozen=True)
@@ -178,13 +211,26 @@ def _fields(level: Level, fields: dict[str, Field]) -> dict[str, Any]:
     return entries
 
 
+def _side(through: tuple[Key, ...], text: str) -> str:
+    name = str(Name(through, _bare(text)))
+    return f"any({name})" if text.startswith("any(") else f"{name}{TEXT if text.endswith(TEXT) else ''}"
+
+
 def _link(link: Link) -> dict[str, Any]:
-    on = {word(its): word(ours) for its, ours in link.on}
+    on = {_side((), its): _side(link.through, ours) for its, ours in link.on}
     entries: dict[str, Any] = {link.kind: word(link.table), "on": on}
+    if link.when:
+        entries["when"] = link.when.sql
     if link.where:
         entries["where"] = link.where.sql
     if link.order:
         entries["order_by"] = [str(order) for order in link.order]
+    if link.groups:
+        entries["group_by"] = [group.sql for group in link.groups]
     if link.limit:
         entries["limit"] = link.limit
+    if link.step:
+        entries["step"] = {word(its): word(below) for its, below in link.step}
+    if not link.farthest_first:
+        entries["first"] = "nearest"
     return entries | _level(link.level)

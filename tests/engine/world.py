@@ -11,14 +11,12 @@ from concurrent.futures import Future
 from threading import Event
 from typing import Any, TypeVar
 
-from syncer.declaration.compile import Compiled
 from syncer.document import Batch, Outcome
 from syncer.errors import Retry
 from syncer.events import Position, WorkItem
 from syncer.pacing import SystemTime
 from syncer.pipeline.decode import encode_item
-from syncer.ports import Record
-from tests.harness.memory_sink import MemorySink, Store
+from syncer.ports import Record, Sink
 
 T = TypeVar("T")
 Partition = tuple[str, int]
@@ -132,12 +130,16 @@ class WorkTopics(Topics):
         """All items are durable."""
 
 
-class FailingSink(MemorySink):
-    """Fails in the next write, as `fail` chooses."""
+class FailingSink:
+    """Wraps a sink. It fails in the next write, as `fail` chooses."""
 
-    def __init__(self, model: Compiled, store: Store) -> None:
-        super().__init__(model=model, store=store)
+    def __init__(self, inner: Sink) -> None:
+        self.inner = inner
+        self.name, self.in_place = inner.name, inner.in_place
         self.fault = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def fail(self, how: str) -> None:
         self.fault = how
@@ -148,16 +150,16 @@ class FailingSink(MemorySink):
             case "unreachable":
                 raise Retry("no answer")
             case "answer lost":
-                super().write(batch, timeout)
+                self.inner.write(batch, timeout)
                 raise Retry("no answer")
             case "half":
                 return self._half(batch, batch.ids())
-        return super().write(batch, timeout)
+        return self.inner.write(batch, timeout)
 
     def _half(self, batch: Batch, ids: Sequence[str]) -> Outcome:
         """Writes every second document."""
         written = set(ids[::2])
         upserts = {id: body for id, body in batch.upserts.items() if id in written}
-        outcome = super().write(Batch(batch.version, upserts, [id for id in batch.deletes if id in written]))
+        outcome = self.inner.write(Batch(batch.version, upserts, [id for id in batch.deletes if id in written]))
         outcome.retry += [id for id in ids if id not in written]
         return outcome

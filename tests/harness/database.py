@@ -1,10 +1,13 @@
 """Creates a PostgreSQL database for one test. Drops it with its sessions, slots and connectors."""
 
+import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,6 +15,7 @@ import urllib3
 from psycopg import sql
 
 from devstack import Stack
+from tests.harness.waiting import until
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,24 @@ def fresh_database(stack: Stack) -> Iterator[Database]:
         with psycopg.connect(stack.postgres, autocommit=True) as admin:
             drop_slots(admin, name)
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def wal_writer_paused(database: Database) -> Iterator[None]:
+    """Stops PostgreSQL's WAL writer. Otherwise it may flush an asynchronous commit before the test looks at it."""
+    [(pid,)] = database.query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
+
+    def stopped() -> bool:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+        return stat.rpartition(")")[2].split()[0] == "T"
+
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        until(stopped, "the WAL writer stops")
+        yield
+    finally:
+        with suppress(ProcessLookupError):  # the test may have killed the server
+            os.kill(pid, signal.SIGCONT)
 
 
 def delete_connectors(connect: str, database: str) -> None:

@@ -141,7 +141,7 @@ class Engine:
                 "SYNCER_KAFKA__TOPIC_PREFIX": "here",
             }
         )
-        self.compiled = loader.load_model(self.config, loader.declared(self.config)[0]).compiled
+        self.compiled = loader.load_model(self.config, loader.load_declared(self.config)[0]).compiled
         self.changes, self.work, self.dead_letters = MemoryTopic("here"), MemoryWorkQueue("work"), MemoryDeadLetters()
         self.store = Store()
         self.sink = RecordingSink(self.store, self.compiled)

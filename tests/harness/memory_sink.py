@@ -83,6 +83,8 @@ def readers_elsewhere(connection: Connection, settings: Settings, generation: in
 class MemorySink:
     """Implements `ports.Sink` over a `Store`. It rejects documents that are not JSON objects."""
 
+    in_place = True
+
     def __init__(
         self,
         settings: Settings | None = None,

@@ -9,6 +9,8 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from tests.harness.fork import ForkedProcess, can_fork, fork
+
 STOP_TIMEOUT = 10.0
 """Seconds in which every command must end after SIGTERM."""
 
@@ -18,7 +20,11 @@ class SyncerProcess:
 
     def __init__(self, arguments: Collection[str], environment: Mapping[str, str], log: Path, folder: Path) -> None:
         self.name, self.log = log.stem, log
+        self.process: ForkedProcess | subprocess.Popen[bytes]
         with log.open("wb") as output:
+            if can_fork(environment):
+                self.process = fork(arguments, environment, output.fileno(), folder)
+                return
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "syncer", *arguments],
                 env=environment,

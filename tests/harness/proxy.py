@@ -17,11 +17,13 @@ class Proxy:
     """Forwards connections from its own port, which stays the same after every outage.
 
     rewrite: changes each frame that the server sends. Frames begin with their length, as in the protocol of Kafka.
+    request: changes each frame that a client sends, and may delay it.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._upstream = host, port
         self.rewrite: Rewrite | None = None
+        self.request: Rewrite | None = None
         self._open = threading.Event()
         self._open.set()
         self._lock = threading.Lock()
@@ -93,7 +95,7 @@ class Proxy:
             self._sockets |= {client, server}
         responses = threading.Thread(target=self._pump, args=(server, client, self.rewrite), daemon=True)
         responses.start()
-        self._pump(client, server, None)
+        self._pump(client, server, self.request)
         responses.join()
         with self._lock:
             self._sockets -= {client, server}

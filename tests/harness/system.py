@@ -6,7 +6,9 @@ read models, groups, index and keys (`System`). So a test can break its system w
 
 from __future__ import annotations
 
+import gc
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import Any
 
 import redis
 import urllib3
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from devstack import Stack
@@ -25,10 +27,12 @@ from syncer.connect.client import Connect
 from syncer.connect.definition import Definition
 from syncer.events import TableName
 from syncer.kafka.admin import KafkaAdmin
+from syncer.kafka.group_offsets import GroupOffsets
 from syncer.kafka.names import topic_of
 from syncer.kafka.producer import KafkaProducer
 from syncer.kafka.reader import TopicReader
 from syncer.kafka.state_store import KafkaStateStore
+from syncer.ports import Partition
 from tests.harness import Database, Names
 from tests.harness.connector import definition, streaming
 from tests.harness.daemon import Daemon
@@ -171,9 +175,21 @@ class System:
         path = self.folder / "models" / f"{name}.yaml"
         path.write_text(text.format(**vars(self)))
 
+    def invoke(self, *arguments: str, catch_exceptions: bool = False) -> Result:
+        """Runs a command to its end in this process.
+
+        Closes its clients: a test that polls the status would otherwise have hundreds of connections and threads.
+        """
+        try:
+            return CliRunner().invoke(cli.main, arguments, env=self.environment, catch_exceptions=catch_exceptions)
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # the end of a process closes its sockets, too
+                gc.collect()
+
     def run(self, *arguments: str, expect: int = 0) -> str:
         """Runs a command to its end in this process and returns its output. expect: the exit status."""
-        done = CliRunner().invoke(cli.main, arguments, env=self.environment, catch_exceptions=False)
+        done = self.invoke(*arguments)
         assert done.exit_code == expect, f"syncer {arguments} ended with {done.exit_code}:\n{done.output}"
         return done.output
 
@@ -187,8 +203,7 @@ class System:
 
     def status_of(self, model: str) -> dict[str, Any]:
         """Returns the status of a read model from `syncer status --json`."""
-        command = ["status", "--json", model]
-        done = CliRunner().invoke(cli.main, command, env=self.environment, catch_exceptions=False)
+        done = self.invoke("status", "--json", model)
         assert done.exit_code in (0, 1), done.output
         [found] = json.loads(done.stdout)["models"]
         assert isinstance(found, dict)
@@ -210,10 +225,17 @@ class System:
 
     def is_healthy(self, *models: str) -> bool:
         """Returns whether the exit status of `syncer status` is 0. A busy server may respond too late."""
-        return CliRunner().invoke(cli.main, ["status", *models], env=self.environment).exit_code == 0
+        return self.invoke("status", *models, catch_exceptions=True).exit_code == 0
 
     def kafka_admin(self) -> KafkaAdmin:
         return KafkaAdmin({"bootstrap.servers": self.stack.kafka}, partitions=1, replication_factor=1)
+
+    def committed(self, group: str, *topics: str) -> dict[Partition, int]:
+        """Returns the offsets of these topics that a group has committed."""
+        offsets = GroupOffsets({"bootstrap.servers": self.stack.kafka})
+        found = offsets.committed(group, self.kafka_admin().ends(topics))
+        offsets.close()
+        return found
 
     def topic_reader(self) -> TopicReader:
         return TopicReader({"bootstrap.servers": self.stack.kafka}, self.kafka_admin())
@@ -264,7 +286,7 @@ class System:
 
     def remove_keys(self) -> None:
         """Deletes all keys of the read models in Redis."""
-        remove_keys(self.redis, f"{self.prefix}:*", f"version:{self.prefix}:*", f"syncer:*{self.prefix}*")
+        remove_keys(self.redis, f"{self.prefix}:*", f"version:*{self.prefix}:*", f"syncer:*{self.prefix}*")
 
     def close(self) -> None:
         """Kills the daemons and deletes the keys in Redis."""

@@ -9,7 +9,7 @@ import re
 import struct
 import subprocess
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,19 @@ class Result:
 
 
 def run(
-    command: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None, columns: int = 120
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    columns: int = 120,
+    react: Callable[[str], str] = lambda _: "",
 ) -> Result:
     """Runs a command to its end in a new session with its own controlling terminal.
 
     Afterwards it closes the terminal, as a user closes a window: all processes of the session get SIGHUP. It answers
     questions with Enter.
+
+    react: called after each output with all text so far, without styles. Returns keys to press, such as `q`.
     """
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
@@ -49,6 +56,8 @@ def run(
                 shown += part
                 if re.search(rb"\[y/N\]:? $", shown):
                     os.write(controller, b"\n")  # Enter chooses the default answer
+                if keys := react(_STYLE.sub("", shown.decode(errors="ignore"))):
+                    os.write(controller, keys.encode())
         finally:
             os.close(controller)
     text = _STYLE.sub("", shown.decode()).replace("\r\n", "\n")

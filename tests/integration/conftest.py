@@ -4,10 +4,14 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from devstack import Stack
+from tests.harness.postgres_servers import postgres_stack, reads_database
 from tests.harness.system import Source, System, new_system, streaming_source
+from tests.harness.table_sink import Reads
 
 _numbers = itertools.count(1)
 
@@ -22,3 +26,19 @@ def source(stack: Stack) -> Iterator[Source]:
 def system(source: Source, tmp_path: Path) -> Iterator[System]:
     with new_system(source, tmp_path, next(_numbers)) as system:
         yield system
+
+
+@pytest.fixture(scope="session")
+def postgres_alone() -> Iterator[Stack]:
+    """A PostgreSQL server for tests that need no other."""
+    with postgres_stack() as own:
+        yield own
+
+
+@pytest.fixture
+def reads(postgres_alone: Stack) -> Iterator[Reads]:
+    url = postgres_alone.postgres
+    with reads_database(url) as dsn:
+        database = conninfo_to_dict(dsn)["dbname"]
+        with psycopg.connect(make_conninfo(url, dbname=database), autocommit=True) as admin:
+            yield Reads(dsn, admin)

@@ -79,7 +79,7 @@ def test_unreadable_records_become_dead_letters(system: System) -> None:
         letters = daemon.logged("dead letter written", model=model)
         assert len(letters) == len(bad)
         assert all(one["where"].startswith(system.topic("orders")) and one["hint"] for one in letters)
-        assert f"a change of {system.schema}.nobody, which is no table of this read model" in str(letters)
+        assert f"a change of {system.schema}.nobody, which is not a table of this read model" in str(letters)
 
 
 # -- rows and documents -------------------------------------------------------------------------------------
@@ -313,11 +313,11 @@ def test_hazard_22_a_deleted_index_is_reported_and_not_recreated_with_some_docum
     system.until_in_sync()
     urllib3.request("DELETE", f"{system.stack.elasticsearch}/{system.orders}-000001")
     system.execute("UPDATE {schema}.orders SET status = 'paid' WHERE id = 1")
-    failed(daemon, system.orders, "the index is gone", f"syncer resync {system.orders}")
+    failed(daemon, system.orders, "the index is missing", f"syncer resync {system.orders}")
     daemon.stop()
     daemon = system.start(ready=False)
     reason = daemon.until_reason(system.orders, "failed")
-    assert "is gone, and its documents with it" in reason and f"syncer resync {system.orders}" in reason
+    assert "is missing, and so are its documents" in reason and f"syncer resync {system.orders}" in reason
     system.run("resync", system.orders, "--yes")
     system.until_in_sync()
     daemon.until_ready()
@@ -337,7 +337,7 @@ def test_hazard_23_every_sink_detects_a_lost_epoch_record(system: System) -> Non
     daemon = system.start(ready=False)
     for model in (system.orders, system.summaries):
         reason = daemon.until_reason(model, "failed")
-        assert "of a later epoch than the syncer has on record" in reason and f"syncer resync {model}" in reason
+        assert "of a later epoch than the recorded one" in reason and f"syncer resync {model}" in reason
     system.execute("UPDATE {schema}.orders SET status = 'paid'")
     for model in (system.orders, system.summaries):
         system.run("resync", model, "--yes")

@@ -1,9 +1,11 @@
 """Reads the catalog of PostgreSQL, and its fingerprint, which changes when the tables change."""
 
+import psycopg
 import pytest
 from psycopg import sql
 
-from syncer.declaration.catalog import Catalog, Column, Index
+from syncer.declaration.catalog import Catalog, Column
+from syncer.declaration.row_key import missing
 from syncer.events import TableName
 from syncer.postgres.catalog import fingerprint, load, load_stable
 from tests.harness import Database
@@ -88,12 +90,61 @@ def test_type_names_do_not_depend_on_the_search_path(schema: Database) -> None:
 def test_indexes_that_serve_equality(schema: Database) -> None:
     table = read(schema, PLAIN).tables[PLAIN]
     assert table.primary_key == ("id",)
-    assert set(table.indexes) == {
-        Index("plain_pkey", ("id",), True, False),
-        Index("plain_u", ("a",), True, False),
-        Index("plain_a_lower_c_idx", ("a",), False, False),
-        Index("plain_c_idx", ("c",), False, True),
+    assert {(index.name, index.columns, index.unique, index.partial) for index in table.indexes} == {
+        ("plain_pkey", ("id",), True, False),
+        ("plain_u", ("a",), True, False),
+        ("plain_a_lower_c_idx", ("a",), False, False),
+        ("plain_c_idx", ("c",), False, True),
     }
+
+
+KEYLESS = [
+    "CREATE TABLE t (a int NOT NULL, b int NOT NULL, c int, ids bigint[], tags text[], UNIQUE (a) DEFERRABLE)",
+    "CREATE UNIQUE INDEX of_partial ON t (b) WHERE c > 1",
+    "CREATE UNIQUE INDEX of_expression ON t (b, (a + 1))",
+    "CREATE UNIQUE INDEX of_nullable ON t (c)",
+]
+T = TableName("public", "t")
+
+
+def test_a_unique_index_identifies_the_rows_of_a_table_without_a_primary_key(database: Database) -> None:
+    database.execute(*KEYLESS)
+    table = read(database, T).tables[T]
+    assert (table.primary_key, table.key_index) == ((), "")
+    assert missing(table, root=False)[0] == (
+        "public.t has no primary key, and no unique index identifies its rows (of_expression: it has an expression;"
+        " of_nullable: c can be NULL; of_partial: it is partial; t_a_key: it is deferrable)"
+    )
+    with pytest.raises(psycopg.Error, match="non-immediate"):
+        database.execute("ALTER TABLE t REPLICA IDENTITY USING INDEX t_a_key")
+    database.execute("CREATE UNIQUE INDEX wide ON t (b, a) INCLUDE (c)")
+    table = read(database, T).tables[T]
+    assert (table.primary_key, table.key_index, table.leaves[0].identity_columns) == (("b", "a"), "wide", ())
+    before = print_of(database)
+    database.execute("CREATE UNIQUE INDEX narrow ON t (a)")
+    assert read(database, T).tables[T].key_index == "narrow"
+    assert print_of(database) != before
+    database.execute("ALTER TABLE t REPLICA IDENTITY USING INDEX wide")
+    table = read(database, T).tables[T]
+    assert (table.key_index, table.leaves[0].identity_columns) == ("wide", ("b", "a")), "that of the identity"
+
+
+def print_of(database: Database) -> str:
+    with database.connect() as session:
+        return load_stable(session, [T])[1].value
+
+
+def test_the_gin_indexes_that_find_an_array_by_an_element(database: Database) -> None:
+    database.execute(*KEYLESS, "CREATE EXTENSION intarray", "ALTER TABLE t ADD few int[]")
+    database.execute(
+        "CREATE INDEX ON t USING gin (ids) WHERE c > 1",
+        "CREATE INDEX ON t USING gin (few gin__int_ops)",
+        'CREATE INDEX ON t USING gin (tags COLLATE "C")',
+        "CREATE INDEX ON t (ids)",
+    )
+    assert read(database, T).tables[T].element_indexes == frozenset()
+    database.execute("CREATE INDEX ON t USING gin (tags, ids)", "CREATE INDEX ON t USING gin (few)")
+    assert read(database, T).tables[T].element_indexes == {"ids", "tags", "few"}
 
 
 def test_each_partition_leaf_has_its_own_identity(schema: Database) -> None:

@@ -188,7 +188,10 @@ def test_from_an_empty_system_to_verified_documents(run: Run, stack: Stack, data
     assert run("verify").stdout.count("equal") == 3
     [status] = json.loads(run("status", "--json", "orders", expect=1).stdout)["models"]
     assert (status["model"], status["state"], status["work_records"]) == ("orders", "stopped", 0)
-    assert status["lag_seconds"] is None and status["notes"] == ["orders: no daemon runs it → syncer run"]
+    assert status["lag_seconds"] is None
+    assert status["notes"][0] == "orders: no daemon runs it → syncer run"
+    assert re.fullmatch(r"orders: verified \d+ s ago, 2 documents equal", status["notes"][1])
+    assert status["staleness_seconds"] is None and status["watermark"] is None
     with redis.Redis.from_url(stack.redis) as client:
         client.set(f"{names.prefix}:1", '{"name": "Eve"}')
         client.delete(f"{names.prefix}:2")
@@ -378,16 +381,36 @@ def test_check_reports_each_unreachable_server_as_a_finding(
     monkeypatch.setenv("SYNCER_ELASTICSEARCH__URL", "http://127.0.0.1:1")
     monkeypatch.setenv("SYNCER_REDIS__URL", "redis://127.0.0.1:1/0")
     output = run("check", expect=1).stdout
-    assert "→ is Kafka up? see kafka.bootstrap_servers" in output
+    assert "→ check that Kafka is up and kafka.bootstrap_servers is correct" in output
     assert "error: Elasticsearch at http://127.0.0.1:1: Elasticsearch does not answer" in output
-    assert "→ is it up? see elasticsearch.url in the configuration" in output
+    assert "→ check that Elasticsearch is up and elasticsearch.url is correct" in output
     assert "error: Redis at redis://127.0.0.1:1/0: Redis cannot be used" in output
-    assert "→ is it up? see redis.url in the configuration" in output
+    assert "→ check that Redis is up and redis.url is correct" in output
     assert "3 errors" in output and "Kafka Connect: ok" in output
     monkeypatch.setenv("SYNCER_KAFKA__BOOTSTRAP_SERVERS", stack.kafka)
     assert run("check", "--sql", expect=1).stdout == ""
     output = run("check", "orders", expect=1).stdout
     assert "Elasticsearch at" in output and "Redis" not in output  # this read model does not use Redis
+
+
+def test_check_reports_conditions_that_make_the_watermark_false_or_impossible(
+    run: Run, stack: Stack, database: Database, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_replica_identity(database)
+    create = "SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, true)"
+    database.query(create, [names.prefix])
+    topics = KafkaAdmin({"bootstrap.servers": stack.kafka}, partitions=1, replication_factor=1)
+    topics.create([f"{names.prefix}.public.orders"], {"unclean.leader.election.enable": "true"})
+    topics.create([names("offsets")], {"cleanup.policy": "delete"})
+    monkeypatch.setenv("SYNCER_CONNECT__OFFSET_TOPIC", names("offsets"))
+
+    def codes() -> set[tuple[str, str]]:
+        found = json.loads(run("check", "--json", expect=1).stdout)["findings"]
+        return {(f["severity"], f["code"]) for f in found}
+
+    assert codes() >= {("error", "slot-two-phase"), ("error", "unclean-election"), ("error", "offset-topic")}
+    monkeypatch.setenv("SYNCER_CONNECT__OFFSET_TOPIC", names("nothing"))
+    assert codes() >= {("warning", "offset-topic")}
 
 
 def test_check_reports_a_required_resync(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from devstack import Stack
-from syncer.checks import POSTGRES_CONNECTOR, resumes_without_loss
+from syncer.checks import POSTGRES_CONNECTOR, loses_only_inserts
 from syncer.connect.client import Connect
 from syncer.errors import Fatal, Retry
 from tests.harness import Database, Names
@@ -25,7 +25,7 @@ def test_applying_shows_the_difference_and_skips_unchanged_connectors(
 ) -> None:
     database.execute("CREATE TABLE orders (id int PRIMARY KEY)", "CREATE PUBLICATION pub FOR TABLE orders")
     wanted = definition(database, names)
-    assert resumes_without_loss(connect.plugin_version(POSTGRES_CONNECTOR)) is not None
+    assert loses_only_inserts(connect.plugin_version(POSTGRES_CONNECTOR)) is not None
     assert connect.plugin_version("no.such.Connector") == ""
     assert connect.config(wanted.name) is None and connect.status(wanted.name) is None
     created = connect.apply(wanted)
@@ -35,10 +35,10 @@ def test_applying_shows_the_difference_and_skips_unchanged_connectors(
     assert wanted.name in connect.names()
     assert connect.apply(wanted).action == "unchanged"
 
-    changed = replace(wanted, config={**wanted.config, "poll.interval.ms": "20", "database.user": "nobody"})
+    changed = replace(wanted, config={**wanted.config, "poll.interval.ms": "30", "database.user": "nobody"})
     assert str(connect.plan(changed)).splitlines()[1:] == [
         f"  ~ database.user: {database.user} → nobody",
-        "  ~ poll.interval.ms: 5 → 20",
+        "  ~ poll.interval.ms: 20 → 30",
     ]
     del (slower := dict(wanted.config))["heartbeat.interval.ms"]
     assert "  - heartbeat.interval.ms: 10000" in str(connect.apply(replace(wanted, config=slower)))

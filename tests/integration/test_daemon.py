@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -12,10 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import urllib3
 
-from syncer.telemetry.table import STATES, TABLE
+from syncer.telemetry.spec import STATES
+from syncer.telemetry.table import TABLE
 from tests.harness.system import System
 from tests.harness.waiting import until
 
@@ -68,6 +71,10 @@ def test_the_daemon_reports_metrics_status_and_health(system: System) -> None:
         "reason": "",
         "last_error": "",
         "hint": "",
+        "staleness_seconds": None,
+        "watermark": None,
+        "searchable": None,
+        "watermark_reason": "the first backfill has not finished",
     }
     system.until_status(model, state="running", members=1, lag_records=0, lag_seconds=0)
     assert daemon.get("/livez") == (200, "ok\n") and daemon.get("/readyz") == (200, "ok\n")
@@ -170,6 +177,23 @@ def test_a_port_in_use_is_reported_at_once(system: System) -> None:
         assert word in result.stderr
 
 
+def test_a_daemon_that_anybody_could_read_does_not_start(system: System) -> None:
+    system.environment["SYNCER_HTTP__HOST"] = "0.0.0.0"
+    command = [sys.executable, "-m", "syncer"]
+    options: Any = {"env": system.environment, "capture_output": True, "text": True, "check": False}
+    result = subprocess.run([*command, "run"], **options)
+    assert result.returncode == 3
+    checked = subprocess.run([*command, "check"], **options)
+    assert checked.returncode == 1 and "HTTP: ok" not in checked.stdout
+    for output in (result.stderr, checked.stdout):
+        assert "http.host 0.0.0.0" in output and "http.read_token_file" in output
+    system.environment["SYNCER_HTTP__READ_TOKEN"] = "0123456789abcdef"
+    daemon = system.start()
+    until(lambda: daemon.get("/readyz") == (200, "ok\n"))
+    assert daemon.get("/livez") == (200, "ok\n") and daemon.get("/status")[0] == 401
+    assert "0123456789abcdef" not in daemon.log.read_text()
+
+
 def test_a_stop_under_load_loses_nothing_and_repeats_little(system: System) -> None:
     system.environment |= {"SYNCER_PIPELINE__MAX_RECORDS": "200", "SYNCER_PIPELINE__FAN_OUT": "500"}
     system.execute(CUSTOMERS)
@@ -180,7 +204,11 @@ def test_a_stop_under_load_loses_nothing_and_repeats_little(system: System) -> N
     system.execute(ORDERS.format(1, 9000))
     until(lambda: len(system.documents(system.orders)) > 200)
     assert daemon.stop() < 5
-    committed = sum(system.kafka_admin().committed(f"{system.prefix}.{system.orders}.1").values())
+    committed = sum(
+        system.committed(
+            f"{system.prefix}.{system.orders}.1", system.topic("orders"), system.topic("customers")
+        ).values()
+    )
     written = len(system.documents(system.orders))
     assert written - 200 <= committed <= written + 2  # offsets count events, two of them of customers
     daemon = system.start()
@@ -215,6 +243,42 @@ def test_daemons_share_the_work_and_take_over_from_a_killed_daemon(system: Syste
     system.until_in_sync()
     until(lambda: second.metric("syncer_lag_records") == 0)
     second.stop()
+
+
+def test_the_overview_has_the_progress_of_a_backfill_and_the_last_verification(system: System) -> None:
+    system.execute(CUSTOMERS, ORDERS.format(1, 3000))
+    daemon = system.start()
+
+    def overview() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(daemon.get("/overview")[1])["models"][system.orders]
+        return found
+
+    def under_way() -> bool:
+        found = overview().get("backfill", {})
+        return found.get("state") == "unfinished" and 0 < found["percent"] < 100 and found["seconds_left"] is not None
+
+    until(lambda: overview().get("backfill") == {"state": "never"}, overview)
+    with backfill(system, "--rate", "200") as process:
+        until(under_way, overview)
+        process.communicate()
+    until(lambda: overview()["backfill"]["state"] == "done", overview)
+    verify = f"syncer verify {system.orders}"
+    until(lambda: [one["command"] for one in overview()["next_steps"]] == [verify], overview)
+    system.execute("UPDATE {schema}.orders SET address = 'nonsense' WHERE id = 7")
+    until(lambda: overview()["dead_letters"] == 1, overview)
+    system.run("verify", system.orders, "--patience", "0", expect=1)
+    until(lambda: (overview()["verification"] or {}).get("state") == "different", overview)
+    assert "1 document differed" in system.run("status", system.orders, expect=1)
+    assert system.status_of(system.orders)["verified"]["documents"] == 3000
+    system.execute("UPDATE {schema}.orders SET address = NULL WHERE id = 7")
+    until(lambda: overview()["dead_letters"] == 0, overview)
+    system.run("verify", system.orders)
+    until(lambda: overview()["next_steps"] == [], overview)
+    assert "3,000 documents equal" in system.run("status", system.orders)
+    history = json.loads(daemon.get("/overview")[1])["history"]
+    assert max(history["models"][system.orders]["records"][1:]) > 0 and len(history["at"]) > 5
+    top = system.run("top", "--url", daemon.url)
+    assert f"pid {daemon.process.pid}" in top and re.search(rf"(?m)^{system.orders} +running +\d\.\d s", top)
 
 
 def test_a_killed_backfill_resumes_where_it_stopped(system: System) -> None:

@@ -46,6 +46,7 @@ def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system:
     assert letters.keys() == {"3", "4"}
     assert "no address" in letters["3"]["reason"] and "division by zero" in letters["4"]["reason"]
     assert letters["3"]["handle"] in system.run("dlq", "list")
+    since = letters["3"]["since"]
     system.execute("UPDATE {schema}.orders SET parts = 1 WHERE id = 4")
     assert f"{orders}: 1 document was rejected" in system.run("backfill", orders, expect=1)  # only those of this run
     system.execute(NO_PARTS)
@@ -60,7 +61,8 @@ def test_documents_are_replayed_without_a_daemon_until_they_are_accepted(system:
 
     output = system.run("dlq", "replay", orders, "--all", expect=1)  # nothing has been fixed yet
     assert "0 of 2 dead letters resolved" in output and "no address" in output
-    assert listed(system, orders).keys() == {"3", "4"}
+    letters = listed(system, orders)
+    assert letters.keys() == {"3", "4"} and letters["3"]["since"] == since, "the time of the first rejection"
     accept_malformed_addresses(system)
     assert "1 of 2 dead letters resolved" in system.run("dlq", "replay", orders, "--all", expect=1)
     assert system.documents(orders)["3"]["address"] == "no address"
@@ -98,10 +100,11 @@ def test_a_mapping_that_rejects_every_document_stops_only_its_read_model(system:
         "INSERT INTO {schema}.orders (id, customer_id, address) "
         "SELECT n, 1 + n % 2, 'no address' FROM generate_series(1, 3000) n",
     )
+    ranges = f"{system.prefix}.{orders}.1.backfill"
     output = system.run("backfill", orders, expect=3)
     assert f"the backfill stopped: elasticsearch:{orders} refused 100 documents in a row" in output
     assert "document_parsing_exception" in output and "→ correct the mapping" in output
-    committed = sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values())
+    committed = sum(system.committed(ranges, ranges).values())
     letters = listed(system, orders)
     assert 30 * committed <= len(letters) < 100
     for letter in letters.values():  # each names the sink, the error and its cause
@@ -113,7 +116,7 @@ def test_a_mapping_that_rejects_every_document_stops_only_its_read_model(system:
     assert f"elasticsearch:{orders} still refuses documents" in status["reason"]
     assert daemon.metric("syncer_breaker_open", model=orders) == 1
     assert listed(system, orders) == letters
-    assert sum(system.kafka_admin().committed(f"{system.prefix}.{orders}.1.backfill").values()) == committed
+    assert sum(system.committed(ranges, ranges).values()) == committed
     system.declare("orders", ORDERS.replace("type: ip", "type: keyword"))
     system.run("resync", orders, "--yes")
     daemon.until_state(orders, "running")

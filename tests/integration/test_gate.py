@@ -28,11 +28,11 @@ from syncer.pipeline.limits import Limits
 from syncer.pipeline.visibility import VisibilityGate
 from syncer.postgres.snapshot_reader import SnapshotReader
 from syncer.registry.backends import open_registry
-from syncer.registry.loader import declared, load_model
+from syncer.registry.loader import load_declared, load_model
 from syncer.runtime.lane_observer import LaneObserver
 from syncer.telemetry.metrics import Metrics
 from tests.conftest import program, temporary_home
-from tests.harness.database import fresh_database
+from tests.harness.database import fresh_database, wal_writer_paused
 from tests.harness.engine import SCHEMA, Engine
 from tests.harness.system import Source, System, streaming_source
 from tests.harness.waiting import until
@@ -140,7 +140,7 @@ def test_hazard_10_an_event_of_an_unknown_transaction_stops_the_read_model(
 
 def test_hazard_09_wal_is_flushed_before_rendered_documents_are_written(system: System, private: Stack) -> None:
     config = load_config(environ=system.environment)
-    loaded = load_model(config, declared(config, [system.orders])[0])
+    loaded = load_model(config, load_declared(config, [system.orders])[0])
     rows = SnapshotReader(config.postgres.arguments(), loaded.compiled)
     stop = threading.Event()
     observer = LaneObserver("changes", Metrics(CollectorRegistry()).for_model(system.orders))
@@ -154,7 +154,7 @@ def test_hazard_09_wal_is_flushed_before_rendered_documents_are_written(system: 
         [(value,)] = system.database.query(query)
         return int(value)
 
-    with closing(rows), system.database.connect() as session:
+    with closing(rows), wal_writer_paused(system.database), system.database.connect() as session:
         session.execute("SET synchronous_commit = off")
         session.execute(f"INSERT INTO {system.schema}.customers VALUES (1, 'Ada')".encode())
         assert behind() > 0
@@ -171,7 +171,7 @@ def test_hazard_28_a_backfill_is_planned_from_flushed_wal(system: System, privat
     """Found by the simulation: a crash undid the delete of a row. The row had no event and was in no range."""
     system.execute(CUSTOMERS, FIVE)
     config = load_config(environ=system.environment)
-    loaded = load_model(config, declared(config, [system.orders])[0])
+    loaded = load_model(config, load_declared(config, [system.orders])[0])
     registry = open_registry(config)
     names = registry.open(loaded.compiled).names
     with system.database.connect() as session:
@@ -205,7 +205,7 @@ def test_hazard_09_changes_undone_by_a_crash_are_never_written(private: Stack, t
                 return super().flushed(lsn)
 
         lane.gate.rows = Crash(engine.config.postgres.arguments(), engine.compiled)
-        with contextlib.suppress(psycopg.OperationalError), database.connect() as session:
+        with wal_writer_paused(database), contextlib.suppress(psycopg.OperationalError), database.connect() as session:
             session.execute("SET synchronous_commit = off")
             session.execute("INSERT INTO orders VALUES (1, 1, 'lost')")
             engine.add_event(None, "orders", "c", after={"id": 1, "customer_id": 1, "note": "lost"})

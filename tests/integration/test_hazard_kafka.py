@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from devstack import Stack
 from syncer.errors import Fatal
 from syncer.kafka.consumer import KafkaSource
+from syncer.kafka.group_offsets import GroupOffsets
 from tests.harness.system import System
 from tests.harness.waiting import until
 
@@ -71,10 +72,9 @@ def test_hazard_18_an_idle_partition_starts_at_its_end(stack: Stack, system: Sys
     assert producer.flush(10) == 0
     assert system.kafka_admin().ends([topic], at_ms=now - 600_000)[topic, 0] == -1
     system.run("backfill", system.orders)
-    starts = system.state_store().load()[system.orders]["starts"]
+    starts = system.state_store().load()[f"{system.orders}/1/registration"]["starts"]
     assert starts[topic] == {"0": 1, "1": 1}
-    committed = system.kafka_admin().committed(f"{system.prefix}.{system.orders}.1")
-    assert {p: offset for p, offset in committed.items() if p[0] == topic} == {(topic, 0): 1, (topic, 1): 1}
+    assert system.committed(f"{system.prefix}.{system.orders}.1", topic) == {(topic, 0): 1, (topic, 1): 1}
 
 
 def test_hazard_19_a_partition_added_later_is_read_from_its_start(
@@ -82,7 +82,7 @@ def test_hazard_19_a_partition_added_later_is_read_from_its_start(
 ) -> None:
     topic = make(system, "growing", 1)
     group = f"{system.prefix}.growing"
-    system.kafka_admin().commit(group, {(topic, 0): 0})
+    GroupOffsets({"bootstrap.servers": stack.kafka}).commit(group, {(topic, 0): 0})
     admin.create_partitions([NewPartitions(topic, 2)])[topic].result(10)
     until(lambda: system.kafka_admin().existing()[topic] == 2)
     producer = Producer(settings(stack))
@@ -117,7 +117,7 @@ def test_hazard_19_expired_offsets_restart_at_the_start_of_the_read_model(system
     system.execute(CHANGE)
     daemon = system.start(system.orders)
     system.until_in_sync(system.orders)
-    assert system.state_store().load()[system.orders]["generation"] == 1
+    assert system.state_store().load()[f"{system.orders}/1/registration"]["generation"] == 1
     assert daemon.metric("syncer_events_total") >= 11  # all events since the start of the read model
 
 

@@ -87,7 +87,7 @@ def watched(database: Database, folder: Path, declaration: str, *tables: str) ->
     """Yields the reader that the daemon uses. It checks the tables again whenever they are altered."""
     database.execute("CREATE TABLE parent (id int PRIMARY KEY)", *tables)
     config = configured(database, folder, declaration)
-    [model] = loader.declared(config)
+    [model] = loader.load_declared(config)
     loaded = loader.load_checked(config, model)
     tables_ = Tables(model.name, loaded.fingerprint, lambda: loader.revalidate(config, loaded))
     with closing(SnapshotReader(config.postgres.arguments(), loaded.compiled, tables=tables_)) as rows:
@@ -129,7 +129,7 @@ def test_hazard_02_the_sql_of_check_gives_new_partitions_the_identity(database: 
         "CREATE TABLE c2 PARTITION OF child FOR VALUES IN (2)",
     )
     config = configured(database, tmp_path, PARENTS)
-    [model] = loader.declared(config)
+    [model] = loader.load_declared(config)
 
     def warned() -> list[Finding]:
         loaded = loader.load_model(config, model)
@@ -194,7 +194,7 @@ def test_a_refused_table_is_accepted_after_the_statement_in_the_hint(
 ) -> None:
     database.execute(*tables)
     config = configured(database, tmp_path, declaration)
-    [model] = loader.declared(config)
+    [model] = loader.load_declared(config)
     with pytest.raises(Fatal) as error:
         loader.load_checked(config, model)
     database.execute("ALTER TABLE" + error.value.hint.partition("ALTER TABLE")[2])
@@ -252,7 +252,7 @@ def test_hazard_03_updates_with_equal_images_are_not_ignored(
         "ALTER TABLE thing REPLICA IDENTITY FULL",
     )
     config = configured(database, tmp_path, THINGS)
-    route = Route(loader.load_checked(config, loader.declared(config)[0]).compiled)
+    route = Route(loader.load_checked(config, loader.load_declared(config)[0]).compiled)
     with followed(stack, connect, database, names) as changes:
         created, *updates = changes(
             "INSERT INTO thing VALUES (1, ROW(1, 2), 5, '1 month', 'a')",
@@ -285,7 +285,7 @@ def test_hazard_04_a_one_link_on_another_column_needs_the_old_value(
         "CREATE TABLE project (id int PRIMARY KEY, lead text)",
     )
     config = configured(database, tmp_path, LED)
-    [model] = loader.declared(config)
+    [model] = loader.load_declared(config)
     with followed(stack, connect, database, names) as changes:
         _, moved = changes("INSERT INTO person VALUES (1, 'a', 'Ada')", "UPDATE person SET badge = 'b'", count=2)
         assert moved.before is None, "with the default identity, the old value is missing"

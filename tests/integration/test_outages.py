@@ -140,8 +140,8 @@ def test_the_daemon_waits_at_a_standby_and_records_nothing(system: System, sourc
     assert "standby" in system.run("backfill", expect=4)
     assert [key for key in system.state_store().load() if "/process/" not in key] == []
     config = load_config(environ=system.environment)
-    with loader.reading(config) as session:
-        compiled = loader.compiled(session, loader.declared(config, [system.orders])[0]).compiled
+    with loader.catalog_session(config) as session:
+        compiled = loader.compile_model(session, loader.load_declared(config, [system.orders])[0]).compiled
     with (  # a server that becomes a standby later
         closing(SnapshotReader(config.postgres.arguments(), compiled)) as rows,
         pytest.raises(Retry, match="standby"),

@@ -11,10 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from syncer.declaration.binding import Node, bind
+from syncer.declaration.binding import bind
 from syncer.declaration.catalog import Catalog
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse, tables
+from syncer.declaration.node import Node
 from syncer.document import Row, document_id
 from syncer.postgres.catalog import load
 from syncer.postgres.session import PINNED

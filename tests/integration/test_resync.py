@@ -8,20 +8,24 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import urllib3
 from prometheus_client import CollectorRegistry
 
 from syncer.config.schema import load as load_config
-from syncer.errors import Retry
+from syncer.errors import Fatal, Retry
 from syncer.events import WorkItem
-from syncer.operations import resync
+from syncer.monitors import model_progress
 from syncer.operations.backfill import Backfill
+from syncer.operations.catch_up import caught_up
+from syncer.operations.resync import resync as run_resync
 from syncer.registry import loader
 from syncer.registry.backends import open_registry
-from syncer.registry.records import StateSlot
+from syncer.registry.records import Registration, StateSlot
 from syncer.telemetry.metrics import Metrics
 from tests.harness.daemon import Daemon
 from tests.harness.system import SUMMARIES, System
@@ -37,7 +41,7 @@ def read_index(system: System) -> list[str]:
     return list(urllib3.request("GET", f"{system.stack.elasticsearch}/_alias/{system.orders}").json())
 
 
-def test_an_interrupted_resync_leaves_the_read_index_in_sync(system: System) -> None:
+def test_an_interrupted_resync_leaves_the_read_index_in_sync(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     system.execute(*ROWS)
     system.run("backfill")
     daemon = system.start()
@@ -50,12 +54,14 @@ def test_an_interrupted_resync_leaves_the_read_index_in_sync(system: System) -> 
         stderr=subprocess.DEVNULL,
     )
     state = system.state_store()
-    until(lambda: state.load().get(f"{system.orders}/next"))
+    until(lambda: state.load().get(f"{system.orders}/2/registration"))
+    until(lambda: system.status_of(system.orders)["resync"]["running"], lambda: system.status_of(system.orders))
     status = system.status_of(system.orders)
-    assert (status["state"], status["resync"]["generation"], status["resync"]["running"]) == ("running", 2, True)
+    assert (status["state"], status["resync"]["generation"]) == ("running", 2)
     until(lambda: state.load().get(f"{system.orders}/2/backfill"))
     resync.kill()
     resync.wait()
+    monkeypatch.setattr(model_progress, "_ALIVE_MS", 5000)  # of the commands below, which run in this process
     until(lambda: system.status_of(system.orders)["resync"]["running"] is False)
     status = system.status_of(system.orders)
     assert 0 <= status["resync"]["percent"] <= 100
@@ -85,7 +91,7 @@ def readers_of_an_old_index(system: System, daemon: Daemon, now: str) -> None:
     old, model = f"{system.orders}-000001", system.orders
     actions = [{verb: {"index": index, "alias": model}} for verb, index in (("remove", now), ("add", old))]
     urllib3.request("POST", f"{system.stack.elasticsearch}/_aliases", json={"actions": actions})
-    says = f"readers of {model} see {old}, but {now} is kept in sync"
+    says = f"readers of {model} see {old}, but the syncer writes to {now}"
     until(lambda: says in daemon.status(model)["reason"], lambda: daemon.status(model))
     assert daemon.status(model)["state"] == "waiting" and daemon.ready() is False
     assert daemon.metric("syncer_readers_elsewhere", model=model) == 1
@@ -136,7 +142,7 @@ def test_readers_are_not_switched_to_a_generation_with_pending_work(system: Syst
     """
     system.execute(*ROWS)
     config = load_config(environ=system.environment)
-    [model] = loader.declared(config, [system.orders])
+    [model] = loader.load_declared(config, [system.orders])
     registry, compiled = open_registry(config), loader.load_checked(config, model).compiled
     names = registry.names(model.name, compiled.tables, 1)
     registry.register(compiled, names, epoch=1, generation=1, slot=StateSlot.NEXT)
@@ -147,7 +153,7 @@ def test_readers_are_not_switched_to_a_generation_with_pending_work(system: Syst
     work.put(WorkItem("sweep", "altered"))
     work.flush()
     ends = work.ends()
-    with resync._caught_up(config, model, registry, Metrics(CollectorRegistry()), names, lambda _: None):
+    with caught_up(config, model, registry, Metrics(CollectorRegistry()), names, lambda _: None):
         assert sum(ends.values()) == 52 and work.left(ends) == 0
         index = f"{system.orders}-000001"
         urllib3.request("POST", f"{system.stack.elasticsearch}/{index}/_refresh")
@@ -157,7 +163,7 @@ def test_readers_are_not_switched_to_a_generation_with_pending_work(system: Syst
 
 def test_a_backfill_is_not_planned_if_the_tables_were_altered_after_compilation(system: System) -> None:
     config = load_config(environ=system.environment)
-    [model] = loader.declared(config, [system.orders])
+    [model] = loader.load_declared(config, [system.orders])
     registry, loaded = open_registry(config), loader.load_checked(config, model)
     opened = registry.open(loaded.compiled)
     system.execute("ALTER TABLE {schema}.orders ALTER amount TYPE bigint")
@@ -168,7 +174,7 @@ def test_a_backfill_is_not_planned_if_the_tables_were_altered_after_compilation(
 def test_a_rate_limited_backfill_uses_ranges_of_about_one_second(system: System) -> None:
     system.execute(*ROWS)
     config = load_config(environ=system.environment)
-    [model] = loader.declared(config, [system.orders])
+    [model] = loader.load_declared(config, [system.orders])
     registry, loaded = open_registry(config), loader.load_checked(config, model)
     names = registry.open(loaded.compiled).names
     partitions = len(registry.backfill_queue(names).ends())
@@ -187,3 +193,36 @@ def test_a_broken_declaration_does_not_stop_other_read_models(system: System) ->
     assert status == 503
     assert "broken.yaml" in why
     assert "broken.yaml" in system.run("check", expect=1)
+
+
+def test_a_resync_that_was_frozen_does_not_replace_a_later_generation(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is frozen after it has switched readers, just before it registers its generation."""
+    system.execute(*ROWS)
+    system.run("backfill", system.orders)
+    daemon = system.start(system.orders)
+    config = load_config(environ=system.environment)
+    [model] = loader.load_declared(config, [system.orders])
+    registry, reached, goes_on = open_registry(config), threading.Event(), threading.Event()
+    adopt = registry.adopt
+
+    def frozen(registration: Registration) -> None:
+        reached.set()
+        assert goes_on.wait(120)
+        adopt(registration)
+
+    monkeypatch.setattr(registry, "adopt", frozen)
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(run_resync, config, model, registry, Metrics(CollectorRegistry()), 2, lambda _: None)
+        try:
+            until(lambda: reached.is_set() or run.done())
+            assert "000003" not in system.run("resync", "--yes", system.orders)
+        finally:
+            goes_on.set()
+        with pytest.raises(Fatal, match="this resync is obsolete"):
+            run.result()
+    assert system.until_status(system.orders, generation=3)["epoch"] == 3
+    system.execute("UPDATE {schema}.orders SET status = 'later'")
+    system.until_in_sync(system.orders)
+    assert not daemon.logged("read model failed")

@@ -18,13 +18,15 @@ from devstack import Stack
 from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch, Outcome, Rejection
-from syncer.errors import Fatal, Retry
+from syncer.errors import Fatal, Retry, SyncerError
+from syncer.ports import SearchableSink
 from syncer.sinks.elasticsearch.checks import preflight, trial
 from syncer.sinks.elasticsearch.client import Http
 from syncer.sinks.elasticsearch.readers import curl_options, readers_elsewhere
 from syncer.sinks.elasticsearch.scratch_index import sweep
 from syncer.sinks.elasticsearch.settings import Connection, Settings
 from syncer.sinks.elasticsearch.sink import ElasticsearchSink
+from syncer.sinks.elasticsearch.watermarks import publishing_problems
 from tests.contracts.sinks import FIELDS, compiled
 from tests.harness import Names
 from tests.harness.fault_proxy import FaultProxy, Request, fault_proxy
@@ -189,8 +191,28 @@ def test_a_second_generation_leaves_readers_with_the_first(make: Make, stack: St
     first.write(docs(3))  # the old index is still writable
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [second.index]
     call(stack, "PUT", f"/{first.alias}-of-others")
-    assert first.activate() == [second.index]
+    assert first.activate() == [], "a later generation is never safe to delete"
     assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [first.index]
+
+
+def test_a_switch_that_was_frozen_does_not_add_readers_of_an_earlier_index(
+    make: Make, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, frozen, third = make(), make(generation=2), make(generation=3)
+    get, frozen_at = frozen._http.get, []
+
+    def switch_meanwhile(path: str) -> Any:
+        found = get(path)
+        if "expand_wildcards" in path:
+            frozen_at.append(path)
+            third.activate()
+        return found
+
+    monkeypatch.setattr(frozen._http, "get", switch_meanwhile)
+    with pytest.raises(SyncerError):
+        frozen.activate()
+    assert frozen_at
+    assert list(call(stack, "GET", f"/_alias/{first.alias}")) == [third.index]
 
 
 def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: Names) -> None:
@@ -210,7 +232,7 @@ def test_readers_of_another_index_are_detected(make: Make, stack: Stack, names: 
     ):
         call(stack, "POST", "/_aliases", {"actions": actions})
         found = readers_elsewhere(connection, settings, 2)
-        assert found and f"readers of {first.alias} see {seen}, but {second.index} is kept in" in found.what
+        assert found and f"readers of {first.alias} see {seen}, but the syncer writes to {second.index}" in found.what
         *_, url, _, _, _, body = shlex.split(found.hint)
         assert url == f"{stack.elasticsearch}/_aliases"
         call(stack, "POST", "/_aliases", json.loads(body))
@@ -299,7 +321,7 @@ def test_hazard_21_a_reopened_shard_forgets_deletes_and_changes_the_durability_t
     call(stack, "POST", f"/{sink.index}/_open")
     until(lambda: sink.write(docs(1, at=6)).written == 1)  # the ghost
     after = sink.durability()
-    assert after.deletes != before.deletes
+    assert after.tombstones != before.tombstones
     assert after.documents == before.documents
     assert "1" in set(sink.ids(before.written))
     assert len(set(sink.ids(before.written))) < 50 < len(set(sink.ids()))
@@ -309,7 +331,7 @@ def test_a_recreated_index_has_another_durability_token(make: Make, stack: Stack
     sink = make()
     before = sink.durability()
     call(stack, "DELETE", f"/{sink.index}")
-    with pytest.raises(Fatal, match="is gone") as caught:
+    with pytest.raises(Fatal, match="is missing") as caught:
         sink.durability()
     assert caught.value.hint == f"syncer resync {sink.alias}"
     sink.prepare()  # the same happens when a snapshot is restored
@@ -546,12 +568,12 @@ def test_hazard_22_a_deleted_index_is_not_recreated(make: Make, stack: Stack) ->
     sink = make()
     call(stack, "DELETE", f"/{sink.index}")
     for batch in (Batch(1, {}, ["1"]), docs(1), Batch(1, {"1": b"{}"}, ["2"])):
-        with pytest.raises(Fatal, match="the index is gone") as caught:
+        with pytest.raises(Fatal, match="the index is missing") as caught:
             sink.write(batch)
         assert caught.value.hint == f"syncer resync {sink.alias}"
-    with pytest.raises(Fatal, match="the index is gone"):
+    with pytest.raises(Fatal, match="the index is missing"):
         sink.read(["1"])
-    with pytest.raises(Fatal, match="the index is gone"):
+    with pytest.raises(Fatal, match="the index is missing"):
         list(sink.ids())
     found = call(stack, "GET", f"/_cat/indices/{sink.alias}*?format=json&expand_wildcards=all")
     assert found == []
@@ -560,7 +582,7 @@ def test_hazard_22_a_deleted_index_is_not_recreated(make: Make, stack: Stack) ->
 def test_hazard_22_a_lost_write_alias(make: Make, stack: Stack) -> None:
     sink = make()
     call(stack, "DELETE", f"/{sink.index}/_alias/{sink.write_alias}")
-    with pytest.raises(Fatal, match="the index is gone"):
+    with pytest.raises(Fatal, match="the index is missing"):
         sink.write(docs(1))
 
 
@@ -713,6 +735,28 @@ def test_preflight_reports_obstacles_and_changes_nothing(stack: Stack, proxy: Fa
     assert isinstance(found, Fatal) and "elasticsearch.username" in found.hint
     [found] = preflight(Connection.model_validate({"url": "http://127.0.0.1:1"}), settings)
     assert isinstance(found, Retry) and found.where == "Elasticsearch at http://127.0.0.1:1"
+
+
+def test_missing_privileges_to_publish_watermarks_are_reported(stack: Stack, proxy: FaultProxy, names: Names) -> None:
+    settings = [Settings.model_validate({"index": names("things")})]
+    assert publishing_problems(Connection.model_validate({"url": stack.elasticsearch}), settings) == []
+    held = {"create_index": True, "index": True, "read": True}
+    connection = Connection.model_validate({"url": proxy.url})
+    proxy.rule = lambda request: (200, json.dumps({"index": {"syncer-watermarks": held}}).encode())
+    assert publishing_problems(connection, settings) == []
+    held["index"] = False
+    [found] = publishing_problems(connection, settings)
+    assert found.why == "the privileges index of the index syncer-watermarks are missing"
+    assert "freshness.publish_interval: 0" in found.hint
+
+
+def test_a_refresh_that_a_shard_missed_is_retried(make: Make, proxy: FaultProxy) -> None:
+    sink = make(connection={"url": proxy.url})
+    assert isinstance(sink, SearchableSink)
+    sink.make_searchable(5.0)
+    proxy.rule = lambda request: (200, b'{"_shards": {"total": 2, "successful": 1, "failed": 1}}')
+    with pytest.raises(Retry, match="a shard could not be refreshed"):
+        sink.make_searchable(5.0)
 
 
 def test_an_unreachable_server_is_retried(make: Make) -> None:

@@ -14,13 +14,14 @@ from syncer import sinks
 from syncer.declaration.compile import Field
 from syncer.document import Batch
 from syncer.errors import Fatal, Retry
-from syncer.ports import DurabilityToken, Sink
+from syncer.ports import DurabilityToken, PublishedWatermark, PublishingSink, Sink
 from syncer.sinks.redis.checks import preflight, trial
 from syncer.sinks.redis.keys import Keys, slot
 from syncer.sinks.redis.settings import Connection, Settings
+from syncer.sinks.redis.watermarks import publishing_problems
 from tests.contracts.sinks import FIELDS, compiled, forget
 from tests.harness import Names
-from tests.harness.redis_servers import free_port, redis_cluster, redis_server
+from tests.harness.redis_servers import free_port, moving_slot, owner_and_another, redis_cluster, redis_server
 from tests.harness.waiting import until
 
 Make = Callable[..., Sink]
@@ -140,7 +141,7 @@ def test_documents_and_deletes_expire(make: Make, client: Any, names: Names, for
 def test_hazard_27_a_delete_is_remembered_for_longer_than_any_write_can_take(
     make: Make, client: Any, names: Names
 ) -> None:
-    with pytest.raises(Fatal, match=r"tombstone: .* greater than or equal to 1800"):
+    with pytest.raises(Fatal, match=r"tombstone: must be at least 30m \(1,800 seconds\)"):
         make(tombstone="10m")
     sink = make(tombstone="30m")
     sink.write(Batch(5, {}, ["a"]))
@@ -172,7 +173,7 @@ def test_expired_documents_are_distinguished_from_lost_ones(make: Make, client: 
 
 
 @pytest.mark.parametrize(
-    "pattern", ["thing:{id}", "{shop}:{id}", "{shop:{id}}", "a}b:{id}", "v{id}", "{{{id}", "x{}{id}"]
+    "pattern", ["thing:{id}", "{{shop}}:{id}", "{{shop:{id}}}", "a}}b:{id}", "v{id}", "{{{{{id}", "x{{}}{id}"]
 )
 def test_version_keys_share_the_slot_and_equal_no_document_key(pattern: str) -> None:
     keys = Keys(pattern)
@@ -183,6 +184,8 @@ def test_version_keys_share_the_slot_and_equal_no_document_key(pattern: str) -> 
     assert len({*documents, *versions}) == 2 * len(ids)
     assert [keys.id(key.encode()) for key in documents] == ids
     assert [keys.id(key.encode()) for key in versions] == [None] * len(ids)
+    assert [keys.of_version(key.encode()) for key in versions] == ids
+    assert [keys.of_version(key.encode()) for key in documents] == [None] * len(ids)
 
 
 def test_ids_leaves_out_keys_of_others(make: Make, client: Any, names: Names) -> None:
@@ -314,9 +317,10 @@ def test_hazard_27_emptying_one_server_of_a_cluster_changes_the_durability_token
         before = sink.durability()
         key = names("thing:7")
         with redis.RedisCluster.from_url(url) as cluster:
-            owner, other = _owner_and_another(cluster, key)
+            owner, other = owner_and_another(cluster, key)
             sink.write(docs(7))
-            _move(cluster, slot(key), owner, other)
+            with moving_slot(cluster, slot(key), owner, other):
+                pass
             with pytest.raises(Retry):  # the sink detects that the slot has moved
                 sink.write(docs(7, at=2))
             assert sink.durability() == before
@@ -454,6 +458,41 @@ def test_missing_permissions_to_write_are_reported(own_server: str, format: str,
         assert client.dbsize() == 0
 
 
+@pytest.mark.parametrize(
+    ("rights", "why"), [("~*", ""), ("~* -eval", "eval"), ("~thing:* ~syncer:meta:*", "permissions")]
+)
+def test_missing_permissions_to_publish_watermarks_are_reported(own_server: str, rights: str, why: str) -> None:
+    settings = [Settings.model_validate({"key": "thing:{id}"})]
+    with redis.Redis.from_url(own_server) as connected:
+        client: Any = connected
+        client.execute_command("ACL", "SETUSER", "writer", "on", ">secret", "+@all", *rights.split())
+        connection = Connection.model_validate({"url": own_server, "username": "writer", "password": "secret"})
+        found = publishing_problems(connection, settings)
+        assert [why in problem.why for problem in found] == ([True] if why else [])
+        assert client.dbsize() == 0
+    with pytest.raises(Retry):
+        publishing_problems(Connection.model_validate({"url": "redis://127.0.0.1:1/0"}), settings)
+
+
+def test_a_cluster_has_the_lowest_watermark_of_its_primaries(make: Make, names: Names) -> None:
+    found = PublishedWatermark(names("things"), 1, 1, 5, "5:5:", 1000, "0/5", 0)
+    with redis_cluster() as url:
+        sink = make(url, connection={"cluster": True})
+        assert isinstance(sink, PublishingSink)
+        sink.publish(found)
+        with redis.RedisCluster.from_url(url, decode_responses=True) as connected:
+            cluster: Any = connected
+            _, *others = cluster.hget(f"syncer:watermark:{names('thing:{id}')}", "keys").split()
+            assert len(others) == 2
+            cluster.delete(others[0])  # as a primary does that loses its writes
+            assert sink.published() is None
+            sink.publish(found._replace(clock=6, snapshot="6:6:"))
+            assert sink.published() == found._replace(clock=6, snapshot="6:6:")
+            cluster.hset(others[1], mapping={"clock": 5, "snapshot": "5:5:"})
+            assert sink.published() == found
+        sink.close()
+
+
 def test_keys_of_another_read_model_are_reported(own_server: str) -> None:
     settings, connection = (
         Settings.model_validate({"key": "thing:{id}"}),
@@ -493,8 +532,9 @@ def test_hazard_27_a_slot_that_moves(make: Make, names: Names) -> None:
         assert sink.write(docs(*range(300))).written == 300
         key = names("thing:7")
         with redis.RedisCluster.from_url(url) as cluster:
-            owner, other = _owner_and_another(cluster, key)
-            _move(cluster, slot(key), owner, other)
+            owner, other = owner_and_another(cluster, key)
+            with moving_slot(cluster, slot(key), owner, other):
+                pass
         out = sink.write(docs(*range(300), at=2))
         assert "7" in out.retry
         assert out.written + len(out.retry) == 300
@@ -511,20 +551,3 @@ def test_an_unreachable_cluster_is_retried(make: Make) -> None:
         sink.write(docs(1, at=2))
     with pytest.raises(Retry):
         make(url, connection={"cluster": True, "timeout": "2s"})
-
-
-def _owner_and_another(cluster: Any, key: str) -> tuple[Any, Any]:
-    owner = cluster.get_node_from_key(key)
-    return owner, next(node for node in cluster.get_primaries() if node.name != owner.name)
-
-
-def _move(cluster: Any, number: int, owner: Any, other: Any) -> None:
-    """Moves a slot with its keys, as `redis-cli --cluster reshard` does."""
-    source, target = cluster.get_redis_connection(owner), cluster.get_redis_connection(other)
-    from_id, to_id = (node.execute_command("CLUSTER", "MYID").decode() for node in (source, target))
-    target.execute_command("CLUSTER", "SETSLOT", number, "IMPORTING", from_id)
-    source.execute_command("CLUSTER", "SETSLOT", number, "MIGRATING", to_id)
-    keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", number, 1000)
-    source.execute_command("MIGRATE", "127.0.0.1", other.port, "", 0, 5000, "KEYS", *keys)
-    for node in cluster.get_primaries():
-        cluster.get_redis_connection(node).execute_command("CLUSTER", "SETSLOT", number, "NODE", to_id)

@@ -41,7 +41,7 @@ def system(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def running(system: System, model: str) -> Iterator[ModelSupervisor]:
     """Runs a read model in this process, as the daemon does."""
     config = load_config(environ=system.environment)
-    [declared] = loader.declared(config, [model])
+    [declared] = loader.load_declared(config, [model])
     unit = ModelSupervisor(config, declared, open_registry(config), Metrics(CollectorRegistry()).for_model(model))
     unit.start()
     try:

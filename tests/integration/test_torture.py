@@ -33,3 +33,4 @@ def test_every_document_is_correct_after_a_round_of_faults(tmp_path: Path, echo:
     echo(f"torture: {report}")
     assert sum(report.faults.values()) >= 5, "too few faults to prove anything"
     assert report.rows > 1000
+    assert report.waits.get(200, 0) >= 5 and report.samples >= 5

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -22,6 +23,7 @@ from syncer.declaration.extensions import FUNCTIONS
 from syncer.declaration.model import parse, tables
 from syncer.document import Batch
 from syncer.errors import Fatal, Reject
+from syncer.operations.comparison import same
 from syncer.postgres.catalog import load
 from syncer.postgres.session import PINNED, classify_error
 from syncer.postgres.validate_sql import plan
@@ -29,6 +31,7 @@ from syncer.sinks.elasticsearch.sink import ElasticsearchSink
 from tests.contracts.sinks import compiled as read_model
 from tests.contracts.types_page import rows
 from tests.harness import Database, Names
+from tests.harness.postgres_servers import reads_database
 
 EXTENSIONS = {
     "hstore": "public",
@@ -310,6 +313,34 @@ def test_the_derived_mapping_of_every_type_accepts_its_values(conn: psycopg.Conn
         values = [value for value in (json.loads(text)[field.name] for text in documents) if value is not None]
         for value in values:
             assert fits(field, value), f"{type_} is {field.type}, its JSON {json.dumps(value)[:80]}"
+
+
+def test_a_table_of_postgresql_gives_back_the_values_of_every_type(conn: psycopg.Connection[Any], stack: Stack) -> None:
+    install(conn, **EXTENSIONS)
+    conn.execute(OWN_TYPES.encode())
+    usable = [column for column in fill(conn).values() if refusal(conn, column) is None]
+    with reads_database(stack.postgres) as dsn:
+        for start in range(0, len(usable), 100):  # a row has to fit into a page, with 18 bytes for each long value
+            model = compiled(conn, *usable[start : start + 100])
+            documents = {str(n): text.encode() for n, text in enumerate(render(conn, model))}
+            block = {"table": f"read.types_{start}"}
+            sink = sinks.build("postgres", block, model=model, connection={"dsn": dsn})
+            sink.prepare()
+            out = sink.write(Batch(1, documents, []))
+            assert (out.rejected, out.written) == ([], len(documents))
+            found = sink.read(list(documents))
+            for id, body in documents.items():
+                assert same(sink.normalize(body), found[id])
+                assert_same_fields(found[id], body)
+            sink.close()
+
+
+def assert_same_fields(found: bytes, wanted: bytes) -> None:
+    """Compares the fields one by one, so that an error shows the one that differs."""
+    left, right = (json.loads(text, parse_float=Decimal, parse_int=Decimal) for text in (found, wanted))
+    for name in right:
+        assert left[name] == right[name], name
+    assert left.keys() == right.keys()
 
 
 def refusal(conn: psycopg.Connection[Any], expression: str) -> Fatal | None:

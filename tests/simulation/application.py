@@ -15,7 +15,7 @@ from syncer.declaration.model import parse
 from syncer.events import Operation
 from tests.harness.catalogs import catalog, table
 from tests.simulation.choices import Choices
-from tests.simulation.database import Database, Image, Rows, Transaction
+from tests.simulation.database import Database, Image, RowId, Rows, Transaction
 from tests.simulation.history import History
 from tests.simulation.odds import Odds
 
@@ -33,6 +33,8 @@ document:
 sink: {memory: {}}
 """
 TABLES = "orders", "items", "products"
+CATALOG = ("catalog", 0)
+"""The key of the row that stands for the catalog's version of the tables."""
 
 
 @cache
@@ -89,6 +91,8 @@ class Application:
         self.window, self.asynchronous = choices.likely(odds.window), choices.likely(odds.asynchronous)
         self.truncates = choices.likely(odds.truncates)
         self.lacks_old_row = bool(odds.lacks_old_row) and choices.likely(odds.lacks_old_row)
+        self.changes_keys = False
+        """Whether an item may get another key. Then it moves to another bucket."""
         self._values = 10
 
     def step(self) -> None:
@@ -117,6 +121,32 @@ class Application:
         """Makes one more change, so that no lane stays idle."""
         transaction = self.database.begin(0, asynchronous=False)
         self.database.write(transaction, ("orders", 1), "u", {"id": 1, "note": 0, "hidden": False})
+
+    def bring_back(self) -> None:
+        """Inserts the orders that are missing, and shows those that are hidden, in one transaction each."""
+        database = self.database
+        for id in range(1, self.sizes.orders + 1):
+            old = database.rows.get(("orders", id))
+            if old is None or old["hidden"]:
+                transaction = database.begin(0, asynchronous=False)
+                database.write(transaction, ("orders", id), "u" if old else "c", {"id": id, "note": 0, "hidden": False})
+                self.history.log("application", "%s: order %s is back", transaction, id)
+                database.commit(transaction)
+                database.show(transaction)
+
+    def detach(self) -> None:
+        """Removes an item without an event, as DETACH PARTITION does. Does nothing while others use the table."""
+        database, ids = self.database, range(1, self.sizes.items + 1)
+        there = [id for id in ids if ("items", id) in database.rows]
+        if not there or not database.unread("items") or any(("items", id) in database.locked for id in ids):
+            return
+        gone, transaction = there[self.choices.of(len(there))], database.begin(0, asynchronous=False)
+        self._values += 1
+        database.rewrite(transaction, "items", ids)
+        transaction.writes["items", gone] = None
+        transaction.writes[CATALOG] = {"shape": self._values}
+        self.history.seen["a row vanished without an event"] += 1
+        self.history.log("application", "%s: detaches the partition with item %s", transaction, gone)
 
     def proceed(self, transaction: Transaction) -> None:
         """Commits or aborts a transaction, or makes it visible."""
@@ -161,6 +191,9 @@ class Application:
         if not self.database.free(transaction, row):
             return
         old = self.database.current(transaction, row)
+        if self.changes_keys and old is not None and name == "items" and self.choices.likely(80):
+            self._change_key(transaction, row, old)
+            return
         new = self._changed(name, row[1], old)
         if new is None and old is None:
             return
@@ -170,6 +203,18 @@ class Application:
             self.history.seen["an update without its old row"] += 1
         self.database.write(transaction, row, op, new, lacks_old_row=lacks_old_row)
         self.history.log("application", "%s: %s %s is %s", transaction, name[:-1], row[1], new or "deleted")
+
+    def _change_key(self, transaction: Transaction, row: RowId, old: Image) -> None:
+        """Gives an item another key. The connector sends a delete and an insert."""
+        database = self.database
+        rows = [("items", id) for id in range(1, self.sizes.items + 1)]
+        free = [r for r in rows if database.free(transaction, r) and database.current(transaction, r) is None]
+        if free:
+            other = free[self.choices.of(len(free))]
+            self.history.seen["an item moved to another key"] += 1
+            database.write(transaction, row, "d", None)
+            database.write(transaction, other, "c", {**old, "id": other[1]})
+            self.history.log("application", "%s: item %s becomes item %s", transaction, row[1], other[1])
 
     def _changed(self, name: str, id: int, old: Image | None) -> Image | None:
         """Returns the next image of a row: of an insert if there is no row, else of an update or a delete."""

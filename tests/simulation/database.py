@@ -77,6 +77,8 @@ class Database:
         self.incarnation = 0
         self.rows, self.initial = rows, dict(rows)
         self.next_xid, self.completed, self.base = xid, xid - 1, xid - 1
+        self.writers: dict[RowId, int] = {}
+        """The transaction that wrote each row: its `xmin`."""
         self.running: dict[int, Transaction] = {}
         """Transactions that are in progress for snapshots: not ended, or not visible yet. In the order of their ids."""
         self.locked: set[RowId] = set()
@@ -87,6 +89,11 @@ class Database:
         """In WAL order. The connector reads a commit once it is flushed."""
         self.fates: dict[int, str] = {}
         self.seen_xids: set[int] = set()
+        self.states: list[tuple[Transaction, Rows]] = []
+        """The rows after each transaction became visible, or was recovered. Only kept if `keeps_states`."""
+        self.keeps_states = False
+        self.absent: dict[str, int] = {}
+        """Order → the highest clock of a snapshot in which a plan or a range of a backfill did not find it."""
         self.readers: list[Reader] = []
         """Open snapshots."""
         self.snapshot_at: dict[str, Transaction] = {}
@@ -188,7 +195,9 @@ class Database:
             for reader in self.readers:
                 reader.content = {row: image for row, image in reader.content.items() if row[0] != table}
         self._complete(transaction, "committed")
-        _apply(transaction, self.rows)
+        self._apply(transaction)
+        if self.keeps_states:
+            self.states.append((transaction, dict(self.rows)))
 
     def abort(self, transaction: Transaction) -> None:
         self._log(transaction.last)
@@ -251,16 +260,18 @@ class Database:
         self.locked.clear()
         self.snapshot_at.clear()
         self.readers.clear()
-        self.rows = dict(self.initial)
+        self.states.clear()
+        self.rows, self.writers = dict(self.initial), {}
         self.fates = {}
         for transaction in commits:
-            _apply(transaction, self.rows)
+            self._apply(transaction)
             self.fates[transaction.xid] = "committed"
+            self.states.append((transaction, dict(self.rows)))
 
-
-def _apply(transaction: Transaction, rows: Rows) -> None:
-    for row, image in transaction.writes.items():
-        if image is None:
-            rows.pop(row, None)
-        else:
-            rows[row] = image
+    def _apply(self, transaction: Transaction) -> None:
+        for row, image in transaction.writes.items():
+            if image is None:
+                self.rows.pop(row, None)
+            else:
+                self.rows[row] = image
+                self.writers[row] = transaction.xid

@@ -94,3 +94,31 @@ THEMES = {
         asynchronous=100,
     ),
 }
+
+OF_GROUPS = {
+    "rows that move": Odds(
+        moves=200, kills=100, slow_writes=160, sinks_fail=90, kafka_fails=40, repeats=60, window=60, writes=(2, 7, 1)
+    ),
+    "roots that come and go": Odds(
+        moves=200, waits=200, slow_writes=128, sinks_fail=60, backfills=40, window=30, truncates=40, writes=(6, 3, 1)
+    ),
+    "sinks that forget": Odds(
+        moves=180, slow_writes=160, loses_writes=200, waits=60, kills=60, small=50, writes=(3, 6, 1)
+    ),
+    "everything": THEMES["everything"]._replace(lacks_old_row=60, restores=0, writes=(3, 5, 2)),
+}
+"""The themes of worlds whose documents are groups or are combined from partials."""
+
+OF_BOARDS = {
+    "members that move": Odds(
+        moves=200, kills=100, slow_writes=160, sinks_fail=200, kafka_fails=40, repeats=60, window=30, writes=(6, 2, 2)
+    ),
+    "roots that come and go": Odds(
+        moves=200, waits=200, slow_writes=128, sinks_fail=160, backfills=40, window=30, truncates=40, writes=(8, 1, 1)
+    ),
+    "sinks that forget": Odds(
+        moves=180, slow_writes=160, sinks_fail=100, loses_writes=200, waits=60, kills=60, small=50, writes=(6, 2, 2)
+    ),
+    "everything": THEMES["everything"]._replace(restores=0, restarts_primary=0, writes=(6, 2, 2)),
+}
+"""The themes of worlds whose documents have members in indexes of Redis."""

@@ -5,19 +5,19 @@ It replaces `Backfill.plan` (`syncer/operations/backfill.py`), which needs Kafka
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from syncer.errors import Retry
 from syncer.events import WorkItem
 from syncer.pacing import Waiter
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
-from tests.simulation.application import Sizes
 from tests.simulation.database import Database
 from tests.simulation.history import History
+from tests.simulation.read_models import ReadModel
 from tests.simulation.rows import SimulatedRows
 from tests.simulation.scheduler import Scheduler, SimulatedTime, Stop
-from tests.simulation.stream import SimulatedWork, Topics
+from tests.simulation.stream import Group, SimulatedWork, Topics
 
 
 class Surroundings(Protocol):
@@ -26,9 +26,12 @@ class Surroundings(Protocol):
     database: Database
     scheduler: Scheduler
     history: History
-    sizes: Sizes
+    model: ReadModel
     range_items: Topics
     kafka_fails: bool
+    watermarks: bool
+    groups: dict[str, Group]
+    stored: Any
 
 
 class Operator:
@@ -45,12 +48,18 @@ class Operator:
     def _run(self) -> None:
         world, again = self.world, True
         while again:
-            rows = SimulatedRows(world.database, world.scheduler, world.history, world.sizes, "backfill")
+            rows = SimulatedRows(world.database, world.scheduler, world.history, world.model, "backfill")
             try:
                 self._plan(rows)
                 again = False
             except Retry as error:
                 world.history.log("backfill", "failed, and is repeated: %s", error.what)
+        if world.watermarks:
+            committed = world.groups["backfill"].committed
+            ends = {p: len(records) for p, records in world.range_items.records.items()}
+            world.scheduler.until(lambda: all(committed.get(p, 0) >= end for p, end in ends.items()))
+            world.stored.backfilled = True
+            world.history.log("backfill", "is finished")
 
     def _plan(self, rows: SimulatedRows) -> None:
         work = ranges_topic(self.world)

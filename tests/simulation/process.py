@@ -7,33 +7,48 @@ model stays stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from syncer.checks import Reader
 from syncer.clock import Clock, Identity
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry
+from syncer.events import WorkItem
+from syncer.monitors.connector_resumes import compare
+from syncer.monitors.rerender import RESUMED, Unknown, recent_roots
 from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.pacing import Stopped, Waiter
 from syncer.pipeline.circuit_breaker import CircuitBreaker
+from syncer.pipeline.combine import combining
+from syncer.pipeline.delayed_items import DelayedItems
+from syncer.pipeline.hot_roots import HotRoots
 from syncer.pipeline.lane import Lane
 from syncer.pipeline.limits import Limits
+from syncer.pipeline.order_lane import OrderLane
 from syncer.pipeline.visibility import plan_durably
-from syncer.pipeline.work_items import range_items, sweep_items
+from syncer.pipeline.work_items import key_items, range_items, sweep_items
 from syncer.pipeline.writer import LATE
-from syncer.ports import DurabilityToken, Record
-from tests.simulation.application import Sizes, compiled
+from syncer.ports import DeadLetters, DurabilityToken, Record, Sink, Source
+from syncer.registry.records import Proved, SlotReader
+from tests.simulation.application import Sizes
 from tests.simulation.database import Database
+from tests.simulation.documents_topic import LogGroup, LogMember, SimulatedLog, SimulatedTopicSink, TopicStore
+from tests.simulation.freshness import Measurement, shape
 from tests.simulation.history import History
 from tests.simulation.operator import ranges_topic
+from tests.simulation.partials import LostPartials, PartialStore, SimulatedPartialSink
+from tests.simulation.read_models import ReadModel
+from tests.simulation.redis_sink import RedisStore, SimulatedRedisSink
+from tests.simulation.refreshes import Refreshes
 from tests.simulation.refusals import LIMIT, Letters, Refusals
 from tests.simulation.rows import SimulatedRows
 from tests.simulation.scheduler import Actor, Scheduler, SimulatedTime, Stop
 from tests.simulation.sink import SimulatedSink, Store
 from tests.simulation.stream import (
-    RESUMED,
     Connector,
     Group,
     SimulatedSource,
@@ -50,6 +65,12 @@ class Stored:
     def __init__(self, identity: Identity, clock: int, reader: int) -> None:
         self.identity, self.clock, self.reader = identity, clock, reader
         self.durability: dict[str, Iterable[str]] = {}
+        self.proved: dict[Reader, Proved] = {}
+        self.relied_on: Proved | None = None
+        """What the last repair relied on."""
+        self.shape = "0"
+        """The fingerprint of the tables."""
+        self.backfilled = True
 
 
 class Surroundings(Protocol):
@@ -60,9 +81,11 @@ class Surroundings(Protocol):
     scheduler: Scheduler
     history: History
     sizes: Sizes
+    model: ReadModel
     limits: Limits
     stored: Stored
     store: Store
+    stores: list[Store]
     groups: dict[str, Group]
     work: Topics
     range_items: Topics
@@ -72,12 +95,19 @@ class Surroundings(Protocol):
     forgets: bool
     loses_rows: bool
     change_lanes: int
+    interval: float
+    delayed: Topics
     lane: type[Lane]
     lanes_ended: bool
     refusals: Refusals | None
+    refreshes: bool
     cyclic: list[object]
+    watermarks: bool
 
+    def measure(self, process: Process) -> Measurement | None: ...
     def rebalance(self) -> None: ...
+
+    def fail(self, why: str) -> NoReturn: ...
 
 
 class Process:
@@ -93,7 +123,9 @@ class Process:
         self.comparing: Actor | None = None
         self.error: Fatal | None = None
         refusals = world.refusals
+        self.measurement: Measurement | None = None
         self.breaker = CircuitBreaker(str(self), LIMIT, note=refusals.note) if refusals else None
+        self.refreshes = self._make_refreshes() if world.refreshes else None
         self._open()
 
     def __str__(self) -> str:
@@ -119,13 +151,15 @@ class Process:
         self.ended: list[Retry | Fatal | Stopped] = []
         self.learn_breaker()
         self.sources: list[SimulatedSource] = []
+        self.lanes_of: list[Lane] = []
         try:
             now = world.database.snapshot().clock
             self.clock.version(world.database.identity, now, floor=self.clock.highest, model=str(self))
         except Fatal as error:
             self._failed(error)
             return
-        self.sink = SimulatedSink(world.store, self, str(self), fails=world.sinks_fail)
+        self.sink = self._sink(str(self))
+        self.hot = HotRoots(world.interval) if world.interval else None
         self.memories = self._memories()
         self.check_sink()
         for kind, group in [*world.groups.items(), *self._more()]:
@@ -133,35 +167,57 @@ class Process:
             lane = self._lane(kind, group, who)
             self.lanes.append(world.scheduler.spawn(who, self, partial(self._run, lane)))
         self.compare_reader()
+        if self.measurement is None:
+            self.measurement = world.measure(self)
 
     def compare_reader(self) -> None:
         """Does the work of `TableAlterations.render_again` and `Resumes` (`monitors/`), concurrently with the lanes."""
         busy = self.comparing is not None and not self.comparing.greenlet.dead
-        if self.world.loses_rows and not busy and not self.error:
+        if (self.world.loses_rows or self.world.watermarks) and not busy and not self.error:
             self.comparing = self.world.scheduler.spawn(f"{self}, comparing", self, self._compare_reader)
 
     def _compare_reader(self) -> None:
-        stored, reader = self.world.stored, self.world.connector.reader
-        if reader != stored.reader:
+        stored, reader, tables = self.world.stored, self.world.connector.reader, shape(self.world.database.rows)
+        resumed, inserts = None, self.world.connector.only_inserts
+        if self.world.loses_rows:
+            saved = SlotReader(Reader(stored.reader, None), inserts, stored.relied_on)
+            resumed = compare("shop", saved, Reader(reader, None), lambda: (inserts, ""), self.proved)
+        if resumed or tables != stored.shape:
             self.world.scheduler.pause()
             with suppress(Retry):  # the next comparison detects it again
-                self.repair()
-                stored.reader = reader
+                self.repair(resumed.proved if resumed and tables == stored.shape else None)
+                stored.reader, stored.shape = reader, tables
+                stored.relied_on = resumed.reader.proved if resumed else stored.relied_on
 
-    def repair(self) -> None:
-        """Hands over all roots and a sweep."""
+    def proved(self) -> Sequence[Proved]:
+        return list(self.world.stored.proved.values())
+
+    def repair(self, proved: Proved | None) -> None:
+        """Hands over the roots of recent rows, or all roots and a sweep (`monitors/rerender.py`)."""
         world, who = self.world, f"{self}, comparing"
         scheduler, history = world.scheduler, world.history
         self.wait_for_open()
         scheduler.pause()
         work = SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails)
-        rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
-        now_ms = self.time.now_ms()
-        for item in sweep_items(RESUMED, now_ms, world.limits.max_age, now_ms):
-            work.put(item)
-        for item in plan_durably(rows, lambda view: range_items(view, 2, RESUMED), self._waiter()):
+        rows = SimulatedRows(world.database, scheduler, history, world.model, who)
+        items = self._recent(rows, proved) if proved else None
+        if items is None:
+            now_ms = self.time.now_ms()
+            items = [*sweep_items(RESUMED, now_ms, world.limits.max_age, now_ms)]
+            items += plan_durably(rows, lambda view: range_items(view, 2, RESUMED), self._waiter())
+        for item in items:
             work.put(item)
         work.flush()
+
+    def _recent(self, rows: SimulatedRows, proved: Proved) -> list[WorkItem] | None:
+        found: list[WorkItem] = []
+        try:
+            for roots in recent_roots(rows, self.world.model.compiled.rendered, proved, self._waiter()):
+                found += key_items(roots, 2, RESUMED)
+        except Unknown:
+            return None
+        self.world.history.seen["the documents of recent rows were rendered again"] += 1
+        return found
 
     def wait_for_open(self) -> None:
         """Waits as `wait_for_open_transactions` does (`postgres/publication.py`)."""
@@ -185,7 +241,7 @@ class Process:
 
         def refill() -> None:
             work = ranges_topic(world)
-            rows = SimulatedRows(world.database, scheduler, history, world.sizes, who)
+            rows = SimulatedRows(world.database, scheduler, history, world.model, who)
             for item in plan_durably(rows, lambda view: range_items(view, 2, "lost documents"), self._waiter()):
                 work.put(item)
             work.flush()
@@ -216,31 +272,107 @@ class Process:
         with suppress(Retry):  # the next check detects it again
             self.memories.check(self.time.now_ms())
 
-    def _lane(self, kind: str, group: Group, who: str) -> Lane:
+    def _order_lane(self, group: LogGroup, who: str) -> OrderLane:
         world = self.world
         history, scheduler = world.history, world.scheduler
-        source = SimulatedSource(group, scheduler, history, self.stop, who, loses=world.kafka_fails)
-        self.sources.append(source)
-        world.members[kind].append(source)
-        lane = world.lane(
-            compiled(),
-            source,
-            SimulatedRows(world.database, scheduler, history, world.sizes, who),
-            [SimulatedSink(world.store, self, who, fails=world.sinks_fail)],
-            clock=self.clock,
+        member = LogMember(group, scheduler, history, self.stop, who, loses=world.kafka_fails)
+        self._joins("order", member)
+        return OrderLane(
+            str(self),
+            SimulatedLog(member, world.limits.max_age),
+            columns=1,
             work=SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails),
-            dead_letters=Letters(world.refusals) if world.refusals else NoLetters(),
-            observer=Watcher(history, refuses=world.refusals is not None),
+            observer=Watcher(history),
             limits=world.limits,
             stop=self.stop,
-            items="backfill",
-            breaker=self.breaker,
             time=self.time,
         )
+
+    def _joins(self, kind: str, source: SimulatedSource) -> None:
+        self.sources.append(source)
+        self.world.members[kind].append(source)
+
+    def _sink(self, who: str) -> Sink:
+        store, fails = self.world.store, self.world.sinks_fail
+        if isinstance(store, TopicStore):
+            return SimulatedTopicSink(store, self, who, fails=fails)
+        if isinstance(store, RedisStore):
+            return SimulatedRedisSink(store, self, who, fails=fails)
+        if isinstance(store, PartialStore):
+            return SimulatedPartialSink(store, self, who, fails=fails)
+        return SimulatedSink(store, self, who, fails=fails)
+
+    def _sinks(self, who: str) -> list[Sink]:
+        more = enumerate(self.world.stores[1:], start=2)
+        named = [SimulatedSink(store, self, who, fails=self.world.sinks_fail, name=f"sink {n}") for n, store in more]
+        return [self._sink(who), *named]
+
+    def _lane(self, kind: str, group: Group, who: str) -> Lane | OrderLane:
+        if isinstance(group, LogGroup):
+            return self._order_lane(group, who)
+        world = self.world
+        history, scheduler = world.history, world.scheduler
+        loses = world.kafka_fails and not world.watermarks  # a real consumer reports a lost commit
+        source = SimulatedSource(group, scheduler, history, self.stop, who, loses=loses)
+        self._joins(kind, source)
+        waiting = DelayedItems(source, Waiter(self.stop, time=self.time), most_delay=world.interval)
+        compiled = world.model.compiled
+        lane = world.lane(
+            compiled.rendered,
+            waiting if kind == "delayed" else source,
+            SimulatedRows(world.database, scheduler, history, world.model, who),
+            combining(self._sinks(who), compiled),
+            clock=self.clock,
+            work=SimulatedWork(world.work, "work", scheduler, history, fails=world.kafka_fails),
+            dead_letters=self._letters(),
+            observer=Watcher(history, refuses=bool(world.refusals) or isinstance(world.store, PartialStore)),
+            limits=world.limits,
+            stop=self.stop,
+            items=("backfill", "delayed"),
+            hot=self.hot if kind == "changes" else None,
+            delayed=SimulatedWork(world.delayed, "delayed", scheduler, history, fails=world.kafka_fails),
+            breaker=self.breaker,
+            time=self.time,
+            partials=compiled.partials,
+        )
         world.cyclic.append(lane)
+        self.lanes_of.append(lane)
+        if world.watermarks:
+            source.repeats_commits = True
+            source.due = lambda: _is_idle_work_left(lane, source, scheduler.now)
         return lane
 
-    def _run(self, lane: Lane) -> None:
+    def _letters(self) -> DeadLetters:
+        world = self.world
+        if isinstance(world.store, PartialStore):
+            return LostPartials(world.store)
+        return Letters(world.refusals) if world.refusals else NoLetters()
+
+    def _make_refreshes(self) -> Refreshes:
+        world, who = self.world, f"{self}, refresh"
+
+        def make(source: Source, letters: DeadLetters, stop: Stop) -> Lane:
+            lane = world.lane(
+                world.model.compiled,
+                source,
+                SimulatedRows(world.database, world.scheduler, world.history, world.model, who),
+                self._sinks(who),
+                clock=self.clock,
+                work=SimulatedWork(world.work, "work", world.scheduler, world.history, fails=world.kafka_fails),
+                dead_letters=letters,
+                observer=Watcher(world.history),
+                limits=replace(world.limits, commit_interval=0.0),
+                stop=stop,
+                time=self.time,
+            )
+            world.cyclic.append(lane)
+            return lane
+
+        refreshes = Refreshes(world, self, make, NoLetters())
+        world.cyclic.append(refreshes)
+        return refreshes
+
+    def _run(self, lane: Lane | OrderLane) -> None:
         try:
             lane.run()
         except (Retry, Fatal, Stopped) as error:
@@ -314,6 +446,12 @@ class Process:
             source.dead |= self.dead
 
 
+def _is_idle_work_left(lane: Lane, source: SimulatedSource, now: float) -> bool:
+    """Returns whether a poll without records has an effect: offsets to commit, or a position to take over."""
+    reached = lane.offsets.reached
+    return lane.offsets.due(now, idle=True) or any(reached.get(p, 0) < at for p, at in source.at.items())
+
+
 class Watcher:
     """`ports.Observer`: counts events that the schedules must have."""
 
@@ -334,11 +472,14 @@ class Watcher:
     def refresh(self, reason: str) -> None:
         """Ignored."""
 
-    def dirty(self, roots: int, shown: int) -> None:
-        if shown:
+    def dirty(self, roots: int, skipped: int) -> None:
+        if skipped:
             self._seen["a render was skipped: the last one shows the change"] += 1
         if self._waited and not roots:
             self._seen["a batch without roots waited at the gate"] += 1
+
+    def writing(self, sink: str) -> nullcontext[None]:
+        return _NOTHING
 
     def written(self, sink: str, outcome: Outcome) -> None:
         """The sink counts writes."""
@@ -350,6 +491,15 @@ class Watcher:
     def rejected(self, error: Reject) -> None:
         if not self._refuses:
             raise AssertionError(f"unexpected: {error}")
+
+    def delayed(self, roots: int) -> None:
+        self._seen["a root was delayed"] += 1
+
+    def reordered(self, documents: int) -> None:
+        self._seen["the order lane found an older version last"] += 1
+
+    def cycles(self, relation: str, found: Sequence[str]) -> None:
+        raise AssertionError("the simulation has no trees")
 
     def lag(self, records: int, seconds: float) -> None:
         """Ignored."""

@@ -15,13 +15,41 @@ from structlog.testing import capture_logs
 
 from tests.simulation.choices import decisions
 from tests.simulation.history import KINDS
-from tests.simulation.schedule import run
+from tests.simulation.schedule import Result, run
 from tests.simulation.shrink import shrink
-from tests.simulation.weaker import Weaker
+from tests.simulation.weaker.rule import Weaker
 
 _PORTION = 2000
+BOUND = 60_000
+"""The number of schedules in which each weaker rule must be detected. Most need hundreds, the rarest some thousands.
+Their seeds are fixed, so the result does not depend on chance."""
 AS_IT_IS = Weaker("nothing: the unchanged pipeline")
+MEASURING = Weaker("nothing: the unchanged watermark", watermarks=True)
 REFUSING = Weaker("nothing: the unchanged pipeline, and a sink that refuses documents", refuses=True)
+REFRESHING = Weaker("nothing: the unchanged pipeline, and callers who refresh documents", refreshes=True)
+SINKS = Weaker("nothing: the unchanged pipeline, and two sinks", watermarks=True, sinks=2)
+RESUMING = Weaker("nothing: the unchanged pipeline, and a connector that loses inserted rows", resumes=True)
+HOT = Weaker("nothing: the unchanged pipeline, and roots that are delayed", watermarks=True, hot=True)
+COMBINED = Weaker("nothing: the unchanged pipeline, and documents that are combined from partials", model="combined")
+GROUPS = Weaker("nothing: the unchanged pipeline, and a grouped root", model="groups")
+BOARDS = Weaker("nothing: the unchanged pipeline, and a sink with indexes in Redis", model="boards")
+TOPIC = Weaker("nothing: the unchanged pipeline, and a documents topic", topic=True)
+
+
+def unchanged(rule: Weaker) -> Weaker:
+    """Returns the unchanged pipeline in the world of a weaker rule."""
+    return Weaker(
+        "nothing",
+        refuses=rule.refuses,
+        watermarks=rule.watermarks,
+        refreshes=rule.refreshes,
+        topic=rule.topic,
+        hot=rule.hot,
+        model=rule.model,
+        lookup_levels=rule.lookup_levels,
+        sinks=rule.sinks,
+        resumes=rule.resumes,
+    )
 
 
 class Round(NamedTuple):
@@ -42,11 +70,15 @@ def portion(first: int, count: int, rule: Weaker = AS_IT_IS) -> tuple[int, Count
     seen: Counter[str] = Counter()
     with rule.applied(), _seldom_collected(), capture_logs():
         for seed in range(first, first + count):
-            result = run(decisions(seed), lane=rule.lane, remembers=rule.remembers, refuses=rule.refuses)
+            result = run(decisions(seed), **rule.world)
             seen.update(kind for kind, times in result.seen.items() if times)
             if result.failure:
                 return seed - first + 1, seen, seed
     return count, seen, None
+
+
+def _run(chosen: bytes, rule: Weaker, *, lines: bool = False) -> Result:
+    return run(chosen, lines=lines, lane=rule.lane, remembers=rule.remembers, refuses=rule.refuses, topic=rule.topic)
 
 
 def rounds(seed: int, count: int, processes: int, progress: Callable[[str], None]) -> Round:
@@ -86,11 +118,11 @@ def replay(seed: int, rule: Weaker = AS_IT_IS) -> str:
     """Shortens a failing schedule. Returns its events, one line each."""
 
     def failure(chosen: bytes) -> str:
-        return run(chosen, lane=rule.lane, remembers=rule.remembers, refuses=rule.refuses).failure
+        return run(chosen, **rule.world).failure
 
     with rule.applied(), capture_logs():
         short = shrink(decisions(seed), lambda chosen: bool(failure(chosen)))
-        result = run(short, lines=True, lane=rule.lane, remembers=rule.remembers, refuses=rule.refuses)
+        result = run(short, lines=True, **rule.world)
     return "\n".join([*result.lines, f"→ {result.failure}", f"seed {seed}: python -m tests.simulation --replay {seed}"])
 
 

@@ -6,30 +6,32 @@ ids, and the schedules compare the content with the ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import cast
 
-from syncer.declaration.compile import Lookup
-from syncer.document import Row
+from syncer.declaration.compile import Lookup, TableUse
+from syncer.document import Row, document_id
 from syncer.errors import Retry
-from syncer.events import Key, TableName
-from syncer.ports import Head, View
-from tests.simulation.application import TABLES, Sizes, document
+from syncer.events import Key, TableName, Values
+from syncer.ports import Head, Pages, View
+from tests.simulation.application import TABLES
 from tests.simulation.database import Database, Rows
 from tests.simulation.history import History
+from tests.simulation.read_models import ReadModel, order_of
 from tests.simulation.scheduler import Scheduler
 
 
 class SimulatedRows:
     """One connection. A crash of the server closes it."""
 
-    def __init__(self, database: Database, scheduler: Scheduler, history: History, sizes: Sizes, who: str) -> None:
-        self.database, self.scheduler, self.history, self.sizes = database, scheduler, history, sizes
+    def __init__(self, database: Database, scheduler: Scheduler, history: History, model: ReadModel, who: str) -> None:
+        self.database, self.scheduler, self.history, self.model = database, scheduler, history, model
         self.who = who
         self.incarnation: int | None = None
 
     def view(self, *, root_only: bool = False, wait: Callable[[float], None] | None = None) -> SimulatedView:
         """Opens a view. Ignores `wait`: an actor that waits for a lock gives its turn to the others."""
-        return SimulatedView(self, ("orders",) if root_only else TABLES)
+        return SimulatedView(self, self.model.root_tables if root_only else TABLES)
 
     def alive(self) -> None:
         """Raises Retry if the connection is lost."""
@@ -94,6 +96,7 @@ class SimulatedView:
     def _take_snapshot(self) -> None:
         rows, database = self._rows, self._rows.database
         snapshot, self.content, identity = database.snapshot(), dict(database.rows), database.identity
+        self._writers = dict(database.writers)
         self._pause()  # the WAL position is read after the snapshot was taken
         rows.alive()
         self._clock = snapshot.clock - database.base  # for the history
@@ -125,56 +128,74 @@ class SimulatedView:
         self._rows.alive()
         self.read.update(tables)
 
-    def look_up(self, lookup: Lookup, values: Collection[Key]) -> Iterator[Key]:
-        """Looks up the orders of products through items. It is the only look-up of the declaration that needs rows."""
+    def look_up(self, lookup: Lookup, values: Collection[Values]) -> Iterator[Key]:
+        if lookup.sql is None:
+            yield from cast(Collection[Key], values)  # a key has no NULL
+            return
         self._read("items")
-        products = {int(value) for (value,) in values}
-        orders = {
-            row["order_id"]
-            for (table, _), row in self.content.items()
-            if table == "items" and row["product_id"] in products
-        }
-        history = self._rows.history
+        found = self._rows.model.look_up(self.content, lookup, values)
+        history, shown = self._rows.history, sorted(found, key=order_of)
         history.log(
             self._rows.who,
-            "looks up products %s at clock %s: orders %s",
-            products,
+            "looks up %s at clock %s: %s",
+            [",".join(map(str, one)) for one in values],
             self._clock,
-            orders or "none",
+            ", ".join(map(document_id, shown)) or "none",
         )
-        if orders:
+        if found:
             history.seen["roots that a look-up found"] += 1
-        for order in sorted(orders):
-            yield (str(order),)
+        yield from shown
 
-    def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
+    def render(self, keys: Sequence[Key], max_bytes: int = 0) -> list[Row]:
         self._read("orders", "items", "products")
         if self.head.identity.timeline > 1:
             self._rows.database.history.seen["rendered from another history"] += 1
-        self._rows.history.log(
-            self._rows.who, "renders orders %s at clock %s", ", ".join(k for (k,) in keys), self._clock
-        )
-        return [self._row(id) for (id,) in keys]
+        self._rows.history.log(self._rows.who, "renders %s at clock %s", ", ".join(map(document_id, keys)), self._clock)
+        return [self._rows.model.render(self.content, key) for key in keys]
 
-    def render_range(self, low: Key | None, high: Key, most: int = 0) -> list[Row]:
+    def render_range(self, low: Key | None, high: Key, max_bytes: int = 0) -> list[Row]:
         return self.render(self.keys_in_range(low, high))
 
     def keys_in_range(self, low: Key | None, high: Key) -> list[Key]:
-        self._read("orders")
-        first = int(low[0]) if low else 0
-        return [key for key in self.first_keys(99) if first < int(key[0]) <= int(high[0])]
+        self._read(*self._rows.model.root_tables)
+        model = self._rows.model
+
+        def within(key: Key) -> bool:
+            return order_of(key) <= order_of(high) and (low is None or order_of(low) < order_of(key))
+
+        self._note_absent(filter(within, model.possible_keys()))
+        return [key for key in model.keys(self.content) if within(key)]
 
     def first_keys(self, limit: int) -> list[Key]:
-        keys: list[Key] = [(str(id),) for id in range(1, self._rows.sizes.orders + 1) if ("orders", id) in self.content]
-        return keys[:limit]
+        return self._rows.model.keys(self.content)[:limit]
 
     def boundaries(self, size: int) -> Iterator[Key]:
-        self._read("orders")
+        self._read(*self._rows.model.root_tables)
+        self._note_absent(self._rows.model.possible_keys())
         keys = self.first_keys(99)
         for at, key in enumerate(keys, 1):
             if at % size == 0 or at == len(keys):
                 yield key
 
-    def _row(self, id: str) -> Row:
-        found = id if ("orders", int(id)) in self.content else None
-        return Row(id, found, document(self.content, int(id), self._rows.sizes))
+    def pages(self, table: TableName) -> Pages:
+        """A page has one row. Its number is the row's key."""
+        return Pages("", max((id for name, id in self.content if name == table.name), default=0) + 1, 2)
+
+    def written_since(self, use: TableUse, xid: int, first: int, end: int) -> list[Values]:
+        self._read(use.table.name)
+        columns = (use.lookup or self._rows.model.compiled.rendered.root_lookup).columns
+        read = range(first, end)
+        rows = [image for (table, id), image in self.content.items() if table == use.table.name and id in read]
+        return [
+            tuple(str(row[column]) for column in columns)
+            for row in rows
+            if self._writers.get((use.table.name, row["id"]), 0) >= xid
+        ]
+
+    def _note_absent(self, keys: Iterable[Key]) -> None:
+        """Notes the roots that a plan or a range leaves out, because this snapshot does not have them."""
+        absent, there = self._rows.database.absent, set(self._rows.model.keys(self.content))
+        for key in keys:
+            if key not in there:
+                id = document_id(key)
+                absent[id] = max(self.head.snapshot.clock, absent.get(id, 0))

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from syncer.document import parse_id
 from syncer.errors import Fatal
 from syncer.pipeline.lane import Lane
-from tests.simulation.application import documents
 from tests.simulation.choices import Choices
+from tests.simulation.partials import PartialStore
+from tests.simulation.redis_sink import RedisStore
 from tests.simulation.refusals import Refusals
 from tests.simulation.scheduler import Actor
+from tests.simulation.slow_kafka import SlowConnector
 from tests.simulation.world import Broken, World
 
 TURNS = 50
@@ -41,10 +44,31 @@ def run(
     lane: type[Lane] = Lane,
     remembers: float = 3600.0,
     refuses: bool = False,
+    watermarks: bool = False,
+    refreshes: bool = False,
+    topic: bool = False,
+    hot: bool = False,
+    model: str = "orders",
+    lookup_levels: int | None = None,
+    sinks: int = 1,
+    resumes: bool = False,
 ) -> Result:
     """Runs the schedule of these decisions. lines: whether to return the history. For the rest see `World`."""
     choices = Choices(decisions)
-    world = World(choices, lane=lane, remembers=remembers, refuses=refuses)
+    world = World(
+        choices,
+        lane=lane,
+        remembers=remembers,
+        refuses=refuses,
+        watermarks=watermarks,
+        refreshes=refreshes,
+        topic=topic,
+        hot=hot,
+        model=model,
+        lookup_levels=lookup_levels,
+        sinks=sinks,
+        resumes=resumes,
+    )
     failure, used = "", 0
     try:
         schedule = Schedule(world)
@@ -76,7 +100,7 @@ class Schedule:
     def accidents(self) -> None:
         world, choices = self.world, self.choices
         possible = world.accidents()
-        for _ in range(TURNS):
+        for _ in range(TURNS * (1 + world.resumes)):
             if choices.used_up:
                 return
             what = choices.of(16)
@@ -134,8 +158,7 @@ class Schedule:
         if world.database.identity.timeline > 1:
             world.application.touch()
         world.application.finish()
-        while world.connector.behind:
-            world.connector.step()
+        self._deliver()
         world.rebalance()
         self._run_until_idle()
         world.thaw(slept)
@@ -144,7 +167,55 @@ class Schedule:
             self.scheduler.finish(actor)
         if world.refusals:
             self._fix(world.refusals)
+        if isinstance(world.store, PartialStore):
+            self._bring_back(world.store)
+        if isinstance(world.store, RedisStore) and world.database.identity.timeline == 1:
+            self._verify(world.store)
+        if world.watermarks:
+            self._measure()
         self._check()
+
+    def _deliver(self) -> None:
+        """The connector delivers all changes."""
+        connector = self.world.connector
+        while connector.behind:
+            connector.step()
+        if isinstance(connector, SlowConnector):
+            connector.arrive()
+
+    def _bring_back(self, store: PartialStore) -> None:
+        """Brings back the orders that have no document, after the sink has forgotten the partials of deleted ones."""
+        store.forget()
+        self.world.application.bring_back()
+        self._deliver()
+        self._run_until_idle()
+
+    def _verify(self, store: RedisStore) -> None:
+        """Does the work of `syncer verify --repair`, if members were added by hand. Otherwise it finds no strays."""
+        found = store.sink.find_strays()
+        if not store.strays and found:
+            self.world.fail(f"{found} members are in no pointer")
+        if store.strays:
+            self.world.application.touch()  # the clock has to exceed the versions (`operations/repair.py`)
+            self.world.application.finish()
+            self._deliver()
+            self.world.render([str(id) for id in range(1, 4)], "repair")
+            self._run_until_idle()
+
+    def _measure(self) -> None:
+        """Takes two more candidates in each process. The last becomes the watermark, because all work is done."""
+        measurements = [one for one in self.world.measurements if not one.lost]
+        for _ in range(2):
+            for one in measurements:
+                one.wanted = True
+            self.scheduler.advance(self.scheduler.now + 1.0)  # lanes commit after a while
+            self._rest()
+            self._deliver()
+            self._rest()
+        for one in measurements:
+            found = one.tracker.watermark
+            if not self.world.slot_lost and (found is None or found.clock < one.last_clock):
+                self.world.fail(f"{one.process} does not advance its watermark: {one.tracker.reason}")
 
     def _fix(self, refusals: Refusals) -> None:
         """Fixes the mapping, retries the stopped processes, and replays the letters.
@@ -161,7 +232,7 @@ class Schedule:
     def _run_until_idle(self) -> None:
         """Runs until no actor has work. Then checks the slot's reader and the sink, and runs again."""
         self._rest()
-        if self.world.loses_rows:
+        if self.world.loses_rows or self.world.watermarks:
             for process in self.world.processes:
                 if process is not self.world.frozen:
                     process.compare_reader()
@@ -185,20 +256,24 @@ class Schedule:
 
     def _check(self) -> None:
         world = self.world
+        if world.slot_lost:
+            return  # rows were lost, and the read models wait for a resync
         stopped = [process.error for process in world.processes if process.error]
         if world.database.identity.timeline > 1:
             self._check_stopped(stopped)
             return
         if stopped:
             world.fail(f"a process stopped without a reason: {stopped[0]}")
-        expected = documents(world.database.rows, world.sizes)
-        found = {id: body for id, (_, body) in world.store.documents.items()}
-        for id in sorted(expected.keys() | found.keys()):
-            if world.refusals and (kind := world.refusals.kind(expected.get(id))):
-                if id not in world.refusals.letters:
-                    world.fail(f"order {id} is refused ({kind}), and has no letter")
-            elif expected.get(id) != found.get(id):
-                world.fail(f"order {id} is {_shown(found.get(id))}, the database says {_shown(expected.get(id))}")
+        letters = world.store.letters if isinstance(world.store, PartialStore) else {}
+        ahead = {parse_id(id, 2)[0] for id in letters}
+        for store in world.stores:
+            expected, found = store.expected(world.model, world.database.rows), store.found()
+            for id in sorted(expected.keys() | found.keys()):
+                if world.refusals and (kind := world.refusals.kind(expected.get(id))):
+                    if id not in world.refusals.letters:
+                        world.fail(f"order {id} is refused ({kind}), and has no letter")
+                elif expected.get(id) != found.get(id) and id not in ahead:
+                    world.fail(f"order {id} is {_shown(found.get(id))}, the database says {_shown(expected.get(id))}")
 
     def _check_stopped(self, stopped: list[Fatal]) -> None:
         for process in self.world.processes:

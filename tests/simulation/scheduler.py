@@ -23,7 +23,7 @@ from tests.simulation.choices import Choices
 T = TypeVar("T")
 
 REQUEST_LIVES = 15.0
-"""Seconds after which a started request has reached the sink, or never will."""
+"""Seconds after which a started request has reached the sink, or never will. A world may have another time."""
 _TURN_TAKES = 0.001
 _LOSES_TURN = 60  # of 256
 
@@ -72,6 +72,7 @@ class Scheduler:
     def __init__(self, choices: Choices) -> None:
         self.choices = choices
         self.now = 0.0
+        self.request_lives = REQUEST_LIVES
         self.oversleeps = False
         """Whether long sleeps last longer. In the calm end, exact times do not matter."""
         self.actors: list[Actor] = []
@@ -198,7 +199,7 @@ class SimulatedTime(SystemTime):
         answer: Answer[T] = Answer(scheduler)
 
         def run() -> None:
-            scheduler.current.due = scheduler.now + REQUEST_LIVES
+            scheduler.current.due = scheduler.now + scheduler.request_lives
             try:
                 answer.value = work()
             except Exception as error:

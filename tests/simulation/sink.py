@@ -15,7 +15,7 @@ documents that the sink refuses for good. The model has no indexes and mappings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from greenlet import GreenletExit
@@ -26,7 +26,9 @@ from syncer.errors import Retry
 from syncer.ports import DurabilityToken
 from syncer.sinks.target import Target
 from tests.simulation.application import compiled
+from tests.simulation.database import Rows
 from tests.simulation.history import History
+from tests.simulation.read_models import ReadModel
 from tests.simulation.refusals import Refusals
 from tests.simulation.scheduler import Owner, Scheduler
 
@@ -51,6 +53,10 @@ class Store:
         self.scheduler, self.history, self.fail, self.remembers = scheduler, history, fail, remembers
         self._base = base
         self.documents: dict[str, tuple[int, bytes]] = {}
+        self.applied: dict[str, int] = {}
+        """By id: the version of the last write. Unlike the server, it is never forgotten."""
+        self.resurrected: set[str] = set()
+        """Ids whose last write is older than a delete that the server has forgotten."""
         self.deleted: dict[str, tuple[int, float]] = {}
         """By id: version and time of the delete."""
         self.restarts = self.losses = 0
@@ -58,6 +64,22 @@ class Store:
         """The ids of the written documents, in order. A position in the list is a marker for `ids`."""
         self._before: dict[str, tuple[tuple[int, bytes] | None, tuple[int, float] | None]] = {}
         self._bodies: dict[tuple[str, int], bytes | None] = {}
+
+    def fill(self, documents: Mapping[str, tuple[int, bytes]]) -> None:
+        """Puts documents and their versions into the empty store."""
+        self.documents = dict(documents)
+
+    def begin(self, model: ReadModel, rows: Rows, version: int) -> None:
+        """Fills the store with the documents of the rows."""
+        self.fill({id: (version, body) for id, body in model.documents(rows).items()})
+
+    def found(self) -> dict[str, bytes]:
+        """Returns what readers see, by id."""
+        return {id: body for id, (_, body) in self.documents.items()}
+
+    def expected(self, model: ReadModel, rows: Rows) -> dict[str, bytes]:
+        """Returns what they should see."""
+        return model.documents(rows)
 
     def version(self, id: str) -> int:
         """Returns the version that a write is compared with; −1 if there is none."""
@@ -74,6 +96,9 @@ class Store:
         if self._bodies.setdefault((id, version), body) != body:
             self.fail(f"two contents of order {id} have the same version {self.shown(version)}")
         self._before[id] = self.documents.get(id), self.deleted.get(id)
+        older = version < self.applied.get(id, 0)
+        (self.resurrected.add if older else self.resurrected.discard)(id)
+        self.applied[id] = version
         if body is None:
             self.documents.pop(id, None)
             self.deleted[id] = (version, self.scheduler.now)
@@ -100,8 +125,10 @@ class Store:
         for id in lost:
             document, deleted = self._before.pop(id)
             self.documents.pop(id, None)
+            self.applied.pop(id, None)
             if document:
                 self.documents[id] = document
+                self.applied[id] = document[0]
             elif deleted:
                 self.deleted[id] = deleted
         self.history.seen["the sink lost acknowledged writes"] += bool(lost)
@@ -111,8 +138,10 @@ class Store:
 class SimulatedSink:
     """The `Sink` of one process."""
 
-    def __init__(self, store: Store, process: Owner, who: str, *, fails: bool) -> None:
-        self.name = "simulated"
+    in_place = True
+
+    def __init__(self, store: Store, process: Owner, who: str, *, fails: bool, name: str = "simulated") -> None:
+        self.name = name
         self.store, self.process, self.who, self._fails = store, process, who, fails
         self._target = Target.of(self.name, compiled(), 1, 1)
 

@@ -3,7 +3,8 @@
 The model has:
 
 - a connector that reads commits from the flushed WAL, in order. It may resume from an earlier commit. It may also lose
-  rows when it resumes, of a transaction that it was sending or of one in progress;
+  rows when it resumes, of a transaction that it was sending or of one in progress. A later version loses only inserted
+  rows of the transaction that it was sending;
 - one topic per table, with partitions by key. So no order exists between the records of two rows;
 - groups whose partitions move at any moment. A member learns of it with its next poll. Until then it continues with
   its old partitions, and its commits are refused;
@@ -15,13 +16,15 @@ It has no retention, missing offsets, Kafka transactions or broker failures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from threading import Event
 
 import orjson
 
 from syncer.errors import Retry
 from syncer.events import Position, WorkItem
+from syncer.monitors.rerender import RESUMED
 from syncer.pipeline.decode import encode_item
 from syncer.ports import Record
 from tests.simulation.choices import Choices
@@ -35,8 +38,6 @@ _WORK = {
     "range": "a truncate of a child made ranges",
     "sweep": "a truncate of the root made sweeps",
 }
-RESUMED = "resumed"
-"""The reason of the work items that repair a connector's resume."""
 
 
 class Topics:
@@ -69,6 +70,8 @@ class Connector:
     ) -> None:
         self.database, self.topics, self.choices, self.history = database, topics, choices, history
         self._repeats, self._loses = repeats, loses
+        self.only_inserts = False
+        """Whether it loses inserted rows only, of the transaction that it was sending: Debezium since 3.7."""
         self.reader = 1
         """Identifies the reader of the slot. It changes with each resume."""
         self._lost: dict[Transaction, int] = {}
@@ -117,6 +120,9 @@ class Connector:
         Or events of a transaction in progress are before that position (dbz#76).
         """
         self.reader += 1
+        if not self.behind and self.only_inserts:
+            self.history.log("connector", "resumes")
+            return
         if not self.behind:
             running = list(self.database.running.values())
             transaction = running[self.choices.of(len(running))]
@@ -126,6 +132,9 @@ class Connector:
         transaction = self.database.commits[self._next]
         left = len(transaction.changes) - self._event
         lost = min(left, 1 + self.choices.of(3))
+        if self.only_inserts:
+            changes = transaction.changes[self._event : self._event + lost]
+            lost = len(list(takewhile(lambda change: change.op == "c", changes)))
         self._log_lost(transaction, lost)
         self._event += lost
         if lost == left:
@@ -178,12 +187,17 @@ class SimulatedSource:
         self.generation = -1
         self.at: dict[Partition, int] = {}
         self.dead = self.frozen = False
+        self.repeats_commits = False
+        """Whether commits that a rebalance refused are repeated, if the partition stays here (`kafka/consumer.py`)."""
+        self._refused: dict[Partition, int] = {}
+        self.due: Callable[[], bool] = lambda: False
+        """Whether the lane has offsets to commit. A poll returns then without records, as it does after a while."""
         self._empty_at = -1
         """The total number of records when the last poll found none. Saves a search."""
 
     def ready(self) -> bool:
         """Whether a poll would return: there are records, partitions have moved, or the lane is to stop."""
-        if self.generation != self.group.generation or self.stop.is_set():
+        if self.generation != self.group.generation or self.stop.is_set() or self.due():
             return True
         topics = self.group.topics
         if self._empty_at == topics.total:
@@ -201,7 +215,7 @@ class SimulatedSource:
                 self.scheduler.until(self.ready)
             self._learn()
             found = self._take(max_records)
-            if found or not timeout or self.stop.is_set() or self.choices.likely(32):
+            if found or not timeout or self.stop.is_set() or self.due() or self.choices.likely(32):
                 return found
 
     def _take(self, most: int) -> list[Record]:
@@ -239,6 +253,9 @@ class SimulatedSource:
         mine = [partition for partition, owner in group.owners.items() if owner is self]
         self._empty_at = -1
         self.at = {p: kept.get(p, group.committed.get(p, 0)) for p in mine}
+        if self.repeats_commits:
+            refused, self._refused = self._refused, {}
+            group.committed |= {p: o for p, o in refused.items() if p in kept and p in self.at}
 
     def commit(self, next_offsets: Mapping[Partition, int], *, wait: bool) -> None:
         self.scheduler.pause()
@@ -248,6 +265,7 @@ class SimulatedSource:
         if self.generation != self.group.generation:
             self.history.seen["a zombie's commit was refused"] += 1
             self.history.log(self.who, "commits %s: refused, the partitions were given to others", ours)
+            self._refused |= ours
         elif self._loses and self.choices.likely(40):
             self.history.seen["a commit was lost"] += 1
             self.history.log(self.who, "commits %s: lost", ours)
@@ -261,6 +279,9 @@ class SimulatedSource:
     def progress(self) -> dict[Partition, tuple[int, int]]:
         records = self.group.topics.records
         return {partition: (at, len(records[partition])) for partition, at in self.at.items()}
+
+    def is_assigned(self, partition: Partition) -> bool:
+        return partition in self.at
 
     def close(self) -> None:
         """The process leaves the group."""
@@ -285,8 +306,10 @@ class SimulatedWork:
             waiting = waiting[: self.scheduler.choices.of(len(waiting) + 1)]
         for item in waiting:
             resumed = item.reason == RESUMED
-            self.history.seen["a resume was repaired" if resumed else _WORK[item.kind]] += 1
-            self.history.log("work topic", "gets %s %s (%s)", item.kind, item.keys or item.high or "", item.reason)
+            if self.topic != "delayed":
+                self.history.seen["a resume was repaired" if resumed else _WORK[item.kind]] += 1
+            what = item.keys or item.high or ""
+            self.history.log(f"{self.topic} topic", "gets %s %s (%s)", item.kind, what, item.reason)
             number = sum(map(len, self.topics.records.values())) % self.topics.count
             self.topics.add((self.topic, number), encode_item(item))
         if failed:

@@ -31,7 +31,8 @@ _FIGURES = Path("build/torture.jsonl")
 @click.option(
     "--seconds", type=float, default=60.0, show_default=True, help="Duration of the faults and writes of one round."
 )
-def main(seed: int | None, minutes: float, seconds: float) -> None:
+@click.option("--group-rows", type=int, default=0, help="Rows of groups to add, such as 1000000.  [default: no groups]")
+def main(seed: int | None, minutes: float, seconds: float, group_rows: int) -> None:
     """Write to real servers while they have faults. Then compare every document with PostgreSQL."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began, first = time.monotonic(), seed if seed is not None else random.SystemRandom().randrange(10**6)
@@ -45,10 +46,10 @@ def main(seed: int | None, minutes: float, seconds: float) -> None:
             folder = _FIGURES.parent / "torture" / number
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            reports.append(run_round(stack, number, seconds, folder.absolute()))
+            reports.append(run_round(stack, number, seconds, folder.absolute(), group_rows=group_rows))
             print(reports[-1], flush=True)
             with _FIGURES.open("ab") as figures:
-                figures.write(orjson.dumps(reports[-1].as_dict()) + b"\n")
+                figures.write(orjson.dumps(reports[-1].as_dict(), option=orjson.OPT_NON_STR_KEYS) + b"\n")
     finally:
         stack.remove()
         print(_summary(reports), flush=True)

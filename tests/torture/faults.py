@@ -92,7 +92,7 @@ class FaultInjector(Faults):
         self._count("daemons frozen")
 
     def finish_backfill(self, deadline: float) -> None:
-        self._await_ready()
+        self._await_opened()
         super().finish_backfill(deadline)
 
     def _faults_of_servers(self) -> Mapping[str, tuple[str, Callable[[float], None]]]:
@@ -102,6 +102,7 @@ class FaultInjector(Faults):
             "postgres crashed": ("postgres", servers.crash_postgres),
             "commits stalled": ("postgres", servers.stall_commits),
             "columns changed": ("postgres", lambda _: servers.change_columns()),
+            "table truncated": ("postgres", lambda _: servers.truncate_table()),
             "postgres cut off": ("postgres", partial(servers.cut, "postgres")),
             "postgres stalled": ("postgres", partial(servers.stall, "postgres")),
             "kafka killed": ("kafka", partial(servers.kill, "kafka")),
@@ -120,9 +121,9 @@ class FaultInjector(Faults):
             "redis stalled": ("redis", partial(servers.stall, "redis")),
         }
 
-    def _await_ready(self) -> None:
+    def _await_opened(self) -> None:
         self.servers.start_missing()
-        super()._await_ready()
+        super()._await_opened()
 
     def _check_processes(self) -> None:
         """Starts a backfill again if it ended because a server was unavailable. Checks all other processes."""

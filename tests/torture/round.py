@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,11 @@ from tests.convergence.oracle import Oracle
 from tests.convergence.workload import Workload
 from tests.harness.database import fresh_database
 from tests.harness.names import fresh_names
+from tests.torture import big_group
 from tests.torture.autopsy import autopsy
+from tests.torture.big_group import SampleWriter
 from tests.torture.faults import FaultInjector
+from tests.torture.own_writes import FalseFresh, OwnWrites, declare
 from tests.torture.servers import proxied
 from tests.torture.slot import lose_slot
 
@@ -29,6 +34,8 @@ _SLOT_LOST = 1 / 3
 _SECONDS_PER_COPY = 40.0
 """At the end of a round, Kafka Connect is killed during a COPY once per this number of seconds. No later change
 could then correct the documents by chance."""
+_ANSWERS = 5
+"""Waits that have to be answered with 200 after the faults have ended."""
 _OPERATOR_DELAY = 15.0
 """Seconds until the round runs the command that the syncer reports for a failed connector. Debezium stops if
 PostgreSQL crashes while the connector starts."""
@@ -44,6 +51,9 @@ class Report:
 
     rows: inserted, updated and deleted rows.
     settled: seconds from the end of the faults until all documents were correct.
+    waits: status of `/wait` → how often it was answered.
+    samples: watermarks that were compared with documents.
+    group_rows: rows of the largest group at the end. group_writes: transactions that changed the groups.
     """
 
     seed: str
@@ -53,6 +63,10 @@ class Report:
     faults: dict[str, int]
     documents: int
     settled: float
+    waits: dict[int, int]
+    samples: int
+    group_rows: int
+    group_writes: int
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,16 +75,26 @@ class Report:
         return (
             f"seed {self.seed}: {sum(self.faults.values())} faults of {len(self.faults)} kinds,"
             f" {self.transactions:,} transactions, {self.rows:,} rows; {self.documents:,} documents equal"
-            f" to PostgreSQL after {self.settled:.1f} s"
+            f" to PostgreSQL after {self.settled:.1f} s; answers of /wait: {self.waits}; {self.samples} watermarks;"
+            f" {self.group_writes:,} transactions on groups, the largest with {self.group_rows:,} rows"
         )
 
 
-def run_round(stack: Stack, seed: str, seconds: float, folder: Path, *, timeout: float = CONVERGENCE_TIMEOUT) -> Report:
+def run_round(
+    stack: Stack,
+    seed: str,
+    seconds: float,
+    folder: Path,
+    *,
+    timeout: float = CONVERGENCE_TIMEOUT,
+    group_rows: int = 0,
+) -> Report:
     """Runs one round and returns its report.
 
     seconds: duration of the faults and writes.
     folder: for settings and logs.
     timeout: seconds, see `CONVERGENCE_TIMEOUT`.
+    group_rows: the rows of the groups of `big_group.py` at the beginning. 0: without these groups.
 
     Raises DocumentsDiffer if a document is wrong at the end. Raises AssertionError if a process ended unexpectedly.
     """
@@ -83,20 +107,29 @@ def run_round(stack: Stack, seed: str, seconds: float, folder: Path, *, timeout:
     ):
         workload = Workload(database, seed, WRITERS, RATE)
         injector = FaultInjector(deployment, servers, seed)
+        own = OwnWrites(deployment, seed, lambda: injector.daemons, servers.losses)
+        samples = SampleWriter(database, seed, group_rows)
         try:
             workload.seed_rows(60)
+            declare(deployment)
+            if group_rows:
+                big_group.declare(deployment, group_rows)
             deployment.run("connectors", "apply", "--yes")
-            _write_under_faults(workload, injector, seconds, 2 * timeout)
+            with _checked(own, deployment, timeout), samples.running() if group_rows else nullcontext():
+                _write_under_faults(workload, injector, seconds, 2 * timeout)
             ended = time.monotonic()
             expected = Oracle(database).documents()
+            groups, largest = big_group.expected(database) if group_rows else ({}, 0)
+            expected |= groups
             settle(deployment, injector, expected, timeout)
             settled = time.monotonic() - ended
             deployment.run("verify", "--patience", "5")
             if injector.random.random() < _SLOT_LOST:
                 injector.log("slot dropped")
-                lose_slot(deployment, workload)
+                with _checked(own.again(), deployment, timeout):
+                    lose_slot(deployment, workload)
                 injector.done["slot dropped"] += 1
-                settle(deployment, injector, Oracle(database).documents(), timeout)
+                settle(deployment, injector, Oracle(database).documents() | groups, timeout)
             for daemon in injector.daemons:
                 daemon.stop()
         finally:
@@ -114,6 +147,10 @@ def run_round(stack: Stack, seed: str, seconds: float, folder: Path, *, timeout:
         faults,
         sum(map(len, expected.values())),
         round(settled, 1),
+        dict(own.answers),
+        own.samples,
+        largest,
+        samples.transactions,
     )
 
 
@@ -146,11 +183,29 @@ def _write_under_faults(workload: Workload, injector: FaultInjector, seconds: fl
         workload.stop()
 
 
+@contextmanager
+def _checked(own: OwnWrites, deployment: Deployment, timeout: float) -> Iterator[None]:
+    """Checks freshness during the block, and until some waits were answered with 200 afterwards.
+
+    timeout: seconds for these answers.
+    """
+    own.start()
+    try:
+        yield
+        own.require_answers(_ANSWERS, timeout, lambda: any(s["refresh"] for s in deployment.status(expect=(0, 1))))
+    finally:
+        try:
+            own.stop()
+        except FalseFresh:
+            autopsy(deployment, [], deployment.folder)
+            raise
+
+
 def settle(deployment: Deployment, injector: FaultInjector, expected: Expected, timeout: float) -> None:
     """Waits until every document is as expected and no work remains. Raises DocumentsDiffer.
 
-    timeout: seconds until the documents must be correct. Remaining work may take longer while it decreases: after
-    each resume of an old Debezium, all documents are rendered again.
+    timeout: seconds until the documents must be correct. It starts again while remaining work decreases, if the
+    documents are correct or are all being rendered again: that happens after each resume of an old Debezium.
     """
     began = progress = time.monotonic()
     found: list[Difference] = []
@@ -161,7 +216,7 @@ def settle(deployment: Deployment, injector: FaultInjector, expected: Expected, 
         work = sum(s["lag_records"] + s["work_records"] + (s["state"] == "failed") for s in status)
         if not found and not work:
             return
-        if not found and work < left:
+        if work < left and (not found or any(s["refresh"] for s in status)):
             progress = time.monotonic()
         left = work
         if not applied and time.monotonic() - began > _OPERATOR_DELAY:

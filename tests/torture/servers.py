@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import redis
 import urllib3
+from psycopg.conninfo import make_conninfo
 
 from devstack import Stack
 from tests.convergence.deployment import Deployment
@@ -42,6 +44,8 @@ class Servers:
     def __init__(self, deployment: Deployment, bulk_proxy: FaultProxy, proxies: dict[str, Proxy]) -> None:
         self.stack, self.deployment = deployment.stack, deployment
         self.bulk_proxy, self.proxies = bulk_proxy, proxies
+        self.losses: list[tuple[float, float]] = []
+        """Periods in which Redis may have lost acknowledged documents, in Unix seconds."""
         self._columns = self._copied = 0
 
     # -- servers -------------------------------------------------------------------------------------------
@@ -78,8 +82,19 @@ class Servers:
 
     def flush_redis(self) -> None:
         """Deletes all documents and all metadata of the syncer in Redis."""
+        began = time.time()
+        self.losses.append((began, math.inf))
         with redis.Redis.from_url(self.stack.redis) as client:
             client.flushall()
+        self.losses[-1] = began, time.time()
+
+    def truncate_table(self) -> None:
+        """Deletes all rows of the tables of the sink `postgres`."""
+        with psycopg.connect(self.deployment.reads, autocommit=True) as session:
+            session.execute("SET lock_timeout = '5s'")
+            find = "SELECT relname FROM pg_class WHERE relnamespace = 'read'::regnamespace AND relname ~ '_\\d{6}$'"
+            for (name,) in session.execute(find).fetchall():
+                session.execute(f"TRUNCATE read.{name}".encode())
 
     def stall_commits(self, seconds: float) -> None:
         """Lets commits wait for a synchronous standby that does not exist.
@@ -177,6 +192,7 @@ def proxied(deployment: Deployment) -> Iterator[Servers]:
             proxies[name], environment[name] = link, _through(url, link.port)
         deployment.environment |= _SIZES | {
             "SYNCER_POSTGRES__DSN": environment["postgres"],
+            "SYNCER_POSTGRES_SINK__DSN": make_conninfo(deployment.reads, port=proxies["postgres"].port),
             "SYNCER_REDIS__URL": environment["redis"],
             "SYNCER_ELASTICSEARCH__URL": environment["elasticsearch"],
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from tests.convergence.deployment import MODELS, Deployment
+from tests.convergence.deployment import Deployment
 from tests.convergence.workload import Workload
 from tests.harness.database import drop_slots
 from tests.harness.waiting import remaining
@@ -32,5 +32,5 @@ def lose_slot(deployment: Deployment, workload: Workload) -> None:
     else:
         raise AssertionError(f"the lost slot was not reported within {DETECTION_TIMEOUT:.0f} s: {errors}")
     deployment.run("connectors", "reset", "--yes")
-    for model in MODELS:
+    for model in deployment.models:
         deployment.run("resync", deployment.model(model), "--yes")

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from redis.exceptions import NoScriptError
 
 from syncer.cli.run_checks import _missing_connector
 from syncer.config import schema
@@ -25,7 +26,10 @@ from syncer.kafka.admin import KafkaAdmin
 from syncer.kafka.errors import classify_error
 from syncer.postgres.session import connect
 from syncer.sinks import elasticsearch, redis
+from syncer.sinks import postgres as postgres_sink
 from syncer.sinks.elasticsearch.client import reason_of
+from syncer.sinks.postgres.server import connect as connect_sink
+from syncer.sinks.redis import errors as redis_errors
 from tests.harness.catalogs import catalog, table
 
 TLS = Path(__file__).parent / "tls"
@@ -102,6 +106,12 @@ def test_an_unknown_authority_names_the_setting_of_its_file(setting: str, port: 
     assert "certificate verify failed" in error.why and setting in error.hint
 
 
+def test_the_sink_of_postgresql_names_its_own_setting(postgres: int) -> None:
+    dsn = f"host=localhost port={postgres} user=u dbname=d sslmode=verify-full sslrootcert={ELSEWHERE}"
+    error = raised(lambda: connect_sink(postgres_sink.Connection(dsn=dsn), "postgres:read.orders"))
+    assert isinstance(error, Fatal) and ELSEWHERE in error.why and "sslrootcert in postgres_sink.dsn" in error.hint
+
+
 def test_postgres_names_the_setting_of_an_unknown_authority_or_a_missing_file(postgres: int, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     other.write_text("no certificate")
@@ -152,7 +162,7 @@ def test_missing_files_of_kafka_settings_are_named() -> None:
 @pytest.mark.parametrize(
     ("code", "hint"),
     [
-        (KafkaError._TRANSPORT, "is Kafka up?"),
+        (KafkaError._TRANSPORT, "check that Kafka is up"),
         (KafkaError.INVALID_REPLICATION_FACTOR, "kafka.replication_factor"),
         (KafkaError.INVALID_REQUEST, ""),
     ],
@@ -161,6 +171,13 @@ def test_the_hint_asks_whether_kafka_is_up_only_if_it_did_not_answer(code: int, 
     error = classify_error("cannot create topic x", KafkaException(KafkaError(code)))
     assert isinstance(error, Retry)
     assert hint in error.hint if hint else not error.hint
+
+
+def test_a_script_that_redis_lost_twice_is_sent_again() -> None:
+    """A server that fails over while the sink loads the script has lost it again."""
+    assert isinstance(
+        redis_errors.classify_error(NoScriptError("No matching script"), "cannot write", "redis:x"), Retry
+    )
 
 
 class OpenSearch(BaseHTTPRequestHandler):
@@ -246,8 +263,10 @@ def test_programs_get_the_hint_in_its_own_field() -> None:
     assert split_hint("all is well") == ("all is well", "")
     two = f"{error}\n{error}"
     assert split_hint(two) == (two, "")
-    found = with_hint({"a": 1, "reason": "", "last_error": str(error)})
-    assert found == {"a": 1, "reason": "", "last_error": split_hint(str(error))[0], "hint": "syncer check\n  more"}
+    found = with_hint({"a": 1, "reason": str(error), "last_error": str(error)})
+    text = split_hint(str(error))[0]
+    assert found == {"a": 1, "reason": text, "last_error": text, "hint": "syncer check\n  more"}
+    assert with_hint({"reason": "", "last_error": str(error)})["hint"] == "", "that error is over"
     assert with_hint({"reason": "busy"}) == {"reason": "busy", "hint": ""}
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer import document
-from syncer.document import Row
+from syncer.document import Batch, Row
 
 
 @given(st.lists(st.text(), min_size=1, max_size=4))
@@ -35,3 +35,9 @@ def test_hazard_25_ids_of_equal_keys_with_other_texts_are_deleted() -> None:
 
 def test_the_document_of_a_row_that_where_excludes_is_deleted() -> None:
     assert document.batch([Row("1", "1", None)], 9).deletes == ["1"]
+
+
+def test_a_split_batch_keeps_its_version_and_commit_time() -> None:
+    whole = document.batch([Row("1", "1", b"{}"), Row("2", "2", b"[]"), Row("3", None, None)], 7, 1700)
+    alone, rest = whole.split("1")
+    assert (alone, rest) == (Batch(7, {"1": b"{}"}, [], 1700), Batch(7, {"2": b"[]"}, ["3"], 1700))

@@ -8,7 +8,7 @@ status  of an item                                           outcome
 ======  ===================================================  ==========================================
 2xx     done                                                 `written` or `deleted`
 404     delete of an absent id; its version is remembered    `deleted`
-404     `index_not_found_exception`                          Fatal: the index or its alias is gone
+404     `index_not_found_exception`                          Fatal: the index or its alias is missing
 409     the index has the same or a newer version            `stale`; Fatal if it is of a later epoch
 429     also 5xx, and blocks (disk full, index closed)       `retry`
 401     also `security_exception`                            Fatal: credentials
@@ -27,6 +27,7 @@ import orjson
 
 from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal, Retry
+from syncer.quantities import counted
 from syncer.sinks.elasticsearch.client import CREDENTIALS, DISK_FULL, reason_of
 from syncer.sinks.target import Target
 
@@ -82,7 +83,7 @@ def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcom
     """
     ids: list[str] = []
     lines: list[bytes] = []
-    size, most = 0, max_bytes()
+    size, limit = 0, max_bytes()
     for id, line in _lines(batch):
         length = len(line)
         if length > largest:
@@ -95,9 +96,9 @@ def chunks(batch: Batch, max_bytes: Callable[[], int], largest: int, out: Outcom
             else:
                 out.rejected.append(Rejection(id, reason, "the id"))
             continue
-        if size + length > most and ids:
+        if size + length > limit and ids:
             yield Chunk(ids, lines)
-            ids, lines, size, most = [], [], 0, max_bytes()
+            ids, lines, size, limit = [], [], 0, max_bytes()
         ids.append(id)
         lines.append(line)
         size += length
@@ -143,7 +144,7 @@ def apply_answer(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outc
             found, given = _versions(error)
             target.stale(id, given, found, out)
         else:
-            _failed(id, status, error["type"], reason_of(error), target, out)
+            failed(id, status, error["type"], reason_of(error), target, out)
             in_time = in_time and status != 429
     return in_time
 
@@ -163,7 +164,7 @@ def present_versions(chunk: Chunk, answer: dict[str, Any], target: Target) -> di
         if result["status"] == 409:
             found[id] = _versions(error)[0]
         else:
-            _failed(id, result["status"], error["type"], reason_of(error), target, out)
+            failed(id, result["status"], error["type"], reason_of(error), target, out)
     if out.retry:
         raise Retry("cannot read the versions", where=target.name, why=out.retry_reason)
     return {id: version for id, version in found.items() if version > PROBE}
@@ -175,8 +176,14 @@ def _items(chunk: Chunk, answer: dict[str, Any], target: Target) -> list[dict[st
     if items and "update" in items[0]:
         del items[0]
     if len(items) != len(chunk.ids):
-        raise Retry(f"Elasticsearch sent {len(items)} answers to {len(chunk.ids)} documents", where=target.name)
+        raise wrong_number(len(items), len(chunk.ids), target)
     return items
+
+
+def wrong_number(answers: int, documents: int, target: Target) -> Retry:
+    """Returns the error for a response that has more or fewer answers than the request has documents."""
+    what = f"Elasticsearch sent {counted(answers, 'answer')} to {counted(documents, 'document')}"
+    return Retry(what, where=target.name)
 
 
 def _versions(error: dict[str, Any]) -> tuple[int, int]:
@@ -186,13 +193,13 @@ def _versions(error: dict[str, Any]) -> tuple[int, int]:
     return found, given
 
 
-def _failed(id: str, status: int, kind: str, reason: str, target: Target, out: Outcome) -> None:
+def failed(id: str, status: int, kind: str, reason: str, target: Target, out: Outcome) -> None:
     """Adds a failed item to `out`, or raises Fatal."""
     text = f"{kind}: {reason}"
     if kind == "index_not_found_exception" or "no write index" in reason:
-        raise Fatal("the index is gone", where=target.name, why=reason, hint=target.resync)
+        raise Fatal("the index is missing", where=target.name, why=reason, hint=target.resync)
     if kind == "security_exception" or status == 401:
-        raise Fatal("not allowed to write", where=target.name, why=reason, hint=CREDENTIALS)
+        raise Fatal("the user has no privilege to write to the index", where=target.name, why=reason, hint=CREDENTIALS)
     if status == 429 or status >= 500 or kind in _BLOCKS:
         out.retry.append(id)
         out.retry_reason = text + (f"\n  → {DISK_FULL}" if "read-only-allow-delete" in reason else "")

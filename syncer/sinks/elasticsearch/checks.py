@@ -1,4 +1,4 @@
-"""What `syncer check` and `syncer explain` ask of the Elasticsearch sink."""
+"""The checks of the Elasticsearch sink for `syncer check`, and its mapping for `syncer explain`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends requests to Elasticsearch, each once, and classifies the errors of whole requests. Answers stay bytes."""
+"""Sends requests to Elasticsearch, each once, and classifies the errors of whole requests. Returns answers as bytes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def client(
 class Http:
     """Sends requests and raises their errors.
 
-    where: the sink's name. resync: the command to run when the index is gone. Errors contain both.
+    where: the sink's name. resync: the command to run when the index is missing. Errors contain both.
     """
 
     def __init__(self, client: Elasticsearch, where: str, resync: str) -> None:
@@ -108,13 +108,16 @@ class Http:
             if tls.is_untrusted(why):
                 what, hint = "the server's certificate is not trusted", tls.advice("elasticsearch.ca_file")
                 raise Fatal(what, where=self._where, why=why, hint=hint) from error
-            hint = "does the server speak TLS? see elasticsearch.url: https:// or http://"
-            raise Retry("no secure connection", where=self._where, why=why, hint=hint) from error
+            hint = "if the server does not use TLS, begin elasticsearch.url with http://"
+            raise Retry("cannot open a TLS connection", where=self._where, why=why, hint=hint) from error
         except TransportError as error:
             why = f"{error} ({error.errors[0]})" if error.errors else str(error)
-            kind_of, hint = Retry, "is it up? see elasticsearch.url in the configuration"
+            kind_of, hint = Retry, "check that Elasticsearch is up and elasticsearch.url is correct"
             if isinstance(error, ConnectionTimeout):
-                kind_of, hint = Busy, "it is overloaded or hangs; elasticsearch.timeout says how long to wait"
+                kind_of, hint = (
+                    Busy,
+                    "Elasticsearch is overloaded or hangs; elasticsearch.timeout limits the wait for an answer",
+                )
             raise kind_of("Elasticsearch does not answer", where=self._where, why=why, hint=hint) from error
         raw = response.body
         return response.meta.status, raw if isinstance(raw, bytes) else b""
@@ -166,7 +169,7 @@ class Http:
         if status in (401, 403):
             return Fatal(what, where=self._where, why=why, hint=CREDENTIALS)
         if kind == "index_not_found_exception":
-            return Fatal("the index is gone", where=self._where, why=why, hint=self._resync)
+            return Fatal("the index is missing", where=self._where, why=why, hint=self._resync)
         if status in _BUSY:
             return Busy(what, where=self._where, why=why)
         return (Fatal if status < 500 else Retry)(what, where=self._where, why=why)

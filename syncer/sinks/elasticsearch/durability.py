@@ -37,8 +37,8 @@ def durability(state: Json, stats: Json) -> DurabilityToken | None:
     state, stats: the answers for the paths that end in STATE and STATS, both about one index.
     """
     [metadata], [table] = (state[part]["indices"].values() for part in ("metadata", "routing_table"))
-    deletes = [metadata["settings"]["index"]["uuid"]]
-    documents = list(deletes)
+    tombstones = [metadata["settings"]["index"]["uuid"]]
+    documents = list(tombstones)
     written = []
     [shards] = [index["shards"] for index in stats.get("indices", {}).values()] or [{}]
     for number, term in sorted(metadata["primary_terms"].items()):
@@ -46,7 +46,7 @@ def durability(state: Json, stats: Json) -> DurabilityToken | None:
         primaries = [copy for copy in shards.get(number, ()) if copy["routing"]["primary"]]
         if not copies or not primaries:
             return None
-        deletes.append(f"{term}.{copies[0]['allocation_id']['id']}")
+        tombstones.append(f"{term}.{copies[0]['allocation_id']['id']}")
         documents.append(primaries[0]["commit"]["user_data"]["history_uuid"])
         written.append(primaries[0]["seq_no"]["global_checkpoint"])
-    return DurabilityToken(" ".join(deletes), " ".join(documents), str(min(written)))
+    return DurabilityToken(" ".join(tombstones), " ".join(documents), str(min(written)))

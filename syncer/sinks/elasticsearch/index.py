@@ -1,4 +1,4 @@
-"""The index of a generation apart from its mapping: its settings, and the record of what it was built from. No I/O."""
+"""The settings of a generation's index, and the record of the declaration that it was built from. No I/O."""
 
 from __future__ import annotations
 

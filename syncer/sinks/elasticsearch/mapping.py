@@ -1,4 +1,4 @@
-"""Derives the mapping of an index from a document's fields, merges the declared one over it, and checks that one.
+"""Derives the mapping of an index from a document's fields. Checks the declared mapping and merges it over that.
 
 Pure functions over plain JSON. Elasticsearch does not guess mappings here (`dynamic: false`): a value without a
 mapping is stored in the document and cannot be searched. docs/types.md has the derived mapping of each type.

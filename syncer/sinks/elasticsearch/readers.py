@@ -29,7 +29,7 @@ def readers_elsewhere(connection: Connection, settings: Settings, generation: in
     url = connection.url.partition(",")[0].strip().rstrip("/")
     command = f"curl{curl_options(connection)} -X POST {url}/_aliases"
     return Fatal(
-        f"readers of {alias} see {' and '.join(read) or 'no index'}, but {index} is kept in sync",
+        f"readers of {alias} see {' and '.join(read) or 'no index'}, but the syncer writes to {index}",
         where=f"elasticsearch:{alias}",
         why="the alias was moved or removed by hand",
         hint=f"{command} -H 'Content-Type: application/json' -d '{body}'",

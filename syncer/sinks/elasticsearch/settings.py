@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from elasticsearch import Elasticsearch
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from syncer.config.types import Bytes, Seconds, take_credentials_out
+from syncer.config.types import take_credentials_out
 from syncer.declaration.names import Pattern
+from syncer.quantities import Bytes, Seconds
 from syncer.sinks.elasticsearch.client import client
 from syncer.tls import CaFile
 

@@ -2,11 +2,11 @@
 
 `NAME-000001` is the index of generation 1. The syncer writes to its alias `NAME-000001-write`. Applications read the
 alias `NAME`. The text of a document goes from PostgreSQL into the bulk body without being parsed.
+If the read model has partials, they are in the hidden index `NAME-000001-partials`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,25 +16,32 @@ import orjson
 
 from syncer.declaration.compile import Compiled
 from syncer.document import Batch, Outcome, Rejection
-from syncer.errors import Fatal, Retry, SyncerError
-from syncer.ports import DurabilityToken
+from syncer.errors import Fatal, Retry
+from syncer.ports import DurabilityToken, PublishedWatermark
+from syncer.sinks.chunks import pages
 from syncer.sinks.elasticsearch import bulk, durability, index, mapping
 from syncer.sinks.elasticsearch.adaptive_size import BulkSize
 from syncer.sinks.elasticsearch.client import Busy, Http, error_of
+from syncer.sinks.elasticsearch.partials import ElasticsearchPartials
+from syncer.sinks.elasticsearch.scan import scan
 from syncer.sinks.elasticsearch.settings import Connection, Settings
+from syncer.sinks.elasticsearch.watermarks import Watermarks
+from syncer.sinks.partials import StoresPartials
 from syncer.sinks.target import Target
 
 Json = dict[str, Any]
 
 _PAGE = 5000
 _PAGE_BY_ID = 500
-_MAX_CONTENT = 100 << 20  # bytes; the default of http.max_content_length
 _LINES = "application/x-ndjson"
 _PROBE_TIMEOUT = "30s"
 
 
-class ElasticsearchSink:
+class ElasticsearchSink(StoresPartials):
     """Implements `ports.Sink` over one index. Safe to share between threads."""
+
+    in_place = False
+    _partials: ElasticsearchPartials | None
 
     def __init__(
         self,
@@ -54,8 +61,12 @@ class ElasticsearchSink:
         self._target = Target.of(self.name, model, epoch, generation)
         self._client = connection.client()
         self._http = Http(self._client, self.name, self._target.resync)
+        self._watermarks = Watermarks(self._client, self.name, self.index)
         self._size = BulkSize(connection.max_bulk_bytes)
-        self._max_content = _MAX_CONTENT
+        self._partials = None
+        if model.partials:
+            declared = index.settings(settings.settings)
+            self._partials = ElasticsearchPartials(self._http, self.index, declared, self._target, self._size)
         self._bulk_path = f"/{quote(self.write_alias)}/_bulk?require_alias=true&filter_path={bulk.FILTER}"
 
     def prepare(self, *, new: bool = True) -> None:
@@ -65,16 +76,20 @@ class ElasticsearchSink:
             if not new:
                 raise self._target.gone(f"the index {self.index}")
             self._check_read_alias()
+            if self._partials:
+                self._partials.create()  # first: if there is an index of documents, there is one of partials
             self._create()
             found = self._http.get(f"/{self.index}") or {}
         self._accept(found)
+        if self._partials:
+            self._partials.accept()
         path = "/_nodes/http?filter_path=nodes.*.http.max_content_length_in_bytes"
         status, raw = self._http.ask("GET", path)
         if status == 200:  # without the privilege `monitor` the default is assumed
             nodes = orjson.loads(raw).get("nodes", {}).values()
             limits = [node["http"]["max_content_length_in_bytes"] for node in nodes]
-            self._max_content = min(limits, default=_MAX_CONTENT)
-            self._size.most = min(self._size.most, self._max_content)
+            self._size.largest = min(limits, default=self._size.largest)
+            self._size.limit = min(self._size.limit, self._size.largest)
 
     def _create(self) -> None:
         aliases: Json = {self.write_alias: {}}
@@ -96,7 +111,7 @@ class ElasticsearchSink:
             raise Fatal(f"the index {self.index} {owner}", where=self.name, hint=index.OTHER_NAME)
         self._target.check_epoch(meta["epoch"], "the index")
         self._target.check_hash(meta["hash"])
-        has_alias = self._check_read_alias()
+        has_alias = self._check_read_alias() is not None
         if meta["epoch"] < self._target.epoch:
             self._http.must("PUT", f"/{self.index}/_mapping", index.record(self._target))
         missing = [self.write_alias] if self.write_alias not in info["aliases"] else []
@@ -106,8 +121,8 @@ class ElasticsearchSink:
             actions = [{"add": {"index": self.index, "alias": name}} for name in missing]
             self._http.must("POST", "/_aliases", {"actions": actions})
 
-    def _check_read_alias(self) -> bool:
-        """Returns whether the alias that applications read exists.
+    def _check_read_alias(self) -> Json | None:
+        """Returns the indexes of the alias that applications read, by name. None if it does not exist.
 
         Raises Fatal when its name is taken, or when it points to an index of a later epoch. Applications would then
         read an index that this syncer does not update.
@@ -118,7 +133,7 @@ class ElasticsearchSink:
             if meta.get("model") != self._model.name:
                 raise Fatal(index.taken(self.alias, name), where=self.name, hint=index.TAKEN_HINT)
             self._target.check_epoch(meta["epoch"], f"the index {name}, which applications read,")
-        return found is not None
+        return found
 
     def outgrown(self) -> list[str]:
         """Compares the fields with the mapping that the index has now."""
@@ -128,16 +143,25 @@ class ElasticsearchSink:
 
     def activate(self) -> list[str]:
         """Moves the alias that applications read to this generation, in one atomic request."""
-        self._check_read_alias()
-        indexes = self._http.get(f"/{self.alias}-*") or {}  # also those of abandoned resyncs
-        own = [name for name, info in indexes.items() if index.meta(info).get("model") == self._model.name]
-        readers = self._http.get(f"/_alias/{self.alias}") or {}
-        actions: list[Json] = [
-            {"remove": {"index": name, "alias": self.alias}} for name in readers if name != self.index
-        ]
-        actions.append({"add": {"index": self.index, "alias": self.alias}})
-        self._http.must("POST", "/_aliases", {"actions": actions})  # last: nothing can fail after readers have moved
-        return sorted(name for name in own if name != self.index)
+        readers = self._check_read_alias() or {}
+        # also those of abandoned resyncs, and the hidden ones of partials
+        indexes = self._http.get(f"/{self.alias}-*?expand_wildcards=open,hidden") or {}
+        own = {
+            name: meta.get("generation", 0)
+            for name, info in indexes.items()
+            if (meta := index.meta(info)).get("model") == self._model.name
+        }
+        if set(readers) != {self.index}:
+            # `must_exist`: the request fails if the alias has left one of these. Otherwise it would then be added to
+            # this index, too, and readers would see both.
+            actions: list[Json] = [
+                {"remove": {"index": name, "alias": self.alias, "must_exist": True}}
+                for name in readers
+                if name != self.index
+            ]
+            actions.append({"add": {"index": self.index, "alias": self.alias}})
+            self._http.must("POST", "/_aliases", {"actions": actions})  # last: readers move when all else is done
+        return sorted(name for name, generation in own.items() if generation < self._target.generation)
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         """Writes as `ports.WritableSink.write` says.
@@ -145,7 +169,7 @@ class ElasticsearchSink:
         Once a part of the batch is acknowledged, a failure of the rest is returned in `retry`, not raised.
         """
         out, began = Outcome(), time.monotonic()
-        chunks = bulk.chunks(batch, lambda: self._size.bytes, self._max_content, out)
+        chunks = bulk.chunks(batch, lambda: self._size.bytes, self._size.largest, out)
         parts: list[bulk.Chunk] = []
         while part := parts.pop() if parts else next(chunks, None):
             try:
@@ -191,42 +215,42 @@ class ElasticsearchSink:
     def durability(self) -> DurabilityToken:
         """Needs the privilege `monitor` of the cluster. Raises Retry while a primary shard is not started.
 
-        The statistics are read before the state. If the state is then unchanged, it did not change in between.
+        Also forgets old partials. Lost partials count as lost documents.
         """
-        stats = self._http.must("GET", f"/{self.index}/_stats/docs{durability.STATS}")
-        state = self._http.must("GET", f"/_cluster/state/metadata,routing_table/{self.index}{durability.STATE}")
+        token = self._token(self.index)
+        if self._partials:
+            token = token._replace(documents=f"{token.documents} {self._token(self._partials.index).documents}")
+            self._partials.purge()
+        return token
+
+    def _token(self, index: str) -> DurabilityToken:
+        """The statistics are read before the state. If the state is then unchanged, it did not change in between."""
+        stats = self._http.must("GET", f"/{index}/_stats/docs{durability.STATS}")
+        state = self._http.must("GET", f"/_cluster/state/metadata,routing_table/{index}{durability.STATE}")
         if not state:
-            raise self._target.gone(f"the index {self.index}")
+            raise self._target.gone(f"the index {index}")
         found = durability.durability(state, stats)
         if found is None:
             raise Retry("not all primary shards are started", where=self.name)
         return found
 
-    def ids(self, since: str = "") -> Iterator[str]:
-        """Yields every id of this generation, as of one point in time. Raises Retry when a page fails.
+    def publish(self, watermark: PublishedWatermark) -> None:
+        self._watermarks.publish(watermark)
 
-        https://www.elastic.co/docs/reference/elasticsearch/rest-apis/paginate-search-results#search-after
-        """
-        self._http.must("POST", f"/{self.index}/_refresh")
-        pit = self._http.must("POST", f"/{self.index}/_pit?keep_alive=2m")["id"]
-        query: Json = {"size": _PAGE, "_source": False, "track_total_hits": False, "sort": ["_shard_doc"]}
-        if since:
-            query["query"] = {"range": {"_seq_no": {"gt": int(since)}}}
-        try:
-            while True:
-                query["pit"] = {"id": pit, "keep_alive": "2m"}
-                path = "/_search?filter_path=pit_id,timed_out,_shards.failed,hits.hits._id,hits.hits.sort"
-                page = self._http.must("POST", path, query)
-                if page["timed_out"] or page["_shards"]["failed"]:
-                    raise Retry("a shard failed while the ids were listed", where=self.name)
-                hits = page.get("hits", {}).get("hits", [])
-                yield from (hit["_id"] for hit in hits)
-                if len(hits) < _PAGE:
-                    return
-                pit, query["search_after"] = page["pit_id"], hits[-1]["sort"]
-        finally:
-            with contextlib.suppress(SyncerError):  # it expires after two minutes anyway
-                self._http.ask("DELETE", "/_pit", {"id": pit})
+    def published(self) -> PublishedWatermark | None:
+        return self._watermarks.published()
+
+    def make_searchable(self, timeout: float) -> None:
+        """Refreshes the index. Every copy of every shard has to take part, because a search may use any of them."""
+        http = Http(self._client.options(request_timeout=timeout), self.name, self._target.resync)
+        shards = http.must("POST", f"/{self.index}/_refresh")["_shards"]
+        if shards["failed"]:
+            raise Retry("a shard could not be refreshed", where=self.name)
+
+    def ids(self, since: str = "") -> Iterator[str]:
+        """Yields every id of this generation, as of one point in time. Raises Retry when a page fails."""
+        query: Json = {"query": {"range": {"_seq_no": {"gt": int(since)}}}} if since else {}
+        yield from (hit["_id"] for hit in scan(self._http, self.name, self.index, _PAGE, query))
 
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Returns the documents exactly as they were written, also those that are not searchable yet."""
@@ -244,22 +268,22 @@ class ElasticsearchSink:
         out = {doc["_id"]: int(doc["_version"]) for doc in self._get(ids, "/_mget?_source=false")}
         absent = [id for id in ids if id not in out]
         probe = Batch(bulk.PROBE, {}, absent)
-        for chunk in bulk.chunks(probe, lambda: self._size.bytes, self._max_content, Outcome()):
+        for chunk in bulk.chunks(probe, lambda: self._size.bytes, self._size.largest, Outcome()):
             raw = self._http.must_raw("POST", f"{self._bulk_path}&timeout={_PROBE_TIMEOUT}", chunk.body(), _LINES)
             out |= bulk.present_versions(chunk, orjson.loads(raw), self._target)
         return out
 
     def _get(self, ids: Sequence[str], path: str) -> Iterator[Json]:
-        """Yields the items of `_mget` for existing documents. Raises Fatal if the index is gone."""
+        """Yields the items of `_mget` for existing documents. Raises Fatal if the index is missing."""
         fit = [id for id in ids if not bulk.id_problem(id)]
-        for start in range(0, len(fit), _PAGE_BY_ID):
-            raw = self._http.must_raw("POST", f"/{self.index}{path}", {"ids": fit[start : start + _PAGE_BY_ID]})
+        for page in pages(fit, _PAGE_BY_ID):
+            raw = self._http.must_raw("POST", f"/{self.index}{path}", {"ids": page})
             for doc in bulk.documents(raw.decode()):
                 if "error" in doc:
                     why = doc["error"].get("reason", "")
                     if doc["error"]["type"] == "index_not_found_exception":
-                        raise Fatal("the index is gone", where=self.name, why=why, hint=self._target.resync)
-                    raise Retry("cannot read", where=self.name, why=why)
+                        raise Fatal("the index is missing", where=self.name, why=why, hint=self._target.resync)
+                    raise Retry("cannot read documents", where=self.name, why=why)
                 if doc["found"]:
                     yield doc
 

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 from syncer.document import Batch, Outcome, Rejection
 from syncer.sinks.redis.hash_format import flat
-from syncer.sinks.redis.keys import Keys
+from syncer.sinks.redis.indexes import Index
+from syncer.sinks.redis.keys import Keys, slot
+from syncer.sinks.redis.places import Place, places_of
 
 SCRIPT = resources.files(__package__).joinpath("write.lua").read_text("utf-8")
 _MAX_DOCUMENTS = 500  # of one call: the server serves no other client meanwhile
@@ -41,9 +43,12 @@ class Write(NamedTuple):
     key: str
     values: Sequence[bytes | str] | None
     size: int
+    places: Sequence[Place] = ()
 
 
-def writes_of(batch: Batch, keys: Keys, *, as_hash: bool, out: Outcome) -> list[Write]:
+def writes_of(
+    batch: Batch, keys: Keys, *, as_hash: bool, indexes: Sequence[Index], clustered: bool, out: Outcome
+) -> list[Write]:
     """Returns the writes of a batch. Adds documents that no key can hold to `out.rejected`."""
     writes = []
     for id, body in batch.upserts.items():
@@ -57,7 +62,17 @@ def writes_of(batch: Batch, keys: Keys, *, as_hash: bool, out: Outcome) -> list[
             except ValueError as error:
                 out.rejected.append(Rejection(id, str(error), "no hash"))
                 continue
-        writes.append(Write(id, keys.document(id), values, len(body) + len(id)))
+        key, places = keys.document(id), list[Place]()
+        try:
+            places = places_of(indexes, id, body) if indexes else places
+        except ValueError as error:
+            out.rejected.append(Rejection(id, str(error), "no index"))
+            continue
+        if clustered and (reason := elsewhere(key, places)):
+            out.rejected.append(Rejection(id, reason, "another slot"))
+            continue
+        size = len(body) + len(id) + sum(len(place.key) + len(place.member) for place in places)
+        writes.append(Write(id, key, values, size, places))
     for id in batch.deletes:
         if _misfit(id, b""):
             out.deleted += 1  # no such document can exist
@@ -71,6 +86,15 @@ def _misfit(id: str, body: bytes) -> str:
     if not id:
         return "the id is empty"
     return f"{len(body)} bytes, the limit of Redis is {_MAX_VALUE}" if len(body) > _MAX_VALUE else ""
+
+
+def elsewhere(key: str, places: Iterable[Place]) -> str:
+    """Returns why one script cannot write a document and its places on a cluster, or an empty text."""
+    number = slot(key)
+    for place in places:
+        if slot(place.key) != number:
+            return f"the key {place.key} is not in the slot of {key}: a value in it has a brace"
+    return ""
 
 
 def pipelines_of(groups: Iterable[Sequence[Write]]) -> Iterator[list[list[Write]]]:
@@ -104,4 +128,8 @@ def command(version: int, constants: Constants, call: Sequence[Write], keys: Key
         else:
             values.append(len(write.values))
             values += write.values
+        names += [place.key for place in write.places]
+        values.append(len(write.places))
+        for place in write.places:
+            values += (place.kind, place.member, place.score)
     return ["EVALSHA", _SHA, len(names), *names, f"{version:020d}", *constants, *values]

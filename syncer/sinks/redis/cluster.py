@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import redis
 from redis.exceptions import RedisClusterException, RedisError, SlotNotCoveredError
 
+from syncer.sinks.redis.errors import classify_error
 from syncer.sinks.redis.keys import slot
 
 FAILURES = (RedisError, RedisClusterException)
@@ -24,7 +26,7 @@ _Item = TypeVar("_Item")
 
 
 class Servers:
-    """Connects on first use. Safe to share between threads. All methods raise FAILURES."""
+    """Connects on first use. Safe to share between threads. The methods raise FAILURES, except in `classified`."""
 
     def __init__(self, connect: Callable[[], Client]) -> None:
         self._connect = connect
@@ -64,18 +66,43 @@ class Servers:
             nodes.setdefault(node.name, (client.get_redis_connection(node), []))[1].append(group)
         yield from nodes.values()
 
+    @contextmanager
+    def classified(self, what: str, where: str) -> Iterator[None]:
+        """Raises the errors of the client as the syncer's. The cluster's layout may be the cause: it is read again.
+
+        what, where: as in `SyncerError`.
+        """
+        try:
+            yield
+        except FAILURES as error:
+            self.refresh()
+            raise classify_error(error, what, where) from error
+
     def refresh(self) -> None:
         """Discards the layout of the cluster. The next use reads it again."""
         with self._lock:
             client = self._client
             if isinstance(client, redis.RedisCluster):
                 self._client = None
-                client.close()
+                _disconnect(client, in_use=False)
 
     def close(self) -> None:
         with self._lock:
             if self._client is not None:
-                self._client.close()
+                _disconnect(self._client, in_use=True)
+
+
+def _disconnect(client: Client, *, in_use: bool) -> None:
+    """Closes the connections, those of a cluster too: redis-py leaves them to the garbage collector.
+
+    in_use: also those that a thread uses at the moment.
+    """
+    client.close()
+    if isinstance(client, redis.RedisCluster):
+        nodes: Any = client.get_nodes
+        for node in nodes():
+            if node.redis_connection:
+                node.redis_connection.connection_pool.disconnect(inuse_connections=in_use)
 
 
 def pipeline(node: redis.Redis, commands: Sequence[Sequence[Any]]) -> list[Any]:

@@ -7,10 +7,10 @@ from redis import exceptions
 from syncer import tls
 from syncer.errors import Fatal, Retry, SyncerError
 
-CREDENTIALS = "redis.username and password in the configuration, and the user's permissions (ACL)"
+CREDENTIALS = "check redis.username and password in the configuration, and the user's permissions (ACL)"
 _HINTS = {
     "OOM": "raise maxmemory (redis-cli CONFIG SET maxmemory …); nothing is lost meanwhile",
-    "MISCONF": "Redis cannot save to its disk; see its log",
+    "MISCONF": "Redis cannot save to its disk; see the log of Redis",
 }
 _RETRIED_CODES = ("LOADING", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "BUSY", "NOREPLICAS", "MOVED", "ASK")
 _RETRIED_TYPES = (
@@ -21,8 +21,11 @@ _RETRIED_TYPES = (
     exceptions.AskError,
     exceptions.TryAgainError,
     exceptions.ReadOnlyError,
+    exceptions.NoScriptError,  # the server failed over after the script was loaded
     exceptions.OutOfMemoryError,
 )
+_MOVING = "non local key"
+"""A script on a cluster named a key of a slot that is moving. The script has stopped in between."""
 _DENIED_TYPES = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
 _DENIED_TEXTS = (
     "NOAUTH",
@@ -47,8 +50,8 @@ def classify_error(error: Exception, what: str, where: str) -> SyncerError:
     if tls.is_untrusted(text):
         return Fatal(what, where=where, why=text, hint=tls.advice("redis.ca_file"))
     code = "OOM" if isinstance(error, exceptions.OutOfMemoryError) else text.partition(" ")[0]
-    if isinstance(error, _RETRIED_TYPES) or code in _HINTS or code in _RETRIED_CODES:
-        up = "is it up? see redis.url in the configuration" if _unreachable(error) else ""
+    if isinstance(error, _RETRIED_TYPES) or code in _HINTS or code in _RETRIED_CODES or _MOVING in text:
+        up = "check that Redis is up and redis.url is correct" if _unreachable(error) else ""
         return Retry(what, where=where, why=text, hint=_HINTS.get(code, up))
     return Fatal(what, where=where, why=text)
 

@@ -1,4 +1,4 @@
-"""Documents as Redis hashes: one field for each value, flat only. No I/O."""
+"""Converts flat documents to Redis hashes with one field for each value, and back. No I/O."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import orjson
 from syncer.declaration.compile import Field
 from syncer.sinks.problem import Problem
 
-_NESTED = frozenset(("object", "json", "jsonb", "array", "composite", "hstore", "geojson", "geojson point"))
+NESTED = frozenset(("object", "json", "jsonb", "array", "composite", "hstore", "geojson", "geojson point"))
 
 
 def nested_fields(fields: Sequence[Field]) -> list[Problem]:
     """Returns one problem for each field whose values a hash cannot hold: lists and objects."""
     found = []
     for field in fields:
-        if field.many or field.type in _NESTED:
+        if field.many or field.type in NESTED:
             what = "a list" if field.many else "an object" if field.type == "object" else field.type
             text = f"format: a hash cannot hold {field.name}, which is {what}; use format: json"
             found.append(Problem(text, field=(field.name,)))

@@ -7,22 +7,33 @@ https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-
 from __future__ import annotations
 
 import functools
-import re
 
 from redis.crc import key_slot
 
-PLACEHOLDER = "{id}"
+from syncer.sinks.redis.patterns import ID, PLACEHOLDER, Pattern
+
+INDEXES = "syncer:indexes"
+"""The key of a hash: the key pattern of each index of all read models, with its read model (`claims.py`)."""
 _SLOTS, _MARK_EVERY = 16384, 256
-_GLOB = re.compile(r"[\\*?\[\]^-]")
 
 
-def pattern_problem(pattern: str) -> str:
-    """Returns the mistake in a key pattern, or an empty text."""
-    if pattern.count(PLACEHOLDER) != 1:
-        return f"a key pattern has {PLACEHOLDER} in it exactly once, such as customer:{PLACEHOLDER}:summary"
-    prefix = pattern.partition(PLACEHOLDER)[0]
+def pattern_problem(text: str) -> str:
+    """Returns the mistake in the key pattern of documents, or an empty text."""
+    try:
+        pattern = Pattern(text)
+    except ValueError as error:
+        return str(error)
+    if others := [name for name in pattern.names if name != ID]:
+        return (
+            f"{{{others[0]}}}: only {PLACEHOLDER} can be in the key of a document, because two rows may have the same "
+            f"value of another field for a moment; to find documents by a field, add an index: "
+            f"indexes: [set: {{key: '…:{{{others[0]}}}'}}]; a literal brace is doubled: {{{{"
+        )
+    if len(pattern.names) != 1:
+        return f"a key pattern must contain {PLACEHOLDER} exactly once, such as customer:{PLACEHOLDER}:summary"
+    prefix = pattern.prefix
     if not prefix:
-        return f"a key pattern begins with a text of its own, such as customer:{PLACEHOLDER}:summary"
+        return f"a key pattern must begin with fixed text, such as customer:{PLACEHOLDER}:summary"
     if prefix.startswith("syncer:") or "syncer:".startswith(prefix):
         return "keys that begin with syncer: are reserved for the syncer"
     return ""
@@ -31,14 +42,17 @@ def pattern_problem(pattern: str) -> str:
 class Keys:
     """The two keys of an id, the id of a key, and the syncer's own keys for a pattern."""
 
-    def __init__(self, pattern: str) -> None:
-        self._pattern = pattern
-        self._prefix, _, self._suffix = pattern.partition(PLACEHOLDER)
+    def __init__(self, text: str) -> None:
+        self._pattern = Pattern(text)
+        self._prefix, self._suffix = self._pattern.prefix, self._pattern.suffix
+        # As earlier releases wrote the pattern, so that their records are found: without doubled braces.
+        self._text = f"{self._prefix}{PLACEHOLDER}{self._suffix}"
         self.owner = f"{len(self._prefix)}.{len(self._suffix)}"
         """Distinguishes this pattern from every other pattern that has a key in common with it."""
         # No document's key can begin like this, so a version key never equals a document's key.
         self._mark = "version:" if self._prefix[0] != "v" else "~version:"
-        self.meta = f"syncer:meta:{pattern}"
+        self._partials = "partials:" if self._prefix[0] != "p" else "~partials:"
+        self.meta = f"syncer:meta:{self._text}"
         """The key that records which read model the documents belong to."""
 
     @property
@@ -51,26 +65,28 @@ class Keys:
 
     def version(self, key: str) -> str:
         """Returns the version key of a document's key. It is in the same slot and unique to the document."""
-        if "}" not in key:
-            return f"{self._mark}{{{key}}}"
-        _, opened, rest = key.partition("{")
-        tag, closed, _ = rest.partition("}")
-        if opened and closed and tag:
-            return f"{self._mark}:{key}"
-        return f"{self._mark}#{{{_tag_of_slot(slot(key))}}}{key}"
+        return _in_same_slot(self._mark, key)
 
-    def is_document(self, text: bytes) -> bool:
-        """Returns whether this text of a version key means that a document of this pattern exists."""
-        return text.endswith(f" {self.owner}".encode())
+    def of_version(self, mark: bytes) -> str | None:
+        """Returns the id whose version key this is. None if it is no version key of this pattern."""
+        return self._of(self._mark, mark)
 
-    def version_in(self, text: bytes) -> int | None:
-        """Returns the version in the text of a version key, of a document or a delete.
+    def partials(self, key: str) -> str:
+        """Returns the key of the partials of a document's key. It is in the same slot and unique to the document."""
+        return _in_same_slot(self._partials, key)
 
-        Returns None if the key belongs to another pattern or to the application."""
-        digits, _, rest = text.partition(b" ")
-        if digits.isdigit() and rest in (self.owner.encode(), f"{self.owner} deleted".encode()):
-            return int(digits)
-        return None
+    def of_partials(self, key: bytes) -> str | None:
+        """Returns the id whose partials this key holds. None if it is no such key of this pattern."""
+        return self._of(self._partials, key)
+
+    def _of(self, prefix: str, mark: bytes) -> str | None:
+        text = mark.decode(errors="replace").removeprefix(prefix)
+        if text.startswith("{"):
+            key = text[1:-1]
+        else:
+            key = text[1:] if text.startswith(":") else text.partition("}")[2]
+        found = self.id(key.encode())
+        return found if found is not None and _in_same_slot(prefix, key).encode() == mark else None
 
     def id(self, key: bytes) -> str | None:
         """Returns the id in a document's key, or None if the key does not match the pattern."""
@@ -88,12 +104,38 @@ class Keys:
 
         On a cluster there is one in every 256th slot, so each primary with 256 slots in a row has one."""
         slots = range(0, _SLOTS, _MARK_EVERY) if cluster else [0]
-        return [f"syncer:mark:{{{_tag_of_slot(number)}}}:{self._pattern}" for number in slots]
+        return [f"syncer:mark:{{{_tag_of_slot(number)}}}:{self._text}" for number in slots]
+
+    def watermark(self, in_slot: int | None = None) -> str:
+        """Returns the key of the watermark. in_slot: of a further primary of a cluster, one of whose slots this is."""
+        tag = "" if in_slot is None else f"{{{_tag_of_slot(in_slot)}}}:"
+        return f"syncer:watermark:{tag}{self._text}"
 
     @property
     def glob(self) -> str:
         """The pattern for SCAN. It matches all documents and may match other keys, which `id` rejects."""
-        return _GLOB.sub(r"\\\g<0>", self._prefix) + "*" + _GLOB.sub(r"\\\g<0>", self._suffix)
+        return self._pattern.glob
+
+    @property
+    def version_glob(self) -> str:
+        """The pattern for SCAN of the version keys. It may match other keys, which `of_version` rejects."""
+        return f"{self._mark}*{self._pattern.glob}*"
+
+    @property
+    def partials_glob(self) -> str:
+        """The pattern for SCAN of the keys of partials. It may match other keys, which `of_partials` rejects."""
+        return f"{self._partials}*{self._pattern.glob}*"
+
+
+def _in_same_slot(prefix: str, key: str) -> str:
+    """Returns a key with this prefix that is in the slot of a document's key."""
+    if "}" not in key:
+        return f"{prefix}{{{key}}}"
+    _, opened, rest = key.partition("{")
+    tag, closed, _ = rest.partition("}")
+    if opened and closed and tag:
+        return f"{prefix}:{key}"
+    return f"{prefix}#{{{_tag_of_slot(slot(key))}}}{key}"
 
 
 def slot(key: str) -> int:

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from syncer.config.types import Seconds, take_credentials_out
+from syncer.config.types import take_credentials_out
 from syncer.declaration.names import Pattern
+from syncer.quantities import Seconds, lasting
 from syncer.sinks.redis.cluster import Client
+from syncer.sinks.redis.indexes import Index
 from syncer.sinks.redis.keys import pattern_problem
 from syncer.tls import CaFile
 
@@ -21,15 +23,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    key: str = Field(description="The key of a document, with {id} in it once: customer:{id}:summary")
+    key: str = Field(description="The key of a document; contains {id} exactly once: customer:{id}:summary")
     format: Literal["json", "hash"] = Field(
         "json", description="json: one string, the document's text; hash: a field for each value, flat only"
     )
     expire: Seconds | None = Field(
         None, description="Documents expire this long after they were last written, such as 7d (default: never)"
     )
-    tombstone: Seconds = Field(
-        3600, description="How long a delete is remembered, such as 1h; at least half an hour", ge=1800
+    indexes: tuple[Index, ...] = Field(
+        (), description="Sorted sets and sets that have the documents as members, with keys over their fields"
+    )
+    tombstone: Annotated[Seconds, lasting(least=1800)] = Field(
+        3600,
+        description="How long the version of a deleted document is kept, such as 1h; at least half an hour",
     )
 
     @field_validator("key")

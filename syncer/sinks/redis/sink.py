@@ -1,4 +1,4 @@
-"""The Redis sink: one key per document, as JSON text or as a hash, and its version in a second key.
+"""The Redis sink: one key per document, as JSON text or as a hash, its version in a second key, and indexes.
 
 A batch becomes calls of a script for up to 500 documents each; on a cluster, for documents of one slot. The calls are
 pipelined to each server. The script (`write.lua`) writes a document only if its version is newer. A delete leaves the
@@ -8,9 +8,8 @@ version behind as a tombstone that expires. `syncer:meta:PATTERN` records which 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -20,21 +19,26 @@ from redis.exceptions import NoScriptError
 from syncer.declaration.compile import Compiled
 from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal, Retry
-from syncer.ports import DurabilityToken
-from syncer.sinks.redis import durability
+from syncer.ports import DurabilityToken, PublishedWatermark
+from syncer.sinks.partials import StoresPartials
+from syncer.sinks.redis import durability, watermarks
 from syncer.sinks.redis.calls import SCRIPT, Constants, Write, command, pipelines_of, writes_of
-from syncer.sinks.redis.cluster import FAILURES, Servers, pipeline, values
+from syncer.sinks.redis.checks import one_slot
+from syncer.sinks.redis.claims import Claims
+from syncer.sinks.redis.cluster import FAILURES, Servers, pipeline
 from syncer.sinks.redis.errors import classify_error
-from syncer.sinks.redis.hash_format import flat, flat_json, nested_fields
+from syncer.sinks.redis.hash_format import nested_fields
 from syncer.sinks.redis.keys import Keys
+from syncer.sinks.redis.partials import RedisPartials
+from syncer.sinks.redis.reader import RedisReader
 from syncer.sinks.redis.settings import Connection, Settings
 from syncer.sinks.target import Target
 
-_PAGE = 500
 
-
-class RedisSink:
+class RedisSink(RedisReader, StoresPartials):
     """Implements `ports.Sink` over the keys of one pattern. Safe to share between threads."""
+
+    in_place = True
 
     def __init__(
         self,
@@ -47,7 +51,8 @@ class RedisSink:
     ) -> None:
         self.name = f"redis:{settings.key}"
         self._hash = settings.format == "hash"
-        self._pattern = settings.key
+        self._pattern, self._indexes = settings.key, settings.indexes
+        self._settings, self._connection = settings, connection
         self._keys = Keys(settings.key)
         self._model = model
         self._target = Target.of(self.name, model, epoch, generation)
@@ -58,20 +63,32 @@ class RedisSink:
         self._constants = Constants(expire, keep, tombstone, "hash" if self._hash else "string", self._keys.owner)
         self._clustered = connection.cluster
         self._servers = Servers(connection.client)
+        self._partials = RedisPartials(self._servers, self._keys, self._target, tombstone)
+        self._claims = Claims(self._servers, model.name, settings.key, settings.indexes)
 
     def prepare(self, *, new: bool = True) -> None:
         """Checks the server, and that existing documents belong to this declaration and epoch.
 
         Missing documents are no error here: `durability` reports the loss, and everything is rendered again.
         """
+        if split := one_slot(self._connection, self._settings):
+            raise split
         try:
             for node in self._servers.each():
                 durability.server_identity(node, self.name)
             client, meta = self._servers.client(), orjson.dumps(self._target.meta())
-            client.set(self._keys.meta, meta, nx=True)
             raw: Any = client.get(self._keys.meta)
+            if raw:
+                self._accept(orjson.loads(raw))
+            # Before the record is replaced: an earlier generation stops when it finds a later one there.
+            if taken := self._claims.claim():
+                raise Fatal(taken.what, where=self.name, why=taken.why, hint=taken.hint)
+            client.set(self._keys.meta, meta, nx=True)
+            raw = client.get(self._keys.meta)
             if self._accept(orjson.loads(raw)):
                 client.set(self._keys.meta, meta)
+                with suppress(*FAILURES):  # without the permission, there is no watermark
+                    watermarks.withdraw(self._servers, self._keys, self._target)
         except FAILURES as error:
             raise classify_error(error, "Redis cannot be used", self.name) from error
 
@@ -96,7 +113,12 @@ class RedisSink:
         return [problem.what for problem in nested_fields(self._model.fields)] if self._hash else []
 
     def activate(self) -> list[str]:
-        """Does nothing: generations share the keys, so each document is readable as soon as it is written."""
+        """Gives up the keys of earlier indexes. Generations share the keys, so readers see this one already."""
+        with self._servers.classified("cannot record the indexes", self.name):
+            raw: Any = self._servers.client().get(self._keys.meta)
+            if raw:
+                self._target.check_epoch(orjson.loads(raw)["epoch"], f"the record {self._keys.meta}")
+            self._claims.drop_obsolete()
         return []
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
@@ -105,19 +127,23 @@ class RedisSink:
         Once a part of the batch is acknowledged, a failure of the rest is returned in `retry`, not raised.
         """
         out, began = Outcome(), time.monotonic()
-        writes = writes_of(batch, self._keys, as_hash=self._hash, out=out)
+        writes = writes_of(
+            batch, self._keys, as_hash=self._hash, indexes=self._indexes, clustered=self._clustered, out=out
+        )
         failure: Exception | None = None
         try:
             owners = list(self._servers.owners(writes, lambda write: write.key))
         except FAILURES as error:
             raise classify_error(error, "cannot write", self.name) from error
+
+        def late() -> Retry | None:
+            return self._target.late(timeout, len(batch)) if time.monotonic() - began > timeout else None
+
         for node, groups in owners:
             down: Exception | None = None
             for calls in pipelines_of(groups):
-                if time.monotonic() - began > timeout:
-                    down = self._target.late(timeout, len(batch))
                 try:
-                    answers = [down] * len(calls) if down else self._execute(node, batch.version, calls)
+                    answers = [down] * len(calls) if down else self._execute(node, batch.version, calls, late)
                 except FAILURES as error:  # of this server; others may do
                     down, answers = error, [error] * len(calls)
                 for call, answer in zip(calls, answers, strict=True):
@@ -126,15 +152,34 @@ class RedisSink:
             raise failure
         return out
 
-    def _execute(self, node: redis.Redis, version: int, calls: Sequence[Sequence[Write]]) -> list[Any]:
-        """Returns the answer or the error of each call. Raises FAILURES when the server does not answer."""
-        commands = [command(version, self._constants, call, self._keys) for call in calls]
-        answers = pipeline(node, commands)
-        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if unknown:  # the server was restarted and has lost the script, so these calls have not run
-            node.script_load(SCRIPT)
-            for i, answer in zip(unknown, pipeline(node, [commands[i] for i in unknown]), strict=True):
-                answers[i] = answer
+    def _execute(
+        self, node: redis.Redis, version: int, calls: Sequence[Sequence[Write]], late: Callable[[], Retry | None]
+    ) -> list[Any]:
+        """Returns the answers or the error of each call. Raises FAILURES when the server does not answer.
+
+        late: returns an error when it is too late to write.
+        """
+        answers: list[Any] = [[] for _ in calls]
+        left, loaded = list(enumerate(calls)), False
+        while left:
+            if error := late():
+                for i, _ in left:
+                    answers[i] = error
+                break
+            now, left = left, []
+            given = pipeline(node, [command(version, self._constants, call, self._keys) for _, call in now])
+            if not loaded and any(isinstance(answer, NoScriptError) for answer in given):
+                node.script_load(SCRIPT)  # the server was restarted and has lost it, so these calls have not run
+            for (i, call), answer in zip(now, given, strict=True):
+                if isinstance(answer, NoScriptError) and not loaded:
+                    left.append((i, call))
+                elif isinstance(answer, Exception):
+                    answers[i] = answer
+                else:
+                    answers[i] += answer
+                    if rest := call[len(answer) :]:  # the script ended early
+                        left.append((i, rest))
+            loaded = True
         return answers
 
     def _settle(self, call: Sequence[Write], answer: Any, version: int, out: Outcome) -> Retry | None:
@@ -152,6 +197,11 @@ class RedisSink:
                 out.written += 1
             elif result == b"d":
                 out.deleted += 1
+            elif result.startswith(b"?"):
+                mark = result[1:].decode(errors="replace")
+                repair = f"redis-cli DEL '{mark}'; syncer verify {self._target.model} --repair"
+                reason = f"the list of its members in the key {mark} is damaged; run: {repair}"
+                out.rejected.append(Rejection(write.id, reason, "damaged pointer"))
             elif result.startswith(b"!"):
                 reason = f"the key does not belong to this read model: {result[1:].decode(errors='replace')}"
                 out.rejected.append(Rejection(write.id, reason, "key of others"))
@@ -160,117 +210,24 @@ class RedisSink:
         return None
 
     def durability(self) -> DurabilityToken:
-        with self._classified("cannot read the durability token"):
+        with self._servers.classified("cannot read the durability token", self.name):
             return durability.durability(self._servers, self._keys.marks(self._clustered), self.name)
 
-    def ids(self, since: str = "") -> Iterator[str]:
-        """Yields every id. An id may come twice (SCAN). Keys of others that match the pattern are left out."""
-        kind = "hash" if self._hash else "string"
-        with self._classified("cannot list the keys"):
-            for node in self._servers.each():
-                keys = node.scan_iter(match=self._keys.glob, count=2000, _type=kind)
-                found = (id for key in keys if (id := self._keys.id(key)) is not None)
-                while page := list(islice(found, _PAGE)):
-                    texts = values(pipeline(node, [["GET", self._mark(id)] for id in page]))
-                    for id, text in zip(page, texts, strict=True):
-                        # The version key expires with its document or later, so every document has one.
-                        if text is not None and self._keys.is_document(text):
-                            yield id
-
-    def read(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """Returns the documents as JSON text: as written, or for a hash as `normalize` returns it."""
-        out: dict[str, bytes] = {}
-        with self._classified("cannot read"):
-            for node, groups in self._pages([id for id in ids if id]):
-                out |= self._read(node, groups)
-        return out
-
-    def versions(self, ids: Sequence[str]) -> dict[str, int]:
-        out: dict[str, int] = {}
-        with self._classified("cannot read the versions"):
-            for node, groups in self._pages(ids):
-                some = [id for group in groups for id in group]
-                texts = values(pipeline(node, [["GET", self._mark(id)] for id in some]))
-                for id, text in zip(some, texts, strict=True):
-                    if text is not None and (version := self._keys.version_in(text)) is not None:
-                        out[id] = version
-        return out
-
-    def _pages(self, ids: Sequence[str]) -> Iterator[tuple[redis.Redis, list[list[str]]]]:
-        """Yields servers with groups of ids of one slot each, for up to `_PAGE` ids at a time."""
-        for start in range(0, len(ids), _PAGE):
-            yield from self._servers.owners(ids[start : start + _PAGE], self._keys.document)
-
-    def _mark(self, id: str) -> str:
-        """Returns the version key of an id."""
-        return self._keys.version(self._keys.document(id))
-
-    def _read(self, node: redis.Redis, groups: Sequence[Sequence[str]]) -> Iterator[tuple[str, bytes]]:
-        """Yields the documents of groups of ids of one slot each, from their server."""
-        keys = [[self._keys.document(id) for id in group] for group in groups]
-        answers: list[Any] = []
-        if self._hash:
-            answers = pipeline(node, [["HGETALL", key] for group in keys for key in group])
-        else:
-            for group, answer in zip(keys, pipeline(node, [["MGET", *group] for group in keys]), strict=True):
-                answers += [answer] * len(group) if isinstance(answer, Exception) else answer
-        return self._documents([id for group in groups for id in group], answers)
-
-    def _documents(self, ids: Sequence[str], answers: Sequence[Any]) -> Iterator[tuple[str, bytes]]:
-        for id, answer in zip(ids, values(answers), strict=True):
-            body = answer
-            if isinstance(answer, Mapping):
-                body = flat_json({name.decode(): value.decode() for name, value in answer.items()})
-            if body is not None:
-                yield id, body
-
-    def expired(self, ids: Sequence[str], rendered: float) -> set[str]:
-        """Decides by the time that the version keys have left, because they outlive their documents.
-
-        If the version key is missing too, the document was written before both expired, or it never was. It counts
-        as expired if a backfill of all documents began before that.
-        """
-        expire, keep, found = self._constants.expire, self._constants.keep, set[str]()
-        if not expire:
-            return found
-        with self._classified("cannot read"):
-            for node, groups in self._pages(ids):
-                some = [id for group in groups for id in group]
-                marks = [self._mark(id) for id in some]
-                left = values(pipeline(node, [["PTTL", mark] for mark in marks]))
-                texts = values(pipeline(node, [["GET", mark] for mark in marks]))
-                for id, ms, text in zip(some, left, texts, strict=True):
-                    if text is None:
-                        is_expired = rendered >= keep
-                    else:  # -1 ms: the document was written before `expire` was configured
-                        is_expired = self._keys.is_document(text) and 0 <= ms <= 1000 * (keep - expire)
-                    if is_expired:
-                        found.add(id)
-        return found
-
-    def normalize(self, body: bytes) -> bytes | None:
-        if not self._hash:
-            return body
+    def publish(self, watermark: PublishedWatermark) -> None:
         try:
-            return flat_json(flat(body))
-        except ValueError:  # `write` rejects it
-            return None
+            watermarks.publish(self._servers, self._keys, watermark)
+        except FAILURES as error:
+            failure = classify_error(error, "cannot publish the watermark", self.name)
+            if isinstance(failure, Retry):  # a missing permission is no reason to connect again every second
+                self._servers.refresh()
+            raise failure from error
 
-    def count(self) -> int:
-        """Counts the ids one by one. SCAN may return one twice while Redis resizes its tables."""
-        return sum(1 for _ in self.ids())
+    def published(self) -> PublishedWatermark | None:
+        with self._servers.classified("cannot read the watermark", self.name):
+            return watermarks.lowest(self._servers, self._keys, self._target.generation)
 
     def close(self) -> None:
         self._servers.close()
-
-    @contextmanager
-    def _classified(self, what: str) -> Iterator[None]:
-        """Raises the errors of the client as the syncer's. The cluster's layout may be the cause: it is read again."""
-        try:
-            yield
-        except FAILURES as error:
-            self._servers.refresh()
-            raise classify_error(error, what, self.name) from error
 
 
 SINK = RedisSink

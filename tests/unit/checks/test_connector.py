@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from syncer.checks import Finding, check_connector, check_session_visibility, check_version, resumes_without_loss
+from syncer.checks import (
+    Finding,
+    check_connector,
+    check_repair,
+    check_session_visibility,
+    check_version,
+    loses_only_inserts,
+)
 from syncer.connect.definition import load_definition
 from syncer.events import TableName
 
@@ -60,6 +67,10 @@ def test_the_demos_connector_has_no_findings() -> None:
         ("key.converter", None, "error"),
         ("unavailable.value.placeholder", "?", "error"),
         ("lsn.flush.mode", "manual", "error"),
+        ("offset.mismatch.strategy", "trust_slot", "error"),
+        ("offset.mismatch.strategy", "TRUST_GREATER_LSN", "error"),
+        ("lsn.flush.mode", "connector_and_driver", "error"),
+        ("producer.override.acks", "1", "error"),
         ("message.prefix.exclude.list", "syncer.*", "error"),
         ("message.prefix.include.list", "app,audit", "error"),
         ("message.key.columns", "public.orders:status", "error"),
@@ -84,6 +95,11 @@ def test_hazard_07_settings_that_lose_or_alter_changes(key: str, value: str | No
     assert found.where == f"connector: {key}"
 
 
+@pytest.mark.parametrize("strategy", ["no_validation", "trust_offset"])
+def test_a_connector_that_continues_at_its_own_offset_has_no_finding(strategy: str) -> None:
+    assert connector({"offset.mismatch.strategy": strategy}) == []
+
+
 def test_include_lists_match_whole_names_in_any_case() -> None:
     assert connector({"table.include.list": r"PUBLIC\.order.*, other\.x"}) == []
     found = only(connector({"table.include.list": "public.order"}))
@@ -95,6 +111,8 @@ def test_transforms_that_alter_events_are_errors_and_unknown_ones_warnings() -> 
         return [f.severity for f in connector({"transforms": "a", "transforms.a.type": kind})]
 
     assert severities("io.debezium.transforms.ExtractNewRecordState") == ["error"]
+    assert severities("org.apache.kafka.connect.transforms.Filter") == ["error"]
+    assert severities("io.debezium.transforms.Filter") == ["error"]
     assert severities("my.Own") == ["warning"]
     assert severities("org.apache.kafka.connect.transforms.InsertHeader") == []
 
@@ -115,32 +133,30 @@ def test_hazard_30_a_connector_that_loses_rows_when_it_resumes_is_an_error(versi
 
 
 @pytest.mark.parametrize("version", ["3.7.0.Final", "3.7.0-SNAPSHOT", "3.10.1.Final", "4.0.0.Alpha1"])
-def test_a_version_that_resumes_without_loss_has_no_finding(version: str) -> None:
+def test_a_version_that_loses_only_inserts_has_no_finding(version: str) -> None:
     assert list(check_version(version, "")) == []
-    assert resumes_without_loss(version) is True
+    assert loses_only_inserts(version) is True
 
 
 @pytest.mark.parametrize("version", ["", "null", "unknown", "v-next"])
 def test_an_unreadable_version_is_neither_an_error_nor_known_to_be_safe(version: str) -> None:
     assert list(check_version(version, "")) == []
-    assert resumes_without_loss(version) is None
+    assert loses_only_inserts(version) is None
 
 
 @pytest.mark.parametrize(
-    ("sees", "version", "policy", "warned"),
-    [
-        (False, "3.6.3.Final", "auto", True),
-        (False, "", "auto", True),
-        (False, "3.7.0.Final", "auto", False),
-        (False, "3.7.0.Final", "always", True),
-        (False, "3.6.3.Final", "never", False),
-        (True, "3.6.3.Final", "always", False),
-    ],
+    ("sees", "policy", "warned"),
+    [(False, "auto", True), (False, "always", True), (False, "never", False), (True, "auto", False)],
 )
-def test_a_role_that_cannot_see_when_the_reader_started_causes_a_warning(
-    sees: bool, version: str, policy: str, warned: bool
-) -> None:
-    found = list(check_session_visibility(sees, 'the "syncer"', version, policy))
+def test_a_role_that_cannot_see_when_the_reader_started_causes_a_warning(sees: bool, policy: str, warned: bool) -> None:
+    found = list(check_session_visibility(sees, 'the "syncer"', policy))
     assert [(f.severity, f.fix) for f in found] == [
         ("warning", 'GRANT pg_read_all_stats TO "the ""syncer""";')
     ] * warned
+
+
+def test_hazard_30_a_warning_says_that_lost_rows_are_not_repaired() -> None:
+    found = only(list(check_repair("never")))
+    assert (found.severity, found.fix) == ("warning", "repair_after_resume: auto")
+    assert "lose rows of a COPY" in found.why
+    assert not [*check_repair("auto"), *check_repair("always")]

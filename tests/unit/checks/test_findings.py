@@ -56,6 +56,7 @@ def model(*, lookup_sql: str | None = None) -> Compiled:
         "",
         "",
         "",
+        "",
     )
 
 
@@ -256,6 +257,7 @@ def test_a_valid_source_has_no_findings() -> None:
         ({"roots": {ORDERS: TableName("public", "top")}}, "partition", "use public.top"),
         ({"slot": Slot("s", "pgoutput", "shop", False, "lost", None)}, "slot-lost", "resync"),
         ({"slot": Slot("s", "wal2json", "shop", True, "reserved", 0)}, "slot-other", "slot.name"),
+        ({"slot": Slot("s", "pgoutput", "shop", True, "reserved", 0, True)}, "slot-two-phase", "reset"),
     ],
 )
 def test_hazard_07_sources_that_would_lose_changes(changes: dict[str, Any], code: str, fix: str) -> None:

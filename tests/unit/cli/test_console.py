@@ -85,7 +85,7 @@ def test_tables_and_trees_are_printed_unchanged(terminal: bool, capsys: pytest.C
 
 
 def test_progress_is_printed_unchanged(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress("documents") as progress:
+    with Progress("document") as progress:
         progress.update(HOSTILE, 1, 2, HOSTILE)
         progress.echo(HOSTILE)
     text = shown_text(capsys, styled=terminal)
@@ -122,6 +122,12 @@ TAKE_NAMES = [
 ]
 
 
+def required_options(command: click.Command) -> list[str]:
+    """Returns the options without which the command does not start, each with a value."""
+    options = [one for one in command.params if isinstance(one, click.Option) and one.required]
+    return [text for one in options for text in (one.opts[0], HOSTILE)]
+
+
 def shown(*arguments: str) -> str:
     """Returns the output of a command on a terminal, without styles."""
     return _STYLE.sub("", CliRunner().invoke(cli.main, arguments).output)
@@ -138,6 +144,7 @@ def test_every_command_prints_the_path_of_its_configuration_unchanged(
     arguments = [HOSTILE] * sum(
         one.nargs == 1 or one.required for one in dict(COMMANDS)[path].params if isinstance(one, click.Argument)
     )
+    arguments += required_options(dict(COMMANDS)[path])
     assert f"where: {file}\n" in shown("-c", str(file), *path, *arguments)
 
 
@@ -152,7 +159,7 @@ def test_every_command_prints_an_unknown_name_unchanged(
     file = folder / "syncer.yaml"
     file.write_text(SETTINGS)
     given = [HOSTILE] * sum(one.required for one in command.params if isinstance(one, click.Argument))
-    text = shown("-c", str(file), *path, *(given or [HOSTILE]))
+    text = shown("-c", str(file), *path, *(given or [HOSTILE]), *required_options(command))
     assert f"there is no read model called {HOSTILE}\n  where: {folder / 'readmodels'}\n" in text
 
 

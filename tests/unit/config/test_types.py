@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from syncer.config.dsn import split_dsn
-from syncer.config.types import Bytes, Seconds, parse_duration, parse_size
+from syncer.quantities import Bytes, Seconds, parse_duration, parse_size
 
 
 class Quantities(BaseModel):

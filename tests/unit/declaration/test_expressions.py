@@ -1,6 +1,7 @@
 """Expressions that are refused, with their messages, and the SQL of those that are accepted."""
 
 import pytest
+from sqlglot import exp
 
 from syncer.declaration.catalog import Catalog
 from syncer.declaration.expressions import write
@@ -11,6 +12,9 @@ from syncer.declaration.sql_types import Value
 
 class Anything:
     """Resolves every name to a column. The name determines the type."""
+
+    def whole(self, tree: exp.Expr) -> None:
+        return None
 
     def column(self, path: tuple[Word, ...]) -> Value:
         types = {

@@ -48,6 +48,17 @@ def test_merge_keys_are_expanded_on_request_and_written_keys_win() -> None:
         ("a: &x\n  b: *x\n", 1, "this value contains itself"),
         ("a: !unknown b\n", 1, "this is not valid YAML: could not determine a constructor"),
         ("a: [\n", 2, "this is not valid YAML"),
+        (
+            "a:\n\tb: 1\n",
+            2,
+            "this is not valid YAML: found character '\\t' that cannot start any token\n  → indent with spaces",
+        ),
+        (
+            "a:\n  b: 1\n\tc: 1\n",
+            3,
+            "this is not valid YAML: found character '\\t' that cannot start any token\n  → indent with spaces",
+        ),
+        ("a: @b\n", 1, "this is not valid YAML: found character '@' that cannot start any token\n  → quote a text"),
     ],
 )
 def test_mistakes_are_reported_with_their_line(text: str, line: int, what: str) -> None:

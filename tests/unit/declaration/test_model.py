@@ -90,8 +90,8 @@ def test_tables_include_every_possible_spelling() -> None:
         ("name: orders", "name: Orders", 1, "'name': must be a lower-case letter, followed by"),
         ("where: status", "wehre: status", 3, "unknown key 'wehre'\n  → did you mean 'where'?"),
         ("    many: public.order_items", "    mnay: public.order_items", 9, "did you mean 'many'?"),
-        ("    limit: 50", "    limit: 0", 12, "'limit': input should be greater than 0"),
-        ("    limit: 50", "    limit: few", 12, "'limit': input should be a valid integer"),
+        ("    limit: 50", "    limit: 0", 12, "'limit': must be greater than 0\n  → Maximum length of the list"),
+        ("    limit: 50", "    limit: few", 12, "'limit': must be a whole number\n  → Maximum length of the list"),
         ("    order_by: [position, id desc]", "    oder_by: id", 11, "did you mean 'order_by'?"),
         ("        on: {id: product_id}\n", "", 14, "the key 'on' is missing"),
         ("        document: {sku: sku}\n", "", 14, "give either `document` or `value`"),
@@ -100,9 +100,18 @@ def test_tables_include_every_possible_spelling() -> None:
             "{tag: {one: '\"Tags\"', on: {id: tag_id}}}",
             "{tag: id}",
             21,
-            "'tag' is not a relation\n  → write a mapping with `one` or `many`",
+            "'tag' is not a relation\n  → write a mapping with `one`, `many` or `up`",
         ),
-        ("  order_id: id", "  order_id:", 5, "'order_id': string should have at least 1 character"),
+        ("  order_id: id", "  order_id:", 5, "'order_id': must not be empty"),
+        ("[position, id desc]", "[]", 11, "m.yaml:11: 'order_by': must not be empty"),
+        (
+            "[position, id desc]",
+            "{a: b}",
+            11,
+            "m.yaml:11: 'order_by': must be an expression, or a list of expressions\n  → The order,",
+        ),
+        ("[position, id desc]", "[position, {a: b}]", 11, "m.yaml:11: 'order_by.1': must be a text\n  → The order,"),
+        ("[position, id desc]", "''", 11, "m.yaml:11: 'order_by': must not be empty"),
         ("  order_id: id", "  order_id: [id]", 5, "'order_id' is neither an expression nor a known mapping"),
         ("  one: 1", "  order_id: id", 6, "the key 'order_id' is duplicated\n  → see line 5; keep one"),
         ("  one: 1", "  ? [a]\n  : b", 6, "a key has to be a single word or text"),
@@ -115,6 +124,13 @@ def test_each_mistake_is_reported_with_its_line(old: str, new: str, line: int, w
     text = mistakes(ORDERS.replace(old, new, 1))
     assert what in text
     assert f"m.yaml:{line}: " in text
+
+
+@pytest.mark.parametrize("order", ["[]", "{a: b}", "[position, {a: b}]", "''"])
+def test_a_wrong_list_or_text_is_one_mistake(order: str) -> None:
+    """A text and a list are two alternatives. Only the one that was meant is reported."""
+    text = mistakes(ORDERS.replace("[position, id desc]", order, 1))
+    assert "mistakes" not in text and text.count("m.yaml:") == 1
 
 
 def test_all_mistakes_are_reported_together() -> None:

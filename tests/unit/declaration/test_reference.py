@@ -10,7 +10,7 @@ from syncer import sinks
 from syncer.declaration import reference
 from syncer.declaration.compile import compile
 from syncer.declaration.model import parse
-from tests.harness.catalogs import SHOP
+from tests.harness.catalogs import REFERENCES, SHOP, SOCIAL, catalog
 
 PAGE = reference.PAGE.read_text("utf-8")
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -30,7 +30,7 @@ def test_the_examples_compile(example: str) -> None:
     elif example.startswith("sink:"):
         example = f"name: example\nroot: {{table: orders}}\ndocument: {{id: id}}\n{example}"
     model = parse(example, "docs/read-models.md")
-    compiled = compile(model, SHOP)
+    compiled = compile(model, catalog(*SHOP.tables.values(), *SOCIAL.tables.values(), *REFERENCES.tables.values()))
     assert compiled.fields
     for kind, settings in model.declaration.sink.items():
         if kind != "memory":

@@ -42,9 +42,11 @@ class Log:
     def __init__(self, topic: list[tuple[bytes, bool]]) -> None:
         self.topic = topic
         self.queued: list[tuple[bytes, bool]] = []
+        self.headers: list[Mapping[str, str] | None] = []
 
     def put(self, topic: str, key: bytes, value: bytes | None, headers: Mapping[str, str] | None = None) -> None:
         self.queued.append((key, value is not None))
+        self.headers.append(headers)
 
     def flush(self, count: int | None = None) -> None:
         arrives = self.queued[:count]
@@ -84,6 +86,18 @@ def test_a_document_and_a_record_have_one_open_letter_each() -> None:
     letters.accepted(["17", "18"], 7)
     log.flush()
     assert len(open_letters(topic)) == 2
+
+
+def test_a_repeated_rejection_keeps_the_time_of_the_first() -> None:
+    subject, known, log = Subject("document", "17"), KafkaOpenDeadLetters(NOWHERE, NOWHERE, "dlq"), Log([])
+    known.fold(key_of(subject, 5), open=True, since_ms=1000)
+    tracker: Any = log
+    letters = KafkaDeadLetters(tracker, "dlq", known)
+    letters.document("17", 6, "no")
+    assert known.since(subject) == 1000
+    assert [headers["since"] for headers in log.headers if headers] == ["1000"]
+    letters.accepted(["17"], 7)
+    assert known.since(subject) > 1000, "the subject has no open letter, so a new rejection begins now"
 
 
 def test_a_resync_does_not_resolve_letters_of_the_active_generation() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +24,8 @@ class Topic:
 
     def __init__(self) -> None:
         self.id, self.records, self.read = "1", list[Record | None](), 0
+        self.tails = 0
+        """Readers that are open."""
         self.unreachable = self.unlisted = False
 
     def put(self, key: str, value: Mapping[str, Any] | None) -> None:
@@ -37,12 +41,30 @@ class Topic:
     def ids(self, topics: list[str]) -> dict[str, str]:
         return {TOPIC: self.id} if self.id else {}
 
-    def read_all(self, topic: str, start: Mapping[Partition, int]) -> list[Record]:
-        found = [record for record in self.records[start.get((TOPIC, 0), 0) :] if record]
-        if self.unreachable:
+    def id_and_end(self, topic: str) -> tuple[str, int | None]:
+        return self.id, len(self.records) if self.id and not self.unlisted else None
+
+    def tail(self, start: Mapping[Partition, int]) -> Tail:
+        self.tails += 1
+        return Tail(self, start)
+
+
+class Tail:
+    """Reads what was added since the last read."""
+
+    def __init__(self, topic: Topic, start: Mapping[Partition, int]) -> None:
+        self.topic, self.next = topic, dict(start)
+
+    def read(self, ends: Mapping[Partition, int]) -> list[Record]:
+        found = [record for record in self.topic.records[self.next[TOPIC, 0] :] if record]
+        if self.topic.unreachable:
             raise ConnectionError
-        self.read += len(found)
+        self.topic.read += len(found)
+        self.next = {(TOPIC, 0): len(self.topic.records)}
         return found
+
+    def close(self) -> None:
+        self.topic.tails -= 1
 
 
 def store(topic: Any) -> KafkaStateStore:
@@ -62,6 +84,7 @@ def test_only_new_records_are_read() -> None:
     assert topic.read == 102
     assert now["model7"] == {"epoch": 2} and "model8" not in now and len(now) == 99
     assert before["model7"] == {"epoch": 1} and len(before) == 100, "a caller may still iterate over it"
+    assert topic.tails == 1, "a reader is opened again"
 
 
 def test_a_recent_load_is_enough_for_a_caller_that_accepts_its_age() -> None:
@@ -150,3 +173,64 @@ def test_a_load_that_fails_changes_nothing() -> None:
         state.load()
     topic.unreachable = False
     assert state.load(60.0)["orders"] == {"epoch": 2}, "the failed load is repeated"
+
+
+def test_callers_that_ask_at_about_the_same_time_share_one_read() -> None:
+    """Twenty read models confirm their watermarks in one pass."""
+    topic = Topic()
+    state = store(topic)
+    topic.put("orders", {"epoch": 1})
+    asked = [time.monotonic() for _ in range(20)]
+    assert all(state.load_since(moment) == {"orders": {"epoch": 1}} for moment in asked)
+    topic.put("orders", {"epoch": 2})
+    assert state.load_since(asked[-1])["orders"] == {"epoch": 1}, "that read began after all of them had asked"
+    assert state.load_since(time.monotonic())["orders"] == {"epoch": 2}
+
+
+def test_callers_that_wait_for_a_read_share_its_failure() -> None:
+    """Each would otherwise repeat a read that takes up to 30 s, one after the other."""
+    topic = Topic()
+    topic.put("orders", {"epoch": 1})
+    state, reads, errors = store(topic), list[int](), list[Retry]()
+    reading, release = threading.Event(), threading.Event()
+
+    class Hanging(Tail):
+        def read(self, ends: Mapping[Partition, int]) -> list[Record]:
+            reads.append(1)
+            reading.set()
+            assert release.wait(10)
+            raise Retry("Kafka is unreachable")
+
+    topic.tail = lambda start: Hanging(topic, start)  # type: ignore[method-assign]
+    moment = time.monotonic()
+
+    def call() -> None:
+        with pytest.raises(Retry) as caught:
+            state.load_since(moment)
+        errors.append(caught.value)
+
+    class Waiting:
+        """The lock of the store. Counts the threads that asked for it."""
+
+        def __init__(self) -> None:
+            self.lock, self.asked = threading.Lock(), threading.Semaphore(0)
+
+        def __enter__(self) -> None:
+            self.asked.release()
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    lock: Any = Waiting()
+    state._lock = lock
+    threads = [threading.Thread(target=call) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    assert reading.wait(10) and all(lock.asked.acquire(timeout=10) for _ in threads)
+    release.set()
+    for thread in threads:
+        thread.join(10)
+    assert (len(errors), len(reads)) == (5, 1)
+    del topic.tail
+    assert state.load_since(moment) == {"orders": {"epoch": 1}}, "a later call reads again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 
 from syncer.checks.connector import CANARY_PREFIX
 from syncer.monitors.canary import Canary, CanaryMessage, read
@@ -89,3 +90,18 @@ def test_a_record_is_read_in_the_format_of_debezium() -> None:
         None,
     ):
         assert read(other) is None
+
+
+def test_the_age_can_be_read_while_another_thread_takes_the_last_message() -> None:
+    class Emptied(deque[tuple[CanaryMessage, float]]):
+        """The last message arrives right after a check that there is one."""
+
+        def __bool__(self) -> bool:
+            self.clear()
+            return True
+
+    canary = Canary("a")
+    canary._expected = Emptied([(CanaryMessage("a", 1), 5.0)])
+    assert canary.age(7.0) == 2.0
+    canary._expected.clear()
+    assert canary.age(7.0) == 0.0

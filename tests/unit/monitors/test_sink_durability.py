@@ -161,3 +161,18 @@ def test_an_unreachable_sink_does_not_hide_the_loss_of_another() -> None:
     assert process.done[-2:] == ["deletes", "saved"]
     unreachable.answer = FIRST
     assert process.check() == []
+
+
+def test_a_sink_that_remembers_gets_the_token_from_before_a_restart() -> None:
+    class Remembering(FakeSink):
+        remembered: DurabilityToken | None = None
+
+        def remember(self, token: DurabilityToken) -> None:
+            self.remembered = token
+
+    state: dict[str, Any] = {}
+    first, second = Remembering(), Remembering()
+    Process(state, first).check()
+    assert first.remembered is None
+    Process(state, second).open()
+    assert second.remembered == FIRST

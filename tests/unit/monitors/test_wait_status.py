@@ -38,6 +38,9 @@ class Daemon:
     def prepare(self) -> None:
         pass
 
+    def load_since(self, moment: float) -> Mapping[str, Mapping[str, Any]]:
+        return self.load()
+
     def load(self, max_age: float = 0.0) -> Mapping[str, Mapping[str, Any]]:
         return self.values
 

@@ -13,7 +13,7 @@ ORDERS, ITEMS = TableName("public", "orders"), TableName("public", "items")
 TO_ROOT = Lookup(("order_id",), ("bigint",), None)
 ITEM = TableUse("items", ITEMS, TO_ROOT, frozenset({"order_id", "price"}), frozenset({"order_id", "price"}))
 ROOT = TableUse("", ORDERS, None, frozenset({"id", "status"}), frozenset())
-MODEL = Compiled("orders", ORDERS, ("id",), ("bigint",), (ROOT, ITEM), (), "", "", "", "", "")
+MODEL = Compiled("orders", ORDERS, ("id",), ("bigint",), (ROOT, ITEM), (), "", "", "", "", "", "")
 
 
 def event(op: str = "u", **fields: object) -> bytes:

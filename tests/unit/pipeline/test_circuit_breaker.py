@@ -85,6 +85,18 @@ def test_a_document_that_is_rendered_again_counts_once() -> None:
     assert one.open == []
 
 
+def test_a_document_that_is_combined_from_many_partials_counts_once() -> None:
+    row = breaker()
+    for document in range(100):
+        partials = [f"{document}|{bucket}" for bucket in range(150)]
+        answer = Outcome(rejected=[Rejection(id, f"{PARSING}: no", PARSING, str(document)) for id in partials])
+        if document == 99:
+            with pytest.raises(Fatal, match="100 documents in a row"):
+                row.judge("es", batch(partials), answer)
+        else:
+            row.judge("es", batch(partials), answer)
+
+
 def test_deletes_and_retries_neither_lengthen_nor_end_a_row() -> None:
     one = breaker(10)
     one.judge("es", batch(range(9)), refused(range(9)))

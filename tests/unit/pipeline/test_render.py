@@ -42,7 +42,7 @@ class Database:
         self.views += 1
         yield self
 
-    def render(self, keys: Sequence[Key], most: int = 0) -> list[Row]:
+    def render(self, keys: Sequence[Key], max_bytes: int = 0) -> list[Row]:
         self.statements.append(len(keys))
         if any(id in self.bad for (id,) in keys):
             raise Reject("PostgreSQL cannot render the document", where="orders")

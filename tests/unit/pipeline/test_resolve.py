@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from syncer.declaration.compiled import Lookup, TableUse
 from syncer.errors import Fatal
 from syncer.events import ChangeEvent
 from syncer.pipeline.resolve import Dirty, Resolve, text
@@ -34,6 +35,22 @@ def test_a_truncate_dirties_all_roots() -> None:
     assert (dirty.all_roots, dirty.root_gone) == (True, False)
     Resolve(MODEL)(ChangeEvent(ORDERS, "t", None, None, 1, 1), [ROOT], dirty)
     assert (dirty.all_roots, dirty.root_gone) == (True, True)
+
+
+GROUPS = Lookup(("kind", "at"), ("text", "bigint"), "SELECT …", nulls=True)
+GROUPED = TableUse("", ITEMS, GROUPS, frozenset({"kind", "at"}), frozenset())
+
+
+def test_both_images_of_a_grouped_row_are_looked_up_with_their_nulls() -> None:
+    dirty = Dirty()
+    Resolve(MODEL)(item("u", {"kind": "a", "at": 1}, {"kind": None, "at": 2}), [GROUPED], dirty)
+    assert dirty.lookups == {GROUPS: {("a", "1"): None, (None, "2"): None}}
+
+
+def test_a_truncate_of_a_grouped_table_leaves_no_group() -> None:
+    dirty = Dirty()
+    Resolve(MODEL)(ChangeEvent(ITEMS, "t", None, None, 1, 1), [GROUPED], dirty)
+    assert (dirty.all_roots, dirty.root_gone) == (False, True)
 
 
 def test_an_event_without_the_linking_column_is_fatal() -> None:

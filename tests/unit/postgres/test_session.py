@@ -25,3 +25,9 @@ def test_the_sqlstate_decides_the_kind_of_error(state: str, kind: type[SyncerErr
     error = classify_error(psycopg.errors.lookup(state)("said"), "cannot read")
     assert type(error) is kind
     assert state in error.why
+
+
+def test_a_statement_that_psycopg_does_not_send_is_a_defect() -> None:
+    """A retry would go on for ever."""
+    error = classify_error(psycopg.ProgrammingError("the query has 2 placeholders"), "cannot read")
+    assert isinstance(error, Fatal) and "defect" in error.hint

@@ -19,6 +19,7 @@ from devstack.servers.kafka import MAX_MESSAGE_BYTES
 from devstack.servers.postgres import PASSWORD, USER
 from syncer.config import schema
 from syncer.connect.definition import load_definition
+from syncer.serving.tokens import Tokens
 from syncer.telemetry.table import TABLE
 
 ROOT = Path(__file__).parents[3]
@@ -93,6 +94,14 @@ def test_ports_are_published_on_loopback_only(service: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[service]["ports"])
 
 
+def test_prometheus_may_read_the_metrics() -> None:
+    environment = {name: str(value) for name, value in SERVICES["syncer"]["environment"].items()}
+    settings = schema.load(ROOT / "config/syncer.yaml", environ=environment).http
+    assert Tokens(settings).allows("read", {}) and not Tokens(settings).allows("write", {})
+    scraped = yaml.safe_load((ROOT / "config/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    assert scraped[0]["static_configs"][0]["targets"] == [f"{settings.allowed_hosts[0]}:{settings.port}"]
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_has_a_health_check(service: str) -> None:
     built = SERVICES[service].get("build", {}).get("target")
@@ -103,6 +112,15 @@ def stage(name: str) -> str:
     """Returns the part of the Dockerfile that builds one target."""
     parts = re.split(r"(?m)^(?=FROM )", DOCKERFILE)
     return next(part for part in parts if re.match(rf"FROM \S+ AS {name}\n", part))
+
+
+def test_the_image_has_the_extra_that_the_export_needs_and_docker_may_read_all_files() -> None:
+    copied = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if re.match(r"COPY (?!--from)", line)]
+    names = {name for line in copied for name in line}
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert "pip install --no-cache-dir --require-hashes -r requirements-delta.txt" in stage("build")
+    assert names == allowed
+    assert all((ROOT / name).exists() for name in names)
 
 
 def test_versions_agree_with_those_of_devstack() -> None:

@@ -22,7 +22,8 @@ def test_the_wheel_contains_only_the_package(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"syncer", f"readmodel_syncer-{PROJECT['version']}.dist-info"}
-    assert "syncer/sinks/redis/write.lua" in names
+    assert {"syncer/sinks/redis/write.lua", "syncer/serving/static/index.html"} <= set(names)
+    assert "syncer/serving/static/vendor/uPlot.LICENSE" in names
 
 
 def locked(lock: str) -> dict[str, Version]:
@@ -37,6 +38,7 @@ def locked(lock: str) -> dict[str, Version]:
     [
         ("requirements.txt", PROJECT["dependencies"]),
         ("requirements-dev.txt", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
+        ("requirements-delta.txt", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["delta"]),
     ],
 )
 def test_a_lock_contains_every_requirement_of_the_project(lock: str, requirements: list[str]) -> None:
@@ -47,12 +49,12 @@ def test_a_lock_contains_every_requirement_of_the_project(lock: str, requirement
         assert version in requirement.specifier, f"{requirement} is not what {lock} has; run: make lock"
 
 
-def test_both_locks_agree() -> None:
-    development = locked("requirements-dev.txt")
-    assert locked("requirements.txt").items() <= development.items()
+def test_all_locks_agree() -> None:
+    development, delta = locked("requirements-dev.txt"), locked("requirements-delta.txt")
+    assert locked("requirements.txt").items() <= delta.items() <= development.items()
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt", "requirements-delta.txt"])
 def test_a_lock_names_no_address(lock: str) -> None:
     lines = [line for line in (ROOT / lock).read_text().splitlines() if not line.startswith("#")]
     assert not [line for line in lines if "://" in line or line.startswith("-")]

@@ -38,7 +38,7 @@ def reason(registration: Registration, recorded: TableState, now: Compiled) -> s
 
 def test_a_key_of_another_family_is_named_with_both_types() -> None:
     was = registered(compiled("int"))
-    assert "the key public.t.id was integer and is now uuid (hash was 2-" in reason(
+    assert "the key public.t.id was integer and is now uuid (hash was 3-" in reason(
         was, tables("integer"), compiled("uuid")
     )
     assert "its file or the primary key of its root table was changed" in reason(was, {}, compiled("uuid"))

@@ -6,8 +6,9 @@ from threading import Event
 
 import pytest
 
+from syncer.errors import Retry
 from syncer.runtime.heartbeats import Heartbeats
-from syncer.runtime.periodic_checks import BackgroundTask
+from syncer.runtime.periodic_checks import BackgroundTask, Outage
 
 
 def test_a_task_runs_once_at_a_time_and_raises_its_error_once() -> None:
@@ -46,3 +47,14 @@ def test_a_task_that_does_not_end_is_reported_as_stalled() -> None:
     task.begin(hang)
     assert heartbeats.stalled() == ["orders: the check of tables has made no progress for 0 s"]
     go_on.set()
+
+
+def test_only_an_outage_that_lasts_is_raised() -> None:
+    outage, error = Outage(), Retry("cannot list topics")
+    outage.failed(error, 100.0)
+    outage.failed(error, 110.0)
+    outage.ended()
+    outage.failed(error, 120.0)
+    outage.failed(error, 130.0)
+    with pytest.raises(Retry, match="cannot list topics"):
+        outage.failed(error, 136.0)

@@ -9,7 +9,7 @@ from syncer.runtime.role import DAEMON, RESYNC_BUILDER, backfill_worker
 def test_a_daemon_and_a_resync_run_all_kinds_of_lanes() -> None:
     for role in (DAEMON, RESYNC_BUILDER):
         lanes = role.lanes(change_lanes=2, work_lanes=3)
-        assert lanes == ["changes", "changes", "backfill", "work", "work", "work"]
+        assert lanes == ["changes", "changes", "backfill", "work", "work", "work", "delayed"]
     assert (RESYNC_BUILDER.slot, DAEMON.slot) == (StateSlot.NEXT, StateSlot.ACTIVE)
 
 

@@ -37,10 +37,10 @@ def test_small_requests_do_not_raise_the_size() -> None:
 
 
 @given(st.integers(1, 64 * MB), st.lists(st.tuples(st.booleans(), st.integers(1, 64 * MB))))
-def test_the_size_stays_within_its_bounds(most: int, answers: list[tuple[bool, int]]) -> None:
-    size = BulkSize(most)
+def test_the_size_stays_within_its_bounds(limit: int, answers: list[tuple[bool, int]]) -> None:
+    size = BulkSize(limit)
     for accepted, sent in answers:
         before = size.bytes
         (size.accepted if accepted else size.rejected)(sent)
-        assert min(64 << 10, most) <= size.bytes <= most
+        assert min(64 << 10, limit) <= size.bytes <= limit
         assert size.bytes >= before if accepted else size.bytes <= before

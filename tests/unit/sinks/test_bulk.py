@@ -43,10 +43,10 @@ def test_versions_of_a_busy_server_are_retried() -> None:
 
 def test_versions_of_a_missing_index_are_fatal() -> None:
     answer = {"errors": True, "items": [GUARD, item(404, "index_not_found_exception", "no such index [x]")]}
-    with pytest.raises(Fatal, match="the index is gone"):
+    with pytest.raises(Fatal, match="the index is missing"):
         bulk.present_versions(probe("a"), answer, TARGET)
 
 
 def test_an_answer_with_another_number_of_items_is_retried() -> None:
-    with pytest.raises(Retry, match="1 answers to 2 documents"):
+    with pytest.raises(Retry, match="1 answer to 2 documents"):
         bulk.present_versions(probe("a", "b"), {"errors": False, "items": [GUARD, item(404)]}, TARGET)

@@ -14,6 +14,7 @@ from syncer.config import schema
 from syncer.config.installed_sinks import GROUP, SinkOrigin, sink_modules, sink_origins
 from syncer.declaration.model import parse
 from syncer.errors import Fatal
+from syncer.sinks import postgres
 from syncer.sinks.redis.calls import SCRIPT
 from tests.contracts.sinks import compiled, page_modules
 from tests.harness import memory_sink
@@ -62,6 +63,38 @@ def test_a_sink_of_another_distribution_has_a_section_in_the_configuration() -> 
     assert loaded.connection("memory", memory_sink.Connection).store == "mine"
 
 
+def test_the_sink_of_postgresql_has_another_section_than_the_source(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("hunter2\n")
+    loaded = schema.load(
+        environ={
+            "SYNCER_POSTGRES__DSN": "host=db",
+            "SYNCER_KAFKA__BOOTSTRAP_SERVERS": "k:1",
+            "SYNCER_KAFKA__TOPIC_PREFIX": "shop",
+            "SYNCER_POSTGRES_SINK__DSN": "postgresql://writer:secret@reads/docs?sslrootcert=ca.pem",
+            "SYNCER_POSTGRES_SINK__PASSWORD_FILE": str(tmp_path / "password"),
+        }
+    )
+    found = loaded.connection("postgres", postgres.Connection)
+    assert "secret" not in found.dsn and "reads" in found.dsn and loaded.postgres.dsn == "host=db"
+    assert found.arguments()["password"] == "hunter2" and found.arguments()["application_name"] == "syncer-sink"
+    shown = str(loaded.masked())
+    assert "secret" not in shown and "hunter2" not in shown and "postgres_sink" in loaded.sinks
+    assert "\n## `postgres_sink`\n" in markdown() and "postgres_sink" in file_schema()["properties"]
+
+
+def test_a_missing_dsn_of_the_sink_names_its_section_and_variable() -> None:
+    loaded = schema.load(
+        environ={
+            "SYNCER_POSTGRES__DSN": "host=db",
+            "SYNCER_KAFKA__BOOTSTRAP_SERVERS": "k:1",
+            "SYNCER_KAFKA__TOPIC_PREFIX": "shop",
+        }
+    )
+    with pytest.raises(Fatal, match=r"postgres_sink\.dsn is missing") as caught:
+        loaded.connection("postgres", postgres.Connection)
+    assert "SYNCER_POSTGRES_SINK__DSN" in caught.value.hint
+
+
 def test_a_sink_of_another_distribution_can_be_declared_and_built() -> None:
     text = "name: o\nroot: {table: t}\ndocument:\n  x: x\nsink: {memory: {}}\n"
     [(kind, settings)] = parse(text, "m.yaml").declaration.sink.items()
@@ -98,7 +131,7 @@ def test_an_incomplete_package_names_its_distribution_and_the_missing_attributes
 
 def test_a_broken_sink_leaves_the_others_usable(site: Path) -> None:
     install(site, "acme-sinks", acme="acme_sink_that_is_missing")
-    assert sink_modules().keys() == {"acme", "elasticsearch", "memory", "redis"}
+    assert sink_modules().keys() == {"acme", "elasticsearch", "kafka", "memory", "postgres", "redis"}
     assert [sinks.find(kind).TARGET_HINT for kind in ("redis", "memory")] == ["choose another key", ""]
 
 
@@ -120,10 +153,12 @@ def test_two_distributions_with_the_same_kind_are_an_error(site: Path) -> None:
 
 def test_an_unknown_kind_names_the_nearest_one() -> None:
     assert error_of("elasticserch").hint == "did you mean elasticsearch?"
-    assert error_of("x").hint == "one of: elasticsearch, memory, redis"
+    assert error_of("x").hint == "one of: elasticsearch, kafka, memory, postgres, redis"
 
 
-@pytest.mark.parametrize("package", [memory_sink, page_modules()[0], *map(sinks.find, ("elasticsearch", "redis"))])
+@pytest.mark.parametrize(
+    "package", [memory_sink, page_modules()[0], *map(sinks.find, ("elasticsearch", "kafka", "postgres", "redis"))]
+)
 def test_packages_have_the_whole_interface(package: Any) -> None:
     assert [name for name in sinks.INTERFACE if not hasattr(package, name)] == []
     assert package.Settings.__doc__ and package.Connection.__doc__
@@ -138,7 +173,13 @@ def test_the_interface_is_that_of_the_protocol() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "settings", "target"),
-    [("elasticsearch", {"index": "orders"}, "orders"), ("redis", {"key": "o:{id}"}, "o:{id}"), ("memory", {}, "")],
+    [
+        ("elasticsearch", {"index": "orders"}, "orders"),
+        ("kafka", {"topic": "documents.orders"}, "documents.orders"),
+        ("postgres", {"table": "read.orders"}, "read.orders"),
+        ("redis", {"key": "o:{id}"}, "o:{id}"),
+        ("memory", {}, ""),
+    ],
 )
 def test_the_target_of_a_block(kind: str, settings: dict[str, str], target: str) -> None:
     assert sinks.target_of(kind, settings) == target

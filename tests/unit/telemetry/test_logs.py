@@ -30,6 +30,14 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+def test_entries_of_the_http_server_appear_at_level_debug_only() -> None:
+    for level, count in (("info", 0), ("debug", 1)):
+        stream = io.StringIO()
+        logs.configure(level, "json", stream)
+        logging.getLogger("uvicorn.error").error("Invalid HTTP request received.")
+        assert len(lines(stream)) == count
+
+
 def test_a_pipe_gets_json() -> None:
     stream = io.StringIO()
     logs.configure("info", "auto", stream)

@@ -29,7 +29,7 @@ def test_attributes_and_table_agree(registry: CollectorRegistry) -> None:
 
 def test_two_registries_are_independent() -> None:
     one, two = CollectorRegistry(), CollectorRegistry()
-    metrics.Metrics(one).for_model("a").dirty(3, shown=0)
+    metrics.Metrics(one).for_model("a").dirty(3, skipped=0)
     metrics.Metrics(two).for_model("a")
     assert one.get_sample_value("syncer_dirty_roots_total", {"model": "a"}) == 3
     assert two.get_sample_value("syncer_dirty_roots_total", {"model": "a"}) == 0
