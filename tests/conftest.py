@@ -41,10 +41,11 @@ LONGEST = (
     "test_tutorial.py",
 )
 
-# The duration of an example depends more on the load of the machine than on the code.
-settings.register_profile("any machine", deadline=None)
-settings.register_profile("long", deadline=None, max_examples=2000)
-settings.load_profile("any machine")
+# No deadline: the duration of an example depends more on the load of the machine than on the code. The same examples
+# in each run: a test that fails was broken by the last change. `explore` looks for faults with new examples.
+settings.register_profile("same examples", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.load_profile("same examples")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -135,18 +135,13 @@ class Play:
         self.stream(inserts=False)
         while any(session.late for session in self.sessions):
             self.release_one()
-
-        self._render_recent(xmin)
+        self._until_tables_fit(lambda: self._render_recent(xmin))
 
     def _render_recent(self, xmin: int) -> None:
         proved = Proved(Reader(1, None), *self.identity(), xmin)
-        try:
-            for roots in recent_roots(self.rows[1], self.compiled.rendered, proved, Waiter()):
-                for item in key_items(roots, 2, RESUMED):
-                    self.work.put(item)
-        except Retry:
-            self.compile()
-            self._render_recent(xmin)
+        for roots in recent_roots(self.rows[1], self.compiled.rendered, proved, Waiter()):
+            for item in key_items(roots, 2, RESUMED):
+                self.work.put(item)
 
     def identity(self) -> Identity:
         with self.rows[1].view(root_only=True) as view:
@@ -227,12 +222,19 @@ class Play:
             source.take = ()
 
     def backfill(self) -> None:
-        try:
-            for item in plan_durably(self.rows[1], lambda view: range_items(view, 2, "backfill"), Waiter()):
-                self.work.put(item)
-        except Retry:
-            self.compile()
-            self.backfill()
+        self._until_tables_fit(self._plan_backfill)
+
+    def _plan_backfill(self) -> None:
+        for item in plan_durably(self.rows[1], lambda view: range_items(view, 2, "backfill"), Waiter()):
+            self.work.put(item)
+
+    def _until_tables_fit(self, act: Callable[[], None]) -> None:
+        """Calls act. If the tables were altered, compiles again and repeats; TRUNCATE of a partition counts as that."""
+        while True:
+            try:
+                return act()
+            except Retry:
+                self.compile()
 
     # -- the end --------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 Hypothesis generates a schema, a read model over it and a history, which run on a real PostgreSQL. A history has
 statements of interleaved sessions, late commits, redelivery, restarts and sinks that fail. Hypothesis shrinks a
-failing example. More examples: `pytest tests/engine --hypothesis-profile=long`.
+failing example. New examples: `pytest tests/engine --hypothesis-profile=explore`.
 """
 
 from __future__ import annotations
