@@ -261,7 +261,7 @@ class FreshnessSettings(Section):
 
     interval: Seconds = Field(
         default=1.0,
-        description="Time between two snapshots that may become the watermark; each sends one message (seconds)",
+        description="Time between two snapshots that may become the watermark; each sends one canary message (seconds)",
     )
     publish_interval: float = Field(
         default=1.0,
@@ -271,7 +271,7 @@ class FreshnessSettings(Section):
 
 
 class SourceSettings(Section):
-    """Whether the syncer repairs rows that the connector may lose when it resumes."""
+    """Whether the syncer repairs the documents of rows that the connector may lose when it resumes."""
 
     repair_after_resume: Literal["auto", "always", "never"] = Field(
         default="auto",

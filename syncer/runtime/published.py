@@ -37,7 +37,7 @@ class PublishedDocuments:
         if found is None:
             raise Refused(
                 HTTPStatus.CONFLICT,
-                f"read model {model} has no Kafka sink, from which changes are pushed",
+                f"read model {model} has no Kafka sink, so its changes cannot be pushed",
                 hint=f"add kafka: {{topic: {model}-documents}} under sink: in {self._models[model].file}, "
                 f"then: syncer resync {model}",
             )

@@ -61,7 +61,7 @@ TABLE: tuple[Spec, ...] = (
         "counter",
         ("model", "reason"),
         "clients",
-        "Clients that have to fetch all documents again (`must-refetch`), after which their stream ends. Reasons:"
+        "Clients whose stream ended with `must-refetch`, so that they have to fetch all documents again. Reasons:"
         " `slow` (too many changed documents wait for the client), `gap` (changes that the client missed are no longer"
         " in the topic). It does not count clients that were disconnected because they did not read for"
         " `http.request_timeout`: they can resume.",

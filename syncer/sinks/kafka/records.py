@@ -5,7 +5,7 @@
     headers  version        the version, as a decimal number
              model          the read model
              generation     the generation that wrote it
-             committed_ms   commit time of the newest change of its batch; missing if no change caused the write
+             committed_ms   commit time of the newest change of its batch; missing if the batch has no change event
 
 The record's time is that of the write, by the clock of the syncer's host.
 """
