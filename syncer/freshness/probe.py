@@ -254,7 +254,7 @@ class Probe:
             return
         expected = self._canary.expects(message)
         if lost := self._canary.arrived(message):
-            why = f"message {lost[0]} was committed to PostgreSQL's log before {message}, and did not arrive"
+            why = f"message {lost[0]} was committed to WAL before {message}, and did not arrive"
             log.error("changes were lost", why=why)
             self._proof.clear()
             self._stream = self.registry.broken(why, self._stream, slot=self._stream.slot)

@@ -1,6 +1,6 @@
 """Decides when a candidate is proved: everything that committed before its snapshot is in Kafka. Pure.
 
-After the snapshot, a message is committed to PostgreSQL's log. Its arrival in Kafka proves nothing about other
+After the snapshot, a message is committed to PostgreSQL's WAL. Its arrival in Kafka proves nothing about other
 partitions: each broker acknowledges its own. The proof is a source offset that Kafka Connect has committed:
 
     Kafka Connect commits the offset of a record only after the brokers have acknowledged it and all records before it.
@@ -43,7 +43,7 @@ class SourceOffset(NamedTuple):
 
     connector: str
     lsn: int
-    """Position in PostgreSQL's log, in bytes."""
+    """Position in PostgreSQL's WAL, in bytes."""
 
 
 def read_offset(key: bytes | None, value: bytes | None) -> SourceOffset | None:
@@ -120,7 +120,7 @@ class Proof:
         if oldest.reader is None:
             return "no connector reads the slot: nothing proves that changes are in Kafka"
         if number > self._arrived:
-            return "the connector has not delivered a message that was committed to PostgreSQL's log"
+            return "the connector has not delivered a message that was committed to WAL"
         return (
             f"Kafka Connect has not committed a source offset at or after {format_lsn(oldest.lsn)}: a broker may be"
             " slow, or offset.flush.interval.ms is long"

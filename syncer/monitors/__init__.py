@@ -3,7 +3,7 @@
 A lane sees only the events that arrive. Each module here monitors one thing that sends no event:
 
     source_monitor      connector, slot, publication: can changes arrive at all?
-    canary              do messages through PostgreSQL's log arrive complete and in order? (pure)
+    canary              do messages through PostgreSQL's WAL arrive complete and in order? (pure)
     canary_probe        sends and reads these messages
     connector_resumes   did the connector restart, and may it have lost rows?
     table_alterations   were tables altered in a way that no change event shows?

@@ -1,6 +1,6 @@
 """The canary: numbered messages that take the same path as changes, so that a loss on that path is detected. Pure.
 
-A daemon regularly commits a message to PostgreSQL's log. Debezium forwards everything that its slot delivers, in the
+A daemon regularly commits a message to PostgreSQL's WAL. Debezium forwards everything that its slot delivers, in the
 order of the commits. All messages have one key, so Kafka keeps that order. Suppose that one message was committed
 before another one was begun. Then the first has to arrive first. If only the second arrives, the slot has skipped a
 part of the log, and with it every change in that part.

@@ -237,7 +237,7 @@ class SourceMonitor(BackgroundThread):
     def _check_messages(self) -> Iterator[Finding]:
         age = self._messages.age
         if age > self.config.watch.overdue:
-            what = f"a message that was committed to PostgreSQL's log {age:.0f} s ago has not arrived"
+            what = f"a message that was committed to WAL {age:.0f} s ago has not arrived"
             why = "changes may be missing too; check the connector, the publication and the backlog"
             yield Finding("error", "canary", f"topic {self._messages.topic}", what, why, "syncer check")
 

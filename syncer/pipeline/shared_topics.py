@@ -58,7 +58,7 @@ class SharedTopics:
     def rejection(self, record: Record, table: TableName, why: str = "") -> Reject:
         """Returns the error for a change that cannot be ignored."""
         return Reject(
-            f"a change of {table}, which is not a table of this read model",
+            f"the change event is of {table}, which is not a table of this read model",
             where=str(record.position),
             why=why or "its changes belong in another topic",
             hint=f"syncer check {self._model}; "

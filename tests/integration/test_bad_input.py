@@ -79,7 +79,7 @@ def test_unreadable_records_become_dead_letters(system: System) -> None:
         letters = daemon.logged("dead letter written", model=model)
         assert len(letters) == len(bad)
         assert all(one["where"].startswith(system.topic("orders")) and one["hint"] for one in letters)
-        assert f"a change of {system.schema}.nobody, which is not a table of this read model" in str(letters)
+        assert f"the change event is of {system.schema}.nobody, which is not a table of this read model" in str(letters)
 
 
 # -- rows and documents -------------------------------------------------------------------------------------

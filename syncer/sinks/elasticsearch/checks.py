@@ -44,7 +44,7 @@ def preflight(connection: Connection, settings: Sequence[Settings]) -> list[Sync
             return [error]
     if not missing:
         return []
-    hint = "give them to the user (or key) of elasticsearch.username (api_key), by a role"
+    hint = "grant them by a role to the user elasticsearch.username, or to the key elasticsearch.api_key"
     return [Fatal("privileges are missing", where=where, why="; ".join(missing), hint=hint)]
 
 

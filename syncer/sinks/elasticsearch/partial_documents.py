@@ -37,7 +37,7 @@ class Written(NamedTuple):
 
     written: list[str]
     conflicts: list[str]
-    """Other writers came between."""
+    """Other processes wrote the document meanwhile."""
     reason: str
     """Why documents are in neither list."""
     in_time: bool

@@ -41,7 +41,7 @@ _DOCUMENTS = 200
 """Documents of one request, at most. It has all their partials."""
 _PAGE = 200
 _ATTEMPTS = 20
-"""How often a document is read and written again, when other writers came between."""
+"""How often a document is read and written again, when other processes write it meanwhile."""
 _DEAD = "2h"
 _PURGED = 1000
 """Documents whose partials one call forgets, at most."""
@@ -135,7 +135,8 @@ class ElasticsearchPartials:
             if not left:
                 break
         if not found and len(impossible) < len(partials):
-            raise Retry("cannot write partials", where=self._target.name, why=reason or "other writers came between")
+            why = reason or "other processes wrote the document meanwhile"
+            raise Retry("cannot write partials", where=self._target.name, why=why)
         return found | impossible
 
     def _add(self, version: int, partials: Given, deadline: float) -> Answer:

@@ -102,6 +102,6 @@ def publishing_problems(connection: Connection, settings: Sequence[Settings]) ->
         Problem(
             "the watermark cannot be published in Elasticsearch",
             f"the privileges {', '.join(missing)} of the index {INDEX} are missing",
-            "give them to the user (or key) by a role, or set freshness.publish_interval: 0",
+            "grant them by a role to the user or the API key, or set freshness.publish_interval: 0",
         )
     ]

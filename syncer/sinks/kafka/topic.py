@@ -116,7 +116,7 @@ def _wrong_cleanup(settings: Settings, found: Configuration) -> Iterator[tuple[s
                 yield key, "documents would be deleted by age or size", value
         return
     if policy != wanted:
-        why = "documents would be deleted by age, or every version of them kept (see cleanup_policy of the sink)"
+        why = "Kafka would delete documents by age, or keep every version of them (see cleanup_policy of the sink)"
         yield "cleanup.policy", why, wanted
     for key in ("min.compaction.lag.ms", "delete.retention.ms"):
         if int(found.get(key, "0")) < _LEAST_LAG_MS:

@@ -63,7 +63,7 @@ def unrecorded(session: Session, settings: Settings, table: str, model: str) -> 
     if not is_own(session, settings, table):
         return Problem(f"the relation {quoted} was not created by the syncer", "", TAKEN_HINT, ("table",))
     what = f"the record of the table {quoted} in {settings.schema_name}.{NAME} is missing"
-    why = "the syncer cannot tell what the table was built from; readers of the view still see it"
+    why = "the syncer does not know the declaration of the table; readers of the view still see the table"
     return Problem(what, why, f"syncer resync {model}", ("table",))
 
 

@@ -81,5 +81,5 @@ def test_a_change_of_a_table_that_does_not_exist_is_rejected() -> None:
 
 def test_a_change_that_belongs_in_another_topic_is_rejected() -> None:
     [(_, error)] = intake()([record(0, of_table("customers"))]).rejected
-    assert error.what == "a change of public.customers, which is not a table of this read model"
+    assert error.what == "the change event is of public.customers, which is not a table of this read model"
     assert error.why == "its changes belong in another topic"
