@@ -82,7 +82,7 @@ def common(function: F, *, hidden: bool = False) -> F:
             {
                 "type": levels,
                 "help": "Log level.",
-                "show_default": "setting log.level for run, warning for other commands",
+                "show_default": "setting log.level for run and serve, warning for other commands",
             },
         ),
         (

@@ -104,7 +104,7 @@ class KafkaSettings(Section):
 
 
 class ConnectSettings(Section):
-    """The REST API of Kafka Connect, for `syncer connectors`, `syncer check` and `syncer status`."""
+    """The REST API of Kafka Connect. Commands and the daemon use it to set up and to check the connector."""
 
     url: str | None = Field(
         default=None, description="Address, such as http://host:8083; without it, connectors are not checked"
@@ -125,7 +125,7 @@ class ConnectSettings(Section):
 
 
 class HttpSettings(Section):
-    """The HTTP server of `syncer run`: health, metrics and status."""
+    """The HTTP server of `syncer run` and `syncer serve`."""
 
     host: str = Field(
         default="127.0.0.1",
@@ -155,7 +155,7 @@ class HttpSettings(Section):
 
 
 class LogSettings(Section):
-    """The log of `syncer run`."""
+    """The log of `syncer run` and `syncer serve`."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest level that is logged: debug, info, warning, error"
@@ -196,7 +196,7 @@ class PipelineSettings(Section):
 
 
 class BackfillSettings(Section):
-    """How `syncer backfill` splits the root table into ranges of keys. Each range is one work item."""
+    """How `syncer backfill` and `syncer resync` split the root table. Each range of keys is one work item."""
 
     range_documents: Count = Field(default=2000, description="Maximum number of documents in a range, or of partials")
     workers: Count = Field(default=2, description="Ranges rendered concurrently, per process")

@@ -170,9 +170,10 @@ def markdown() -> str:
     lines = [
         "# Metrics",
         "",
-        "`syncer run` serves these metrics at `/metrics` in the text format of Prometheus. Each daemon exports its own",
-        "values. [architecture.md](architecture.md#words) defines words such as *fan-out*, *sweep*, *gate* and",
-        "*canary*. The label `model` is the name of the read model, and `prefix` is `kafka.topic_prefix`.",
+        "`syncer run` and `syncer serve` serve these metrics at `/metrics` in the text format of Prometheus. Each",
+        "process exports its own values. [architecture.md](architecture.md#words) defines words such as *fan-out*,",
+        "*sweep*, *gate* and *canary*. The label `model` is the name of the read model, and `prefix` is",
+        "`kafka.topic_prefix`.",
         "",
         "This file is generated from `syncer/telemetry/`. A test fails if the file is out of date.",
         "To update it, run `python -m syncer.telemetry.metrics > docs/metrics.md`.",
