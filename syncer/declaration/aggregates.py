@@ -4,7 +4,8 @@ PostgreSQL passes rows to an aggregate in any order. Where the order can affect 
 
 * lists, `first` and `last`;
 * sums and averages of floats, because they round;
-* values that are equal but have different texts (1.0 and 1.00). `max` keeps the last of them, `distinct` the first.
+* values that are equal but have different texts (1.0 and 1.00; texts whose collation is not deterministic). `max` keeps
+  the last of them, `distinct` the first.
 """
 
 # ruff: noqa: S608 - the SQL is joined from quoted names and re-generated expressions only
@@ -20,7 +21,7 @@ from sqlglot import exp
 from syncer.declaration.extensions import geometry_type
 from syncer.declaration.names import Word
 from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, path_of
-from syncer.declaration.sql_types import EXACT, INTEGERS, Value
+from syncer.declaration.sql_types import INTEGERS, Value
 
 _SUMS = {
     "smallint": "bigint",
@@ -123,7 +124,7 @@ class _Writer:
         value = listable(self._value())
         if not self._call.distinct:
             found = self._item("array_agg", value.sql + _by(self._order()))
-        elif value.type in EXACT:
+        elif value.has_one_text:
             found = self._item("array_agg", f"DISTINCT {value.sql}{_by([Order(value.sql)])}")
         else:
             found = f"ARRAY(SELECT v FROM {self._first_of_equals(value)} ORDER BY v)"
@@ -133,6 +134,11 @@ class _Writer:
     def string(self) -> Value:
         value, separator = self._value(), self._rows.value(self._call.arguments[1]).sql
         if self._call.distinct:
+            if value.exact is False:
+                raise UnsupportedExpression(
+                    "equal texts can differ, because a collation is not deterministic",
+                    "use array_agg(distinct …), which shows the first of them",
+                )
             arguments = f"DISTINCT {value.sql}, {separator}{_by([Order(value.sql)])}"
         else:
             arguments = f"{value.sql}, {separator}{_by(self._order())}"
@@ -143,13 +149,13 @@ class _Writer:
 
     def min_or_max(self) -> Value:
         value = self._value()
-        by = "" if value.type in EXACT else _by(self._order())
+        by = "" if value.has_one_text else _by(self._order())
         return Value(self._item(self._name, value.sql + by), value.type, value.element)
 
     def sum_or_average(self) -> Value:
         value = self._value()
         result = (_SUMS if self._name == "sum" else _AVERAGES).get(value.type, "")
-        if self._call.distinct and value.type not in EXACT:
+        if self._call.distinct and not value.has_one_text:
             source = self._first_of_equals(value)
             return Value(f"(SELECT pg_catalog.{self._name}(v ORDER BY v) FROM {source})", result)
         if self._call.distinct:

@@ -38,6 +38,8 @@ class Column:
     """Whether equal texts can differ, because the collation is not deterministic."""
     collation: str = ""
     """The collation. Empty for the default one, and for types without collations."""
+    has_scale: bool = False
+    """Whether it is a numeric with a scale, such as numeric(6,2). Then equal values have the same text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from syncer.declaration.outer_conditions import outer_columns
 from syncer.declaration.row import Chain, InGroup, Row, Scan, describe, order_items, ordering
 from syncer.declaration.scope import Aliases, Scope, rows
 from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, parse, path_of, paths
-from syncer.declaration.sql_types import EXACT, TEXTS, Value
+from syncer.declaration.sql_types import EXACT, Value
 from syncer.declaration.text_links import compares_texts
 
 
@@ -166,8 +166,7 @@ class GroupedLevel:
         """Returns the value that a group shows, as an output of the scan."""
         if value.type in ("", "literal", "null"):
             raise UnsupportedExpression(f"the type of `{text}` is not certain", f"add a cast, such as ({text})::text")
-        kind = value.element if value.type == "array" else value.type
-        if kind in EXACT and not (kind in TEXTS and self._is_loose(tree)):
+        if value.has_one_text or (value.type == "array" and value.element in EXACT and value.exact is None):
             return value.sql
         if value.type in ("array", "composite"):
             raise UnsupportedExpression(
@@ -175,15 +174,6 @@ class GroupedLevel:
             )
         order = ", ".join(map(str, self.order()))
         return f"(pg_catalog.array_agg({value.sql} ORDER BY {order}))[1]"
-
-    def _is_loose(self, tree: exp.Expr) -> bool:
-        """Returns whether different texts can be equal, because a collation is not deterministic."""
-        for path in paths(tree):
-            through, column = self.node.follow(path)
-            table = (through[-1] if through else self.node).table
-            if column is not None and table.columns[column].loose_collation:
-                return True
-        return False
 
     def _row_sql(self, tree: exp.Expr) -> str | None:
         """Returns an expression over a row of the level, or None if it is not one. Marks no column as used."""

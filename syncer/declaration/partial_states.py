@@ -62,7 +62,7 @@ class States:
         value = Value(counted) if counted else rows.value(call.arguments[0])
         _check_type(function, value.type)
         # Of equal numbers with different texts (1.0 and 1.00), PostgreSQL shows that of the last row.
-        by_row = function in ("min", "max") and value.type == "numeric"
+        by_row = function in ("min", "max") and not value.has_one_text
         if by_row and not _in_order_of_rows(node):
             order = [Order(value.sql, descending=function == "min", type="numeric"), *rows.order()]
             there = f"({only}) AND ({value.sql}) IS NOT NULL" if only else f"({value.sql}) IS NOT NULL"

@@ -23,10 +23,11 @@ from syncer.declaration.sql_parser import (
     UnsupportedExpression,
     parse,
     parse_order,
+    paths,
     shown,
     syntax_hint,
 )
-from syncer.declaration.sql_types import Value
+from syncer.declaration.sql_types import TEXTS, Value
 
 Chain = tuple[Node, ...]
 """The relations that a name passes through, from the outside in."""
@@ -127,7 +128,17 @@ class Row:
         return self.value(tree)
 
     def value(self, tree: exp.Expr) -> Value:
-        return write(tree, self, self.scope.catalog)
+        found = write(tree, self, self.scope.catalog)
+        return found._replace(exact=False) if {found.type, found.element} & set(TEXTS) and self._is_loose(tree) else found
+
+    def _is_loose(self, tree: exp.Expr) -> bool:
+        """Returns whether different texts can be equal, because the collation of a column is not deterministic."""
+        for path in paths(tree):
+            through, name = self.node.follow(path)
+            table = (through[-1] if through else self.node).table
+            if name is not None and table.columns[name].loose_collation:
+                return True
+        return False
 
     def condition(self, text: str) -> str:
         """Returns a filter over this row. Raises UnsupportedExpression."""
@@ -227,7 +238,7 @@ def value_of(column: Column, sql: str, catalog: Catalog) -> Value:
         )
     if base == "composite":
         return Value(f"pg_catalog.to_jsonb({sql})", "jsonb")
-    return Value(sql, "array", base) if array else Value(sql, base)
+    return Value(sql, "array", base) if array else Value(sql, base, exact=True if column.has_scale else None)
 
 
 def describe(path: tuple[Word, ...]) -> str:

@@ -22,6 +22,13 @@ class Value(NamedTuple):
     """A type as in `Column.base`. Empty if only PostgreSQL knows it; `literal` or `null` for an untyped constant."""
     element: str = ""
     """The type of the elements of an array."""
+    exact: bool | None = None
+    """Whether equal values always have the same text. None: the type decides (`EXACT`)."""
+
+    @property
+    def has_one_text(self) -> bool:
+        """Whether equal values always have the same text, as 1.00 and 1.00 do, but not 1.0 and 1.00."""
+        return self.type in EXACT if self.exact is None else self.exact
 
 
 INTEGERS = ("smallint", "integer", "bigint")
@@ -33,7 +40,7 @@ TIMES = ("date", *_TIMESTAMPS)
 EXACT = frozenset(
     {*INTEGERS, *TEXTS, *_TIMESTAMPS, "boolean", "uuid", "date", "time without time zone", "enum", "bytea", "oid"}
 )
-"""Types whose equal values always have the same text."""
+"""Types whose equal values always have the same text, except texts with a collation that is not deterministic."""
 
 KEYABLE = EXACT | {
     "numeric",

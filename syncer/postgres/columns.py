@@ -117,6 +117,7 @@ def read_columns(
             shape=_modifier(types, type_oid, formatted) if innermost.plain in _SPATIAL else "",
             collation=collation,
             loose_collation=loose,
+            has_scale=base.standard == "numeric" and bool(_modifier(types, type_oid, formatted)),
         )
         for oid in {type_oid, base.oid, element.oid if element else base.oid}:
             if (enum := _base(types, oid)).kind == "e":

@@ -148,6 +148,33 @@ def test_keys_of_each_type(conn: psycopg.Connection[Any], type_: str, stored: st
         assert conn.execute(lookup.sql.encode(), [[asked]]).fetchall() == [(own,)]
 
 
+def test_equal_values_with_several_texts_are_aggregated_in_the_order_of_the_rows(conn: psycopg.Connection[Any]) -> None:
+    """A numeric with a scale has one text for each value, so its aggregates need no sort."""
+    conn.execute("CREATE COLLATION public.ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    conn.execute("CREATE DOMAIN public.price AS numeric(6, 2)")
+    conn.execute("CREATE TABLE public.t (id int PRIMARY KEY)")
+    conn.execute(
+        "CREATE TABLE public.u (id int PRIMARY KEY, t_id int, a numeric, b numeric(6,2), c public.price,"
+        " d text COLLATE public.ci)"
+    )
+    conn.execute("INSERT INTO public.t VALUES (1)")
+    rows = [(3, "1.000", "A"), (2, "1.00", "a"), (1, "1.0", "A")]
+    for id, number, text in rows:
+        conn.execute("INSERT INTO public.u VALUES (%s, 1, %s, %s, %s, %s)", [id, number, number, number, text])
+    fields = [f"{name}(u.{column})" for column in "abcd" for name in ("min", "max")] + ["array(distinct u.d)"]
+    text = "name: t\nroot: {table: t}\nrelations:\n  u: {many: u, on: {t_id: id}}\ndocument:\n"
+    text += "".join(f"  f{n}: {field}\n" for n, field in enumerate(fields)) + "sink: {m: {}}\n"
+    model = compiled(conn, text)
+    document = conn.execute(model.render.encode(), [["1"]]).fetchall()[0][2]
+    assert document == (
+        '{"f0":1.000,"f1":1.000,"f2":1.00,"f3":1.00,"f4":1.00,"f5":1.00,"f6":"A","f7":"A","f8":["A"]}'
+    )
+    sorted_columns = [column for column in "abcd" if f'max(t1."{column}" ORDER BY t1."id" ASC NULLS LAST)' in model.render]
+    assert sorted_columns == ["a", "d"]
+    with pytest.raises(Fatal, match="equal texts can differ"):
+        compiled(conn, text.replace("array(distinct u.d)", "string_agg(distinct u.d, '')"))
+
+
 def test_types_of_extensions_can_be_shown_but_not_compared(conn: psycopg.Connection[Any]) -> None:
     conn.execute("CREATE EXTENSION citext SCHEMA public")
     conn.execute("CREATE TABLE public.t (id int PRIMARY KEY, email public.citext UNIQUE)")
