@@ -43,7 +43,7 @@ LONGEST = (
 
 # No deadline: the duration of an example depends more on the load of the machine than on the code. The same examples
 # in each run: a test that fails was broken by the last change. `explore` looks for faults with new examples.
-settings.register_profile("same examples", deadline=None, derandomize=True)
+settings.register_profile("same examples", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("same examples")
 

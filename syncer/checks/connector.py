@@ -331,7 +331,7 @@ def _limits(config: Mapping[str, str], where: str, wanted: _Wanted) -> Iterator[
         yield Finding("warning", "connector-limit", at, "is below 16 MiB", why, fix)
     if (interval := _number(config, "poll.interval.ms", 500)) > 50:
         what, why = f"is {interval} ms", "each change may wait this long before it is sent"
-        yield Finding("note", "connector-pace", f"{where}: poll.interval.ms", what, why, '"poll.interval.ms": "5"')
+        yield Finding("note", "connector-pace", f"{where}: poll.interval.ms", what, why, '"poll.interval.ms": "10"')
     if not _number(config, "heartbeat.interval.ms", 0):
         why = "while only other tables change, the slot retains more and more WAL"
         fix = '"heartbeat.interval.ms": "10000"'

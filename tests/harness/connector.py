@@ -20,7 +20,7 @@ from tests.harness.waiting import until
 
 SHOP = Path(__file__).parents[2] / "connectors" / "shop.json"
 POLL_INTERVAL = "20"
-"""`poll.interval.ms` of the connectors of most tests. With the 5 ms of the demo, an idle connector uses 15 % of a core.
+"""`poll.interval.ms` of the connectors of most tests. With 5 ms, an idle connector uses 15 % of a core.
 With 20 ms it uses 5 %."""
 
 

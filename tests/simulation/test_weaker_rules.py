@@ -7,7 +7,8 @@ import pytest
 from tests.simulation.rounds import BOUND, portion, unchanged
 from tests.simulation.weaker import WEAKER
 
-_EARLIER = 200
+_EARLIER = 100
+"""The schedules before a failed one that must succeed without the weaker rule, as it must."""
 _SUCCEEDED: set[tuple[str, int]] = set()
 """The worlds and seeds whose schedules succeeded without a weaker rule. Many rules have the same world."""
 

@@ -63,6 +63,7 @@ RULES = {
     "a resume is repaired at once": Weaker(
         "a render does not see a transaction whose rows the connector lost",
         {(Process, "wait_for_open"): _without_waiting},
+        first=10_250,
     ),
     "a resume is stored, then repaired": Weaker(
         "a process that dies in between, or whose work items are not acknowledged, repairs nothing",
@@ -72,11 +73,13 @@ RULES = {
         "a look at the tables does not see a transaction whose rows the connector lost",
         {(Process, "wait_for_open"): _without_waiting},
         resumes=True,
+        first=1_250,
     ),
     "recent rows since the proof of another reader": Weaker(
         "rows that were lost when this reader began are older",
         {(Process, "proved"): _newest_proof},
         resumes=True,
+        first=1_250,
     ),
     "recent rows since the snapshot's xmax": Weaker(
         "the snapshot does not show transactions in progress, and their rows can be lost",
@@ -88,5 +91,6 @@ RULES = {
         "its transactions are not in Kafka yet",
         {(Measurement, "_begin"): _unproved},
         resumes=True,
+        first=3_400,
     ),
 }

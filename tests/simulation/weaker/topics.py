@@ -40,6 +40,7 @@ RULES = {
         "it does not know the newer version that was appended before",
         {(PartitionOrder, "begin"): _only_committed},
         topic=True,
+        first=2_350,
     ),
     "an order lane that commits before its work is durable": Weaker(
         "nobody renders the document again",
