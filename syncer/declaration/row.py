@@ -129,7 +129,9 @@ class Row:
 
     def value(self, tree: exp.Expr) -> Value:
         found = write(tree, self, self.scope.catalog)
-        return found._replace(exact=False) if {found.type, found.element} & set(TEXTS) and self._is_loose(tree) else found
+        return (
+            found._replace(exact=False) if {found.type, found.element} & set(TEXTS) and self._is_loose(tree) else found
+        )
 
     def _is_loose(self, tree: exp.Expr) -> bool:
         """Returns whether different texts can be equal, because the collation of a column is not deterministic."""

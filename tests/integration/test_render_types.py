@@ -166,10 +166,10 @@ def test_equal_values_with_several_texts_are_aggregated_in_the_order_of_the_rows
     text += "".join(f"  f{n}: {field}\n" for n, field in enumerate(fields)) + "sink: {m: {}}\n"
     model = compiled(conn, text)
     document = conn.execute(model.render.encode(), [["1"]]).fetchall()[0][2]
-    assert document == (
-        '{"f0":1.000,"f1":1.000,"f2":1.00,"f3":1.00,"f4":1.00,"f5":1.00,"f6":"A","f7":"A","f8":["A"]}'
-    )
-    sorted_columns = [column for column in "abcd" if f'max(t1."{column}" ORDER BY t1."id" ASC NULLS LAST)' in model.render]
+    assert document == ('{"f0":1.000,"f1":1.000,"f2":1.00,"f3":1.00,"f4":1.00,"f5":1.00,"f6":"A","f7":"A","f8":["A"]}')
+    sorted_columns = [
+        column for column in "abcd" if f'max(t1."{column}" ORDER BY t1."id" ASC NULLS LAST)' in model.render
+    ]
     assert sorted_columns == ["a", "d"]
     with pytest.raises(Fatal, match="equal texts can differ"):
         compiled(conn, text.replace("array(distinct u.d)", "string_agg(distinct u.d, '')"))
