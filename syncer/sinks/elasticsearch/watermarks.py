@@ -31,8 +31,8 @@ _NUMBER: dict[str, Any] = {"type": "long"}
 _TIME: dict[str, Any] = {"type": "date"}
 _UNINDEXED: dict[str, Any] = {"type": "keyword", "index": False, "doc_values": False}
 _BODY: dict[str, Any] = {
-    # No refresh interval: without searches, Elasticsearch does not refresh. `async`: the next watermark replaces one that
-    # a crash lost, so a request need not wait for the disk.
+    # No refresh interval: without searches, Elasticsearch does not refresh. `async`: a request need not wait for the
+    # disk, because the next watermark replaces one that a crash lost.
     "settings": {
         "index.number_of_shards": 1,
         "index.auto_expand_replicas": "0-1",
