@@ -111,6 +111,11 @@ class Outcome:
     """The largest request that the sink sends at present, in bytes. It falls when the server is busy. 0: no limit."""
     newest_version: int = 0
     """The highest version of the newer documents that the sink kept. 0 if there is none, or the sink cannot know."""
+    shown: dict[str, dict[str, int]] = field(default_factory=dict, compare=False)
+    """Of documents that are combined from partials and were accepted: the versions of their partials.
+
+    By document id and bucket.
+    """
 
     def add(self, other: Outcome) -> None:
         """Adds the outcome of another part of the batch."""
@@ -122,6 +127,7 @@ class Outcome:
         self.rejected += other.rejected
         self.request_bytes = other.request_bytes or self.request_bytes
         self.newest_version = max(self.newest_version, other.newest_version)
+        self.shown |= other.shown
 
 
 def batch(rows: list[Row], version: int, committed_ms: int = 0) -> Batch:

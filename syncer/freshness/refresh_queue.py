@@ -197,6 +197,9 @@ class RefreshSource:
         self._version = min(self._version or version, version)
         self._letters.accepted(ids, version)
 
+    def accepted_partials(self, versions: Iterable[tuple[str, int]]) -> None:
+        self._letters.accepted_partials(versions)
+
     def flush(self) -> None:
         self._letters.flush()
 

@@ -13,6 +13,8 @@ rejection.
     a writer that has just written a letter of version V or later for the same document
     a writer that has seen every sink accept the document in a snapshot of version V or later
 
+If the letter is about a partial, the document of the second writer shows this partial in version V or later.
+
 Such a snapshot contains everything that the letter's snapshot contains. So the letter about the last state of a
 document stays open while that state is rejected, whatever else is written meanwhile, in any order.
 
@@ -140,11 +142,14 @@ class KafkaOpenDeadLetters:
                 self._since.pop(subject, None)
             return []
 
-    def resolved_by(self, ids: Iterable[str], version: int) -> Iterator[bytes]:
-        """Returns the keys of the letters that are resolved once every sink accepts these documents in this version."""
+    def resolved_by(self, versions: Iterable[tuple[str, int]]) -> Iterator[bytes]:
+        """Returns the keys of the letters that are resolved once every sink accepts these documents.
+
+        versions: each id with the version that was accepted.
+        """
         if not self._known:
             return
-        for id in ids:
+        for id, version in versions:
             for key, rejected in list(self._known.get(Subject("document", id), {}).items()):
                 if self._oldest <= rejected <= version:
                     yield key
@@ -174,7 +179,10 @@ class KafkaDeadLetters:
         self._put_letter(subject, key_of(subject), value, headers)
 
     def accepted(self, ids: Iterable[str], version: int) -> None:
-        for key in self._open.resolved_by(ids, version):
+        self.accepted_partials((id, version) for id in ids)
+
+    def accepted_partials(self, versions: Iterable[tuple[str, int]]) -> None:
+        for key in self._open.resolved_by(versions):
             self._resolve(key)
 
     def _put_letter(self, subject: Subject, key: bytes, value: bytes, headers: Mapping[str, str]) -> list[bytes]:

@@ -84,6 +84,10 @@ class CombiningSink:
             written = self._sink.write(batch, left)
             if written.stale:
                 written.rejected += self._ahead(batch)
+            missing = {*written.retry, *(one.id for one in written.rejected)}
+            for id in batch.ids():
+                if id not in missing:
+                    written.shown[id] = {bucket: part.version for bucket, part in stored[id].items()}
             out.add(written)
         return out
 
@@ -131,7 +135,7 @@ class CombiningSink:
         self, batch: Batch, ids: Mapping[str, Mapping[str, str]], stored: StoredPartials, combined: Outcome
     ) -> Outcome:
         """Returns the outcome of the partials. A partial is written when the document of its root is."""
-        out = Outcome(retry_reason=combined.retry_reason, request_bytes=combined.request_bytes)
+        out = Outcome(retry_reason=combined.retry_reason, request_bytes=combined.request_bytes, shown=combined.shown)
         retry, rejected = set(combined.retry), {one.id: one for one in combined.rejected}
         for root, of_root in ids.items():
             refused = rejected.get(root)

@@ -30,6 +30,7 @@ from syncer.declaration.compiled import Partials
 from syncer.errors import Fatal, Reject
 from syncer.events import ChangeEvent, Position, TableName
 from syncer.pacing import SystemTime, Waiter
+from syncer.pipeline.accepted_partials import AcceptedPartials
 from syncer.pipeline.change_stages import ChangeStages
 from syncer.pipeline.circuit_breaker import CircuitBreaker
 from syncer.pipeline.hot_roots import HotRoots
@@ -93,6 +94,7 @@ class Lane:
         self.intake = Intake(self.route, shared_topics, item_topics, self._columns, roots=partials is not None)
         self.gate = VisibilityGate(compiled.name, rows, clock, limits=limits, wait=self.wait, observer=observer)
         self.rejections = Rejections(dead_letters, observer)
+        self.accepted_partials = AcceptedPartials([sink.name for sink in sinks], self._columns)
         cache = RenderCache()
         self.render = Render(limits, gate=self.gate, cache=cache, wait=self.wait, observer=observer)
         self.changes = ChangeStages(
@@ -272,6 +274,7 @@ class Lane:
                 self.rejections.document(
                     id, version, Reject(f"{sink} refused the document", where=f"document {id}", why=reason)
                 )
+            self.accepted_partials.add(sink, outcome.shown)
             self.gate.require(outcome.newest_version)
             if outcome.retry:
                 self.observer.waiting(outcome.retry_reason)
@@ -284,7 +287,7 @@ class Lane:
 
     def _acknowledge(self, batch: WriteBatch) -> None:
         """Every sink has acknowledged this batch and all batches before it."""
-        self.rejections.acknowledged(batch.documents)
+        self.rejections.acknowledged(batch.documents, self.accepted_partials.take())
         self.offsets.acknowledged(batch.reached(), self.time.monotonic())
         for record in batch.records:
             self.lag.acknowledged(record.position, batch.committed_ms)

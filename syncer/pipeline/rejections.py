@@ -6,6 +6,8 @@ rendered or that a sink rejected.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from syncer.document import Batch
 from syncer.errors import Reject
 from syncer.ports import DeadLetters, Observer, Record
@@ -34,12 +36,14 @@ class Rejections:
             self._ids.add(id)
             self._observer.rejected(error)
 
-    def acknowledged(self, batch: Batch) -> None:
+    def acknowledged(self, batch: Batch, partials: Iterable[tuple[str, int]] = ()) -> None:
         """Closes the dead letters about the documents that every sink accepted.
 
         A document that was rejected, the first time or when it was rendered again, is not one of them.
+        partials: the partials that the accepted documents show, with their versions.
         """
         self._dead_letters.accepted((id for id in batch.ids() if id not in self._ids), batch.version)
+        self._dead_letters.accepted_partials(one for one in partials if one[0] not in self._ids)
         self._ids.clear()
 
     def flush(self) -> None:

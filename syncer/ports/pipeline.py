@@ -89,6 +89,13 @@ class DeadLetters(Protocol):
         """
         ...
 
+    def accepted_partials(self, versions: Iterable[tuple[str, int]]) -> None:
+        """Closes the letters about these partials, except letters of a later version.
+
+        Every sink has accepted a document that shows the partial in this version.
+        """
+        ...
+
     def flush(self) -> None:
         """Waits until all letters are durable. Raises Retry if they are not."""
         ...

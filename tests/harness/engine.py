@@ -105,7 +105,10 @@ class MemoryDeadLetters:
         self.written.append(str(record.position))
 
     def accepted(self, ids: Iterable[str], version: int) -> None:
-        for id in ids:
+        self.accepted_partials((id, version) for id in ids)
+
+    def accepted_partials(self, versions: Iterable[tuple[str, int]]) -> None:
+        for id, version in versions:
             if self.open.get(id, version + 1) <= version:
                 del self.open[id]
 

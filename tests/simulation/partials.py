@@ -125,8 +125,12 @@ class LostPartials:
         raise AssertionError(f"every record can be read here: {reason}")
 
     def accepted(self, ids: Iterable[str], version: int) -> None:
-        for id in ids:
+        self.accepted_partials((id, version) for id in ids)
+
+    def accepted_partials(self, versions: Iterable[tuple[str, int]]) -> None:
+        for id, version in versions:
             if self.letters.get(id, version + 1) <= version:
+                self._store.history.seen["a dead letter of a partial was closed"] += 1
                 del self.letters[id]
 
     def flush(self) -> None:

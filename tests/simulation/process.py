@@ -517,5 +517,8 @@ class NoLetters:
     def accepted(self, ids: Iterable[str], version: int) -> None:
         """There are no letters."""
 
+    def accepted_partials(self, versions: Iterable[tuple[str, int]]) -> None:
+        """There are no letters."""
+
     def flush(self) -> None:
         """There are no letters."""

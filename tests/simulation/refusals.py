@@ -66,5 +66,8 @@ class Letters:
             if letters.get(id, version + 1) <= version:
                 del letters[id]
 
+    def accepted_partials(self, versions: Iterable[tuple[str, int]]) -> None:
+        """The documents here are not combined from partials."""
+
     def flush(self) -> None:
         """All letters are durable."""

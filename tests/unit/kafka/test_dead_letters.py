@@ -103,9 +103,9 @@ def test_a_repeated_rejection_keeps_the_time_of_the_first() -> None:
 def test_a_resync_does_not_resolve_letters_of_the_active_generation() -> None:
     known = KafkaOpenDeadLetters(NOWHERE, NOWHERE, "dlq", oldest=2 << 48)
     known.fold(key_of(Subject("document", "17"), 1 << 48 | 5), open=True)
-    assert list(known.resolved_by(["17"], 2 << 48 | 5)) == []
+    assert list(known.resolved_by([("17", 2 << 48 | 5)])) == []
     known.fold(key_of(Subject("document", "17"), 2 << 48 | 5), open=True)
-    assert list(known.resolved_by(["17"], 2 << 48 | 5)) == [key_of(Subject("document", "17"), 2 << 48 | 5)]
+    assert list(known.resolved_by([("17", 2 << 48 | 5)])) == [key_of(Subject("document", "17"), 2 << 48 | 5)]
 
 
 Steps = list[tuple[str, int, int]]

@@ -112,6 +112,9 @@ class Letters:
     def accepted(self, ids: Iterable[str], version: int) -> None:
         list(ids)
 
+    def accepted_partials(self, versions: Iterable[tuple[str, int]]) -> None:
+        list(versions)
+
     def flush(self) -> None:
         """No letter is on its way."""
 

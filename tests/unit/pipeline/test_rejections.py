@@ -31,6 +31,9 @@ class Letters:
     def accepted(self, ids: Iterable[str], version: int) -> None:
         self.closed += [(id, version) for id in ids]
 
+    def accepted_partials(self, versions: Iterable[tuple[str, int]]) -> None:
+        self.closed += versions
+
     def flush(self) -> None:
         """All letters are durable."""
 
