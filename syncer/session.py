@@ -77,7 +77,9 @@ class ModelSession:
             return self.registry.changes.source(names.group, names.changes, name=name)
         if lane == "delayed":
             delayed = self.registry.delayed_queue(names).source(name=name)
-            return DelayedItems(delayed, Waiter(stop), most_delay=self.hot.interval)
+            compiled = self.loaded.compiled
+            columns = len(compiled.key) if compiled.partials else None
+            return DelayedItems(delayed, Waiter(stop), most_delay=self.hot.interval, columns=columns)
         queue = self.registry.work_queue(names) if lane == "work" else self.registry.backfill_queue(names)
         return queue.source(name=name)
 

@@ -39,10 +39,6 @@ class _Finder:
             )
             return self._errors
         self._check_list()
-        if self._model.declaration.min_interval:
-            hint = "remove `min_interval`: a change reads only the rows of one bucket. Or remove `partials`, if each"
-            hint += " document has few rows"
-            self._report(node, "a read model with `min_interval` cannot have `partials`", hint)
         if any(other.climb for other in root.walk()):
             self._report(node, "a read model with `up` relations cannot have `partials`", "use two read models")
         if node.when:

@@ -6,12 +6,15 @@ only. No other topic has to wait, and no item has to be written again.
 The source also reads items that are not due yet. When it releases a root, the render covers all items of this root that
 were read before. The snapshot of the render is taken after they were read, so it shows their changes. So a root is
 rendered once for each interval, however many items name it.
+
+If documents are combined from partials, the items name partials. When a partial of a root is due, all partials of this
+root that were read before are released with it. So the document is written once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from syncer.errors import Reject
@@ -44,16 +47,23 @@ class DelayedItems:
 
     most_delay: seconds for which an item is held, even if its time is later: the clock of the process that wrote it may
     have been wrong, or the interval may have been longer then.
+    columns: the number of columns of a root's key, if the items name partials. None: they name roots.
     """
 
-    def __init__(self, source: GroupSource, wait: Waiter, *, most_delay: float) -> None:
+    def __init__(self, source: GroupSource, wait: Waiter, *, most_delay: float, columns: int | None = None) -> None:
         self._source, self._wait, self._most_delay = source, wait, most_delay
+        self._columns = columns
         self._waiting: deque[_Waiting] = deque()
         self._keys = 0
         self._read = 0
         """The number of items that were read."""
-        self._covered: dict[Key, int] = {}
-        """Root → the number of items that were read before its last release. They need no further render of it."""
+        self._pending: dict[Key, tuple[int, int]] = {}
+        """The keys that have to be rendered, each with the first item that names it since its last release.
+
+        Earlier items need no further render of the key. The item: its number, and the commit time of its changes.
+        """
+        self._of_root: dict[Key, list[Key]] = {}
+        """Root → its partials in `_pending`. Empty if the items name roots."""
 
     def poll(self, timeout: float, max_records: int, max_bytes: int) -> list[Record]:
         """Returns the records that are due. If there is none, waits for at most `timeout` seconds.
@@ -98,8 +108,18 @@ class DelayedItems:
             except Reject:
                 item = None
             self._read += 1
-            self._keys += len(item.keys) if item else 0
             self._waiting.append(_Waiting(record, item, self._read, self._wait.time.monotonic()))
+            if item is not None:
+                self._keys += len(item.keys)
+                self._expect(item.keys, self._read, item.committed_ms)
+
+    def _expect(self, keys: Iterable[Key], number: int, committed_ms: int) -> None:
+        """Adds the keys of an item to those that have to be rendered."""
+        for key in keys:
+            if key not in self._pending:
+                self._pending[key] = number, committed_ms
+                if self._columns is not None:
+                    self._of_root.setdefault(key[: self._columns], []).append(key)
 
     def _drop_moved(self, records: Sequence[Record]) -> None:
         """Drops the items of partitions that now belong to another member, and those that come again."""
@@ -115,6 +135,11 @@ class DelayedItems:
         if not all(map(stays, self._waiting)):
             self._waiting = deque(filter(stays, self._waiting))
             self._keys = sum(len(one.item.keys) for one in self._waiting if one.item)
+            before, self._pending, self._of_root = self._pending, {}, {}
+            for one in self._waiting:
+                if one.item is not None:
+                    keys = [key for key in one.item.keys if key in before and before[key][0] <= one.number]
+                    self._expect(keys, one.number, one.item.committed_ms)
 
     def _take_due(self) -> list[_Waiting]:
         found = []
@@ -132,16 +157,12 @@ class DelayedItems:
         return min((one.item.not_before_ms - time.now_ms()) / 1000, one.read_at + self._most_delay - time.monotonic())
 
     def _release(self, due: Sequence[_Waiting]) -> list[Record]:
-        keys: dict[Key, None] = {}
-        since_ms = 0
+        keys: dict[Key, int] = {}
         for one in due:
-            if one.item is None:
-                continue
-            new = [key for key in one.item.keys if self._covered.get(key, 0) < one.number]
-            keys |= dict.fromkeys(new)
-            if new and one.item.committed_ms:
-                since_ms = min(since_ms or one.item.committed_ms, one.item.committed_ms)
-        self._cover(keys)
+            for key in one.item.keys if one.item else ():
+                if key in self._pending and self._pending[key][0] <= one.number:
+                    keys |= {other: self._pending.pop(other)[1] for other in self._with(key)}
+        since_ms = min(filter(None, keys.values()), default=0)
         unreadable = [one.record for one in due if one.item is None]
         last = {_partition(one.record): one.record.position for one in due if one.item is not None}
         released = [Record(position, None, None) for position in last.values()]
@@ -150,11 +171,9 @@ class DelayedItems:
             released[0] = released[0]._replace(value=decode.encode_item(item))
         return unreadable + released
 
-    def _cover(self, keys: Collection[Key]) -> None:
-        self._covered |= dict.fromkeys(keys, self._read)
-        first = self._waiting[0].number if self._waiting else self._read + 1
-        if len(self._covered) > 2 * len(keys) + 1000 or not self._waiting:
-            self._covered = {key: number for key, number in self._covered.items() if number >= first}
+    def _with(self, key: Key) -> list[Key]:
+        """Returns the keys that are released with this one: all partials of its root that wait."""
+        return [key] if self._columns is None else self._of_root.pop(key[: self._columns])
 
 
 def _partition(record: Record) -> Partition:

@@ -121,7 +121,7 @@ class ModelOpener:
             durability,
             alterations,
             self._breaker(registration, sinks),
-            HotRoots(loaded.compiled.min_interval),
+            HotRoots(loaded.compiled.min_interval, len(loaded.compiled.key)),
             alterations.outgrown(sinks),
         )
 

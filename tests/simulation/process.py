@@ -159,7 +159,7 @@ class Process:
             self._failed(error)
             return
         self.sink = self._sink(str(self))
-        self.hot = HotRoots(world.interval) if world.interval else None
+        self.hot = HotRoots(world.interval, 1) if world.interval else None
         self.memories = self._memories()
         self.check_sink()
         for kind, group in [*world.groups.items(), *self._more()]:
@@ -315,8 +315,13 @@ class Process:
         loses = world.kafka_fails and not world.watermarks  # a real consumer reports a lost commit
         source = SimulatedSource(group, scheduler, history, self.stop, who, loses=loses)
         self._joins(kind, source)
-        waiting = DelayedItems(source, Waiter(self.stop, time=self.time), most_delay=world.interval)
         compiled = world.model.compiled
+        waiting = DelayedItems(
+            source,
+            Waiter(self.stop, time=self.time),
+            most_delay=world.interval,
+            columns=1 if compiled.partials else None,
+        )
         lane = world.lane(
             compiled.rendered,
             waiting if kind == "delayed" else source,

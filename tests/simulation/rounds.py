@@ -31,6 +31,9 @@ SINKS = Weaker("nothing: the unchanged pipeline, and two sinks", watermarks=True
 RESUMING = Weaker("nothing: the unchanged pipeline, and a connector that loses inserted rows", resumes=True)
 HOT = Weaker("nothing: the unchanged pipeline, and roots that are delayed", watermarks=True, hot=True)
 COMBINED = Weaker("nothing: the unchanged pipeline, and documents that are combined from partials", model="combined")
+HOT_COMBINED = Weaker(
+    "nothing: the unchanged pipeline, and documents with delayed partials", model="combined", hot=True
+)
 GROUPS = Weaker("nothing: the unchanged pipeline, and a grouped root", model="groups")
 BOARDS = Weaker("nothing: the unchanged pipeline, and a sink with indexes in Redis", model="boards")
 TOPIC = Weaker("nothing: the unchanged pipeline, and a documents topic", topic=True)

@@ -13,6 +13,7 @@ from tests.simulation.rounds import (
     COMBINED,
     GROUPS,
     HOT,
+    HOT_COMBINED,
     MEASURING,
     REFRESHING,
     REFUSING,
@@ -122,6 +123,14 @@ def test_documents_that_are_combined_from_partials_equal_the_database() -> None:
         "a process was killed",
     ):
         assert seen[kind], f"the schedules did not have this: {kind}"
+
+
+def test_delayed_partials_arrive() -> None:
+    seed = random.SystemRandom().randrange(1 << 40)
+    count, seen, failed = portion(seed, _GROUPED, HOT_COMBINED)
+    assert failed is None, f"schedule {failed}:\n{replay(failed, HOT_COMBINED)}"
+    assert count == _GROUPED
+    assert seen["a root was delayed"] > count // 5 and seen["the sink forgot partials"]
 
 
 def test_documents_of_groups_equal_the_database() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from syncer.events import Key
 from syncer.freshness.watermark import Pending
 from syncer.pipeline.change_stages import ChangeStages
+from syncer.pipeline.delayed_items import DelayedItems
 from syncer.ports import Partition
 from tests.simulation.freshness import Measurement
 from tests.simulation.stream import Topics
@@ -29,6 +30,14 @@ def kept_in_memory(stages: ChangeStages, keys: Collection[Key], oldest_ms: int) 
     return list(dict.fromkeys([*ready, *due]))
 
 
+def only_the_named_partial(items: DelayedItems, key: Key) -> list[Key]:
+    """Releases one partial, and regards the others of its root as rendered."""
+    for other in items._of_root.pop(key[: items._columns], []):
+        if other != key:
+            del items._pending[other]
+    return [key]
+
+
 def ends_without_delayed(measurement: Measurement, *topics: Topics) -> dict[Partition, int]:
     found = {p: len(records) for one in topics for p, records in one.records.items()}
     return {partition: end for partition, end in found.items() if partition[0] != "delayed"}
@@ -44,6 +53,18 @@ RULES = {
     "a delayed root is kept in memory": _hot(
         "the process dies, or no further change comes",
         {(ChangeStages, "_delay"): kept_in_memory},
+    ),
+    "a delayed partial is kept in memory": Weaker(
+        "the process dies, or no further change comes",
+        {(ChangeStages, "_delay"): kept_in_memory},
+        model="combined",
+        hot=True,
+    ),
+    "a released partial covers the other partials of its root": Weaker(
+        "only this partial was rendered",
+        {(DelayedItems, "_with"): only_the_named_partial},
+        model="combined",
+        hot=True,
     ),
     "a watermark before delayed roots": _hot(
         "a delayed root is not rendered yet",

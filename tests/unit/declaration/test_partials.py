@@ -105,14 +105,8 @@ def test_relations_that_cannot_be_divided(before: str, after: str, what: str) ->
     assert "m.yaml:" in str(error.value)
 
 
-def test_a_minimum_interval_is_refused_with_the_advice_which_one_to_remove() -> None:
-    with pytest.raises(Fatal) as error:
-        compiled(f"{TEXT}min_interval: 1s\n")
-    assert "a read model with `min_interval` cannot have `partials`" in error.value.what
-    assert error.value.hint == (
-        "remove `min_interval`: a change reads only the rows of one bucket. Or remove `partials`, if each document has"
-        " few rows"
-    )
+def test_a_minimum_interval_needs_no_resync() -> None:
+    assert compiled(f"{TEXT}min_interval: 1s\n").hash == compiled(TEXT).hash
 
 
 LIST = "  list: {many: readings, on: {device_id: id}, limit: 5, value: n, partials: {by: id, size: 9}}\n"

@@ -109,18 +109,18 @@ FOUND: dict[str, list[Step]] = {
 
 def wrong(steps: Sequence[Step]) -> str:
     """Returns what is wrong after the steps: a bucket, and the refusing sinks. None: it cannot be rendered."""
-    world, failed, refused = World(), dict[str, int](), dict[str, tuple[int, int]]()
+    world, failed, refused = World(), set[str](), set[str]()
     for bucket, refusing in steps:
         id = f"7|{bucket}"
         if refusing is None:
             world.cannot_render(bucket)
-            failed[id] = world.clock
+            failed.add(id)
         else:
             world.write(bucket, refusing)
-            failed.pop(id, None)
-            refused = refused | {id: world.clock} if refusing else {}  # type: ignore[dict-item]
-        if world.letters.open.keys() != failed.keys() | refused.keys():
-            return f"letters of {sorted(world.letters.open)}, expected of {sorted(failed.keys() | refused.keys())}"
+            failed.discard(id)
+            refused = refused | {id} if refusing else set()
+        if world.letters.open.keys() != failed | refused:
+            return f"letters of {sorted(world.letters.open)}, expected of {sorted(failed | refused)}"
     return ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Event
 
 from syncer.events import Position, WorkItem
@@ -39,11 +39,11 @@ class Source:
         self.at = dict.fromkeys(self.records, 0)
         self.committed: dict[Partition, int] = {}
 
-    def put(self, keys: str, at: float, partition: int = 0, committed_ms: int = 0) -> None:
+    def put(self, keys: Sequence[str], at: float, partition: int = 0, committed_ms: int = 0) -> None:
         item = WorkItem(
             "keys",
             "min_interval",
-            keys=tuple((key,) for key in keys),
+            keys=tuple(map(tuple, keys)),
             not_before_ms=round(at * 1000),
             committed_ms=committed_ms,
         )
@@ -75,9 +75,10 @@ class Source:
 
 
 class Delayed:
-    def __init__(self, partitions: int = 1, most_delay: float = 10.0) -> None:
+    def __init__(self, partitions: int = 1, most_delay: float = 10.0, columns: int | None = None) -> None:
         self.time, self.source = Time(), Source(partitions)
-        self.items = DelayedItems(self.source, Waiter(time=self.time), most_delay=most_delay)
+        wait = Waiter(time=self.time)
+        self.items = DelayedItems(self.source, wait, most_delay=most_delay, columns=columns)
 
     def poll(self) -> list[tuple[str, int, int]]:
         """Returns the roots, the partition and the offset of each released record."""
@@ -117,6 +118,37 @@ def test_due_items_of_several_partitions_are_one_render() -> None:
     item = decode.work(first.position, first.value, 1)
     assert item and ["".join(key) for key in item.keys] == ["a", "b", "c", "d"] and item.committed_ms == 3
     assert (first.position, second) == (Position(TOPIC, 0, 0), Record(Position(TOPIC, 1, 1), None, None))
+
+
+def partials(released: Sequence[Record]) -> list[str]:
+    """Returns the partials that the first record names."""
+    item = decode.work(released[0].position, released[0].value, 2)
+    return ["".join(key) for key in item.keys] if item else []
+
+
+def test_all_partials_of_a_root_are_released_with_the_first_one() -> None:
+    one = Delayed(columns=1)
+    one.source.put(["a1", "b1"], 99.0, committed_ms=9)
+    one.source.put(["a2", "c1"], 100.2, committed_ms=7)
+    one.source.put(["a1", "a3"], 100.4, committed_ms=8)
+    released = one.items.poll(0.25, 8, 1 << 20)
+    assert partials(released) == ["a1", "a2", "a3", "b1"]
+    item = decode.work(released[0].position, released[0].value, 2)
+    assert item and item.committed_ms == 7
+    assert one.items.progress() == {(TOPIC, 0): (1, 3)}, "the other items are not done"
+    assert partials(one.items.poll(0.25, 8, 1 << 20)) == ["c1"]
+    one.source.put(["a2"], 100.6)
+    assert partials(one.items.poll(0.25, 8, 1 << 20)) == [], "all partials of this item were rendered"
+    assert partials(one.items.poll(9.0, 8, 1 << 20)) == ["a2"], "this one was read after the render had begun"
+
+
+def test_partials_of_a_partition_that_moved_are_not_released() -> None:
+    one = Delayed(partitions=2, columns=1)
+    one.source.put(["a1"], 100.2, 0)
+    one.source.put(["a2"], 100.3, 1)
+    one.items.poll(0.0, 8, 1 << 20)
+    del one.source.at[TOPIC, 1]
+    assert partials(one.items.poll(0.25, 8, 1 << 20)) == ["a1"]
 
 
 def test_an_item_is_held_for_the_interval_at_most() -> None:

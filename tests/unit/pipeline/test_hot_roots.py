@@ -31,3 +31,11 @@ def test_a_root_is_remembered_over_the_end_of_a_period() -> None:
     hot.split([B], 1.9)
     assert hot.split([B], 2.1) == ([], [B])
     assert hot.split([B], 4.05) == ([], [B])
+
+
+def test_a_busy_root_delays_all_its_partials() -> None:
+    hot = HotRoots(1.0, 1)
+    first, second, other = ("a", "1"), ("a", "2"), ("b", "1")
+    assert hot.split([first, second], 100.0) == ([first, second], [])
+    assert hot.split([other, second, first], 100.5) == ([other], [second, first])
+    assert len(hot) == 2
