@@ -33,6 +33,7 @@ _INVENTED = {
     "character(3)": "",
     "numeric": "0",
     "date": "1970-01-01",
+    "timestamp": "1970-01-01 00:00:00",
     "timestamptz": "1970-01-01 00:00:00+00",
     "boolean": "f",
     "mood": "",
@@ -41,6 +42,11 @@ _INVENTED = {
     "integer[]": "{}",
 }
 """By type: the value that Debezium invents for a NOT NULL column that the before-image lacks."""
+_INFINITE = {
+    "date": {"infinity": "+5877611-06-21Z", "-infinity": "-5877611-06-22Z"},
+    "timestamp": {"infinity": "+292278994-08-16T23:00:00Z", "-infinity": "-292275055-05-16T23:00:00Z"},
+}
+"""By type: Debezium's text for an infinite time. Those of `timestamptz` do not change."""
 
 
 class Event(NamedTuple):
@@ -187,9 +193,9 @@ def _value(text: str | bool | None, type: str) -> Any:
             return int(text)
         case "boolean":
             return text == "t"
-        case "date":
-            return f"{text}Z"
-        case "timestamptz":
+        case "date" | "timestamp":
+            return _INFINITE[type].get(text) or f"{text.replace(' ', 'T')}Z"
+        case "timestamptz" if not text.endswith("infinity"):
             at = datetime.fromisoformat(text)
             return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
         case "bytea":

@@ -167,7 +167,7 @@ def grouped_cases(draw: Draw) -> GroupedCase:
     needed = {table.name: {c.name for c in chosen} | ({join.other} if join else set())}
     if join:
         needed.setdefault(join.table, set()).add(join.own)
-    identities = {t.name: _identity(draw, t, needed.get(t.name, set())) for t in schema.tables}
+    identities = {t.name: sufficient_identity(draw, t, needed.get(t.name, set())) for t in schema.tables}
     return GroupedCase(schema, table.name, groups, nulls, fields, where, join, identities)
 
 
@@ -228,7 +228,7 @@ def _field(draw: Draw, table: Table, columns: list[tuple[str, str, Column]]) -> 
     return call.format(c=text, k=other), _AGGREGATES[call].format(**names)
 
 
-def _identity(draw: Draw, table: Table, needed: set[str]) -> Identity:
+def sufficient_identity(draw: Draw, table: Table, needed: set[str]) -> Identity:
     fitting: list[Identity] = ["FULL"]
     if needed <= set(table.key):
         fitting.append("DEFAULT")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from threading import Event
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 from prometheus_client import CollectorRegistry
@@ -19,6 +19,7 @@ from syncer.declaration.model import parse, tables
 from syncer.errors import Retry
 from syncer.monitors.rerender import RESUMED, recent_roots
 from syncer.pacing import Waiter
+from syncer.pipeline.combine import combining
 from syncer.pipeline.lane import Lane
 from syncer.pipeline.limits import Limits
 from syncer.pipeline.visibility import plan_durably
@@ -52,6 +53,8 @@ class Play:
     make_sink: makes the sink of a compiled read model. Without it, the documents are in memory.
     """
 
+    letters: ClassVar[type[MemoryDeadLetters]] = MemoryDeadLetters
+
     def __init__(self, dsn: str, case: Case, make_sink: Callable[[Compiled], Sink] | None = None) -> None:
         self.dsn, self.case = dsn, case
         store = Store()
@@ -65,7 +68,7 @@ class Play:
         """All changes of the transactions before this one were published when `stream` was called last."""
         self.time = FakeTime()
         self.time.meanwhile = self.release_one
-        self.changes, self.work, self.dead_letters = Topics(), WorkTopics(), MemoryDeadLetters()
+        self.changes, self.work, self.dead_letters = Topics(), WorkTopics(), self.letters()
         self.clock, self.observed = Clock(1), Metrics(CollectorRegistry()).for_model("model")
         self.model = parse(case.declaration, "model.yaml")
         self.rows: list[SnapshotReader] = []
@@ -165,7 +168,7 @@ class Play:
         self.compiled = compile(self.model, catalog)
         findings = check_model("model.yaml", self.compiled, catalog)
         assert not [finding for finding in findings if finding.severity == "error"], findings
-        self.sink = FailingSink(self.make_sink(self.compiled))
+        self.sink = self.failing(self.make_sink(self.compiled))
         self.sinks.append(self.sink)
         self.sink.prepare()
         for rows in self.rows:
@@ -173,7 +176,7 @@ class Play:
         self.rows = []
         for _ in range(2):
             arguments = {"conninfo": self.dsn}
-            self.rows.append(SnapshotReader(arguments, self.compiled, tables=Tables(self.model.name, print_)))
+            self.rows.append(SnapshotReader(arguments, self.compiled.rendered, tables=Tables(self.model.name, print_)))
         self.restart()
 
     def restart(self, *, lost: bool = False) -> None:
@@ -184,13 +187,18 @@ class Play:
         self.work.close()
         self.lanes = [self._lane(self.changes, self.rows[0]), self._lane(self.work, self.rows[1])]
 
+    @staticmethod
+    def failing(sink: Sink) -> FailingSink:
+        """Returns the sink with the faults that `DISTURBANCES` choose."""
+        return FailingSink(sink)
+
     def _lane(self, source: Topics, rows: SnapshotReader) -> Lane:
         observer = LaneObserver("changes" if source is self.changes else "work", self.observed)
         return Lane(
-            self.compiled,
+            self.compiled.rendered,
             source,
             rows,
-            [self.sink],
+            combining([self.sink], self.compiled),
             clock=self.clock,
             work=self.work,
             limits=LIMITS,
@@ -198,6 +206,7 @@ class Play:
             observer=observer,
             stop=Event(),
             time=self.time,
+            partials=self.compiled.partials,
         )
 
     def follow(self, take: Iterable[tuple[int, int]] | None) -> None:

@@ -27,6 +27,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
         datetime(2024, 11, 3, 4, 30, tzinfo=UTC),  # 00:30 in Havana, for the first time
         datetime(2024, 11, 3, 5, 30, tzinfo=UTC),
     ),
+    "timestamp": ("2024-02-29 12:34:56.123456", "2024-02-29 13:00:00", "1969-12-31 23:59:00"),
     "uuid": (UUID(int=0), UUID(int=1 << 127), UUID(int=(1 << 127) + 10)),
     "bytea": (b"", b"\0\xff", b"a"),
     "mood": ("high", "low"),
@@ -52,6 +53,8 @@ class Column:
     not_null: bool = False
     generated: str = ""
     key: bool = False
+    values: tuple[Any, ...] = ()
+    """The values that the application writes. Empty: those of the type."""
 
     def __str__(self) -> str:
         made = f" GENERATED ALWAYS AS ({self.generated}) STORED" if self.generated else ""

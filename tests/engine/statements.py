@@ -88,8 +88,8 @@ ENDS = ("COMMIT", "COMMIT", "COMMIT, late", "COMMIT, late", "COMMIT, asynchronou
 
 
 def values(column: Column) -> st.SearchStrategy[Any]:
-    found = VALUES[column.type]
-    if not column.key and column.type == "text":
+    found = column.values or VALUES[column.type]
+    if not column.values and not column.key and column.type == "text":
         found = (*found, LONG, "")  # a key is never long, and the id of a document never empty
     given = st.sampled_from(found)
     return given if column.not_null else given | st.none()

@@ -7,7 +7,7 @@ failing example. New examples: `pytest tests/engine --hypothesis-profile=explore
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import psycopg
@@ -51,6 +51,7 @@ class History(RuleBasedStateMachine):
     """A history, step by step. The lanes run only when a rule steps them."""
 
     dsn: ClassVar[str]
+    disturbances: ClassVar[Mapping[str, Callable[[Any], None]]] = DISTURBANCES
 
     @staticmethod
     def sink_maker() -> Callable[[Compiled], Sink] | None:
@@ -97,7 +98,7 @@ class History(RuleBasedStateMachine):
         assert self.play
         written = st.tuples(self.actions(self.play.case), st.none() | TAKE)
         lost = st.tuples(st.just("lost"), self.actions(self.play.case))
-        disturbed = st.sampled_from(sorted(DISTURBANCES))
+        disturbed = st.sampled_from(sorted(self.disturbances))
         one = st.one_of(written, written, written, written, lost, TAKE, disturbed)
         for event in data.draw(st.lists(one, min_size=1, max_size=8), "events"):
             self.apply(self.play, event)
@@ -107,7 +108,7 @@ class History(RuleBasedStateMachine):
         """Applies one event."""
         match event:
             case str():
-                DISTURBANCES[event](play)
+                self.disturbances[event](play)
             case list():
                 play.step(play.lanes[1], event)
             case "lost", action:

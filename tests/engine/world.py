@@ -6,19 +6,20 @@ All of it runs on one thread, in the order that the test chooses.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from threading import Event
 from typing import Any, TypeVar
 
-from syncer.document import Batch, Outcome
+from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Retry
 from syncer.events import Position, WorkItem
 from syncer.pacing import SystemTime
 from syncer.pipeline.decode import encode_item
-from syncer.ports import Record, Sink
+from syncer.ports import PartialSink, Record, Sink, StoredPartials
 
 T = TypeVar("T")
+DOCUMENTS = "documents: "
 Partition = tuple[str, int]
 
 
@@ -154,6 +155,8 @@ class FailingSink:
                 raise Retry("no answer")
             case "half":
                 return self._half(batch, batch.ids())
+            case "refused":
+                return Outcome(rejected=[Rejection(id, "refused", "test") for id in batch.ids()])
         return self.inner.write(batch, timeout)
 
     def _half(self, batch: Batch, ids: Sequence[str]) -> Outcome:
@@ -163,3 +166,35 @@ class FailingSink:
         outcome = self.inner.write(Batch(batch.version, upserts, [id for id in batch.deletes if id in written]))
         outcome.retry += [id for id in ids if id not in written]
         return outcome
+
+
+class FailingPartialSink(FailingSink):
+    """A sink that stores partials. A fault with the prefix `documents: ` comes after the partials are written."""
+
+    inner: Any
+
+    def write_partials(
+        self, version: int, partials: Mapping[str, Mapping[str, bytes | None]], timeout: float
+    ) -> StoredPartials:
+        fault = self.fault
+        if fault.startswith(DOCUMENTS):
+            self.fault = fault.removeprefix(DOCUMENTS)
+        else:
+            self.fault = ""
+        store: PartialSink = self.inner
+        match fault:
+            case "unreachable":
+                raise Retry("no answer")
+            case "answer lost":
+                store.write_partials(version, partials, timeout)
+                raise Retry("no answer")
+            case "half":
+                return store.write_partials(version, dict(list(partials.items())[::2]), timeout)
+        return store.write_partials(version, partials, timeout)
+
+    def read_partials(self, ids: Sequence[str]) -> StoredPartials:
+        found: StoredPartials = self.inner.read_partials(ids)
+        return found
+
+    def partial_ids(self) -> Iterator[tuple[str, str]]:
+        yield from self.inner.partial_ids()

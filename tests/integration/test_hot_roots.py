@@ -73,6 +73,34 @@ def test_a_delayed_root_survives_the_process_and_the_end_of_the_interval(hot: Sy
     assert "equal" in hot.run("verify", hot.summaries)
 
 
+DIVIDED = """
+name: {summaries}
+root: {{table: {schema}.customers}}
+relations: {{orders: {{many: {schema}.orders, on: {{customer_id: id}}, partials: {{by: id, size: 4}}}}}}
+document: {{name: name, orders: count(orders), total: sum(orders.amount)}}
+min_interval: 2s
+sink: {{redis: {{key: "{prefix}:summary:{{id}}"}}}}
+"""
+
+
+def test_a_busy_root_delays_all_its_partials(system: System) -> None:
+    system.declare("summaries", DIVIDED)
+    system.execute("CREATE INDEX ON {schema}.orders (customer_id, id)", *ROWS)
+    daemon = system.start(system.summaries)
+    system.run("backfill", system.summaries)
+    until(lambda: "equal" in system.invoke("verify", system.summaries).output)
+    before = written(daemon, system)
+    for number in range(_CHANGES):  # each in another bucket of the same customer
+        with system.database.connect() as connection:
+            connection.execute(f"UPDATE {system.schema}.orders SET amount = {number} WHERE id = {2 + number % 5 * 4}")
+        until(lambda: daemon.metric("syncer_lag_records", model=system.summaries, lane="changes") == 0)
+    delayed = daemon.metric("syncer_roots_delayed_total", model=system.summaries)
+    assert delayed > _CHANGES / 2
+    until(lambda: daemon.status(system.summaries)["work_records"] == 0, lambda: daemon.status(system.summaries))
+    assert "equal" in system.run("verify", system.summaries)
+    assert written(daemon, system) - before < _CHANGES - delayed / 2
+
+
 def test_an_interval_that_makes_no_sense_is_refused(system: System) -> None:
     for value, words in (("2 weeks", "must be a duration"), ("90s", "at most 1m (60 seconds)"), ("0", "greater than")):
         system.declare("summaries", SUMMARIES + f"min_interval: {value}\n")

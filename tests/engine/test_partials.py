@@ -1,0 +1,66 @@
+"""For any read model with partials and any history, every document equals plain SQL in the end.
+
+The read models have all kinds of partials: buckets of integers, dates and timestamps, each aggregate that can be
+combined, with filters over joined rows, and lists of the first rows. The sink also forgets deleted documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import psycopg
+import pytest
+from hypothesis import settings
+
+from syncer import sinks
+from syncer.declaration.compile import Compiled
+from syncer.ports import Sink
+from tests.engine.partial_play import PartialPlay
+from tests.engine.partials import partial_cases
+from tests.engine.play import Play
+from tests.engine.test_engine import DISTURBANCES, History, run
+from tests.engine.world import DOCUMENTS
+from tests.harness.postgres_servers import reads_database
+
+
+class PartialHistory(History):
+    """A history of a read model with partials."""
+
+    disturbances: ClassVar[Mapping[str, Callable[[Any], None]]] = DISTURBANCES | {
+        "the sink forgets deleted documents": PartialPlay.forget,
+        "documents will fail after their partials": lambda play: play.sink.fail(f"{DOCUMENTS}unreachable"),
+        "documents will be written without an answer": lambda play: play.sink.fail(f"{DOCUMENTS}answer lost"),
+        "documents will be refused": lambda play: play.sink.fail(f"{DOCUMENTS}refused"),
+        "half of the documents will be written": lambda play: play.sink.fail(f"{DOCUMENTS}half"),
+    }
+
+    @staticmethod
+    def cases(data: Any) -> tuple[Any, type[Play]]:
+        return data.draw(partial_cases(), "case"), PartialPlay
+
+
+@pytest.mark.timeout(7200)  # the long profile, and to shrink an example takes time
+def test_every_combined_document_equals_sql(dsn: str) -> None:
+    PartialHistory.dsn = dsn
+    run(PartialHistory, settings().max_examples // 14)
+
+
+@pytest.mark.timeout(7200)
+def test_every_combined_row_of_a_table_of_postgresql_equals_sql(dsn: str) -> None:
+    """The sink writes to another database of the same server."""
+    with reads_database(dsn) as reads, psycopg.connect(reads, autocommit=True) as session:
+
+        class TableHistory(PartialHistory):
+            @staticmethod
+            def sink_maker() -> Callable[[Compiled], Sink]:
+                block, link = {"table": "read.documents"}, {"dsn": reads}
+                return lambda model: sinks.build("postgres", block, model=model, connection=link)
+
+            def teardown(self) -> None:
+                super().teardown()
+                tables = "read.syncer_generations, read.documents_000001, read.documents_000001_partials"
+                session.execute(f"DROP TABLE IF EXISTS {tables} CASCADE".encode())
+
+        TableHistory.dsn = dsn
+        run(TableHistory, settings().max_examples // 50)
