@@ -38,8 +38,8 @@ def resync(
 ) -> None:
     """Rebuild a read model while readers use the current documents.
 
-    Run it after you changed a declaration, after PostgreSQL was restored or replaced, or when Kafka deleted changes
-    before they were processed. A daemon that stops for such a reason prints this command.
+    Run it after you changed a declaration (except its min_interval), after PostgreSQL was restored or replaced, or when
+    Kafka deleted changes before they were processed. A daemon that stops for such a reason prints this command.
 
     In Elasticsearch and PostgreSQL, the command fills a new index or table. When that is in sync, the command switches
     the alias or the view to it. In Redis and Kafka, the command overwrites the documents in place. If a resync was

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -169,14 +169,15 @@ class Probe:
         reader = candidate.read_reader(connection, self._slot)
         found = self._proof.proved(reader)
         if found and reader:
-            self._remember([Proved(reader, *found.identity, found.snapshot.xmin)])
+            self._remember(Proved(reader, *found.identity, found.snapshot.xmin))
         return found
 
-    def _remember(self, proved: Sequence[Proved]) -> None:
-        for one in proved:
-            self._proved.pop(one.reader, None)
-            self._proved[one.reader] = one
-        self._proved = dict(list(self._proved.items())[-_READERS:])
+    def _remember(self, *proved: Proved, earlier: bool = False) -> None:
+        """Keeps what was proved last for the last readers. earlier: it was proved before what is already known."""
+        new = {one.reader: one for one in proved}
+        older, newer = (new, self._proved) if earlier else (self._proved, new)
+        both = {reader: one for reader, one in older.items() if reader not in newer} | newer
+        self._proved = dict(list(both.items())[-_READERS:])
 
     def close(self) -> None:
         """Stops following. Candidates that are not proved are dropped; expected messages are still expected."""
@@ -215,7 +216,7 @@ class Probe:
         changes = self.registry.changes
         begins, ends = changes.begins([self.topic]), changes.ends([self.topic])
         saved = self.registry.state.load().get(self._key)
-        self._remember([one for one in saved.proved if one.reader not in self._proved] if saved else [])
+        self._remember(*(saved.proved if saved else ()), earlier=True)
         start = {(self.topic, number): offset for number, offset in saved.start.items()} if saved else {}
         there = all(p in ends and begins[p] <= offset <= ends[p] for p, offset in start.items())
         self._canary.forget()

@@ -11,15 +11,15 @@ stop the read model.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import structlog
 
 from syncer.document import Outcome
 from syncer.errors import Fatal, Reject, Retry, SyncerError
 from syncer.freshness.refresh_queue import RefreshQueue, RefreshSource
-from syncer.monitors.slow_write import SlowWrite
+from syncer.monitors.slow_call import SlowCall
 from syncer.pacing import Stopped
 from syncer.pipeline.lane import Lane
 from syncer.telemetry.metrics import ModelMetrics
@@ -36,15 +36,17 @@ class RefreshObserver:
     def __init__(self, metrics: ModelMetrics) -> None:
         self._metrics = metrics
         self._reason = ""
-        self._write = SlowWrite()
+        self._write, self._postgres = SlowCall(), SlowCall()
 
     @property
     def reason(self) -> str:
         """Returns why the lane waits; empty while it goes on."""
-        return self._reason or self._write.reason
+        return self._reason or self._write.reason or self._postgres.reason
 
-    def stage(self, name: str) -> AbstractContextManager[object]:
-        return self._metrics.stage(name)
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        with self._metrics.stage(name), self._postgres.stage(name):
+            yield
 
     def events(self, by_op: Mapping[str, int], skipped: int) -> None:
         """Never called: the lane reads no change events."""
@@ -62,7 +64,7 @@ class RefreshObserver:
         self._reason = reason
 
     def writing(self, sink: str) -> AbstractContextManager[object]:
-        return self._write.to(sink)
+        return self._write.write(sink)
 
     def written(self, sink: str, outcome: Outcome) -> None:
         self._metrics.written(sink, outcome)

@@ -9,7 +9,7 @@ This also holds for a batch whose look-ups find no root.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, TypeVar
 
 from syncer.clock import Clock, split_version
@@ -62,7 +62,9 @@ class VisibilityGate:
         lsn: int | None = None
         while lsn is None:
             floor, snapshot_at = self.clock.highest, self.wait.time.monotonic()
-            with self.rows.view(wait=self.wait) as view:
+            with ExitStack() as opened:
+                with self.observer.stage("snapshot"):
+                    view = opened.enter_context(self.rows.view(wait=self.wait))
                 head = view.head
                 clock = head.snapshot.clock
                 version = self.clock.version(head.identity, clock, floor=floor, model=self.model)

@@ -10,7 +10,7 @@ import structlog
 
 from syncer.document import Outcome
 from syncer.errors import Reject
-from syncer.monitors.slow_write import SlowWrite
+from syncer.monitors.slow_call import SlowCall
 from syncer.runtime.heartbeats import Heartbeats
 from syncer.telemetry.metrics import ModelMetrics
 
@@ -43,7 +43,7 @@ class LaneObserver:
         self._stages: dict[str, None] = {}
         table = heartbeats or Heartbeats()
         self._write = table.add(self._describe_write)
-        self._sink = SlowWrite()
+        self._sink, self._postgres = SlowCall(), SlowCall()
         self._progress = table.add(self._describe)
         self._progress.start()
 
@@ -66,7 +66,7 @@ class LaneObserver:
         if name == "write":
             self._write.start()
         try:
-            with self.metrics.stage(name):
+            with self.metrics.stage(name), self._postgres.stage(name):
                 yield
         finally:
             self._stages.pop(name, None)
@@ -99,12 +99,12 @@ class LaneObserver:
         self.reason = reason
 
     def writing(self, sink: str) -> AbstractContextManager[object]:
-        return self._sink.to(sink)
+        return self._sink.write(sink)
 
     @property
     def wait_reason(self) -> str:
-        """Returns why the lane waits, also for a sink that does not answer. Empty while it goes on."""
-        return self.reason or self._sink.reason
+        """Returns why the lane waits, also for a server that does not answer. Empty while it goes on."""
+        return self.reason or self._sink.reason or self._postgres.reason
 
     def written(self, sink: str, outcome: Outcome) -> None:
         self.metrics.written(sink, outcome)

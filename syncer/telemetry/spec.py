@@ -7,7 +7,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-STAGES = ("decode", "route", "resolve", "render", "durable", "write", "commit")
+STAGES = ("decode", "route", "snapshot", "resolve", "render", "durable", "write", "commit")
 OPERATIONS = ("c", "u", "d", "r", "t")
 ERRORS = ("retry", "reject", "fatal")
 LOSSES = ("deletes", "documents")

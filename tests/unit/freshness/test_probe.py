@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from syncer.checks.source import Reader
 from syncer.clock import Identity, Snapshot
 from syncer.connect.definition import Definition
 from syncer.events import Position
@@ -18,7 +19,7 @@ from syncer.freshness.probe import Probe
 from syncer.ports import Partition, Record
 from syncer.postgres import candidate
 from syncer.postgres.candidate import Taken
-from syncer.registry.records import CanaryPosition, Stream
+from syncer.registry.records import CanaryPosition, Proved, Stream
 
 MESSAGES, OFFSETS = ("shop.message", 0), ("offsets", 0)
 
@@ -174,3 +175,20 @@ def test_a_process_that_follows_a_stopped_one_finds_its_last_message_unless_it_w
     second.take(connection, None, {}, {})
     second.poll(0)
     assert bool(broken) is lost
+
+
+def test_what_was_proved_is_kept_for_the_last_readers() -> None:
+    topics, readers = Topics(), [Reader(number, None) for number in range(12)]
+    topics.last[OFFSETS] = 7
+    one = following(topics)
+    for reader in [*readers[:9], readers[3]]:
+        one._remember(Proved(reader, 1, 1, reader.pid))
+    assert [proved.reader.pid for proved in one._proved.values()] == [1, 2, 4, 5, 6, 7, 8, 3]
+    saved = [Proved(reader, 1, 1, 100) for reader in (readers[3], readers[11])]
+    one._remember(*saved, earlier=True)  # another process saved them
+    assert [(proved.reader.pid, proved.xmin) for proved in one._proved.values()] == [
+        (number, number) for number in (1, 2, 4, 5, 6, 7, 8, 3)
+    ]
+    one._proved = {}
+    one._remember(*saved, earlier=True)
+    assert [proved.reader.pid for proved in one._proved.values()] == [3, 11]

@@ -1,13 +1,14 @@
-"""Tests the report of a write that a sink has not answered for some seconds."""
+"""Tests the report of a call that a server has not answered for some seconds."""
 
 from __future__ import annotations
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from syncer.monitors.slow_write import SLOW, SlowWrite
+from syncer.monitors.slow_call import SLOW, SlowCall
 from syncer.runtime.lane_observer import LaneObserver
 from syncer.telemetry.metrics import Metrics
+from syncer.telemetry.spec import STAGES
 
 
 class Clock:
@@ -28,13 +29,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def write(clock: Clock) -> SlowWrite:
-    return SlowWrite(clock.monotonic, clock.wall)
+def write(clock: Clock) -> SlowCall:
+    return SlowCall(clock.monotonic, clock.wall)
 
 
-def test_only_a_slow_write_is_reported(clock: Clock, write: SlowWrite) -> None:
+def test_only_a_slow_write_is_reported(clock: Clock, write: SlowCall) -> None:
     assert write.reason == ""
-    with write.to("redis:x"):
+    with write.write("redis:x"):
         clock.now += SLOW - 0.1
         assert write.reason == ""
         clock.now += 0.1
@@ -44,9 +45,9 @@ def test_only_a_slow_write_is_reported(clock: Clock, write: SlowWrite) -> None:
     assert write.reason == ""
 
 
-def test_a_write_that_fails_has_ended(clock: Clock, write: SlowWrite) -> None:
+def test_a_write_that_fails_has_ended(clock: Clock, write: SlowCall) -> None:
     def fail() -> None:
-        with write.to("redis:x"):
+        with write.write("redis:x"):
             clock.now += 60
             raise OSError("closed")
 
@@ -55,9 +56,20 @@ def test_a_write_that_fails_has_ended(clock: Clock, write: SlowWrite) -> None:
     assert write.reason == ""
 
 
+def test_stages_that_wait_for_postgresql_are_reported(clock: Clock, write: SlowCall) -> None:
+    for stage in STAGES:
+        with write.stage(stage):
+            clock.now += SLOW
+            waits = stage in ("snapshot", "resolve", "render", "durable")
+            assert write.reason.startswith("waiting for PostgreSQL: ") == waits, stage
+    with write.stage("snapshot"):
+        clock.now += SLOW
+        assert write.reason == "waiting for PostgreSQL: no snapshot, or no lock on a table, since 2023-11-14T22:15:40Z"
+
+
 def test_the_reason_of_the_lane_itself_comes_first(clock: Clock) -> None:
     observer = LaneObserver("changes", Metrics(CollectorRegistry()).for_model("orders"))
-    observer._sink = SlowWrite(clock.monotonic, clock.wall)
+    observer._sink = SlowCall(clock.monotonic, clock.wall)
     with observer.writing("redis:x"):
         assert observer.wait_reason == ""
         clock.now += SLOW

@@ -1,4 +1,4 @@
-"""A server that is frozen while a daemon writes to it: `/status` and `syncer status` say so long before the timeout."""
+"""A server that does not answer a daemon: `/status` and `syncer status` say so long before the timeout."""
 
 from __future__ import annotations
 
@@ -30,4 +30,22 @@ def test_a_frozen_sink_is_reported_before_the_timeout(system: System, server: st
     system.until_in_sync(model)
     until(lambda: daemon.status(model)["state"] == "running")
     system.until_status(model, state="running", reason="")
+    assert not daemon.logged("read model failed")
+
+
+def test_a_locked_table_is_reported_before_the_timeout(system: System) -> None:
+    system.environment |= {"SYNCER_POSTGRES__STATEMENT_TIMEOUT": "5m"}
+    daemon = system.start(system.orders)
+    system.execute(CUSTOMERS, ORDERS)
+    system.until_in_sync(system.orders)
+    with system.database.connect() as session:
+        session.execute("BEGIN")
+        session.execute(f"LOCK TABLE {system.schema}.customers IN ACCESS EXCLUSIVE MODE".encode())
+        system.execute("UPDATE {schema}.orders SET status = 'paid'")
+        until(lambda: daemon.status(system.orders)["state"] == "waiting", lambda: f"{daemon.status(system.orders)}")
+        reason = daemon.status(system.orders)["reason"]
+        assert reason.startswith("waiting for PostgreSQL: no snapshot, or no lock on a table, since 20")
+        session.execute("ROLLBACK")
+    system.until_in_sync(system.orders)
+    until(lambda: daemon.status(system.orders)["state"] == "running")
     assert not daemon.logged("read model failed")
