@@ -1,7 +1,8 @@
 """Forks `syncer` processes from a process that has already imported the syncer.
 
 Runs as a program, without the tests' own modules: `python -P preloaded.py DESCRIPTOR`. `fork.py` starts it and sends
-requests to the socket with this descriptor. The program ends when the socket is closed.
+requests to the socket with this descriptor. When the socket is closed, the program kills its forks and ends. So no
+daemon outlives its tests, however they end.
 
 A request is [arguments, environment, folder] in JSON. With it come the descriptors of the log and of a socket. The
 socket gets the id of the new process, and its return code when it ends.
@@ -43,6 +44,8 @@ def serve(control: socket.socket) -> list[str]:
                     continue
                 request, received, _, _ = socket.recv_fds(control, 1 << 20, 2)
                 if not request:
+                    for pid, _ in running.values():
+                        os.kill(pid, signal.SIGKILL)  # an interrupted test did not end it
                     os._exit(0)
                 log, status = received[0], socket.socket(fileno=received[1])
                 if not (pid := os.fork()):
