@@ -31,7 +31,7 @@ from syncer.declaration.aggregates import Order, write_aggregate
 from syncer.declaration.names import Word, quote
 from syncer.declaration.node import Node
 from syncer.declaration.outer_conditions import outer_columns
-from syncer.declaration.row import Chain, InGroup, Row, Scan, describe, order_items, ordering
+from syncer.declaration.row import Chain, InGroup, Row, Scan, describe, is_loose, order_items, ordering
 from syncer.declaration.scope import Aliases, Scope, rows
 from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression, parse, path_of, paths
 from syncer.declaration.sql_types import EXACT, Value
@@ -166,7 +166,8 @@ class GroupedLevel:
         """Returns the value that a group shows, as an output of the scan."""
         if value.type in ("", "literal", "null"):
             raise UnsupportedExpression(f"the type of `{text}` is not certain", f"add a cast, such as ({text})::text")
-        if value.has_one_text or (value.type == "array" and value.element in EXACT and value.exact is None):
+        kind = value.element if value.type == "array" else value.type
+        if (value.has_one_text or kind in EXACT) and not is_loose(value, tree, self.node):
             return value.sql
         if value.type in ("array", "composite"):
             raise UnsupportedExpression(

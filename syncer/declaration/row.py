@@ -128,19 +128,7 @@ class Row:
         return self.value(tree)
 
     def value(self, tree: exp.Expr) -> Value:
-        found = write(tree, self, self.scope.catalog)
-        return (
-            found._replace(exact=False) if {found.type, found.element} & set(TEXTS) and self._is_loose(tree) else found
-        )
-
-    def _is_loose(self, tree: exp.Expr) -> bool:
-        """Returns whether different texts can be equal, because the collation of a column is not deterministic."""
-        for path in paths(tree):
-            through, name = self.node.follow(path)
-            table = (through[-1] if through else self.node).table
-            if name is not None and table.columns[name].loose_collation:
-                return True
-        return False
+        return write(tree, self, self.scope.catalog)
 
     def condition(self, text: str) -> str:
         """Returns a filter over this row. Raises UnsupportedExpression."""
@@ -168,6 +156,10 @@ class InGroup(Row):
         self.item = group.item
         self.order = group.order
 
+    def value(self, tree: exp.Expr) -> Value:
+        found = super().value(tree)
+        return found._replace(exact=False) if is_loose(found, tree, self.node) else found
+
     def _check(self, path: tuple[Word, ...], through: Chain) -> None:
         """Allows names with many values, because an aggregate combines them."""
 
@@ -177,6 +169,21 @@ class InGroup(Row):
             return None
         end = through[-1]
         return "*" if end.kind == "many" else self.scope.column(end, end.on[0][0]).sql
+
+
+def is_loose(value: Value, tree: exp.Expr, node: Node) -> bool:
+    """Returns whether different texts of an expression can be equal, because a collation is not deterministic.
+
+    node: whose row the names of the expression start at.
+    """
+    if not {value.type, value.element} & set(TEXTS):
+        return False
+    for path in paths(tree):
+        through, name = node.follow(path)
+        table = (through[-1] if through else node).table
+        if name is not None and table.columns[name].loose_collation:
+            return True
+    return False
 
 
 def filtered(scope: Columns, node: Node) -> str:

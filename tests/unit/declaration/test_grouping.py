@@ -235,6 +235,13 @@ def test_the_key_is_the_tuple_of_group_expressions() -> None:
     assert [field.type for field in model.fields][:4] == ["integer", "timestamp with time zone", "text", "bigint"]
 
 
+@pytest.mark.parametrize("expression", ["zone", "coalesce(kind, 'none')", "upper(zone)"])
+def test_a_document_shows_a_text_group_by_its_name(expression: str) -> None:
+    text = f"name: m\nroot: {{table: readings, group: {{g: \"{expression}\"}}}}\n"
+    text += "document: {shown: g, loud: upper(g) || '!', rows: count(*)}\nsink: {memory: {}}\n"
+    assert [field.name for field in compiled(text).fields] == ["shown", "loud", "rows"]
+
+
 def test_updates_of_a_grouped_row_need_the_old_row() -> None:
     """Otherwise the group that the row left would not be known."""
     assert compiled().table_uses[0].needs_before
