@@ -237,7 +237,7 @@ def test_the_key_is_the_tuple_of_group_expressions() -> None:
 
 @pytest.mark.parametrize("expression", ["zone", "coalesce(kind, 'none')", "upper(zone)"])
 def test_a_document_shows_a_text_group_by_its_name(expression: str) -> None:
-    text = f"name: m\nroot: {{table: readings, group: {{g: \"{expression}\"}}}}\n"
+    text = f'name: m\nroot: {{table: readings, group: {{g: "{expression}"}}}}\n'
     text += "document: {shown: g, loud: upper(g) || '!', rows: count(*)}\nsink: {memory: {}}\n"
     assert [field.name for field in compiled(text).fields] == ["shown", "loud", "rows"]
 
