@@ -8,7 +8,7 @@ from pathlib import Path
 from devstack import downloads, launch, stack, system
 from devstack.archives import ARCHIVES
 from devstack.errors import DevstackError
-from devstack.servers import SERVERS
+from devstack.servers import SERVERS, USUAL
 
 DEFAULT_HOME = Path(__file__).parent.parent / ".devstack"
 ENVIRONMENT = """\
@@ -67,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
         "--only",
         nargs="+",
         choices=tuple(SERVERS),
-        default=tuple(SERVERS),
-        help="start only these servers, and those that they need",
+        default=USUAL,
+        help="start only these servers, and those that they need (default: all but s3proxy)",
     )
     down = command("down", "Stop the servers.")
     down.add_argument("--purge", action="store_true", help="also delete their data")

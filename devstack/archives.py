@@ -6,11 +6,12 @@
 By default, PostgreSQL comes from Debian and all other parts have the versions that pom.xml pins. checksums.txt
 has the checksum of each archive. Each archive is unpacked into its own folder of the cache.
 
-`jdbc` is Debezium's sink connector for SQL databases. A stack has it only if a version is chosen.
+`jdbc` is Debezium's sink connector for SQL databases. A stack has it only if a version is chosen. `s3proxy` is an
+object store with the protocol of S3. A stack downloads it only to start it.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from devstack.errors import DevstackError
@@ -56,14 +57,16 @@ ARCHIVES: Mapping[str, Mapping[str, Archive]] = {
     },
     "debezium": {"3.6": _debezium("3.6.3")},
     "jdbc": {"3.5": Archive("io.debezium", "debezium-connector-jdbc", "3.5.0.Final", "tar.gz", "plugin")},
+    "s3proxy": {"4.1": Archive("org.gaul", "s3proxy", "4.1.0", "jar", "jar-with-dependencies")},
 }
 """Maps each part, and each version name of the part, to the archive."""
 
 
-def choose(chosen: Mapping[str, str]) -> dict[str, str]:
+def choose(chosen: Mapping[str, str], servers: Collection[str] = ()) -> dict[str, str]:
     """Returns the chosen version of each part: from `chosen`, or from the variable `DEVSTACK_<PART>_VERSION`.
 
-    The result omits parts without a choice. Raises DevstackError for an unknown part or version.
+    servers: those that will start. If one is in no other place than an archive, its version is chosen.
+    The result omits other parts without a choice. Raises DevstackError for an unknown part or version.
     """
     if unknown := chosen.keys() - ARCHIVES.keys():
         raise DevstackError(
@@ -72,6 +75,8 @@ def choose(chosen: Mapping[str, str]) -> dict[str, str]:
         )
     environment = {part: os.environ.get(f"DEVSTACK_{part.upper()}_VERSION", "") for part in ARCHIVES}
     versions = {part: version for part, version in {**environment, **chosen}.items() if version}
+    if "s3proxy" in servers:
+        versions.setdefault("s3proxy", max(ARCHIVES["s3proxy"]))
     for part, version in versions.items():
         if version not in ARCHIVES[part]:
             raise DevstackError(f"no archive of {part} {version}", f"Available versions: {', '.join(ARCHIVES[part])}")

@@ -54,6 +54,14 @@ class Downloads:
         return self.others["postgres"] / "bin" if "postgres" in self.others else None
 
     @property
+    def s3proxy(self) -> Path:
+        """Returns the jar of S3Proxy, which contains the jars that it needs."""
+        if "s3proxy" not in self.others:
+            raise DevstackError("the stack was started without S3Proxy", "Stop all its servers, and start it again.")
+        (jar,) = self.others["s3proxy"].glob("*.jar")
+        return jar
+
+    @property
     def elasticsearch(self) -> Path:
         """Returns the home folder of Elasticsearch."""
         return self.root / "elasticsearch"
@@ -199,12 +207,16 @@ def unpack(files: Path, root: Path) -> None:
 
 
 def unpack_archive(files: Path, root: Path) -> None:
-    """Unpacks the one archive in a folder. It is a tar file, or a jar that contains one."""
+    """Unpacks the one archive in a folder. It is a tar file, a jar that contains one, or a program in a jar."""
     (archive,) = files.iterdir()
     if archive.suffix == ".jar":
         with zipfile.ZipFile(archive) as bundle:
-            (inner,) = (name for name in bundle.namelist() if name.endswith(".txz"))
-            archive = Path(bundle.extract(inner, files))
+            inner = [name for name in bundle.namelist() if name.endswith(".txz")]
+            if not inner:
+                root.mkdir()
+                shutil.move(archive, root)
+                return
+            archive = Path(bundle.extract(inner[0], files))
     untar(archive, root)
 
 

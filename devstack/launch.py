@@ -12,16 +12,16 @@ from pathlib import Path
 
 from devstack import archives, downloads, ports, system
 from devstack.errors import DevstackError
-from devstack.servers import SERVERS, Postgres
+from devstack.servers import SERVERS, USUAL, Postgres
 from devstack.stack import STATE, Echo, Stack, load, make_site, silent
 
-HEAPS = {"kafka": "512m", "connect": "512m", "elasticsearch": "1g"}
+HEAPS = {"kafka": "512m", "connect": "512m", "elasticsearch": "1g", "s3proxy": "128m"}
 
 
 def start(
     home: Path,
     *,
-    only: Iterable[str] = SERVERS,
+    only: Iterable[str] = USUAL,
     port_mode: str = "random",
     port_choice: Mapping[str, int] | None = None,
     heaps: Mapping[str, str] | None = None,
@@ -39,7 +39,7 @@ def start(
     heaps: maximum heaps by server, for example {"kafka": "512m"}.
     versions: versions by part, see `archives.choose`.
 
-    only: the servers to start. Servers that they need start too.
+    only: the servers to start, by default all but S3Proxy. Servers that they need start too.
     ephemeral: stop and delete the stack when this process ends, even by SIGKILL. `Stack.keep` cancels this.
     standby_of: the URL of a PostgreSQL server. The new PostgreSQL server becomes its standby.
     echo: called with each line of progress.
@@ -54,7 +54,7 @@ def start(
         echo(f"{time.monotonic() - began:6.1f} s  {line}")
 
     wanted = with_needs(only)
-    chosen = archives.choose(versions or {})
+    chosen = archives.choose(versions or {}, wanted)
     if installed := system.ensure_packages(*packages_of(wanted, chosen)):
         progress(f"installed {', '.join(installed)}")
     stack = load(home) if (home / STATE).exists() else None

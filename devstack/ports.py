@@ -18,6 +18,7 @@ FIXED = {
     "elasticsearch": 19200,
     "elasticsearch-transport": 19300,
     "redis": 16379,
+    "s3proxy": 19000,
 }
 RANDOM_RANGE = range(20000, 32000)
 

@@ -98,11 +98,14 @@ class Server(ABC):
         """Returns the maximum heap in the notation of Java, for example 512m."""
         return self.site.heaps[self.name]
 
+    def run_java_program(self, heap: str) -> list[str | Path]:
+        """Returns the start of a Java command: the program and the options of all Java servers."""
+        return [self.site.java, f"-Xmx{heap}", *java_options()]
+
     def run_java(self, heap: str) -> list[str | Path]:
         """Returns the start of a Java command with the jars of Kafka and Kafka Connect."""
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
-        options = [f"-Xmx{heap}", *java_options(), logging]
-        return [self.site.java, *options, "-cp", f"{self.site.downloads.jars}/*"]
+        return [*self.run_java_program(heap), logging, "-cp", f"{self.site.downloads.jars}/*"]
 
 
 def get_json(url: str, seconds: float = 5) -> Any:

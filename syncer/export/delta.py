@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pyarrow
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -38,6 +38,7 @@ _TEXT = "syncer.text"
 """Metadata of a `string` column: `json` if it holds JSON text, else `plain`. For Delta, both are the same type."""
 _EXPIRY = "delta.setTransactionRetentionDuration"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ANSWER = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>")
 
 
 class DeltaLog:
@@ -74,11 +75,23 @@ class DeltaLog:
         self._complete()
 
     def probe(self) -> None:
-        """Writes an empty file to the object store and removes it. Raises Retry or Fatal if that is not possible."""
-        with self._errors("cannot write to the object store"):
-            store, name = DeltaStorageHandler(self._location.uri, self._location.options), ".syncer-probe"
-            store.open_output_stream(name).close()
-            store.delete_file(name)
+        """Writes an empty file to the object store and removes it.
+
+        Raises Fatal if the store refuses it, and Retry if the store is unreachable.
+        """
+        what, name = "cannot write to the object store", ".syncer-probe"
+        with self._errors(what):
+            store = DeltaStorageHandler(self._location.uri, self._location.options)
+            try:
+                store.open_output_stream(name).close()
+            except PermissionError as error:
+                hint = "check the credentials in the environment, such as AWS_ACCESS_KEY_ID, and their rights"
+                raise Fatal(what, where=self._location.uri, why=_why(error), hint=hint) from error
+            except FileNotFoundError as error:
+                hint = "check the URL, and create the bucket if it is missing"
+                raise Fatal(what, where=self._location.uri, why=_why(error), hint=hint) from error
+            with suppress(FileNotFoundError):  # another export, which starts at the same time, has removed it
+                store.delete_file(name)
 
     def _create(self) -> None:
         schema = Schema([_field(one) for one in (*OWN, *self._columns)])
@@ -244,8 +257,15 @@ def _field(column: Column) -> Field:
 
 
 def _why(error: Exception) -> str:
-    """Returns the text of an error as one line, without the colours that delta-rs adds."""
-    return " ".join(_COLOUR.sub("", str(error)).replace("↳", ":").split())[:500]
+    """Returns the text of an error as one line, without the colours that delta-rs adds.
+
+    Of an answer in XML, as S3 sends, only the code and the message are kept. The rest repeats the request.
+    """
+    text = " ".join(_COLOUR.sub("", str(error)).replace("↳", ":").split())
+    before, start, answer = text.partition("<?xml")
+    if start and (found := _ANSWER.search(answer)):
+        text = before + ": ".join(found.groups())
+    return text[:500]
 
 
 def _hint(location: Location) -> str:

@@ -76,7 +76,7 @@ def preloaded(folder: Path) -> dict[str, str]:
 
 def open_log(table: str, topic_id: str, log: type[DeltaLog] = DeltaLog) -> DeltaLog:
     """Opens the table of a topic. Creates it if it is missing."""
-    opened = log(locate(table, {}), columns(FIELDS, "steps"), model="steps", topic_id=topic_id)
+    opened = log(locate(table, os.environ), columns(FIELDS, "steps"), model="steps", topic_id=topic_id)
     opened.open()
     return opened
 

@@ -9,6 +9,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from devstack import Stack
+from tests.harness import Database, Names
+from tests.harness.exports import Exports
+from tests.harness.object_store import ObjectStore
+from tests.harness.object_store import object_store as running_store
 from tests.harness.postgres_servers import postgres_stack, reads_database
 from tests.harness.system import Source, System, new_system, streaming_source
 from tests.harness.table_sink import Reads
@@ -33,6 +37,26 @@ def postgres_alone() -> Iterator[Stack]:
     """A PostgreSQL server for tests that need no other."""
     with postgres_stack() as own:
         yield own
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """A server with the protocol of S3. A test that stops it must start it again."""
+    with running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def exports(
+    request: pytest.FixtureRequest, stack: Stack, database: Database, names: Names, tmp_path: Path
+) -> Iterator[Exports]:
+    """A read model to export: to a folder, or with the parameter `s3` to the object store."""
+    store = request.getfixturevalue("object_store") if getattr(request, "param", "folder") == "s3" else None
+    made = Exports(stack, database, names, tmp_path, store)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture

@@ -7,39 +7,25 @@ import random
 import re
 import socket
 import time
-from collections import Counter
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 import urllib3
 from click.testing import CliRunner
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 import devstack
 from demo.lake import Lake
 from syncer import cli, sinks
 from syncer.clock import version
-from syncer.document import Batch
-from syncer.ports import Sink
 from tests.contracts.sinks import compiled
-from tests.harness import Database, Names
-from tests.harness.process import SyncerProcess
-from tests.harness.settings import environment
+from tests.harness.exports import MODEL, Exports, views
 from tests.harness.system import System
 from tests.harness.waiting import until
 
-PAGE = (Path(__file__).parents[2] / "docs" / "analytics.md").read_text("utf-8")
-MODEL = """
-name: NAME
-root: {table: public.things}
-document: {n: n, price: price, name: name, tags: tags}
-sink: {kafka: {topic: NAME, cleanup_policy: delete, partitions: 2}}
-"""
 LAKE = """
 name: {prefix}-lake
 root: {{table: {schema}.orders}}
@@ -49,81 +35,12 @@ document:
   customer: {{one: {schema}.customers, on: {{id: customer_id}}, value: name}}
 sink: {{kafka: {{topic: "{prefix}-lake", cleanup_policy: delete}}}}
 """
-TABLE = "CREATE TABLE things (id text PRIMARY KEY, n bigint, price numeric, name text, tags text[])"
+
+anywhere = pytest.mark.parametrize("exports", ["folder", "s3"], indirect=True)
+"""Runs a test with a table in a folder, and with one in an object store."""
 
 
-def views() -> str:
-    """Returns the views of the page, over the view `lake`."""
-    [found] = re.findall(r"(?ms)^```sql\n(-- Views.*?)^```$", PAGE)
-    return str(found).replace("delta_scan('/var/lake/orders')", "lake")
-
-
-class Exports:
-    """A read model with a topic, and the table to which it is exported."""
-
-    def __init__(self, stack: devstack.Stack, database: Database, names: Names, folder: Path) -> None:
-        self.name = self.topic = names("export")
-        self.kafka, self.database, self.folder = stack.kafka, database, folder
-        self.admin = AdminClient({"bootstrap.servers": stack.kafka})
-        self.path = folder / "lake"
-        self.lake = Lake(self.path, views())
-        database.execute(TABLE)
-        (folder / "models").mkdir()
-        (folder / "models" / f"{self.name}.yaml").write_text(MODEL.replace("NAME", self.name))
-        settings = {"topic_prefix": names("changes"), "group_prefix": names("group"), "state_topic": names("state")}
-        self.environment = environment(stack, database, folder, **settings)
-        self.sink: Sink = self.open_sink()
-        self.processes: list[SyncerProcess] = []
-
-    def open_sink(self) -> Sink:
-        connection = {"bootstrap_servers": self.kafka, "topic_prefix": "shop"}
-        settings = {"topic": self.topic, "cleanup_policy": "delete", "partitions": 2}
-        sink = sinks.build("kafka", settings, model=compiled(self.name), connection=connection)
-        sink.prepare()
-        return sink
-
-    def write(self, clock: int, upserts: dict[str, Any], deletes: list[str] | None = None) -> None:
-        """Writes documents of one snapshot, as the pipeline does."""
-        bodies = {id: json.dumps(document, separators=(",", ":")).encode() for id, document in upserts.items()}
-        out = self.sink.write(Batch(version(1, clock), bodies, deletes or [], committed_ms=1_700_000_000_000))
-        assert not out.rejected and not out.retry
-
-    def run(self, *options: str, expect: int = 0, caught_up: bool = True, output: str = "output") -> str:
-        """Runs the command until it has caught up. Returns its output."""
-        arguments = ["export", self.name, "--to", str(self.path), *options]
-        arguments += ["--until-caught-up"] if caught_up else []
-        done = CliRunner().invoke(cli.main, arguments, env=self.environment, catch_exceptions=False)
-        assert done.exit_code == expect, done.output
-        return str(getattr(done, output))
-
-    def start(self, *options: str) -> SyncerProcess:
-        log = self.folder / f"export-{len(self.processes)}.log"
-        arguments = ["export", self.name, "--to", str(self.path), *options]
-        self.processes.append(SyncerProcess(arguments, self.environment, log, self.folder))
-        return self.processes[-1]
-
-    def check_rows(self, expected: int) -> None:
-        """Checks that the table has each record of the topic once: no gap and no duplicate."""
-        found = Counter(self.lake.query("SELECT _partition, _offset FROM lake"))
-        ends: Counter[int] = Counter(partition for partition, _ in found)
-        assert sorted(found.elements()) == [(p, at) for p in sorted(ends) for at in range(ends[p])]
-        assert len(found) == expected
-
-    def close(self) -> None:
-        for process in self.processes:
-            process.kill()
-        self.sink.close()
-
-
-@pytest.fixture
-def exports(stack: devstack.Stack, database: Database, names: Names, tmp_path: Path) -> Iterator[Exports]:
-    made = Exports(stack, database, names, tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
+@anywhere
 def test_each_version_becomes_a_row_and_the_views_show_the_newest(exports: Exports) -> None:
     exports.write(1, {"1": {"n": 1, "price": 1.5, "name": "a", "tags": ["x"]}, "2": {"n": 2}})
     exports.write(2, {"1": {"n": 10, "price": None, "name": "b", "tags": []}}, ["2"])
@@ -162,6 +79,7 @@ def test_each_version_becomes_a_row_and_the_views_show_the_newest(exports: Expor
     exports.check_rows(6)
 
 
+@anywhere
 def test_several_exports_some_killed_or_frozen_append_each_record_once(exports: Exports) -> None:
     choice, documents, rounds = random.Random(), 40, 25
 
@@ -174,32 +92,25 @@ def test_several_exports_some_killed_or_frozen_append_each_record_once(exports: 
     options = ("--batch-seconds", "0.05", "--batch-rows", "100")
     for _ in range(2):
         exports.start(*options)
-    until(lambda: exports.path.exists() and _count(exports) > 0, lambda: [one.tail() for one in exports.processes])
+    until(lambda: exports.count() > 0, lambda: [one.tail() for one in exports.processes])
     exports.processes[0].freeze(1)
     for _ in range(2):
         exports.processes[-1].kill()
-        before = _count(exports)
+        before = exports.count()
         exports.start(*options)
-        time.sleep(choice.random())  # the moment of the kill is random; test_export_steps.py has every moment
+        time.sleep(choice.random())  # the moment is random; test_export_object_store.py has every one
         writer.join(0.1)
-        assert _count(exports) >= before
+        assert exports.count() >= before
     writer.join()
     alive = [one for one in exports.processes if one.alive]
     assert alive
-    until(lambda: _count(exports) >= documents * rounds, lambda: [one.tail() for one in exports.processes])
+    until(lambda: exports.count() >= documents * rounds, lambda: [one.tail() for one in exports.processes])
     for one in alive:
         until(one.tail)  # from its first line on, it handles the signal
         one.terminate([0])
     exports.run()
     exports.check_rows(documents * rounds)
     assert exports.lake.query("SELECT count(*), min(n) FROM orders") == [(documents, rounds)]
-
-
-def _count(exports: Exports) -> int:
-    try:
-        return int(exports.lake.query("SELECT count(*) FROM lake")[0][0])
-    except Exception:  # the table is just being created
-        return 0
 
 
 def test_sigterm_commits_what_is_held(exports: Exports) -> None:
@@ -300,8 +211,6 @@ def test_an_unreachable_object_store_is_an_error_that_can_be_retried(exports: Ex
         "AWS_REGION": "any",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "hidden-secret",
-        "AWS_MAX_RETRIES": "0",
-        "AWS_RETRY_TIMEOUT": "1s",
     }
     exports.environment |= store
     arguments = ["export", exports.name, "--to", "s3://lake/orders", "--check"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from syncer.declaration.compiled import Field
 from syncer.errors import Fatal, SyncerError
 from syncer.export.appender import Appender, Table
 from syncer.export.columns import columns
-from syncer.export.delta import DeltaLog
+from syncer.export.delta import DeltaLog, _why
 from syncer.export.location import Location, locate
 from syncer.export.pending import Pending
 from syncer.ports import DocumentWrite
@@ -186,6 +187,18 @@ def test_the_probe_writes_and_leaves_nothing(tmp_path: Path) -> None:
     assert not log.find() and list(tmp_path.iterdir()) == []
 
 
+def test_probes_of_concurrent_exports_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Each may remove the file of the other. Some stores, and a folder, refuse to delete a missing file."""
+
+    def probe(_: int) -> None:
+        for _ in range(100):
+            DeltaLog(Location(str(tmp_path), None, {}), [], model="orders", topic_id="T1").probe()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(probe, range(4)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_kind_of_url_is_an_error() -> None:
     with pytest.raises(SyncerError, match="cannot write to the object store") as caught:
         DeltaLog(locate("foo://lake/orders", {}), [], model="orders", topic_id="T1").probe()
@@ -203,3 +216,9 @@ def test_optimize_between_two_commits_harms_nothing(tmp_path: Path) -> None:
     assert not log.append(waiting, waiting.ends())
     Appender(log, lambda: conflicts.append(None)).append(waiting)
     assert [row["_offset"] for row in rows(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_only_the_code_and_the_message_of_an_answer_of_s3_are_reported() -> None:
+    answer = "<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Forbidden</Message><Key>x</Key></Error>"
+    assert _why(OSError(f"403 ↳ {answer}")) == "403 : AccessDenied: Forbidden"
+    assert _why(OSError("<?xml version='1.0'?><other/>")) == "<?xml version='1.0'?><other/>"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from demo import lake
 from tests.harness.export_steps import RECORDS, preloaded
+from tests.harness.exports import duplicates
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,26 +26,13 @@ def cuts(folder: Path, mode: str, log: str = "DeltaLog") -> int:
     return int(done.stdout)
 
 
-def duplicates(folder: Path, count: int) -> dict[int, Counter[tuple[int, int]]]:
-    """Returns the records that are in a table more than once, by the number of the cut. count: of the tables."""
-    result = {}
-    with lake.connect() as connection:
-        for n in range(1, count + 1):
-            rows = connection.execute(f"SELECT _partition, _offset FROM delta_scan('{folder}/{n}')").fetchall()
-            found = Counter((int(partition), int(offset)) for partition, offset in rows)
-            assert len(found) == RECORDS, f"cut {n}: {sorted(found)}"
-            if more := found - Counter(dict.fromkeys(found, 1)):
-                result[n] = more
-    return result
-
-
 @pytest.mark.parametrize("mode", ["kill", "freeze"])
 def test_an_export_is_exact_wherever_it_is_cut(tmp_path: Path, mode: str) -> None:
     count = cuts(tmp_path, mode)
     assert count > 20, "the creation of the table and two commits have more operations than that"
-    assert duplicates(tmp_path, count) == {}
+    assert duplicates(tmp_path, count, RECORDS) == {}
 
 
 def test_an_export_that_does_not_read_transactions_is_caught(tmp_path: Path) -> None:
     count = cuts(tmp_path, "kill", "TrustingLog")
-    assert duplicates(tmp_path, count)
+    assert duplicates(tmp_path, count, RECORDS)

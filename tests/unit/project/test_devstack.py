@@ -16,7 +16,7 @@ import pytest
 from devstack import DevstackError, archives, downloads, launch, ports, process, reaper, stack, system
 from devstack.__main__ import pairs, parser
 from devstack.process import Process
-from devstack.servers import SERVERS, Postgres
+from devstack.servers import SERVERS, USUAL, Postgres
 from devstack.servers.base import Site
 
 OURSELVES = system.Account(os.geteuid(), os.getegid(), "us")
@@ -227,7 +227,9 @@ def test_an_old_java_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_all_java_servers_use_the_options_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVSTACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -Dx=y")
-    site = Site(OURSELVES, tmp_path, ports.FIXED, Path("java"), downloads.Downloads(tmp_path), launch.HEAPS)
+    (tmp_path / "s3proxy.jar").touch()
+    programs = downloads.Downloads(tmp_path, {"s3proxy": tmp_path})
+    site = Site(OURSELVES, tmp_path, ports.FIXED, Path("java"), programs, launch.HEAPS)
     for server in (one(site) for one in SERVERS.values() if one.java):
         given = " ".join([*map(str, server.command()), server.env().get("ES_JAVA_OPTS", "")])
         assert "-XX:TieredStopAtLevel=1 -Dx=y" in given, server.name
@@ -238,6 +240,12 @@ def test_without_root_the_error_names_the_missing_packages(monkeypatch: pytest.M
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(DevstackError, match=r"(?s)missing packages: redis-server.*apt-get install .*redis-server"):
         system.ensure_packages("redis-server")
+
+
+def test_only_a_stack_that_starts_s3proxy_downloads_it() -> None:
+    assert "s3proxy" not in parser().parse_args(["up"]).only
+    assert "s3proxy" not in archives.choose({}, launch.with_needs(USUAL))
+    assert archives.choose({}, ["s3proxy"]) == {"s3proxy": "4.1"}
 
 
 def test_connect_requires_kafka_and_starts_after_it() -> None:
