@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pyarrow
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.schema import Field, PrimitiveType, Schema
 
@@ -38,6 +38,7 @@ _TEXT = "syncer.text"
 """Metadata of a `string` column: `json` if it holds JSON text, else `plain`. For Delta, both are the same type."""
 _EXPIRY = "delta.setTransactionRetentionDuration"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_REFUSED = re.compile(r"lacked (the necessary privileges|valid authentication credentials)")
 _ANSWER = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>")
 
 
@@ -60,11 +61,11 @@ class DeltaLog:
 
     def find(self) -> bool:
         """Opens the table if it exists, and checks that it fits. Changes nothing. Returns whether it exists."""
-        where, options = self._location.uri, self._location.options
         with self._errors("cannot open the table"):
-            if not DeltaTable.is_deltatable(where, storage_options=options):
+            try:  # DeltaTable.is_deltatable would stop all threads of the process until the store answers
+                self._table = DeltaTable(self._location.uri, storage_options=self._location.options)
+            except TableNotFoundError:
                 return False
-            self._table = DeltaTable(where, storage_options=options)
             self._check()
         return True
 
@@ -84,11 +85,13 @@ class DeltaLog:
             store = DeltaStorageHandler(self._location.uri, self._location.options)
             try:
                 store.open_output_stream(name).close()
-            except PermissionError as error:
-                hint = "check the credentials in the environment, such as AWS_ACCESS_KEY_ID, and their rights"
-                raise Fatal(what, where=self._location.uri, why=_why(error), hint=hint) from error
-            except FileNotFoundError as error:
-                hint = "check the URL, and create the bucket if it is missing"
+            except OSError as error:
+                if isinstance(error, FileNotFoundError):
+                    hint = "check the URL, and create the bucket if it is missing"
+                elif _REFUSED.search(str(error)):  # delta-rs has no exception of its own for this
+                    hint = "check the credentials in the environment, such as AWS_ACCESS_KEY_ID, and their rights"
+                else:
+                    raise
                 raise Fatal(what, where=self._location.uri, why=_why(error), hint=hint) from error
             with suppress(FileNotFoundError):  # another export, which starts at the same time, has removed it
                 store.delete_file(name)

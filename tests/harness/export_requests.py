@@ -5,6 +5,8 @@
 The first child is cut at its first request that writes, the second child at its second one, and so on, until a child
 ends without a cut. Each has a table of its own: s3://lake/PREFIX/1, …. Prints the number of cuts.
 
+The commits of the other child have fewer rows. So a commit that replaces one of another child changes the table.
+
     kill before     SIGKILL; the store does not get the request. Then another child finishes the work
     kill after      SIGKILL; the store has carried out the request
     freeze before   SIGSTOP; another child does the work. Then the store gets the request, and the first child continues
@@ -24,7 +26,7 @@ from threading import Event
 from urllib.parse import urlsplit
 
 from tests.harness import export_steps
-from tests.harness.export_steps import child, ended, export
+from tests.harness.export_steps import RECORDS, child, ended, export
 from tests.harness.fault_proxy import Answer, Request, fault_proxy
 from tests.harness.object_store import BUCKET, settings
 
@@ -94,8 +96,13 @@ def main(
 
             proxy.rule, proxy.answered = rule, cut.answered
 
-            def work(table: str = f"s3://{BUCKET}/{prefix}/{cuts + 1}") -> None:
+            table = f"s3://{BUCKET}/{prefix}/{cuts + 1}"
+
+            def work(table: str = table) -> None:
                 export(table, kind)
+
+            def other(table: str = table) -> None:
+                export(table, kind, RECORDS // 3)
 
             first = child(work)
             cut.watch(first)
@@ -104,7 +111,7 @@ def main(
                 break
             assert status == -number, f"cut {cuts + 1}: {status}"
             cuts += 1
-            assert ended(child(work)) == 0, f"cut {cuts}: the second process failed"
+            assert ended(child(other)) == 0, f"cut {cuts}: the second process failed"
             if mode == "freeze":
                 cut.resume()
                 os.kill(first, signal.SIGCONT)

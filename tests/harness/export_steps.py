@@ -81,13 +81,13 @@ def open_log(table: str, topic_id: str, log: type[DeltaLog] = DeltaLog) -> Delta
     return opened
 
 
-def export(table: str, log: type[DeltaLog] = DeltaLog) -> None:
-    """Exports the topic until the table has all of its records, in two commits."""
+def export(table: str, log: type[DeltaLog] = DeltaLog, rows: int = RECORDS // 2) -> None:
+    """Exports the topic until the table has all of its records. rows: in each commit."""
 
     def open_table(topic_id: str) -> Table:
         return open_log(table, topic_id, log)
 
-    batching = Batching(RECORDS // 2, 60)
+    batching = Batching(rows, 60)
     Exporter(topic(), open_table, batching, stop=Event(), report=lambda _: None).run(until_caught_up=True)
 
 

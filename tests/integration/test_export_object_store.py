@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -60,7 +61,7 @@ def create(url: str, key: str, body: bytes) -> int:
 def test_the_store_creates_an_object_only_once(object_store: ObjectStore) -> None:
     """The property of the store that the export relies on, also for concurrent requests."""
     writers, rounds = 4, 50
-    together = Barrier(writers)
+    together = Barrier(writers, timeout=30)
 
     def write(writer: int) -> list[int]:
         return [
@@ -99,8 +100,7 @@ def test_an_export_that_does_not_read_transactions_is_caught(object_store: Objec
 
 def test_a_store_that_overwrites_objects_is_caught(object_store: ObjectStore) -> None:
     """If the store ignores `If-None-Match`, the late commit of a frozen export replaces another one."""
-    with pytest.raises(AssertionError, match=r"cut \d"):
-        cuts(object_store, "overwriting", "freeze", "before", overwrites=str(object_store.folder))
+    assert cuts(object_store, "overwriting", "freeze", "before", overwrites=str(object_store.folder))
 
 
 @on_s3
@@ -108,23 +108,26 @@ def test_check_writes_a_file_and_removes_it(exports: Exports, requests: FaultPro
     exports.environment |= settings(requests.url)
     exports.write(1, {"1": {"n": 1}})
     before = object_store.objects()
-    assert f"can be exported to {exports.to}" in exports.run("--check", caught_up=False)
-    probe = f"/{BUCKET}/{exports.name}/.syncer-probe"
-    written = [one for one in requests.seen if one.method not in ("GET", "HEAD")]
-    assert {one.path.partition("?")[0] for one in written} == {probe}
-    assert (written[-1].method, object_store.objects()) == ("DELETE", before)
+    assert f"can be exported to {exports.to}" in exports.run_process("--check")
+    probe = f"{exports.name}/.syncer-probe"
+    *written, removed = [one for one in requests.seen if one.method not in ("GET", "HEAD")]
+    assert {one.path.partition("?")[0] for one in written} == {f"/{BUCKET}/{probe}"}
+    assert (removed.path, re.findall("<Key>(.*?)</Key>", removed.body.decode())) == (f"/{BUCKET}?delete", [probe])
+    assert object_store.objects() == before
 
 
 @on_s3
-def test_each_commit_is_created_conditionally(exports: Exports, requests: FaultProxy) -> None:
+def test_each_commit_is_created_conditionally(
+    exports: Exports, requests: FaultProxy, object_store: ObjectStore
+) -> None:
     exports.environment |= settings(requests.url)
     for clock in (1, 2):
         exports.write(clock, {"1": {"n": clock}})
-        exports.run()
+        exports.run_process("--until-caught-up")
     commits = [one for one in requests.seen if one.method == "PUT" and "/_delta_log/" in one.path]
     assert len(commits) >= 3
     assert {one.headers.get("if-none-match") for one in commits} == {"*"}
-    table = DeltaTable(exports.to, storage_options=settings(requests.url)).to_pyarrow_table()
+    table = DeltaTable(exports.to, storage_options=settings(object_store.url)).to_pyarrow_table()
     assert sorted(table.column("n").to_pylist()) == [1, 2]
     exports.check_rows(2)
 
@@ -163,7 +166,6 @@ def test_an_export_continues_after_an_outage_of_the_store(exports: Exports, obje
         exports.write(2, {"1": {"n": 2}})
         until(lambda: "retrying" in process.tail(), process.tail)
         assert process.alive
-        exports.run(expect=4)
     finally:
         object_store.start()
     until(lambda: exports.count() == 2, process.tail)

@@ -18,6 +18,8 @@ from syncer.export.delta import DeltaLog, _why
 from syncer.export.location import Location, locate
 from syncer.export.pending import Pending
 from syncer.ports import DocumentWrite
+from tests.harness.fault_proxy import fault_proxy
+from tests.harness.object_store import settings
 from tests.unit.export.delta_model import Log, ModelTable
 
 FIELDS = [Field("n", "bigint", many=False), Field("tags", "text", many=True)]
@@ -197,6 +199,17 @@ def test_probes_of_concurrent_exports_do_not_disturb_each_other(tmp_path: Path) 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(probe, range(4)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_threads_run_while_the_store_is_asked_for_the_table() -> None:
+    """Here one of them is the store itself. A call that stops all threads of its process would time out."""
+    empty = b"<ListBucketResult></ListBucketResult>"
+    with fault_proxy("", elasticsearch=False) as store:
+        store.rule = lambda request: (200, empty) if "list-type" in request.path else (404, b"")
+        options = settings(store.url) | {"AWS_TIMEOUT": "5s", "max_retries": "0"}
+        table = DeltaLog(Location("s3://lake/orders", None, options), [], model="orders", topic_id="T1")
+        assert not table.find()
+        assert store.seen
 
 
 def test_an_unknown_kind_of_url_is_an_error() -> None:
