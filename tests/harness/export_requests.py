@@ -1,14 +1,13 @@
 """Runs exports to an object store in child processes, and kills or freezes each at one request that writes.
 
-    python -m tests.harness.export_requests '{"upstream": URL, "prefix": …, "mode": "kill", "moment": "before"}'
+    python -m tests.harness.export_requests '{"upstream": URL, "prefix": …, "mode": "kill", "moment": "after"}'
 
 The first child is cut at its first request that writes, the second child at its second one, and so on, until a child
 ends without a cut. Each has a table of its own: s3://lake/PREFIX/1, …. Prints the number of cuts.
 
 The commits of the other child have fewer rows. So a commit that replaces one of another child changes the table.
 
-    kill before     SIGKILL; the store does not get the request. Then another child finishes the work
-    kill after      SIGKILL; the store has carried out the request
+    kill after      SIGKILL; the store has carried out the request. Then another child finishes the work
     freeze before   SIGSTOP; another child does the work. Then the store gets the request, and the first child continues
     freeze after    SIGSTOP; the store has carried out the request. Another child does the work. The first one continues
 

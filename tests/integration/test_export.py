@@ -36,11 +36,7 @@ document:
 sink: {{kafka: {{topic: "{prefix}-lake", cleanup_policy: delete}}}}
 """
 
-anywhere = pytest.mark.parametrize("exports", ["folder", "s3"], indirect=True)
-"""Runs a test with a table in a folder, and with one in an object store."""
 
-
-@anywhere
 def test_each_version_becomes_a_row_and_the_views_show_the_newest(exports: Exports) -> None:
     exports.write(1, {"1": {"n": 1, "price": 1.5, "name": "a", "tags": ["x"]}, "2": {"n": 2}})
     exports.write(2, {"1": {"n": 10, "price": None, "name": "b", "tags": []}}, ["2"])
@@ -79,7 +75,7 @@ def test_each_version_becomes_a_row_and_the_views_show_the_newest(exports: Expor
     exports.check_rows(6)
 
 
-@anywhere
+@pytest.mark.parametrize("exports", ["folder", "s3"], indirect=True)
 def test_several_exports_some_killed_or_frozen_append_each_record_once(exports: Exports) -> None:
     choice, documents, rounds = random.Random(), 40, 25
 
