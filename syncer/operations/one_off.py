@@ -19,7 +19,7 @@ from syncer.config.schema import Config
 from syncer.declaration.model import Model
 from syncer.errors import Reject
 from syncer.events import Key, Position
-from syncer.pacing import Stopped
+from syncer.pacing import Stopped, Waiter
 from syncer.pipeline.decode import encode_item
 from syncer.pipeline.offsets import Partition
 from syncer.pipeline.work_items import key_items
@@ -86,7 +86,7 @@ class OneOffRun:
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> OneOffRun:
-        self.opened = self._opening.open(self._closing)
+        self.opened = self._opening.open(self._closing, Waiter())
         if self._tolerant:
             self.opened.breaker.tolerate()
         return self

@@ -6,7 +6,8 @@ PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,13 @@ from syncer.postgres import catalog as rows_catalog
 from syncer.postgres import validate_sql as rows_plan
 from syncer.postgres.fingerprint import Fingerprint, altered
 from syncer.postgres.session import classify_error, connect, standby
+
+_COMPILING = threading.Lock()
+"""Held while a read model is compiled, and never while a server is called.
+
+Compiling is pure Python. If all threads compiled concurrently, each would end only when all have compiled. In turn,
+each thread can check for a stop before it compiles.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +111,23 @@ def load_model(config: Config, model: Model) -> LoadedModel:
         return compile_model(connection, model)
 
 
-def compile_model(connection: psycopg.Connection[Any], model: Model, publication: str = "") -> LoadedModel:
-    """As `load_model`, in an open session. publication: the fingerprint includes its tables."""
+def compile_model(
+    connection: psycopg.Connection[Any],
+    model: Model,
+    publication: str = "",
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> LoadedModel:
+    """As `load_model`, in an open session.
+
+    publication: the fingerprint includes its tables.
+    check: see `load_checked`.
+    """
     catalog, print_ = rows_catalog.load_stable(connection, declaration.tables(model), publication=publication)
-    return LoadedModel(model, compile(model, catalog), catalog, print_, publication)
+    with _COMPILING:
+        check()
+        compiled = compile(model, catalog)
+    return LoadedModel(model, compiled, catalog, print_, publication)
 
 
 def load_models(config: Config, names: Collection[str] = ()) -> list[LoadedModel]:
@@ -186,13 +207,16 @@ def published(config: Config, model: Model, generation: int) -> PublishedWaterma
     return min(known, key=lambda one: one.version) if known and len(known) == len(found) else None
 
 
-def load_checked(config: Config, model: Model) -> LoadedModel:
+def load_checked(config: Config, model: Model, *, check: Callable[[], None] = lambda: None) -> LoadedModel:
     """As `load_model`. Raises Fatal also for everything that would make documents wrong.
 
     These are the errors of `syncer check`, without the warnings, and SQL that PostgreSQL cannot plan.
+    check: called between the steps. An error that it raises ends the load.
     """
     with catalog_session(config) as connection:
-        loaded = compile_model(connection, model, lookup.publication(config))
+        check()
+        loaded = compile_model(connection, model, lookup.publication(config), check=check)
+        check()
         row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
         if row and row[0]:
             raise standby(model.name)

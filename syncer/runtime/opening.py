@@ -80,34 +80,44 @@ class ModelOpener:
         known = self.registry.registered(self.model.name, self.slot, max_age=REGISTERED_FOR)
         return known.generation if known else None
 
-    def open(self, closing: contextlib.ExitStack) -> ModelSession:
+    def open(self, closing: contextlib.ExitStack, waiter: Waiter) -> ModelSession:
         """Returns a session. Raises Retry and Fatal.
 
         closing: closes every opened part at the end, also if a later part could not be opened.
+        waiter: checked between the steps. Raises Stopped as soon as the read model is to stop.
         """
         self._save_backwards()
         self._save_weak()
-        loaded = self._load()
+        waiter.check()
+        loaded = self._load(waiter)
+        waiter.check()
         tables = Tables(loaded.name, loaded.fingerprint, lambda: self._revalidate(loaded))
         rows = open_rows(self.config, loaded, tables)
         closing.callback(rows.close)
-        with rows.view(root_only=True):  # raises Fatal on a standby, before anything is saved
+        with rows.view(root_only=True, wait=waiter):  # raises Fatal on a standby, before anything is saved
             pass
+        waiter.check()
         begun = self.registry.open(loaded.compiled, self.slot)
         registration = begun.registration
         self.generation = registration.generation
-        clock = self._clock(begun, rows)
+        waiter.check()
+        clock = self._clock(begun, rows, waiter)
         rows.close()
-        sinks = self._sinks(loaded, begun, closing)
+        sinks = self._sinks(loaded, begun, closing, waiter)
+        waiter.check()
         # While a resync builds a generation, the dead letters of the active generation stay open.
         oldest = version(registration.epoch, 0) if self.slot is StateSlot.NEXT else 0
         dead_letters = self.registry.dead_letters(loaded.name).open(oldest=oldest)
         with contextlib.suppress(Retry):  # the periodic checks read them later
             dead_letters.refresh(timeout=5.0)
-        durability = self._durability(loaded, tables, begun.names, registration, sinks)
+        waiter.check()
+        durability = self._durability(loaded, tables, begun.names, registration, sinks, waiter)
         durability.check(SystemTime().now_ms())
+        waiter.check()
         alterations = TableAlterations(self.config, self.registry, registration, begun.names, loaded)
         alterations.save_initial_state(new=not begun.built)
+        outgrown = alterations.outgrown(sinks)
+        waiter.check()
         return ModelSession(
             self.config,
             self.registry,
@@ -122,22 +132,23 @@ class ModelOpener:
             alterations,
             self._breaker(registration, sinks),
             HotRoots(loaded.compiled.min_interval, len(loaded.compiled.key)),
-            alterations.outgrown(sinks),
+            outgrown,
         )
 
-    def _load(self) -> loader.LoadedModel:
+    def _load(self, waiter: Waiter) -> loader.LoadedModel:
         """Returns the compiled read model. Reads the declaration again if a resync has built another generation."""
         generation = self.registered()
         if self.generation is not None and generation != self.generation:
             self.model = declaration.load(self.model.file)  # its change may be the reason of the resync
         self.generation = generation
+        waiter.check()
         try:
-            return loader.load_checked(self.config, self.model)
+            return loader.load_checked(self.config, self.model, check=waiter.check)
         except WeakIdentity:
             self._record_weak(always=False)
             raise
 
-    def _clock(self, begun: RegisteredModel, rows: SnapshotReader) -> Clock:
+    def _clock(self, begun: RegisteredModel, rows: SnapshotReader, waiter: Waiter) -> Clock:
         """Returns the clock of this generation. Raises Fatal if PostgreSQL's clock does not continue it."""
         saved = begun.clock
         clock = Clock(
@@ -146,12 +157,18 @@ class ModelOpener:
             saved.clock if saved else 0,
             backwards=lambda error: self._record_backwards(begun.registration, error),
         )
-        with rows.view(root_only=True) as view:
+        with rows.view(root_only=True, wait=waiter) as view:
             now = view.head.snapshot.clock
             clock.version(view.head.identity, now, floor=clock.highest, model=self.model.name)
         return clock
 
-    def _sinks(self, loaded: loader.LoadedModel, begun: RegisteredModel, closing: contextlib.ExitStack) -> list[Sink]:
+    def _sinks(
+        self,
+        loaded: loader.LoadedModel,
+        begun: RegisteredModel,
+        closing: contextlib.ExitStack,
+        waiter: Waiter,
+    ) -> list[Sink]:
         """Returns the prepared sinks. Creates their indexes if this generation is new."""
         registration = begun.registration
         sinks = loader.build_sinks(
@@ -164,6 +181,7 @@ class ModelOpener:
         for sink in sinks:
             closing.callback(sink.close)
         for sink in sinks:
+            waiter.check()
             sink.prepare(new=not begun.built)
         if not begun.built:
             self.registry.record_built(registration)
@@ -228,6 +246,7 @@ class ModelOpener:
         names: Names,
         registration: Registration,
         sinks: list[Sink],
+        waiter: Waiter,
     ) -> SinkDurabilityMonitor:
         key = DurabilityTokens.key(registration.id)
         saved = self.registry.state.load().get(key)
@@ -243,7 +262,7 @@ class ModelOpener:
                 return range_items(view, size, "lost documents", committed_ms=found_ms)
 
             with contextlib.closing(open_rows(self.config, loaded, tables)) as rows:
-                for item in plan_durably(rows, plan, Waiter()):
+                for item in plan_durably(rows, plan, waiter):
                     work.put(item)
             work.flush()
 

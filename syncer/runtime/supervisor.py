@@ -2,7 +2,7 @@
 
     Retry    The supervisor closes the lanes. After a back-off it opens everything again: catalog, compile, checks.
     Fatal    The read model stays stopped with its error. Other read models and the HTTP server continue.
-    Stopped  The lanes finish and commit the work in progress.
+    Stopped  The lanes finish and commit the work in progress. An opening ends after its current step.
 
 So an unreachable server, an altered table and a lost connection all take the same short path.
 """
@@ -22,7 +22,7 @@ from syncer.errors import ARROW, Fatal, LaterEpoch, Retry, SyncerError
 from syncer.freshness.monitor import FreshnessMonitor
 from syncer.freshness.switching import find_switch
 from syncer.monitors.source_monitor import SourceHealth, Unmonitored
-from syncer.pacing import BackOff, Stopped
+from syncer.pacing import BackOff, Stopped, Waiter
 from syncer.registry.records import StateSlot
 from syncer.registry.registry import Registry
 from syncer.runtime.heartbeats import STALLED_AFTER, Heartbeats
@@ -176,7 +176,7 @@ class ModelSupervisor:
             self._heartbeat.beat()
             try:
                 with contextlib.ExitStack() as closing:
-                    self._run(self.opener.open(closing), closing)
+                    self._run(self.opener.open(closing, Waiter(self._stop)), closing)
             except Stopped:
                 break
             except Retry as error:
