@@ -7,6 +7,7 @@ are joined by `|`, and `|` and `\\` are escaped by `\\`. So no two keys share an
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -51,15 +52,21 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The documents of one snapshot: those to write, and the ids to delete."""
+    """The documents to write, and the ids to delete, with their versions."""
 
     version: int
+    """The version of all documents of one snapshot, except those in `own_versions`."""
     upserts: dict[str, bytes]
     deletes: list[str]
     committed_ms: int = 0
     """Commit time of the newest change that the batch was rendered for, in milliseconds since the Unix epoch.
 
     0 if no change caused it, or if it is not known: a backfill, a work item, a second attempt."""
+    own_versions: Mapping[str, int] = field(default_factory=dict)
+    """By id. A document that is combined from partials has a version of its own. No other batch has any."""
+
+    def version_of(self, id: str) -> int:
+        return self.own_versions.get(id, self.version)
 
     def __len__(self) -> int:
         return len(self.upserts) + len(self.deletes)

@@ -72,23 +72,21 @@ class CombiningSink:
     def _write_combined(self, stored: StoredPartials, timeout: float) -> Outcome:
         """Writes the documents of these roots. The ids of the outcome are of documents.
 
-        Most documents have a version of their own, so each of them needs a request. When no time is left, the others
-        are rendered again: a document that arrives too late could bring back one whose delete the sink has forgotten.
+        When no time is left, they are rendered again: a document that arrives too late could bring back one whose
+        delete the sink has forgotten.
         """
-        out, began = Outcome(), time.monotonic()
-        for batch in self._combined(stored):
-            left = timeout - (time.monotonic() - began)
-            if left <= 0:
-                out.add(Outcome(retry=batch.ids(), retry_reason=self._late()))
-                continue
-            written = self._sink.write(batch, left)
-            if written.stale:
-                written.rejected += self._ahead(batch)
-            missing = {*written.retry, *(one.id for one in written.rejected)}
-            for id in batch.ids():
-                if id not in missing:
-                    written.shown[id] = {bucket: part.version for bucket, part in stored[id].items()}
-            out.add(written)
+        batch = self._combined(stored)
+        if not batch:
+            return Outcome()
+        if timeout <= 0:
+            return Outcome(retry=batch.ids(), retry_reason=self._late())
+        out = self._sink.write(batch, timeout)
+        if out.stale:
+            out.rejected += self._ahead(batch)
+        missing = {*out.retry, *(one.id for one in out.rejected)}
+        for id in batch.ids():
+            if id not in missing:
+                out.shown[id] = {bucket: part.version for bucket, part in stored[id].items()}
         return out
 
     def _late(self) -> str:
@@ -106,7 +104,7 @@ class CombiningSink:
         No writer can have written such a version: a sum never falls. So later changes would be ignored as stale, and
         nobody would notice. The versions are read before the partials, whose sum may grow in between.
         """
-        found = {id: at for id, at in self._sink.versions(batch.ids()).items() if at > batch.version}
+        found = {id: at for id, at in self._sink.versions(batch.ids()).items() if at > batch.version_of(id)}
         for id, parts in self._stores.read_partials(list(found)).items():
             total = combined_version((part.version for part in parts.values()), self._model)
             if found[id] > total:
@@ -114,22 +112,22 @@ class CombiningSink:
                 reason += f"it was edited, or partials were lost; run: syncer verify {self._model} --repair"
                 yield Rejection(id, reason, "ahead of its partials")
 
-    def _combined(self, stored: StoredPartials) -> Iterator[Batch]:
-        """Yields the documents, with a batch for each version."""
-        batches: dict[int, Batch] = {}
+    def _combined(self, stored: StoredPartials) -> Batch:
+        """Returns the documents, each with its own version."""
+        versions: dict[str, int] = {}
+        batch = Batch(0, {}, [], own_versions=versions)
         for root, parts in stored.items():
             of_root = parts.get(ROOT_PARTIAL)
             if of_root is None or of_root.refused:
                 continue  # not rendered yet, for example during a backfill: the document would be incomplete
-            version = combined_version((part.version for part in parts.values()), self._model)
-            batch = batches.setdefault(version, Batch(version, {}, []))
+            versions[root] = combined_version((part.version for part in parts.values()), self._model)
             if of_root.body is None or of_root.body == _HIDDEN:
                 batch.deletes.append(root)
             else:
                 buckets = sorted((int(bucket), part.body) for bucket, part in parts.items() if bucket != ROOT_PARTIAL)
                 states = [body for _, body in buckets if body is not None]
                 batch.upserts[root] = assemble(self._partials.fields, of_root.body, states)
-        yield from batches.values()
+        return batch
 
     def _outcome(
         self, batch: Batch, ids: Mapping[str, Mapping[str, str]], stored: StoredPartials, combined: Outcome

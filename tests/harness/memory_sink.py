@@ -129,10 +129,10 @@ class MemorySink:
                     out.rejected.append(Rejection(id, "the id is empty", "the id"))
                 elif body is not None and (reason := _misfit(body)):
                     out.rejected.append(Rejection(id, reason, "does not fit"))
-                elif self.store.documents.get(id, (-1, None))[0] >= batch.version:
-                    self._target.stale(id, batch.version, self.store.documents[id][0], out)
+                elif self.store.documents.get(id, (-1, None))[0] >= (version := batch.version_of(id)):
+                    self._target.stale(id, version, self.store.documents[id][0], out)
                 else:
-                    self.store.documents[id] = (batch.version, body)
+                    self.store.documents[id] = (version, body)
                     out.written += body is not None
                     out.deleted += body is None
         return out

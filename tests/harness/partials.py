@@ -119,8 +119,9 @@ class Memory:
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         for id in batch.ids():
-            if batch.version > self.documents.get(id, (0, None))[0]:
-                self.documents[id] = batch.version, batch.upserts.get(id)
+            version = batch.version_of(id)
+            if version > self.documents.get(id, (0, None))[0]:
+                self.documents[id] = version, batch.upserts.get(id)
         return Outcome()
 
     def ids(self, since: str = "") -> Iterator[str]:

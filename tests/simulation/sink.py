@@ -169,7 +169,7 @@ class SimulatedSink:
                 history.log(self.who, "the sink is too busy for order %s", id)
                 out.retry.append(id)
             else:
-                self._item(id, batch.version, body, out)
+                self._item(id, batch.version_of(id), body, out)
         scheduler.pause()
         if self.process.dead:
             history.seen["a write of a dead process arrived"] += 1

@@ -111,15 +111,14 @@ def _lines(batch: Batch) -> Iterator[tuple[str, bytes]]:
 
     A line break in a JSON text can only be between its tokens, where a space means the same.
     """
-    head = b'{"index":{"version_type":"external","version":%d,"_id":' % batch.version
-    dumps = orjson.dumps
+    dumps, version_of = orjson.dumps, batch.version_of
     for id, body in batch.upserts.items():
         if b"\n" in body:
             body = body.replace(b"\n", b" ")
-        yield id, b"%b%b}}\n%b\n" % (head, dumps(id), body)
-    head = b'{"delete":{"version_type":"external","version":%d,"_id":' % batch.version
+        head = b'{"index":{"version_type":"external","version":%d,"_id":%b}}' % (version_of(id), dumps(id))
+        yield id, b"%b\n%b\n" % (head, body)
     for id in batch.deletes:
-        yield id, b"%b%b}}\n" % (head, dumps(id))
+        yield id, b'{"delete":{"version_type":"external","version":%d,"_id":%b}}\n' % (version_of(id), dumps(id))
 
 
 def apply_answer(chunk: Chunk, answer: dict[str, Any], target: Target, out: Outcome) -> bool:

@@ -52,8 +52,8 @@ class Statements:
         values = "".join(f", r.{name}" for name in names)
         self.write = f"""
 INSERT INTO {table} AS t ({_ID}, {_VERSION}, {_DELETED}{"".join(f", {name}" for name in names)})
-SELECT d.id, %(version)s::bigint, CASE WHEN d.body IS NULL THEN {ARRIVED} END{values}
-  FROM unnest(%(ids)b::text[], %(bodies)b::text[]) AS d(id, body)
+SELECT d.id, d.version, CASE WHEN d.body IS NULL THEN {ARRIVED} END{values}
+  FROM unnest(%(ids)b::text[], %(versions)b::bigint[], %(bodies)b::text[]) AS d(id, version, body)
  CROSS JOIN LATERAL json_to_record(coalesce(d.body, '{{}}')::json) AS r({given})
  ORDER BY d.id COLLATE "C"
     ON CONFLICT ({_ID}) DO UPDATE SET {updates} WHERE t.{_VERSION} < excluded.{_VERSION}

@@ -24,6 +24,7 @@ class Write(NamedTuple):
     """A document, or a delete without a body."""
 
     id: str
+    version: int
     body: str | None
 
 
@@ -47,12 +48,12 @@ def chunks_of(batch: Batch, out: Outcome) -> Iterator[list[Write]]:
         if why := id_problem(id):
             out.rejected.append(Rejection(id, why, "id"))
         else:
-            found.append(Write(id, body.decode()))
+            found.append(Write(id, batch.version_of(id), body.decode()))
     for id in batch.deletes:
         if id_problem(id):
             out.deleted += 1
         else:
-            found.append(Write(id, None))
+            found.append(Write(id, batch.version_of(id), None))
     yield from chunks(
         sorted(found), lambda write: len(write.body or ""), max_size=lambda: _MAX_BYTES, max_items=_MAX_DOCUMENTS
     )
@@ -78,7 +79,7 @@ class Writer:
                 with self._sessions.session("cannot write", left) as session:
                     if time.monotonic() >= deadline:  # it took long to connect
                         raise self._target.late(timeout, len(batch))
-                    self._send(session, batch.version, part, answer)
+                    self._send(session, part, answer)
                 out.add(answer)  # only now: the session may turn out to belong to a server that was replaced
             except Reject as error:
                 if len(part) > 1:
@@ -94,15 +95,16 @@ class Writer:
                 parts.clear()
         return out
 
-    def _send(self, session: Session, version: int, part: Sequence[Write], out: Outcome) -> None:
-        values = {"version": version, "ids": [write.id for write in part], "bodies": [write.body for write in part]}
+    def _send(self, session: Session, part: Sequence[Write], out: Outcome) -> None:
+        ids, versions, bodies = map(list, zip(*part, strict=True))
+        values = {"ids": ids, "versions": versions, "bodies": bodies}
         written = dict(session.execute(self._statements.write, values).fetchall())
         documents = sum(written.values())
-        lost = [write.id for write in part if write.id not in written]
-        newest = dict(session.execute(self._statements.versions, (lost,)).fetchall()) if lost else {}
+        lost = {write.id: write.version for write in part if write.id not in written}
+        newest = dict(session.execute(self._statements.versions, (list(lost),)).fetchall()) if lost else {}
         out.written += documents
         out.deleted += len(written) - documents
-        for id in lost:
+        for id, version in lost.items():
             found = newest.get(id)
             if found is None:  # a delete that was forgotten between the two statements
                 out.retry.append(id)

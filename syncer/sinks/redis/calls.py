@@ -41,6 +41,7 @@ class Write(NamedTuple):
 
     id: str
     key: str
+    version: int
     values: Sequence[bytes | str] | None
     size: int
     places: Sequence[Place] = ()
@@ -72,12 +73,12 @@ def writes_of(
             out.rejected.append(Rejection(id, reason, "another slot"))
             continue
         size = len(body) + len(id) + sum(len(place.key) + len(place.member) for place in places)
-        writes.append(Write(id, key, values, size, places))
+        writes.append(Write(id, key, batch.version_of(id), values, size, places))
     for id in batch.deletes:
         if _misfit(id, b""):
             out.deleted += 1  # no such document can exist
         else:
-            writes.append(Write(id, keys.document(id), None, len(id)))
+            writes.append(Write(id, keys.document(id), batch.version_of(id), None, len(id)))
     return writes
 
 
@@ -117,12 +118,13 @@ def pipelines_of(groups: Iterable[Sequence[Write]]) -> Iterator[list[list[Write]
         yield calls
 
 
-def command(version: int, constants: Constants, call: Sequence[Write], keys: Keys) -> list[Any]:
+def command(constants: Constants, call: Sequence[Write], keys: Keys) -> list[Any]:
     """Returns the EVALSHA command that runs the script for these documents."""
     names: list[str] = []
     values: list[Any] = []
     for write in call:
         names += (write.key, keys.version(write.key))
+        values.append(f"{write.version:020d}")
         if write.values is None:
             values.append(-1)
         else:
@@ -132,4 +134,4 @@ def command(version: int, constants: Constants, call: Sequence[Write], keys: Key
         values.append(len(write.places))
         for place in write.places:
             values += (place.kind, place.member, place.score)
-    return ["EVALSHA", _SHA, len(names), *names, f"{version:020d}", *constants, *values]
+    return ["EVALSHA", _SHA, len(names), *names, *constants, *values]

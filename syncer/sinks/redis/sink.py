@@ -143,17 +143,17 @@ class RedisSink(RedisReader, StoresPartials):
             down: Exception | None = None
             for calls in pipelines_of(groups):
                 try:
-                    answers = [down] * len(calls) if down else self._execute(node, batch.version, calls, late)
+                    answers = [down] * len(calls) if down else self._execute(node, calls, late)
                 except FAILURES as error:  # of this server; others may do
                     down, answers = error, [error] * len(calls)
                 for call, answer in zip(calls, answers, strict=True):
-                    failure = self._settle(call, answer, batch.version, out) or failure
+                    failure = self._settle(call, answer, out) or failure
         if failure and len(out.retry) == len(batch):
             raise failure
         return out
 
     def _execute(
-        self, node: redis.Redis, version: int, calls: Sequence[Sequence[Write]], late: Callable[[], Retry | None]
+        self, node: redis.Redis, calls: Sequence[Sequence[Write]], late: Callable[[], Retry | None]
     ) -> list[Any]:
         """Returns the answers or the error of each call. Raises FAILURES when the server does not answer.
 
@@ -167,7 +167,7 @@ class RedisSink(RedisReader, StoresPartials):
                     answers[i] = error
                 break
             now, left = left, []
-            given = pipeline(node, [command(version, self._constants, call, self._keys) for _, call in now])
+            given = pipeline(node, [command(self._constants, call, self._keys) for _, call in now])
             if not loaded and any(isinstance(answer, NoScriptError) for answer in given):
                 node.script_load(SCRIPT)  # the server was restarted and has lost it, so these calls have not run
             for (i, call), answer in zip(now, given, strict=True):
@@ -182,7 +182,7 @@ class RedisSink(RedisReader, StoresPartials):
             loaded = True
         return answers
 
-    def _settle(self, call: Sequence[Write], answer: Any, version: int, out: Outcome) -> Retry | None:
+    def _settle(self, call: Sequence[Write], answer: Any, out: Outcome) -> Retry | None:
         """Counts the documents of a call. Returns the error if they have to be rendered again."""
         if isinstance(answer, Exception):
             failure = classify_error(answer, "cannot write", self.name)
@@ -206,7 +206,7 @@ class RedisSink(RedisReader, StoresPartials):
                 reason = f"the key does not belong to this read model: {result[1:].decode(errors='replace')}"
                 out.rejected.append(Rejection(write.id, reason, "key of others"))
             else:
-                self._target.stale(write.id, version, int(result), out)
+                self._target.stale(write.id, write.version, int(result), out)
         return None
 
     def durability(self) -> DurabilityToken:

@@ -2,9 +2,9 @@
 -- sets (its places), and its version.
 --
 -- KEYS: for each document its key, the key of its version, and the keys of its places.
--- ARGV: 1 version, 2 seconds until the document expires (0: never), 3 seconds until its version key expires,
---   4 seconds for which a delete is remembered, 5 TYPE of a document, 6 owner. Then for each document: the number
---   of its values (-1: delete), and the values. A string has one value, a hash has fields and values in turn.
+-- ARGV: 1 seconds until the document expires (0: never), 2 seconds until its version key expires, 3 seconds for which a
+--   delete is remembered, 4 TYPE of a document, 5 owner. Then for each document: its version, the number of its values
+--   (-1: delete), and the values. A string has one value, a hash has fields and values in turn.
 --   Then the number of its places, and TYPE, member and score of each ('' in a set).
 -- Returns one text per document: "w" written, "d" deleted, "!…" the key belongs to somebody else, "?…" the pointer in
 --   this key is damaged, otherwise the version that the key has. Returns fewer texts if the documents have many
@@ -25,11 +25,11 @@
 -- Places that the pointer lists are not in KEYS. On a cluster they are in the slot of the version key, because
 -- `places.py` writes only such places.
 
-local version, expire, keep = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local tombstone, kind, owner = ARGV[4], ARGV[5], ' ' .. ARGV[6]
+local expire, keep, tombstone = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local kind, owner = ARGV[4], ' ' .. ARGV[5]
 local MAX_PLACES = 20000  -- after which the script ends; a document has up to 1000, and may leave as many
 local REMOVE = {zset = 'ZREM', set = 'SREM'}
-local out, k, at, places = {}, 1, 7, 0
+local out, k, at, places = {}, 1, 6, 0
 
 local function write(key, first, last)
   if kind == 'string' then
@@ -99,8 +99,8 @@ local function foreign_type(key, wanted)
 end
 
 while k <= #KEYS and places < MAX_PLACES do
-  local key, mark, n = KEYS[k], KEYS[k + 1], tonumber(ARGV[at])
-  local first, last = at + 1, at + math.max(n, 0)
+  local key, mark, version, n = KEYS[k], KEYS[k + 1], ARGV[at], tonumber(ARGV[at + 1])
+  local first, last = at + 2, at + 1 + math.max(n, 0)
   local new, count = {}, tonumber(ARGV[last + 1])
   k, at = k + 2, last + 2
   for i = 1, count do

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,19 +16,20 @@ from syncer.ports import DurabilityToken, StoredPartial, StoredPartials
 
 
 class Slow:
-    """A sink that stores partials. Each write of documents takes a second. clock: seconds."""
+    """A sink that stores partials. Each write of partials takes `seconds` of its `clock`."""
 
     name, in_place = "slow", False
 
-    def __init__(self) -> None:
-        self.clock = 0.0
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.clock = seconds, 0.0
         self.partials: dict[str, dict[str, StoredPartial]] = {}
-        self.written: list[str] = []
+        self.writes: list[Batch] = []
         self.timeouts: list[float] = []
 
     def write_partials(
         self, version: int, partials: Mapping[str, Mapping[str, bytes | None]], timeout: float
     ) -> StoredPartials:
+        self.clock += self.seconds
         for id, parts in partials.items():
             known = self.partials.setdefault(id, {})
             known |= {bucket: StoredPartial(version, body) for bucket, body in parts.items()}
@@ -41,23 +42,42 @@ class Slow:
         return iter(())
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
-        self.clock += 1.0
         self.timeouts.append(timeout)
-        self.written += batch.ids()
+        self.writes.append(batch)
         return Outcome(deleted=len(batch.deletes))
 
     def durability(self) -> DurabilityToken:
         return DurabilityToken("", "")
 
 
-def test_documents_that_would_be_written_too_late_are_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    sink, partials = Slow(), SimpleNamespace(parts=SimpleNamespace(key=("id", "bucket")), fields=())
-    monkeypatch.setattr(combine, "time", SimpleNamespace(monotonic=lambda: sink.clock))
-    combined = CombiningSink(sink, partials, "things")  # type: ignore[arg-type]
-    for number in range(9):  # so that each document has a sum, and thus a request, of its own
-        before: Any = {f"{number}|{bucket}": None for bucket in range(number)}
-        sink.write_partials(version(1, 1), {str(number): {str(bucket): None for bucket in range(len(before))}}, 1.0)
-    out = combined.write(Batch(version(1, 7), {}, [f"{n}|{ROOT_PARTIAL}" for n in range(9)]), timeout=4.5)
-    assert len(sink.written) == 5 and all(left > 0 for left in sink.timeouts)
-    assert sorted(out.retry) == sorted(f"{n}|{ROOT_PARTIAL}" for n in range(9) if str(n) not in sink.written)
+@pytest.fixture
+def write(monkeypatch: pytest.MonkeyPatch) -> Callable[[Slow, float], Outcome]:
+    """Returns the function that writes nine roots, of which each has one partial more than the one before."""
+
+    def written(sink: Slow, timeout: float) -> Outcome:
+        partials: Any = SimpleNamespace(parts=SimpleNamespace(key=("id", "bucket")), fields=())
+        monkeypatch.setattr(combine, "time", SimpleNamespace(monotonic=lambda: sink.clock))
+        for number in range(9):
+            sink.partials[str(number)] = {str(n): StoredPartial(version(1, 1), None) for n in range(number)}
+        roots = [f"{number}|{ROOT_PARTIAL}" for number in range(9)]
+        combined = CombiningSink(sink, partials, "things")  # type: ignore[arg-type]
+        return combined.write(Batch(version(1, 7), {}, roots), timeout)
+
+    return written
+
+
+def test_all_documents_are_one_write_and_each_has_the_sum_of_its_clocks(
+    write: Callable[[Slow, float], Outcome],
+) -> None:
+    sink = Slow(1.0)
+    out = write(sink, 4.5)
+    [batch] = sink.writes
+    assert out.deleted == 9 and sink.timeouts == [3.5]
+    assert [batch.version_of(str(number)) for number in range(9)] == [version(1, 7 + number) for number in range(9)]
+
+
+def test_documents_that_would_be_written_too_late_are_rendered_again(write: Callable[[Slow, float], Outcome]) -> None:
+    sink = Slow(5.0)
+    out = write(sink, 4.5)
+    assert not sink.writes and sorted(out.retry) == [f"{number}|{ROOT_PARTIAL}" for number in range(9)]
     assert "pipeline.max_age" in out.retry_reason
