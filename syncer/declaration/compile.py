@@ -201,7 +201,7 @@ def _table_use(node: Node, catalog: Catalog) -> TableUse:
 def _lookup(node: Node, catalog: Catalog, end: Node | None = None) -> Lookup | None:
     """Returns the look-up from a row of a table, through the tables above it, to the keys of its roots.
 
-    end: a relation with partials above the table. The look-up then returns the keys of partials.
+    end: the divided rows, above the table. The look-up then returns the keys of partials.
     Returns None for a root whose rows are documents: their key needs no look-up.
     """
     parent = node.parent
@@ -229,7 +229,7 @@ def _lookup(node: Node, catalog: Catalog, end: Node | None = None) -> Lookup | N
         if here.parent is None:
             found = [f"{alias}.{quote(c)}" for c in here.table.primary_key]
             if here.grouping:
-                found = here.grouping.sql(alias)
+                found = partial_key(here, alias) if here is end else here.grouping.sql(alias)
             break
         known = [f"{alias}.{quote(own)}" for own, _ in here.on]
         columns = [here.table.columns[own] for own, _ in here.on]

@@ -87,6 +87,15 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Partials(Strict):
+    """Aggregates over rows are combined from partials. So one changed row re-reads one bucket of rows."""
+
+    by: Name = Field(description="A NOT NULL column of the rows: an integer, a date or a timestamp.")
+    size: BucketSize = Field(
+        description="The number of values of the column in one bucket. For dates and timestamps a duration, such as 1h."
+    )
+
+
 class Root(Strict):
     """The table that has one document for each of its rows, or for each group of its rows."""
 
@@ -98,11 +107,15 @@ class Root(Strict):
     nulls: Literal["drop"] | None = Field(
         default=None, description="`drop` leaves out rows for which an expression of `group` is NULL."
     )
+    partials: Partials | None = Field(
+        default=None, description="Combine the aggregates over the rows of a group from partials."
+    )
 
     @model_validator(mode="after")
-    def _nulls_of_groups(self) -> Root:
-        if self.nulls and not self.group:
-            raise ValueError("`nulls` needs `group`")
+    def _options_of_groups(self) -> Root:
+        for name in ("nulls", "partials"):
+            if getattr(self, name) and not self.group:
+                raise ValueError(f"`{name}` needs `group`")
         return self
 
 
@@ -114,15 +127,6 @@ class OneRelation(Strict):
     when: When = None
     where: Filter = None
     relations: Relations = {}
-
-
-class Partials(Strict):
-    """Aggregates over the relation are combined from partials. So one changed row re-reads one bucket of rows."""
-
-    by: Name = Field(description="A NOT NULL column of the related table: an integer, a date or a timestamp.")
-    size: BucketSize = Field(
-        description="The number of values of the column in one bucket. For dates and timestamps a duration, such as 1h."
-    )
 
 
 class ManyRelation(Strict):

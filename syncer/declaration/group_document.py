@@ -16,8 +16,8 @@ from syncer.declaration.groups import Grouping
 from syncer.declaration.names import Word, find, nearest, quote
 from syncer.declaration.node import Node
 from syncer.declaration.outer_conditions import outer_columns
-from syncer.declaration.row import Chain, Row, describe, filtered, ordering
-from syncer.declaration.scope import Scope, both
+from syncer.declaration.row import Chain, Columns, Row, describe, filtered, ordering
+from syncer.declaration.scope import Scope, both, bounded
 from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression
 from syncer.declaration.sql_types import Value
 
@@ -50,19 +50,30 @@ class GroupRows:
         return ordering(self.inner, self._root)
 
     def sql(self) -> str:
-        """Returns the sub-select. It has one row, or none if the group has no rows."""
+        """Returns the sub-select. It has one row, or none if the group has no rows.
+
+        If the scan is limited to the rows of one bucket (`scope.bounded`), it always has one row.
+        """
         row = self.inner.scan(self._root)
         items = self.inner.replace_marks(*self._items)
-        outputs = ", ".join(f"{i} AS {n}" for i, n in zip(items, self._items.values(), strict=True)) or "1 AS a"
-        condition = both(same_group(self.grouping, row), filtered(self.inner, self._root))
+        outputs = ", ".join(f"{i} AS {n}" for i, n in zip(items, self._items.values(), strict=True))
+        bounds = bounded(self.inner, self._root, row)
+        condition = both(same_group(self.grouping, row, spans=not bounds), bounds, filtered(self.inner, self._root))
         source = f"{quote(*self._root.table.name)} {row}{self.inner.joined(condition)}"
-        return f"SELECT {outputs} FROM {source} HAVING pg_catalog.count(*) > 0"
+        if not self._items:
+            return f"SELECT 1 AS a FROM {source} LIMIT 1"
+        return f"SELECT {outputs} FROM {source}{'' if bounds else ' HAVING pg_catalog.count(*) > 0'}"
+
+    @property
+    def is_aggregated(self) -> bool:
+        """Whether an expression has an aggregate over the rows."""
+        return bool(self._items)
 
 
 class GroupRow(Row):
     """Resolves the names in the document of a group. It implements `calls.Names`."""
 
-    def __init__(self, scope: Scope, root: Node, rows: GroupRows) -> None:
+    def __init__(self, scope: Columns, root: Node, rows: GroupRows) -> None:
         super().__init__(scope, root)
         self._rows = rows
 

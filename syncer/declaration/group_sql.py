@@ -8,6 +8,9 @@ an expression implies bounds of a column (`group_span.py`), the statements conta
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 from syncer.declaration.catalog import Column
 from syncer.declaration.compiled import GroupColumn, Lookup
 from syncer.declaration.groups import ROW, Grouping
@@ -22,12 +25,23 @@ _RANGE_ROWS = 100_000
 """A range of groups ends when it has this many rows. A statement over them takes about a tenth of a second."""
 
 
-def same_group(grouping: Grouping, alias: str) -> str:
-    """Returns the condition that a row belongs to the group `KEY`."""
+class Bucket(NamedTuple):
+    """Divides the rows of a group (`partial_buckets.py`)."""
+
+    column: Column
+    number: Callable[[str], str]
+    """Returns the number of the bucket, from the column's value as SQL."""
+
+
+def same_group(grouping: Grouping, alias: str, *, spans: bool = True) -> str:
+    """Returns the condition that a row belongs to the group `KEY`.
+
+    spans: whether to add the bounds of columns. They would be in the way of an index for other, narrower bounds.
+    """
     keys = grouping.keys
     conditions = [f"{key.sql(alias)} = {KEY}.k{n}" for n, key in enumerate(keys)]
     for n, key in enumerate(keys):
-        if key.span:
+        if key.span and spans:
             column, value = f"{alias}.{quote(key.span.column)}", f"{KEY}.k{n}"
             conditions += [f"{column} >= {key.span.low(value)}", f"{column} <= {key.span.high(value)}"]
     return " AND ".join(conditions)
@@ -86,32 +100,48 @@ def _range(grouping: Grouping, sides: str) -> tuple[str, str]:
     parameters = ", ".join(
         f"{bounds([key.type])} AS {side}{n}" for side in sides for n, key in enumerate(grouping.keys)
     )
-    own = grouping.sql("r")
-    conditions = []
-    for side in sides:
-        values = [f"b.{side}{n}" for n in range(len(own))]
-        conditions.append(f"{row(own)} {'>' if side == 'l' else '<='} {row(values)}")
-        place = next((n for n, key in enumerate(grouping.keys) if key.span), None)
-        if place is not None and (span := grouping.keys[place].span):
-            columns = [*own[:place], f"r.{quote(span.column)}"]
-            limit = span.low(values[place]) if side == "l" else span.high(values[place])
-            conditions.append(f"{row(columns)} {'>=' if side == 'l' else '<='} {row([*values[:place], limit])}")
+    numbers = range(len(grouping.keys))
+    conditions = [
+        condition
+        for side in sides
+        for condition in beyond(grouping, [f"b.{side}{n}" for n in numbers], ">" if side == "l" else "<=")
+    ]
     return f"(SELECT {parameters}) b", " AND ".join(conditions)
 
 
-def group_lookup(root: Node, grouping: Grouping) -> Lookup:
+def beyond(grouping: Grouping, values: Sequence[str], comparison: str) -> list[str]:
+    """Returns the conditions that compare the group of the row `r` with a key.
+
+    values: the key as SQL. comparison: `>`, `>=` or `<=`.
+    """
+    own, low = grouping.sql("r"), comparison.startswith(">")
+    conditions = [f"{row(own)} {comparison} {row(values)}"]
+    place = next((n for n, key in enumerate(grouping.keys) if key.span), None)
+    if place is not None and (span := grouping.keys[place].span):
+        columns = [*own[:place], f"r.{quote(span.column)}"]
+        limit = span.low(values[place]) if low else span.high(values[place])
+        conditions.append(f"{row(columns)} {'>=' if low else '<='} {row([*values[:place], limit])}")
+    return conditions
+
+
+def group_lookup(root: Node, grouping: Grouping, bucket: Bucket | None = None) -> Lookup:
     """Returns the look-up from the values in a row image to the key of the group that the image belongs to.
+
+    bucket: the key then ends with the number of the image's bucket.
 
     PostgreSQL evaluates the group expressions on the values. They have to mean the same as on a row of the table. So
     the values get the types and collations of the table's columns: the first part of the UNION ALL provides them.
     """
-    columns = grouping.columns
+    columns, key = list(grouping.columns), grouping.sql("i")
+    if bucket is not None:
+        columns += [bucket.column] if bucket.column not in columns else []
+        key.append(bucket.number(f"i.{quote(bucket.column.name)}"))
     names = ", ".join(f"v{n}" for n in range(len(columns)))
     theirs = ", ".join(f"r.{quote(column.name)}" for column in columns)
     typed = ", ".join(f"v{n}::{_input_type(grouping, column)}" for n, column in enumerate(columns))
     given = f"SELECT DISTINCT {typed} FROM ROWS FROM ({arrays(len(columns))}) AS u({names})"
     images = f"SELECT {theirs} FROM {quote(*root.table.name)} r WHERE false UNION ALL {given}"
-    sql = f"SELECT DISTINCT {texts(grouping.sql('i'))} FROM ({images}) i WHERE {grouping.present('i')}"
+    sql = f"SELECT DISTINCT {texts(key)} FROM ({images}) i WHERE {grouping.present('i')}"
     return Lookup(
         tuple(column.name for column in columns),
         tuple(family(column.base) for column in columns),

@@ -300,11 +300,12 @@ def aggregate_of_rows(call: Aggregate, scan: Scan, node: Node) -> Value:
     scan: of the rows of this node.
     """
     names = _OfRows(scan, node)
-    if _counts_rows(call):
+    if counts_rows(call):
         condition = f" FILTER (WHERE {names.value(call.filter).sql})" if call.filter is not None else ""
         return Value(scan.item(f"pg_catalog.count(*){condition}"), "bigint")
     return write_aggregate(call, names)
 
 
-def _counts_rows(call: Aggregate) -> bool:
+def counts_rows(call: Aggregate) -> bool:
+    """Returns whether this is `count(*)`."""
     return call.name == "count" and [type(argument) for argument in call.arguments] == [exp.Star] and not call.distinct

@@ -59,6 +59,7 @@ def bind_root(model: Model, catalog: Catalog, errors: list[Fatal]) -> Node:
         raise together(errors)
     used = {column for key in keys for column in key.columns}
     root.grouping = Grouping(keys, tuple(c for name, c in root.table.columns.items() if name in used))
+    root.partials = model.declaration.root.partials
     return root
 
 

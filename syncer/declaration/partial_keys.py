@@ -18,14 +18,20 @@ BUCKET, LOW, HIGH = (quote(f"syncer {name}") for name in ("bucket", "low", "high
 
 
 def division(node: Node) -> Partials:
-    """Returns how the rows of a relation are divided."""
+    """Returns how the rows of a relation, or of a grouped root, are divided."""
     if node.partials is None:
-        raise AssertionError("the relation has no partials")
+        raise AssertionError("the rows are not divided")
     return node.partials
 
 
 def link(node: Node) -> tuple[str, ...]:
-    """Returns the relation's side of the link, in the order of the root's key."""
+    """Returns the columns that are equal in all divided rows of a document.
+
+    These are the relation's side of the link, in the order of the root's key. In a grouped root, they are the columns
+    that it is grouped by.
+    """
+    if node.grouping:
+        return tuple(key.columns[0] for key in node.grouping.keys if key.bare)
     if node.parent is None:
         raise AssertionError("the relation has no root")
     own = {theirs: own for own, theirs in node.on}
@@ -33,12 +39,12 @@ def link(node: Node) -> tuple[str, ...]:
 
 
 def buckets_of(node: Node) -> Buckets:
-    """Returns the buckets of a relation, which has a valid column for them."""
+    """Returns the buckets of the divided rows, which have a valid column for them."""
     given = division(node)
     return buckets(given, node.table.columns[given.by])
 
 
 def partial_key(node: Node, alias: str) -> list[str]:
-    """Returns the key of the partial that a row of the relation belongs to."""
-    key = [f"{alias}.{quote(column)}" for column in link(node)]
+    """Returns the key of the partial that one of the divided rows belongs to."""
+    key = node.grouping.sql(alias) if node.grouping else [f"{alias}.{quote(column)}" for column in link(node)]
     return [*key, buckets_of(node).number(f"{alias}.{quote(division(node).by)}")]

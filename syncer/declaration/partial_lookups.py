@@ -43,7 +43,7 @@ class Lookups:
             elif node in below:
                 yield replace(use, lookup=self._lookup_of(node, self._catalog, self._node))
             else:
-                yield replace(use, lookup=_to_root_partial(self._lookup_of(node, self._catalog, None)))
+                yield replace(use, lookup=to_root_partial(self._lookup_of(node, self._catalog, None)))
 
     def _root_lookup(self) -> Lookup:
         key, types = self._key()
@@ -84,7 +84,7 @@ class Lookups:
         return Lookup((*own, by.name), (*types, by.base), with_placeholders(sql))
 
 
-def _to_root_partial(lookup: Lookup | None) -> Lookup | None:
+def to_root_partial(lookup: Lookup | None) -> Lookup | None:
     """Returns a look-up to the root partials instead of the roots."""
     if lookup is None:
         return None

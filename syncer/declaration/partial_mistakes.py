@@ -1,4 +1,4 @@
-"""Finds the relations that cannot have `partials`, and the links and columns that cannot divide them."""
+"""Finds the relations that cannot have `partials`, and the links and columns that cannot divide rows."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ class _Finder:
         root, node = self._root, self._node
         if len(self._nodes) > 1:
             self._report(self._nodes[1], "only one relation of a read model can have `partials`", "remove one of them")
-        if root.grouping:
-            self._report(node, "a grouped root cannot have `partials`", "use smaller groups, or a root without `group`")
+        if node is root:
+            self._check_column()
+            return self._errors
         if node.parent is not root or node.through or len(node.place) != 2:
             self._report(
                 node, "`partials` need a relation of the root row", "declare the relation under the first `relations`"
@@ -61,7 +62,6 @@ class _Finder:
 
     def _check_link(self) -> None:
         root, node = self._root, self._node
-        given = division(node)
         key = set(root.table.primary_key)
         if {theirs for _, theirs in node.on} != key or len(node.on) != len(key):
             self._report(
@@ -78,6 +78,10 @@ class _Finder:
                     f"`partials` cannot use a link between {pair[0].type} and {pair[1].type}",
                     "use integers, uuid, or texts with a deterministic collation",
                 )
+        self._check_column()
+
+    def _check_column(self) -> None:
+        node, given = self._node, division(self._node)
         if found := mistake(given, node.table):
             self._report(node, f"`partials` cannot divide {node.table.name} by {given.by!r}: {found[0]}", found[1])
 

@@ -19,6 +19,7 @@ from syncer.declaration import extensions
 from syncer.declaration.aggregates import Order, listable
 from syncer.declaration.binding import Node
 from syncer.declaration.compiled import CombinedField
+from syncer.declaration.grouped_level import counts_rows
 from syncer.declaration.partial_keys import division, link
 from syncer.declaration.row import InGroup, Row, Scan
 from syncer.declaration.scope import Aliases, Scope
@@ -41,6 +42,11 @@ class States:
         self.fields: list[CombinedField] = []
 
     @property
+    def sql(self) -> str:
+        """The partial of a bucket: an array of all states."""
+        return f"pg_catalog.json_build_array({', '.join(self.items)})"
+
+    @property
     def by_name(self) -> dict[str, CombinedField]:
         return {field.name: field for field in self.fields}
 
@@ -58,7 +64,7 @@ class States:
             self._add_first(name, rows.value(call.arguments[0]), order, rows, only, last=function == "last")
             return
         path = path_of(call.arguments[0])
-        counted = rows.relation(path) if path and function == "count" else None
+        counted = "*" if counts_rows(call) else rows.relation(path) if path and function == "count" else None
         value = Value(counted) if counted else rows.value(call.arguments[0])
         _check_type(function, value.type)
         # Of equal numbers with different texts (1.0 and 1.00), PostgreSQL shows that of the last row.
@@ -133,7 +139,7 @@ def _check_distinct(call: Aggregate, root: Node, node: Node) -> None:
     path = path_of(call.arguments[0])
     through, column = root.follow(path) if path else ((), None)
     by = division(node).by
-    if call.name != "count" or not through or through[-1] is not node or column != by:
+    if call.name != "count" or (through[-1] if through else root) is not node or column != by:
         raise UnsupportedExpression(
             f"{call.name}(distinct …) cannot be combined from partials: a value may be in several buckets",
             f"only count(distinct {'.'.join((*node.path, by))}) is possible: each value of {by} is in one bucket; "
@@ -169,11 +175,11 @@ class PartialField(Row):
             return
         if self._probe(text) != _MARK:
             raise UnsupportedExpression(
-                f"`{text}` computes with an aggregate of {self._partial.path[-1]}, which is combined from partials",
+                f"`{text}` computes with an aggregate of {rows_of(self._partial)}, which is combined from partials",
                 "write the aggregate alone, and compute in the application",
             )
         call = self._calls[0]
-        self._states.add(self._name, call, self._scope.group(self.chain(call)), self.node, self._partial)
+        self._states.add(self._name, call, self._scan(call), self.node, self._partial)
 
     def _probe(self, text: str) -> str:
         """Returns the SQL of a field, with a mark for each aggregate over buckets."""
@@ -189,8 +195,20 @@ class PartialField(Row):
             for node, before in used.items():
                 node.used = before
 
+    def _scan(self, call: Aggregate) -> Scan:
+        """Returns the scan of the bucket's rows."""
+        return self._scope.group(self.chain(call))
+
     def aggregate(self, call: Aggregate) -> Value:
-        if self._partial in self.chain(call):
+        if self._is_divided(call):
             self._calls.append(call)
             return Value(_MARK, "numeric")
         return super().aggregate(call)
+
+    def _is_divided(self, call: Aggregate) -> bool:
+        return self._partial in self.chain(call)
+
+
+def rows_of(node: Node) -> str:
+    """Names the divided rows in messages."""
+    return node.path[-1] if node.path else "the rows of a group"

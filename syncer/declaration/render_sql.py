@@ -50,6 +50,8 @@ class Document(NamedTuple):
     sql: str
     """A sub-select that returns `doc`. It returns no row if the filter excludes the root row, or if there is none."""
     fields: tuple[Field, ...]
+    is_aggregated: bool = False
+    """Whether it is the document of a group, and has an aggregate over its rows."""
 
 
 def render(model: Model, root: Node, catalog: Catalog, errors: list[Fatal]) -> Document:
@@ -81,7 +83,7 @@ def _document_of_group(scope: Scope, row: str, rows: GroupRows, outputs: Sequenc
     if any(key.bare for key in rows.grouping.keys):
         source += f" CROSS JOIN ({shared_columns(rows.grouping)}) {row}"
     sql = f"SELECT {doc}::pg_catalog.text AS doc FROM {source}{scope.joined()}"
-    return Document(row, sql, tuple(o.field for o in outputs))
+    return Document(row, sql, tuple(o.field for o in outputs), rows.is_aggregated)
 
 
 def _columns(outputs: Sequence[Output]) -> str:

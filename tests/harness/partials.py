@@ -14,7 +14,7 @@ from typing import Any, cast
 from syncer.clock import version
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse, tables
-from syncer.document import Batch, Outcome, batch
+from syncer.document import Batch, Outcome, batch, parse_id
 from syncer.events import ChangeEvent, TableName
 from syncer.pipeline import combine
 from syncer.pipeline.combine import CombiningSink
@@ -69,6 +69,36 @@ SCHEMA = (
     "INSERT INTO sensors VALUES (1, 'one', 1, true), (2, 'two', 0.5, true), (3, 'three', 2.25, false)",
 )
 
+
+GROUPS = """
+name: days
+root:
+  table: public.readings
+  group: {device_id: device_id, date: "date_trunc('day', at, 'UTC')"}
+  nulls: drop
+  partials: {by: id, size: 4}
+where: sensor.active
+relations:
+  device: {one: public.devices, on: {id: device_id}}
+  sensor: {one: public.sensors, on: {id: sensor_id}}
+document:
+  device: device.name
+  date: date
+  rows: count(*)
+  high_rows: count(*) filter (where value > 1)
+  ids: count(distinct id)
+  total: sum(value)
+  mean: avg(value)
+  low: min(value)
+  newest: max(at)
+  weighted: sum(value * sensor.factor) filter (where value > 0)
+  any: bool_or(value > 5)
+  named: {object: {upper: upper(device.name)}}
+  earliest: first(value order by at)
+  slowest: last(sensor.name order by sensor.factor, value desc nulls last)
+sink: {memory: {}}
+"""
+"""The readings of a device on one day."""
 
 DIVISIONS = ("by: id, size: 4", "by: at, size: 1h", "by: local_at, size: 90m", "by: day, size: 2d")
 TIMES = (
@@ -142,9 +172,13 @@ class World:
         arguments: dict[str, Any] = {"conninfo": database.dsn}
         self.rows = SnapshotReader(arguments, self.compiled.rendered)
         self.whole = SnapshotReader(arguments, self.compiled)
-        self.route, self.resolve = Route(self.compiled.rendered), Resolve(self.compiled.rendered)
+        self.read(self.compiled.rendered)
         self.connection = database.connect()
         self.weaken: Callable[[ChangeEvent], ChangeEvent] = lambda change: change
+
+    def read(self, parts: Compiled) -> None:
+        """Finds the partials of changed rows with this read model of the partials."""
+        self.route, self.resolve = Route(parts), Resolve(parts)
 
     def combining(self) -> CombiningSink:
         assert self.compiled.partials is not None
@@ -207,8 +241,9 @@ class World:
 
     def differences(self) -> list[str]:
         with self.whole.view() as view:
-            keys = [(str(n),) for n in range(6)]
-            expected = {row.asked: row.body for row in view.render(keys)}
+            known = (parse_id(id, len(self.compiled.key)) for id in self.memory.documents)
+            keys = dict.fromkeys([*view.first_keys(1000), *known])
+            expected = {row.asked: row.body for row in view.render(list(keys))} if keys else {}
         shown = {id: self.memory.documents.get(id, (0, None))[1] for id in expected}
         return [f"{id}: {shown[id]!r} != {expected[id]!r}" for id in expected if shown[id] != expected[id]]
 
