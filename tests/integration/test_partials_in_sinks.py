@@ -49,6 +49,21 @@ SCHEMA = (
     """INSERT INTO {schema}.readings SELECT n, 1 + n % 2, n / 10.0, t, t, t
          FROM generate_series(1, 2000) n, LATERAL (VALUES (timestamp '1969-12-01' + n * interval '47 min')) v (t)""",
 )
+GROUPS = """
+name: {prefix}-devices
+root:
+  table: {schema}.readings
+  group: {{device_id: device_id, hour: "date_trunc('hour', at, 'UTC')"}}
+  partials: {{DIVISION}}
+where: value >= 0
+relations: {{device: {{one: {schema}.devices, on: {{id: device_id}}}}}}
+document:
+  name: device.name
+  readings: count(*)
+  total: sum(value)
+  mean: avg(value)
+sink: {{SINK}}
+"""
 Documents = dict[str, Any]
 
 
@@ -62,7 +77,8 @@ class InRedis:
         with redis.Redis.from_url(self.system.redis) as client:
             keys: Any = list(client.scan_iter(f"{self.system.prefix}:device:*"))
             values: Any = client.mget(keys) if keys else []
-        found = {key.decode().rpartition(":")[2]: value for key, value in zip(keys, values, strict=True)}
+        before = len(f"{self.system.prefix}:device:")
+        found = {key.decode()[before:]: value for key, value in zip(keys, values, strict=True)}
         return {id: json.loads(value) for id, value in found.items() if value is not None}
 
     def edit(self) -> None:
@@ -79,6 +95,7 @@ class InPostgres:
 
     def __init__(self, system: System, dsn: str) -> None:
         self.dsn = dsn
+        self.columns: tuple[str, ...] = ("name", "readings", "total", "mean", "times", "highest")
         system.environment["SYNCER_POSTGRES_SINK__DSN"] = dsn
 
     def execute(self, statement: str) -> psycopg.Cursor[Any]:
@@ -86,8 +103,7 @@ class InPostgres:
             return session.execute(statement.encode())
 
     def documents(self) -> Documents:
-        columns = ("name", "readings", "total", "mean", "times", "highest")
-        pairs = ", ".join(f"'{name}', {name}" for name in columns)
+        pairs = ", ".join(f"'{name}', {name}" for name in self.columns)
         with psycopg.connect(self.dsn, autocommit=True) as session:
             return dict(
                 session.execute(f"SELECT _id, json_build_object({pairs}) FROM read.devices".encode()).fetchall()
@@ -161,12 +177,7 @@ def expected(system: System, by: str) -> Documents:
     indirect=["place"],
 )
 def test_documents_in_each_sink(system: System, place: Place, by: str, size: str) -> None:
-    for path in (system.folder / "models").iterdir():
-        path.unlink()
-    system.execute(*SCHEMA)
-    text = MODEL.replace("{{SINK}}", place.block).replace("DIVISION", f"by: {by}, size: {size}")
-    system.declare("devices", text.replace("TIMES", f"count(distinct highest.{by})"))
-    model = f"{system.prefix}-devices"
+    model = declared(system, MODEL.replace("TIMES", f"count(distinct highest.{by})"), place, f"by: {by}, size: {size}")
     assert re.search(r": done, [1-9][\d,]* partials in [\d.]+ s\n", system.run("backfill", model))
 
     def until_equal() -> None:
@@ -219,5 +230,73 @@ def test_documents_in_each_sink(system: System, place: Place, by: str, size: str
         "highest": [],
     }
     system.execute("INSERT INTO {schema}.readings VALUES (1, 1, 2.5)", "TRUNCATE {schema}.devices")
+    until_equal()
+    assert place.documents() == {}
+
+
+def declared(system: System, text: str, place: Place, division: str) -> str:
+    """Creates the tables, and declares this read model alone. Returns its name."""
+    for path in (system.folder / "models").iterdir():
+        path.unlink()
+    system.execute(*SCHEMA)
+    system.declare("devices", text.replace("{{SINK}}", place.block).replace("DIVISION", division))
+    return f"{system.prefix}-devices"
+
+
+def expected_hours(system: System) -> Documents:
+    rows = system.database.query(
+        f"""SELECT r.device_id || to_char(date_trunc('hour', r.at, 'UTC') AT TIME ZONE 'UTC', '|YYYY-MM-DD HH24:MI:SS+00'),
+                   json_build_object(
+                   'name', max(d.name), 'readings', count(*), 'total', sum(r.value), 'mean', avg(r.value))
+              FROM {system.schema}.readings r LEFT JOIN {system.schema}.devices d ON d.id = r.device_id
+             WHERE r.value >= 0 GROUP BY r.device_id, date_trunc('hour', r.at, 'UTC')"""
+    )
+    return dict(rows)
+
+
+@pytest.mark.parametrize(
+    ("place", "division"),
+    [("redis", "by: at, size: 30m"), ("elasticsearch", "by: id, size: 7"), ("postgres", "by: at, size: 25h")],
+    indirect=["place"],
+)
+def test_groups_in_each_sink(system: System, place: Place, division: str) -> None:
+    """Hours of devices appear, move, vanish and return. `system.start` runs two daemons."""
+    if isinstance(place, InPostgres):
+        place.columns = ("name", "readings", "total", "mean")
+    model = declared(system, GROUPS, place, division)
+    system.execute(
+        "UPDATE {schema}.readings SET at = '2026-05-01 12:00Z'::timestamptz + id % 400 * interval '1 min'",
+    )
+    system.run("backfill", model)
+
+    def until_equal() -> None:
+        until(lambda: place.documents() == expected_hours(system), lambda: f"{place.documents()}")
+
+    until_equal()
+    assert len(place.documents()) > 10
+    for _ in range(2):
+        system.start(model)
+    system.execute(
+        "INSERT INTO {schema}.readings VALUES (5000, 3, 1.25, '2026-05-01 12:30Z')",
+        "UPDATE {schema}.readings SET device_id = 3 WHERE id % 50 = 0",
+        "UPDATE {schema}.readings SET at = at + interval '3 h' WHERE id % 7 = 0",
+        "UPDATE {schema}.readings SET value = -1 WHERE id % 11 = 0",
+        "DELETE FROM {schema}.readings WHERE at < '2026-05-01 13:00Z'",
+        "UPDATE {schema}.devices SET name = 'renamed' WHERE id = 1",
+    )
+    until_equal()
+    system.execute(
+        "INSERT INTO {schema}.readings SELECT n, 1, 2, '2026-05-01 12:00Z'::timestamptz + n % 60 * interval '1 min'"
+        " FROM generate_series(6000, 6100) n",
+        "UPDATE {schema}.readings SET value = 1 WHERE id % 11 = 0",
+        "DELETE FROM {schema}.devices WHERE id = 2",
+    )
+    until_equal()
+    system.run("verify", model)
+    system.run("resync", "--yes", model)
+    system.execute("DELETE FROM {schema}.readings WHERE id % 3 = 0")
+    until_equal()
+    system.run("verify", model)
+    system.execute("TRUNCATE {schema}.readings")
     until_equal()
     assert place.documents() == {}
