@@ -245,7 +245,7 @@ def declared(system: System, text: str, place: Place, division: str) -> str:
 
 def expected_hours(system: System) -> Documents:
     rows = system.database.query(
-        f"""SELECT r.device_id || to_char(date_trunc('hour', r.at, 'UTC') AT TIME ZONE 'UTC', '|YYYY-MM-DD HH24:MI:SS+00'),
+        f"""SELECT r.device_id || to_char(date_trunc('hour', r.at AT TIME ZONE 'UTC'), '|YYYY-MM-DD HH24:MI:SS+00'),
                    json_build_object(
                    'name', max(d.name), 'readings', count(*), 'total', sum(r.value), 'mean', avg(r.value))
               FROM {system.schema}.readings r LEFT JOIN {system.schema}.devices d ON d.id = r.device_id
