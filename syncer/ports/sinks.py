@@ -61,7 +61,7 @@ class WritableSink(Protocol):
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         """Writes each document unless the sink has the same or a newer version of it. A delete is a version too.
 
-        Sinks that store partials also get documents with versions of their own (`Batch.version_of`).
+        Each document has the version `Batch.version_of`.
 
         timeout: seconds. The sink sends nothing after that and returns the rest in `retry`. The server may not
         hold a request longer than that either, for example while it waits for a shard.

@@ -78,21 +78,6 @@ def sink(divided: Harness) -> Iterator[Sink]:
     opened.close()
 
 
-def test_each_document_of_a_batch_can_have_a_version_of_its_own(sink: Sink) -> None:
-    first = {"a": version(1, 5), "b": version(1, 3), "c": version(1, 4)}
-    assert sink.write(Batch(0, {"a": shown(1), "b": shown(1)}, ["c"], own_versions=first)).stale == 0
-    assert sink.versions(["a", "b", "c"]) == first
-    second = {"a": version(1, 4), "b": version(1, 4), "c": version(1, 4), "d": version(1, 4)}
-    out = sink.write(Batch(0, {"a": shown(2), "b": shown(2), "c": shown(2)}, ["d"], own_versions=second))
-    assert (out.written, out.stale) == (1, 2) and out.newest_version == version(1, 5)
-    assert sink.versions(["a", "b", "c", "d"]) == {"a": version(1, 5), **{id: version(1, 4) for id in "bcd"}}
-    assert sink.read(["a", "b", "c"]) == {"a": sink.normalize(shown(1)), "b": sink.normalize(shown(2))}
-
-
-def shown(n: int) -> bytes:
-    return b'{"n":%d,"exact":null,"name":"root","on":null}' % n
-
-
 @pytest.fixture
 def stores(sink: Sink) -> PartialSink:
     assert isinstance(sink, PartialSink)

@@ -298,6 +298,18 @@ def test_values_keep_every_digit(sink: Sink, kind: str) -> None:
     assert values["name"] == "ü\n🙂"
 
 
+def test_each_document_of_a_batch_can_have_a_version_of_its_own(sink: Sink) -> None:
+    """As documents that are combined from partials have."""
+    first = {"a": version(1, 5), "b": version(1, 3), "c": version(1, 4)}
+    assert sink.write(Batch(0, {"a": doc(1), "b": doc(1)}, ["c"], own_versions=first)).stale == 0
+    assert sink.versions(["a", "b", "c"]) == first
+    second = {"a": version(1, 4), "b": version(1, 4), "c": version(1, 4), "d": version(1, 4)}
+    out = sink.write(Batch(0, {"a": doc(2), "b": doc(2), "c": doc(2)}, ["d"], own_versions=second))
+    assert (out.written, out.stale) == (1, 2) and out.newest_version == version(1, 5)
+    assert sink.versions(["a", "b", "c", "d"]) == {"a": version(1, 5), **{id: version(1, 4) for id in "bcd"}}
+    assert sink.read(["a", "b", "c"]) == {"a": sink.normalize(doc(1)), "b": sink.normalize(doc(2))}
+
+
 def test_a_null_character_is_kept_or_rejected(sink: Sink) -> None:
     """PostgreSQL has no such texts, but a json column can hold the escape sequence."""
     body = b'{"n":1,"name":"a\\u0000b"}'

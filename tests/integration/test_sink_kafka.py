@@ -340,7 +340,7 @@ def test_a_late_answer_does_not_count_for_a_later_record_of_the_same_document(
 def sent(delivery: Delivery, body: bytes, timeout: float) -> Outcome:
     """Sends the document `a`."""
     out = Outcome()
-    delivery({"a": body}, [], timeout, out)
+    delivery({"a": body}, lambda id: [], timeout, out)
     return out
 
 

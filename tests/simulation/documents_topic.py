@@ -58,7 +58,7 @@ class SimulatedTopicSink(SimulatedSink):
     _stamp = 0.0
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
-        self._useless = frozenset(id for id in batch.ids() if self.store.recent.has(id, batch.version))
+        self._useless = frozenset(id for id in batch.ids() if self.store.recent.has(id, batch.version_of(id)))
         self._stamp = self.store.scheduler.now
         self._stall()
         return super().write(batch, timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -19,6 +19,9 @@ _HINTS = {
     KafkaError.INVALID_TIMESTAMP: f"the clock of this host has to agree with the brokers to {STAMP_TOLERANCE:.0f} s",
     KafkaError.NOT_ENOUGH_REPLICAS: "a broker is down, see min.insync.replicas of the topic; nothing is lost meanwhile",
 }
+
+
+HeadersOf = Callable[[str], Headers]
 
 
 class _Call(NamedTuple):
@@ -54,8 +57,8 @@ class Delivery:
         }
         self._producer: Producer | None = None
 
-    def __call__(self, wanted: Mapping[str, bytes | None], headers: Headers, timeout: float, out: Outcome) -> None:
-        """Sends the documents by id, and counts each of them in `out`. None is a delete.
+    def __call__(self, wanted: Mapping[str, bytes | None], headers: HeadersOf, timeout: float, out: Outcome) -> None:
+        """Sends the documents by id, and counts each of them in `out`. None is a delete. headers: by id.
 
         A record that has no answer after `timeout` seconds is to be retried. It may still arrive. Its late report does
         not count for later calls.
@@ -68,7 +71,7 @@ class Delivery:
         producer, stamp = self._connected(), time.time_ns() // 1_000_000
         for id, body in wanted.items():
             try:
-                self._send(producer, call, id, body, headers, stamp, deadline)
+                self._send(producer, call, id, body, headers(id), stamp, deadline)
             except KafkaException as error:
                 call.failed[id] = error.args[0]
         if call.open.keys() - call.failed.keys():

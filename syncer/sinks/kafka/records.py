@@ -43,9 +43,9 @@ class Written(NamedTuple):
     committed_ms: int | None = None
 
 
-def headers(batch: Batch, model: str, generation: int) -> Headers:
-    """Returns the headers of all records of a batch."""
-    found = {"version": str(batch.version), "model": model, "generation": str(generation)}
+def headers(batch: Batch, id: str, model: str, generation: int) -> Headers:
+    """Returns the headers of the record of one document."""
+    found = {"version": str(batch.version_of(id)), "model": model, "generation": str(generation)}
     if batch.committed_ms:
         found["committed_ms"] = str(batch.committed_ms)
     return [(name, text.encode()) for name, text in found.items()]

@@ -181,7 +181,10 @@ class KafkaSink:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._target.late(timeout, len(batch))
-            headers = records.headers(batch, self._target.model, self._target.generation)
+
+            def headers(id: str) -> records.Headers:
+                return records.headers(batch, id, self._target.model, self._target.generation)
+
             self._delivery(wanted, headers, left, out)
             if wanted and len(out.retry) == len(batch):
                 raise Retry("cannot write", where=self.name, why=out.retry_reason)
@@ -194,8 +197,8 @@ class KafkaSink:
         for id in batch.deletes:
             if not id:
                 out.deleted += 1  # no such document can exist
-            elif self._recent.has(id, batch.version):
-                self._target.stale(id, batch.version, self._recent.highest(id), out)
+            elif self._recent.has(id, version := batch.version_of(id)):
+                self._target.stale(id, version, self._recent.highest(id), out)
             else:
                 yield id, None
         for id, body in batch.upserts.items():
@@ -204,8 +207,8 @@ class KafkaSink:
             elif (size := records.size(id, body)) > self._max_bytes:
                 reason = f"the record has {size:,} bytes, and max.message.bytes of the topic is {self._max_bytes:,}"
                 out.rejected.append(Rejection(id, reason, "too large"))
-            elif self._recent.has(id, batch.version):
-                self._target.stale(id, batch.version, self._recent.highest(id), out)
+            elif self._recent.has(id, version := batch.version_of(id)):
+                self._target.stale(id, version, self._recent.highest(id), out)
             else:
                 yield id, body
 

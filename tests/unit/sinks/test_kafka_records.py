@@ -25,13 +25,13 @@ def headers_of(*values: tuple[str, bytes | None]) -> int:
 
 def test_the_headers_say_what_a_record_shows_and_who_wrote_it() -> None:
     batch = Batch(281474976711656, {"a": b"{}"}, [], committed_ms=1700000000000)
-    assert records.headers(batch, "orders", 2) == [
+    assert records.headers(batch, "a", "orders", 2) == [
         ("version", b"281474976711656"),
         ("model", b"orders"),
         ("generation", b"2"),
         ("committed_ms", b"1700000000000"),
     ]
-    assert "committed_ms" not in dict(records.headers(Batch(1, {}, []), "orders", 1))
+    assert "committed_ms" not in dict(records.headers(Batch(1, {}, []), "a", "orders", 1))
 
 
 @pytest.mark.parametrize("value", [None, b"", b"-1", b"x", b"1.5", b"9" * 20, "٣".encode()])
