@@ -31,8 +31,8 @@ SEED = os.environ.get("CONVERGENCE_SEED") or str(random.SystemRandom().randrange
 SECONDS = float(os.environ.get("CONVERGENCE_SECONDS", "20"))
 WRITERS = int(os.environ.get("CONVERGENCE_WRITERS", "4"))
 RATE = float(os.environ.get("CONVERGENCE_RATE", "40"))
-SETTLES_WITHIN = 75.0
-"""Maximum seconds between the last write and correct documents."""
+SETTLES_WITHIN = 150.0
+"""Maximum seconds from the last write until all documents are correct and no work is left. A busy machine is slow."""
 
 
 @pytest.fixture

@@ -80,8 +80,8 @@ def test_inserted_rows_that_the_connector_loses_are_rendered() -> None:
     count, seen, failed = portion(seed, _RESUMING, RESUMING)
     assert failed is None, f"schedule {failed}:\n{replay(failed, RESUMING)}"
     assert count == _RESUMING
-    assert seen["the connector lost rows when it resumed"] > count // 10
-    assert seen["the documents of recent rows were rendered again"] > count // 10
+    assert seen["the connector lost rows when it resumed"] > count // 20
+    assert seen["the documents of recent rows were rendered again"] > count // 20
 
 
 def test_every_sink_has_every_document() -> None:

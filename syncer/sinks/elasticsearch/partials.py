@@ -16,6 +16,7 @@ https://www.elastic.co/docs/reference/elasticsearch/rest-apis/optimistic-concurr
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -42,6 +43,8 @@ _DOCUMENTS = 200
 _PAGE = 200
 _ATTEMPTS = 20
 """How often a document is read and written again, when other processes write it meanwhile."""
+_PAUSE = 0.005
+"""Seconds. Before the n-th attempt, a writer waits up to n times as long."""
 _DEAD = "2h"
 _PURGED = 1000
 """Documents whose partials one call forgets, at most."""
@@ -120,7 +123,9 @@ class ElasticsearchPartials:
         """
         deadline, found, reason = time.monotonic() + timeout, Found(), ""
         left, impossible = separate(version, partials, bulk.id_problem)
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            if attempt > 1:  # without a pause of a random length, a slow writer loses each time
+                time.sleep(min(random.random() * _PAUSE * attempt, max(0.0, deadline - time.monotonic())))
             conflicts: list[str] = []
             for ids in pages(left, _DOCUMENTS):
                 if time.monotonic() >= deadline:
