@@ -19,7 +19,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 ALL_PARALLEL = -n $(shell expr $(WORKERS) + 1) --light-worker --dist loadfile --no-loadscope-reorder
 CHECKED := $(wildcard syncer devstack demo bench tests)
 
-.PHONY: help venv tools postgis chromium demo demo-down example test test-again test-full test-version test-browser test-examples screenshots check lint types layers unit simulate integration bench \
+.PHONY: help venv tools postgis chromium demo demo-down example test test-again test-long test-full test-version test-browser test-examples screenshots check lint types layers unit simulate integration bench \
     torture stack stack-down lock format clean
 
 help:  ## list all targets
@@ -62,15 +62,18 @@ example: tools  ## run an example from readmodels/ on real servers, and show its
 	@$(PY) -m demo.examples $(NAME)
 
 test: lint types layers postgis  ## run the checks and all tests except the longest
-	@$(PY) -m pytest tests -m "not full" $(ALL_PARALLEL) $(PYTEST_ARGS)
+	@$(PY) -m pytest tests -m "not full and not long" $(ALL_PARALLEL) $(PYTEST_ARGS)
 
 test-again: postgis  ## run the tests that failed in the last run again, one after another
-	@$(PY) -m pytest tests -m "not full" --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
+	@$(PY) -m pytest tests -m "not full and not long" --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
 
 check: lint types layers unit  ## run lint, types, layers and unit tests, which need no servers
 
+test-long: tools  ## run a round of torture and a demo, each on its own servers, after `make test`
+	@$(PY) -m pytest tests -m long $(PYTEST_ARGS)
+
 test-full: postgis chromium  ## run the longest tests, then test-version and a round of torture on PostgreSQL 14, 17 and 18
-	@$(PY) -m pytest tests -m full $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: no test has this mark
+	@$(PY) -m pytest tests -m "full or long" $(PYTEST_ARGS) || [ $$? -eq 5 ]  # 5: no test has this mark
 	@for version in 14 17 18; do \
 	    $(MAKE) test-version VERSION=$$version; \
 	    DEVSTACK_POSTGRES_VERSION=$$version $(PY) -m tests.torture --minutes 1; \
@@ -78,7 +81,7 @@ test-full: postgis chromium  ## run the longest tests, then test-version and a r
 
 test-version: tools  ## run the tests of hazards, convergence and the table sink on another PostgreSQL (VERSION=14 to 18)
 	@DEVSTACK_POSTGRES_VERSION=$(or $(VERSION),$(error which? VERSION=14, 15, 16, 17 or 18)) \
-	    $(PY) -m pytest tests -m "integration and not full" -k "hazard or convergence or sink_postgres" $(PARALLEL) $(PYTEST_ARGS)
+	    $(PY) -m pytest tests -m "integration and not full and not long" -k "hazard or convergence or sink_postgres" $(PARALLEL) $(PYTEST_ARGS)
 
 test-browser: chromium  ## run the tests of the daemon's page in Chromium
 	@$(PY) -m pytest tests -m browser $(PYTEST_ARGS)
@@ -110,7 +113,7 @@ simulate: venv  ## run the pipeline in a million simulated schedules (SEED=… r
 	@$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED))
 
 integration: postgis  ## run the tests on real servers, which they start and stop themselves
-	@$(PY) -m pytest tests -m "integration and not full" $(PARALLEL) $(PYTEST_ARGS)
+	@$(PY) -m pytest tests -m "integration and not full and not long" $(PARALLEL) $(PYTEST_ARGS)
 
 bench: tools  ## measure speed, latency and memory, and the limits of the servers alone
 	@$(PY) -m bench

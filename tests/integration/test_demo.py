@@ -119,6 +119,7 @@ def check_the_shop(url: str, servers: Stack) -> None:
     assert (page.status, page.source, visitor.cookies["token"]) == (200, "write store", '""')
 
 
+@pytest.mark.long
 def test_a_kept_demo_outlives_its_terminal_and_its_printed_commands_work(
     environment: dict[str, str],
 ) -> None:

@@ -22,6 +22,7 @@ PATIENCE = 240.0
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(2 * PATIENCE + 300)
 def test_every_document_is_correct_after_a_round_of_faults(tmp_path: Path, echo: Callable[[str], None]) -> None:
     echo(f"torture: TORTURE_SEED={SEED}")
