@@ -1,4 +1,4 @@
-"""Checks what `.ci/run` reports about its two parts. A fake `make` only prints."""
+"""Checks what `.ci/run` reports about its parts. A fake `make` only prints."""
 
 import json
 import os
@@ -17,21 +17,29 @@ echo "made $*"
 case "$1" in
     test) {tests} ;;
     test-again) {again} ;;
+    test-long) {long} ;;
     test-version | test-browser | test-examples) {version} ;;
 esac
 """
 
 
 def ci(
-    folder: Path, day: str, tests: str, version: str, *, failed: Sequence[str] = (), again: str = "exit 9"
+    folder: Path,
+    day: str,
+    tests: str,
+    version: str,
+    *,
+    failed: Sequence[str] = (),
+    again: str = "exit 9",
+    long: str = f"echo '{PASSED}'",
 ) -> "subprocess.CompletedProcess[str]":
     """Runs a copy of `.ci/run` on a day of the year.
 
-    tests, version, again: the shell commands that stand for the three targets of make.
+    tests, version, again, long: the shell commands that stand for the targets of make.
     failed: the tests that pytest remembers as failed.
     """
     programs = {
-        "bin/make": MAKE.format(tests=tests, version=version, again=again),
+        "bin/make": MAKE.format(tests=tests, version=version, again=again, long=long),
         "bin/date": f"#!/bin/sh\necho {day}\n",
     }
     for name, text in programs.items():
@@ -49,37 +57,42 @@ def ci(
     return subprocess.run([run], env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-SECOND = "make test-version VERSION=17"
+LONG = f"make test-long: {PASSED}"
+LAST = "make test-version VERSION=17"
 
 
 @pytest.mark.parametrize(
     ("tests", "version", "status", "end"),
     [
-        (f"echo '{PASSED}'", f"echo '{PASSED}'", 0, f"make test: {PASSED}\n{SECOND}: {PASSED}"),
+        (f"echo '{PASSED}'", f"echo '{PASSED}'", 0, f"make test: {PASSED}\n{LONG}\n{LAST}: {PASSED}"),
         (f"echo '{FAILED}'; exit 1", "exit 9", 1, f"make test: {FAILED}\nfailed with status 1"),
         (
             f"echo '{PASSED}'",
             f"echo '{FAILED}'; exit 2",
             2,
-            f"make test: {PASSED}\n{SECOND}: {FAILED}\nfailed with status 2",
+            f"make test: {PASSED}\n{LONG}\n{LAST}: {FAILED}\nfailed with status 2",
         ),
         ("exit 2", "exit 9", 2, "make test: pytest did not finish\nfailed with status 2"),
         ("kill -9 $$", "exit 9", 137, "make test: pytest did not finish\nfailed with status 137"),
     ],
 )
-def test_a_failure_of_either_part_fails_the_run(
-    tmp_path: Path, tests: str, version: str, status: int, end: str
-) -> None:
+def test_a_failure_of_a_part_fails_the_run(tmp_path: Path, tests: str, version: str, status: int, end: str) -> None:
     done = ci(tmp_path, "002", tests, version)
     assert done.returncode == status
     assert done.stdout.rstrip().endswith(f"\n\n{end}")
 
 
-def test_the_day_of_the_year_selects_the_second_suite(tmp_path: Path) -> None:
+def test_a_failure_of_the_long_tests_ends_the_run(tmp_path: Path) -> None:
+    done = ci(tmp_path, "002", f"echo '{PASSED}'", "exit 9", long=f"echo '{FAILED}'; exit 3")
+    assert done.returncode == 3
+    assert done.stdout.rstrip().endswith(f"\n\nmake test: {PASSED}\nmake test-long: {FAILED}\nfailed with status 3")
+
+
+def test_the_day_of_the_year_selects_the_last_suite(tmp_path: Path) -> None:
     chosen = []
     for day in ("001", "002", "003", "004", "005", "008", "009", "366"):
         done = ci(tmp_path, day, f"echo '{PASSED}'", f"echo '{PASSED}'")
-        chosen.append(done.stdout.partition("\nmake test-")[2].partition("\n")[0])
+        chosen.append(done.stdout.rpartition("\nmake test-")[2].partition(":")[0])
     versions = [f"version VERSION={version}" for version in (16, 17, 18)]
     assert chosen == [*versions, "browser", "examples", versions[1], versions[2], "version VERSION=14"]
 
@@ -92,7 +105,7 @@ def test_a_test_on_real_servers_may_fail_once(tmp_path: Path) -> None:
     printed = json.dumps(ONE)[1:-1]
     assert done.returncode == 0
     assert f"These tests failed, so they ran again alone:\n{printed}\nmake test-again: {PASSED}" in done.stdout
-    assert done.stdout.rstrip().endswith(f"{SECOND}: {PASSED}")
+    assert done.stdout.rstrip().endswith(f"{LONG}\n{LAST}: {PASSED}")
 
 
 @pytest.mark.parametrize(
