@@ -176,7 +176,7 @@ class PipelineSettings(Section):
     )
     fan_out: Count = Field(
         default=20_000,
-        description="If the look-ups of a batch find this many documents, these go to the work topic",
+        description="If the look-ups of a batch find this many documents, their ids go to the work topic",
     )
     commit_interval: Seconds = Field(default=1.0, description="Time between commits of offsets (seconds)")
     gate_timeout: Seconds = Field(

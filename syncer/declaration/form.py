@@ -51,7 +51,7 @@ MinInterval = Annotated[
     Seconds,
     lasting(most=60),
     Field(
-        description="An interval of at most 60s, such as 1s. A root is rendered at most about once per interval. The"
+        description="An interval of at most 60s, such as 1s. A document is rendered at most about once per interval. The"
         " last state always arrives.",
     ),
 ]
