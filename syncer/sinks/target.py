@@ -52,9 +52,9 @@ class Target(NamedTuple):
         """Raises Fatal if the documents in the target were built from another declaration."""
         if found != self.hash:
             raise Fatal(
-                "the target was built from another declaration of the read model, or for another key of its root",
+                "the documents were built from another declaration of the read model, or for another primary key of its root",
                 where=self.name,
-                why=f"the target has hash {found}, the declaration has hash {self.hash}",
+                why=f"the documents have hash {found}, the declaration has hash {self.hash}",
                 hint=self.resync,
             )
 

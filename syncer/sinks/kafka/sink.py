@@ -96,7 +96,7 @@ class KafkaSink:
             raise Fatal(
                 f"topic {self.topic} has records, but {record.name} does not say who wrote them",
                 where=self.name,
-                hint="choose another topic, or delete this one",
+                hint=f"choose another topic, or delete {self.topic}",
             )
         if self._accept(known, partitions):
             record.write(partitions)
