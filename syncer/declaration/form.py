@@ -51,8 +51,8 @@ MinInterval = Annotated[
     Seconds,
     lasting(most=60),
     Field(
-        description="An interval of at most 60s, such as 1s. A document is rendered at most about once per interval. The"
-        " last state always arrives.",
+        description="An interval of at most 60s, such as 1s. A document is rendered at most about once per interval."
+        " The last state always arrives.",
     ),
 ]
 _MOST_VALUES, _LONGEST = 10_000_000, timedelta(days=36_500)

@@ -52,7 +52,7 @@ class Target(NamedTuple):
         """Raises Fatal if the documents in the target were built from another declaration."""
         if found != self.hash:
             raise Fatal(
-                "the documents were built from another declaration of the read model, or for another primary key of its root",
+                "the documents were built from another declaration or another primary key of the root table",
                 where=self.name,
                 why=f"the documents have hash {found}, the declaration has hash {self.hash}",
                 hint=self.resync,
