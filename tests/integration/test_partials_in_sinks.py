@@ -265,7 +265,7 @@ def expected_hours(system: System) -> Documents:
                    json_build_object(
                    'name', max(d.name), 'readings', count(*), 'total', sum(r.value), 'mean', avg(r.value))
               FROM {system.schema}.readings r LEFT JOIN {system.schema}.devices d ON d.id = r.device_id
-             WHERE r.value >= 0 GROUP BY r.device_id, date_trunc('hour', r.at, 'UTC')"""
+             WHERE r.value >= 0 GROUP BY r.device_id, date_trunc('hour', r.at AT TIME ZONE 'UTC')"""
     )
     return dict(rows)
 
