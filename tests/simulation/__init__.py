@@ -6,6 +6,7 @@
     database     PostgreSQL: transactions, snapshots, WAL, crashes
     application  the statements that change the database
     read_models  other read models over the same tables: documents combined from partials, and a grouped root
+    divided_groups  a grouped root whose documents are combined from partials
     rows         `ports.Rows` over the database
     stream       Debezium and Kafka: `ports.Source`, `ports.WorkTopic`
     sink         `ports.Sink`: versions, tombstones, bulk requests that fail

@@ -134,6 +134,19 @@ class Application:
                 database.commit(transaction)
                 database.show(transaction)
 
+    def fill_orders(self) -> None:
+        """Inserts an item into each order that has none, in one transaction each, while ids are free."""
+        database = self.database
+        free = [id for id in range(1, self.sizes.items + 1) if ("items", id) not in database.rows]
+        filled = {row["order_id"] for (name, _), row in database.rows.items() if name == "items"}
+        for order in range(1, self.sizes.orders + 1):
+            if order not in filled and free:
+                id, transaction = free.pop(), database.begin(0, asynchronous=False)
+                database.write(transaction, ("items", id), "c", {"id": id, "order_id": order, "product_id": 1, "n": 0})
+                self.history.log("application", "%s: order %s has item %s", transaction, order, id)
+                database.commit(transaction)
+                database.show(transaction)
+
     def detach(self) -> None:
         """Removes an item without an event, as DETACH PARTITION does. Does nothing while others use the table."""
         database, ids = self.database, range(1, self.sizes.items + 1)

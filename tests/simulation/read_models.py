@@ -4,8 +4,8 @@
     Combined  a document for each order, combined from partials: the order itself, and its items in buckets of two ids
     Groups    a document for each value of `items.order_id`: a grouped root
 
-Each computes its documents in Python, from the rows that a snapshot shows. So they can be compared with those that the
-pipeline wrote. The look-ups do what the SQL of the declaration does.
+`divided_groups.py` and `boards.py` have two more. Each computes its documents in Python, from the rows that a snapshot
+shows. So they can be compared with those that the pipeline wrote. The look-ups do what the SQL of the declaration does.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Orders:
     def look_up(self, rows: Rows, lookup: Lookup, values: Collection[Values]) -> set[Key]:
         """The only look-up is the one from products, through items."""
         products = {int(value or 0) for (value,) in values}
-        return {(str(item["order_id"]),) for item in _items(rows) if item["product_id"] in products}
+        return {(str(item["order_id"]),) for item in items_in(rows) if item["product_id"] in products}
 
     def documents(self, rows: Rows) -> dict[str, bytes]:
         return application.documents(rows, self.sizes)
@@ -126,7 +126,7 @@ class Combined:
     root_tables = ("orders", "items")
 
     def __init__(self, sizes: Sizes) -> None:
-        self.compiled, self.sizes = _compiled(_COMBINED), sizes
+        self.compiled, self.sizes = compiled_of(_COMBINED), sizes
         if self.compiled.partials is None:
             raise AssertionError("the declaration has partials")
         uses = {use.path: use.lookup for use in self.compiled.rendered.table_uses}
@@ -134,7 +134,10 @@ class Combined:
 
     def keys(self, rows: Rows) -> list[Key]:
         return [
-            key for order in range(1, self.sizes.orders + 1) if ("orders", order) in rows for key in _all(rows, order)
+            key
+            for order in range(1, self.sizes.orders + 1)
+            if ("orders", order) in rows
+            for key in all_partials(rows, order)
         ]
 
     def possible_keys(self) -> list[Key]:
@@ -144,8 +147,8 @@ class Combined:
         order, bucket = int(key[0]), int(key[1])
         id = document_id(key)
         if bucket != ROOT:
-            items = [item for item in _items(rows) if item["order_id"] == order and item["id"] // BUCKET == bucket]
-            states = [None if value is None else str(value) for value in _aggregates(rows, items).values()]
+            items = [item for item in items_in(rows) if item["order_id"] == order and item["id"] // BUCKET == bucket]
+            states = [None if value is None else str(value) for value in aggregates(rows, items).values()]
             best = [[str(item["n"]), str(item["id"]), f"[{item['n']}]"] for item in _best(items)]
             return Row(id, id, orjson.dumps([*states, orjson.dumps(best).decode()]))
         row = rows.get(("orders", order))
@@ -160,8 +163,8 @@ class Combined:
         if lookup == self._root:
             return {(str(order), str(ROOT)) for order in first}
         if lookup == self._every or (self.compiled.partials and lookup == self.compiled.partials.every):
-            return {key for order in first for key in _all(rows, order)}
-        shown = [item for item in _items(rows) if item["product_id"] in first]
+            return {key for order in first for key in all_partials(rows, order)}
+        shown = [item for item in items_in(rows) if item["product_id"] in first]
         return {(str(item["order_id"]), str(item["id"] // BUCKET)) for item in shown}
 
     def documents(self, rows: Rows) -> dict[str, bytes]:
@@ -169,9 +172,9 @@ class Combined:
         for order in range(1, self.sizes.orders + 1):
             row = rows.get(("orders", order))
             if row is not None and not row["hidden"]:
-                items = [item for item in _items(rows) if item["order_id"] == order]
+                items = [item for item in items_in(rows) if item["order_id"] == order]
                 found[str(order)] = orjson.dumps(
-                    {"note": row["note"], **_aggregates(rows, items), "best": [item["n"] for item in _best(items)]}
+                    {"note": row["note"], **aggregates(rows, items), "best": [item["n"] for item in _best(items)]}
                 )
         return found
 
@@ -182,30 +185,30 @@ class Groups:
     root_tables = ("items",)
 
     def __init__(self, sizes: Sizes) -> None:
-        self.compiled, self.sizes = _compiled(_GROUPS), sizes
+        self.compiled, self.sizes = compiled_of(_GROUPS), sizes
         uses = {use.path: use.lookup for use in self.compiled.table_uses}
         self._own, self._order = uses[""], uses["order"]
 
     def keys(self, rows: Rows) -> list[Key]:
-        return [(str(order),) for order in sorted({item["order_id"] for item in _items(rows)})]
+        return [(str(order),) for order in sorted({item["order_id"] for item in items_in(rows)})]
 
     def possible_keys(self) -> list[Key]:
         return [(str(id),) for id in range(1, self.sizes.orders + 1)]
 
     def render(self, rows: Rows, key: Key) -> Row:
         order, id = int(key[0]), key[0]
-        items = [item for item in _items(rows) if item["order_id"] == order]
+        items = [item for item in items_in(rows) if item["order_id"] == order]
         if not items:
             return Row(id, None, None)
         note = (rows.get(("orders", order)) or {}).get("note")
-        return Row(id, id, orjson.dumps({"note": note, **_aggregates(rows, items)}))
+        return Row(id, id, orjson.dumps({"note": note, **aggregates(rows, items)}))
 
     def look_up(self, rows: Rows, lookup: Lookup, values: Collection[Values]) -> set[Key]:
         first = {int(one[0] or 0) for one in values}
         if lookup == self._own:
             return {(str(order),) for order in first}
         column = "order_id" if lookup == self._order else "product_id"
-        return {(str(item["order_id"]),) for item in _items(rows) if item[column] in first}
+        return {(str(item["order_id"]),) for item in items_in(rows) if item[column] in first}
 
     def documents(self, rows: Rows) -> dict[str, bytes]:
         found = [self.render(rows, key) for key in self.keys(rows)]
@@ -216,15 +219,15 @@ READ_MODELS: dict[str, Callable[[Sizes], ReadModel]] = {"orders": Orders, "combi
 
 
 @cache
-def _compiled(declaration: str) -> Compiled:
+def compiled_of(declaration: str) -> Compiled:
     return compile(parse(declaration, "orders.yaml"), _TABLES)
 
 
-def _items(rows: Rows) -> Iterable[Image]:
+def items_in(rows: Rows) -> Iterable[Image]:
     return [row for (name, _), row in rows.items() if name == "items"]
 
 
-def _aggregates(rows: Rows, items: Sequence[Image]) -> Mapping[str, int | None]:
+def aggregates(rows: Rows, items: Sequence[Image]) -> Mapping[str, int | None]:
     """Returns the aggregates of some items. A sum of no values is NULL."""
     products = [rows.get(("products", item["product_id"])) for item in items]
     names = [product["name"] for product in products if product]
@@ -237,9 +240,9 @@ def _best(items: Iterable[Image]) -> list[Image]:
     return sorted(items, key=lambda item: (-item["n"], item["id"]))[:BEST]
 
 
-def _all(rows: Rows, order: int) -> list[Key]:
+def all_partials(rows: Rows, order: int) -> list[Key]:
     """Returns the keys of all partials of an order that have rows, in their order."""
-    buckets = sorted({item["id"] // BUCKET for item in _items(rows) if item["order_id"] == order})
+    buckets = sorted({item["id"] // BUCKET for item in items_in(rows) if item["order_id"] == order})
     return [(str(order), str(bucket)) for bucket in [*buckets, ROOT]]
 
 

@@ -35,6 +35,7 @@ HOT_COMBINED = Weaker(
     "nothing: the unchanged pipeline, and documents with delayed partials", model="combined", hot=True
 )
 GROUPS = Weaker("nothing: the unchanged pipeline, and a grouped root", model="groups")
+DIVIDED = Weaker("nothing: the unchanged pipeline, and a grouped root with partials", model="divided")
 BOARDS = Weaker("nothing: the unchanged pipeline, and a sink with indexes in Redis", model="boards")
 TOPIC = Weaker("nothing: the unchanged pipeline, and a documents topic", topic=True)
 

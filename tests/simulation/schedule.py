@@ -168,6 +168,7 @@ class Schedule:
         if world.refusals:
             self._fix(world.refusals)
         if isinstance(world.store, PartialStore):
+            self._check()  # before documents that should be deleted are brought back
             self._bring_back(world.store)
         if isinstance(world.store, RedisStore) and world.database.identity.timeline == 1:
             self._verify(world.store)
@@ -184,9 +185,11 @@ class Schedule:
             connector.arrive()
 
     def _bring_back(self, store: PartialStore) -> None:
-        """Brings back the orders that have no document, after the sink has forgotten the partials of deleted ones."""
+        """Brings back the documents that are deleted, after the sink has forgotten their partials."""
         store.forget()
         self.world.application.bring_back()
+        if self.world.model.compiled.group:
+            self.world.application.fill_orders()
         self._deliver()
         self._run_until_idle()
 

@@ -11,6 +11,7 @@ from tests.simulation.rounds import (
     BOARDS,
     BOUND,
     COMBINED,
+    DIVIDED,
     GROUPS,
     HOT,
     HOT_COMBINED,
@@ -139,6 +140,15 @@ def test_documents_of_groups_equal_the_database() -> None:
     assert failed is None, f"schedule {failed}:\n{replay(failed, GROUPS)}"
     assert count == _GROUPED
     for kind in ("a write was refused: the sink had a newer version", "a truncate of the root made sweeps"):
+        assert seen[kind], f"the schedules did not have this: {kind}"
+
+
+def test_documents_of_groups_that_are_combined_from_partials_equal_the_database() -> None:
+    seed = random.SystemRandom().randrange(1 << 40)
+    count, seen, failed = portion(seed, _GROUPED, DIVIDED)
+    assert failed is None, f"schedule {failed}:\n{replay(failed, DIVIDED)}"
+    assert count == _GROUPED
+    for kind in ("the sink forgot partials", "a truncate of the root made sweeps", "a process was killed"):
         assert seen[kind], f"the schedules did not have this: {kind}"
 
 

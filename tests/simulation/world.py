@@ -18,6 +18,7 @@ from tests.simulation.application import TABLES, Application, Sizes
 from tests.simulation.boards import Boards
 from tests.simulation.choices import Choices
 from tests.simulation.database import Database, Rows
+from tests.simulation.divided_groups import DividedGroups
 from tests.simulation.documents_topic import LogGroup, TopicStore
 from tests.simulation.freshness import Measurement
 from tests.simulation.history import History
@@ -33,7 +34,7 @@ from tests.simulation.sink import Store
 from tests.simulation.slow_kafka import SlowConnector, SlowTopics
 from tests.simulation.stream import Connector, Group, SimulatedSource, SimulatedWork, Topics
 
-ALL_MODELS = {**READ_MODELS, "boards": Boards}
+ALL_MODELS = {**READ_MODELS, "divided": DividedGroups, "boards": Boards}
 _FIRST_XIDS = (800, (1 << 32) - 3, (3 << 32) - 2, 1 << 40)
 
 
@@ -84,10 +85,10 @@ class World:
         themes = THEMES if model == "orders" else OF_BOARDS if model == "boards" else OF_GROUPS
         odds = tuple(themes.values())[choices.of(len(themes))]
         small, self.backfills = choices.likely(odds.small), choices.likely(odds.backfills)
-        in_redis = model in ("combined", "boards")
+        in_redis = model in ("combined", "divided", "boards")
         self.restarts_primary = choices.likely(odds.restarts_primary) and not topic and not in_redis
         self.loses_writes = choices.likely(max(odds.loses_writes, 40 if watermarks else 0)) and not topic
-        self.change_lanes = 1 + (choices.likely(128 if model in ("combined", "groups") else 40) or topic)
+        self.change_lanes = 1 + (choices.likely(128 if model in ("combined", "divided", "groups") else 40) or topic)
         self.forgets = self.restarts_primary or self.loses_writes
         self.loses_rows, self.resumes = choices.likely(odds.loses_rows) or resumes, resumes
         self.crashes, self.restores = choices.likely(odds.crashes), choices.likely(odds.restores) and not watermarks

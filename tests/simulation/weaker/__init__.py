@@ -7,6 +7,7 @@ it. Each rule names the fault that it causes.
 from __future__ import annotations
 
 from tests.simulation.weaker import (
+    divided_groups,
     documents,
     hot_roots,
     indexes,
@@ -28,5 +29,6 @@ WEAKER: dict[str, Weaker] = {
     **watermarks.RULES,
     **hot_roots.RULES,
     **partials.RULES,
+    **divided_groups.RULES,
     **indexes.RULES,
 }
