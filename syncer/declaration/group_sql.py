@@ -141,7 +141,10 @@ def group_lookup(root: Node, grouping: Grouping, bucket: Bucket | None = None) -
     typed = ", ".join(f"v{n}::{_input_type(grouping, column)}" for n, column in enumerate(columns))
     given = f"SELECT DISTINCT {typed} FROM ROWS FROM ({arrays(len(columns))}) AS u({names})"
     images = f"SELECT {theirs} FROM {quote(*root.table.name)} r WHERE false UNION ALL {given}"
-    sql = f"SELECT DISTINCT {texts(key)} FROM ({images}) i WHERE {grouping.present('i')}"
+    present = grouping.present("i")
+    if bucket is not None:  # an image may be older than NOT NULL of the column
+        present += f" AND i.{quote(bucket.column.name)} IS NOT NULL"
+    sql = f"SELECT DISTINCT {texts(key)} FROM ({images}) i WHERE {present}"
     return Lookup(
         tuple(column.name for column in columns),
         tuple(family(column.base) for column in columns),

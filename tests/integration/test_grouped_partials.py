@@ -13,7 +13,7 @@ import pytest
 from syncer.declaration.compiled import Lookup
 from syncer.declaration.partial_keys import ROOT
 from syncer.errors import Fatal
-from syncer.events import ChangeEvent
+from syncer.events import ChangeEvent, TableName
 from tests.harness import Database
 from tests.harness.partials import DIVISIONS, GROUPS, World, found_within, opened
 
@@ -72,6 +72,22 @@ def test_all_partials_of_a_group_are_found(world: World) -> None:
     with world.rows.view() as view:
         found = set(view.look_up(partials.every, [("1", day), ("3", day)]))
     assert found == {("1", day, "0"), ("1", day, "2"), ("1", day, str(ROOT)), ("3", day, str(ROOT))}
+
+
+def test_a_row_without_a_bucket_makes_no_partial_dirty(database: Database, division: str) -> None:
+    """An event may be older than NOT NULL of the bucket column. The row got a value before the read model began."""
+    column = division.removeprefix("by: ").partition(",")[0]
+    with opened(database, division, GROUPS.replace("distinct id", f"distinct {column}")) as world:
+        world.change("readings", 1, "INSERT INTO readings VALUES (1, 1, 1, 1)")
+        row = world.row("readings", 1)
+        assert row is not None
+        group = world.memory.partials["1|2026-01-01 00:00:00+00"]
+        before = {bucket: part.version for bucket, part in group.items()}
+        world.handle(ChangeEvent(TableName("public", "readings"), "u", {**row, column: None}, row, None, 0))
+        if column == "at":  # without this time, the row belongs to no group, either
+            assert set(world.memory.partials) == {"1|2026-01-01 00:00:00+00"}
+        assert set(group) == set(before), "the old image is in no bucket"
+        assert world.differences() == []
 
 
 # -- weakened rules
