@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from threading import Event
 from typing import Any, TypeVar
 
@@ -163,7 +164,8 @@ class FailingSink:
         """Writes every second document."""
         written = set(ids[::2])
         upserts = {id: body for id, body in batch.upserts.items() if id in written}
-        outcome = self.inner.write(Batch(batch.version, upserts, [id for id in batch.deletes if id in written]))
+        deletes = [id for id in batch.deletes if id in written]
+        outcome = self.inner.write(replace(batch, upserts=upserts, deletes=deletes))
         outcome.retry += [id for id in ids if id not in written]
         return outcome
 
