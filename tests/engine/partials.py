@@ -185,10 +185,11 @@ def partial_cases(draw: Draw) -> PartialCase:
     listed, order = None, list[Both]()
     if sortable and draw(st.booleans()):
         order = draw(st.lists(_orders(own), max_size=2))
-        fields = tuple(draw(st.lists(st.sampled_from(own), min_size=1, max_size=3)))
-        listed = Listed(draw(st.integers(1, 3)), fields, draw(st.booleans()))
+        shown = tuple(draw(st.lists(st.sampled_from(own), min_size=1, max_size=3)))
+        listed = Listed(draw(st.integers(1, 3)), shown, draw(st.booleans()))
     sorts = [*(one.sql for one in order), *keys_of(divided)]
-    aggregates = st.lists(_aggregates(rows, many, by, sorts, sortable=sortable), min_size=not listed, max_size=4)
+    divided_rows = Divided("count(e)", Both(f"e.{word(by)}", f"e.{word(by)}"), tuple(sorts), sortable)
+    fields = st.lists(aggregates(rows, many, divided_rows), min_size=not listed, max_size=4)
     others = draw(st.lists(st.sampled_from(near), max_size=2))
     if draw(st.booleans()):
         linked = " AND ".join(f"o.{word(own_)} = r.{word(theirs)}" for own_, theirs in link)
@@ -203,11 +204,11 @@ def partial_cases(draw: Draw) -> PartialCase:
         size,
         joins,
         {t.name: sufficient_identity(draw, t, needed.get(t.name, set())) for t in schema.tables},
-        draw(_conditions(near)) if draw(st.booleans()) else None,
-        draw(_conditions(own)) if not draw(st.integers(0, 2)) else None,
+        draw(conditions(near)) if draw(st.booleans()) else None,
+        draw(conditions(own)) if not draw(st.integers(0, 2)) else None,
         tuple(order),
         listed,
-        tuple(draw(aggregates)),
+        tuple(draw(fields)),
         tuple(others),
     )
 
@@ -236,7 +237,7 @@ def _columns(name: str, table: Table) -> list[Both]:
 
 
 @st.composite
-def _conditions(draw: Draw, columns: Sequence[Both]) -> Both:
+def conditions(draw: Draw, columns: Sequence[Both]) -> Both:
     text, sql, column = draw(st.sampled_from(columns))
     if column.type == "boolean":
         return Both(text, sql)
@@ -253,12 +254,23 @@ def _orders(draw: Draw, columns: Sequence[Both]) -> Both:
     return Both(f"{text}{how}", f"{sql}{how}")
 
 
+class Divided(NamedTuple):
+    """The rows that are divided into buckets."""
+
+    counted: str
+    """Counts them, in the declaration."""
+    by: Both
+    sorts: tuple[str, ...]
+    """The order of the rows, in the oracle."""
+    sortable: bool
+    """Whether the syncer knows this order."""
+
+
 @st.composite
-def _aggregates(
-    draw: Draw, rows: Sequence[Both], many: Sequence[Both], by: str, sorts: Sequence[str], *, sortable: bool
-) -> Both:
-    """Draws an aggregate of any kind. sorts: the order of the rows."""
-    used, where = [*rows, *many], draw(st.none() | _conditions(rows))
+def aggregates(draw: Draw, rows: Sequence[Both], many: Sequence[Both], divided: Divided) -> Both:
+    """Draws an aggregate of any kind. rows: their columns and those of joined rows. many: those of `m`."""
+    counted, by, sorts, sortable = divided
+    used, where = [*rows, *many], draw(st.none() | conditions(rows))
     kept, filtered = (f" filter (where {one})" if where else "" for one in (where and where.text, where and where.sql))
 
     def of(function: str, types: Sequence[str], among: Sequence[Both] = rows, by: str = "") -> Both | None:
@@ -276,11 +288,10 @@ def _aggregates(
     elif kind in ("min", "max"):
         found = of(kind, (*NUMBERS, *TIMES) if sortable else (*NUMBERS[:2], *TIMES), rows, ordered)
     elif kind in ("bool_and", "bool_or", "every"):
-        condition = draw(_conditions(used))
+        condition = draw(conditions(used))
         found = Both(f"{kind}({condition.text}){kept}", f"{kind}({condition.sql}){filtered}")
     elif kind == "distinct":
-        name = f"e.{word(by)}"
-        found = Both(f"count(distinct {name}){kept}", f"count(DISTINCT {name}){filtered}")
+        found = Both(f"count(distinct {by.text}){kept}", f"count(DISTINCT {by.sql}){filtered}")
     elif kind in ("first", "last") and sortable:
         text, sql, _ = draw(st.sampled_from(rows))
         key = draw(_orders(rows))
@@ -295,7 +306,7 @@ def _aggregates(
     elif kind == "column":
         text, sql, _ = draw(st.sampled_from(used))
         found = Both(f"count({text}){kept}", f"count({sql}){filtered}")
-    return found or Both(f"count(e){kept}", f"count(*){filtered}")
+    return found or Both(f"{counted}{kept}", f"count(*){filtered}")
 
 
 KINDS = (

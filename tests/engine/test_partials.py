@@ -16,6 +16,7 @@ from hypothesis import settings
 from syncer import sinks
 from syncer.declaration.compile import Compiled
 from syncer.ports import Sink
+from tests.engine.divided_groups import divided_groups
 from tests.engine.partial_play import PartialPlay
 from tests.engine.partials import partial_cases
 from tests.engine.play import Play
@@ -40,10 +41,24 @@ class PartialHistory(History):
         return data.draw(partial_cases(), "case"), PartialPlay
 
 
+class DividedHistory(PartialHistory):
+    """A history of a grouped root whose groups are divided into buckets."""
+
+    @staticmethod
+    def cases(data: Any) -> tuple[Any, type[Play]]:
+        return data.draw(divided_groups(), "case"), PartialPlay
+
+
 @pytest.mark.timeout(7200)  # the long profile, and to shrink an example takes time
 def test_every_combined_document_equals_sql(dsn: str) -> None:
     PartialHistory.dsn = dsn
     run(PartialHistory, settings().max_examples // 14)
+
+
+@pytest.mark.timeout(7200)
+def test_every_combined_document_of_a_group_equals_sql(dsn: str) -> None:
+    DividedHistory.dsn = dsn
+    run(DividedHistory, settings().max_examples // 14)
 
 
 @pytest.mark.timeout(7200)

@@ -22,6 +22,7 @@ from syncer.pipeline.combine import CombiningSink
 from syncer.pipeline.combine_states import State
 from syncer.pipeline.resolve import Resolve
 from syncer.pipeline.route import Route
+from tests.engine.divided_groups import DividedGroups
 from tests.engine.partial_play import PartialPlay
 from tests.engine.partials import Both, Join, Listed, PartialCase
 from tests.engine.schema import Column, Schema, Table
@@ -101,13 +102,18 @@ HISTORY = (
 )
 
 
-def play(dsn: str, case: PartialCase = CASE) -> bool:
+def play(
+    dsn: str,
+    case: PartialCase | DividedGroups = CASE,
+    begin: Sequence[str] = BEGIN,
+    history: Sequence[str] = HISTORY,
+) -> bool:
     """Returns whether the documents equal SQL after each step, and dead letters are open only while one differs."""
     playing = PartialPlay(dsn, case)
     try:
-        playing.act(Transaction(tuple(Statement(text(sql, case)) for sql in BEGIN), "COMMIT"))
+        playing.act(Transaction(tuple(Statement(text(sql, case)) for sql in begin), "COMMIT"))
         playing.backfill()
-        for step in ("", *HISTORY):
+        for step in ("", *history):
             if step == FORGET:
                 playing.forget()
             elif step == REFUSE:
@@ -125,10 +131,11 @@ def play(dsn: str, case: PartialCase = CASE) -> bool:
         playing.close()
 
 
-def text(sql: str, case: PartialCase) -> str:
+def text(sql: str, case: PartialCase | DividedGroups) -> str:
     """Returns a statement with values of the bucket column instead of numbers in braces."""
+    timed = case.schema["b"].column("r").type == "timestamptz"
     for number in range(-4, 10):
-        value = f"timestamptz '1970-01-01 00:10Z' + {number} * interval '40 min'" if case is TIMED else str(number)
+        value = f"timestamptz '1970-01-01 00:10Z' + {number} * interval '40 min'" if timed else str(number)
         sql = sql.replace(f"{{{number}}}", value)
     return sql
 
