@@ -137,12 +137,12 @@ def root_partial_once(self: MemoryPartialSink, version: int, partials: Partials,
 
 
 def without_empty(self: MemoryPartialSink, version: int, partials: Partials, timeout: float) -> StoredPartials:
-    WRITE(self, version, partials, timeout)
+    found = WRITE(self, version, partials, timeout)
     for id, parts in partials.items():
         for bucket, body in parts.items():
             if bucket != ROOT_PARTIAL and body and orjson.loads(body)[0] == "0":
                 self.store.partials[id].pop(bucket, None)
-    return self.read_partials(list(partials))
+    return found
 
 
 USES, DOCUMENT, WRITE = GroupedPartials._uses, GroupedPartials._root_document, MemoryPartialSink.write_partials
