@@ -189,7 +189,7 @@ def partial_cases(draw: Draw) -> PartialCase:
         listed = Listed(draw(st.integers(1, 3)), shown, draw(st.booleans()))
     sorts = [*(one.sql for one in order), *keys_of(divided)]
     divided_rows = Divided("count(e)", Both(f"e.{word(by)}", f"e.{word(by)}"), tuple(sorts), sortable)
-    fields = st.lists(aggregates(rows, many, divided_rows), min_size=not listed, max_size=4)
+    fields = st.lists(aggregates(rows, many, divided_rows), min_size=2, max_size=8)
     others = draw(st.lists(st.sampled_from(near), max_size=2))
     if draw(st.booleans()):
         linked = " AND ".join(f"o.{word(own_)} = r.{word(theirs)}" for own_, theirs in link)

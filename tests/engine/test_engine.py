@@ -74,6 +74,11 @@ class History(RuleBasedStateMachine):
         """Draws one action of the application."""
         return actions(case.tables)
 
+    @staticmethod
+    def events(case: Any, any_events: st.SearchStrategy[list[Any]]) -> st.SearchStrategy[list[Any]]:
+        """Draws some events. any_events: draws independent events of all kinds."""
+        return any_events
+
     def __init__(self) -> None:
         super().__init__()
         self.play: Play | None = None
@@ -100,7 +105,7 @@ class History(RuleBasedStateMachine):
         lost = st.tuples(st.just("lost"), self.actions(self.play.case))
         disturbed = st.sampled_from(sorted(self.disturbances))
         one = st.one_of(written, written, written, written, lost, TAKE, disturbed)
-        for event in data.draw(st.lists(one, min_size=1, max_size=8), "events"):
+        for event in data.draw(self.events(self.play.case, st.lists(one, min_size=1, max_size=8)), "events"):
             self.apply(self.play, event)
         self.compared = False
 

@@ -6,21 +6,24 @@ combined, with filters over joined rows, and lists of the first rows. The sink a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import psycopg
 import pytest
 from hypothesis import settings
+from hypothesis import strategies as st
 
 from syncer import sinks
 from syncer.declaration.compile import Compiled
 from syncer.ports import Sink
 from tests.engine.divided_groups import divided_groups
+from tests.engine.partial_events import FORGET, REFUSE, earlier_rows, episodes
 from tests.engine.partial_play import PartialPlay
-from tests.engine.partials import partial_cases
+from tests.engine.partials import PartialCase, partial_cases
 from tests.engine.play import Play
-from tests.engine.test_engine import DISTURBANCES, History, run
+from tests.engine.statements import Step
+from tests.engine.test_engine import DISTURBANCES, TAKE, History, run
 from tests.engine.world import DOCUMENTS
 from tests.harness.postgres_servers import reads_database
 
@@ -29,16 +32,25 @@ class PartialHistory(History):
     """A history of a read model with partials."""
 
     disturbances: ClassVar[Mapping[str, Callable[[Any], None]]] = DISTURBANCES | {
-        "the sink forgets deleted documents": PartialPlay.forget,
+        FORGET: PartialPlay.forget,
         "documents will fail after their partials": lambda play: play.sink.fail(f"{DOCUMENTS}unreachable"),
         "documents will be written without an answer": lambda play: play.sink.fail(f"{DOCUMENTS}answer lost"),
-        "documents will be refused": lambda play: play.sink.fail(f"{DOCUMENTS}refused"),
+        REFUSE: lambda play: play.sink.fail(f"{DOCUMENTS}refused"),
         "half of the documents will be written": lambda play: play.sink.fail(f"{DOCUMENTS}half"),
     }
 
     @staticmethod
     def cases(data: Any) -> tuple[Any, type[Play]]:
         return data.draw(partial_cases(), "case"), PartialPlay
+
+    @staticmethod
+    def before(case: PartialCase, data: Any) -> Sequence[Step]:
+        found: Sequence[Step] = data.draw(earlier_rows(case), "before")
+        return found
+
+    @staticmethod
+    def events(case: PartialCase, any_events: st.SearchStrategy[list[Any]]) -> st.SearchStrategy[list[Any]]:
+        return any_events | episodes(case, st.none() | TAKE)
 
 
 class DividedHistory(PartialHistory):
@@ -47,6 +59,9 @@ class DividedHistory(PartialHistory):
     @staticmethod
     def cases(data: Any) -> tuple[Any, type[Play]]:
         return data.draw(divided_groups(), "case"), PartialPlay
+
+    before = staticmethod(History.before)
+    events = staticmethod(History.events)
 
 
 @pytest.mark.timeout(7200)  # the long profile, and to shrink an example takes time
