@@ -15,6 +15,7 @@ from tests.torture.round import run_round
 
 SEED = os.environ.get("TORTURE_SEED") or str(random.SystemRandom().randrange(10**6))
 SECONDS = 20.0
+GROUP_ROWS = 2_000
 PATIENCE = 240.0
 """Maximum seconds until all documents are correct.
 
@@ -28,10 +29,10 @@ def test_every_document_is_correct_after_a_round_of_faults(tmp_path: Path, echo:
     echo(f"torture: TORTURE_SEED={SEED}")
     stack = devstack.start(temporary_home(), ephemeral=True)
     try:
-        report = run_round(stack, SEED, SECONDS, tmp_path, timeout=PATIENCE)
+        report = run_round(stack, SEED, SECONDS, tmp_path, timeout=PATIENCE, group_rows=GROUP_ROWS)
     finally:
         stack.remove()
     echo(f"torture: {report}")
     assert sum(report.faults.values()) >= 5, "too few faults to prove anything"
-    assert report.rows > 1000
+    assert report.rows > 1000 and report.group_writes > 50
     assert report.waits.get(200, 0) >= 5 and report.samples >= 5

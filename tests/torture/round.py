@@ -20,9 +20,9 @@ from tests.harness.database import fresh_database
 from tests.harness.names import fresh_names
 from tests.torture import big_group
 from tests.torture.autopsy import autopsy
-from tests.torture.big_group import SampleWriter
 from tests.torture.faults import FaultInjector
 from tests.torture.own_writes import FalseFresh, OwnWrites, declare
+from tests.torture.samples import SampleWriter
 from tests.torture.servers import proxied
 from tests.torture.slot import lose_slot
 
@@ -108,15 +108,15 @@ def run_round(
         workload = Workload(database, seed, WRITERS, RATE)
         injector = FaultInjector(deployment, servers, seed)
         own = OwnWrites(deployment, seed, lambda: injector.daemons, servers.losses)
-        samples = SampleWriter(database, seed, group_rows)
+        samples = SampleWriter(database, seed, group_rows) if group_rows else None
         try:
             workload.seed_rows(60)
             declare(deployment)
             if group_rows:
                 big_group.declare(deployment, group_rows)
             deployment.run("connectors", "apply", "--yes")
-            with _checked(own, deployment, timeout), samples.running() if group_rows else nullcontext():
-                _write_under_faults(workload, injector, seconds, 2 * timeout)
+            with _checked(own, deployment, timeout), samples.running() if samples else nullcontext():
+                _write_under_faults(workload, samples, injector, seconds, 2 * timeout)
             ended = time.monotonic()
             expected = Oracle(database).documents()
             groups, largest = big_group.expected(database) if group_rows else ({}, 0)
@@ -150,11 +150,13 @@ def run_round(
         dict(own.answers),
         own.samples,
         largest,
-        samples.transactions,
+        samples.transactions if samples else 0,
     )
 
 
-def _write_under_faults(workload: Workload, injector: FaultInjector, seconds: float, timeout: float) -> None:
+def _write_under_faults(
+    workload: Workload, samples: SampleWriter | None, injector: FaultInjector, seconds: float, timeout: float
+) -> None:
     """Runs writers and faults, first with a backfill, then without one.
 
     A backfill renders every document, so it would hide lost changes. For the same reason, few operations make every
@@ -171,6 +173,8 @@ def _write_under_faults(workload: Workload, injector: FaultInjector, seconds: fl
         injector.finish_backfill(time.monotonic() + timeout)
         injector.log("truncate projects")
         workload.do("truncate projects")
+        if samples:
+            samples.truncate()
         injector.run_until(time.monotonic() + seconds * 0.3, backfills=False)
         injector.log("truncate entries, edit all people")
         workload.do("truncate entries")
