@@ -112,14 +112,13 @@ def run_round(
         try:
             workload.seed_rows(60)
             declare(deployment)
-            if group_rows:
-                big_group.declare(deployment, group_rows)
+            sinks = big_group.declare(deployment, group_rows, seed) if group_rows else {}
             deployment.run("connectors", "apply", "--yes")
             with _checked(own, deployment, timeout), samples.running() if samples else nullcontext():
                 _write_under_faults(workload, samples, injector, seconds, 2 * timeout)
             ended = time.monotonic()
             expected = Oracle(database).documents()
-            groups, largest = big_group.expected(database) if group_rows else ({}, 0)
+            groups, largest = big_group.expected(database, sinks) if group_rows else ({}, 0)
             expected |= groups
             settle(deployment, injector, expected, timeout)
             settled = time.monotonic() - ended
