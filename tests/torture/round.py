@@ -28,7 +28,8 @@ from tests.torture.slot import lose_slot
 
 CONVERGENCE_TIMEOUT = 60.0
 """Seconds from the end of the last fault and the last write until every document must be correct."""
-WRITERS, RATE = 4, 200.0
+WRITERS, RATE, RATE_WITH_GROUPS = 4, 200.0, 100.0
+"""Transactions per second of all writers. With groups, their read models need the rest of a machine with two cores."""
 _SLOT_LOST = 1 / 3
 """The share of rounds that end with a lost slot. It needs a resync of every read model."""
 _SECONDS_PER_COPY = 40.0
@@ -105,7 +106,7 @@ def run_round(
         deployed(stack, database, names, folder) as deployment,
         proxied(deployment) as servers,
     ):
-        workload = Workload(database, seed, WRITERS, RATE)
+        workload = Workload(database, seed, WRITERS, RATE_WITH_GROUPS if group_rows else RATE)
         injector = FaultInjector(deployment, servers, seed)
         own = OwnWrites(deployment, seed, lambda: injector.daemons, servers.losses)
         samples = SampleWriter(database, seed, group_rows) if group_rows else None
