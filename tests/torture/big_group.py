@@ -20,8 +20,8 @@ from tests.harness import Database
 METERS, HOURS = 5, 4000
 _SHARE = 50
 """One of this many samples belongs to another meter than meter 1."""
-_BUCKETS = 200
-"""Buckets of ids at the beginning. Each has the same number of ids."""
+_BUCKETS, _SMALLEST = 200, 50
+"""Buckets of ids at the beginning, and the smallest number of ids of one: smaller groups have fewer buckets."""
 _TABLES = """
 CREATE TABLE meters (id integer PRIMARY KEY, name text NOT NULL, hidden boolean NOT NULL DEFAULT false);
 CREATE TABLE samples (id bigint PRIMARY KEY, meter_id integer NOT NULL, at timestamptz NOT NULL, value numeric);
@@ -112,7 +112,7 @@ def declare(deployment: Deployment, rows: int, seed: str) -> dict[str, str]:
         session.execute(insert_samples(1, rows).encode())
         session.execute(_INDEXES.encode())
         session.execute(b"ANALYZE samples")
-    sizes = {"id": str(max(1, rows // _BUCKETS)), "at": "1d"}
+    sizes = {"id": str(max(_SMALLEST, rows // _BUCKETS)), "at": "1d"}
     sinks = dict(zip(_DIVIDED, random.Random(f"{seed}/sinks").sample(sorted(_SINKS), len(_DIVIDED)), strict=True))
     for name, by in _DIVIDED.items():
         text = _PARTIALS.replace("BY", by).replace("SIZE", sizes[by]).replace("SINK", _SINKS[sinks[name]])

@@ -28,7 +28,7 @@ from tests.torture.slot import lose_slot
 
 CONVERGENCE_TIMEOUT = 60.0
 """Seconds from the end of the last fault and the last write until every document must be correct."""
-WRITERS, RATE, RATE_WITH_GROUPS = 4, 200.0, 100.0
+WRITERS, RATE, RATE_WITH_GROUPS = 4, 200.0, 50.0
 """Transactions per second of all writers. With groups, their read models need the rest of a machine with two cores."""
 _SLOT_LOST = 1 / 3
 """The share of rounds that end with a lost slot. It needs a resync of every read model."""

@@ -18,7 +18,7 @@ from tests.harness import Database
 from tests.harness.waiting import until
 from tests.torture.big_group import HOURS, METERS, insert_samples
 
-_PAUSE = 0.1  # seconds between two transactions
+_PAUSE = 0.2  # seconds between two transactions
 _FEW = 10_000
 """Groups up to this number of rows are truncated, too. To fill a larger one again would take most of a round."""
 
