@@ -16,7 +16,7 @@ from syncer.ports import DurabilityToken, StoredPartial, StoredPartials
 
 
 class Slow:
-    """A sink that stores partials. Each write of partials takes `seconds` of its `clock`."""
+    """A sink that stores partials. The partials of each document take `seconds` of its `clock`."""
 
     name, in_place = "slow", False
 
@@ -29,11 +29,15 @@ class Slow:
     def write_partials(
         self, version: int, partials: Mapping[str, Mapping[str, bytes | None]], timeout: float
     ) -> StoredPartials:
-        self.clock += self.seconds
+        deadline, found = self.clock + timeout, {}
         for id, parts in partials.items():
+            if self.clock >= deadline:
+                break
+            self.clock += self.seconds
             known = self.partials.setdefault(id, {})
             known |= {bucket: StoredPartial(version, body) for bucket, body in parts.items()}
-        return {id: self.partials[id] for id in partials}
+            found[id] = known
+        return found
 
     def read_partials(self, ids: Sequence[str]) -> StoredPartials:
         return {id: self.partials[id] for id in ids}
@@ -69,15 +73,24 @@ def write(monkeypatch: pytest.MonkeyPatch) -> Callable[[Slow, float], Outcome]:
 def test_all_documents_are_one_write_and_each_has_the_sum_of_its_clocks(
     write: Callable[[Slow, float], Outcome],
 ) -> None:
+    sink = Slow(0.125)
+    out = write(sink, 4.5)
+    [batch] = sink.writes
+    assert out.deleted == 9 and sink.timeouts == [4.5 - 9 * 0.125]
+    assert [batch.version_of(str(number)) for number in range(9)] == [version(1, 7 + number) for number in range(9)]
+
+
+def test_a_slow_server_gets_some_of_the_documents(write: Callable[[Slow, float], Outcome]) -> None:
+    """The partials of nine documents would take the whole time. The others are rendered again."""
     sink = Slow(1.0)
     out = write(sink, 4.5)
     [batch] = sink.writes
-    assert out.deleted == 9 and sink.timeouts == [3.5]
-    assert [batch.version_of(str(number)) for number in range(9)] == [version(1, 7 + number) for number in range(9)]
+    assert batch.ids() == ["0", "1", "2"] and sink.timeouts == [1.5] and out.deleted == 3
+    assert sorted(out.retry) == [f"{number}|{ROOT_PARTIAL}" for number in range(3, 9)]
 
 
 def test_documents_that_would_be_written_too_late_are_rendered_again(write: Callable[[Slow, float], Outcome]) -> None:
     sink = Slow(5.0)
-    out = write(sink, 4.5)
+    out = write(sink, 4.0)
     assert not sink.writes and sorted(out.retry) == [f"{number}|{ROOT_PARTIAL}" for number in range(9)]
     assert "pipeline.max_age" in out.retry_reason
