@@ -26,8 +26,8 @@ from demo.readings import HOT
 
 STEP = "telemetry"
 DEVICES, RATES = 1000, (10_000, 2_000)
-_HOURS = 3
-"""The time that the readings of the backfill cover. So an hour of the hot device has more than a million readings."""
+_HOURS_PER_MILLION = 72
+"""The time that a million readings of the backfill cover."""
 _WATCHED = [HOT, *range(50, DEVICES + 1, 50)]
 _FOLDER = ROOT / "readmodels" / "devices"
 _GOAL = 1.0
@@ -40,7 +40,8 @@ Read = Callable[[Sequence[str]], Sequence[staleness.Document | None]]
 
 def measure(arena: Arena, report: Report, echo: Callable[[str], None]) -> None:
     count = arena.sizes.readings
-    fill = tables.run_script(_FOLDER / "rows.sql", devices=DEVICES, readings=count, hours=_HOURS)
+    hours = max(3, count * _HOURS_PER_MILLION // 1_000_000)
+    fill = tables.run_script(_FOLDER / "rows.sql", devices=DEVICES, readings=count, hours=hours)
     with tables.added(arena, _FOLDER / "schema.sql", fill, _FOLDER):
         for model in ("device_totals", "device_hours"):
             took, peak = _backfill(arena, model)

@@ -33,7 +33,7 @@ _TIMES = ("hour", "last_taken_at")
 _HOURS = """
 SELECT r.device_id, date_trunc('hour', r.taken_at, 'UTC') AS hour, d.name AS device, d.site, count(*) AS readings,
        count(r.error) AS errors, min(r.temperature)::float8 AS lowest, max(r.temperature)::float8 AS highest,
-       avg(r.temperature)::float8 AS average, max(r.number) AS newest
+       round(avg(r.temperature), 2)::float8 AS average, max(r.number) AS newest
   FROM readings r JOIN devices d ON d.id = r.device_id GROUP BY 1, 2, d.id ORDER BY 1, 2"""
 _TOTALS = """
 SELECT d.id AS device_id, d.name AS device, d.site, count(r.number) AS readings, count(r.error) AS errors,

@@ -55,7 +55,7 @@ def check_groups(where: str, compiled: Compiled, table: Table, mutable: Collecti
     if len(missing) == 2 and _serves_ranges(tuple(map(canonical, for_one)), compiled.group):
         missing = {for_one: [_ONE, _RANGE]}
     entries = {column for columns in missing for column in columns}
-    if impossible := [g for g in compiled.group if g.sql in mutable and _entry(g) in entries]:
+    if impossible := [g for g in compiled.group if g.sql in mutable and entry(g) in entries]:
         yield from (_not_immutable(where, table, group, mutable) for group in impossible)
         return
     for columns, why in missing.items():
@@ -130,7 +130,7 @@ def _for_one(groups: Sequence[GroupColumn], mutable: Collection[str]) -> tuple[s
     """
     bounded = sorted((group for group in groups if group.bounded), key=lambda group: group.sql not in mutable)
     last = next(iter(bounded), None)
-    equal = [_entry(group) for group in groups if group is not last]
+    equal = [entry(group) for group in groups if group is not last]
     return (*equal, quote(last.bounded)) if last else tuple(equal)
 
 
@@ -139,11 +139,12 @@ def _for_ranges(groups: Sequence[GroupColumn]) -> tuple[str, ...]:
     for group in groups:
         if group.bounded:
             return (*found, quote(group.bounded))
-        found.append(_entry(group))
+        found.append(entry(group))
     return tuple(found)
 
 
-def _entry(group: GroupColumn) -> str:
+def entry(group: GroupColumn) -> str:
+    """Returns a group expression as a column of an index."""
     return quote(group.column) if group.column else f"({group.sql})"
 
 

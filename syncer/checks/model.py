@@ -106,7 +106,7 @@ def check_model(
     findings += _parent_indexes(where, compiled, catalog)
     findings += _step_indexes(where, compiled, catalog)
     if compiled.partials and (divided := catalog.tables.get(compiled.partials.table)):
-        findings += check_partials(where, compiled.partials, divided)
+        findings += check_partials(where, compiled.partials, divided, compiled.group)
     return list(dict.fromkeys(findings))
 
 

@@ -45,9 +45,8 @@ def check_declaration(config: Config, connection: psycopg.Connection[Any], model
             config.connection(kind, sinks.find(kind, where=where).Connection)
             if report.loaded and report.loaded[-1].model is model:
                 compiled = report.loaded[-1].compiled
-                stored = any(sinks.stores_partials(each, where=where) for each in model.declaration.sink)
-                lacking = compiled.partials is not None and not stored
-                problems = sinks.check(kind, settings, compiled.fields, where=where, partials=lacking)
+                has_partials = compiled.partials is not None
+                problems = sinks.check(kind, settings, compiled.fields, where=where, partials=has_partials)
                 report.findings[title] += [_sink_finding("sink", model, kind, problem) for problem in problems]
                 if sound and not problems:
                     report.findings[title] += _large_numbers(connection, report.loaded[-1], kind, settings)

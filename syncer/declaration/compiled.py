@@ -270,7 +270,9 @@ class Partials:
     """The dotted name of the relation that is divided."""
     table: TableName
     link: tuple[str, ...]
-    """The relation's side of the link, in the order of the root's key."""
+    """The relation's side of the link, in the order of the root's key. An index on it and `by` leads to a bucket.
+
+    For a grouped root, the group expressions without bounds (`GroupColumn.bounded`)."""
     by: str
     """The column that is divided into buckets."""
     size: int | timedelta

@@ -16,6 +16,7 @@ from syncer.declaration.groups import Grouping
 from syncer.declaration.names import Word, find, nearest, quote
 from syncer.declaration.node import Node
 from syncer.declaration.outer_conditions import outer_columns
+from syncer.declaration.partial_keys import division
 from syncer.declaration.row import Chain, Columns, Row, describe, filtered, ordering
 from syncer.declaration.scope import Scope, both, bounded
 from syncer.declaration.sql_parser import Aggregate, UnsupportedExpression
@@ -58,7 +59,8 @@ class GroupRows:
         items = self.inner.replace_marks(*self._items)
         outputs = ", ".join(f"{i} AS {n}" for i, n in zip(items, self._items.values(), strict=True))
         bounds = bounded(self.inner, self._root, row)
-        condition = both(same_group(self.grouping, row, spans=not bounds), bounds, filtered(self.inner, self._root))
+        by = division(self._root).by if bounds else ""
+        condition = both(same_group(self.grouping, row, bounded=by), bounds, filtered(self.inner, self._root))
         source = f"{quote(*self._root.table.name)} {row}{self.inner.joined(condition)}"
         if not self._items:
             return f"SELECT 1 AS a FROM {source} LIMIT 1"

@@ -33,15 +33,15 @@ class Bucket(NamedTuple):
     """Returns the number of the bucket, from the column's value as SQL."""
 
 
-def same_group(grouping: Grouping, alias: str, *, spans: bool = True) -> str:
+def same_group(grouping: Grouping, alias: str, *, bounded: str = "") -> str:
     """Returns the condition that a row belongs to the group `KEY`.
 
-    spans: whether to add the bounds of columns. They would be in the way of an index for other, narrower bounds.
+    bounded: the column that a bucket bounds. Bounds of other columns are left out: PostgreSQL might use their index.
     """
     keys = grouping.keys
     conditions = [f"{key.sql(alias)} = {KEY}.k{n}" for n, key in enumerate(keys)]
     for n, key in enumerate(keys):
-        if key.span and spans:
+        if key.span and bounded in ("", key.span.column):
             column, value = f"{alias}.{quote(key.span.column)}", f"{KEY}.k{n}"
             conditions += [f"{column} >= {key.span.low(value)}", f"{column} <= {key.span.high(value)}"]
     return " AND ".join(conditions)

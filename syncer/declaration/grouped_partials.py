@@ -71,6 +71,9 @@ class GroupedPartials(PartialCompiler):
         self._in_root = marked
         return document
 
+    def _link(self) -> tuple[str, ...]:
+        return tuple(key.text for key in self._grouping.keys if not key.span)
+
     def _field(self, scope: Scope, states: States, name: str) -> PartialField:
         return _GroupField(scope, self._root, self._scanned, states, name)
 

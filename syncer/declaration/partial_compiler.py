@@ -48,11 +48,15 @@ class PartialCompiler(ABC):
                 self._every_partial(),
                 ".".join(self._node.path) or "root",
                 self._node.table.name,
-                link(self._node),
+                self._link(),
                 given.by,
                 given.size,
             ),
         )
+
+    def _link(self) -> tuple[str, ...]:
+        """Returns what precedes the bucket column in an index that leads to one bucket."""
+        return link(self._node)
 
     @abstractmethod
     def _field(self, scope: Scope, states: States, name: str) -> PartialField:

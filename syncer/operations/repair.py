@@ -128,10 +128,10 @@ def _of_partials(sinks: Sequence[Sink], partials: Partials, rows: Rows, ids: Seq
         for key in view.look_up(partials.every, keys):
             with_rows.setdefault(document.document_id(key[:-1]), set()).add(key[-1])
     needed: dict[str, int] = {}
-    stores = next(sink for sink in sinks if isinstance(sink, PartialSink))
     for sink in sinks:
-        stored = (sink if isinstance(sink, PartialSink) else stores).read_partials(ids)
-        versions = sink.versions(ids)
+        if not isinstance(sink, PartialSink):
+            continue
+        stored, versions = sink.read_partials(ids), sink.versions(ids)
         for id in stored.keys() | versions.keys():
             parts = stored.get(id, {})
             epoch, total = split_version(versions.get(id, 0))

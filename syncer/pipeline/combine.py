@@ -17,9 +17,6 @@ as a remembered delete. The document is deleted while the root partial is a dele
 
 A crash between the steps leaves an older document. The batch is not acknowledged then, and is repeated.
 
-A sink that cannot store partials uses those of another sink of the read model. It takes the same steps with them. To
-write a partial again changes nothing, so both sinks may take step 1.
-
 If the sink loses partials but not the document, the sum falls nevertheless. The stored document then has a higher
 version than the sum of its partials. The write is rejected, so a dead letter reports the loss.
 
@@ -51,14 +48,11 @@ _HIDDEN = HIDDEN.encode()
 class CombiningSink:
     """Writes partials to a sink, and the documents that they make. Implements what a lane needs of `ports.Sink`."""
 
-    def __init__(self, sink: Sink, partials: Partials, model: str, stores: PartialSink | None = None) -> None:
-        """stores: the sink of the read model that has the partials, if it is another one. Raises Fatal without any."""
-        found = stores or sink
-        if not isinstance(found, PartialSink):
-            hint = f"add the sink elasticsearch, postgres or redis to the read model {model}"
-            raise Fatal("the sink cannot store partials", where=sink.name, hint=hint)
+    def __init__(self, sink: Sink, partials: Partials, model: str) -> None:
+        if not isinstance(sink, PartialSink):
+            raise Fatal("the sink cannot store partials", where=sink.name, hint="remove `partials` from the read model")
         self.name, self.in_place = sink.name, sink.in_place
-        self._sink, self._stores = sink, found
+        self._sink, self._stores = sink, sink
         self._partials, self._model = partials, model
         self._columns = len(partials.parts.key)
 
@@ -229,15 +223,7 @@ def every_partial(partials: Partials, view: View, sinks: Iterable[object], keys:
 
 
 def combining(sinks: Sequence[Sink], compiled: Compiled) -> list[Sink]:
-    """Returns the sinks as the lanes of a read model use them. Raises Fatal if none of them can store partials.
-
-    A sink that cannot store partials gets the documents that are combined from those of another sink.
-    """
-    partials = compiled.partials
-    if partials is None:
+    """Returns the sinks as the lanes of a read model use them. Raises Fatal if one cannot store partials."""
+    if compiled.partials is None:
         return list(sinks)
-    others = next((sink for sink in sinks if isinstance(sink, PartialSink)), None)
-    return [
-        cast(Sink, CombiningSink(sink, partials, compiled.name, None if isinstance(sink, PartialSink) else others))
-        for sink in sinks
-    ]
+    return [cast(Sink, CombiningSink(sink, compiled.partials, compiled.name)) for sink in sinks]

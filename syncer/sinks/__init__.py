@@ -236,22 +236,21 @@ def check(
 ) -> list[Problem]:
     """Returns the mistakes of a read model's block for documents with these fields.
 
-    partials: whether the sink has to store the partials of documents, because no other sink of the read model can.
+    partials: whether the sink has to store the partials of documents.
     Raises Fatal when the block does not match the sink's `Settings`.
     """
     package = find(kind, where=where)
     found = package.validate(parse(package.Settings, settings, where=_place(kind, where)), fields)
-    if not partials or stores_partials(kind, where=where):
-        return found
+    return [*found, *(_no_partials(kind, package) if partials else ())]
+
+
+def _no_partials(kind: str, package: SinkPackage) -> list[Problem]:
+    """Returns the mistake that a sink cannot store partials."""
+    if all(hasattr(package.SINK, name) for name in ("write_partials", "read_partials", "partial_ids")):
+        return []
     what = f"the sink {kind} cannot store the partials of documents"
-    hint = "add the sink elasticsearch, postgres or redis to the read model, or remove `partials`"
-    return [*found, Problem(what, "documents with `partials` are combined from hidden documents in a sink", hint)]
-
-
-def stores_partials(kind: str, *, where: str = "") -> bool:
-    """Returns whether a sink of this kind can store the partials of documents."""
-    package = find(kind, where=where)
-    return all(hasattr(package.SINK, name) for name in ("write_partials", "read_partials", "partial_ids"))
+    hint = "use the sink elasticsearch, postgres or redis, or remove `partials` from the relation"
+    return [Problem(what, "documents with `partials` are combined from hidden documents in the sink", hint)]
 
 
 def build(
@@ -277,7 +276,8 @@ def build(
     """
     package = find(kind, where=where)
     parsed = parse(package.Settings, settings, where=_place(kind, where))
-    found = [] if built else package.validate(parsed, model.fields)
+    found = _no_partials(kind, package) if model.partials else []
+    found += [] if built else package.validate(parsed, model.fields)
     if found:
         others = "; ".join(problem.what for problem in found[1:])
         raise Fatal(found[0].what, where=_place(kind, where), why=found[0].why or others, hint=found[0].hint)

@@ -141,29 +141,13 @@ class InElasticsearch:
         return [f"{self.alias}-000001", f"{self.alias}-000001-partials"]
 
 
-class InKafka(InRedis):
-    """A topic, whose documents are combined from the partials in Redis. Both have to be right."""
-
-    block = '{{redis: {{key: "{prefix}:device:{{id}}"}}, kafka: {{topic: "{prefix}-documents"}}}}'
-
-    def documents(self) -> Documents:
-        newest = {}
-        for message in self.system.topic_reader().messages(f"{self.system.prefix}-documents"):
-            key: Any = message.key()
-            body: Any = message.value()
-            newest[key.decode()] = body and json.loads(body)
-        found = {id: document for id, document in newest.items() if document is not None}
-        in_redis = super().documents()
-        return found if found == in_redis else {"the topic": found, "redis": in_redis}
-
-
 Place = InRedis | InPostgres | InElasticsearch
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, system: System) -> Iterator[Place]:
-    if request.param in ("redis", "kafka"):
-        yield (InRedis if request.param == "redis" else InKafka)(system)
+    if request.param == "redis":
+        yield InRedis(system)
     elif request.param == "elasticsearch":
         yield InElasticsearch(system)
     else:
@@ -274,7 +258,6 @@ def expected_hours(system: System) -> Documents:
     ("place", "division"),
     [
         ("redis", "by: at, size: 30m"),
-        ("kafka", "by: id, size: 50"),
         ("elasticsearch", "by: id, size: 7"),
         ("postgres", "by: at, size: 25h"),
     ],

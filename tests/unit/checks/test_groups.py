@@ -28,12 +28,11 @@ def readings(*indexes: str, rows: int = 0, identity: tuple[str, ...] = ()) -> Ca
     return catalog(changed)
 
 
-def model(tables: Catalog, *groups: str) -> Compiled:
+def model(tables: Catalog, *groups: str, partials: str = "") -> Compiled:
     given = ", ".join(f'g{n}: "{text}"' for n, text in enumerate(groups))
-    text = (
-        f"name: m\nroot: {{table: readings, group: {{{given}}}}}\ndocument: {{n: count(*)}}\nsink: {{memory: {{}}}}\n"
-    )
-    return compile(parse(text, "m.yaml"), tables)
+    divided = f", partials: {{{partials}}}" if partials else ""
+    text = f"name: m\nroot: {{table: readings, group: {{{given}}}{divided}}}\n"
+    return compile(parse(f"{text}document: {{n: count(*)}}\nsink: {{memory: {{}}}}\n", "m.yaml"), tables)
 
 
 def findings(tables: Catalog, *groups: str) -> list[Finding]:
@@ -77,6 +76,52 @@ def test_a_missing_index_is_an_error_with_its_statement(
     found = findings(readings(*indexes), *groups)
     assert [(f.severity, f.code) for f in found] == [("error", "group-index")] * len(fixes)
     assert [f.fix for f in found] == [f"CREATE INDEX CONCURRENTLY ON public.readings ({fix});" for fix in fixes]
+
+
+BY_ID, BY_TIME = "by: id, size: 100", "by: taken_at, size: 1m"
+
+
+@pytest.mark.parametrize(
+    ("groups", "partials", "index"),
+    [
+        (("device_id", HOUR), BY_ID, "device_id; id"),
+        (("device_id", HOUR), BY_TIME, "device_id; taken_at"),
+        (("device_id", HOUR), BY_ID, "device_id; date_trunc('hour'::text, taken_at, 'UTC'::text); id"),
+        (("kind", "device_id"), BY_TIME, "device_id; kind; taken_at; id"),
+        (("lower(kind)",), BY_TIME, "lower(kind); taken_at"),
+        ((HOUR,), BY_ID, "id"),
+    ],
+)
+def test_an_index_leads_to_one_bucket_of_a_group(groups: tuple[str, ...], partials: str, index: str) -> None:
+    assert divided_findings(readings(index), *groups, partials=partials) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "partials", "index", "fix"),
+    [
+        (("device_id", HOUR), BY_ID, "device_id; taken_at", "device_id, id"),
+        (("device_id", HOUR), BY_ID, "id; device_id", "device_id, id"),
+        (("lower(kind)",), BY_TIME, "taken_at", '(pg_catalog.lower("kind")), taken_at'),
+        (("device_id",), BY_TIME, "device_id; kind; taken_at", "device_id, taken_at"),
+    ],
+)
+def test_a_bucket_of_a_group_needs_an_index(groups: tuple[str, ...], partials: str, index: str, fix: str) -> None:
+    [found] = divided_findings(readings(index), *groups, partials=partials)
+    assert (found.severity, found.code) == ("error", "partials-index")
+    assert found.fix == f"CREATE INDEX CONCURRENTLY ON public.readings ({fix});"
+
+
+def divided_findings(tables: Catalog, *groups: str, partials: str) -> list[Finding]:
+    found = check_model("m.yaml", model(tables, *groups, partials=partials), tables)
+    return [finding for finding in found if finding.code == "partials-index"]
+
+
+def test_a_bucket_may_be_wider_than_its_group() -> None:
+    """The bounds of the hour remain, because the bucket bounds the same column. Otherwise, only the bucket's do."""
+    wide = model(readings(), "device_id", HOUR, partials="by: taken_at, size: 1d").partials
+    narrow = model(readings(), "device_id", HOUR, partials=BY_ID).partials
+    assert wide is not None and narrow is not None
+    assert wide.parts.render.count("'3600 seconds'") > narrow.parts.render.count("'3600 seconds'")
 
 
 def test_an_index_for_one_group_does_not_serve_ranges() -> None:
