@@ -36,7 +36,7 @@ from syncer.telemetry.metrics import Metrics
 def resync(
     ctx: click.Context, context: Context, model: str, workers: int | None, rate: float | None, yes: bool
 ) -> None:
-    """Rebuild a read model while readers use the current documents.
+    """Write all documents of a read model again.
 
     Run it after you changed a declaration (except its min_interval), after PostgreSQL was restored or replaced, or when
     Kafka deleted changes before they were processed. A daemon that stops for such a reason prints this command.
