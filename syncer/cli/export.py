@@ -57,7 +57,11 @@ from syncer.telemetry.metrics import Metrics
     help="Commit when the oldest record in memory was read this long ago.",
 )
 @click.option("--skip-gaps", is_flag=True, help="Report records that the topic no longer has, and continue after them.")
-@click.option("--new-topic", is_flag=True, help="Append the records of the new topic, after the old one was deleted and created again.")
+@click.option(
+    "--new-topic",
+    is_flag=True,
+    help="Append the records of the new topic, after the old one was deleted and created again.",
+)
 @click.option(
     "--metrics-port",
     type=click.IntRange(1, 65535),
