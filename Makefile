@@ -13,7 +13,7 @@ PORTS ?=
 DEMO_HOME ?= .devstack-demo
 PYTEST_ARGS ?=
 # Workers of pytest. Each has its own servers (about 3 GB). Tests mostly wait, so two workers suit two cores.
-# `make test` adds a worker without servers, which runs the tests that need none.
+# `make test` adds a worker without them, which runs the tests that need no stack.
 WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 ALL_PARALLEL = -n $(shell expr $(WORKERS) + 1) --light-worker --dist loadfile --no-loadscope-reorder

@@ -49,7 +49,7 @@ settings.load_profile("same examples")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    text = "with --dist loadfile: the last worker runs only tests without servers"
+    text = "with --dist loadfile: the last worker runs only tests without a stack of servers"
     parser.addoption("--light-worker", action="store_true", help=text)
 
 

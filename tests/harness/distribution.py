@@ -1,6 +1,7 @@
 """Distributes the files of tests to the workers of pytest-xdist.
 
-The tests of real servers wait for a quarter of the time. A worker for the tests without servers uses this time.
+The tests of real servers wait for a quarter of the time. A worker for the tests without a stack of servers uses this
+time.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from typing import Any
 
 from xdist.scheduler import LoadFileScheduling
 
-WITHOUT_SERVERS = ("tests/unit/", "tests/simulation/")
+WITHOUT_STACK = ("tests/unit/", "tests/simulation/", "tests/packaging/", "tests/engine/")
+"""The generated histories of `tests/engine` start a PostgreSQL of their own, and nothing else."""
 
 
 class LightWorkerScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """Gives the last worker only files that need no servers. The others begin with the files that need servers.
+    """Gives the last worker only files that need no stack. The others begin with the files that need one.
 
     The last worker ends when no such file is left.
     """
@@ -23,7 +25,7 @@ class LightWorkerScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist 
         self.light = f"gw{self.numnodes - 1}"
 
     def _next_light(self) -> str | None:
-        return next((file for file in self.workqueue if file.startswith(WITHOUT_SERVERS)), None)
+        return next((file for file in self.workqueue if file.startswith(WITHOUT_STACK)), None)
 
     def _assign_work_unit(self, node: Any) -> None:
         if node.gateway.id == self.light and (file := self._next_light()):
