@@ -115,7 +115,7 @@ def run_round(
             declare(deployment)
             sinks = big_group.declare(deployment, group_rows, seed) if group_rows else {}
             deployment.run("connectors", "apply", "--yes")
-            with _checked(own, deployment, timeout), samples.running() if samples else nullcontext():
+            with _checked(own, deployment, injector, timeout), samples.running() if samples else nullcontext():
                 _write_under_faults(workload, samples, injector, seconds, 2 * timeout)
             ended = time.monotonic()
             expected = Oracle(database).documents()
@@ -126,7 +126,7 @@ def run_round(
             deployment.run("verify", "--patience", "5")
             if injector.random.random() < _SLOT_LOST:
                 injector.log("slot dropped")
-                with _checked(own.again(), deployment, timeout):
+                with _checked(own.again(), deployment, injector, timeout):
                     lose_slot(deployment, workload)
                 injector.done["slot dropped"] += 1
                 settle(deployment, injector, Oracle(database).documents() | groups, timeout)
@@ -188,7 +188,7 @@ def _write_under_faults(
 
 
 @contextmanager
-def _checked(own: OwnWrites, deployment: Deployment, timeout: float) -> Iterator[None]:
+def _checked(own: OwnWrites, deployment: Deployment, injector: FaultInjector, timeout: float) -> Iterator[None]:
     """Checks freshness during the block, and until some waits were answered with 200 afterwards.
 
     timeout: seconds for these answers.
@@ -196,13 +196,37 @@ def _checked(own: OwnWrites, deployment: Deployment, timeout: float) -> Iterator
     own.start()
     try:
         yield
-        own.require_answers(_ANSWERS, timeout, lambda: any(s["refresh"] for s in deployment.status(expect=(0, 1))))
+        operator = _Operator(deployment, injector)
+
+        def repairs() -> bool:
+            operator.check()
+            return any(s["refresh"] for s in deployment.status(expect=(0, 1)))
+
+        own.require_answers(_ANSWERS, timeout, repairs)
     finally:
         try:
             own.stop()
         except FalseFresh:
             autopsy(deployment, [], deployment.folder)
             raise
+
+
+class _Operator:
+    """Does what `syncer status` says if the connector has failed: Debezium may stop by itself after a restart."""
+
+    def __init__(self, deployment: Deployment, injector: FaultInjector) -> None:
+        self._deployment, self._injector = deployment, injector
+        self._began, self._checked = time.monotonic(), False
+
+    def check(self) -> None:
+        """Checks the connector once, after a delay. Asserts that the syncer names the command, and runs it."""
+        if self._checked or time.monotonic() - self._began < _OPERATOR_DELAY:
+            return
+        self._checked = True
+        if "failed" in self._deployment.run("connectors", "status", expect=(0, 1)):
+            assert APPLY in self._deployment.run("status", expect=(0, 1)), "syncer status does not name the command"
+            self._injector.log("connector applied")
+            self._deployment.run("connectors", "apply", "--yes")
 
 
 def settle(deployment: Deployment, injector: FaultInjector, expected: Expected, timeout: float) -> None:
@@ -213,7 +237,7 @@ def settle(deployment: Deployment, injector: FaultInjector, expected: Expected, 
     """
     began = progress = time.monotonic()
     found: list[Difference] = []
-    left, applied = 0, False
+    left, operator = 0, _Operator(deployment, injector)
     while time.monotonic() - progress < timeout:
         found = compare(deployment, expected)
         status = deployment.status(expect=(0, 1))
@@ -223,12 +247,7 @@ def settle(deployment: Deployment, injector: FaultInjector, expected: Expected, 
         if work < left and (not found or any(s["refresh"] for s in status)):
             progress = time.monotonic()
         left = work
-        if not applied and time.monotonic() - began > _OPERATOR_DELAY:
-            applied = True
-            if "failed" in deployment.run("connectors", "status", expect=(0, 1)):
-                assert APPLY in deployment.run("status", expect=(0, 1)), "syncer status does not name the command"
-                injector.log("connector applied")
-                deployment.run("connectors", "apply", "--yes")
+        operator.check()
         time.sleep(0.5)  # a comparison is expensive: it reads every document
     autopsy(deployment, found, deployment.folder)
     logs = "\n".join(daemon.tail() for daemon in injector.daemons)
