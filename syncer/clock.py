@@ -160,7 +160,8 @@ def _resync(model: str) -> str:
 def version(epoch: int, clock: int) -> int:
     """Returns a positive 64-bit integer that orders documents, as Elasticsearch's external versions require."""
     if not 0 < epoch < 1 << 15 or not 0 <= clock < 1 << EPOCH_SHIFT:
-        raise Fatal(f"no version can hold epoch {epoch} and clock {clock}")
+        why = "the version of a document has 15 bits for the epoch and 48 bits for the clock"
+        raise Fatal(f"the epoch {epoch} or the snapshot clock {clock} is out of range", why=why)
     return epoch << EPOCH_SHIFT | clock
 
 

@@ -156,5 +156,5 @@ class Evidence:
         except SyncerError:
             raise
         except Exception as error:
-            hint = "a defect of the syncer"
+            hint = "report this defect of the syncer, as CONTRIBUTING.md says"
             raise Fatal("unexpected answer of a sink", where=self.model, why=repr(error), hint=hint) from error

@@ -108,7 +108,7 @@ def classify_error(error: psycopg.Error, what: str, *, where: str = "PostgreSQL"
         if hint := libpq.refused(str(error), "postgres"):
             return Fatal(what, where=where, why=why, hint=hint)
         if isinstance(error, psycopg.ProgrammingError):  # psycopg did not send the statement
-            return Fatal(what, where=where, why=why, hint="a defect of the syncer")
+            return Fatal(what, where=where, why=why, hint="report this defect of the syncer, as CONTRIBUTING.md says")
         return Retry(what, where=where, why=why, hint="check that the server is up and postgres.dsn is correct")
     if state == "XX000" and _POSTGIS.match(error.diag.source_file or ""):
         return Reject(what, where=where, why=f"{why} [{state}]", hint=_STATES["22"][1])
