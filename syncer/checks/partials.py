@@ -39,7 +39,7 @@ def check_partials(
 def _leads_to_bucket(index: Index, partials: Partials, groups: Sequence[GroupColumn]) -> bool:
     """Returns whether an index leads to one bucket.
 
-    A group with bounds, such as an hour, may be in the index, and need not: a bucket has few rows of other hours.
+    The index may leave out a group with bounds, such as an hour: a bucket has few rows of other hours.
     """
     if not groups:
         count, columns = len(partials.link), index.columns

@@ -23,11 +23,10 @@ from syncer.declaration.group_document import GroupRow, GroupRows
 from syncer.declaration.group_sql import KEY, Bucket, group_lookup, same_group
 from syncer.declaration.groups import Grouping
 from syncer.declaration.model import Model
-from syncer.declaration.names import Word, quote
-from syncer.declaration.parameters import arrays, texts, with_placeholders
+from syncer.declaration.names import Word
 from syncer.declaration.partial_compiler import PartialCompiler
 from syncer.declaration.partial_keys import ROOT, buckets_of, division
-from syncer.declaration.partial_lookups import LookupOf, UseOf, to_root_partial
+from syncer.declaration.partial_lookups import LookupOf, UseOf, every_partial, to_root_partial
 from syncer.declaration.partial_statements import GroupStatements
 from syncer.declaration.partial_states import PartialField, States
 from syncer.declaration.render_sql import Document
@@ -122,16 +121,8 @@ class GroupedPartials(PartialCompiler):
 
     def _every_partial(self) -> Lookup:
         keys = self._grouping.keys
-        names = ", ".join(f"v{n}" for n in range(len(keys)))
-        values = ", ".join(f"v{n}::{key.type} AS k{n}" for n, key in enumerate(keys))
-        number = buckets_of(self._root).number(f"c.{quote(division(self._root).by)}")
-        rows = f"{quote(*self._root.table.name)} c WHERE {same_group(self._grouping, 'c')}"
-        sql = (
-            f"SELECT {texts([f'{KEY}.k{n}' for n in range(len(keys))])}, d.b::pg_catalog.text "
-            f"FROM (SELECT DISTINCT {values} FROM ROWS FROM ({arrays(len(keys))}) AS u({names})) {KEY} "
-            f"CROSS JOIN LATERAL (SELECT DISTINCT {number} AS b FROM {rows} UNION ALL SELECT {ROOT}) d"
-        )
-        return Lookup(self._grouping.names, tuple(family(key.base) for key in keys), with_placeholders(sql))
+        families, types = tuple(family(key.base) for key in keys), [key.type for key in keys]
+        return every_partial(self._root, self._grouping.names, families, types, same_group(self._grouping, "c"))
 
 
 class _GroupField(PartialField):

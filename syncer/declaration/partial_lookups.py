@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from syncer.declaration.binding import Node
@@ -59,17 +59,8 @@ class Lookups:
         """Returns the look-up from a root's key to the keys of the root partial and of all buckets with rows."""
         key, types = self._key()
         columns = [self._root.table.columns[name] for name in key]
-        values = ", ".join(f"v{n}::{key_type(c.type, c.base)} AS k{n}" for n, c in enumerate(columns))
-        names = ", ".join(f"v{n}" for n in range(len(key)))
         linked = " AND ".join(f"c.{quote(own)} = k.k{n}" for n, own in enumerate(link(self._node)))
-        by = buckets_of(self._node).number(f"c.{quote(division(self._node).by)}")
-        buckets = f"SELECT DISTINCT {by} AS b FROM {quote(*self._node.table.name)} c WHERE {linked}"
-        sql = (
-            f"SELECT {texts([f'k.k{n}' for n in range(len(key))])}, d.b::pg_catalog.text "
-            f"FROM (SELECT DISTINCT {values} FROM ROWS FROM ({arrays(len(key))}) AS u({names})) k "
-            f"CROSS JOIN LATERAL ({buckets} UNION ALL SELECT {ROOT}) d"
-        )
-        return Lookup(key, types, with_placeholders(sql))
+        return every_partial(self._node, key, types, [key_type(c.type, c.base) for c in columns], linked)
 
     def _own_lookup(self) -> Lookup:
         """Returns the look-up from the link and the bucket column of a row: it reads no table."""
@@ -82,6 +73,26 @@ class Lookups:
         )
         types = tuple(table.columns[name].base for name in own)
         return Lookup((*own, by.name), (*types, by.base), with_placeholders(sql))
+
+
+def every_partial(
+    node: Node, key: tuple[str, ...], families: tuple[str, ...], types: Sequence[str], linked: str
+) -> Lookup:
+    """Returns the look-up from a document's key to the keys of the root partial and of all buckets with rows.
+
+    node: of the divided rows. families, types: of the key's columns; the texts of a key are cast to the types.
+    linked: the condition that the row `c` belongs to the document with the key `k`.
+    """
+    names = ", ".join(f"v{n}" for n in range(len(key)))
+    values = ", ".join(f"v{n}::{type} AS k{n}" for n, type in enumerate(types))
+    number = buckets_of(node).number(f"c.{quote(division(node).by)}")
+    buckets = f"SELECT DISTINCT {number} AS b FROM {quote(*node.table.name)} c WHERE {linked}"
+    sql = (
+        f"SELECT {texts([f'k.k{n}' for n in range(len(key))])}, d.b::pg_catalog.text "
+        f"FROM (SELECT DISTINCT {values} FROM ROWS FROM ({arrays(len(key))}) AS u({names})) k "
+        f"CROSS JOIN LATERAL ({buckets} UNION ALL SELECT {ROOT}) d"
+    )
+    return Lookup(key, families, with_placeholders(sql))
 
 
 def to_root_partial(lookup: Lookup | None) -> Lookup | None:
