@@ -27,9 +27,18 @@ class Process:
     started: str
 
     def alive(self) -> bool:
-        """Returns whether exactly this process is alive. A zombie is not."""
-        _reap(self.pid)
-        return start_time(self.pid) == self.started
+        """Returns whether exactly this process is alive. A zombie is not.
+
+        Reaps a zombie that is a child of this process. PostgreSQL, for example, does not start while the id in its
+        lock file exists, even as a zombie.
+        """
+        if start_time(self.pid) == self.started:
+            return True
+        # A process can end at any moment. Therefore reap after the look: a zombie that was seen can be reaped.
+        if (fields := _stat(self.pid)) and _identity(fields) == self.started:
+            with contextlib.suppress(ChildProcessError):  # the child of another process
+                os.waitpid(self.pid, os.WNOHANG)
+        return False
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal if the process is alive."""
@@ -110,6 +119,10 @@ def start_time(pid: int) -> str | None:
     fields = _stat(pid)
     if not fields or (fields[0] == "Z" and not _other_threads(pid)):
         return None
+    return _identity(fields)
+
+
+def _identity(fields: list[str]) -> str:
     return f"{BOOT_ID.read_text().strip()}/{fields[19]}"
 
 
@@ -150,8 +163,3 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-
-
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):  # the child of another process
-        os.waitpid(pid, os.WNOHANG)

@@ -48,6 +48,19 @@ def test_killing_a_process_kills_its_descendants(sleeper: Process) -> None:
     assert not process.start_time(child)
 
 
+def test_a_process_that_is_gone_has_left_its_id(tmp_path: Path) -> None:
+    """PostgreSQL refused to start after a kill: the old process was a zombie, seen but not reaped.
+
+    The process ends while `alive` runs, so each of the ten has a good chance to end between two system calls.
+    """
+    for _ in range(10):
+        ended = process.spawn(["true"], account=OURSELVES, env={}, cwd=tmp_path, log=tmp_path / "log")
+        while ended.alive():
+            pass
+        with pytest.raises(ProcessLookupError):
+            os.kill(ended.pid, 0)
+
+
 def test_another_process_with_the_same_id_is_not_signalled(sleeper: Process) -> None:
     remembered = Process(sleeper.pid, "another boot/1")
     assert not remembered.alive()
