@@ -134,6 +134,13 @@ class Stack:
         self.halt(name)
         self.launch(name)
 
+    def launch_dead(self) -> list[str]:
+        """Starts the servers of this stack that have ended. Returns their names. Raises DevstackError as `launch` does."""
+        dead = [name for name, known in self.processes.items() if not known.alive()]
+        for name in dead:
+            self.launch(name)
+        return dead
+
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Sends a signal to a server.
 

@@ -141,7 +141,7 @@ def echo(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def stack(echo: Callable[[str], None]) -> Iterator[devstack.Stack]:
-    """The servers. A test that stops or kills a server must start it again (`stack.restart`)."""
+    """The servers. A test that stops or kills a server starts it again (`stack.restart`)."""
     if running := os.environ.get("SYNCER_TEST_STACK"):
         if "PYTEST_XDIST_WORKER" in os.environ:
             pytest.exit("Workers cannot share SYNCER_TEST_STACK, because tests stop servers. Run pytest without -n.")
@@ -152,6 +152,14 @@ def stack(echo: Callable[[str], None]) -> Iterator[devstack.Stack]:
         yield started
     finally:
         started.remove()
+
+
+@pytest.fixture(autouse=True)
+def _servers_run(request: pytest.FixtureRequest) -> None:
+    """Starts the servers that an earlier test left dead because it failed. Otherwise later tests would fail, too."""
+    for name in ("stack", "private", "postgres_alone"):
+        if name in request.fixturenames:
+            request.getfixturevalue(name).launch_dead()
 
 
 def temporary_home() -> Path:

@@ -54,6 +54,13 @@ def test_elasticsearch_accepts_external_versions(stack: Stack, names: Names) -> 
     assert [index(2**48 + 7), index(2**48 + 6), index(2**48 + 8)] == [201, 409, 200]
 
 
+def test_a_dead_server_is_started_again(stack: Stack) -> None:
+    stack.kill("redis")
+    assert stack.launch_dead() == ["redis"]
+    assert "redis" in stack.running()
+    assert stack.launch_dead() == []
+
+
 def test_redis_never_evicts(stack: Stack) -> None:
     with redis.Redis.from_url(stack.redis) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
