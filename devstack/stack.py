@@ -135,7 +135,7 @@ class Stack:
         self.launch(name)
 
     def launch_dead(self) -> list[str]:
-        """Starts the servers of this stack that have ended. Returns their names. Raises DevstackError as `launch` does."""
+        """Starts the servers that have ended. Returns their names. Raises DevstackError as `launch` does."""
         dead = [name for name, known in self.processes.items() if not known.alive()]
         for name in dead:
             self.launch(name)
