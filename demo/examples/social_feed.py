@@ -90,7 +90,7 @@ def _fill(connection: psycopg.Connection[Any]) -> None:
 
 def _use(dsn: str, seconds: float) -> None:
     """Users post, follow and delete. In between, the celebrity posts once, and every feed is awaited."""
-    screen.note(f"users post and follow; after {seconds / 2:g} s, user 1 posts, whom {FOLLOWERS:,} users follow")
+    screen.note(f"users post and follow; after {seconds / 2:g} s, user 1 writes a post for {FOLLOWERS:,} followers")
     client = redis.Redis.from_url(os.environ["SYNCER_REDIS__URL"])
     took, found = reach(dsn, client, FOLLOWERS, seconds)
     screen.note(f"the post reached {FOLLOWERS:,} feeds in {took:.1f} s: {FOLLOWERS / took:,.0f} feeds/s")

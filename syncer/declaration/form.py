@@ -108,7 +108,7 @@ class Root(Strict):
         default=None, description="`drop` leaves out rows for which an expression of `group` is NULL."
     )
     partials: Partials | None = Field(
-        default=None, description="Combine the aggregates over the rows of a group from partials."
+        default=None, description="Divides the rows of each group into buckets, and stores the aggregates of each bucket."
     )
 
     @model_validator(mode="after")
@@ -141,7 +141,9 @@ class ManyRelation(Strict):
     )
     relations: Relations = {}
     partials: Partials | None = Field(
-        default=None, description="Combine aggregates from partials. Only for a relation of the root."
+        default=None,
+        description="Divides the rows into buckets, and stores the aggregates of each bucket. "
+        "Only for a relation of the root.",
     )
 
     @property
