@@ -108,7 +108,8 @@ class Root(Strict):
         default=None, description="`drop` leaves out rows for which an expression of `group` is NULL."
     )
     partials: Partials | None = Field(
-        default=None, description="Divides the rows of each group into buckets, and stores the aggregates of each bucket."
+        default=None,
+        description="Divides the rows of each group into buckets, and stores the aggregates of each bucket.",
     )
 
     @model_validator(mode="after")
