@@ -54,7 +54,7 @@ class Process:
         """
         if not self.alive():
             return
-        family = [self, *(Process(pid, start_time(pid) or "") for pid in descendants(self.pid))]
+        family = [self, *map(identified, descendants(self.pid))]
         for one in family:
             one.signal(signal.SIGKILL)
         for one in family:
@@ -87,7 +87,16 @@ def spawn(command: Sequence[str | Path], *, account: Account, env: Mapping[str, 
             extra_groups=account.extra_groups,
         )
     child.returncode = 0  # The server outlives this object. Without a return code, Popen would emit a ResourceWarning.
-    return Process(child.pid, start_time(child.pid) or "")
+    return identified(child.pid)
+
+
+def identified(pid: int) -> Process:
+    """Returns the process that has this id now, or a process that is never alive. A zombie is identified, too.
+
+    A new process can end before anyone looks at it. `alive` must still reap it.
+    """
+    fields = _stat(pid)
+    return Process(pid, _identity(fields) if fields else "")
 
 
 def run(command: Sequence[str | Path], *, account: Account, env: Mapping[str, str], cwd: Path) -> str:

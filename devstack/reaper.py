@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from devstack import stack
-from devstack.process import Process, start_time
+from devstack.process import Process, identified
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,7 +22,7 @@ def start(home: Path) -> Process:
     command = [sys.executable, "-m", "devstack.reaper", str(home), str(os.getpid())]
     child = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL)
     child.returncode = 0  # It outlives this process. Without a return code, Popen would emit a ResourceWarning.
-    return Process(child.pid, start_time(child.pid) or "")
+    return identified(child.pid)
 
 
 def wait_for_end(pid: int) -> None:

@@ -51,7 +51,7 @@ def test_killing_a_process_kills_its_descendants(sleeper: Process) -> None:
 def test_a_process_that_is_gone_has_left_its_id(tmp_path: Path) -> None:
     """PostgreSQL refused to start after a kill: the old process was a zombie, seen but not reaped.
 
-    The process ends while `alive` runs, so each of the ten has a good chance to end between two system calls.
+    The process ends while `spawn` or `alive` runs, so each of the ten has a good chance to end between two system calls.
     """
     for _ in range(10):
         ended = process.spawn(["true"], account=OURSELVES, env={}, cwd=tmp_path, log=tmp_path / "log")
@@ -274,7 +274,7 @@ def test_a_stack_is_loaded_from_its_file(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(stack, "make_site", site)
     known = {
-        "redis": Process(os.getpid(), process.start_time(os.getpid()) or ""),
+        "redis": process.identified(os.getpid()),
         "kafka": Process(1, "gone"),
     }
     before = stack.Stack(tmp_path, site(tmp_path / "data", ports.FIXED, launch.HEAPS, {"postgres": "17"}, None), known)
