@@ -51,7 +51,7 @@ def test_killing_a_process_kills_its_descendants(sleeper: Process) -> None:
 def test_a_process_that_is_gone_has_left_its_id(tmp_path: Path) -> None:
     """PostgreSQL refused to start after a kill: the old process was a zombie, seen but not reaped.
 
-    The process ends while `spawn` or `alive` runs, so each of the ten has a good chance to end between two system calls.
+    Each of the ten processes ends while `spawn` or `alive` runs, perhaps between two system calls.
     """
     for _ in range(10):
         ended = process.spawn(["true"], account=OURSELVES, env={}, cwd=tmp_path, log=tmp_path / "log")
