@@ -94,7 +94,7 @@ def main(orders: int | None, quick: bool, only: list[str]) -> None:
                 echo(step)
                 STEPS[step](opened, report, echo)
             if max(opened.elsewhere, default=0.0) > _QUIET:
-                used = f"used up to {max(opened.elsewhere):.0%} of the cores, so the figures are too low."
+                used = f"used up to {max(opened.elsewhere):.0%} of the cores, so an idle machine is faster."
                 report.remarks.append(f"The machine was not idle. Other programs {used}")
     except (Failed, DevstackError) as error:
         output.echo(f"The benchmark failed: {error}", style="bold red")

@@ -33,7 +33,7 @@ from syncer.telemetry.metrics import Metrics
     exits={
         0: "stopped by SIGTERM or Ctrl-C, or caught up, or --check found nothing",
         3: "the topic, the table or the path cannot be used",
-        4: "a server is unreachable; with --until-caught-up or --check",
+        4: "a server is unreachable; only with --until-caught-up or --check",
     },
 )
 @click.argument("model")
@@ -54,7 +54,7 @@ from syncer.telemetry.metrics import Metrics
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="Commit when the oldest record in memory was read this long ago.",
+    help="Commit when this time has passed since the oldest record in memory was read.",
 )
 @click.option("--skip-gaps", is_flag=True, help="Report records that the topic no longer has, and continue after them.")
 @click.option(

@@ -37,8 +37,9 @@ def preview(ctx: click.Context, context: Context, model: str, keys: Sequence[str
     The documents are printed as JSON. Use the command to try out a declaration, or to see what a document should be.
     It needs PostgreSQL only and changes nothing.
 
-    A key is the id of a document, made of the key columns of the root row, or of the values of its group expressions.
-    The columns of a composite key are joined by `|`. Within a column, write `\\|` for `|`, and `\\\\` for `\\`.
+    A key is the id of a document. It contains the key columns of the root row or, if the root is grouped, the values of
+    the group expressions. The columns of a composite key are joined by `|`. Within a column,
+    write `\\|` for `|`, and `\\\\` for `\\`.
     """
     config = context.config
     [loaded] = loader.load_models(config, [model])

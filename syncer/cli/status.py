@@ -67,16 +67,17 @@ def status(ctx: click.Context, context: Context, models: Sequence[str], as_json:
     state          new (never run), starting, running, waiting (continues by itself once the
                    problem is fixed), stopped (no daemon runs it), failed
     stale          how old a document can be, by the clock of this host: the time since the newest
-                   snapshot of PostgreSQL that every sink shows (the watermark); – if it is unknown
+                   snapshot of PostgreSQL that every sink shows (the watermark); a dash if
+                   it is unknown
     lag            age of the oldest change that some sink does not show yet; it includes fan-outs,
-                   and changes that the connector does not deliver; ? if it is unknown, - for a new
-                   or stopped read model
+                   and changes that the connector does not deliver; a question mark if it is
+                   unknown, a dash for a new or stopped read model
     records        change records in Kafka that are not in every sink
     work           work items that are due: backfill ranges, large fan-outs, sweeps
     dead letters   documents and records that were rejected
     backfill       end of the last backfill, its progress, "unfinished" or "never"
 
-    Known problems are servers that do not answer, and daemons that failed or were killed. Others are a connector or
+    The command finds these problems: servers that do not answer, daemons that failed or were killed, a connector or
     slot that does not deliver changes, and readers that use an index which is no longer updated.
     """
     config = context.config

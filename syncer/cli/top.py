@@ -53,8 +53,8 @@ def top(context: Context, url: str | None, interval: float) -> None:
     """Show the live state of a daemon in the terminal.
 
     The values are those of the daemon's page: state, lag, rates, progress and dead letters of each read model, and the
-    next commands. The line on the right is the lag of the last 15 minutes. A narrow terminal shows fewer columns.
-    Press q or Ctrl-C to end.
+    next commands. The small chart on the right shows the lag of the last 15 minutes. A narrow terminal shows fewer
+    columns. Press q or Ctrl-C to end.
 
     Without a terminal, the command prints the values once and ends. If the daemon requires a token, set
     http.read_token_file in the configuration, or SYNCER_HTTP__READ_TOKEN.

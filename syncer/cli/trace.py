@@ -104,9 +104,9 @@ def trace(
 
     KEY is the id of the document, as in `syncer preview`.
 
-    A change is acknowledged when its documents are in every sink or have a dead letter. There is one exception: if the
-    change affects many documents, or the read model has min_interval, they may still be waiting in work items. Times
-    are those of the commits, in UTC.
+    A change is acknowledged when its documents are in every sink or have a dead letter. If a change
+    affects many documents, or the read model has min_interval, the change is acknowledged earlier. Its documents may
+    then still wait in work items. Times are those of the commits, in UTC.
 
     \b
     left           the row belonged to the document before the change, and not after it

@@ -181,12 +181,12 @@ class PipelineSettings(Section):
     commit_interval: Seconds = Field(default=1.0, description="Time between commits of offsets (seconds)")
     gate_timeout: Seconds = Field(
         default=30,
-        description="Report a transaction in Kafka that PostgreSQL does not show after this time (seconds)",
+        description="Report a transaction in Kafka that is still invisible in PostgreSQL after this time (seconds)",
     )
     max_age: Seconds = Field(
         default=30,
         le=600,
-        description="Render a batch again if it was not written this long after its snapshot; at most 600 (seconds)",
+        description="Render a batch again if its snapshot is older than this before the write; at most 600 (seconds)",
     )
     change_lanes: Count = Field(
         default=1, description="Batches of change events processed concurrently, per process and read model"
@@ -266,7 +266,7 @@ class FreshnessSettings(Section):
     publish_interval: float = Field(
         default=1.0,
         ge=0,
-        description="About the time between two watermarks that are written to the sinks (seconds); 0: write none",
+        description="Approximate time between two watermarks that are written to the sinks (seconds); 0: write none",
     )
 
 

@@ -114,7 +114,7 @@ class Refresher:
                 "too many refreshes are in progress",
                 where=self._compiled.name,
                 why=f"refresh.max_requests is {self._settings.max_requests}",
-                hint="send the request again later, or wait for the token instead (GET /wait)",
+                hint="send the request again later, or wait until the documents show the commit (GET /wait)",
             )
         try:
             with self._reader() as reader:

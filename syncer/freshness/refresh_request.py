@@ -86,7 +86,7 @@ def too_many(model: str, most: int) -> Refused:
         f"the request is about more than {counted(most, 'document')}",
         where=model,
         why="refresh.max_documents limits how many documents one request may refresh",
-        hint="wait for the token instead (GET /wait): the syncer renders these documents anyway",
+        hint="wait until the documents show the commit (GET /wait): the syncer renders them anyway",
     )
 
 

@@ -10,7 +10,7 @@ PIPELINE: tuple[Spec, ...] = (
         "gauge",
         ("model",),
         "seconds",
-        "Age of the oldest pending change, which is not in every sink; 0 when there is none. It does not say how old a"
+        "Age of the oldest change that is not in every sink yet; 0 when there is none. It does not say how old a"
         " document can be: `syncer_staleness_seconds` does. It grows while the read model"
         " waits or has failed. It compares the time of PostgreSQL with the time of this host.\n"
         "It includes the change events and work items in the partitions of this process. The work items are fan-outs,"
@@ -80,7 +80,7 @@ PIPELINE: tuple[Spec, ...] = (
         ("model",),
         "documents",
         "Documents that change events marked as dirty (to be rendered again). A document counts once per batch. In a"
-        " read model with partials: partials.",
+        " read model with partials, it counts partials.",
     ),
     Spec(
         "syncer_renders_skipped_total",
@@ -88,7 +88,7 @@ PIPELINE: tuple[Spec, ...] = (
         ("model",),
         "documents",
         "Dirty documents that were not rendered again, because their last render already contains the changes. In a"
-        " read model with partials: partials.",
+        " read model with partials, it counts partials.",
     ),
     Spec(
         "syncer_documents_total",
@@ -97,7 +97,7 @@ PIPELINE: tuple[Spec, ...] = (
         "documents",
         "Documents by the outcome of their write: written, deleted, stale (the sink had the same or a newer version),"
         " retried (rendered again later), rejected (a dead letter was written). In a"
-        " read model with partials: partials.",
+        " read model with partials, it counts partials.",
     ),
     Spec(
         "syncer_documents_reordered_total",
