@@ -70,7 +70,7 @@ def apply(ctx: click.Context, context: Context, dry_run: bool, timeout: float, y
     paused or was stopped.
 
     \b
-    PostgreSQL      creates the publication, or changes its tables
+    PostgreSQL      creates the publication, or changes its list of tables and its options
     Kafka           creates missing topics of tables
     Kafka Connect   creates the connector, or changes its settings
 

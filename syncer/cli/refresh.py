@@ -54,8 +54,10 @@ def refresh(
 ) -> None:
     """Render documents now and write them to every sink. KEY is a document's id.
 
-    The documents show PostgreSQL as it is now, and at least the commit that --token names. The command needs
-    PostgreSQL, Kafka and the sinks. It needs neither Kafka Connect nor the stream of changes nor a running daemon.
+    The documents show PostgreSQL as it is now. If --token names a transaction that is still open, the command first
+    waits for its commit. `syncer wait --help` describes tokens.
+
+    The command needs PostgreSQL, Kafka and the sinks. It needs neither Kafka Connect nor the stream of changes nor a running daemon.
 
     With --url, a daemon does the work. This is faster, because the daemon has already opened the read model. The
     command sends http.write_token to the daemon.

@@ -111,8 +111,8 @@ def trace(
     \b
     left           the row belonged to the document before the change, and not after it
     joined         the row belongs to the document since the change
-    earlier link   the row belonged to the document through another row, which has left the document;
-                   the change may have come before or after that row left
+    earlier link   the row belonged to the document through a link that no longer exists; the change
+                   may be older or newer than the end of this link
     not used       the change affects no column that the document uses
 
     With --follow, the command then prints new changes, the acknowledgements, and each new version of the document. With

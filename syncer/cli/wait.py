@@ -60,6 +60,9 @@ def wait(
 
     The command asks a running daemon, and sends http.read_token to it. When every sink shows the commit, the command
     prints how old a document can be.
+
+    A token is `x:` and a transaction id, `l:` and a position in the WAL, or `now`. The part after `@` names the
+    PostgreSQL server and its timeline. docs/freshness.md has the SQL that returns a token.
     """
     config = context.config
     if url is None:

@@ -150,7 +150,10 @@ class HttpSettings(Section):
         default=200, description="Maximum number of requests per second from one client; twice as many in a burst"
     )
     request_timeout: Seconds = Field(
-        default=10, description="Time in which a client has to send a request, and to read waiting data (seconds)"
+        default=10,
+        description="Disconnect a client that does not send its request, or does not read its data, within this time"
+        " (seconds)",
+
     )
 
 
@@ -186,7 +189,8 @@ class PipelineSettings(Section):
     max_age: Seconds = Field(
         default=30,
         le=600,
-        description="Render a batch again if its snapshot is older than this before the write; at most 600 (seconds)",
+        description="Maximum age of a snapshot when its documents are written; older documents are rendered again;"
+        " at most 600 (seconds)",
     )
     change_lanes: Count = Field(
         default=1, description="Batches of change events processed concurrently, per process and read model"
@@ -198,12 +202,14 @@ class PipelineSettings(Section):
 class BackfillSettings(Section):
     """How `syncer backfill` and `syncer resync` split the root table. Each range of keys is one work item."""
 
-    range_documents: Count = Field(default=2000, description="Maximum number of documents in a range, or of partials")
+    range_documents: Count = Field(
+        default=2000, description="Maximum number of documents in a range; with partials, maximum number of partials"
+    )
     workers: Count = Field(default=2, description="Ranges rendered concurrently, per process")
 
 
 class DeadLetterSettings(Section):
-    """When a read model stops instead of writing dead letters. Bad documents among good ones do not stop it."""
+    """If a sink rejects too many documents in a row, the read model stops. Bad documents among good ones do not stop it."""
 
     max_consecutive: int = Field(
         default=100,

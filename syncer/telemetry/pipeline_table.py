@@ -11,7 +11,7 @@ PIPELINE: tuple[Spec, ...] = (
         ("model",),
         "seconds",
         "Age of the oldest change that is not in every sink yet; 0 when there is none. It does not say how old a"
-        " document can be: `syncer_staleness_seconds` does. It grows while the read model"
+        " document can be: `syncer_staleness_seconds` does. The lag grows while the read model"
         " waits or has failed. It compares the time of PostgreSQL with the time of this host.\n"
         "It includes the change events and work items in the partitions of this process. The work items are fan-outs,"
         " and renders after altered tables or lost documents. It also includes the connector: a canary message counts"
