@@ -153,7 +153,6 @@ class HttpSettings(Section):
         default=10,
         description="Disconnect a client that does not send its request, or does not read its data, within this time"
         " (seconds)",
-
     )
 
 
@@ -209,7 +208,7 @@ class BackfillSettings(Section):
 
 
 class DeadLetterSettings(Section):
-    """If a sink rejects too many documents in a row, the read model stops. Bad documents among good ones do not stop it."""
+    """If a sink rejects too many documents in a row, the read model stops. Single bad documents do not stop it."""
 
     max_consecutive: int = Field(
         default=100,
