@@ -200,17 +200,18 @@ def combined_version(versions: Iterable[int], model: str) -> int:
 
     Raises Fatal if the sum of the clocks does not fit into a version.
     """
-    split = [split_version(version) for version in versions]
-    total, epochs = sum(clock for _, clock in split), {epoch for epoch, _ in split}
-    if len(epochs) != 1:
-        raise AssertionError(f"partials of several epochs: {epochs}")
+    all_versions = list(versions)
+    (epoch, _), (last_epoch, _) = split_version(min(all_versions)), split_version(max(all_versions))
+    if epoch != last_epoch:
+        raise AssertionError(f"partials of several epochs: {epoch} and {last_epoch}")
+    total = sum(all_versions) - len(all_versions) * (epoch << EPOCH_SHIFT)
     if total >= 1 << EPOCH_SHIFT:
         raise Fatal(
-            f"a document has {counted(len(split), 'partial')}, too many for its version",
+            f"a document has {counted(len(all_versions), 'partial')}, too many for its version",
             where=model,
             hint=f"choose a larger `size` of `partials`, then: syncer resync {model}",
         )
-    return epochs.pop() << EPOCH_SHIFT | total
+    return epoch << EPOCH_SHIFT | total
 
 
 def every_partial(partials: Partials, view: View, sinks: Iterable[object], keys: Sequence[Key]) -> list[Key]:

@@ -1,15 +1,19 @@
 """Combines the states of buckets (`declaration/partial_states.py`), and assembles the document. Pure.
 
 The result has the text that PostgreSQL writes when it renders the whole document at once.
+
+A document may have thousands of buckets, and it is combined for each change. So the functions take a column, which is
+one state of all buckets, and leave the loops to functions of Python that are written in C.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_UP, Context, Decimal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_UP, Context, Decimal, localcontext
 from heapq import merge
 from itertools import islice
+from typing import Any
 
 import orjson
 
@@ -19,7 +23,8 @@ _EXACT = Context(prec=160_000, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_HALF
 """PostgreSQL's numeric has at most 131,072 digits before and 16,383 after the decimal point. Infinity − Infinity is
 NaN, as in PostgreSQL. ROUND_HALF_UP rounds halves away from zero."""
 _DECODER = json.JSONDecoder()
-State = Sequence[str | None]
+Column = Sequence[str | None]
+"""One state of all buckets, in the order of buckets."""
 
 
 def assemble(fields: Sequence[CombinedField], of_root: bytes, of_buckets: Sequence[bytes]) -> bytes:
@@ -28,13 +33,14 @@ def assemble(fields: Sequence[CombinedField], of_root: bytes, of_buckets: Sequen
     of_root: the document without its combined fields. of_buckets: the states of each bucket, in the order of buckets.
     """
     own = _texts(of_root.decode())
-    states: list[State] = [orjson.loads(body) for body in of_buckets]
+    columns: list[Column] = list(zip(*map(orjson.loads, of_buckets), strict=True))
     shown = []
     for field in fields:
+        states = columns[field.at :] or ((), ())  # no bucket: no column
         if field.order:
-            text = _in_order(field, [state[field.at] for state in states])
+            text = _in_order(field, states[0])
         elif field.function:
-            text = _COMBINE[field.function]([state[field.at :] for state in states])
+            text = _COMBINE[field.function](states)
         else:
             text = own[field.name]
         shown.append(f"{json.dumps(field.name, ensure_ascii=False)}:{text}")
@@ -56,29 +62,31 @@ def _texts(text: str) -> dict[str, str]:
     return found
 
 
-def _count(states: Sequence[State]) -> str:
-    return str(sum(int(state[0] or 0) for state in states))
+def _count(states: Sequence[Column]) -> str:
+    return str(sum(map(int, _present(states[0]))))
 
 
-def _sum(states: Sequence[State]) -> str:
-    total = _total(states)
+def _sum(states: Sequence[Column]) -> str:
+    total = _total(states[0])
     return "null" if total is None else _json(total)
 
 
-def _average(states: Sequence[State]) -> str:
-    total, count = _total(states), sum(int(state[1] or 0) for state in states)
+def _average(states: Sequence[Column]) -> str:
+    total, count = _total(states[0]), sum(map(int, _present(states[1])))
     return "null" if total is None or not count else _json(divide(total, count))
 
 
-def _total(states: Sequence[State]) -> Decimal | None:
+def _total(column: Column) -> Decimal | None:
     """Returns the exact sum. It keeps the largest number of decimal places, as PostgreSQL's does."""
-    values = [Decimal(state[0]) for state in states if state[0] is not None]
+    values = list(map(Decimal, _present(column)))
     if not values:
         return None
-    total = values[0]
-    for value in values[1:]:
-        total = _EXACT.add(total, value)
-    return total
+    with localcontext(_EXACT):
+        return sum(values[1:], values[0])
+
+
+def _present(column: Column) -> Iterable[str]:
+    return filter(None, column)  # a state is no empty text
 
 
 def divide(total: Decimal, count: int) -> Decimal:
@@ -120,29 +128,35 @@ def _leading_group(value: Decimal) -> tuple[int, int]:
     return int(text[:width].ljust(width, "0")), weight
 
 
-def _extreme(better: Callable[[tuple[bool, Decimal], tuple[bool, Decimal]], bool]) -> Callable[[Sequence[State]], str]:
-    def combine(states: Sequence[State]) -> str:
-        best: tuple[bool, Decimal] | None = None
-        shown = "null"
-        for state in states:
-            if state[0] is None or state[1] is None:
-                continue
-            value = Decimal(state[0])
-            key = (True, Decimal(0)) if value.is_nan() else (False, value)  # NaN is greater than all numbers
-            if best is None or not better(best, key):  # of equal values, PostgreSQL keeps the last one
-                best, shown = key, state[1]
-        return shown
+def _extreme(extreme: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Column]], str]:
+    def combine(states: Sequence[Column]) -> str:
+        shown = list(_present(states[1]))
+        if not shown:
+            return "null"
+        numbers = list(map(Decimal, _present(states[0])))
+        numbers.reverse()  # of equal values, PostgreSQL keeps the last one
+        if any(map(Decimal.is_nan, numbers)):
+            found = _with_nan(extreme, numbers)
+        else:
+            found = numbers.index(extreme(numbers))
+        return shown[-1 - found]
 
     return combine
 
 
-def _in_order(field: CombinedField, states: Sequence[str | None]) -> str:
+def _with_nan(extreme: Callable[[Sequence[Any]], Any], numbers: Sequence[Decimal]) -> int:
+    """Returns the index of the first extreme. NaN is greater than all numbers, as in PostgreSQL."""
+    keys = [(number.is_nan(), Decimal(0) if number.is_nan() else number) for number in numbers]
+    return keys.index(extreme(keys))
+
+
+def _in_order(field: CombinedField, states: Column) -> str:
     """Returns the first row of all buckets, or a list of the first rows. Each bucket has its own first rows, sorted."""
 
     def key(row: Sequence[str | None]) -> list[tuple[int, int, Decimal | int]]:
         return [_sort_value(text, kind) for text, kind in zip(row, field.order, strict=False)]
 
-    found = [orjson.loads(state) for state in states if state is not None]
+    found = list(map(orjson.loads, _present(states)))
     if field.function == "first":
         return _element(min(found, key=key)) if found else "null"
     return f"[{','.join(map(_element, islice(merge(*found, key=key), field.limit)))}]"
@@ -166,9 +180,9 @@ def _sort_value(text: str | None, kind: SortKey) -> tuple[int, int, Decimal | in
     return 0, int(nan), value
 
 
-def _boolean(any_or_all: Callable[[list[bool]], bool]) -> Callable[[Sequence[State]], str]:
-    def combine(states: Sequence[State]) -> str:
-        values = [state[0] == "true" for state in states if state[0] is not None]
+def _boolean(any_or_all: Callable[[list[bool]], bool]) -> Callable[[Sequence[Column]], str]:
+    def combine(states: Sequence[Column]) -> str:
+        values = [state == "true" for state in _present(states[0])]
         return "null" if not values else "true" if any_or_all(values) else "false"
 
     return combine
@@ -182,12 +196,12 @@ def _json(value: Decimal) -> str:
     return format(value, "f")
 
 
-_COMBINE: Mapping[str, Callable[[Sequence[State]], str]] = {
+_COMBINE: Mapping[str, Callable[[Sequence[Column]], str]] = {
     "count": _count,
     "sum": _sum,
     "avg": _average,
-    "min": _extreme(lambda best, new: best < new),
-    "max": _extreme(lambda best, new: best > new),
+    "min": _extreme(min),
+    "max": _extreme(max),
     "bool_and": _boolean(all),
     "bool_or": _boolean(any),
 }
