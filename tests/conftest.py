@@ -24,6 +24,7 @@ from hypothesis import settings
 
 import devstack
 from devstack.servers import Postgres
+from syncer.pipeline import combined_blocks
 from tests.harness import Database, Names
 from tests.harness.database import fresh_database
 from tests.harness.names import fresh_names
@@ -116,6 +117,14 @@ def _garbage_of_earlier_modules() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _small_blocks() -> Iterator[None]:
+    """Combines documents from blocks of two partials, because the documents of tests have few partials."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(combined_blocks, "_BLOCK", 2)
+        yield
 
 
 @pytest.fixture(scope="session")

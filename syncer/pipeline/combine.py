@@ -37,6 +37,7 @@ from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal, Retry
 from syncer.events import Key
 from syncer.pipeline.combine_states import assemble
+from syncer.pipeline.combined_blocks import CombinedBlocks
 from syncer.pipeline.limits import LATE_HINT
 from syncer.ports import PartialSink, Sink, StoredPartials, View
 from syncer.quantities import counted
@@ -55,6 +56,7 @@ class CombiningSink:
         self._sink, self._stores = sink, sink
         self._partials, self._model = partials, model
         self._columns = len(partials.parts.key)
+        self._blocks = CombinedBlocks(partials.fields)
 
     def write(self, batch: Batch, timeout: float = 30.0) -> Outcome:
         """Writes partials and the documents of their roots. The ids of the batch and of the outcome are of partials."""
@@ -125,8 +127,7 @@ class CombiningSink:
             if of_root.body is None or of_root.body == _HIDDEN:
                 batch.deletes.append(root)
             else:
-                buckets = sorted((int(bucket), part.body) for bucket, part in parts.items() if bucket != ROOT_PARTIAL)
-                states = [body for _, body in buckets if body is not None]
+                states = self._blocks.states(root, parts)
                 batch.upserts[root] = assemble(self._partials.fields, of_root.body, states)
         return batch
 

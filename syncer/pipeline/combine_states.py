@@ -1,9 +1,12 @@
 """Combines the states of buckets (`declaration/partial_states.py`), and assembles the document. Pure.
 
-The result has the text that PostgreSQL writes when it renders the whole document at once.
+The document has the text that PostgreSQL writes when it renders the whole document at once.
 
-A document may have thousands of buckets, and it is combined for each change. So the functions take a column, which is
-one state of all buckets, and leave the loops to functions of Python that are written in C.
+`merge` returns the state of several buckets together. It has the same form as the state of one bucket, so merged states
+can be merged again, in the order of their buckets. `combined_blocks.py` uses that.
+
+A document may have thousands of buckets, and it is combined for each change. So the functions take columns, and leave
+the loops to functions of Python that are written in C. A column is one item of all states, in the order of buckets.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_UP, Context, Decimal, localcontext
-from heapq import merge
+from heapq import merge as merge_sorted
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -23,24 +26,47 @@ _EXACT = Context(prec=160_000, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_HALF
 """PostgreSQL's numeric has at most 131,072 digits before and 16,383 after the decimal point. Infinity − Infinity is
 NaN, as in PostgreSQL. ROUND_HALF_UP rounds halves away from zero."""
 _DECODER = json.JSONDecoder()
-Column = Sequence[str | None]
-"""One state of all buckets, in the order of buckets."""
+Text = str | None
+State = Sequence[Text]
+"""The state of one or more buckets: the items of all fields."""
+Column = Sequence[Text]
 
 
-def assemble(fields: Sequence[CombinedField], of_root: bytes, of_buckets: Sequence[bytes]) -> bytes:
+class _Function(NamedTuple):
+    """Combines an aggregate that has one or two items in a state."""
+
+    merge: Callable[[Sequence[Column]], State]
+    """From the columns that begin with the first item to the items of the merged state."""
+    show: Callable[[Text, Text], str]
+    """From these items to the JSON text of the field. Without a bucket, the items are None."""
+
+
+def merge(fields: Sequence[CombinedField], states: Sequence[State]) -> State:
+    """Returns the state of several buckets together. states: at least one, in the order of buckets."""
+    columns: list[Column] = list(zip(*states, strict=True))
+    merged: list[Text] = [None] * len(columns)
+    for field in fields:
+        if field.order:
+            merged[field.at] = _merge_in_order(field, columns[field.at])
+        elif field.function:
+            items = _FUNCTIONS[field.function].merge(columns[field.at :])
+            merged[field.at : field.at + len(items)] = items
+    return merged
+
+
+def assemble(fields: Sequence[CombinedField], of_root: bytes, states: Sequence[State]) -> bytes:
     """Returns the document as JSON text.
 
-    of_root: the document without its combined fields. of_buckets: the states of each bucket, in the order of buckets.
+    of_root: the document without its combined fields. states: of all buckets, in their order.
     """
-    own = _texts(of_root.decode())
-    columns: list[Column] = list(zip(*map(orjson.loads, of_buckets), strict=True))
+    own, merged = _texts(of_root.decode()), merge(fields, states) if states else ()
     shown = []
     for field in fields:
-        states = columns[field.at :] or ((), ())  # no bucket: no column
+        first, second = (*merged[field.at : field.at + 2], None, None)[:2]
         if field.order:
-            text = _in_order(field, states[0])
+            text = _show_in_order(field, first)
         elif field.function:
-            text = _COMBINE[field.function](states)
+            text = _FUNCTIONS[field.function].show(first, second)
         else:
             text = own[field.name]
         shown.append(f"{json.dumps(field.name, ensure_ascii=False)}:{text}")
@@ -62,31 +88,38 @@ def _texts(text: str) -> dict[str, str]:
     return found
 
 
-def _count(states: Sequence[Column]) -> str:
-    return str(sum(map(int, _present(states[0]))))
-
-
-def _sum(states: Sequence[Column]) -> str:
-    total = _total(states[0])
-    return "null" if total is None else _json(total)
-
-
-def _average(states: Sequence[Column]) -> str:
-    total, count = _total(states[0]), sum(map(int, _present(states[1])))
-    return "null" if total is None or not count else _json(divide(total, count))
-
-
-def _total(column: Column) -> Decimal | None:
-    """Returns the exact sum. It keeps the largest number of decimal places, as PostgreSQL's does."""
-    values = list(map(Decimal, _present(column)))
-    if not values:
-        return None
-    with localcontext(_EXACT):
-        return sum(values[1:], values[0])
-
-
 def _present(column: Column) -> Iterable[str]:
-    return filter(None, column)  # a state is no empty text
+    return filter(None, column)  # no item is an empty text
+
+
+def _count(columns: Sequence[Column]) -> State:
+    return [str(sum(map(int, _present(columns[0]))))]
+
+
+def _show_count(count: Text, _: Text) -> str:
+    return count or "0"
+
+
+def _sum(columns: Sequence[Column]) -> State:
+    """Adds exactly. The sum keeps the largest number of decimal places, as PostgreSQL's does."""
+    values = list(map(Decimal, _present(columns[0])))
+    if not values:
+        return [None]
+    with localcontext(_EXACT):
+        return [str(sum(values[1:], values[0]))]
+
+
+def _show_sum(total: Text, _: Text) -> str:
+    return "null" if total is None else _json(Decimal(total))
+
+
+def _average(columns: Sequence[Column]) -> State:
+    return [*_sum(columns), *_count(columns[1:])]
+
+
+def _show_average(total: Text, count: Text) -> str:
+    values = int(count or 0)
+    return "null" if total is None or not values else _json(divide(Decimal(total), values))
 
 
 def divide(total: Decimal, count: int) -> Decimal:
@@ -128,41 +161,60 @@ def _leading_group(value: Decimal) -> tuple[int, int]:
     return int(text[:width].ljust(width, "0")), weight
 
 
-def _extreme(extreme: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Column]], str]:
-    def combine(states: Sequence[Column]) -> str:
-        shown = list(_present(states[1]))
-        if not shown:
-            return "null"
-        numbers = list(map(Decimal, _present(states[0])))
-        numbers.reverse()  # of equal values, PostgreSQL keeps the last one
-        if any(map(Decimal.is_nan, numbers)):
-            found = _with_nan(extreme, numbers)
-        else:
-            found = numbers.index(extreme(numbers))
-        return shown[-1 - found]
+def _extreme(extreme: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Column]], State]:
+    """extreme: `min` or `max`."""
+
+    def combine(columns: Sequence[Column]) -> State:
+        items = list(zip(_present(columns[0]), _present(columns[1]), strict=True))
+        if not items:
+            return [None, None]
+        items.reverse()  # of equal values, PostgreSQL keeps the last one
+        numbers = [Decimal(number) for number, _ in items]
+        if any(map(Decimal.is_nan, numbers)):  # NaN is greater than all numbers
+            keys = [(number.is_nan(), Decimal(0) if number.is_nan() else number) for number in numbers]
+            return items[keys.index(extreme(keys))]
+        return items[numbers.index(extreme(numbers))]
 
     return combine
 
 
-def _with_nan(extreme: Callable[[Sequence[Any]], Any], numbers: Sequence[Decimal]) -> int:
-    """Returns the index of the first extreme. NaN is greater than all numbers, as in PostgreSQL."""
-    keys = [(number.is_nan(), Decimal(0) if number.is_nan() else number) for number in numbers]
-    return keys.index(extreme(keys))
+def _show_extreme(_: Text, shown: Text) -> str:
+    return shown or "null"
 
 
-def _in_order(field: CombinedField, states: Column) -> str:
-    """Returns the first row of all buckets, or a list of the first rows. Each bucket has its own first rows, sorted."""
+def _boolean(any_or_all: Callable[[list[bool]], bool]) -> Callable[[Sequence[Column]], State]:
+    def combine(columns: Sequence[Column]) -> State:
+        values = [item == "true" for item in _present(columns[0])]
+        return [None if not values else "true" if any_or_all(values) else "false"]
 
-    def key(row: Sequence[str | None]) -> list[tuple[int, int, Decimal | int]]:
+    return combine
+
+
+def _show_boolean(value: Text, _: Text) -> str:
+    return value or "null"
+
+
+def _merge_in_order(field: CombinedField, column: Column) -> Text:
+    """Merges the first rows of all buckets, of which each is sorted. For `first`, each item is one row."""
+
+    def key(row: Sequence[Text]) -> list[tuple[int, int, Decimal | int]]:
         return [_sort_value(text, kind) for text, kind in zip(row, field.order, strict=False)]
 
-    found = list(map(orjson.loads, _present(states)))
+    found = list(map(orjson.loads, _present(column)))
+    if not found:
+        return None
     if field.function == "first":
-        return _element(min(found, key=key)) if found else "null"
-    return f"[{','.join(map(_element, islice(merge(*found, key=key), field.limit)))}]"
+        return orjson.dumps(min(found, key=key)).decode()
+    return orjson.dumps(list(islice(merge_sorted(*found, key=key), field.limit))).decode()
 
 
-def _element(row: Sequence[str | None]) -> str:
+def _show_in_order(field: CombinedField, item: Text) -> str:
+    if field.function == "first":
+        return "null" if item is None else _element(orjson.loads(item))
+    return f"[{','.join(map(_element, orjson.loads(item or '[]')))}]"
+
+
+def _element(row: Sequence[Text]) -> str:
     """Returns the JSON text of the document's element, without the array around it."""
     return (row[-1] or "")[1:-1]
 
@@ -180,14 +232,6 @@ def _sort_value(text: str | None, kind: SortKey) -> tuple[int, int, Decimal | in
     return 0, int(nan), value
 
 
-def _boolean(any_or_all: Callable[[list[bool]], bool]) -> Callable[[Sequence[Column]], str]:
-    def combine(states: Sequence[Column]) -> str:
-        values = [state == "true" for state in _present(states[0])]
-        return "null" if not values else "true" if any_or_all(values) else "false"
-
-    return combine
-
-
 def _json(value: Decimal) -> str:
     if value.is_nan():
         return '"NaN"'
@@ -196,12 +240,12 @@ def _json(value: Decimal) -> str:
     return format(value, "f")
 
 
-_COMBINE: Mapping[str, Callable[[Sequence[Column]], str]] = {
-    "count": _count,
-    "sum": _sum,
-    "avg": _average,
-    "min": _extreme(min),
-    "max": _extreme(max),
-    "bool_and": _boolean(all),
-    "bool_or": _boolean(any),
+_FUNCTIONS: Mapping[str, _Function] = {
+    "count": _Function(_count, _show_count),
+    "sum": _Function(_sum, _show_sum),
+    "avg": _Function(_average, _show_average),
+    "min": _Function(_extreme(min), _show_extreme),
+    "max": _Function(_extreme(max), _show_extreme),
+    "bool_and": _Function(_boolean(all), _show_boolean),
+    "bool_or": _Function(_boolean(any), _show_boolean),
 }

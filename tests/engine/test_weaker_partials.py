@@ -19,6 +19,7 @@ from syncer.events import ChangeEvent
 from syncer.pipeline import combine_states
 from syncer.pipeline.change_stages import ChangeStages
 from syncer.pipeline.combine import CombiningSink
+from syncer.pipeline.combine_states import Column as Items
 from syncer.pipeline.combine_states import State
 from syncer.pipeline.resolve import Resolve
 from syncer.pipeline.route import Route
@@ -166,12 +167,12 @@ def no_sweeps(self: ChangeStages, *arguments: Any, **named: Any) -> None:
     self._has_partials = False
 
 
-def without_order(field: CombinedField, states: Sequence[str | None]) -> str:
-    return IN_ORDER(field._replace(order=()), states)
+def without_order(field: CombinedField, column: Items) -> str | None:
+    return IN_ORDER(field._replace(order=()), column)
 
 
-def ascending(field: CombinedField, states: Sequence[str | None]) -> str:
-    return IN_ORDER(field._replace(order=tuple(key._replace(descending=False) for key in field.order)), states)
+def ascending(field: CombinedField, column: Items) -> str | None:
+    return IN_ORDER(field._replace(order=tuple(key._replace(descending=False) for key in field.order)), column)
 
 
 def all_are_accepted(self: CombiningSink, stored: Any, timeout: float) -> Outcome:
@@ -179,24 +180,25 @@ def all_are_accepted(self: CombiningSink, stored: Any, timeout: float) -> Outcom
     return replace(out, rejected=[])
 
 
-def combined(function: str, weaker: Callable[[Sequence[State]], str]) -> tuple[object, str, Any]:
-    return combine_states, "_COMBINE", {**combine_states._COMBINE, function: weaker}
+def combined(function: str, merge: Callable[[Sequence[Items]], State]) -> tuple[object, str, Any]:
+    functions = combine_states._FUNCTIONS
+    return combine_states, "_FUNCTIONS", {**functions, function: functions[function]._replace(merge=merge)}
 
 
-def last_bucket(states: Sequence[State]) -> str:
-    return next((state[1] for state in reversed(states) if state[1] is not None), "null")
+def last_bucket(columns: Sequence[Items]) -> State:
+    return [next((text for text in reversed(column) if text is not None), None) for column in columns[:2]]
 
 
-def average_of_averages(states: Sequence[State]) -> str:
-    return combine_states._average([[state[0], "1"] for state in states if state[0] is not None])
+def average_of_averages(columns: Sequence[Items]) -> State:
+    return [*combine_states._sum(columns), str(len(columns[0]) - columns[0].count(None))]
 
 
-def null_is_false(states: Sequence[State]) -> str:
-    return "true" if all(state[0] == "true" for state in states) else "false"
+def null_is_false(columns: Sequence[Items]) -> State:
+    return ["true" if all(text == "true" for text in columns[0]) else "false"]
 
 
 RESOLVE, ROUTE, STAGES = Resolve.__call__, Route.__call__, ChangeStages.__init__
-IN_ORDER, WRITE = combine_states._in_order, CombiningSink._write_combined
+IN_ORDER, WRITE = combine_states._merge_in_order, CombiningSink._write_combined
 WEAKER: dict[str, tuple[object, str, Any]] = {
     "only the new bucket is dirty": (Resolve, "__call__", after_image_only),
     "an update of the bucket column alone is ignored": (Route, "__call__", ignores_the_bucket_column),
@@ -205,13 +207,13 @@ WEAKER: dict[str, tuple[object, str, Any]] = {
     "min of the last bucket": combined("min", last_bucket),
     "max of the last bucket": combined("max", last_bucket),
     "avg without the counts": combined("avg", average_of_averages),
-    "count of buckets": combined("count", lambda states: str(len(states))),
-    "sum of the first bucket": combined("sum", lambda states: combine_states._sum(states[:1])),
-    "bool_or as bool_and": combined("bool_or", combine_states._COMBINE["bool_and"]),
-    "bool_and as bool_or": combined("bool_and", combine_states._COMBINE["bool_or"]),
+    "count of buckets": combined("count", lambda columns: [str(len(columns[0]))]),
+    "sum of the first bucket": combined("sum", lambda columns: columns[0][:1]),
+    "bool_or as bool_and": combined("bool_or", combine_states._FUNCTIONS["bool_and"].merge),
+    "bool_and as bool_or": combined("bool_and", combine_states._FUNCTIONS["bool_or"].merge),
     "bool_and of a bucket without values": combined("bool_and", null_is_false),
-    "lists are appended": (combine_states, "_in_order", without_order),
-    "lists are merged in the wrong direction": (combine_states, "_in_order", ascending),
+    "lists are appended": (combine_states, "_merge_in_order", without_order),
+    "lists are merged in the wrong direction": (combine_states, "_merge_in_order", ascending),
     "numbers are compared as texts": (combine_states, "_sort_value", lambda text, key: (text is None, text or "")),
     "equal numbers are compared in the order of buckets": (partial_states, "_in_order_of_rows", lambda node: True),
     "a filter is forgotten": (partial_states, "_filter", lambda condition: ""),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from syncer.clock import version
 from syncer.declaration.compiled import CombinedField
 from syncer.errors import Fatal
 from syncer.pipeline.combine import combined_version
-from syncer.pipeline.combine_states import assemble
+from syncer.pipeline.combine_states import State, assemble
 
 ROOT = "root"
 Version = Callable[[Sequence[int]], int]
@@ -146,12 +145,12 @@ def test_documents_are_the_text_of_postgresql() -> None:
         CombinedField("low", "min", 4),
         CombinedField("any", "bool_or", 6),
     ]
-    states = [
+    states: list[State] = [
         ["2", "1.50", "1.50", "2", "0.5", "0.5", "false"],
         ["1", "2.125", "2.125", "1", "2.125", "2.125", "true"],
         ["0", None, None, "0", None, None, None],
     ]
-    found = assemble(fields, b'{"name":"a, \\"b\\""}', [json.dumps(one).encode() for one in states])
+    found = assemble(fields, b'{"name":"a, \\"b\\""}', states)
     assert found == b'{"name":"a, \\"b\\"","n":3,"total":3.625,"mean":1.20833333333333333333,"low":0.5,"any":true}'
-    empty = assemble(fields, b'{"name":null}', [json.dumps(states[2]).encode()])
+    empty = assemble(fields, b'{"name":null}', states[2:])
     assert empty == b'{"name":null,"n":0,"total":null,"mean":null,"low":null,"any":null}'

@@ -52,13 +52,13 @@ def _by(at: int, key: SortKey, row: Row) -> Any:
 def merged(order: tuple[SortKey, ...], limit: int, rows: Sequence[tuple[int, Row]], kept: int) -> str:
     """Returns the document. kept: the number of rows that each bucket has at most."""
     fields = [CombinedField("list", "list", 0, order, limit), CombinedField("one", "first", 1, order)]
-    bodies = []
+    buckets = []
     for bucket in range(4):
         own = in_order(order, [row for number, row in rows if number == bucket])
         states = [[*row, f"[{row[-1]}]"] for row in own]
         shown = [json.dumps(states[:kept]), json.dumps(states[0]) if states else None]
-        bodies.append(json.dumps(shown).encode())
-    return assemble(fields, b"{}", bodies).decode()
+        buckets.append(shown)
+    return assemble(fields, b"{}", buckets).decode()
 
 
 def expected(order: tuple[SortKey, ...], limit: int, rows: Sequence[tuple[int, Row]]) -> str:
