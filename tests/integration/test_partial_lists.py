@@ -96,8 +96,10 @@ def test_a_bucket_keeps_one_row_less(database: Database) -> None:
 
 
 def test_lists_of_buckets_are_appended(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_order = combine_states._in_order
-    monkeypatch.setattr(combine_states, "_in_order", lambda field, states: in_order(field._replace(order=()), states))
+    in_order = combine_states._merge_in_order
+    monkeypatch.setattr(
+        combine_states, "_merge_in_order", lambda field, states: in_order(field._replace(order=()), states)
+    )
     with opened(database, DIVISIONS[0], listed("[at desc]")) as world:
         assert found_within(world, 300)
 
@@ -112,13 +114,13 @@ def test_lists_of_buckets_are_appended(database: Database, monkeypatch: pytest.M
 def test_a_part_of_the_order_is_ignored(
     database: Database, order: str, weaker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_order = combine_states._in_order
+    in_order = combine_states._merge_in_order
 
-    def ignores(field: CombinedField, states: Sequence[str | None]) -> str:
+    def ignores(field: CombinedField, states: Sequence[str | None]) -> str | None:
         keys = tuple(key._replace(**{weaker: False}) for key in field.order)
         return in_order(field._replace(order=keys), states)
 
-    monkeypatch.setattr(combine_states, "_in_order", ignores)
+    monkeypatch.setattr(combine_states, "_merge_in_order", ignores)
     with opened(database, DIVISIONS[0], listed(order)) as world:
         assert found_within(world, 300)
 
