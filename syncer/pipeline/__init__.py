@@ -23,8 +23,8 @@ has its own lane. This lane reads it through `delayed_items.py`.
 A sink that is a log cannot refuse a late write. `order_lane.py` reads such a log. If the last entry of a document is an
 older version (`log_order.py`), it schedules a render of the document.
 
-Some documents are combined from partials (`combine.py`, `combine_states.py`). A lane writes the partials to a sink, as
-it writes documents. The combination happens in that sink.
+Some documents are combined from partials (`combine.py`, `combine_states.py`, `combined_blocks.py`). A lane writes the
+partials to a sink, as it writes documents. The combination happens in that sink.
 
 Work that is too large for one batch goes to the work topic, as work items (`work_items.py`). Records and documents that
 can never be accepted become dead letters (`rejections.py`). If a sink rejects too many documents in a row, the circuit
