@@ -18,7 +18,6 @@ from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.monitors.table_alterations import TableAlterations
 from syncer.pacing import Waiter
 from syncer.pipeline.circuit_breaker import CircuitBreaker
-from syncer.pipeline.combine import combining
 from syncer.pipeline.delayed_items import DelayedItems
 from syncer.pipeline.hot_roots import HotRoots
 from syncer.pipeline.lane import Lane
@@ -57,6 +56,8 @@ class ModelSession:
     names: Names
     clock: Clock
     sinks: list[Sink]
+    lane_sinks: list[Sink]
+    """The sinks as the lanes use them (`pipeline.combine.combining`)."""
     registration: Registration
     dead_letters: OpenDeadLetters
     durability: SinkDurabilityMonitor
@@ -108,7 +109,7 @@ class ModelSession:
             compiled.rendered,
             source,
             self.rows(),
-            combining(self.sinks, compiled),
+            self.lane_sinks,
             clock=self.clock,
             work=self.work(),
             dead_letters=dead_letters or self.dead_letters.writer(),

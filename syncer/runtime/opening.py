@@ -20,6 +20,7 @@ from syncer.monitors.sink_durability import SinkDurabilityMonitor
 from syncer.monitors.table_alterations import TableAlterations
 from syncer.pacing import SystemTime, Waiter
 from syncer.pipeline.circuit_breaker import CircuitBreaker, SavedBreakers
+from syncer.pipeline.combine import combining
 from syncer.pipeline.hot_roots import HotRoots
 from syncer.pipeline.visibility import plan_durably
 from syncer.pipeline.work_items import range_items
@@ -126,6 +127,7 @@ class ModelOpener:
             begun.names,
             clock,
             sinks,
+            combining(sinks, loaded.compiled),
             registration,
             dead_letters,
             durability,
