@@ -57,8 +57,8 @@ def refresh(
     The documents show PostgreSQL as it is now. If --token names a transaction that is still open, the command first
     waits for its commit. `syncer wait --help` describes tokens.
 
-    The command needs PostgreSQL, Kafka and the sinks. It needs neither Kafka Connect nor the stream of changes nor a
-    running daemon.
+    The command needs PostgreSQL, Kafka and the sinks. It does not need Kafka Connect, the stream of changes
+    or a running daemon.
 
     With --url, a daemon does the work. This is faster, because the daemon has already opened the read model. The
     command sends http.write_token to the daemon.

@@ -111,8 +111,8 @@ def trace(
     \b
     left           the row belonged to the document before the change, and not after it
     joined         the row belongs to the document since the change
-    earlier link   the row belonged to the document through a link that no longer exists; the change
-                   may be older or newer than the end of this link
+    earlier link   an earlier link connected the row with the document; this link no longer exists;
+                   the change may have been committed before or after the link was removed
     not used       the change affects no column that the document uses
 
     With --follow, the command then prints new changes, the acknowledgements, and each new version of the document. With
@@ -230,7 +230,7 @@ def _echo_report(report: Report) -> None:
     for part, error in report.missing.items():
         output.echo(f"missing: {part}: {' '.join(str(error).split())}", style="red")
     if report.differs and not report.letters:
-        output.echo(f"→ to write all documents that differ again: syncer verify {report.model} --repair")
+        output.echo(f"→ to repair all documents that differ from PostgreSQL: syncer verify {report.model} --repair")
     for line in trace_output.NOT_RECORDED:
         output.echo(line, style="dim")
 
