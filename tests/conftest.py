@@ -121,7 +121,10 @@ def _garbage_of_earlier_modules() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _small_blocks() -> Iterator[None]:
-    """Combines documents from blocks of two partials, because the documents of tests have few partials."""
+    """Combines documents from blocks of two partials, because the documents of tests have few partials.
+
+    The daemons that tests start as processes use blocks of the usual size.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(combined_blocks, "_BLOCK", 2)
         yield

@@ -1,8 +1,12 @@
 """Remembers merged states, so that a document with very many partials is not combined from all of them for each change.
 
-The buckets of a document are divided into blocks. A change of one partial needs the other partials of its block, and
-the merged states of all other blocks. They are in memory only. They depend on nothing but the partials that the sink
-returned, and each partial is compared with the remembered one. So a document is the same with and without this memory.
+The buckets of a document are sorted and cut into blocks. A change of one partial needs the other partials of its block,
+and the merged states of all other blocks. They are in memory only. They depend on nothing but the partials that the
+sink returned, and every partial is compared with the remembered one. So a document is the same with and without this
+memory.
+
+A new bucket at the end changes the last block only. A new bucket in the middle moves the borders of all later blocks,
+so they are merged again, once.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import orjson
 
@@ -21,73 +26,80 @@ from syncer.ports import StoredPartial
 
 _BLOCK = 64
 """The number of buckets in a block."""
-_MOST = 100_000
-"""The number of partials that are remembered, with about 300 bytes each."""
+_MOST_BYTES = 32 << 20
+_OVERHEAD = 250
+"""The approximate memory of a partial without its body, in bytes."""
 _ROOT = str(ROOT)
-
-Parts = Mapping[str, StoredPartial]
 
 
 @dataclass(frozen=True, slots=True)
 class _Combined:
-    """The partials of a document, and the merged states of its blocks by their number. Blocks without states are left
-    out."""
+    """A document as it was combined last.
 
-    parts: Parts
-    blocks: Mapping[int, State]
+    buckets: with states, in their order. bodies: of these buckets. states: the merged state of each block.
+    size: the approximate memory, in bytes.
+    """
+
+    buckets: Sequence[str]
+    bodies: Sequence[bytes]
+    states: Sequence[State]
+    size: int
 
 
 class CombinedBlocks:
-    """The blocks of the documents that were combined last. Threads may share it. fields: of the read model.
+    """The blocks of the documents that were combined last. Threads may share it.
 
-    most: the number of partials that it remembers.
+    fields: of the read model. most_bytes: the memory for all documents. A document that needs more than half of it is
+    not remembered.
     """
 
-    def __init__(self, fields: Sequence[CombinedField], most: int = _MOST) -> None:
-        self._fields, self._most = fields, most
+    def __init__(self, fields: Sequence[CombinedField], most_bytes: int = _MOST_BYTES) -> None:
+        self._fields, self._most_bytes = fields, most_bytes
         self._lock = threading.Lock()
         self._found: OrderedDict[str, _Combined] = OrderedDict()
         """By document id. The document that was combined last is at the end."""
         self._size = 0
-        """The number of partials in `_found`."""
+        """The memory of all documents in `_found`, in bytes."""
 
-    def states(self, id: str, parts: Parts) -> Sequence[State]:
+    def states(self, id: str, parts: Mapping[str, StoredPartial]) -> Sequence[State]:
         """Returns states for `combine_states.assemble`: those of all buckets, or those of all blocks of many buckets.
 
         id: of the document. parts: all its partials.
         """
-        if len(parts) <= 2 * _BLOCK:
-            buckets = sorted((int(bucket), part.body) for bucket, part in parts.items() if bucket != _ROOT)
-            return [orjson.loads(body) for _, body in buckets if body is not None]
+        bodies = {name: part.body for name, part in parts.items() if part.body is not None and name != _ROOT}
+        if len(bodies) <= 2 * _BLOCK:
+            return [orjson.loads(bodies[bucket]) for bucket in sorted(bodies, key=int)]
         with self._lock:
             before = self._found.get(id)
-        # A copy: the sink may change its mapping later.
-        blocks = self._blocks(before, now := dict(parts))
-        self._remember(id, _Combined(now, blocks))
-        return [blocks[number] for number in sorted(blocks)]
+        combined = self._combine(before, bodies)
+        self._remember(id, combined)
+        return combined.states
 
-    def _blocks(self, before: _Combined | None, parts: Parts) -> Mapping[int, State]:
-        known, blocks = (before.parts, dict(before.blocks)) if before else ({}, {})
-        changed = [bucket for bucket, part in parts.items() if known.get(bucket) != part]
-        changed += known.keys() - parts.keys()
-        for number in {int(bucket) // _BLOCK for bucket in changed if bucket != _ROOT}:
-            if states := self._states(number, parts):
-                blocks[number] = merge(self._fields, states)
+    def _combine(self, before: _Combined | None, found: Mapping[str, bytes]) -> _Combined:
+        """Returns the document of these bodies by bucket. Takes from the one before it the blocks that are the same."""
+        if before and len(before.buckets) == len(found) and all(map(found.__contains__, before.buckets)):
+            buckets = before.buckets
+        else:
+            buckets = sorted(found, key=int)
+        bodies = list(map(found.__getitem__, buckets))
+        states: list[State] = []
+        for number, start in enumerate(range(0, len(buckets), _BLOCK)):
+            block = slice(start, start + _BLOCK)
+            if before and before.buckets[block] == buckets[block] and before.bodies[block] == bodies[block]:
+                states.append(before.states[number])
             else:
-                blocks.pop(number, None)
-        return blocks
-
-    def _states(self, number: int, parts: Parts) -> Sequence[State]:
-        """Returns the states of the buckets of a block, in their order."""
-        names = [str(bucket) for bucket in range(number * _BLOCK, (number + 1) * _BLOCK)]
-        found = [parts[name].body for name in names if name in parts and name != _ROOT]
-        return [orjson.loads(body) for body in found if body is not None]
+                states.append(merge(self._fields, list(map(orjson.loads, bodies[block]))))
+        texts = chain(bodies, *states)
+        return _Combined(buckets, bodies, states, _OVERHEAD * len(buckets) + sum(len(text) for text in texts if text))
 
     def _remember(self, id: str, combined: _Combined) -> None:
         with self._lock:
-            before = self._found.pop(id, None)
+            if before := self._found.pop(id, None):
+                self._size -= before.size
+            if combined.size > self._most_bytes // 2:
+                return
             self._found[id] = combined
-            self._size += len(combined.parts) - (len(before.parts) if before else 0)
-            while self._size > self._most:
+            self._size += combined.size
+            while self._size > self._most_bytes:
                 _, oldest = self._found.popitem(last=False)
-                self._size -= len(oldest.parts)
+                self._size -= oldest.size

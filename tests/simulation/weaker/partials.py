@@ -114,10 +114,10 @@ def one_row_less(self: Combined, rows: Rows, key: Key) -> Row:
     return row._replace(body=orjson.dumps([*states, orjson.dumps(orjson.loads(best)[: BEST - 1]).decode()]))
 
 
-def lists_of_buckets_in_their_order(field: CombinedField, states: Sequence[str | None]) -> str:
+def lists_of_buckets_in_their_order(field: CombinedField, lists: Sequence[str | None]) -> str:
     """Appends the lists of the buckets, instead of merging them."""
-    found = [row[-1][1:-1] for state in states for row in orjson.loads(state or "[]")]
-    return f"[{','.join(found[: field.limit])}]"
+    rows = [row for one in lists for row in orjson.loads(one or "[]")]
+    return orjson.dumps(rows[: field.limit]).decode()
 
 
 def no_sweeps(self: ChangeStages, *arguments: Any, **named: Any) -> None:
@@ -174,7 +174,7 @@ RULES = {
     ),
     "the lists of buckets are appended": _combined(
         "the first row of a later bucket may precede the rows of an earlier one",
-        {(combine_states, "_in_order"): lists_of_buckets_in_their_order},
+        {(combine_states, "_merge_in_order"): lists_of_buckets_in_their_order},
     ),
     "no sweep of buckets": _combined(
         "a bucket whose last row was truncated has no row that names it",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import Phase, find, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncer.declaration.compiled import CombinedField, SortKey
@@ -58,9 +58,9 @@ def directly(parts: Parts) -> bytes:
     return assemble(FIELDS, b"{}", [json.loads(body) for _, body in buckets if body is not None])
 
 
-def same(history: History, most: int) -> bool:
+def same(history: History, most_bytes: int) -> bool:
     """Changes two documents in turn. Returns whether both always equal the ones that are combined directly."""
-    blocks, documents = CombinedBlocks(FIELDS, most), ({}, {})  # type: tuple[Any, Any]
+    blocks, documents = CombinedBlocks(FIELDS, most_bytes), ({}, {})  # type: tuple[Any, Any]
     for step, changes in enumerate(history):
         parts = documents[step % 2]
         for bucket, part in changes.items():
@@ -72,62 +72,144 @@ def same(history: History, most: int) -> bool:
     return True
 
 
-@settings(max_examples=500)
-@given(HISTORIES, st.sampled_from([0, 6, 12, 100]))
-def test_a_document_does_not_depend_on_what_is_remembered(history: History, most: int) -> None:
-    assert same(history, most)
+@pytest.mark.parametrize("block", [1, 2, 3])
+@settings(max_examples=200)
+@given(history=HISTORIES, most_bytes=st.sampled_from([0, 6_000, 12_000, 1 << 20]))
+def test_a_document_does_not_depend_on_what_is_remembered(block: int, history: History, most_bytes: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(combined_blocks, "_BLOCK", block)
+        assert same(history, most_bytes)
 
 
-def test_only_changed_blocks_are_merged_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    merged: list[int] = []
-    monkeypatch.setattr(combined_blocks, "merge", lambda fields, states: merged.append(len(states)))
-    blocks, parts = CombinedBlocks(()), {str(bucket): StoredPartial(1, b"[]") for bucket in range(100)}
+Merged = list[list[str]]
+"""The buckets of each block that was merged, in the order of the merges."""
+
+
+@pytest.fixture
+def merged(monkeypatch: pytest.MonkeyPatch) -> Merged:
+    found: Merged = []
+    monkeypatch.setattr(combined_blocks, "_BLOCK", 64)
+    monkeypatch.setattr(combined_blocks, "merge", lambda _, states: found.append([one[0] for one in states]) or [])
+    return found
+
+
+def partials(*buckets: int, version: int = 1) -> dict[str, StoredPartial]:
+    return {str(bucket): StoredPartial(version, json.dumps([str(bucket)]).encode()) for bucket in buckets}
+
+
+def test_only_changed_blocks_are_merged_again(merged: Merged) -> None:
+    """The buckets are far apart, as those of a few rows with random ids are."""
+    blocks, parts = CombinedBlocks(()), partials(*range(0, 200_000, 1000))
     blocks.states("a", parts)
-    assert merged == [2] * 50
-    blocks.states("a", parts | {"7": StoredPartial(2, b"[]"), "100": StoredPartial(2, b"[]")})
-    assert sorted(merged[50:]) == [1, 2]
+    assert list(map(len, merged)) == [64, 64, 64, 8] and merged[3][-1] == "199000"
+    merged.clear()
+    blocks.states("a", parts | {"70000": StoredPartial(2, b'["changed"]')} | partials(300_000))
+    assert list(map(len, merged)) == [64, 9] and "changed" in merged[0] and merged[1][-1] == "300000"
+
+
+def test_a_new_version_of_the_same_partials_merges_nothing(merged: Merged) -> None:
+    blocks = CombinedBlocks(())
+    blocks.states("a", partials(*range(200)))
+    merged.clear()
+    blocks.states("a", partials(*range(200), version=2) | {ROOT_PARTIAL: StoredPartial(2, b"{}")})
+    assert not merged
+
+
+def test_what_is_remembered_does_not_change_what_was_returned_before() -> None:
+    """Two threads may combine a document from the same remembered one."""
+    blocks = CombinedBlocks(FIELDS)
+    states = [json.dumps([str(row), *[None] * 11]).encode() for row in range(6)]
+    first = blocks._combine(None, {str(n): states[n] for n in range(6)})
+    found = [blocks._combine(first, {str(n): states[0 if n == changed else n] for n in range(6)}) for changed in (1, 4)]
+    counts = [json.loads(assemble(FIELDS, b"{}", one.states))["n"] for one in (first, *found)]
+    assert counts == [15, 14, 11]
+
+
+def remembered(blocks: CombinedBlocks) -> list[str]:
+    assert blocks._size == sum(one.size for one in blocks._found.values()) <= blocks._most_bytes
+    return list(blocks._found)
 
 
 def test_it_forgets_the_documents_that_were_combined_longest_ago() -> None:
-    blocks = CombinedBlocks((), most=30)
-    parts = {str(bucket): StoredPartial(1, b"[]") for bucket in range(10)}
+    blocks = CombinedBlocks((), most_bytes=10_000)
     for id in ("a", "b", "c", "a", "d"):
-        blocks.states(id, parts)
-    assert list(blocks._found) == ["c", "a", "d"] and blocks._size == 30
+        blocks.states(id, partials(*range(10)))
+    assert remembered(blocks) == ["c", "a", "d"]
 
 
-def ignores_lost(self: CombinedBlocks, before: Any, parts: Parts) -> Any:
-    return BLOCKS(self, before, {**(before.parts if before else {}), **parts})
+def test_a_very_large_document_is_not_remembered_and_does_not_displace_others() -> None:
+    blocks = CombinedBlocks((), most_bytes=10_000)
+    for id, count in (("a", 10), ("b", 10), ("b", 30)):
+        blocks.states(id, partials(*range(count)))
+    assert remembered(blocks) == ["a"]
+    blocks.states("c", {str(bucket): StoredPartial(1, b"[" + b" " * 1000 + b"]") for bucket in range(10)})
+    assert remembered(blocks) == ["a"]
 
 
-def compares_versions(self: CombinedBlocks, before: Any, parts: Parts) -> Any:
-    known = before.parts if before else {}
-    same = {bucket for bucket, part in parts.items() if bucket in known and known[bucket].version == part.version}
-    return BLOCKS(self, before, {bucket: known[bucket] if bucket in same else part for bucket, part in parts.items()})
+COMBINE = CombinedBlocks._combine
 
 
-def in_any_order(self: CombinedBlocks, number: int, parts: Parts) -> Any:
-    return list(reversed(STATES(self, number, parts)))
+def ignores_lost(self: CombinedBlocks, before: Any, found: Mapping[str, bytes]) -> Any:
+    known = dict(zip(before.buckets, before.bodies, strict=True)) if before else {}
+    return COMBINE(self, before, {**known, **found})
 
 
-def only_positive(self: CombinedBlocks, number: int, parts: Parts) -> Any:
-    return STATES(self, max(number, 0), parts)
+def compares_only_buckets(self: CombinedBlocks, before: Any, found: Mapping[str, bytes]) -> Any:
+    return before if before and set(before.buckets) == found.keys() else COMBINE(self, before, found)
 
 
-BLOCKS, STATES = CombinedBlocks._blocks, CombinedBlocks._states
+def compares_only_bodies(self: CombinedBlocks, before: Any, found: Mapping[str, bytes]) -> Any:
+    return before if before and sorted(before.bodies) == sorted(found.values()) else COMBINE(self, before, found)
 
 
-@pytest.mark.parametrize(
-    ("method", "weaker"),
-    [
-        ("_blocks", ignores_lost),
-        ("_blocks", compares_versions),
-        ("_states", in_any_order),
-        ("_states", only_positive),
-    ],
-)
-def test_a_weaker_memory_is_detected(method: str, weaker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CombinedBlocks, method, weaker)
-    find(
-        HISTORIES, lambda history: not same(history, 100), settings=settings(max_examples=3000, phases=[Phase.generate])
-    )
+def appends(self: CombinedBlocks, before: Any, found: Mapping[str, bytes]) -> Any:
+    order = [*(before.buckets if before else ()), *found]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(combined_blocks, "sorted", lambda names, key: sorted(names, key=order.index), raising=False)
+        return COMBINE(self, before, found)
+
+
+def changes_what_is_remembered(self: CombinedBlocks, before: Any, found: Mapping[str, bytes]) -> Any:
+    combined = COMBINE(self, before, found)
+    if before:
+        before.states[:] = combined.states
+    return combined
+
+
+def bucket(row: int, number: str) -> StoredPartial:
+    state = [str(row), number, number, "1", number, f'"{number} of {row}"', number, f'"{number} of {row}"', None, None]
+    listed = [[number, str(row), f"[{row}]"]]
+    return StoredPartial(1, json.dumps([*state, json.dumps(listed), json.dumps(listed[0])]).encode())
+
+
+START: dict[str, StoredPartial | None] = {str(n): bucket(n, "1.0") for n in range(0, 12, 2)}
+CHANGES: dict[str, History] = {
+    "a partial changes": [{"4": bucket(4, "7")}],
+    "two partials change places": [{"0": bucket(10, "1.0"), "10": bucket(0, "1.0")}],
+    "the sink loses a partial": [{"2": None}],
+    "a bucket appears in the middle": [{"3": bucket(3, "1.00")}],
+    "a bucket appears before the others": [{"-10": bucket(10, "1.000")}],
+    "a bucket appears at the end": [{"100": bucket(100, "1.00")}],
+}
+
+
+def history(changes: History) -> History:
+    """Returns the history that makes these changes to the first of the two documents."""
+    return [START, START, *(one for change in changes for one in (change, {}))]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_document_after_a_change(change: str) -> None:
+    assert same(history(CHANGES[change]), 1 << 20)
+
+
+@pytest.mark.parametrize("weaker", [ignores_lost, compares_only_buckets, compares_only_bodies, appends])
+def test_a_weaker_memory_is_detected(weaker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CombinedBlocks, "_combine", weaker)
+    assert not all(same(history(changes), 1 << 20) for changes in CHANGES.values())
+
+
+def test_states_that_are_changed_later_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CombinedBlocks, "_combine", changes_what_is_remembered)
+    with pytest.raises(AssertionError):
+        test_what_is_remembered_does_not_change_what_was_returned_before()
