@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -88,8 +88,13 @@ Merged = list[list[str]]
 @pytest.fixture
 def merged(monkeypatch: pytest.MonkeyPatch) -> Merged:
     found: Merged = []
+
+    def merge(fields: object, states: Sequence[Sequence[str]]) -> list[str]:
+        found.append([one[0] for one in states])
+        return []
+
     monkeypatch.setattr(combined_blocks, "_BLOCK", 64)
-    monkeypatch.setattr(combined_blocks, "merge", lambda _, states: found.append([one[0] for one in states]) or [])
+    monkeypatch.setattr(combined_blocks, "merge", merge)
     return found
 
 
