@@ -80,10 +80,11 @@ def test_a_dead_letter_is_resolved_when_its_document_is_accepted_after_a_change(
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 2)
     output = system.run("backfill", system.orders, expect=1)  # the daemon renders a part of the ranges
     assert f"{system.orders}: 2 documents were rejected" in output
+    daemon.stop()
+    daemon = system.start()  # the new daemon reads the dead letters that the backfill wrote
+    until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 2)
     system.execute("UPDATE {schema}.orders SET address = '10.0.0.1' WHERE id = 3")
     until(lambda: listed(system, system.orders).keys() == {"4"})
-    daemon.stop()
-    daemon = system.start()  # the new daemon reads the dead letter that the backfill wrote
     until(lambda: daemon.metric("syncer_dead_letters", model=system.orders) == 1)
     system.execute("DELETE FROM {schema}.orders WHERE id = 4")
     until(lambda: system.status_of(system.orders)["dead_letters"] == 0)
