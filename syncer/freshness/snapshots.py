@@ -115,5 +115,6 @@ def _future(token: Token, why: str) -> Refused:
         "the token names a commit that this PostgreSQL server has not reached",
         where=f"token {token}",
         why=why,
-        hint="the token may be of another server: add @<system identifier>/<timeline> to recognize this",
+        hint="the token may be of another server: the daemon detects this if the token ends with"
+        " @<system identifier>/<timeline>",
     )

@@ -92,7 +92,7 @@ class VisibilityGate:
     def _sink_is_ahead(self, version: int) -> Fatal:
         sinks, server = split_version(self._required)[1], split_version(version)[1]
         return Fatal(
-            "a sink holds documents of a later snapshot clock than this PostgreSQL server has",
+            "the snapshot clock of a sink's documents is ahead of this PostgreSQL server",
             where=self.model,
             why=f"the sink has clock {sinks}, the server has clock {server}",
             hint=f"if documents were edited by hand: syncer verify {self.model} --repair; if the database or"

@@ -14,8 +14,8 @@ PIPELINE: tuple[Spec, ...] = (
         " document can be: `syncer_staleness_seconds` does. The lag grows while the read model"
         " waits or has failed. It compares the time of PostgreSQL with the time of this host.\n"
         "It includes the change events and work items in the partitions of this process. The work items are fan-outs,"
-        " and renders after altered tables or lost documents. It also includes the connector: a canary message counts"
-        " if it has not arrived after 2 s.\n"
+        " and renders after altered tables or lost documents. Canary messages show how far"
+        " the connector is behind. The lag includes the age of a canary message that has not arrived after 2 s.\n"
         "It does not include: changes of the last seconds that the connector has not delivered; backfills; sweeps that"
         " are not due; dead letters; the time until Elasticsearch refreshes an index.",
     ),
