@@ -1,7 +1,9 @@
 """Stage 6, render: turns dirty roots into documents. All documents of one write batch come from one snapshot.
 
-The size of the documents decides how many roots one statement renders: the larger the documents, the fewer
-roots. If one row makes the statement fail, `Render` bisects the roots until that row is alone with its error.
+The size of the documents and the time of the last statement decide how many roots one statement renders: the larger or
+slower the documents, the fewer roots. Otherwise slow documents would always be older than `max_age` before they are
+written, and the lane would render them again and again. If one row makes the statement fail, `Render` bisects the roots
+until that row is alone with its error.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from syncer.pipeline.write_batch import WriteBatch
 from syncer.ports import Observer, Overflow, Record
 
 Rejected = list[tuple[str, Reject]]
+_TIME_SHARE = 0.25
+"""The share of `max_age` that one statement may take. The write needs the rest."""
 
 
 class Render:
@@ -34,7 +38,7 @@ class Render:
         self._limits, self._gate, self._cache = limits, gate, cache
         self._wait, self._observer = wait, observer
         self._fit = limits.chunk_documents
-        """How many roots fit into one write batch, estimated from the last one."""
+        """How many roots fit into one write batch, by their size and time. Estimated from the last one."""
 
     def in_view(
         self,
@@ -50,6 +54,7 @@ class Render:
         The write batch carries the records only if no root is left.
         for_all: whether every sink gets the documents. Otherwise no later event may rely on this render.
         """
+        began = self._now()
         with self._observer.stage("render"):
             while True:
                 now, left = keys[: self._fit], keys[self._fit :]
@@ -61,18 +66,19 @@ class Render:
                     self._fit = max(1, min(over.fits(self._limits.chunk_bytes), len(now) // 2))
         if for_all:
             self._cache.rendered(now, view.view.head.snapshot)
-        return self._batch(view, rows, () if left else records, committed_ms, rejected), left
+        return self._batch(view, rows, began, () if left else records, committed_ms, rejected), left
 
     def range_in_view(
         self, view: VersionedView, low: Key | None, high: Key, records: Sequence[Record]
     ) -> tuple[WriteBatch, list[Key]]:
         """Renders every root with low < key <= high, as `in_view` does (low None: no lower bound)."""
+        began = self._now()
         try:
             with self._observer.stage("render"):
                 rows = view.view.render_range(low, high, self._limits.chunk_bytes)
         except (Reject, Overflow):
             return self.in_view(view, view.view.keys_in_range(low, high), records)
-        return self._batch(view, rows, records), []
+        return self._batch(view, rows, began, records), []
 
     def keys(
         self, keys: list[Key], records: Sequence[Record] = (), committed_ms: int = 0, *, for_all: bool = True
@@ -104,12 +110,18 @@ class Render:
         self,
         view: VersionedView,
         rows: list[Row],
+        began: float,
         records: Sequence[Record],
         committed_ms: int = 0,
         rejected: Rejected | None = None,
     ) -> WriteBatch:
+        """began: when the render began, in monotonic seconds."""
         batch = document.batch(rows, view.version, committed_ms)
         if batch.upserts:
-            fits = int(self._limits.chunk_bytes * len(batch.upserts) / max(batch.size, 1))
-            self._fit = max(1, min(self._limits.chunk_documents, fits))
+            seconds = self._now() - began
+            used = max(batch.size / self._limits.chunk_bytes, seconds / (self._limits.max_age * _TIME_SHARE), 1e-9)
+            self._fit = max(1, min(self._limits.chunk_documents, int(len(batch.upserts) / used)))
         return WriteBatch(batch, view.snapshot_at, records, committed_ms, rejected or ())
+
+    def _now(self) -> float:
+        return self._wait.time.monotonic()
