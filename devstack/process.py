@@ -34,7 +34,7 @@ class Process:
         """
         if start_time(self.pid) == self.started:
             return True
-        # A process can end at any moment. Therefore reap after the look: a zombie that was seen can be reaped.
+        # A process can end at any moment. Therefore reap it only after it was seen as a zombie.
         if (fields := _stat(self.pid)) and _identity(fields) == self.started:
             with contextlib.suppress(ChildProcessError):  # the child of another process
                 os.waitpid(self.pid, os.WNOHANG)
@@ -93,7 +93,7 @@ def spawn(command: Sequence[str | Path], *, account: Account, env: Mapping[str, 
 def identified(pid: int) -> Process:
     """Returns the process that has this id now, or a process that is never alive. A zombie is identified, too.
 
-    A new process can end before anyone looks at it. `alive` must still reap it.
+    A new process can end before its start time is read. `alive` must still reap it.
     """
     fields = _stat(pid)
     return Process(pid, _identity(fields) if fields else "")

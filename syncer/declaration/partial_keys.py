@@ -10,6 +10,8 @@ from syncer.declaration.partial_buckets import Buckets, buckets
 ROOT = 2**63 - 1
 """The bucket number of the root partial. No bucket has it, because a bucket has at least two values. It sorts last,
 so a backfill renders the root partial after the buckets of the root."""
+ROOT_PARTIAL = str(ROOT)
+"""Its name in the partials of a document."""
 HIDDEN = "null"
 """The root partial of a row that `where` excludes. It is no delete: a sink may forget the partials of a deleted root
 after a while, and no event of the buckets would bring them back."""

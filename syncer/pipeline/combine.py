@@ -32,7 +32,7 @@ from typing import cast
 from syncer import document
 from syncer.clock import EPOCH_SHIFT, split_version
 from syncer.declaration.compiled import Compiled, Partials
-from syncer.declaration.partial_keys import HIDDEN, ROOT
+from syncer.declaration.partial_keys import HIDDEN, ROOT_PARTIAL
 from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Fatal, Retry
 from syncer.events import Key
@@ -42,7 +42,6 @@ from syncer.pipeline.limits import LATE_HINT
 from syncer.ports import PartialSink, Sink, StoredPartials, View
 from syncer.quantities import counted
 
-ROOT_PARTIAL = str(ROOT)
 _HIDDEN = HIDDEN.encode()
 
 

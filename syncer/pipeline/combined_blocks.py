@@ -20,7 +20,7 @@ from itertools import chain
 import orjson
 
 from syncer.declaration.compiled import CombinedField
-from syncer.declaration.partial_keys import ROOT
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.pipeline.combine_states import State, merge
 from syncer.ports import StoredPartial
 
@@ -29,7 +29,6 @@ _BLOCK = 64
 _MOST_BYTES = 32 << 20
 _OVERHEAD = 250
 """The approximate memory of a partial without its body, in bytes."""
-_ROOT = str(ROOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class CombinedBlocks:
 
         id: of the document. parts: all its partials.
         """
-        bodies = {name: part.body for name, part in parts.items() if part.body is not None and name != _ROOT}
+        bodies = {name: part.body for name, part in parts.items() if part.body is not None and name != ROOT_PARTIAL}
         if len(bodies) <= 2 * _BLOCK:
             return [orjson.loads(bodies[bucket]) for bucket in sorted(bodies, key=int)]
         with self._lock:

@@ -23,11 +23,12 @@ import urllib3
 from devstack import Stack
 from syncer.clock import version
 from syncer.declaration.compiled import CombinedField, Lookup, Partials
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.document import Batch, Outcome
 from syncer.errors import Fatal, Retry
 from syncer.events import TableName
 from syncer.pipeline import combine
-from syncer.pipeline.combine import ROOT_PARTIAL, CombiningSink
+from syncer.pipeline.combine import CombiningSink
 from syncer.ports import PartialSink, Sink, StoredPartial, StoredPartials
 from syncer.sinks.elasticsearch import partials
 from syncer.sinks.elasticsearch.partial_documents import Stored

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from syncer.declaration.compile import Compiled
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.document import parse_id
-from syncer.pipeline.combine import ROOT_PARTIAL, split_id
+from syncer.pipeline.combine import split_id
 from syncer.pipeline.work_items import key_items
 from syncer.ports import Record, Sink, StoredPartial, StoredPartials
 from tests.engine.divided_groups import DividedGroups

@@ -14,8 +14,7 @@ import pytest
 
 from syncer.declaration.compiled import Lookup, TableUse
 from syncer.declaration.grouped_partials import GroupedPartials
-from syncer.declaration.partial_keys import ROOT
-from syncer.pipeline.combine import ROOT_PARTIAL
+from syncer.declaration.partial_keys import ROOT, ROOT_PARTIAL
 from syncer.pipeline.resolve import Resolve
 from syncer.ports import StoredPartials
 from tests.engine.divided_groups import DividedGroups

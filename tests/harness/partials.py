@@ -14,9 +14,9 @@ from typing import Any, cast
 from syncer.clock import version
 from syncer.declaration.compile import Compiled, compile
 from syncer.declaration.model import parse, tables
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.document import Batch, Outcome, batch, parse_id
 from syncer.events import ChangeEvent, TableName
-from syncer.pipeline import combine
 from syncer.pipeline.combine import CombiningSink
 from syncer.pipeline.resolve import Dirty, Resolve
 from syncer.pipeline.route import Route
@@ -234,7 +234,7 @@ class World:
     def forget_deleted(self) -> None:
         """Forgets the partials of deleted documents, as Redis does after a while."""
         for id, parts in list(self.memory.partials.items()):
-            of_root = parts.get(combine.ROOT_PARTIAL)
+            of_root = parts.get(ROOT_PARTIAL)
             if of_root is not None and of_root.body is None:
                 del self.memory.partials[id]
                 self.memory.documents.pop(id, None)

@@ -14,6 +14,7 @@ import redis
 
 from syncer import sinks
 from syncer.clock import version
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.document import Batch, Row, batch
 from syncer.pipeline import combine
 from syncer.ports import PartialSink, StoredPartial
@@ -87,10 +88,10 @@ def test_only_the_partials_of_deleted_documents_expire_in_redis() -> None:
             return int(client.ttl(key))
 
         assert expires_after("0", b'["1"]', 1) == -1, "the root partial is not known yet"
-        assert expires_after(combine.ROOT_PARTIAL, b'{"name":"a"}', 2) == -1
-        assert expires_after(combine.ROOT_PARTIAL, None, 3) > 3600
+        assert expires_after(ROOT_PARTIAL, b'{"name":"a"}', 2) == -1
+        assert expires_after(ROOT_PARTIAL, None, 3) > 3600
         assert expires_after("0", b'["2"]', 4) > 3600, "the device is deleted"
-        assert expires_after(combine.ROOT_PARTIAL, b"null", 5) == -1, "`where` hides the device"
+        assert expires_after(ROOT_PARTIAL, b"null", 5) == -1, "`where` hides the device"
         assert len(list(client.scan_iter("partials:*"))) == 1
         sink.close()
 

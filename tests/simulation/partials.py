@@ -15,6 +15,7 @@ from typing import Any
 
 from greenlet import GreenletExit
 
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.errors import Retry
 from syncer.pipeline import combine
 from syncer.ports import Record, StoredPartial, StoredPartials
@@ -68,7 +69,7 @@ class PartialStore(Store):
     def forget(self) -> None:
         """Forgets the partials of deleted orders, as after twice the time for which deletes are remembered."""
         for id, parts in list(self.partials.items()):
-            of_root = parts.get(combine.ROOT_PARTIAL)
+            of_root = parts.get(ROOT_PARTIAL)
             if of_root is not None and of_root.body is None:
                 self.history.seen["the sink forgot partials"] += 1
                 self.history.log("sink", "forgets the partials of order %s", id)
@@ -182,5 +183,5 @@ class SimulatedPartialSink(SimulatedSink):
 
 
 def _shown(parts: Mapping[str, bytes | None]) -> str:
-    texts = [f"{'root' if b == combine.ROOT_PARTIAL else b} {(body or b'gone').decode()}" for b, body in parts.items()]
+    texts = [f"{'root' if b == ROOT_PARTIAL else b} {(body or b'gone').decode()}" for b, body in parts.items()]
     return ", ".join(texts)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from syncer.clock import split_version
-from syncer.declaration.partial_keys import ROOT
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.document import Outcome
 from syncer.errors import Fatal
 from syncer.ports import StoredPartial
@@ -59,7 +59,7 @@ def merged(source: Json, version: int, parts: Mapping[str, bytes | None], now: f
     if not newer:
         return None
     document: Json = {"epoch": epoch, "parts": known | newer}
-    root = document["parts"].get(str(ROOT))
+    root = document["parts"].get(ROOT_PARTIAL)
     if root is not None and root["b"] is None:
         document["dead_at"] = round(now * 1000)
     return document

@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from syncer.declaration.compile import Lookup
-from syncer.declaration.partial_keys import ROOT
+from syncer.declaration.partial_keys import ROOT, ROOT_PARTIAL
 from syncer.document import Row
 from syncer.events import Key, Values
 from syncer.pipeline import combine
 from syncer.pipeline.change_stages import ChangeStages
-from syncer.pipeline.combine import ROOT_PARTIAL
 from syncer.pipeline.resolve import Resolve
 from tests.simulation.database import Rows
 from tests.simulation.divided_groups import DividedGroups

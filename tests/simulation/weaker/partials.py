@@ -11,11 +11,12 @@ import orjson
 
 from syncer.declaration.compile import TableUse
 from syncer.declaration.compiled import CombinedField
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.document import Batch, Outcome, Row, document_id, parse_id
 from syncer.events import ChangeEvent, Key
 from syncer.pipeline import combine, combine_states
 from syncer.pipeline.change_stages import ChangeStages
-from syncer.pipeline.combine import ROOT_PARTIAL, CombiningSink
+from syncer.pipeline.combine import CombiningSink
 from syncer.pipeline.lane import Lane
 from syncer.pipeline.resolve import Resolve
 from syncer.pipeline.route import Route

@@ -11,10 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from syncer.clock import version
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.document import Batch, Outcome, Rejection
 from syncer.errors import Reject
 from syncer.pipeline.accepted_partials import AcceptedPartials
-from syncer.pipeline.combine import ROOT_PARTIAL, CombiningSink
+from syncer.pipeline.combine import CombiningSink
 from syncer.pipeline.rejections import Rejections
 from syncer.ports import Observer, Sink
 from tests.harness.engine import MemoryDeadLetters

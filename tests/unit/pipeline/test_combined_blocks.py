@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncer.declaration.compiled import CombinedField, SortKey
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.pipeline import combined_blocks
-from syncer.pipeline.combine import ROOT_PARTIAL
 from syncer.pipeline.combine_states import assemble
 from syncer.pipeline.combined_blocks import CombinedBlocks
 from syncer.ports import StoredPartial

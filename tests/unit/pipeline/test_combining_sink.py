@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from syncer.clock import version
+from syncer.declaration.partial_keys import ROOT_PARTIAL
 from syncer.document import Batch, Outcome
 from syncer.pipeline import combine
-from syncer.pipeline.combine import ROOT_PARTIAL, CombiningSink
+from syncer.pipeline.combine import CombiningSink
 from syncer.ports import DurabilityToken, StoredPartial, StoredPartials
 
 
