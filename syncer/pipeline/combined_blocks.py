@@ -12,12 +12,12 @@ so they are merged again, once.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import orjson
+from cachetools import LRUCache
 
 from syncer.declaration.compiled import CombinedField
 from syncer.declaration.partial_keys import ROOT_PARTIAL
@@ -53,12 +53,10 @@ class CombinedBlocks:
     """
 
     def __init__(self, fields: Sequence[CombinedField], most_bytes: int = _MOST_BYTES) -> None:
-        self._fields, self._most_bytes = fields, most_bytes
+        self._fields = fields
         self._lock = threading.Lock()
-        self._found: OrderedDict[str, _Combined] = OrderedDict()
-        """By document id. The document that was combined last is at the end."""
-        self._size = 0
-        """The memory of all documents in `_found`, in bytes."""
+        self._found: LRUCache[str, _Combined] = LRUCache(most_bytes, lambda one: one.size)
+        """By document id."""
 
     def states(self, id: str, parts: Mapping[str, StoredPartial]) -> Sequence[State]:
         """Returns states for `combine_states.assemble`: those of all buckets, or those of all blocks of many buckets.
@@ -93,12 +91,6 @@ class CombinedBlocks:
 
     def _remember(self, id: str, combined: _Combined) -> None:
         with self._lock:
-            if before := self._found.pop(id, None):
-                self._size -= before.size
-            if combined.size > self._most_bytes // 2:
-                return
-            self._found[id] = combined
-            self._size += combined.size
-            while self._size > self._most_bytes:
-                _, oldest = self._found.popitem(last=False)
-                self._size -= oldest.size
+            self._found.pop(id, None)
+            if combined.size <= self._found.maxsize // 2:
+                self._found[id] = combined

@@ -32,7 +32,7 @@ Value = str | dict[str, Any] | set[str]
 Undo = dict[str, tuple[Value | None, float | None]]
 
 MOVING = "Script attempted to access a non local key in a cluster node"
-_WRITES = frozenset(("SET", "DEL", "HSET", "EXPIRE", "ZADD", "ZREM", "SADD", "SREM"))
+_WRITES = frozenset(("SET", "DEL", "HSET", "EXPIRE", "PERSIST", "ZADD", "ZREM", "SADD", "SREM"))
 _KEPT = 6
 """The number of commands that a failover can lose."""
 
@@ -157,6 +157,9 @@ class RedisServer:
         self.expires[key] = self._scheduler.now + int(seconds)
         return 1
 
+    def persist(self, key: str) -> int:
+        return int(self.expires.pop(key, None) is not None)
+
     def hset(self, key: str, *pairs: str) -> int:
         found = self._of(key, "hash", {})
         found.update(zip(pairs[::2], pairs[1::2], strict=True))
@@ -257,6 +260,8 @@ class RedisServer:
             return _lua.table_from({"err": str(error)})
         if name == "TYPE":
             return _lua.table_from({"ok": answer})
+        if isinstance(answer, dict):  # a script gets fields and values in turn
+            return _lua.table_from([text for pair in answer.items() for text in pair])
         return False if answer is None else answer
 
     def _run(self, script: Any, arguments: Sequence[str], fails_after: int | None) -> Any:
@@ -267,9 +272,7 @@ class RedisServer:
             raise redis.ResponseError(str(error)) from error
         finally:
             self._left = None
-        if lua51.lua_type(answer) == "table":
-            return [_answer(one) for one in answer.values()]
-        return _answer(answer)
+        return _answer(_plain(answer))
 
 
 def _answer(value: Any) -> Any:

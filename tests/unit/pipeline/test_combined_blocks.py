@@ -131,7 +131,7 @@ def test_what_is_remembered_does_not_change_what_was_returned_before() -> None:
 
 
 def remembered(blocks: CombinedBlocks) -> list[str]:
-    assert blocks._size == sum(one.size for one in blocks._found.values()) <= blocks._most_bytes
+    assert blocks._found.currsize == sum(one.size for one in blocks._found.values()) <= blocks._found.maxsize
     return list(blocks._found)
 
 
