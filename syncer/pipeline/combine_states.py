@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_UP, Context, Decimal, localcontext
+from functools import cache
 from heapq import merge as merge_sorted
 from itertools import islice
 from typing import Any, NamedTuple
@@ -69,8 +70,13 @@ def assemble(fields: Sequence[CombinedField], of_root: bytes, states: Sequence[S
             text = _FUNCTIONS[field.function].show(first, second)
         else:
             text = own[field.name]
-        shown.append(f"{json.dumps(field.name, ensure_ascii=False)}:{text}")
+        shown.append(f"{_name(field.name)}:{text}")
     return f"{{{','.join(shown)}}}".encode()
+
+
+@cache
+def _name(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _texts(text: str) -> dict[str, str]:
@@ -141,12 +147,12 @@ def divide(total: Decimal, count: int) -> Decimal:
 
 def _quotient(total: Decimal, count: int, scale: int) -> Decimal:
     """Returns the quotient, rounded half away from zero to `scale` places. Uses integers, so it is exact."""
-    sign, digits, exponent = total.as_tuple()
-    whole = int("".join(map(str, digits)))
-    numerator, denominator = whole * 10 ** max(0, scale + int(exponent)), count * 10 ** max(0, -scale - int(exponent))
+    exponent = int(total.as_tuple().exponent)
+    whole = abs(int(total.scaleb(-exponent, _EXACT)))
+    numerator, denominator = whole * 10 ** max(0, scale + exponent), count * 10 ** max(0, -scale - exponent)
     quotient, rest = divmod(numerator, denominator)
     quotient += 2 * rest >= denominator
-    return Decimal((sign if quotient else 0, tuple(map(int, str(quotient))), -scale))
+    return Decimal(-quotient if total.is_signed() else quotient).scaleb(-scale, _EXACT)
 
 
 def _leading_group(value: Decimal) -> tuple[int, int]:
