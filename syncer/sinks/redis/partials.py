@@ -7,9 +7,9 @@ the hash expires after twice the time for which a delete is remembered. So the s
 delete of the combined document is remembered. The partials of an unknown root do not expire: a backfill that was
 interrupted for some hours writes the root partial last.
 
-A document may have thousands of partials, and each change needs all of them. So this module remembers the hashes that it
-wrote last, with their etags. Each write gives a hash a new random etag. If a hash still has the remembered etag, nobody
-wrote it since, and no failover took a write back. Then the server does not send the hash again.
+A document may have thousands of partials, and each change needs all of them. So this module remembers the hashes that
+it wrote last, with their etags. Each write gives a hash a new random etag. If a hash still has the remembered etag,
+nobody wrote it since, and no failover took a write back. Then the server does not send the hash again.
 """
 
 from __future__ import annotations
